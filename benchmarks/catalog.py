@@ -1,14 +1,14 @@
-"""What a large catalog costs: a store with many materializations, and the questions that are asked of it.
+"""Times of queries on a large catalog, in a store with many materializations.
 
     python benchmarks/catalog.py [MATERIALIZATIONS] [ROUNDS]
     python benchmarks/catalog.py keys [VERSIONS]
 
-The catalog is made with the store's own rows (appender, no values): 100 keys, each with as many versions as it takes, runs of 100 steps, some of them reused. Each
-question is asked of a process that has just attached the catalog and of one that has it open; printed are the least of ROUNDS in milliseconds, beside
-the same for a catalog of a hundredth the size, and bytes a row. Quote the ratios.
+The catalog contains rows without values: 100 keys with as many versions as needed, in runs of 100 steps, some of them reused. Each query is timed in a
+process that has just attached the catalog and in one that has it open. Printed are the minimum of ROUNDS in milliseconds, the same for a catalog of
+a hundredth of the size, and bytes per row. Quote the ratios.
 
-``keys`` lists stores of 100, 2,000 and 20,000 keys, each with VERSIONS versions (20): what `stepwell status`, `runs` and `versions` and a
-kernel's lineage of as many assets take, fresh and after an edit that makes all of them stale.
+``keys`` uses stores of 100, 2,000 and 20,000 keys with VERSIONS versions each (20). It times `stepwell status`, `runs` and `versions`, and the
+lineage of as many assets, fresh and after an edit that makes all of them stale.
 """
 
 import os
@@ -37,7 +37,7 @@ def fill(store, count, keys=KEYS):
             run_id, "assets", "notebooks/study.ipynb", ("model",), "success", float(number), ended=number + 1.0
         )
         store.begin_run(run)
-        made = []
+        materializations = []
         for key in range(keys):
             digest = f"{key:032x}{number:032x}"
             value = StoredValue(
@@ -56,29 +56,31 @@ def fill(store, count, keys=KEYS):
                 inputs=(InputVersion("raw", f"asset_{key - 1}", digest[:32]),),
                 reads=(Read("file", "/data/flights.csv", digest[:32], (1, 2, 3, 4)),),
             )  # fmt: skip
-            made.append(item)
+            materializations.append(item)
             store.record_step(
                 StepRecord(run_id, item.step_key, "executed", float(number), 0.25, item.memo_key, (item,)),
                 current=[Current(item.notebook, item.key, item)],
             )
-        again = new_id()
+        reusing_run = new_id()
         store.begin_run(
-            RunRecord(again, "assets", "notebooks/study.ipynb", ("model",), "success", number + 0.5, ended=number + 1.0)
+            RunRecord(
+                reusing_run, "assets", "notebooks/study.ipynb", ("model",), "success", number + 0.5, ended=number + 1.0
+            )
         )
-        for item in made:
-            store.record_step(StepRecord(again, item.step_key, "reused", 0.0, 0.0, item.memo_key, (item,)))
+        for item in materializations:
+            store.record_step(StepRecord(reusing_run, item.step_key, "reused", 0.0, 0.0, item.memo_key, (item,)))
     store.flush()
 
 
 def questions(store, count):
-    """Return the questions by name."""
+    """Return the queries by name."""
     keys = [f"asset_{key}" for key in range(KEYS)]
     codes = [f"code{key}-{(count // KEYS - 1) // 10}" for key in range(KEYS)]
 
     def snapshot():
-        store._shared.remembered._epoch = -1  # noqa: SLF001 - else the answer is remembered
-        found = store.snapshot(keys, keys, codes)
-        assert len(found.current) == KEYS
+        store._shared.remembered._epoch = -1  # noqa: SLF001 - otherwise the snapshot is cached
+        snapshot = store.snapshot(keys, keys, codes)
+        assert len(snapshot.current) == KEYS
 
     return {
         "snapshot of 100 keys": snapshot,
@@ -94,12 +96,12 @@ def questions(store, count):
 
 
 def measure(directory, count, rounds):
-    """Return the least milliseconds of each question, open and just attached, and the file's size."""
+    """Return the minimum milliseconds of each query, open and just attached, and the size of the file."""
     store = open_store(directory)
     started = time.perf_counter()
     fill(store, count)
-    made = time.perf_counter() - started
-    found = {}
+    seconds = time.perf_counter() - started
+    times = {}
     for name, ask in questions(store, count).items():
         attached, opened = [], []
         for _ in range(rounds):
@@ -110,32 +112,32 @@ def measure(directory, count, rounds):
             started = time.perf_counter()
             ask()
             opened.append(time.perf_counter() - started)
-        found[name] = (min(attached) * 1000, min(opened) * 1000)
+        times[name] = (min(attached) * 1000, min(opened) * 1000)
     retention.keep(store, "", Rule(versions=5))
     started = time.perf_counter()
     housekeeping.collect(store, dry_run=True)
-    found["gc, dry, 5 versions"] = (0.0, (time.perf_counter() - started) * 1000)
+    times["gc, dry, 5 versions"] = (0.0, (time.perf_counter() - started) * 1000)
     retention.keep(store, "", Rule())
     store.close()
     size = (Path(directory) / "catalog.duckdb").stat().st_size
     started = time.perf_counter()
     store.catalog.change(fold)
-    found["folding"] = (0.0, (time.perf_counter() - started) * 1000)
+    times["folding"] = (0.0, (time.perf_counter() - started) * 1000)
     started = time.perf_counter()
     housekeeping.collect(store, compact=True)
-    found["gc with compaction"] = (0.0, (time.perf_counter() - started) * 1000)
+    times["gc with compaction"] = (0.0, (time.perf_counter() - started) * 1000)
     store.close()
     compact = (Path(directory) / "catalog.duckdb").stat().st_size
-    return found, size, compact, made
+    return times, size, compact, seconds
 
 
 def listing(folder, keys, versions):
-    """Return the seconds that each list takes of a store with `keys` keys."""
+    """Return the seconds of each listing of a store with `keys` keys."""
     import stepwell
 
     store = open_store(folder / f"listed{keys}")
     fill(store, keys * versions, keys)
-    found = {}
+    times = {}
     for name, ask in {
         "status": lambda store: str(stepwell.status(store=store)),
         "status --json": lambda store: stepwell.status(store=store).as_dict(),
@@ -145,46 +147,46 @@ def listing(folder, keys, versions):
         store.close()
         started = time.perf_counter()
         ask(store)
-        found[name] = time.perf_counter() - started
+        times[name] = time.perf_counter() - started
     store.close()
-    return {**found, **lineages(folder / f"drawn{keys}", keys)}
+    return {**times, **lineages(folder / f"drawn{keys}", keys)}
 
 
 def lineages(directory, keys):
-    """Return the seconds that the lineage of `keys` assets takes, fresh and stale."""
+    """Return the seconds of the lineage of `keys` assets, fresh and stale."""
     from stepwell import asset
     from stepwell.kernel_runtime.session import Session
 
     space = {"asset": asset, "VERSION": 0, "__name__": "__main__"}
-    text = "".join(f"@asset\ndef a{at}():\n    return VERSION, {at}\n" for at in range(keys))
+    text = "".join(f"@asset\ndef a{number}():\n    return VERSION, {number}\n" for number in range(keys))
     exec(compile(text, "/tmp/ipykernel_1/1.py", "exec"), space)
     session = Session()
     session.namespace = space
     session.use(directory)
-    for at in range(keys):
-        session.registry.register(space[f"a{at}"])
-    session.materialize([space[f"a{at}"] for at in range(keys)])
-    found = {}
+    for number in range(keys):
+        session.registry.register(space[f"a{number}"])
+    session.materialize([space[f"a{number}"] for number in range(keys)])
+    times = {}
     for name in ("lineage, fresh", "lineage, stale"):
         session.store.close()
         started = time.perf_counter()
         nodes = session.inspect().lineage().nodes
-        found[name] = time.perf_counter() - started
+        times[name] = time.perf_counter() - started
         assert {node.state for node in nodes} == {name.rpartition(" ")[2]}
         space["VERSION"] = 1
     session.store.close()
-    return found
+    return times
 
 
 def print_listing(versions):
-    """Print what lists take by the number of keys."""
+    """Print the times of listings by the number of keys."""
     counts = (100, 2_000, 20_000)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["STEPWELL_KEY_FILE"] = str(Path(folder) / "key")
-        found = [listing(Path(folder), keys, versions) for keys in counts]
+        listings = [listing(Path(folder), keys, versions) for keys in counts]
     print(f"{'seconds, by the number of keys':32}" + "".join(f"{count:>10,}" for count in counts))
-    for name in found[0]:
-        print(f"  {name:30}" + "".join(f"{each[name]:10.3f}" for each in found))
+    for name in listings[0]:
+        print(f"  {name:30}" + "".join(f"{times[name]:10.3f}" for times in listings))
 
 
 def main():
@@ -196,8 +198,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         os.environ["STEPWELL_KEY_FILE"] = str(Path(folder) / "key")
         small, *_ = measure(Path(folder) / "small", max(count // 100, KEYS), rounds)
-        large, size, compact, made = measure(Path(folder) / "large", count, rounds)
-    print(f"{count:,} materializations (made in {made:.1f} s): ms just attached / open, and those of a hundredth")
+        large, size, compact, seconds = measure(Path(folder) / "large", count, rounds)
+    print(f"{count:,} materializations (made in {seconds:.1f} s): ms just attached / open, and those of a hundredth")
     for name, (attached, opened) in large.items():
         print(f"  {name:24} {attached:8.1f} {opened:8.1f}   {small[name][0]:8.1f} {small[name][1]:8.1f}")
     print(

@@ -1,16 +1,15 @@
-"""What a step of no work costs: Stepwell beside joblib.Memory, Hamilton's cache and plain calls, in one run.
+"""Overhead of a step without work: Stepwell compared with joblib.Memory, Hamilton's cache and plain calls, in one run.
 
     python benchmarks/steps.py [N,N,...] [ROUNDS]
 
-A chain of N one-line functions, each of the one before. Each measurement is a fresh process; imports are not counted. Rounds interleave
-the contestants, so that all see the same load of the machine; printed are the least times in microseconds a step, and what part of
-another's time Stepwell takes, once on the clock and once of the processors' time. Quote the ratios. A contestant that is not installed is
-left out.
+The workload is a chain of N one-line functions, each with the previous one as its input. Each measurement is a fresh process; imports are not
+counted. Rounds interleave the contestants, so that all have the same load of the machine. Printed are the minimum times in microseconds per step,
+and the ratio of Stepwell's time to the others, in wall time and in processor time. Quote the ratios. A contestant that is not installed is omitted.
 
-``cold``     every step runs and is kept durably
-``no-op``    a fresh process finds everything kept
-``changed``  a fresh process finds the step in the middle edited: it and what follows run again
-``live``     the same process asks again (Stepwell only: the others have no run that asks)
+``cold``     every step runs and is stored durably
+``no-op``    a fresh process reuses everything
+``changed``  the step in the middle is edited: in a fresh process it and all later steps run
+``live``     the same process requests the chain again (Stepwell only)
 """
 
 import json
@@ -23,16 +22,16 @@ from pathlib import Path
 
 WORKLOADS = ("cold", "no-op", "changed", "live")
 BUDGET = {"cold": ("joblib", 0.1), "no-op": ("hamilton", 0.1), "live": ("", 30)}
-"""What DESIGN asks for at 1,000 steps: a part of another's time, or microseconds a step."""
+"""The goals at 1,000 steps: a fraction of the time of a contestant, or microseconds per step."""
 
 
 def module(count, changed):
-    """Write the chain as a module of the working directory, and import it."""
+    """Write the chain as a module in the working directory, and import it."""
     folder = Path.cwd()
     lines = ["def s0() -> int:\n    return 1\n"]
-    for at in range(1, count):
-        added = 2 if changed and at == count // 2 else 1
-        lines.append(f"def s{at}(s{at - 1}: int) -> int:\n    return s{at - 1} + {added}\n")
+    for number in range(1, count):
+        added = 2 if changed and number == count // 2 else 1
+        lines.append(f"def s{number}(s{number - 1}: int) -> int:\n    return s{number - 1} + {added}\n")
     (folder / "bench_steps.py").write_text("\n".join(lines))
     sys.path.insert(0, str(folder))
     import bench_steps
@@ -41,11 +40,11 @@ def module(count, changed):
 
 
 def functions(chain, count):
-    return [getattr(chain, f"s{at}") for at in range(count)]
+    return [getattr(chain, f"s{number}") for number in range(count)]
 
 
 class Measured:
-    """Seconds of a block: on the clock, and of the process's processors."""
+    """Seconds of a block: wall time and processor time."""
 
     def __enter__(self):
         self.wall, self.cpu = time.perf_counter(), time.process_time()
@@ -69,9 +68,9 @@ def stepwell(chain, count, expected):
         assert result.value(f"s{count - 1}") == expected
     live = []
     for _ in range(5):
-        with Measured() as again:
+        with Measured() as repeat:
             stepwell.materialize(assets, store="stepwell-store")
-        live.append((again.wall, again.cpu))
+        live.append((repeat.wall, repeat.cpu))
     return {"first": (first.wall, first.cpu), "live": [min(side) for side in zip(*live, strict=True)]}
 
 
@@ -91,12 +90,12 @@ def joblib(chain, count, expected):
 def hamilton(chain, count, expected):
     from hamilton import driver
 
-    # It follows the chain by recursion.
+    # Hamilton follows the chain recursively.
     sys.setrecursionlimit(1_000_000)
     last = f"s{count - 1}"
     with Measured() as first:
-        made = driver.Builder().with_modules(chain).with_cache(path="hamilton-store").build()
-        value = made.execute([last])[last]
+        built = driver.Builder().with_modules(chain).with_cache(path="hamilton-store").build()
+        value = built.execute([last])[last]
     assert value == expected
     return {"first": (first.wall, first.cpu)}
 
@@ -125,25 +124,25 @@ def measure(name, count, folder, *, changed=False):
 
 
 def measured(count, rounds):
-    """Return the least seconds by contestant and workload: on the clock, and of the processors."""
-    found = {}
-    left = dict.fromkeys(CONTESTANTS)
+    """Return the minimum seconds by contestant and workload: wall time and processor time."""
+    best = {}
+    remaining = dict.fromkeys(CONTESTANTS)
     for _ in range(rounds):
-        for name in [*left]:
+        for name in [*remaining]:
             with tempfile.TemporaryDirectory() as folder:
                 cold = measure(name, count, folder)
                 if cold is None:
-                    del left[name]
+                    del remaining[name]
                     continue
-                again = measure(name, count, folder)
+                second_run = measure(name, count, folder)
                 changed = measure(name, count, folder, changed=True)
-            times = {"cold": cold["first"], "no-op": again["first"], "changed": changed["first"]}
-            if "live" in again:
-                times["live"] = again["live"]
+            times = {"cold": cold["first"], "no-op": second_run["first"], "changed": changed["first"]}
+            if "live" in second_run:
+                times["live"] = second_run["live"]
             for workload, pair in times.items():
-                before = found.get((name, workload), pair)
-                found[name, workload] = [min(side) for side in zip(before, pair, strict=True)]
-    return found
+                before = best.get((name, workload), pair)
+                best[name, workload] = [min(side) for side in zip(before, pair, strict=True)]
+    return best
 
 
 def main():
@@ -152,24 +151,28 @@ def main():
         expected = count + (1 if changed else 0)
         print(json.dumps(CONTESTANTS[name](module(count, changed), count, expected)))
         return
-    counts = [int(each) for each in (sys.argv[1] if len(sys.argv) > 1 else "1000,10000").split(",")]
+    counts = [int(text) for text in (sys.argv[1] if len(sys.argv) > 1 else "1000,10000").split(",")]
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
     for count in counts:
-        found = measured(count, rounds)
-        names = [name for name in CONTESTANTS if (name, "cold") in found]
+        best = measured(count, rounds)
+        names = [name for name in CONTESTANTS if (name, "cold") in best]
         print(
             f"{count:,} steps, least of {rounds}: microseconds a step (of the clock / of the processors: Stepwell's part)"
         )
         print(f"{'':9}" + "".join(f"{name:>24}" for name in names) + f"{'goal':>24}")
         for workload in WORKLOADS:
-            own = found["stepwell", workload]
+            stepwell_time = best["stepwell", workload]
             shown = ""
             for name in names:
-                wall, cpu = found.get((name, workload), (None, None))
+                wall, cpu = best.get((name, workload), (None, None))
                 if wall is None:
                     shown += f"{'':24}"
                     continue
-                parts = "" if name in ("stepwell", "plain") else f" ({own[0] / wall:.2f} / {own[1] / cpu:.2f})"
+                parts = (
+                    ""
+                    if name in ("stepwell", "plain")
+                    else f" ({stepwell_time[0] / wall:.2f} / {stepwell_time[1] / cpu:.2f})"
+                )
                 shown += f"{f'{wall / count * 1e6:,.1f}{parts}':>24}"
             peer, goal = BUDGET.get(workload, ("", None))
             print(f"{workload:9}{shown}{f'{goal} of {peer}' if peer else f'{goal} us' if goal else '':>24}")

@@ -1,15 +1,15 @@
-"""What storing and loading values costs: Stepwell beside the usual ways, and many processes on one store.
+"""Times of storing and loading values: Stepwell compared with common formats, and many processes on one store.
 
     python benchmarks/store.py [--scale S] [--rounds N] [--only frame,array,objects,processes]
 
-Every measurement is a fresh process; imports and making the value are not counted. Rounds interleave the contestants, so that all
-see the same load of the machine; printed is the best of the rounds, and the ratio to ``raw``, which writes the same bytes that
-Stepwell stores, in one file with plain writes, and reads them with plain reads. Nobody syncs to the disk. Quote the ratios.
+Every measurement is a fresh process; imports and the computation of the value are not counted. Rounds interleave the contestants, so that
+all have the same load of the machine. Printed are the minimum of the rounds and the ratio to ``raw``, which writes the bytes that Stepwell
+stores to one file and reads them back. No contestant syncs to the disk. Quote the ratios.
 
 ``frame``      a pandas frame of 5 million rows: integers, floats, dates, strings, categories
 ``array``      400 MB of integers
-``objects``    10,000 small dictionaries, each stored under a name of its own
-``processes``  1, 2, 4, 8 processes that each record steps in one store: rows a second, none lost, no lock errors
+``objects``    10,000 small dictionaries, each stored under a separate name
+``processes``  1, 2, 4, 8 processes that record steps in one store: rows per second, lost rows, lock errors
 """
 
 import argparse
@@ -64,25 +64,25 @@ def objects(scale):
     ]
 
 
-# -- the contestants: each returns what writes and what reads a value --------------------------------------------------
+# -- the contestants: each returns a function that writes and one that reads --------------------------------------------------
 
 
 def raw(value, kind):
-    """The bytes that Stepwell stores, and nothing else."""
+    """Return functions that write and read the bytes that Stepwell stores."""
     from stepwell.kernel_runtime.store.values.codecs import encode
 
     def write():
-        for at, each in enumerate(value if kind == "objects" else [value]):
-            encoded = forms[at]
-            del each
-            with open(f"value{at}", "wb", buffering=0) as file:
+        for number, item in enumerate(value if kind == "objects" else [value]):
+            encoded = forms[number]
+            del item
+            with open(f"value{number}", "wb", buffering=0) as file:
                 for part in (memoryview(encoded.stream), *map(memoryview, encoded.buffers)):
                     file.writelines(part[start : start + (64 << 20)] for start in range(0, len(part), 64 << 20))
 
     def read():
-        return [Path(f"value{at}").read_bytes() for at in range(count)]
+        return [Path(f"value{number}").read_bytes() for number in range(count)]
 
-    forms = [encode(each, key="v") for each in (value if kind == "objects" else [value])] if value is not None else []
+    forms = [encode(item, key="v") for item in (value if kind == "objects" else [value])] if value is not None else []
     count = len(list(Path().glob("value*")))
     return write, read
 
@@ -96,15 +96,15 @@ def stepwell(value, kind):
     store = open_store("store")
 
     def write():
-        for at, each in enumerate(value if kind == "objects" else [value]):
-            key = f"value{at}"
-            kept = store.put(each, key=key, memo_key=key)
-            made = Materialization(
-                new_id(), "run", key, key, "result", "bench", key, "code", kept.digest, kept, time.time(), 0.0
+        for number, item in enumerate(value if kind == "objects" else [value]):
+            key = f"value{number}"
+            stored = store.put(item, key=key, memo_key=key)
+            materialization = Materialization(
+                new_id(), "run", key, key, "result", "bench", key, "code", stored.digest, stored, time.time(), 0.0
             )
             store.record_step(
-                StepRecord("run", key, "executed", made.created, 0.0, key, (made,)),
-                current=[Current("bench", key, made)],
+                StepRecord("run", key, "executed", materialization.created, 0.0, key, (materialization,)),
+                current=[Current("bench", key, materialization)],
             )
         store.flush()
 
@@ -118,20 +118,20 @@ def stepwell(value, kind):
 
 def one_file_each(value, kind, save, load):
     def write():
-        for at, each in enumerate(value if kind == "objects" else [value]):
-            save(each, f"value{at}")
+        for number, item in enumerate(value if kind == "objects" else [value]):
+            save(item, f"value{number}")
 
     def read():
-        return [load(f"value{at}") for at in range(count)]
+        return [load(f"value{number}") for number in range(count)]
 
     count = len(list(Path().glob("value*")))
     return write, read
 
 
 def pickled(value, kind):
-    def save(each, path):
+    def save(item, path):
         with open(path, "wb") as file:
-            pickle.dump(each, file, 5)
+            pickle.dump(item, file, 5)
 
     def load(path):
         with open(path, "rb") as file:
@@ -147,7 +147,7 @@ def joblib_dump(value, kind):
 
 
 def mapped(kind):
-    """Arrays can be mapped by joblib; that is the fair comparison."""
+    """Return functions that use joblib, with mapped arrays for a fair comparison."""
     return "c" if kind == "array" else None
 
 
@@ -164,25 +164,25 @@ def joblib_memory(value, kind):
     count = len(values) if value is not None else int(Path("count").read_text())
 
     def write():
-        for at in range(count):
-            compute(at)
+        for number in range(count):
+            compute(number)
         Path("count").write_text(str(count))
 
-    return write, lambda: [compute(at) for at in range(count)]
+    return write, lambda: [compute(number) for number in range(count)]
 
 
 def parquet(value, kind):
     import pandas as pd
     import pyarrow.parquet  # noqa: F401 - imports are not counted
 
-    return one_file_each(value, kind, lambda each, path: each.to_parquet(path), pd.read_parquet)
+    return one_file_each(value, kind, lambda item, path: item.to_parquet(path), pd.read_parquet)
 
 
 def arrow_ipc(value, kind):
     import pyarrow as pa
 
-    def save(each, path):
-        table = pa.Table.from_pandas(each)
+    def save(item, path):
+        table = pa.Table.from_pandas(item)
         with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table)
 
@@ -196,7 +196,7 @@ def npy(value, kind):
     import numpy as np
 
     return one_file_each(
-        value, kind, lambda each, path: np.save(path + ".npy", each), lambda path: np.load(path + ".npy", mmap_mode="c")
+        value, kind, lambda item, path: np.save(path + ".npy", item), lambda path: np.load(path + ".npy", mmap_mode="c")
     )
 
 
@@ -216,7 +216,7 @@ CONTESTANTS = {
 
 
 def resident():
-    """Return the bytes of memory that this process holds, or 0 where the system does not say so."""
+    """Return the resident memory of this process in bytes, or 0 if the system does not report it."""
     try:
         fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     except OSError:
@@ -231,10 +231,10 @@ def child(name, kind, phase, scale):
     value = {"frame": frame, "array": array, "objects": objects}[kind](scale) if phase == "write" else None
     write, read = CONTESTANTS[name](value, kind)
     before, started = resident(), time.perf_counter()
-    found = write() if phase == "write" else read()
+    result = write() if phase == "write" else read()
     seconds = time.perf_counter() - started
     memory = resident() - before
-    del found
+    del result
     print(json.dumps({"seconds": seconds, "memory": memory}))
 
 
@@ -252,7 +252,7 @@ def disk(folder):
 
 
 def compare(kind, scale, rounds):
-    found = {}
+    results = {}
     for _ in range(rounds):
         for name in VALUES[kind]:
             with tempfile.TemporaryDirectory() as folder:
@@ -260,13 +260,13 @@ def compare(kind, scale, rounds):
                 size = disk(folder)
                 reading = measured(name, kind, "read", scale, folder) if wrote else None
             if wrote and reading:
-                found.setdefault(name, []).append((wrote["seconds"], reading["seconds"], size, reading["memory"]))
+                results.setdefault(name, []).append((wrote["seconds"], reading["seconds"], size, reading["memory"]))
     print(f"\n{kind}, best of {rounds}: ratio to raw in brackets")
     print(f"  {'':14}{'write s':>9}{'':8}{'read s':>10}{'':9}{'disk MB':>9}{'memory at load MB':>20}")
-    raw_write = min(each[0] for each in found["raw"])
-    raw_read = min(each[1] for each in found["raw"])
-    for name, times in found.items():
-        write, read, size, memory = (min(each[at] for each in times) for at in range(4))
+    raw_write = min(times[0] for times in results["raw"])
+    raw_read = min(times[1] for times in results["raw"])
+    for name, times in results.items():
+        write, read, size, memory = (min(row[column] for row in times) for column in range(4))
         print(
             f"  {name:14}{write:9.3f} ({write / raw_write:5.2f}){read:10.4f} ({read / raw_read:6.2f})"
             f"{size / 1e6:9.1f}{memory / 1e6:20.1f}"
@@ -290,14 +290,15 @@ def writer(name, seconds):
     sys.stdin.readline()
     until, rows, longest = time.monotonic() + seconds, 0, 0.0
     while time.monotonic() < until:
-        for at in range(BATCH):
-            key = f"{name}_{rows}_{at}"
-            kept = store.put([key, rows], key=key, memo_key=key)
-            made = Materialization(
-                new_id(), name, key, key, "result", name, key, "c", kept.digest, kept, time.time(), 0.0
+        for number in range(BATCH):
+            key = f"{name}_{rows}_{number}"
+            stored = store.put([key, rows], key=key, memo_key=key)
+            materialization = Materialization(
+                new_id(), name, key, key, "result", name, key, "c", stored.digest, stored, time.time(), 0.0
             )
             commit = store.record_step(
-                StepRecord(name, key, "executed", made.created, 0.0, key, (made,)), current=[Current(name, key, made)]
+                StepRecord(name, key, "executed", materialization.created, 0.0, key, (materialization,)),
+                current=[Current(name, key, materialization)],
             )
         started = time.monotonic()
         commit.wait()
@@ -326,8 +327,8 @@ def throughput(counts, seconds):
                 process.stdin.flush()
             done = [process.communicate() for process in started]
             errors = sum(process.returncode != 0 or bool(err) for process, (_, err) in zip(started, done, strict=True))
-            told = [json.loads(out.splitlines()[-1]) for out, _ in done if out]
-            rows = [each["rows"] for each in told]
+            reports = [json.loads(out.splitlines()[-1]) for out, _ in done if out]
+            rows = [report["rows"] for report in reports]
             counted = subprocess.run(
                 [sys.executable, os.path.abspath(__file__), "--count"],
                 cwd=folder,
@@ -336,7 +337,7 @@ def throughput(counts, seconds):
                 check=True,
             )
             lost = sum(rows) - int(counted.stdout)
-            longest = max(each["longest"] for each in told)
+            longest = max(report["longest"] for report in reports)
         print(
             f"  {count:<10}{sum(rows) / seconds:8.0f}{lost:6}{errors:8}{f'{min(rows)} / {max(rows)}':>26}{longest:16.2f}"
         )
@@ -357,7 +358,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=5.0, help="that each writing process writes")
     parser.add_argument("--only", default="frame,array,objects,processes", help="what to measure")
     asked = parser.parse_args()
-    # A key of its own: a benchmark makes none in the user's configuration folder.
+    # A separate key, so that a benchmark creates none in the user's configuration folder.
     with tempfile.TemporaryDirectory() as folder:
         os.environ["STEPWELL_KEY_FILE"] = os.path.join(folder, "key")
         for kind in asked.only.split(","):

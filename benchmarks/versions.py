@@ -1,4 +1,4 @@
-"""What versions cost, each beside a floor timed in the same run.
+"""Times of code versions and data versions, each compared with a lower bound (floor) timed in the same run.
 
     python benchmarks/versions.py [ROUNDS]
 
@@ -10,7 +10,7 @@
 ``frame``         the data version of a frame of 5 million rows, by kind of column; floor: blake3 over the same bytes (what Arrow or
                   numpy holds them in), with the same threads
 
-Rounds interleave floor and product, so that both see the same load of the machine; printed are the least times and their ratio. Quote the
+Rounds interleave floor and product, so that both have the same load of the machine. Printed are the minimum times and their ratio. Quote the
 ratios.
 """
 
@@ -24,14 +24,14 @@ ROWS = 5_000_000
 
 
 def timed(call):
-    """Return the seconds that a call takes on the clock: where several threads work."""
+    """Return the wall time of a call in seconds; for calls that use several threads."""
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
 
 
 def worked(call):
-    """Return the seconds that this thread works on a call: what others do on the machine meanwhile does not count."""
+    """Return the processor time of this thread for a call, in seconds; other load of the machine does not count."""
     started = time.thread_time()
     call()
     return time.thread_time() - started
@@ -44,7 +44,7 @@ def notebook(text):
 
 
 def warm_up():
-    """Import what both sides need; the first code version of a process reads where the standard library is."""
+    """Import the modules of both sides; the first code version of a process also locates the standard library."""
     import blake3
 
     from stepwell.kernel_runtime.versions.walk import CodeWalk
@@ -55,11 +55,11 @@ def warm_up():
 
 
 def steps():
-    """Thousand one-line steps; the floor and the product see functions of their own, compiled alike."""
+    """Time the code versions of 1,000 one-line steps; floor and product use separate functions, compiled alike."""
     blake3, walk_of = warm_up()
-    text = "RATE = 3\n" + "".join(f"def f{at}(x): return x * RATE + {at}\n" for at in range(1000))
+    text = "RATE = 3\n" + "".join(f"def f{number}(x): return x * RATE + {number}\n" for number in range(1000))
     spaces = notebook(text), notebook(text)
-    floor_of, ours_of = ([space[f"f{at}"] for at in range(1000)] for space in spaces)
+    floor_of, ours_of = ([space[f"f{number}"] for number in range(1000)] for space in spaces)
     floor = worked(lambda: [blake3(marshal.dumps(function.__code__)).digest() for function in floor_of])
     walk = walk_of(namespace=spaces[1])
     ours = worked(lambda: [walk.of(function, path="f") for function in ours_of])
@@ -69,11 +69,11 @@ def steps():
 def helpers():
     blake3, walk_of = warm_up()
     text = (
-        "".join(f"def h{at}(x): return h{at + 1}(x) + {at}\n" for at in range(99))
+        "".join(f"def h{number}(x): return h{number + 1}(x) + {number}\n" for number in range(99))
         + "def h99(x): return x\ndef target(): return h0(1)\n"
     )
     spaces = notebook(text), notebook(text)
-    names = ["target", *(f"h{at}" for at in range(100))]
+    names = ["target", *(f"h{number}" for number in range(100))]
     floor = worked(lambda: [blake3(marshal.dumps(spaces[0][name].__code__)).digest() for name in names])
     target = spaces[1]["target"]
     cold = worked(lambda: walk_of(namespace=spaces[1]).of(target, path="target"))
@@ -85,7 +85,7 @@ def dicts():
     blake3, walk_of = warm_up()
     from stepwell.kernel_runtime.versions.data import data_version
 
-    value = {at: {"a": at, "b": str(at)} for at in range(300_000)}
+    value = {number: {"a": number, "b": str(number)} for number in range(300_000)}
     space = notebook("def target(): return len(value)\n")
     space["value"] = value
     floor = worked(lambda: blake3(marshal.dumps(value, 2)).digest())
@@ -111,13 +111,17 @@ def frames(kind):
         "bool": lambda: random.random(ROWS) < 0.5,
         "datetime": lambda: pd.date_range("2020-01-01", periods=ROWS, freq="s").to_numpy(),
         "string": lambda: pd.array(
-            pa.array([f"name {at % 70001}" for at in range(ROWS)], pa.large_string()), dtype="str"
+            pa.array([f"name {number % 70001}" for number in range(ROWS)], pa.large_string()), dtype="str"
         ),
         "string with missing": lambda: pd.array(
-            pa.array([None if at % 10 == 0 else f"name {at % 70001}" for at in range(ROWS)], pa.large_string()),
+            pa.array(
+                [None if number % 10 == 0 else f"name {number % 70001}" for number in range(ROWS)], pa.large_string()
+            ),
             dtype="str",
         ),
-        "categorical": lambda: pd.Categorical.from_codes(random.integers(0, 50, ROWS), [f"c{at}" for at in range(50)]),
+        "categorical": lambda: pd.Categorical.from_codes(
+            random.integers(0, 50, ROWS), [f"c{number}" for number in range(50)]
+        ),
     }
     mixed = ["int64", "float64", "float64 with NaN", "int32", "bool", "datetime", "string"]
     frame = pd.DataFrame({name: columns[name]() for name in (mixed if kind == "mixed" else [kind])})
@@ -133,13 +137,13 @@ def frames(kind):
             buffers.append(memoryview(values.codes).cast("B"))
         else:
             buffers.append(memoryview(np.ascontiguousarray(frame[name].to_numpy()).view("u1")))
-    found = []
+    times = []
     for _ in range(4):
         floor = timed(lambda: [blake3(buffer, max_threads=blake3.AUTO).digest() for buffer in buffers])
         ours = timed(lambda: data_version(frame))
-        found.append((ours, floor))
-    # The first round also faults pages in.
-    best = [min(side) for side in zip(*found[1:], strict=True)]
+        times.append((ours, floor))
+    # The first round includes page faults.
+    best = [min(side) for side in zip(*times[1:], strict=True)]
     return {
         f"{'mixed frame' if kind == 'mixed' else 'column ' + kind}, {sum(buffer.nbytes for buffer in buffers) >> 20} MiB": best
     }
@@ -167,14 +171,21 @@ def main():
         "string with missing",
         "categorical",
     ]
-    found = {}
-    for at in range(rounds):
-        for one in ["steps", "helpers", "dicts", *(f"frames:{kind}" for kind in kinds if at == 0 or kind == "mixed")]:
-            done = subprocess.run([sys.executable, __file__, "--one", one], capture_output=True, text=True, check=True)
+    times = {}
+    for turn in range(rounds):
+        for workload in [
+            "steps",
+            "helpers",
+            "dicts",
+            *(f"frames:{kind}" for kind in kinds if turn == 0 or kind == "mixed"),
+        ]:
+            done = subprocess.run(
+                [sys.executable, __file__, "--one", workload], capture_output=True, text=True, check=True
+            )
             for name, pair in json.loads(done.stdout).items():
-                found.setdefault(name, []).append(pair)
+                times.setdefault(name, []).append(pair)
     print(f"{'':38}{'ours':>12}{'floor':>12}{'ratio':>8}")
-    for name, pairs in found.items():
+    for name, pairs in times.items():
         ours, floor = (min(side) for side in zip(*pairs, strict=True))
         print(f"{name:38}{ours * 1e3:9.2f} ms{floor * 1e3:9.2f} ms{ours / floor:8.1f}")
 

@@ -1,7 +1,7 @@
 """Software-defined assets, ops and graphs that live in the notebook kernel.
 
-``%load_ext stepwell`` in a notebook; ``stepwell.materialize([...], store="dir")`` anywhere. Every public name is loaded at its
-first use, so that ``import stepwell`` costs next to nothing.
+Use ``%load_ext stepwell`` in a notebook and ``stepwell.materialize([...], store="dir")`` in a script. Public names are imported
+at their first use, so that ``import stepwell`` stays fast.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _RUNTIME = "stepwell.kernel_runtime."
 _VERBS = (
     "check", "code", "diff", "doctor", "forget", "gc", "inputs", "keep", "lineage", "load", "logs", "materialize", "pack", "rename", "rerun", "resume", "runs", "sql", "status", "trust", "versions", "why",
 )  # fmt: skip
-"""Commands: each is a function of a module of its name in `stepwell.commands`."""
+"""Commands: the function ``NAME`` of the module ``stepwell.commands.NAME``."""
 _HOMES = {
     "AssetExecutionContext": "execution.in_process",
     "AssetIn": "definitions.declarations",
@@ -99,14 +99,14 @@ _HOMES = {
     "secret": "versions.left_out",
     "sql_asset": "definitions.decorators",
 }
-"""Where each public name lives below the kernel runtime."""
+"""By public name, its module in the kernel runtime."""
 
 _OUTSIDE = {
     "Store": "stepwell.commands.store",
     "open_store": "stepwell.commands.store",
     "run": "stepwell.batch.run",
 }
-"""Where public names live that are above the kernel runtime."""
+"""By public name, its module outside the kernel runtime."""
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_ipython_extension", "unload_ipython_extension", *sorted((*_HOMES, *_OUTSIDE, *_VERBS))]  # noqa: PLE0604 - names, all strings
@@ -121,8 +121,8 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module 'stepwell' has no attribute {name!r}")
     module = import_module(home)
-    found = globals()[name] = getattr(module, name)
-    return found
+    value = globals()[name] = getattr(module, name)
+    return value
 
 
 def __dir__() -> list[str]:
@@ -137,13 +137,14 @@ def load_ipython_extension(ipython: Any) -> None:
 
 
 def unload_ipython_extension(ipython: Any) -> None:
-    """Take the magics away again: ``%unload_ext stepwell``."""
+    """Remove the magics: ``%unload_ext stepwell``."""
     from stepwell.magics.extension import unload
 
     unload(ipython)
 
 
 def _fill_slot() -> None:
+    """Let ``job.execute()`` and direct calls reach the session, which `definitions` must not import."""
     from stepwell.kernel_runtime.definitions.graphs import load_runner
 
     def runner() -> Any:

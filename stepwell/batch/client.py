@@ -1,8 +1,8 @@
-"""nbclient's client with what a front end adds: cell ids, joined streams, and an interrupt that keeps what is done.
+"""nbclient's client, extended by features of a front end: cell ids, joined streams, and interrupts that keep finished work.
 
-JupyterLab sends each cell's id in the metadata of its execute request (``cellId``), which is how a kernel knows what
-cell a definition comes from; nbclient sends none. On a signal nbclient ends the kernel; here the running cell is
-interrupted as by the front end's button, so that its steps are recorded as cancelled and the kernel ends in good order.
+JupyterLab sends the id of each cell in the metadata of its execute request (``cellId``), from which a kernel knows the
+cell of a definition; nbclient sends none. On a signal nbclient kills the kernel. This client interrupts the running cell, as
+the button of a front end does, so that its steps are recorded as cancelled and the kernel shuts down normally.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from stepwell.batch.notebooks import is_run
 from stepwell.batch.terminal import Progress
 
 TERMINATION_GRACE = 5.0
-"""Seconds from SIGTERM to the kernel's end if the running cell does not stop; SIGKILL usually follows SIGTERM soon."""
+"""Seconds after SIGTERM until a kernel whose cell does not stop is killed; short, since SIGKILL usually follows SIGTERM."""
 TICK = 0.5
-"""Seconds between two looks at the elapsed time on a terminal."""
+"""Seconds between updates of the elapsed time on a terminal."""
 
 
 class BatchClient(NotebookClient):
@@ -33,13 +33,13 @@ class BatchClient(NotebookClient):
     Parameters
     ----------
     notebook
-        Changed in place.
+        The notebook; changed in place.
     progress
         Shows which cell runs.
     save
-        Called after every executed cell, however it ended.
+        Called after every executed cell, whether it succeeded or not.
     limits
-        Seconds that one cell, and the whole run, may take; None for no limit.
+        Limits in seconds of one cell and of the whole run; None for no limit.
     options
         Traits of ``nbclient.NotebookClient``.
     """
@@ -53,16 +53,16 @@ class BatchClient(NotebookClient):
         limits: tuple[float | None, float | None] = (None, None),
         **options: Any,
     ) -> None:
-        # Times in the cells' metadata would make every two executions differ.
+        # Times in the metadata of cells would make any two executions differ.
         super().__init__(notebook, **{"record_timing": False, **options})
         self.progress = progress
         self.save = save
         self.signal: signal.Signals | None = None
         self.timed_out = ""
-        """The limit that was exceeded, in words; empty if none was."""
+        """A message about the limit that was exceeded; empty if none was."""
         self._cell_limit, self._limit = limits
         self.cell: Any = None
-        """The cell that runs or, after the execution, the one that ran last."""
+        """The running cell or, after the execution, the last cell that ran."""
         self._signalling: asyncio.Future[Any] | None = None
         self._executing = False
 
@@ -71,7 +71,7 @@ class BatchClient(NotebookClient):
     async def async_execute_cell(
         self, cell: Any, cell_index: int, execution_count: int | None = None, store_history: bool = True
     ) -> Any:
-        """Execute one cell, with its id; raise `InterruptedError` if a signal came meanwhile."""
+        """Execute one cell with its id; raise `InterruptedError` if a signal arrived meanwhile."""
         if not is_run(cell):
             return await super().async_execute_cell(cell, cell_index, execution_count, store_history)
         self.cell = cell
@@ -99,18 +99,18 @@ class BatchClient(NotebookClient):
         if self.timed_out:
             raise CellTimeoutError(self.timed_out)
         if self.signal is not None:
-            # The cell caught the interrupt, or is allowed to fail.
+            # The cell caught the interrupt, or may fail (raises-exception).
             raise InterruptedError
         return cell
 
     def _call_after(self, seconds: float | None, message: str) -> asyncio.TimerHandle | None:
-        """Interrupt the run after some seconds; None for no limit."""
+        """Schedule an interrupt of the run; None for no limit."""
         if seconds is None:
             return None
         return asyncio.get_running_loop().call_later(seconds, self._time_out, message.format(f"{seconds:g}"))
 
     def _time_out(self, message: str) -> None:
-        """Interrupt the cell that runs; end the kernel if it does not stop."""
+        """Interrupt the running cell; kill the kernel if it does not stop."""
         self.timed_out = self.timed_out or message
         if self._executing and self.km is not None:
             self._signalling = asyncio.ensure_future(ensure_async(self.km.interrupt_kernel()))
@@ -126,10 +126,10 @@ class BatchClient(NotebookClient):
             self.progress.tick()
 
     def output(self, outs: list[Any], msg: dict[str, Any], display_id: str | None, cell_index: int) -> Any:
-        """Add one output; text that continues the last stream is joined to it, as front ends do."""
+        """Add one output; join text that continues the last stream, as front ends do."""
         content = msg["content"]
         if msg["msg_type"] == "display_data" and content.get("metadata", {}).get("stepwell") == "waiting":
-            # For the person who waits; the executed notebook must not depend on which process computed a step.
+            # Shown only: the executed notebook must not depend on which process computed a step.
             self.progress.note(content["data"]["text/plain"])
             return None
         if msg["msg_type"] == "stream":
@@ -151,16 +151,16 @@ class BatchClient(NotebookClient):
 
     @asynccontextmanager
     async def async_setup_kernel(self, **kwargs: Any) -> AsyncGenerator[None, None]:
-        """Start the kernel and end it, as nbclient does but for the signals."""
+        """Start the kernel and shut it down, as nbclient does, with other handlers of signals."""
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None
         handled = []
-        for each in (signal.SIGINT, signal.SIGTERM):
-            # Windows has no handlers on a loop, other threads have none at all: KeyboardInterrupt is raised there.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # Loops have no signal handlers on Windows and outside the main thread; KeyboardInterrupt is raised there.
             with contextlib.suppress(RuntimeError, ValueError):
-                loop.add_signal_handler(each, self._on_signal, each, task)
-                handled.append(each)
+                loop.add_signal_handler(number, self._on_signal, number, task)
+                handled.append(number)
         self.create_kernel_manager()
         limit = self._call_after(self._limit, "the run took longer than {} s (--timeout)")
         try:
@@ -172,8 +172,8 @@ class BatchClient(NotebookClient):
                 await self._async_cleanup_kernel()
             if limit is not None:
                 limit.cancel()
-            for each in handled:
-                loop.remove_signal_handler(each)
+            for number in handled:
+                loop.remove_signal_handler(number)
 
     def _on_signal(self, received: signal.Signals, task: asyncio.Task[Any]) -> None:
         first = self.signal is None
@@ -188,6 +188,6 @@ class BatchClient(NotebookClient):
                 asyncio.get_running_loop().call_later(TERMINATION_GRACE, self._end_now)
 
     def _end_now(self) -> None:
-        # nbclient's look at the kernel, once a second, ends the cell; the clean-up finds nothing left to wait for.
+        # nbclient checks the kernel every second and ends the cell when the kernel is dead.
         if self.km is not None:
             self._signalling = asyncio.ensure_future(ensure_async(self.km.shutdown_kernel(now=True)))

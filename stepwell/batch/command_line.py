@@ -1,9 +1,9 @@
-"""The command line ``stepwell`` (and ``jupyter stepwell``): words to the arguments of a command, its result to text or JSON and an exit code.
+"""The command line ``stepwell`` (and ``jupyter stepwell``): it parses arguments, calls a command, and prints its result as text or JSON.
 
-Every verb comes from `stepwell.commands`. A verb that needs the definitions of a notebook is called in a temporary kernel, in which the
-notebook's assets are only registered. The notebook's cells run in that kernel, with ``STEPWELL_DEFINE`` set: plain cells run, asset cells register and compute nothing. A plain cell
-that uses an asset's value ends with a NameError, which is expected; so does a cell that uses what such a cell would have assigned. Then the command is
-called there, and its output is passed on.
+Every verb comes from `stepwell.commands`. A verb that needs the definitions of a notebook is called in a temporary kernel with
+``STEPWELL_DEFINE`` set. In it plain cells run, and asset cells register their assets and compute nothing. A plain cell that uses the
+value of an asset therefore fails with a NameError, which is expected, and so does a cell that uses a name that such a cell assigns. Then the
+command is called in the kernel, and its output is printed.
 """
 
 from __future__ import annotations
@@ -68,53 +68,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments
-        Without the program's name; by default those of the process.
+        The arguments without the program's name; by default ``sys.argv``.
+
+    Returns
+    -------
+    int
+        The exit code; `EXIT_CODES` lists them.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         command = find_command(arguments[0]) if arguments else None
         if command is not None and hasattr(command.printer, "prepared"):
             arguments = command.printer.prepared(arguments)
-        asked = _parser(arguments).parse_args(arguments)
+        options = _parser(arguments).parse_args(arguments)
     except LineError as error:
         if "--json" in arguments:
             _print_error(None, "UsageError", str(error))
         say(str(error))
         return USAGE
     try:
-        return int(asked.act(asked))
+        return int(options.act(options))
     except StepwellError as error:
-        return _fail(asked, error)
+        return _fail(options, error)
     except KeyboardInterrupt:
-        if _wants_json(asked):
-            _print_error(_notebook(asked), "KeyboardInterrupt", "interrupted")
+        if _wants_json(options):
+            _print_error(_notebook(options), "KeyboardInterrupt", "interrupted")
         say("stepwell: interrupted")
         return INTERRUPTED + 2
     except BrokenPipeError:
-        # The reader of our output has gone; Python would report that again when it closes the stream.
+        # The reader closed the pipe; Python would report the error again when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CELL_FAILED
     except Exception as error:
         from stepwell.kernel_runtime.store.trouble import trouble
 
-        found = trouble(error, "the command could not be finished")
-        if found is None:
+        machine_error = trouble(error, "the command could not be finished")
+        if machine_error is None:
             raise
-        return _fail(asked, found)
+        return _fail(options, machine_error)
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    # By name: the root package knows the faces (lazily), and no face may import another through it.
+    # Imported by name: the root package imports the faces lazily, and a static import here would be an import circle.
     version = import_module("stepwell").__version__
     parser = _Parser(
         "stepwell",
-        description="Assets, ops and graphs of notebooks: run a notebook in batch, look into a store.",
+        description="Assets, ops and graphs of notebooks: run notebooks in batch, inspect and maintain stores.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"stepwell {version}")
     added = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    # Commands are imported when they are used; help lists all.
+    # Only the requested command is imported; help lists all.
     wanted = arguments[0] if arguments else ""
     for name in [wanted] if wanted in VERBS else VERBS:
         command = find_command(name)
@@ -142,7 +147,7 @@ def _add(added: Any, command: Command[Any, Any]) -> None:
             "--notebook",
             metavar="NB",
             type=Path,
-            help="the notebook that defines it: its plain cells run, its assets do not",
+            help="the notebook with the definitions: its plain cells run, its assets do not",
         )
     if command.needs == "nothing":
         parser.set_defaults(store=None)
@@ -152,20 +157,20 @@ def _add(added: Any, command: Command[Any, Any]) -> None:
         command.printer.add_arguments(parser)
     else:
         add_json(parser)
-    parser.set_defaults(act=lambda asked: _act(command, asked))
+    parser.set_defaults(act=lambda options: _act(command, options))
 
 
 def _first(summary: str) -> str:
-    """Return the first part of a sentence, as a list of commands shows it."""
+    """Return the first part of a sentence, for the list of commands."""
     text = summary.partition(", ")[0].partition(": ")[0].partition("; ")[0].removesuffix(".")
     return (text[0].lower() + text[1:]).replace("`", "")
 
 
-def _act(command: Command[Any, Any], asked: argparse.Namespace) -> int:
-    """Call a command with what a command line says, print the result, and return the exit code."""
-    if command.definitions == "notebooks" or (getattr(asked, "notebook", None) and command.definitions != "none"):
-        notebooks = asked.notebooks if command.definitions == "notebooks" else [asked.notebook]
-        codes = [in_notebook(command, notebook, vars(asked)) for notebook in notebooks]
+def _act(command: Command[Any, Any], options: argparse.Namespace) -> int:
+    """Call a command with the parsed arguments, print the result, and return the exit code."""
+    if command.definitions == "notebooks" or (getattr(options, "notebook", None) and command.definitions != "none"):
+        notebooks = options.notebooks if command.definitions == "notebooks" else [options.notebook]
+        codes = [in_notebook(command, notebook, vars(options)) for notebook in notebooks]
         return max(codes, default=OK)
     if command.definitions == "required":
         raise InvalidInvocationError(
@@ -176,60 +181,60 @@ def _act(command: Command[Any, Any], asked: argparse.Namespace) -> int:
         more: dict[str, Any] = {}
         about: dict[str, Any] = {}
         if command.needs == "store":
-            store = opened.enter_context(_named_store(asked))
+            store = opened.enter_context(_named_store(options))
             more["store"], about["store"] = store, str(store.directory)
         elif command.needs == "directory":
-            more["store"], about["store"] = asked.store, str(_directory(asked)[0])
+            more["store"], about["store"] = options.store, str(_directory(options)[0])
             more["progress"] = show_files if sys.stderr.isatty() else None
         elif command.needs == "itself":
-            more["store"] = asked.store
+            more["store"] = options.store
         elif command.needs == "maybe":
-            more["store"] = about["store"] = _directory_to_make(asked)
-        elif asked.path is None:
-            # The session of this process is to show the store of the folder, and not to make one.
-            os.environ["STEPWELL_STORE"] = str(opened.enter_context(_named_store(asked)).directory)
+            more["store"] = about["store"] = _directory_to_make(options)
+        elif options.path is None:
+            # The session of this process must open the existing store of the folder, not create one.
+            os.environ["STEPWELL_STORE"] = str(opened.enter_context(_named_store(options)).directory)
         if command.printer is not None:
-            more |= command.printer.given(asked)
-        results = _called(command, asked, more)
+            more |= command.printer.given(options)
+        results = _called(command, options, more)
         if results is None:
             return NOT_TRUSTED
         if command.printer is not None:
             for result in results:
-                command.printer.show(result, asked, sys.stdout)
+                command.printer.show(result, options, sys.stdout)
             return max(map(command.exit_code, results), default=OK)
-        show(command, results, json=asked.json, about=about)
+        show(command, results, json=options.json, about=about)
         return max(map(command.exit_code, results), default=OK)
 
 
-def _called(command: Command[Any, Any], asked: argparse.Namespace, more: dict[str, Any]) -> list[Any] | None:
-    """Call a command; what another person made is shown first, and taken over only if the user says yes. None if not."""
+def _called(command: Command[Any, Any], options: argparse.Namespace, more: dict[str, Any]) -> list[Any] | None:
+    """Call a command. If it needs trust, show the offer and ask the user; return None if the user does not confirm."""
     try:
-        return command.call(vars(asked), **more)
+        return command.call(vars(options), **more)
     except TrustNeededError as error:
-        if not asked.json:
+        if not options.json:
             for line in str(error.offer).splitlines():
                 say(line)
             if sys.stdin.isatty():
                 sys.stderr.write("Do you trust who made this? [y/N] ")
                 sys.stderr.flush()
                 if sys.stdin.readline().strip().lower() in ("y", "yes"):
-                    return command.call({**vars(asked), "yes": True}, **more)
-            say("nothing was taken over: --yes says that you trust it")
+                    return command.call({**vars(options), "yes": True}, **more)
+            say("nothing was trusted: add --yes if you trust the author")
         else:
             print_result(as_json({**error.offer.as_dict(), "trusted": False}, indent=2))
         return None
 
 
-def _directory(asked: argparse.Namespace) -> tuple[Path, bool]:
-    """Return the directory of the store that a command line means, and whether the user named it."""
+def _directory(options: argparse.Namespace) -> tuple[Path, bool]:
+    """Return the directory of the store, and True if the user named it."""
     from stepwell.kernel_runtime.session.requests import named_or_found
 
-    return named_or_found(asked.store, Path.cwd())
+    return named_or_found(options.store, Path.cwd())
 
 
-def _directory_to_make(asked: argparse.Namespace) -> str:
-    """Return the directory of a store that the command may make. A link that the user did not name is not followed."""
-    directory, named = _directory(asked)
+def _directory_to_make(options: argparse.Namespace) -> str:
+    """Return the directory of a store that the command may create. A link that the user did not name is not followed."""
+    directory, named = _directory(options)
     if directory.is_symlink() and not named:
         raise UntrustedStoreError(
             f"the store directory {directory} is a link", remedy=f"name it to use it: --store {directory}"
@@ -237,29 +242,29 @@ def _directory_to_make(asked: argparse.Namespace) -> str:
     return str(directory)
 
 
-def _named_store(asked: argparse.Namespace) -> Any:
-    """Open the store that a command line means; it must be there."""
+def _named_store(options: argparse.Namespace) -> Any:
+    """Open the store of the command line, which must exist."""
     from stepwell.kernel_runtime.store.store import open_store
 
-    directory, named = _directory(asked)
-    return closing(open_store(directory, create=False, follow=named, notify=lambda found: say(notice_text(found))))
+    directory, named = _directory(options)
+    return closing(open_store(directory, create=False, follow=named, notify=lambda notice: say(notice_text(notice))))
 
 
-def _fail(asked: argparse.Namespace, error: StepwellError) -> int:
-    if _wants_json(asked):
-        _print_error(_notebook(asked), type(error).__name__, str(error))
+def _fail(options: argparse.Namespace, error: StepwellError) -> int:
+    if _wants_json(options):
+        _print_error(_notebook(options), type(error).__name__, str(error))
     say(f"{type(error).__name__}: {error}")
     codes = {NotebookNotFoundError: NO_NOTEBOOK, NotebookKernelError: NO_KERNEL, StoreError: NO_STORE}
     return next((code for kind, code in codes.items() if isinstance(error, kind)), USAGE)
 
 
-def _wants_json(asked: argparse.Namespace) -> bool:
-    return bool(getattr(asked, "json", False))
+def _wants_json(options: argparse.Namespace) -> bool:
+    return bool(getattr(options, "json", False))
 
 
-def _notebook(asked: argparse.Namespace) -> Path | None:
-    found = getattr(asked, "notebook", None)
-    return Path(found) if found is not None else None
+def _notebook(options: argparse.Namespace) -> Path | None:
+    path = getattr(options, "notebook", None)
+    return Path(path) if path is not None else None
 
 
 def _print_error(notebook: Path | None, name: str, message: str) -> None:
@@ -273,8 +278,8 @@ _ANSWER = "application/vnd.stepwell.answer+json"
 _NAME = re.compile(r"name '(\w+)' is not defined")
 
 
-def in_notebook(command: Command[Any, Any], path: Path, given: Mapping[str, Any]) -> int:
-    """Call a command with the definitions of a notebook; print its result, and return the exit code.
+def in_notebook(command: Command[Any, Any], path: Path, arguments: Mapping[str, Any]) -> int:
+    """Call a command with the definitions of a notebook, print its result, and return the exit code.
 
     Parameters
     ----------
@@ -284,6 +289,11 @@ def in_notebook(command: Command[Any, Any], path: Path, given: Mapping[str, Any]
         The notebook; it is not written.
     given
         The arguments of the command line.
+
+    Returns
+    -------
+    int
+        The exit code.
 
     Raises
     ------
@@ -300,15 +310,15 @@ def in_notebook(command: Command[Any, Any], path: Path, given: Mapping[str, Any]
     kernel = choose_kernel(notebook, path, None)
     clear(notebook)
     cells = [cell for cell in notebook.cells if is_run(cell)]
-    directory, _ = named_or_found(given.get("store"), path.parent)
+    directory, _ = named_or_found(arguments.get("store"), path.parent)
     environment = {
         **os.environ, DEFINE: "1", "STEPWELL_BATCH": new_id(), "STEPWELL_NOTEBOOK": str(path), "STEPWELL_STORE": str(directory),
     }  # fmt: skip
-    words = {each.name: given.get(each.name, each.default) for each in command.arguments}
-    question = {"command": command.name, "given": words, "json": bool(given.get("json"))}
+    words = {argument.name: arguments.get(argument.name, argument.default) for argument in command.arguments}
+    question = {"command": command.name, "given": words, "json": bool(arguments.get("json"))}
     new_cell: Callable[[str], Any] = v4.new_code_cell
     calls = [new_cell(f"from stepwell.batch.command_line import {name}\n{name}({argument})") for name, argument in
-             (("tell_names", ""), ("answer", repr(json.dumps(question))))]  # fmt: skip
+             (("publish_names", ""), ("answer", repr(json.dumps(question))))]  # fmt: skip
     notebook.cells = [*cells, *calls]
     client = NotebookClient(
         notebook, kernel_name=kernel, timeout=None, allow_errors=True, record_timing=False, store_widget_state=False
@@ -318,7 +328,7 @@ def in_notebook(command: Command[Any, Any], path: Path, given: Mapping[str, Any]
             client.execute(cwd=str(path.parent), env=environment, stdout=log, stderr=log)
         except (OSError, RuntimeError) as error:
             raise NotebookKernelError(
-                f"the kernel {kernel!r} does not start: {error}", remedy="try it in Jupyter"
+                f"the kernel {kernel!r} does not start: {error}", remedy="start it in Jupyter to see why"
             ) from error
     names = _answer_of(calls[0]).get("names", [])
     failed = _unexpected_error(cells, set(names))
@@ -337,17 +347,17 @@ def in_notebook(command: Command[Any, Any], path: Path, given: Mapping[str, Any]
 
 
 def _answer_of(cell: Any) -> dict[str, Any]:
-    found = [output.data[_ANSWER] for output in cell.outputs if _ANSWER in getattr(output, "data", {})]
-    return dict(found[-1]) if found else {}
+    answers = [output.data[_ANSWER] for output in cell.outputs if _ANSWER in getattr(output, "data", {})]
+    return dict(answers[-1]) if answers else {}
 
 
 def _unexpected_error(cells: list[Any], unbound: set[str]) -> str:
-    """Return the message of the first plain cell that failed for another reason than an asset's value; empty if none did.
+    """Return the error of the first plain cell that failed for another reason than the missing value of an asset; empty if none did.
 
     Parameters
     ----------
     unbound
-        Names of assets; extended by the names that a cell which did not end would have bound.
+        Names of assets; the names that failed cells would have bound are added.
     """
     for number, cell in enumerate(cells, 1):
         error = next((output for output in cell.outputs if output.output_type == "error"), None)
@@ -365,9 +375,9 @@ def _bound_names(source: str) -> set[str]:
         tree = ast.parse(source)
     except SyntaxError:
         return set()
-    found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    found |= {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    return found | {
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    return names | {
         (alias.asname or alias.name).partition(".")[0]
         for node in ast.walk(tree)
         if isinstance(node, ast.Import | ast.ImportFrom)
@@ -375,8 +385,8 @@ def _bound_names(source: str) -> set[str]:
     }
 
 
-def tell_names() -> None:
-    """In the kernel: publish the names of the variables that the assets would have."""
+def publish_names() -> None:
+    """Publish the names of the variables that the assets would bind; called in the kernel."""
     registry = get_session().registry
     names = {key.rpartition("/")[2] for key in registry.assets}
     for entry in registry.assets.values():
@@ -386,7 +396,7 @@ def tell_names() -> None:
 
 
 def answer(text: str) -> None:
-    """In the kernel: call a command and print its result."""
+    """Call a command and print its result; called in the kernel."""
     os.environ.pop(DEFINE, None)
     question = json.loads(text)
     command = find_command(question["command"])

@@ -1,12 +1,12 @@
-"""Notebooks as files: reading one, its parameters, which kernel runs it, where the executed copy goes, and saving it.
+"""Notebooks as files: reading, parameters, the choice of the kernel, the path of the executed copy, and saving.
 
-Parameters are those of papermill. The code cell tagged ``parameters`` assigns a default to each name. Its names and the types of its
-defaults are read without running it, so that a wrong parameter is an error before a kernel starts. Given values are assigned in a cell below
-it that is tagged ``injected-parameters``; one that an earlier run left is replaced.
+Parameters work as in papermill. The code cell tagged ``parameters`` assigns a default to each name. Its names and the types of its
+defaults are read without running it, so that a wrong parameter is an error before a kernel starts. The given values are assigned in a cell
+below it that is tagged ``injected-parameters`` and replaces the cell of an earlier run.
 
-nbformat validates with jsonschema, which builds the IRI grammar of ``rfc3987_syntax`` when it is imported, if that is installed
-(JupyterLab brings it): two seconds for a format that the notebook's schema does not have. jsonschema treats the package as optional, so it
-is hidden from it for as long as the import takes. Only the command line does this, in its own process.
+nbformat validates with jsonschema. When jsonschema is imported and ``rfc3987_syntax`` is installed (JupyterLab requires it), it builds a
+grammar for IRIs. That takes two seconds, for a format that the schema of notebooks does not use. jsonschema treats the package as
+optional, so this module hides it during the import. Only the command line does this, in its own process.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _GRAMMAR = "rfc3987_syntax"
 
 
 def import_nbformat() -> Any:
-    """Return nbformat, imported quickly if it is not imported yet."""
+    """Import nbformat without the slow optional part of jsonschema, and return it."""
     hide = _GRAMMAR not in sys.modules and "jsonschema" not in sys.modules
     if hide:
-        # None in sys.modules is Python's own way to say "not there": the import raises ModuleNotFoundError.
+        # For None in sys.modules the import raises ModuleNotFoundError.
         sys.modules[_GRAMMAR] = None  # type: ignore[assignment]
     try:
         return importlib.import_module("nbformat")
@@ -53,20 +53,20 @@ def import_nbformat() -> Any:
 _LOADS_STEPWELL = re.compile(r"^\s*%(?:load_ext|reload_ext)\s+stepwell\b", re.MULTILINE)
 
 
-def choose_kernel(notebook: Any, path: Path, asked: str | None) -> str:
-    """Return the name of an installed kernel: the one asked for, else the one that the notebook names.
+def choose_kernel(notebook: Any, path: Path, requested: str | None) -> str:
+    """Return the name of an installed kernel: the requested kernel, else the kernel that the notebook names.
 
-    A notebook without a kernelspec gets ``python3`` if it says in another way that it is Python: by its language, or by
-    loading Stepwell. Anything else would be a guess.
+    A notebook without a kernelspec gets ``python3`` if its language is Python or if it loads Stepwell. Any other choice would
+    be a guess.
 
     Raises
     ------
     NotebookKernelError
-        If no kernel is named, or the named one is not installed; lists those that are.
+        If no kernel is named, or the named kernel is not installed; the remedy lists the installed kernels.
     """
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
-    name = asked or notebook.metadata.get("kernelspec", {}).get("name")
+    name = requested or notebook.metadata.get("kernelspec", {}).get("name")
     if not name and (
         notebook.metadata.get("language_info", {}).get("name") == "python"
         or any(cell.cell_type == "code" and _LOADS_STEPWELL.search(cell.source) for cell in notebook.cells)
@@ -78,7 +78,7 @@ def choose_kernel(notebook: Any, path: Path, asked: str | None) -> str:
     try:
         specs.get_kernel_spec(name)
     except NoSuchKernel as error:
-        who = f"the kernel {name!r}" if asked else f"the kernel {name!r}, which {path} names,"
+        who = f"the kernel {name!r}" if requested else f"the kernel {name!r}, which {path} names,"
         raise NotebookKernelError(f"{who} is not installed", remedy=_remedy(specs.find_kernel_specs())) from error
     return str(name)
 
@@ -91,12 +91,12 @@ def _remedy(installed: dict[str, str]) -> str:
 
 SUFFIX = ".ipynb"
 SKIP_TAG = "skip-execution"
-"""nbclient's own word for a cell that is not run."""
+"""nbclient's tag of cells that are not executed."""
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def read_notebook(path: Path) -> Any:
-    """Read a notebook as a ``NotebookNode`` of format 4, every cell with an id.
+    """Return a notebook as a ``NotebookNode`` of format 4 in which every cell has an id.
 
     Raises
     ------
@@ -123,14 +123,14 @@ def read_notebook(path: Path) -> Any:
     nbformat = import_nbformat()
     if content["nbformat"] > nbformat.current_nbformat:
         raise NotebookNotFoundError(
-            f"{path} is in notebook format {content['nbformat']}; nbformat {nbformat.__version__} knows {nbformat.current_nbformat}",
+            f"{path} is in notebook format {content['nbformat']}; nbformat {nbformat.__version__} reads up to {nbformat.current_nbformat}",
             remedy="upgrade: pip install -U nbformat",
         )
     if content["nbformat"] == nbformat.current_nbformat:
         _name_cells(content)
     try:
         with warnings.catch_warnings():
-            # nbformat warns of what it repairs: that is fine here, the source is not written.
+            # nbformat warns about its repairs, which do not matter here: the source is not written.
             warnings.simplefilter("ignore")
             notebook = nbformat.reads(json.dumps(content), as_version=4)
             _name_cells(notebook)
@@ -142,7 +142,7 @@ def read_notebook(path: Path) -> Any:
 
 
 def _name_cells(notebook: Any) -> None:
-    """Give cells of older notebooks the id that format 4.5 has: from their place, so that it stays the same from run to run."""
+    """Give the cells of older notebooks ids, as format 4.5 requires; made from positions, so that every run gives the same ids."""
     cells = notebook.get("cells")
     if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
         return
@@ -159,21 +159,21 @@ def _name_cells(notebook: Any) -> None:
 
 def _missing(path: Path) -> NotebookNotFoundError:
     folder = path if path.is_dir() else path.parent
-    what = f"{path} is a folder, not a notebook" if path.is_dir() else f"there is no notebook {path}"
+    problem = f"{path} is a folder, not a notebook" if path.is_dir() else f"the notebook {path} does not exist"
     try:
-        names = sorted(each.name for each in folder.iterdir() if each.suffix == SUFFIX)
+        names = sorted(entry.name for entry in folder.iterdir() if entry.suffix == SUFFIX)
     except OSError:
-        return NotebookNotFoundError(what, remedy=f"there is no folder {folder} either: check the path")
+        return NotebookNotFoundError(problem, remedy=f"the folder {folder} does not exist either: check the path")
     if not names:
-        return NotebookNotFoundError(what, remedy=f"there is no notebook in {folder.absolute()}: check the path")
+        return NotebookNotFoundError(problem, remedy=f"{folder.absolute()} contains no notebooks: check the path")
     stems = [name.removesuffix(SUFFIX) for name in names]
     near = [] if path.is_dir() else difflib.get_close_matches(path.name.removesuffix(SUFFIX), stems, n=3, cutoff=0.5)
     if near:
         return NotebookNotFoundError(
-            what, remedy="did you mean " + " or ".join(str(folder / (stem + SUFFIX)) for stem in near) + "?"
+            problem, remedy="did you mean " + " or ".join(str(folder / (stem + SUFFIX)) for stem in near) + "?"
         )
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return NotebookNotFoundError(what, remedy=f"notebooks in {folder.absolute()}: " + ", ".join(names[:8]) + more)
+    return NotebookNotFoundError(problem, remedy=f"notebooks in {folder.absolute()}: " + ", ".join(names[:8]) + more)
 
 
 def _not_a_notebook(path: Path, reason: str) -> NotebookNotFoundError:
@@ -186,12 +186,12 @@ def _not_a_notebook(path: Path, reason: str) -> NotebookNotFoundError:
 
 
 def is_run(cell: Any) -> bool:
-    """Return True if a cell is executed: code that is not empty and not tagged to be skipped."""
+    """Return True if a cell is executed: it is code, not empty, and not tagged skip-execution."""
     return bool(cell.cell_type == "code" and cell.source.strip() and SKIP_TAG not in cell.metadata.get("tags", []))
 
 
 def clear(notebook: Any) -> None:
-    """Remove what an earlier execution left, so that a run that stops half way shows nothing old below its end."""
+    """Remove the outputs of an earlier execution, so that a run that stops early shows no old outputs."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "code" and SKIP_TAG not in cell.metadata.get("tags", []):
@@ -200,28 +200,28 @@ def clear(notebook: Any) -> None:
             cell.metadata.pop("execution", None)
 
 
-def output_path(notebook: Path, asked: str | None, *, runs: Path, batch: str) -> Path:
+def output_path(notebook: Path, requested: str | None, *, runs: Path, batch: str) -> Path:
     """Return the file that the executed notebook is saved to.
 
     Parameters
     ----------
     notebook
-        The source.
-    asked
-        What the user named: a file if it ends in ``.ipynb``, else a directory.
+        The path of the source.
+    requested
+        The path that the user named: a file if it ends in ``.ipynb``, else a directory.
     runs
-        The directory for executed notebooks when nothing is asked for.
+        The default directory for executed notebooks.
     batch
-        The identifier of this execution, which keeps names apart there.
+        The identifier of this execution, which makes the default filename unique.
 
     Raises
     ------
     NotebookError
-        If that is the source itself.
+        If the path is the source itself.
     """
-    if asked is None:
+    if requested is None:
         return runs / f"{notebook.stem}-{batch}{SUFFIX}"
-    target = Path(asked).absolute()
+    target = Path(requested).absolute()
     if target.suffix != SUFFIX or target.is_dir():
         target /= notebook.name
     if target.resolve() == notebook.resolve() or (target.exists() and target.samefile(notebook)):
@@ -233,12 +233,12 @@ def output_path(notebook: Path, asked: str | None, *, runs: Path, batch: str) ->
 
 
 def make_folder(target: Path) -> None:
-    """Make the folder that the executed notebook goes to, before anything is run.
+    """Create the folder of the executed notebook, before any cell runs.
 
     Raises
     ------
     NotebookError
-        If it cannot be made or written.
+        If the folder cannot be created or written.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -252,17 +252,17 @@ def _not_written(target: Path, reason: str) -> NotebookError:
     return NotebookError(
         f"the executed notebook cannot be written to {target}",
         where=reason,
-        remedy="choose another output path, or make room and write access there",
+        remedy="choose another output path, or check the free space and permissions there",
     )
 
 
 def save(notebook: Any, path: Path, store: Folder | None = None) -> None:
-    """Write the notebook in one step: a reader of ``path`` sees the old file or the new one, never a part.
+    """Write the notebook atomically: a reader of ``path`` sees the old file or the new file, never a part.
 
     Parameters
     ----------
     store
-        The directory of the store in whose ``runs/`` the path is; None where it is elsewhere.
+        The directory of the store if the path is in its ``runs/``, else None.
 
     Raises
     ------
@@ -297,8 +297,8 @@ def _save_in(store: Folder, temporary: str, name: str, data: bytes) -> None:
 
 
 def _drop_dead_views(notebook: Any) -> None:
-    # The kernel is gone when the file is opened, and widget state is not saved: a trusted JupyterLab would show
-    # "model not found" in place of the picture or text that is in the same bundle.
+    # When the file is opened the kernel no longer exists, and widget state is not saved. JupyterLab would show
+    # "model not found" in place of the picture or text in the same bundle.
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             data = output.get("data")
@@ -315,7 +315,7 @@ _TRUTH = {"true": True, "false": False}
 
 
 class Text(str):
-    """The text of a value on the command line: read as what the parameter's default is."""
+    """The text of a value on the command line, which is converted to the type of the parameter."""
 
     __slots__ = ()
 
@@ -326,14 +326,14 @@ class Parameter:
 
     name: str
     type: type | None
-    """The type of its default, or of its annotation; None if it has none that can be read."""
+    """The type of the annotation or of the default; None if neither is known."""
     default: str
-    """The source of its default; empty if there is none."""
+    """The source of the default; empty if there is none."""
 
 
 def declared_parameters(notebook: Any) -> dict[str, Parameter] | None:
     """Return the parameters that a notebook declares; None if it has no cell tagged ``parameters``."""
-    # Imported here: a run without parameters needs none of it.
+    # Imported here, since a run without parameters does not need it.
     from IPython.core.inputtransformer2 import TransformerManager
 
     transformer: Callable[[], Any] = TransformerManager
@@ -344,7 +344,7 @@ def declared_parameters(notebook: Any) -> dict[str, Parameter] | None:
         tree = ast.parse(transformer().transform_cell(notebook.cells[place].source))
     except SyntaxError:
         return {}
-    found: dict[str, Parameter] = {}
+    parameters: dict[str, Parameter] = {}
     for node in tree.body:
         targets: list[ast.expr]
         value: ast.expr | None
@@ -357,55 +357,55 @@ def declared_parameters(notebook: Any) -> dict[str, Parameter] | None:
             continue
         for target in targets:
             if isinstance(target, ast.Name):
-                found[target.id] = Parameter(target.id, _type_of(value, hint), ast.unparse(value) if value else "")
-    return found
+                parameters[target.id] = Parameter(target.id, _type_of(value, hint), ast.unparse(value) if value else "")
+    return parameters
 
 
 def read_pairs(pairs: Iterable[str], files: Iterable[Path]) -> dict[str, Any]:
-    """Return the parameters that a command line gives; those of files come first, in their order.
+    """Return the parameters of a command line; files are read first, in their order.
 
     Parameters
     ----------
     pairs
         Texts ``NAME=VALUE``.
     files
-        YAML or JSON files, each one mapping.
+        YAML or JSON files, each with one mapping.
 
     Raises
     ------
     InvalidInvocationError
-        If a pair or a file is not of this form.
+        If a pair or a file does not have this form.
     NotebookNotFoundError
         If a file does not exist.
     """
-    found: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     for file in files:
-        found |= _read_file(file)
+        parameters |= _read_file(file)
     for pair in pairs:
         name, sign, value = pair.partition("=")
         if not sign or not name.isidentifier():
-            raise InvalidInvocationError(f"{pair!r} is no parameter", remedy="-p NAME VALUE, or -p NAME=VALUE")
-        found[name] = Text(value)
-    return found
+            raise InvalidInvocationError(f"{pair!r} is not a parameter", remedy="write -p NAME VALUE, or -p NAME=VALUE")
+        parameters[name] = Text(value)
+    return parameters
 
 
-def checked_parameters(notebook: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return given parameters as values of the types that the notebook declares.
+def checked_parameters(notebook: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters, converted to the types that the notebook declares.
 
     Raises
     ------
     InvalidInvocationError
-        If the notebook does not declare one of them, or a value has another type.
+        If the notebook does not declare a parameter, or a value has the wrong type.
     """
-    if not given:
+    if not values:
         return {}
     declared = declared_parameters(notebook)
     if declared is None:
         raise InvalidInvocationError(
-            "the notebook has no cell tagged `parameters`, so it takes none",
+            "the notebook has no cell tagged `parameters`, so it takes no parameters",
             remedy="tag the cell that assigns the defaults: in JupyterLab, Property Inspector, Cell Tags",
         )
-    return {name: _checked(name, value, declared) for name, value in given.items()}
+    return {name: _checked(name, value, declared) for name, value in values.items()}
 
 
 def inject(notebook: Any, values: Mapping[str, Any]) -> None:
@@ -437,27 +437,29 @@ def _type_of(value: ast.expr | None, hint: ast.expr | None) -> type | None:
     if isinstance(hint, ast.Name) and hint.id in _TYPES:
         return _TYPES[hint.id]
     try:
-        found = type(ast.literal_eval(value)) if value is not None else None
+        kind = type(ast.literal_eval(value)) if value is not None else None
     except (ValueError, TypeError):
         return None
-    return found if found in _TYPES.values() else None
+    return kind if kind in _TYPES.values() else None
 
 
 def _read_file(file: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise NotebookNotFoundError(f"there is no file {file}", remedy="-f takes a YAML file of parameters") from None
+        raise NotebookNotFoundError(
+            f"the file {file} does not exist", remedy="-f takes a YAML file of parameters"
+        ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         first = str(error).partition("\n")[0]
         raise InvalidInvocationError(
-            f"the parameters of {file} cannot be read: {first}", remedy="one mapping: NAME: VALUE"
+            f"the parameters of {file} cannot be read: {first}", remedy="write one mapping: lines NAME: VALUE"
         ) from error
-    if not isinstance(found, dict) or not all(isinstance(name, str) and name.isidentifier() for name in found):
-        raise InvalidInvocationError(f"{file} is not one mapping of names to values", remedy="NAME: VALUE, a line each")
-    return found
+    if not isinstance(content, dict) or not all(isinstance(name, str) and name.isidentifier() for name in content):
+        raise InvalidInvocationError(f"{file} is not one mapping of names to values", remedy="write lines NAME: VALUE")
+    return content
 
 
 def _checked(name: str, value: Any, declared: Mapping[str, Parameter]) -> Any:
@@ -490,16 +492,16 @@ def _read_text(parameter: Parameter, text: Text) -> Any:
     import yaml
 
     try:
-        found = yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError:
-        found = str(text)
-    if (wanted is not None and type(found) is not wanted) or not _is_plain(found):
+        value = str(text)
+    if (wanted is not None and type(value) is not wanted) or not _is_plain(value):
         raise _wrong(parameter, str(text))
-    return found
+    return value
 
 
 def _is_plain(value: Any) -> bool:
-    """Return True if the repr of a value is a literal."""
+    """Return True if a value consists of literals."""
     if isinstance(value, dict):
         return all(map(_is_plain, (*value, *value.values())))
     if isinstance(value, list):
@@ -508,9 +510,9 @@ def _is_plain(value: Any) -> bool:
 
 
 def _source_of(value: Any) -> str:
-    """Return the expression that makes a value; ``nan`` and ``inf`` are not literals."""
+    """Return an expression for a value; ``nan`` and ``inf`` are not literals."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_source_of(key)}: {_source_of(each)}" for key, each in value.items()) + "}"
+        return "{" + ", ".join(f"{_source_of(key)}: {_source_of(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
         return f"[{', '.join(map(_source_of, value))}]"
     return f"float({str(value)!r})" if isinstance(value, float) and not math.isfinite(value) else repr(value)

@@ -1,8 +1,8 @@
-"""``run``: one notebook executed from its first cell to its last in a new kernel, and the report of the result.
+"""The command ``run``: it executes one notebook in a new kernel and prints a report.
 
-The kernel learns from its environment that it is in batch, whose notebook it runs and, where the user chose one, the store; the session in
-it records the runs as usual, under the identifier of this execution. What the runs did is read from the store afterwards, so the report is
-what was committed and not what a cell printed.
+Environment variables give the kernel the identifier of this execution, the path of the notebook and, if the user chose one, the store. The
+session in the kernel records its runs under that identifier. The report is made from the store afterwards, so it contains what was
+committed, not what cells printed.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from stepwell.kernel_runtime.text import as_json, duration, without_colours
 from stepwell.kernel_runtime.versions.secrets import hidden_message
 
 STARTUP_TIMEOUT = 120
-"""Seconds until a kernel that does not answer is given up: a first start on a loaded machine compiles a lot."""
+"""Seconds to wait for the start of a kernel; long, since the first start on a loaded machine compiles many modules."""
 OUTPUT_TIMEOUT = 30
-"""Seconds to wait for the rest of a cell's output once the cell is done."""
+"""Seconds to wait for the remaining output of a finished cell."""
 _TRACEBACK_LINES = 24
 _SHOWN_KEYS = 6
 _WORTH_TELLING = 1.0
-"""Seconds that reuse must have saved for the report to mention them."""
+"""The report mentions saved time from this number of seconds on."""
 _EPILOG = """\
 standard output is the path of the executed notebook; progress and errors go to standard error. With --json it is one object:
   {"notebook", "status": "success"|"failure", "runs": [{"run_id", "status", "steps": [{"key", "status", "seconds"}]}],
@@ -64,9 +64,9 @@ class CellFailure:
     """The cell that ended an execution."""
 
     cell: str
-    """Its id."""
+    """The id of the cell."""
     number: int
-    """As in ``In [3]``."""
+    """The execution number, as in ``In [3]``."""
     name: str
     """The exception's class."""
     message: str
@@ -83,10 +83,10 @@ class BatchResult:
     """The executed notebook."""
     store: Path
     runs: tuple[tuple[RunRecord, tuple[StepRecord, ...]], ...]
-    """Oldest first."""
+    """The runs with their steps, oldest first."""
     failure: CellFailure | None
     signal: signal.Signals | None
-    """The signal that interrupted it; None if none did."""
+    """The signal that interrupted the execution; None if none did."""
 
     @property
     def success(self) -> bool:
@@ -100,16 +100,16 @@ class BatchResult:
 def result_dict(
     notebook: Path | None, result: BatchResult | None, error: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return what ``--json`` prints.
+    """Return the data that ``--json`` prints.
 
     Parameters
     ----------
     notebook
-        The source.
+        The path of the source.
     result
-        None if nothing was executed.
+        The result; None if nothing was executed.
     error
-        ``{"cell": None, "name", "message"}`` where no cell is to blame.
+        ``{"cell": None, "name", "message"}`` if an error did not come from a cell.
     """
     runs = result.runs if result else ()
     interrupted = result is not None and result.signal is not None
@@ -134,24 +134,24 @@ def result_dict(
 
 
 def run_status(run: RunRecord, *, interrupted: bool) -> str:
-    """Return ``success``, ``failure`` or ``cancelled``; a run that its kernel did not live to end has one of the last two."""
+    """Return ``success``, ``failure`` or ``cancelled``; a run whose kernel died before its end is ``failure`` or ``cancelled``."""
     if run.status in {"running", "interrupted"}:
         return "cancelled" if interrupted else "failure"
     return run.status
 
 
 def result_lines(result: BatchResult, *, colour: bool) -> list[str]:
-    """Return what is said after an execution: why it stopped, what its runs did."""
-    said = []
+    """Return the report of an execution: why it stopped, and what its runs did."""
+    lines = []
     if result.signal is not None:
         where = f"in {_place(result.failure)}" if result.failure is not None else "before the first cell"
-        said.append(
-            f"interrupted by {result.signal.name} {where}; the steps that finished are kept: run the notebook again to go on"
+        lines.append(
+            f"interrupted by {result.signal.name} {where}; the steps that finished are kept: run the notebook again to continue"
         )
     elif result.failure is not None:
-        said += _failure_lines(result.failure, colour=colour)
+        lines += _failure_lines(result.failure, colour=colour)
         failed = [(run, steps) for run, steps in result.runs if run.status == "failure"]
-        said += [_resume_line(*failed[-1])] if failed else []
+        lines += [_resume_line(*failed[-1])] if failed else []
     counts = Counter(step.status for _, steps in result.runs for step in steps)
     if counts:
         words = [
@@ -168,45 +168,45 @@ def result_lines(result: BatchResult, *, colour: bool) -> list[str]:
         named = ", ".join(executed[:_SHOWN_KEYS]) + (
             f" and {len(executed) - _SHOWN_KEYS} more" if len(executed) > _SHOWN_KEYS else ""
         )
-        said.append(f"steps: {', '.join(words)}" + (f" (executed: {named})" if executed else ""))
+        lines.append(f"steps: {', '.join(words)}" + (f" (executed: {named})" if executed else ""))
     left_out = {step.key: step.not_kept for run, steps in result.runs if run.kind == "assets" for step in steps}
-    said += [
-        f"{key} is not stored ({each.partition(': ')[2]}): computed again in a kernel that needs it"
+    lines += [
+        f"{key} is not stored ({reason.partition(': ')[2]}): computed again in a kernel that needs it"
         for key, not_kept in left_out.items()
-        for each in not_kept
+        for reason in not_kept
     ]
-    return said
+    return lines
 
 
 def _saved_seconds(result: BatchResult) -> float:
-    """Return how long the reused steps took when they ran: each once, and none that ran in this execution."""
+    """Return the seconds that the reused steps took when they ran. Each counts once; steps that ran in this execution do not count."""
     here = {run.run_id for run, _ in result.runs}
-    made = {
+    reused = {
         step.key: step.materializations[0]
         for _, steps in result.runs
         for step in steps
         if step.status == "reused" and step.materializations
     }
-    return sum(each.seconds for each in made.values() if each.run_id not in here)
+    return sum(item.seconds for item in reused.values() if item.run_id not in here)
 
 
 def _failure_lines(failure: CellFailure, *, colour: bool) -> list[str]:
     summary = f"{failure.name}: {failure.message}" if failure.message else failure.name
     shown = "\n".join(failure.traceback)
     plain = without_colours(shown)
-    said = []
-    # An error of Stepwell's own has no traceback but its message, which comes anyway.
+    lines = []
+    # The traceback of a Stepwell error is only its message, which is printed below.
     if plain.strip() and plain.strip() != summary.strip():
         traceback = (shown if colour else plain).splitlines()
         if len(traceback) > _TRACEBACK_LINES:
             traceback = ["…", *traceback[-_TRACEBACK_LINES:]]
-        said += [*traceback, ""]
-    said.append(f"{_place(failure)} failed: {summary}")
+        lines += [*traceback, ""]
+    lines.append(f"{_place(failure)} failed: {summary}")
     if failure.name == "ModuleNotFoundError" and failure.message == "No module named 'stepwell'":
-        said.append(
-            "the kernel's Python is another than this command's: pip install stepwell there, or choose another kernel with --kernel"
+        lines.append(
+            "the kernel uses another Python than this command: pip install stepwell there, or choose another kernel with --kernel"
         )
-    return said
+    return lines
 
 
 def _place(failure: CellFailure) -> str:
@@ -216,13 +216,13 @@ def _place(failure: CellFailure) -> str:
 def _resume_line(run: RunRecord, steps: tuple[StepRecord, ...]) -> str:
     failed = ", ".join(step.key for step in steps if step.status == "failed") or ", ".join(run.targets)
     return (
-        f"run {run.run_id} failed at {failed}; the steps that finished are kept: mend it and run the notebook again, "
+        f"run {run.run_id} failed at {failed}; the steps that finished are kept: fix it and run the notebook again, "
         f'or in a notebook: stepwell.resume("{run.run_id}")'
     )
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """Return True if colours may be written: to a terminal whose output is not recorded, unless ``NO_COLOR`` is set."""
+    """Return True if colours may be written: the stream is a terminal, its output is not recorded, and ``NO_COLOR`` is not set."""
     return is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
@@ -230,7 +230,7 @@ def wants_colour(stream: TextIO) -> bool:
 
 
 class Printer:
-    """Additions of the command line: parameters as papermill has them, progress while the notebook runs, a report at the end."""
+    """The command-line interface of ``run``: parameters as in papermill, progress during the run, a report at the end."""
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -241,32 +241,32 @@ class Printer:
         )  # fmt: skip
         parser.add_argument(
             "-f", "--parameters-file", dest="files", metavar="PARAMS.yaml", type=Path, action="append", default=[],
-            help="a YAML file of parameters; -p comes after it",
+            help="a YAML file of parameters; -p overrides it",
         )  # fmt: skip
         add_json(parser)
 
     @staticmethod
     def prepared(words: Sequence[str]) -> list[str]:
         """Return the words of a line with ``-p NAME VALUE`` written as ``-p NAME=VALUE``."""
-        found = list(words)
+        joined = list(words)
         for place, word in enumerate(words):
             if word in ("-p", "--parameter") and place + 2 < len(words) and words[place + 1].isidentifier():
-                found[place + 1] = f"{words[place + 1]}={words[place + 2]}"
-                found[place + 2] = ""
-        return [word for place, word in enumerate(found) if word or words[place] == ""]
+                joined[place + 1] = f"{words[place + 1]}={words[place + 2]}"
+                joined[place + 2] = ""
+        return [word for place, word in enumerate(joined) if word or words[place] == ""]
 
     @staticmethod
-    def given(asked: argparse.Namespace) -> dict[str, Any]:
-        """Return further arguments of the function."""
-        return {"parameters": read_pairs(asked.pairs, asked.files), "progress": sys.stderr}
+    def given(options: argparse.Namespace) -> dict[str, Any]:
+        """Return the additional arguments of the function `run`."""
+        return {"parameters": read_pairs(options.pairs, options.files), "progress": sys.stderr}
 
     @staticmethod
-    def show(result: BatchResult, asked: argparse.Namespace, _: TextIO) -> None:
+    def show(result: BatchResult, options: argparse.Namespace, _: TextIO) -> None:
         """Print the report and the path of the executed notebook."""
         colours = wants_colour(sys.stderr)
         for line in result_lines(result, colour=colours):
             say(line, colours=colours)
-        if asked.json:
+        if options.json:
             say(f"saved {result.output}")
             print_result(as_json(result_dict(result.notebook, result), indent=2))
         else:
@@ -280,10 +280,10 @@ def _exit_code(result: BatchResult) -> int:
 
 
 def _seconds(text: str) -> float:
-    found = float(text)
-    if found <= 0:
+    seconds = float(text)
+    if seconds <= 0:
         raise ValueError(f"{text!r} is not a positive number of seconds")
-    return found
+    return seconds
 
 
 @command(
@@ -317,41 +317,46 @@ def run(
     store: AnyStore = None,
     progress: TextIO | None = None,
 ) -> BatchResult:
-    """Execute a notebook from its first cell to its last in a new kernel, and save the executed copy after every cell.
+    """Execute all cells of a notebook in a new kernel, and save the executed copy after every cell.
 
-    Steps whose results the store has are reused. The notebook itself is never written.
+    Steps whose results are stored are reused. The notebook itself is never changed.
 
     Parameters
     ----------
     notebook
-        The notebook.
+        The path of the notebook.
     output
-        Where the executed copy goes: a file if it ends in .ipynb, else a directory; by default the runs/ folder of the store.
+        The path of the executed copy: a file if it ends in .ipynb, else a directory; by default the runs/ folder of the store.
     parameters
-        Values for names that the cell tagged ``parameters`` assigns.
+        Values by name, for names that the cell tagged ``parameters`` assigns.
     cwd
         The working directory of the kernel; by default the notebook's folder.
     kernel
-        The kernel to use; by default the notebook's own.
+        The name of the kernel; by default the kernel that the notebook names.
     strict
-        Fail where a value cannot be stored.
+        Fail if a value cannot be stored.
     log_output
-        Write the output of cells to standard error as it comes.
+        Write the output of cells to standard error while they run.
     cell_timeout
         Seconds after which a cell is interrupted and the run fails.
     timeout
         Seconds after which the whole run is interrupted and fails.
     store
-        A store directory; by default that of the notebook's project.
+        A store directory; by default the store of the notebook's project.
     progress
-        Where to write which cell runs.
+        The stream for progress; None prints none.
+
+    Returns
+    -------
+    BatchResult
+        The paths, the runs with their steps, and the failed cell if there is one.
 
     Raises
     ------
     NotebookNotFoundError, NotebookKernelError
-        If there is nothing to run, or nothing to run it with.
+        If the notebook or its kernel does not exist, or the kernel does not start.
     InvalidInvocationError
-        If a parameter is unknown or of another type; no kernel is started.
+        If a parameter is unknown or has the wrong type; no kernel is started.
     NotebookError
         If the executed copy cannot be written.
     StoreError
@@ -365,7 +370,9 @@ def run(
     inject(content, checked_parameters(content, parameters or {}))
     folder = path.parent if cwd is None else Path(cwd).absolute()
     if not folder.is_dir():
-        raise InvalidInvocationError(f"there is no directory {folder}", remedy="--cwd names an existing directory")
+        raise InvalidInvocationError(
+            f"the directory {folder} does not exist", remedy="choose an existing directory: --cwd DIR"
+        )
     kernel_name = choose_kernel(content, path, kernel)
     directory, named = named_or_found(chosen, path.parent)
     batch = new_id()
@@ -382,7 +389,7 @@ def run(
     if strict:
         environment["STEPWELL_STRICT"] = "1"
     if chosen is not None or "STEPWELL_STORE" in environment:
-        # Absolute: the kernel's folder is not ours.
+        # Absolute, because the kernel runs in another directory.
         environment["STEPWELL_STORE"] = str(directory)
     failure, received = _execute(
         content,
@@ -427,7 +434,7 @@ def _execute(
         store_widget_state=False,
     )
     failure = None
-    # The output of the kernel's process itself belongs to no cell; it matters only if the process dies.
+    # Direct output of the kernel process belongs to no cell; it is read only if the process dies.
     with tempfile.TemporaryFile() as log:
         try:
             client.execute(cwd=str(folder), env=environment, stdout=log, stderr=log)
@@ -466,7 +473,7 @@ def _failure(client: Any, name: str, message: str) -> CellFailure | None:
 
 
 def _without_secrets(line: str) -> str:
-    """Return what a kernel formatted without secrets; where there is one, also without the colours that stand between its words."""
+    """Return a formatted line without secrets. A line that contains one loses its colours, too."""
     plain = without_colours(line)
     hidden = hidden_message(plain)
     return line if hidden == plain else hidden
@@ -475,7 +482,7 @@ def _without_secrets(line: str) -> str:
 def _tail(log: IO[bytes]) -> list[str]:
     log.seek(0)
     written = log.read().decode("utf-8", "replace").strip().splitlines()
-    # The kernel's own advice at its start is not why it died.
+    # Warnings of the kernel at its start are not the reason why it died.
     return [line for line in written if "IPKernelApp] WARNING" not in line][-5:]
 
 
@@ -484,7 +491,7 @@ def _recorded_runs(directory: Path, named: bool, batch: str) -> tuple[tuple[RunR
 
     store = open_store(directory, create=False, follow=named)
     try:
-        found = [store.run(run.run_id) for run in reversed(store.runs(limit=1_000_000, batch=batch))]
+        runs = [store.run(run.run_id) for run in reversed(store.runs(limit=1_000_000, batch=batch))]
     finally:
         store.close()
-    return tuple(run for run in found if run is not None)
+    return tuple(run for run in runs if run is not None)

@@ -1,6 +1,6 @@
-"""Output of the command line: results on standard output, messages and progress on standard error; and its exit codes.
+"""Output of the command line: results on standard output, messages and progress on standard error; exit codes.
 
-On a terminal progress is one line that is updated, elsewhere one line per cell.
+On a terminal, progress is one line that is updated; elsewhere it is one line per cell.
 """
 
 from __future__ import annotations
@@ -17,33 +17,31 @@ from stepwell.commands.command import Command
 from stepwell.kernel_runtime.text import coloured, in_one_line, printable, size_text
 
 INTERRUPTED = 128
-"""Plus the signal's number, as shells count."""
+"""Exit code of an interrupt minus the signal's number, as in shells."""
 EXIT_CODES = """\
 exit codes:
-  0    every cell was executed; of other commands: it was done
-  1    a cell failed, or its kernel died; the notebook is saved up to there. stepwell doctor: something is wrong. stepwell check: something
-       would be computed
+  0    every cell was executed; other commands: success
+  1    a cell failed, or its kernel died; the notebook is saved up to that cell. stepwell doctor: a problem was found. stepwell check: a
+       step would run
   2    the command line is wrong, or the executed copy cannot be written
   3    the notebook does not exist or is not a notebook
   4    the notebook's kernel is not installed or does not start
   5    the store cannot be used
-  6    stepwell trust: nothing was taken over, because nobody said yes
-  130  interrupted (Ctrl-C); 143 when ended by SIGTERM; the notebook is saved up to there
+  6    stepwell trust: nothing was trusted, because it was not confirmed
+  130  interrupted (Ctrl-C); 143 if ended by SIGTERM; the notebook is saved up to the interrupted cell
 """
-STORE_HELP = (
-    "the store directory, the one with catalog.duckdb (default: $STEPWELL_STORE, else .stepwell in the project's root)"
-)
+STORE_HELP = "the store directory, which contains catalog.duckdb (default: $STEPWELL_STORE, else .stepwell in the project's root)"
 
 
 def print_result(result: str) -> None:
     """Print a result on standard output."""
     sys.stdout.write(printable(result) + "\n")
-    # A reader that has gone is noticed here and not when the process ends.
+    # A closed pipe raises here and not at the end of the process.
     sys.stdout.flush()
 
 
 def say(line: str, *, colours: bool = False) -> None:
-    """Print a message on standard error, with the colours that it may have."""
+    """Print a message on standard error; keep its colours if `colours` is True."""
     sys.stderr.write((coloured(line) if colours else printable(line)) + "\n")
 
 
@@ -60,16 +58,16 @@ _FIRST_WORDS = 48
 
 
 class Progress:
-    """Says which cell runs.
+    """Prints which cell is running.
 
     Parameters
     ----------
     stream
-        Where to; None says nothing.
+        The stream to write to; None prints nothing.
     total
-        How many cells will be executed.
+        The number of cells to execute.
     log_output
-        Whether the output of cells is written there, too.
+        If True, write the output of cells to the stream, too.
     """
 
     def __init__(self, stream: TextIO | None, total: int, *, log_output: bool = False) -> None:
@@ -82,19 +80,19 @@ class Progress:
         self._began = 0.0
 
     def begin(self, number: int, source: str) -> None:
-        """Say that a cell begins; ``number`` counts from 1."""
+        """Print that a cell begins; ``number`` counts from 1."""
         self._label = f"cell {number}/{self._total}  {in_one_line(first_words(source))}"
         self._began = monotonic()
         self.tick()
 
     def tick(self) -> None:
-        """Bring the elapsed time of the updating line up to date."""
+        """Update the elapsed time of the line."""
         if self._live and self._label:
             note = f"  {self._note}" if self._note else ""
             self._rewrite(f"{self._label}  {monotonic() - self._began:.1f} s{note}")
 
     def note(self, line: str) -> None:
-        """Say what the cell that runs waits for."""
+        """Print what the running cell waits for."""
         line = self._note = in_one_line(line)
         if self._live:
             self.tick()
@@ -103,7 +101,7 @@ class Progress:
             self._stream.flush()
 
     def log(self, text: str) -> None:
-        """Write output of the cell that runs, if it is to be logged."""
+        """Write output of the running cell if `log_output` is True."""
         if self._stream is None or not self._log_output:
             return
         if self._live:
@@ -112,7 +110,7 @@ class Progress:
         self._stream.flush()
 
     def end(self, outcome: str = "") -> None:
-        """Say that the cell is over, with a word if it did not end as cells do."""
+        """Print that the cell ended, with its outcome if it did not succeed."""
         line = f"{self._label}  {monotonic() - self._began:.1f} s" + (f"  {outcome}" if outcome else "")
         if self._live:
             self._rewrite(line)
@@ -122,7 +120,7 @@ class Progress:
         self._label = self._note = ""
 
     def close(self) -> None:
-        """Take the updating line away: what follows starts on a line of its own."""
+        """Clear the updated line, so that later output starts on an empty line."""
         if self._live:
             self._rewrite("")
 
@@ -134,18 +132,18 @@ class Progress:
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Return True if lines can be rewritten there: a terminal, and nobody collects what it shows (``CI``)."""
+    """Return True if lines of a stream can be rewritten: it is a terminal and its output is not recorded (``CI``)."""
     return stream.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
 
 
 def first_words(source: str) -> str:
-    """Return how a cell begins, on one short line."""
+    """Return the first line of a cell, shortened."""
     line = re.sub(r"\s+", " ", next((line for line in source.splitlines() if line.strip()), "")).strip()
     return line if len(line) <= _FIRST_WORDS else line[: _FIRST_WORDS - 1] + "…"
 
 
 def show_files(done: int, total: int, size: int) -> None:
-    """Show how many value files a check has read, on one line that is updated."""
+    """Show on one updated line how many value files a check has read."""
     end = "\r" if done < total else "\r\033[K"
     sys.stderr.write(f"  value files: {done:,} of {total:,}, {size_text(size)}{end}")
     sys.stderr.flush()

@@ -1,16 +1,16 @@
-"""The magics: from the text of a cell to definitions, and line magics over the session.
+"""The magics: they turn the text of a cell into definitions, and run commands on the session.
 
 =================  =====================================================================================
-``extension``      what ``%load_ext stepwell`` puts into a shell and takes out again
+``extension``      installs everything in a shell (``%load_ext stepwell``) and removes it
 ``magics``         the magics, ``%stepwell VERB``, and the settings of ``%config Stepwell``
-``flags``          the line of a magic: its flags, how it is read and completed
-``face``           what the magics of one kernel share, and what a person sees of a run: lines, displays, figures
-``cell_source``    a body: transformed, parsed, checked, split, compiled with true line numbers
-``cell_names``     the names that a body may read from outside; ``cell_changes``: what it may change in place
-``cell_inputs``    a cell's key, and which of the names that it reads are assets
+``flags``          the line of a magic: its flags, parsing and completion
+``face``           the state that the magics of one kernel share, and the display of runs: lines, progress, output, figures
+``cell_source``    compiles a body: transform, parse, check, split, and compile with the line numbers of the cell
+``cell_names``     the names that a body may read from outside; ``cell_changes``: the objects that it may change in place
+``cell_inputs``    a cell's key, and its inputs: the names that it reads and that are assets
 ``asset_cells``    ``%%asset``, ``%%multi_asset``, ``%%op``, ``%%sql_asset``
 ``graph_cells``    ``%%graph_asset``, ``%%graph``, ``%%job``
-``running``        runs an asset's cell: register, bring up to date, bind, display, one line
-``cell_watch``     what plain cells do to the names of the notebook, and which assets they make stale
+``running``        runs an asset's cell: register, materialize, bind the variables, display, print one line
+``cell_watch``     records the names that plain cells bind and change, and lists the assets that become stale
 =================  =====================================================================================
 """

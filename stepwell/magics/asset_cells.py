@@ -1,4 +1,4 @@
-"""``%%asset``, ``%%multi_asset``, ``%%op`` and ``%%sql_asset``: a cell becomes a definition."""
+"""``%%asset``, ``%%multi_asset``, ``%%op`` and ``%%sql_asset``: definitions made from cells."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stepwell.kernel_runtime.errors import CellError, CellNameError, CellSyntaxE
 from stepwell.kernel_runtime.records.keys import AssetKey, as_asset_key, check_name, listed
 from stepwell.kernel_runtime.session.sql import read_select
 from stepwell.kernel_runtime.store.sql.statements import folded
-from stepwell.magics.cell_inputs import cell_origin, check_own_name, given_deps, given_inputs, inputs_of, key_from
+from stepwell.magics.cell_inputs import cell_origin, check_self_reference, inputs_of, key_from, read_deps, read_inputs
 from stepwell.magics.cell_names import Names
 from stepwell.magics.cell_source import CellSource, CellText, cell_text, read_cell
 from stepwell.magics.face import Face, say, value_or_figure
@@ -30,7 +30,7 @@ from stepwell.magics.running import compute_unstored, leave_result
 
 
 def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
-    """Make the definition of an ``%%asset`` cell, which displays its value itself.
+    """Make the definition of an ``%%asset`` cell; False: the body displays the value itself.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[As
 
 
 def variable_from(written: str | None, key: AssetKey, where: str) -> str:
-    """Return the variable that an asset's value is bound to: the one after ``->``, or the last part of the key.
+    """Return the variable that an asset's value is bound to: the name after ``->``, or the last part of the key.
 
     Raises
     ------
@@ -64,12 +64,14 @@ def variable_from(written: str | None, key: AssetKey, where: str) -> str:
     if written is None:
         return key.name
     if not written.isidentifier() or keyword.iskeyword(written):
-        raise CellError(f"{written!r} is no variable", where=where, remedy=f"%%asset {key} -> df binds the value to df")
+        raise CellError(
+            f"{written!r} is not a variable name", where=where, remedy=f"write a name, such as %%asset {key} -> df"
+        )
     return written
 
 
 def multi_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
-    """Make the definition of a ``%%multi_asset`` cell: one variable per name, and nothing is displayed.
+    """Make the definition of a ``%%multi_asset`` cell: one variable per name; nothing is displayed.
 
     Raises
     ------
@@ -88,10 +90,12 @@ def multi_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tu
         raise CellValueError(
             f"the cell of {' '.join(names)!r} never assigns {missing[0]!r}",
             where=text.where,
-            remedy=f"assign {missing[0]}: a multi-asset is one variable per name",
+            remedy=f"assign {missing[0]}: a multi-asset has one variable per name",
         )
-    own = tuple(names)
-    return _definition(face, arguments, source, "multi_asset", keys, variables=own, outputs=own), False
+    assigned_names = tuple(names)
+    return _definition(
+        face, arguments, source, "multi_asset", keys, variables=assigned_names, outputs=assigned_names
+    ), False
 
 
 def _definition(
@@ -105,13 +109,13 @@ def _definition(
     outputs: tuple[str, ...],
 ) -> AssetsDefinition:
     where = source.text.where
-    given = given_inputs(arguments.inputs, where)
+    explicit_inputs = read_inputs(arguments.inputs, where)
     origin = cell_origin(face.running) if face.running is not None else ""
-    # A step that runs has its inputs computed by the engine: the names of assets need no value yet.
+    # The engine computes the inputs of a step: names of assets need no value yet.
     known = {key.rpartition("/")[2] for key in face.session.registry.assets}
     compute_unstored(face, source.names.reads - known, source.names.assigned, source.names.reads)
-    inputs, changed = inputs_of(face, source.names.reads, keys, given, where, origin=origin)
-    check_own_name(source.names, keys, variables, inputs, where)
+    inputs, changed = inputs_of(face, source.names.reads, keys, explicit_inputs, where, origin=origin)
+    check_self_reference(source.names, keys, variables, inputs, where)
     face.read_before[origin] = dict(inputs)
     step_key = str(keys[0]) if len(keys) == 1 else "/".join((*keys[0].path[:-1], "_".join(key.name for key in keys)))
     body = cell_body(
@@ -126,15 +130,15 @@ def _definition(
         changed=changed,
         earlier=partial(face.timeline.earlier, step_key),
     )
-    kept, dropped = (_others(arguments, flag, source, variables, keys[0].name) for flag in ("keep", "drop"))
-    body = replace(body, kept=kept, dropped=dropped, must_be_stored=arguments.stored)
+    always_stored, dropped = (_others(arguments, flag, source, variables, keys[0].name) for flag in ("keep", "drop"))
+    body = replace(body, kept=always_stored, dropped=dropped, must_be_stored=arguments.stored)
     several = len(keys) > 1 or kind == "multi_asset"
     outs = {key.name: Out() for key in keys} if several else {"result": Out()}
     name = "_".join(key.name for key in keys) if several else "__".join(keys[0].path)
     op = OpDefinition(
         name,
         body,
-        ins={each: In() for each in inputs},
+        ins={name: In() for name in inputs},
         outs=outs,
         cache=False if arguments.no_cache else None,
         volatile=arguments.volatile,
@@ -144,7 +148,7 @@ def _definition(
         where=where,
     )
     return AssetsDefinition(
-        op, kind=kind, keys_by_input=inputs, keys_by_output=dict(zip(outs, keys, strict=True)), deps=given_deps(face, arguments.deps, keys, where),
+        op, kind=kind, keys_by_input=inputs, keys_by_output=dict(zip(outs, keys, strict=True)), deps=read_deps(face, arguments.deps, keys, where),
         group_names=dict.fromkeys(keys, arguments.group) if arguments.group else None, where=where, module="__main__",
     )  # fmt: skip
 
@@ -159,15 +163,15 @@ def _others(
     CellNameError
         If the cell does not assign one of them, or it is the value.
     """
-    found = frozenset(each.strip() for word in getattr(arguments, flag) for each in word.split(",") if each.strip())
-    unknown = sorted(found - (source.stored - set(variables)))
+    names = frozenset(part.strip() for text in getattr(arguments, flag) for part in text.split(",") if part.strip())
+    unknown = sorted(names - (source.stored - set(variables)))
     if unknown:
         raise CellNameError(
             f"--{flag} {unknown[0]}: {'that is the value of' if unknown[0] in variables else 'no variable of'} the cell of {name!r}",
             where=source.text.where,
-            remedy=f"name a variable that the cell assigns besides {listed(variables)}",
+            remedy=f"name a variable that the cell assigns, other than {listed(variables)}",
         )
-    return found
+    return names
 
 
 def is_declared(arguments: Namespace) -> bool:
@@ -188,24 +192,24 @@ def cell_body(
     changed: tuple[tuple[str, str], ...] = (),
     earlier: Callable[[], Mapping[str, Any]] = dict,
 ) -> CellBody:
-    """Make what runs when the step of a cell runs.
+    """Make the body of a cell's step: its code, and the names that it reads and binds.
 
     Parameters
     ----------
     parameters
         Names that are bound to inputs.
     outputs
-        Variables that are the value; empty where the last expression is.
+        Variables that hold the value; empty if the last expression is the value.
     assets
-        Variables of the assets that the cell defines; empty for an op, whose value is displayed by what it is part of.
+        Variables of the assets that the cell defines; empty for an op, whose value its graph displays.
     declared
-        Whether a flag says when a step is to run again that calls the shell.
+        True if flags declare when to rerun a cell that calls the shell.
     variables
-        For each asset of an asset cell, the variable that it is bound to: the cell runs in the notebook's own namespace.
+        The variable of each asset. A cell with variables runs in the notebook's namespace.
     changed
-        Variables that plain cells changed or bound again, with the labels of these cells.
+        Variables that plain cells changed or assigned, with the labels of these cells.
     earlier
-        Returns names that the cell bound itself when it ran here before, as they were then.
+        Returns the names that the cell bound in its last run in this kernel, with the values of that time.
     """
     text = source.text
     live = bool(variables)
@@ -227,21 +231,21 @@ _NOT_DEFINED = re.compile(r"(?:name|local variable) '(\w+)' is not defined")
 
 def _explainer(face: Face, names: Names, name: str, text: CellText) -> Callable[[NameError], BaseException | None]:
     def explain(error: NameError) -> BaseException | None:
-        # pandas raises a NameError, too, for `@name` in a query.
-        said = _NOT_DEFINED.fullmatch(str(error))
-        if said is None or said[1] in names.assigned or said[1] not in face.namespace:
-            return None  # the cell's own variable, read before it has a value: the traceback shows where
-        missing = said[1]
+        # pandas also raises a NameError for `@name` in a query.
+        match = _NOT_DEFINED.fullmatch(str(error))
+        if match is None or match[1] in names.assigned or match[1] not in face.namespace:
+            return None  # a variable of the cell, read before it is assigned: the traceback shows where
+        missing = match[1]
         return CellNameError(
             f"the cell of {name!r} uses {missing!r}, which its text does not show",
-            where=text.where, remedy=f"an op runs with the names that its text reads: read {missing} in the cell",
+            where=text.where, remedy=f"an op gets only the names that its text shows: write {missing} in the cell",
         )  # fmt: skip
 
     return explain
 
 
 def run_plain(face: Face, source: CellSource) -> Any:
-    """Run a body as an ordinary cell, in the notebook's namespace, and store nothing."""
+    """Run a body as an ordinary cell in the notebook's namespace; store nothing."""
     from stepwell.kernel_runtime.execution.in_process import evaluate
 
     value = None
@@ -274,7 +278,7 @@ def read_header(line: str, magic: str, namespace: dict[str, Any], where: str) ->
     Parameters
     ----------
     namespace
-        Where defaults and annotations are evaluated.
+        The namespace in which defaults and annotations are evaluated.
 
     Raises
     ------
@@ -283,19 +287,19 @@ def read_header(line: str, magic: str, namespace: dict[str, Any], where: str) ->
     """
     usage = f"write %%{magic} name(inputs{', *, option=1) -> out' if magic == 'op' else ')'}"
     arrow = next((place for place in outside_brackets(line) if line.startswith("->", place)), None)
-    left, right = (line.strip(), "") if arrow is None else (line[:arrow].strip(), line[arrow + 2 :])
-    if left and "(" not in left:
-        left += "()"
+    signature, right = (line.strip(), "") if arrow is None else (line[:arrow].strip(), line[arrow + 2 :])
+    if signature and "(" not in signature:
+        signature += "()"
     try:
-        # Compiled too: that refuses two parameters of one name.
-        compile(f"def {left}: pass", "<line>", "exec")
-        parsed = ast.parse(f"def {left}: pass").body
+        # compile() refuses two parameters of the same name; parse() accepts them.
+        compile(f"def {signature}: pass", "<line>", "exec")
+        parsed = ast.parse(f"def {signature}: pass").body
         function = parsed[0]
         outputs = _outputs(right) if arrow is not None else ()
     except (SyntaxError, ValueError, IndexError):
         raise CellSyntaxError(f"%%{magic} {line} cannot be read", where=where, remedy=usage) from None
     if len(parsed) != 1 or not isinstance(function, ast.FunctionDef) or function.args.vararg or function.args.kwarg:
-        raise CellSyntaxError(f"%%{magic} {line} cannot be read: each input has a name", where=where, remedy=usage)
+        raise CellSyntaxError(f"%%{magic} {line} cannot be read: * and ** are not possible", where=where, remedy=usage)
 
     def evaluated(node: ast.expr) -> Any:
         try:
@@ -308,22 +312,27 @@ def read_header(line: str, magic: str, namespace: dict[str, Any], where: str) ->
             ) from error
 
     check_name("an op" if magic == "op" else "a graph", function.name, where=where)
-    given = function.args
-    positional = [*given.posonlyargs, *given.args]
+    parameters = function.args
+    positional = [*parameters.posonlyargs, *parameters.args]
     if positional and positional[0].arg == "context":
         raise CellError(
-            f"in %%{magic} {function.name}: a cell is not given a context",
+            f"in %%{magic} {function.name}: a cell gets no context",
             where=where,
-            remedy="take it out; an op that needs one is written with @op in a plain cell",
+            remedy="remove `context`, or write the op with @op in a plain cell",
         )
-    ins = {each.arg: In(evaluated(each.annotation) if each.annotation is not None else UNSET) for each in positional}
+    ins = {
+        parameter.arg: In(evaluated(parameter.annotation) if parameter.annotation is not None else UNSET)
+        for parameter in positional
+    }
     for name in ins:
         check_name("an input", name, where=where)
-    with_default = positional[len(positional) - len(given.defaults) :] if given.defaults else []
-    defaults = {each.arg: evaluated(value) for each, value in zip(with_default, given.defaults, strict=True)}
+    with_default = positional[len(positional) - len(parameters.defaults) :] if parameters.defaults else []
+    defaults = {
+        parameter.arg: evaluated(value) for parameter, value in zip(with_default, parameters.defaults, strict=True)
+    }
     config = {
-        each.arg: evaluated(value) if value is not None else UNSET
-        for each, value in zip(given.kwonlyargs, given.kw_defaults, strict=True)
+        parameter.arg: evaluated(value) if value is not None else UNSET
+        for parameter, value in zip(parameters.kwonlyargs, parameters.kw_defaults, strict=True)
     }
     return Header(function.name, ins, defaults, config, outputs)
 
@@ -345,11 +354,11 @@ def op_of(face: Face, arguments: Namespace, signature: str, line: str, body: str
     Parameters
     ----------
     arguments
-        Its flags.
+        The flags.
     signature
-        The line without them.
+        The line without the flags.
     line, body
-        The rest of the magic's line as it was typed, and what is below it.
+        The magic's line as typed, and the text below it.
 
     Raises
     ------
@@ -366,7 +375,7 @@ def op_of(face: Face, arguments: Namespace, signature: str, line: str, body: str
             raise CellValueError(
                 f"the cell of {header.name!r} never assigns {name!r}",
                 where=text.where,
-                remedy=f"assign {name}, or take `-> {name}` out of the first line",
+                remedy=f"assign {name}, or remove `-> {name}` from the first line",
             )
     if not outputs and source.tail is None:
         raise CellValueError(
@@ -376,9 +385,9 @@ def op_of(face: Face, arguments: Namespace, signature: str, line: str, body: str
         )
     if arguments.cache and arguments.no_cache:
         raise CellError(
-            f"the op {header.name!r} is given --cache and --no-cache",
+            f"the op {header.name!r} has both --cache and --no-cache",
             where=text.where,
-            remedy="take one of them out",
+            remedy="remove one of them",
         )
     parameters = (*header.ins, *header.config)
     assets, _ = inputs_of(face, source.names.reads - set(parameters), (), {}, text.where)
@@ -387,13 +396,13 @@ def op_of(face: Face, arguments: Namespace, signature: str, line: str, body: str
         raise CellError(
             f"the op {header.name!r} reads the asset {key}",
             where=text.where,
-            remedy=f"ops are given what they read: write {name} in the parentheses, and pass the asset where the op is called",
+            remedy=f"make it an input: write {name} in the parentheses, and pass the asset where the op is called",
         )
-    made = cell_body(
+    cell = cell_body(
         face, source, header.name, parameters=parameters, outputs=outputs, assets=set(), declared=is_declared(arguments)
     )
     return OpDefinition(
-        header.name, made, ins=header.ins, outs={name: Out() for name in outputs} if len(outputs) > 1 else {"result": Out()},
+        header.name, cell, ins=header.ins, outs={name: Out() for name in outputs} if len(outputs) > 1 else {"result": Out()},
         config=header.config, where=text.where, defaults=header.defaults,
         cache=True if arguments.cache else False if arguments.no_cache else None, volatile=arguments.volatile, max_age=arguments.max_age,
         ignore=",".join(arguments.ignore), reads=arguments.reads,
@@ -401,7 +410,7 @@ def op_of(face: Face, arguments: Namespace, signature: str, line: str, body: str
 
 
 def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
-    """Make the definition of a ``%%sql_asset`` cell, whose rows are displayed.
+    """Make the definition of a ``%%sql_asset`` cell; True: the rows are displayed after the run.
 
     Raises
     ------
@@ -418,60 +427,60 @@ def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tupl
         key.name, body, face.namespace, what=f"the cell of {key.name!r}", frame=face.settings.frame, where=text.where
     )
     tables = select.inputs
-    given = given_inputs(arguments.inputs, text.where)
-    if (key.name in tables and key.name not in given) or str(key) in tables:
+    explicit_inputs = read_inputs(arguments.inputs, text.where)
+    if (key.name in tables and key.name not in explicit_inputs) or str(key) in tables:
         raise CellError(
             f"the SELECT of {key.name!r} reads {key.name!r}: the asset would depend on itself",
             where=text.where,
-            remedy="give the asset another name than what it reads",
+            remedy="give the asset another name than the table that it reads",
         )
-    inputs = _inputs(face, tables, key, given, text.where)
+    inputs = _inputs(face, tables, key, explicit_inputs, text.where)
     for name in select.parameters:
         if name not in face.namespace:
             raise CellNameError(
-                f"the SELECT of {key.name!r} takes ${name}, but no variable is called {name!r}",
+                f"the SELECT of {key.name!r} uses ${name}, but the variable {name!r} does not exist",
                 where=text.where,
                 remedy=f"run the cell that assigns {name} first",
             )
-    made = select_asset(
-        key, select, inputs, deps=given_deps(face, arguments.deps, (key,), text.where), group=arguments.group or None,
+    definition = select_asset(
+        key, select, inputs, deps=read_deps(face, arguments.deps, (key,), text.where), group=arguments.group or None,
         cache=False if arguments.no_cache else None, volatile=arguments.volatile, max_age=arguments.max_age,
         ignore=",".join(arguments.ignore), where=text.where, module="__main__",
     )  # fmt: skip
-    return made, True
+    return definition, True
 
 
 def _inputs(
-    face: Face, tables: tuple[str, ...], key: AssetKey, given: dict[str, AssetKey], where: str
+    face: Face, tables: tuple[str, ...], key: AssetKey, explicit_inputs: dict[str, AssetKey], where: str
 ) -> dict[str, AssetKey]:
-    inputs, _ = inputs_of(face, (name for name in tables if name.isidentifier()), (key,), given, where)
+    inputs, _ = inputs_of(face, (name for name in tables if name.isidentifier()), (key,), explicit_inputs, where)
     for name in tables:
         if name in inputs:
             continue
-        found = _whole_key(face, name, where)
-        if found is None:
+        upstream = _whole_key(face, name, where)
+        if upstream is None:
             variable = (
                 f"{name} is a variable, not an asset: make it one (%%asset {name})"
                 if name in face.namespace
                 else _remedy(face, name)
             )
             raise CellNameError(
-                f"the SELECT of {key.name!r} reads {name!r}, which is no asset", where=where, remedy=variable
+                f"the SELECT of {key.name!r} reads {name!r}, which is not an asset", where=where, remedy=variable
             )
-        inputs[name] = found
+        inputs[name] = upstream
     return {name: inputs[name] for name in tables}
 
 
 def _whole_key(face: Face, name: str, where: str) -> AssetKey | None:
-    """Return the asset whose whole key, or last part in other capitals, a table's name is; None if there is none."""
+    """Return the asset that a table's name refers to: by its whole key or, ignoring case, by its last part; None if none does."""
     stored: list[str] = face.session.store.keys()
     known = [
         *face.session.registry.assets,
-        *(each for each in stored if "." not in each and ":" not in each),
+        *(stored_key for stored_key in stored if "." not in stored_key and ":" not in stored_key),
     ]
     if name in known:
         return as_asset_key(name)
-    # SQL does not distinguish capitals.
+    # Names in SQL ignore case.
     near = sorted({key for key in known if folded(name) in (folded(key), folded(key.rpartition("/")[2]))})
     if len(near) > 1:
         raise CellNameError(

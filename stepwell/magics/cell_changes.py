@@ -1,8 +1,8 @@
-"""The names of the notebook whose objects code may change in place, found without running it.
+"""Static analysis: the names of the notebook whose objects code may change in place.
 
-The answer may name too much, never too little, for code that changes objects through the names that it uses. A name counts as changed
-unless every use of it is known to leave its object alone: reading attributes and items, operators, comparisons, and calls of functions
-and methods that are listed here.
+The result may contain too many names, never too few, for code that changes objects through the names that it uses. A name counts as
+changed unless every use of it leaves its object unchanged: reading attributes and items, operators, comparisons, and calls of the
+functions and methods listed here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PURE_BUILTINS = frozenset(
     "int isinstance issubclass iter len list map max memoryview min oct ord pow print range repr reversed round set slice sorted str sum tuple "
     "type zip display".split()
 )
-# `iter`, `map`, `filter`, `zip`, `enumerate`, `reversed` give views: what is done to these is followed through assignments.
+# `iter`, `map`, `filter`, `zip`, `enumerate` and `reversed` return views; assignments track changes made through them.
 _PURE_METHODS = frozenset(
     # str, list, dict, set
     "count index startswith endswith split rsplit splitlines join strip lstrip rstrip replace lower upper title format encode decode find keys values items get copy "
@@ -27,7 +27,7 @@ _PURE_METHODS = frozenset(
     "sample nlargest nsmallest isin between clip round abs any all idxmin idxmax transpose plot hist boxplot reindex filter select select_dtypes where mask with_columns "
     "lazy collect rows iter_rows iterrows itertuples equals dot reshape ravel flatten argmin argmax argsort nonzero squeeze swapaxes take apply map applymap transform explode "
     "memory_usage duplicated to_period to_timestamp to_datetime strftime tz_localize tz_convert to_arrow to_pandas to_table column_names num_rows schema slice "
-    # scikit-learn: what does not fit
+    # scikit-learn: methods that do not fit a model
     "predict predict_proba decision_function score get_params get_feature_names_out".split()
 )
 _IMPURE_FUNCTIONS = frozenset(
@@ -41,15 +41,15 @@ _PURE_MODULES = frozenset(
 _EVERYTHING = frozenset({"globals", "locals", "vars", "eval", "exec", "get_ipython", "__import__"})
 
 
-_LOOKING_MAGICS = frozenset(
+_READ_ONLY_MAGICS = frozenset(
     "alias autosave cd colors conda config env history lineage load_ext lsmagic matplotlib page pinfo pinfo2 pip precision psource pwd pycat "
     "stepwell uv who who_ls whos why xmode".split()
 )
-"""Line magics that change no object of the notebook. What Stepwell's own run are steps, which note what they change."""
+"""Line magics that change no object of the notebook. Stepwell's magics run steps, which record their own changes."""
 
 
 def shell_call(node: ast.AST) -> tuple[str, str, str] | None:
-    """Return method, first and second argument of a call that IPython's transformer writes, such as ``get_ipython().system("ls")``, or None."""
+    """Return the method and two arguments of a call that IPython's transformer generates, such as ``get_ipython().system("ls")``; None for other nodes."""
     if not (
         isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Call)
     ):
@@ -57,14 +57,17 @@ def shell_call(node: ast.AST) -> tuple[str, str, str] | None:
     inner = node.func.value.func
     if not (isinstance(inner, ast.Name) and inner.id == "get_ipython"):
         return None
-    given = [each.value if isinstance(each, ast.Constant) and isinstance(each.value, str) else "" for each in node.args]
-    return node.func.attr, *([*given, "", ""][:2])  # type: ignore[return-value]
+    arguments = [
+        argument.value if isinstance(argument, ast.Constant) and isinstance(argument.value, str) else ""
+        for argument in node.args
+    ]
+    return node.func.attr, *([*arguments, "", ""][:2])  # type: ignore[return-value]
 
 
-def _only_looks(node: ast.Call) -> bool:
-    """Return True for ``!command`` and line magics that change no object of the notebook."""
+def _is_read_only(node: ast.Call) -> bool:
+    """Return True for ``!command`` and for line magics that change no object of the notebook."""
     method, name, _ = shell_call(node) or ("", "", "")
-    return method in {"system", "getoutput"} or (method == "run_line_magic" and name in _LOOKING_MAGICS)
+    return method in {"system", "getoutput"} or (method == "run_line_magic" and name in _READ_ONLY_MAGICS)
 
 
 class _Changes(ast.NodeVisitor):
@@ -74,7 +77,7 @@ class _Changes(ast.NodeVisitor):
         self.everything = False
         self.aliases: list[tuple[set[str], set[str]]] = []
 
-    # -- what changes
+    # -- assignments
 
     def visit_Assign(self, node: ast.Assign) -> None:
         for target in node.targets:
@@ -124,7 +127,7 @@ class _Changes(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         function = node.func
         pure = False
-        if _only_looks(node):
+        if _is_read_only(node):
             return
         if isinstance(function, ast.Name):
             self.called.add(function.id)
@@ -143,8 +146,8 @@ class _Changes(ast.NodeVisitor):
         else:
             self.visit(function)
         for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
-            # A function that is passed may be called.
-            self.called.update(each.id for each in ast.walk(argument) if isinstance(each, ast.Name))
+            # The callee may call a function that it gets as an argument.
+            self.called.update(name.id for name in ast.walk(argument) if isinstance(name, ast.Name))
             if not pure:
                 self._change(argument)
             self.visit(argument)
@@ -153,26 +156,26 @@ class _Changes(ast.NodeVisitor):
         if isinstance(target, (ast.Attribute, ast.Subscript)):
             self._change(target)
             self.visit(target)
-        names = {each.id for each in ast.walk(target) if isinstance(each, ast.Name)}
-        sources = {each.id for each in ast.walk(value) if isinstance(each, ast.Name)}
+        names = {name.id for name in ast.walk(target) if isinstance(name, ast.Name)}
+        sources = {name.id for name in ast.walk(value) if isinstance(name, ast.Name)}
         if names and sources and not isinstance(value, (ast.Compare, ast.JoinedStr)):
             self.aliases.append((names, sources))
         if isinstance(target, (ast.Tuple, ast.List)):
-            for each in target.elts:
-                self._target(each, value)
+            for element in target.elts:
+                self._target(element, value)
 
     def _change(self, node: ast.expr) -> None:
-        """Count what an expression may be, or hold, as changed."""
-        for each in ast.walk(node):
-            if isinstance(each, ast.Name):
-                self.changed.add(each.id)
+        """Count every name in an expression as changed: its value may be, or contain, any of these objects."""
+        for part in ast.walk(node):
+            if isinstance(part, ast.Name):
+                self.changed.add(part.id)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         for part in (*node.decorator_list, *node.args.defaults, *node.args.kw_defaults):
             if part is not None:
                 self._change(part)
                 self.visit(part)
-                self.called.update(each.id for each in ast.walk(part) if isinstance(each, ast.Name))
+                self.called.update(name.id for name in ast.walk(part) if isinstance(name, ast.Name))
         for statement in node.body:
             self.visit(statement)
 
@@ -194,7 +197,7 @@ def _in_place(node: ast.Call) -> bool:
 
 
 def changed_names(tree: ast.AST) -> tuple[frozenset[str], frozenset[str], bool]:
-    """Return what code may change.
+    """Return the names whose objects code may change in place.
 
     Parameters
     ----------
@@ -204,11 +207,11 @@ def changed_names(tree: ast.AST) -> tuple[frozenset[str], frozenset[str], bool]:
     Returns
     -------
     changed
-        Names whose objects may be changed by the code itself.
+        Names whose objects the code may change directly.
     called
-        Names that are called: what functions of the notebook change is found from these.
+        Names that are called, from which the caller finds the changes made by functions of the notebook.
     everything
-        Whether any name may be changed: the code uses whole namespaces.
+        True if the code uses a whole namespace, so that it may change any object.
     """
     visitor = _Changes()
     visitor.visit(tree)

@@ -15,7 +15,7 @@ from stepwell.magics.face import Face
 
 
 def key_from(written: str, prefix: str | None, where: str) -> AssetKey:
-    """Read an asset's key as typed on a magic's line: its last part becomes a variable.
+    """Return the key that is typed on a magic's line; its last part must be a valid variable name.
 
     Raises
     ------
@@ -26,7 +26,7 @@ def key_from(written: str, prefix: str | None, where: str) -> AssetKey:
         raise CellError(
             f"{written!r} is the name of a step, not of an asset",
             where=where,
-            remedy="a key with a prefix is written with '/': " + written.replace(".", "/"),
+            remedy="write a key with a prefix with '/': " + written.replace(".", "/"),
         )
     parts = (*(prefix.split("/") if prefix else ()), *written.split("/"))
     for part in parts:
@@ -44,16 +44,16 @@ def key_from(written: str, prefix: str | None, where: str) -> AssetKey:
     return AssetKey(parts)
 
 
-def given_inputs(given: Sequence[str], where: str) -> dict[str, AssetKey]:
-    """Read ``--in NAME=KEY``.
+def read_inputs(texts: Sequence[str], where: str) -> dict[str, AssetKey]:
+    """Return the inputs of ``--in NAME=KEY``.
 
     Raises
     ------
     CellError
-        If it has another form.
+        If a text does not have this form.
     """
-    found = {}
-    for text in given:
+    inputs = {}
+    for text in texts:
         name, sign, key = text.partition("=")
         if not sign or not name.isidentifier() or not key:
             raise CellError(
@@ -61,139 +61,139 @@ def given_inputs(given: Sequence[str], where: str) -> dict[str, AssetKey]:
                 where=where,
                 remedy="write --in NAME=KEY, such as --in flights=raw/flights",
             )
-        found[name] = as_asset_key(key)
-    return found
+        inputs[name] = as_asset_key(key)
+    return inputs
 
 
-def given_deps(face: Face, given: Sequence[str], own: Sequence[AssetKey], where: str) -> list[AssetKey]:
-    """Read ``-d KEY``.
+def read_deps(face: Face, texts: Sequence[str], own_keys: Sequence[AssetKey], where: str) -> list[AssetKey]:
+    """Return the dependencies of ``-d KEY``.
 
     Raises
     ------
     UnknownKeyError
-        If no such asset is registered or stored: an order after nothing would be no order.
+        If no such asset is registered or stored.
     """
-    found = [as_asset_key(text) for text in given]
+    deps = [as_asset_key(text) for text in texts]
     registered = face.session.registry.assets
-    missing = [key for key in found if str(key) not in registered]
+    missing = [key for key in deps if str(key) not in registered]
     stored = set(face.session.store.keys()) if missing else set()
     for key in missing:
         if str(key) not in stored:
-            mine = {str(each) for each in own}
-            assets = [each for each in stored if not is_inner(each)]
+            mine = {str(own_key) for own_key in own_keys}
+            assets = [stored_key for stored_key in stored if not is_inner(stored_key)]
             raise UnknownKeyError(
-                f"{own[0].name!r} is to come after the asset {str(key)!r}, which is neither registered nor stored",
+                f"{own_keys[0].name!r} is to come after the asset {str(key)!r}, which is neither registered nor stored",
                 where=where,
                 remedy=unknown_key("asset", str(key), {*registered, *assets} - mine).remedy,
             )
-    return found
+    return deps
 
 
-def check_own_name(
-    names: Names, own: Sequence[AssetKey], variables: Sequence[str], inputs: Mapping[str, AssetKey], where: str
+def check_self_reference(
+    names: Names, own_keys: Sequence[AssetKey], variables: Sequence[str], inputs: Mapping[str, AssetKey], where: str
 ) -> None:
     """Raise `CellError` if a body reads the name of its asset before assigning it.
 
-    A variable of another name may be read first: ``%%asset clean -> df`` over ``df = df.dropna()`` reads what `df` was before.
+    A variable of another name may be read first: ``%%asset clean -> df`` with ``df = df.dropna()`` reads the earlier `df`.
     """
-    for key, variable in zip(own, variables, strict=True):
+    for key, variable in zip(own_keys, variables, strict=True):
         if variable in names.early and variable == key.name and variable not in inputs:
             raise CellError(
                 f"the cell of {key.name!r} reads {key.name!r} before it assigns it: the asset would depend on itself",
-                where=where, remedy=f"give the asset a key of its own and keep the variable: %%asset {key.name}_2 -> {key.name}",
+                where=where, remedy=f"give the asset another key and keep the variable: %%asset {key.name}_2 -> {key.name}",
             )  # fmt: skip
 
 
 def inputs_of(
     face: Face,
     names: Iterable[str],
-    own: Sequence[AssetKey],
-    given: Mapping[str, AssetKey],
+    own_keys: Sequence[AssetKey],
+    explicit: Mapping[str, AssetKey],
     where: str,
     *,
     origin: str = "",
 ) -> tuple[dict[str, AssetKey], tuple[tuple[str, str], ...]]:
-    """Return which of the names that a body reads are assets.
+    """Return the names that a body reads and that are assets.
 
-    A variable that Stepwell bound means its asset as long as no plain cell changes it. A name that is not a variable is an input if
+    A variable that Stepwell bound refers to its asset until a plain cell changes it. A name that is not a variable is an input if
     it is the last part of a registered asset's key, or of a key of this notebook in the store.
 
     Parameters
     ----------
     origin
-        Identifies the cell: run again, it keeps the assets that it read, unless another cell has bound the name since.
+        Identifies the cell. When the cell runs again it keeps the assets that it read, unless another cell has bound the name since.
 
     Returns
     -------
     inputs
         By name, the asset's key.
     changed
-        Names that were assets and are read by value, because plain cells changed them, each with the label of the last such cell.
+        Names of assets that are read by value because plain cells changed them, with the label of the last such cell.
 
     Raises
     ------
     CellError
         If two assets share the name.
     """
-    found = dict(given)
+    inputs = dict(explicit)
     changed: list[tuple[str, str]] = []
     unknown = []
     registered = _by_name(face.session.registry.assets)
-    mine = {str(key) for key in own}
+    mine = {str(key) for key in own_keys}
     before = face.read_before.get(origin, {})
     timeline, namespace = face.timeline, face.namespace
-    for name in sorted(set(names) - set(found)):
+    for name in sorted(set(names) - set(inputs)):
         if face.is_definition(name):
             continue
         bound = timeline.bound_to(name)
         sharing = registered.get(name, [])
         if name in before and _bound_below(face, name, before[name], mine):
-            found[name] = before[name]
+            inputs[name] = before[name]
         elif bound is not None:
             if is_inner(bound.key) or bound.key in mine:
                 continue
             if bound.key in sharing:
                 _only(name, sharing, where)
             if timeline.asset_of(name) is not None:
-                found[name] = as_asset_key(bound.key)
+                inputs[name] = as_asset_key(bound.key)
             else:
                 changed.append((name, bound.changed_by))
         elif name in namespace and not hasattr(type(namespace[name]), "__stepwell_asset_key__"):
             if label := timeline.changed_by(name):
                 changed.append((name, label))
         elif keys := [key for key in sharing if key not in mine]:
-            found[name] = _only(name, keys, where)
+            inputs[name] = _only(name, keys, where)
         elif name not in mine and name not in namespace and not hasattr(builtins, name):
             unknown.append(name)
     if unknown:
         keys = face.session.store.keys()
         stored = _by_name(key for key in keys if not is_inner(key))
-        found |= {name: _only(name, stored[name], where) for name in unknown if name in stored}
-    return found, tuple(changed)
+        inputs |= {name: _only(name, stored[name], where) for name in unknown if name in stored}
+    return inputs, tuple(changed)
 
 
-def _bound_below(face: Face, name: str, earlier: AssetKey, own: Collection[str]) -> bool:
-    """Return True if a cell's own step, or one that depends on it, bound a name that the cell read as another asset before."""
+def _bound_below(face: Face, name: str, earlier: AssetKey, own_keys: Collection[str]) -> bool:
+    """Return True if a name that the cell read as another asset was since bound by the cell's step or by a step that depends on it."""
     bound, binder = face.timeline.bound_to(name), face.timeline.binder(name)
-    if str(earlier) in own or (bound is not None and bound.key == str(earlier)):
+    if str(earlier) in own_keys or (bound is not None and bound.key == str(earlier)):
         return False
-    return binder is not None and binder.kind == "step" and _comes_after(face, binder.id, own)
+    return binder is not None and binder.kind == "step" and _comes_after(face, binder.id, own_keys)
 
 
-def _comes_after(face: Face, step_key: str, own: Collection[str]) -> bool:
+def _comes_after(face: Face, step_key: str, own_keys: Collection[str]) -> bool:
     """Return True if a step is one of a cell's own assets, or depends on one of them."""
     registered = face.session.registry.assets
     pending = [step_key]
     seen: set[str] = set()
     while pending:
         key = pending.pop()
-        if key in own:
+        if key in own_keys:
             return True
         entry = registered.get(key)
         if key in seen or entry is None:
             continue
         seen.add(key)
-        pending += [str(each) for each in getattr(entry.definition, "upstream_keys", ())]
+        pending += [str(upstream) for upstream in getattr(entry.definition, "upstream_keys", ())]
     return False
 
 
@@ -202,36 +202,36 @@ _WITH_VALUE = frozenset("-g --group -k --key-prefix -d --dep --in --ignore --max
 
 
 def cell_origin(info: Any) -> str:
-    """Return what identifies a cell: its id; where the front end sends none, its magic's line or its text."""
-    given = getattr(info, "cell_id", None)
-    if given:
-        return f"cell:{given}"
+    """Return an identifier of a cell: its id or, if the front end sends none, its magic's line or its text."""
+    cell_id = getattr(info, "cell_id", None)
+    if cell_id:
+        return f"cell:{cell_id}"
     text = (info.raw_cell or "").strip()
     if text.startswith("%%"):
         words = iter(text.splitlines()[0].split())
-        kept: list[str] = []
+        identifying: list[str] = []
         for word in words:
             if word in ("-k", "--key-prefix"):
-                # The prefix is part of the key: raw/flights and other/flights are two cells.
-                kept.append(f"-k {next(words, '')}")
+                # The prefix is part of the key: raw/flights and other/flights are different cells.
+                identifying.append(f"-k {next(words, '')}")
             elif word in _WITH_VALUE:
                 next(words, "")
             elif not word.startswith("-") or word == "->":
-                kept.append(word)
-        return f"magic:{' '.join(kept)}"
+                identifying.append(word)
+        return f"magic:{' '.join(identifying)}"
     return f"text:{hashlib.blake2b(text.encode('utf-8', 'replace'), digest_size=12).hexdigest()}"
 
 
 def is_inner(key: str) -> bool:
-    """Return True if a key is that of a step's value inside a graph or job, not that of an asset."""
+    """Return True if a key belongs to a value inside a graph or job, not to an asset."""
     return "." in key or ":" in key
 
 
 def _by_name(keys: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    keys_by_name: dict[str, list[str]] = {}
     for key in keys:
-        found.setdefault(key.rpartition("/")[2], []).append(key)
-    return found
+        keys_by_name.setdefault(key.rpartition("/")[2], []).append(key)
+    return keys_by_name
 
 
 def _only(name: str, keys: Sequence[str], where: str) -> AssetKey:
@@ -239,6 +239,6 @@ def _only(name: str, keys: Sequence[str], where: str) -> AssetKey:
         raise CellError(
             f"{name!r} could be {' or '.join(sorted(keys))}",
             where=where,
-            remedy=f"say which: --in {name}={min(keys)}",
+            remedy=f"choose one: --in {name}={min(keys)}",
         )
     return as_asset_key(keys[0])

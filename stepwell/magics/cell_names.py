@@ -1,12 +1,12 @@
-"""The names that a cell's body may read from outside, found without running it.
+"""Static analysis: the names that a cell's body may read from outside.
 
-The body is walked in the order in which it runs. Of every name it is known whether it has been assigned on every path so far, or on some
-path. A name that is read before it was assigned on every path may come from outside. The names that a function reads count where the
-function is first used (or at the end, where it is the value), since it may be written above what it reads.
+The walker visits the body in execution order. For every name it records whether the name is assigned on every path so far, or on some
+path. A name that is read before every path has assigned it may come from outside. The names that a function reads count where the
+function is first used, or at the end if it is never used, since a function may stand above the assignments that it needs.
 
 ``frame.query("x > @cutoff")``, ``duckdb.sql("from raw")``, ``pd.eval`` and formulas read names through strings. The result may contain too
-many names, never too few: every string constant of the body counts if the body calls something that looks names up. A name that is neither
-an asset nor a variable of the notebook means nothing.
+many names, never too few: every string constant of the body counts if the body calls a function that resolves names in text. A name that
+is neither an asset nor a variable of the notebook has no effect.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ class Names:
     """The names of a body, by how it uses them."""
 
     reads: frozenset[str]
-    """Names that some path reads before the body assigns them; builtins among them."""
+    """Names that some path reads before the body assigns them, including builtins."""
     early: frozenset[str]
-    """Those of `reads` that no path has assigned before: the body cannot mean its own variable."""
+    """The part of `reads` that no path assigns first, so that the name cannot be a variable of the body."""
     assigned: frozenset[str]
-    """Names that the body binds at its top level, anywhere."""
+    """Names that the body binds at its top level, on any path."""
     imported: frozenset[str]
-    """Those of `assigned` that an import binds."""
+    """The part of `assigned` that an import binds."""
     looks_up: bool = False
-    """True if the body looks names up in ways that cannot be seen."""
+    """True if the body resolves names at run time, as `eval` does."""
     sure: frozenset[str] = frozenset()
-    """Those of `assigned` that every path assigns."""
+    """The part of `assigned` that every path assigns."""
     changes: frozenset[str] | None = None
-    """Names whose objects the body may change in place; None if that cannot be seen."""
+    """Names whose objects the body may change in place; None if unknown."""
 
 
 def names_of(tree: ast.Module) -> Names:
@@ -68,7 +68,7 @@ def names_of(tree: ast.Module) -> Names:
 
 @dataclass(slots=True)
 class Paths:
-    """Names that are assigned at a point: on every path that reaches it, and on some path."""
+    """The names assigned at a point of the body: on every path that reaches it, and on some path."""
 
     sure: set[str] = field(default_factory=set)
     maybe: set[str] = field(default_factory=set)
@@ -76,12 +76,12 @@ class Paths:
     """No path reaches this point."""
 
     def copy(self) -> Paths:
-        """Return the same for another branch."""
+        """Return a copy for another branch."""
         return Paths(set(self.sure), set(self.maybe), self.dead)
 
 
 def join(paths: Iterable[Paths]) -> Paths:
-    """Return what holds where several paths meet."""
+    """Return the state where several paths meet."""
     every = list(paths)
     alive = [path for path in every if not path.dead]
     maybe = set().union(*(path.maybe for path in every))
@@ -91,16 +91,16 @@ def join(paths: Iterable[Paths]) -> Paths:
 
 
 def function_globals(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> tuple[set[str], set[str]]:
-    """Return the globals that a function reads, and those that it assigns, when it is called; functions inside it included."""
+    """Return the globals that a function, with the functions inside it, reads and assigns when it is called."""
     if isinstance(node, ast.Lambda):
         node = ast.FunctionDef(name="lambda_", args=node.args, body=[ast.Return(node.body)], decorator_list=[])
     reads: set[str] = set()
     assigns: set[str] = set()
-    # Decorators, defaults, annotations and type parameters are evaluated where it is defined: in other tables than its own.
-    own = symtable.symtable(ast.unparse(ast.fix_missing_locations(node)), "<cell>", "exec")
-    while own.get_type() != "function":
-        own = next(table for table in own.get_children() if table.get_name() == node.name)
-    tables = [own]
+    # Decorators, defaults, annotations and type parameters are evaluated at the definition: they are in other symbol tables.
+    outermost = symtable.symtable(ast.unparse(ast.fix_missing_locations(node)), "<cell>", "exec")
+    while outermost.get_type() != "function":
+        outermost = next(table for table in outermost.get_children() if table.get_name() == node.name)
+    tables = [outermost]
     while tables:
         table = tables.pop()
         tables.extend(table.get_children())
@@ -116,7 +116,7 @@ _WORD = re.compile(r"[^\W\d]\w*")
 _FORMULA = frozenset(
     "ols wls gls glm rlm logit probit poisson mnlogit quantreg mixedlm gee phreg negativebinomial dmatrix dmatrices from_formula".split()
 )
-"""Functions of patsy and statsmodels that take a formula, in small letters."""
+"""Functions of patsy and statsmodels that take a formula, in lower case."""
 _LOOK_UP = frozenset(("globals", "locals", "vars", "eval", "exec"))
 _FRAME_MODULES = frozenset(("pd", "pandas"))
 
@@ -127,12 +127,12 @@ def names_in_strings(tree: ast.AST) -> frozenset[str]:
     if not calls:
         return frozenset()
     texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    found = set(names_in_texts(texts, list(calls)))
+    names = set(names_in_texts(texts, list(calls)))
     if any(name.lower() in _FORMULA for name in calls):
-        found.update(word for text in texts if "~" in text for word in _WORD.findall(text))
+        names.update(word for text in texts if "~" in text for word in _WORD.findall(text))
     if _evaluates(tree):
-        found.update(name for text in texts for name in _expression_names(text))
-    return frozenset(found)
+        names.update(name for text in texts for name in _expression_names(text))
+    return frozenset(names)
 
 
 def _called(function: ast.expr) -> str:
@@ -163,12 +163,12 @@ def _expression_names(text: str) -> Iterator[str]:
 
 
 def looks_up(tree: ast.AST) -> bool:
-    """Return True if a body calls a builtin that reads or runs a whole namespace: the names cannot be seen then."""
+    """Return True if a body uses a builtin that reads or runs a whole namespace, so that its names are unknown."""
     return any(isinstance(node, ast.Name) and node.id in _LOOK_UP for node in ast.walk(tree))
 
 
 class _Walker(ast.NodeVisitor):
-    """Walks statements in the order in which they run, and notes what each reads and binds."""
+    """Visits statements in execution order and records the names that they read and bind."""
 
     def __init__(self) -> None:
         self.reads: set[str] = set()
@@ -176,23 +176,23 @@ class _Walker(ast.NodeVisitor):
         self.assigned: set[str] = set()
         self.imported: set[str] = set()
         self.pending: dict[str, set[str]] = {}
-        """For a name bound to functions or classes, the globals that these read when they are called."""
+        """By the name of a function or class, the globals that it reads when it is called."""
         self._using: set[str] = set()
-        """Functions whose reads are being counted: they may call each other."""
+        """Functions whose reads are being counted; guards against recursion, since they may call each other."""
         self.now = Paths()
         self.class_names: list[set[str]] = []
-        """Names bound so far in the class bodies that are being walked."""
+        """For the class bodies that are being walked, the names bound so far."""
         self._local: list[set[str]] = []
-        """Names bound by the comprehensions that are being walked."""
+        """For the comprehensions that are being walked, the names that they bind."""
         self._owner = ""
-        """The outermost class that is being walked: its methods are counted where it is used."""
+        """The outermost class that is being walked; the reads of its methods count where the class is used."""
         self._loops: list[list[Paths]] = []
-        """For the loops that are being walked, what holds where they are left by `break`."""
+        """For the loops that are being walked, the states at their `break` statements."""
 
     # -- names
 
     def read(self, name: str) -> None:
-        """Take note that a name is read here."""
+        """Record that a name is read here."""
         if any(name in scope for scope in self._local) or (self.class_names and name in self.class_names[-1]):
             return
         if name not in self.now.sure:
@@ -203,17 +203,17 @@ class _Walker(ast.NodeVisitor):
             self.use([name])
 
     def use(self, names: Iterable[str]) -> None:
-        """Count what functions read, now that they may be called."""
+        """Count the reads of functions that may be called from here on."""
         for name in list(names):
             if name in self._using:
                 continue
             self._using.add(name)
-            for found in self.pending.get(name, ()):
-                self.read(found)
+            for used in self.pending.get(name, ()):
+                self.read(used)
             self._using.discard(name)
 
     def bind(self, name: str) -> None:
-        """Take note that a name is assigned here."""
+        """Record that a name is assigned here."""
         if self._local and name in self._local[-1]:
             return
         if self.class_names:
@@ -224,7 +224,7 @@ class _Walker(ast.NodeVisitor):
         self.assigned.add(name)
 
     def visit_Name(self, node: ast.Name) -> None:
-        """A name is read, assigned or deleted."""
+        """Record that a name is read, assigned or deleted."""
         if isinstance(node.ctx, ast.Load):
             self.read(node.id)
         elif isinstance(node.ctx, ast.Store):
@@ -236,7 +236,7 @@ class _Walker(ast.NodeVisitor):
     # -- functions and classes
 
     def deferred(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> set[str]:
-        """Return the globals that a function reads when it is called; what it assigns to globals may be assigned from now on."""
+        """Return the globals that a function reads when it is called; the globals that it assigns may be assigned from here on."""
         reads, assigns = function_globals(node)
         self.assigned |= assigns
         self.now.maybe |= assigns
@@ -264,13 +264,13 @@ class _Walker(ast.NodeVisitor):
         self.later(node.name, reads, at_once=bool(node.decorator_list))
 
     def later(self, name: str, reads: set[str], *, at_once: bool) -> None:
-        """Bind a name to something that reads globals when it is called."""
+        """Bind a name to a function that reads globals when it is called."""
         inside_class = bool(self.class_names)
         owner = self._owner if inside_class else name
         self.bind(name)
         if at_once:
-            for found in reads - {name}:
-                self.read(found)
+            for used in reads - {name}:
+                self.read(used)
         else:
             self.pending.setdefault(owner, set()).update(reads)
 
@@ -278,15 +278,15 @@ class _Walker(ast.NodeVisitor):
     visit_AsyncFunctionDef = _function  # noqa: N815 - the name that ast.NodeVisitor calls
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
-        """A lambda may be called at once."""
+        """Count the reads of a lambda here, since it may be called at once."""
         for default in (*node.args.defaults, *node.args.kw_defaults):
             if default is not None:
                 self.visit(default)
-        for found in self.deferred(node):
-            self.read(found)
+        for used in self.deferred(node):
+            self.read(used)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        """The body of a class runs at once, in a separate namespace; its methods run later."""
+        """Walk the body of a class, which runs at once in a separate namespace; its methods run later."""
         for part in (*node.decorator_list, *node.bases, *node.keywords):
             self.visit(part)
         outer, self._owner = self._owner, self._owner if self.class_names else node.name
@@ -331,7 +331,7 @@ class _Walker(ast.NodeVisitor):
 
     @contextmanager
     def _branch(self) -> Iterator[None]:
-        """Walk what may not run: what it assigns is assigned on some path only."""
+        """Walk code that may not run: its assignments count for some path only."""
         before = self.now.copy()
         try:
             yield
@@ -340,19 +340,19 @@ class _Walker(ast.NodeVisitor):
             self.now = before
 
     def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
-        """The value comes before the name."""
+        """Visit the value before the name."""
         self.visit(node.value)
         self.visit(node.target)
 
     def visit_BoolOp(self, node: ast.BoolOp) -> None:
-        """All but the first operand may not run."""
+        """Visit the operands; all but the first may not run."""
         self.visit(node.values[0])
         with self._branch():
             for value in node.values[1:]:
                 self.visit(value)
 
     def visit_IfExp(self, node: ast.IfExp) -> None:
-        """One of two branches runs."""
+        """Visit both branches, of which one runs."""
         self.visit(node.test)
         start = self.now
         ends = []
@@ -363,14 +363,14 @@ class _Walker(ast.NodeVisitor):
         self.now = join(ends)
 
     def visit_Dict(self, node: ast.Dict) -> None:
-        """Each key comes before its value."""
+        """Visit each key before its value."""
         for key, value in zip(node.keys, node.values, strict=True):
             if key is not None:
                 self.visit(key)
             self.visit(value)
 
     def statements(self, body: Iterable[ast.stmt]) -> None:
-        """Walk statements in order."""
+        """Visit statements in order."""
         for statement in body:
             self.visit(statement)
 
@@ -390,8 +390,8 @@ class _Walker(ast.NodeVisitor):
             self.later(target.id, self.deferred(node.value), at_once=False)
             return
         self.visit(node.value)
-        for each in node.targets:
-            self.visit(each)
+        for assignment_target in node.targets:
+            self.visit(assignment_target)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
         if isinstance(node.target, ast.Name):
@@ -455,14 +455,14 @@ class _Walker(ast.NodeVisitor):
             self.visit(node.iter)
         start = self.now.copy()
         if not self.class_names:
-            # On a second turn the loop may read what it assigned in the first.
-            again = {
+            # A later iteration may read names that an earlier one assigned.
+            assigned_in_loop = {
                 item.id
                 for part in node.body
                 for item in ast.walk(part)
                 if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Store)
             }
-            self.now.maybe |= again
+            self.now.maybe |= assigned_in_loop
         if not isinstance(node, ast.While):
             self.visit(node.target)
         self._loops.append([])

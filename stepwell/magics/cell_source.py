@@ -1,8 +1,8 @@
-"""A cell's body: through IPython's own transformer, parsed, checked, split and compiled with its true line numbers.
+"""The compilation of a cell's body: IPython's transformer, parsing, checks, and code objects with the line numbers of the cell.
 
-The body is compiled as a module, under the name that the kernel gave the whole cell. `linecache` holds the whole text under
-that name, so that tracebacks, `inspect.getsource` and a front end's breakpoints show the line that was typed. IPython's transformer turns
-commands, magics and ``%time`` into calls of ``get_ipython()``; they are found again in the syntax tree.
+The body is compiled as a module under the filename that the kernel gave the whole cell. `linecache` holds the whole text under that
+filename, so that tracebacks, `inspect.getsource` and breakpoints of a front end show the typed line. IPython's transformer turns
+commands, magics and ``%time`` into calls of ``get_ipython()``, which this module recognizes in the syntax tree.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from stepwell.magics.cell_names import Names, names_of
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _SET_UP = ("matplotlib", "config", "load_ext", "reload_ext", "autoreload")
-"""Magics that set the kernel up and compute nothing: a body may hold them as statements, and after a hit they are executed again, as imports are."""
+"""Magics that configure the kernel. A body may contain them as statements; like imports, they are executed again after a reuse."""
 
 
-# -- what a body cannot hold
+# -- syntax that a body must not contain
 
 
 def refused(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
-    """Yield what has no meaning in a body: the line, what it is, and the remedy."""
+    """Yield the statements that are not allowed in a body, each with its line, the problem and the remedy."""
     for node in _outside_functions(tree):
         if isinstance(node, ast.Return):
             yield (
@@ -52,7 +52,7 @@ def refused(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
             yield (
                 node.lineno,
                 f"imports * from {node.module or '.'}",
-                "import the names that it uses: what a cell depends on must be seen",
+                "import the names that it uses: Stepwell must see what a cell depends on",
             )
         magic = shell_call(node)
         if (
@@ -67,12 +67,12 @@ def refused(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
             yield (
                 node.lineno,
                 f"uses the magic {shown}" if magic[1] not in ("pinfo", "pinfo2") else "asks for help with ?",
-                "move it to a cell of its own",
+                "move it to a separate cell",
             )
 
 
 def is_set_up(node: ast.stmt) -> bool:
-    """Return True for a statement that is a magic which sets the kernel up, such as ``%matplotlib inline``."""
+    """Return True for a statement that is a magic and configures the kernel, such as ``%matplotlib inline``."""
     call = shell_call(node.value) if isinstance(node, ast.Expr) else None
     return call is not None and call[0] == "run_line_magic" and call[1] in _SET_UP
 
@@ -88,12 +88,12 @@ _SHELL_NAME = re.compile(r"\$\$?([A-Za-z_]\w*)|\{([^{}]*)\}")
 
 
 def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names, tuple[str, ...]]:
-    """Count the names that ``!cmd $name {expression}`` takes from the cell, and reach the shell without a name of the notebook.
+    """Add the names that ``!cmd $name {expression}`` reads, and an import of ``get_ipython`` where the body needs it.
 
-    Returned as well is what the cell does with the shell, in words: what a command does cannot be digested. The shell is imported by the cell
-    itself, since taken from the notebook it would be taken apart as any of its variables.
+    Returns the tree, the names, and a warning for each use of the shell, since the effects of a command cannot be digested. The body
+    imports ``get_ipython``: if it read the notebook's variable, the code version would include the whole shell object.
     """
-    found: set[str] = set()
+    names_in_commands: set[str] = set()
     does: dict[str, None] = {}
     calls = [(node, call) for node in ast.walk(tree) if (call := shell_call(node)) is not None]
     for _, (method, command, _) in calls:
@@ -101,51 +101,51 @@ def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names, tuple
             continue
         program = (command.split() or [""])[0]
         does[
-            f"!{program} runs a program, and what that reads and does is not seen: declare --reads, --max-age or --volatile"
+            f"!{program} runs a program, and Stepwell does not see what it reads and does: declare --reads, --max-age or --volatile"
         ] = None
         for name, expression in _SHELL_NAME.findall(command):
             if name:
-                found.add(name)
+                names_in_commands.add(name)
                 continue
             try:
                 inner = ast.parse(expression.strip(), mode="eval")
             except SyntaxError:
-                continue  # braces of the shell's own
-            found |= {each.id for each in ast.walk(inner) if isinstance(each, ast.Name)}
-    reads = names.reads | (found - names.assigned)
+                continue  # brace expansion of the shell
+            names_in_commands |= {name_node.id for name_node in ast.walk(inner) if isinstance(name_node, ast.Name)}
+    reads = names.reads | (names_in_commands - names.assigned)
     if "get_ipython" in names.early:
         uses = sum(isinstance(node, ast.Name) and node.id == "get_ipython" for node in ast.walk(tree))
         if not does and uses > sum(map(is_set_up, tree.body)):
             does[
-                "get_ipython() is the notebook's shell, and what it does is not seen: declare --reads, --max-age or --volatile"
+                "get_ipython() is the notebook's shell, and Stepwell does not see what it does: declare --reads, --max-age or --volatile"
             ] = None
         reads -= {"get_ipython"}
-        at = sum(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
-        tree.body.insert(at, _import_of_the_shell(tree.body[0]))
+        position = sum(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
+        tree.body.insert(position, _import_of_the_shell(tree.body[0]))
     return tree, replace(names, reads=reads), tuple(does)
 
 
 def _import_of_the_shell(place: ast.stmt) -> ast.stmt:
-    made = ast.parse("from IPython import get_ipython").body[0]
-    for each in ast.walk(made):
-        ast.copy_location(each, place)
-    return made
+    statement = ast.parse("from IPython import get_ipython").body[0]
+    for child in ast.walk(statement):
+        ast.copy_location(child, place)
+    return statement
 
 
 # -- %time
 
 
 class Timed(ast.NodeTransformer):
-    """``%time EXPR`` becomes EXPR itself with a clock around it, in plain Python: its names are seen, its value is the cell's."""
+    """Replaces ``%time EXPR`` by EXPR with a timer around it, so that its names are analysed and its value can be the cell's."""
 
     def _expanded(self, line: str, node: ast.stmt) -> tuple[list[ast.stmt], list[ast.stmt], list[ast.stmt]]:
         inner = ast.parse(line).body
         before = ast.parse("import time as _time_\n_started_ = _time_.perf_counter()").body
         after = ast.parse("print(f'Wall time: {_time_.perf_counter() - _started_:.3g} s')").body
         for statement in (*before, *inner, *after):
-            for each in ast.walk(statement):
-                if isinstance(each, ast.stmt | ast.expr):
-                    each.lineno = each.end_lineno = node.lineno
+            for child in ast.walk(statement):
+                if isinstance(child, ast.stmt | ast.expr):
+                    child.lineno = child.end_lineno = node.lineno
         return before, inner, after
 
     def visit_Expr(self, node: ast.Expr) -> Any:
@@ -156,11 +156,11 @@ class Timed(ast.NodeTransformer):
         before, inner, after = self._expanded(call[2], node)
         if inner and isinstance(inner[-1], ast.Expr):
             value = inner[-1].value
-            kept = ast.copy_location(ast.Assign([ast.Name("_timed_", ast.Store())], value), node)
+            timed = ast.copy_location(ast.Assign([ast.Name("_timed_", ast.Store())], value), node)
             return [
                 *before,
                 *inner[:-1],
-                kept,
+                timed,
                 *after,
                 ast.copy_location(ast.Expr(ast.Name("_timed_", ast.Load())), node),
             ]
@@ -174,8 +174,8 @@ class Timed(ast.NodeTransformer):
         before, inner, after = self._expanded(call[2], node)
         if not inner or not isinstance(inner[-1], ast.Expr):
             return [*before, *inner, *after]
-        kept = ast.copy_location(ast.Assign(node.targets, inner[-1].value), node)
-        return [*before, *inner[:-1], kept, *after]
+        timed = ast.copy_location(ast.Assign(node.targets, inner[-1].value), node)
+        return [*before, *inner[:-1], timed, *after]
 
 
 _MOST_TRANSFORMS = 500
@@ -183,58 +183,58 @@ _MOST_TRANSFORMS = 500
 
 @dataclass(frozen=True, slots=True)
 class CellText:
-    """A magic's cell as it was typed."""
+    """The cell of a magic, as typed."""
 
     body: str
     """The lines below the magic's line."""
     full: str
     """The whole cell."""
     above: int
-    """How many lines of the cell are above the body."""
+    """The number of lines of the cell above the body."""
     filename: str
-    """The name that the cell's code is compiled under."""
+    """The filename under which the cell's code is compiled."""
     where: str
-    """``cell 9``: for messages."""
+    """The cell in messages: ``cell 9``."""
 
 
 @dataclass(frozen=True, slots=True)
 class CellSource:
-    """A body that can become a step."""
+    """A compiled body that can become a step."""
 
     text: CellText
     names: Names
     statements: CodeType | None
-    """Everything before the last expression."""
+    """The code before the last expression."""
     tail: CodeType | None
-    """The last expression."""
+    """The code of the last expression."""
     quiet: bool
     """True if the last expression ends in ``;``."""
     is_async: bool
     may_have_value: bool = True
-    """True if the body can have a value without assigning the variable: it does not just end by assigning another one."""
+    """True if the body can have a value without assigning the variable; False if it calls nothing and ends by assigning another one."""
     ends_in_assignment: bool = False
-    """True if the body ends by assigning a variable: if that is not the asset's, only a figure that it opened can be its value."""
+    """True if the body ends by assigning a variable. If it is not the asset's variable, only a figure that the body opened can be the value."""
     definitions: tuple[Definition, ...] = ()
-    """Imports, functions and classes that it defines at its top level, in order."""
+    """The imports, functions and classes at the top level of the body, in order."""
     stored: frozenset[str] = frozenset()
-    """Names that it assigns otherwise than by a definition."""
+    """Names that the body assigns by statements that are not definitions."""
     last_name: str = ""
-    """The variable that the last expression is, if it is one."""
+    """The last expression if it is a variable, else empty."""
     shell: tuple[str, ...] = ()
-    """Its uses of the shell, in words: what they do cannot be seen."""
+    """Warnings about uses of the shell, whose effects are not seen."""
 
 
 def cell_text(shell: Any, info: Any, magic: str, line: str, body: str) -> CellText:
-    """Find a magic's body in the cell that is running; the body is compiled under that cell's own name.
+    """Locate the body of a magic in the running cell, whose filename its code gets.
 
     Parameters
     ----------
     info
-        What IPython says of the cell that is running; None outside a cell.
+        IPython's record of the running cell; None outside a cell.
     magic, line
         The magic's name and the rest of its line.
     body
-        What IPython handed to the magic.
+        The text that IPython passed to the magic.
     """
     full = (info.raw_cell if info is not None else "") or ""
     if full.rstrip().endswith(body.rstrip()) and f"%%{magic}" in full:
@@ -244,12 +244,12 @@ def cell_text(shell: Any, info: Any, magic: str, line: str, body: str) -> CellTe
         full, above = f"%%{magic} {line}".rstrip() + f"\n{body}", 1
         filename, number = "", shell.execution_count
     filename = filename or shell.compile.cache(full, number, raw_code=full)
-    linecache.cache[filename] = (len(full), None, [each + "\n" for each in full.splitlines()], filename)
+    linecache.cache[filename] = (len(full), None, [text_line + "\n" for text_line in full.splitlines()], filename)
     return CellText(body, full, above, filename, f"cell {number}")
 
 
 def _running_name(shell: Any, info: Any) -> tuple[str, int]:
-    """Return the name that the running cell is compiled under, and its number: IPython counts on before or after a cell."""
+    """Return the filename and the number of the running cell; IPython increments the counter before or after the cell."""
     transformed_cell = getattr(info, "transformed_cell", None) or shell.transform_cell(info.raw_cell)
     for number in (shell.execution_count - 1, shell.execution_count):
         name = shell.compile.get_code_name(info.raw_cell, transformed_cell, number)
@@ -264,14 +264,14 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
     Parameters
     ----------
     name
-        The first name that the cell defines, for messages.
+        The first name that the cell defines; used in messages.
 
     Raises
     ------
     CellSyntaxError
-        If it is not Python, or holds what has no meaning in a body.
+        If the body is not valid Python, or contains syntax that a body must not contain.
     CellError
-        If it is empty.
+        If the body is empty.
     """
     source, tree = parse(shell, text, name)
     if not tree.body:
@@ -294,18 +294,18 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
     if code is not None:
         flags |= code.co_flags & _future_flags()
     end = _compile(ast.Expression(tail.value), "eval", flags, text, name) if tail is not None else None
-    is_async = any(each is not None and each.co_flags & inspect.CO_COROUTINE for each in (code, end))
-    found, stored = _definitions(tree, flags, text, name)
+    is_async = any(part is not None and part.co_flags & inspect.CO_COROUTINE for part in (code, end))
+    definitions, stored = _definitions(tree, flags, text, name)
     assigns = _assigns_a_name(last)
     draws = any(isinstance(node, ast.Call) for node in ast.walk(tree))
     return CellSource(
         text, names, code, end, quiet, is_async, draws or not assigns, assigns,
-        found, stored, tail.value.id if tail is not None and isinstance(tail.value, ast.Name) else "", of_shell,
+        definitions, stored, tail.value.id if tail is not None and isinstance(tail.value, ast.Name) else "", of_shell,
     )  # fmt: skip
 
 
 def _assigns_a_name(last: ast.stmt) -> bool:
-    """Return True if a body ends by assigning a variable: with another name than the asset's, that is likely to be a mistake."""
+    """Return True if a body ends by assigning a variable, which is a likely mistake if it is not the asset's."""
     if isinstance(last, ast.Assign):
         return any(isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) for node in ast.walk(last))
     return isinstance(last, ast.AugAssign | ast.AnnAssign) and isinstance(last.target, ast.Name)
@@ -314,8 +314,8 @@ def _assigns_a_name(last: ast.stmt) -> bool:
 def _definitions(
     tree: ast.Module, flags: int, text: CellText, name: str
 ) -> tuple[tuple[Definition, ...], frozenset[str]]:
-    """Return the definitions of a body in order, and the names that it assigns in other ways; functions inside functions do not count."""
-    found: list[Definition] = []
+    """Return the definitions of a body in order, and the names that it assigns in other ways; nested functions do not count."""
+    definitions: list[Definition] = []
     stored: set[str] = set()
     pending: list[ast.AST] = list(reversed(tree.body))
     top = {id(node) for node in tree.body}
@@ -326,7 +326,7 @@ def _definitions(
         always = id(node) in top
         if isinstance(node, ast.stmt) and is_set_up(node):
             code = _compile(ast.Module([node], []), "exec", flags, text, name)
-            found.append(
+            definitions.append(
                 Definition((), code, node.lineno, node.end_lineno or node.lineno, is_import=True, always=always)
             )
             continue
@@ -343,10 +343,10 @@ def _definitions(
             names = names if is_call else ()
         if names:
             assert isinstance(node, ast.stmt)
-            first = min([node.lineno, *[each.lineno for each in getattr(node, "decorator_list", ())]])
+            first = min([node.lineno, *[decorator.lineno for decorator in getattr(node, "decorator_list", ())]])
             code = _compile(ast.Module([node], []), "exec", flags, text, name)
             is_import = isinstance(node, ast.Import | ast.ImportFrom)
-            found.append(
+            definitions.append(
                 Definition(names, code, first, node.end_lineno or first, is_import, always, _sources_of(node), is_call)
             )
             if not is_call:
@@ -357,11 +357,11 @@ def _definitions(
             stored.add(node.name)
         if not isinstance(node, ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
             pending.extend(reversed(list(ast.iter_child_nodes(node))))
-    return tuple(found), frozenset(stored)
+    return tuple(definitions), frozenset(stored)
 
 
 def _sources_of(node: ast.stmt) -> tuple[tuple[str, str], ...]:
-    """Return where an import takes each of its names from: a module and an attribute of it, or a module."""
+    """Return the source of each name that a statement imports: a module and its attribute, or a module and an empty text."""
     if isinstance(node, ast.Import):
         return tuple((alias.name if alias.asname else alias.name.partition(".")[0], "") for alias in node.names)
     if isinstance(node, ast.ImportFrom) and not node.level and node.module:
@@ -387,16 +387,16 @@ def _compile(tree: ast.Module | ast.Expression, mode: str, flags: int, text: Cel
 
 
 def parse(shell: Any, text: CellText, name: str) -> tuple[str, ast.Module]:
-    """Transform and parse a body, and refuse what has no meaning in it; line numbers are the body's own."""
+    """Transform and parse a body, and refuse syntax that it must not contain. Line numbers count from the start of the body."""
     try:
         source = transformed(shell.input_transformer_manager, text.body)
         tree = shell.compile.ast_parse(source, filename=text.filename)
     except SyntaxError as error:
         raise _syntax_error(error, text, name, shift=text.above) from error
     assert isinstance(tree, ast.Module)
-    for line, what, remedy in refused(tree):
+    for line, problem, remedy in refused(tree):
         raise CellSyntaxError(
-            f"the cell of {name!r} {what}",
+            f"the cell of {name!r} {problem}",
             where=f"{text.where}, line {line + text.above}: {_line(text, line + text.above)}",
             remedy=remedy,
         )
@@ -407,7 +407,7 @@ def parse(shell: Any, text: CellText, name: str) -> tuple[str, ast.Module]:
 
 
 def transformed(manager: Any, body: str) -> str:
-    """Return a body after IPython's transformations, every statement still on the line where it was typed."""
+    """Return a body after IPython's transformations; every statement stays on the line where it was typed."""
     lines = (body if body.endswith("\n") else body + "\n").splitlines(keepends=True)
     blank = 0
     while blank < len(lines) and lines[blank].isspace():
@@ -419,13 +419,13 @@ def transformed(manager: Any, body: str) -> str:
         changed, lines = manager.do_one_token_transform(before)
         if not changed:
             break
-        # A command over several lines becomes one: what follows would move up.
+        # A command that spans several lines becomes one line: blank lines keep the following statements in place.
         gone = len(before) - len(lines)
         if gone > 0:
-            at = next(
+            changed_line = next(
                 (i for i, (old, new) in enumerate(zip(before, lines, strict=False)) if old != new), len(lines) - 1
             )
-            lines = [*lines[: at + 1], *["\n"] * gone, *lines[at + 1 :]]
+            lines = [*lines[: changed_line + 1], *["\n"] * gone, *lines[changed_line + 1 :]]
     return "\n" * blank + "".join(lines)
 
 

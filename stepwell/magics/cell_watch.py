@@ -1,8 +1,8 @@
-"""Plain cells: the changes that each makes to the names of the notebook go into the timeline, and the line ``stale now: clean, model`` is printed.
+"""Plain cells: their changes to the names of the notebook go into the timeline, and ``stale now: clean, model`` names assets that they make stale.
 
-The code version of everything that was computed or reused in this kernel is remembered. After a plain cell the present code versions are made,
-which is cheap where nothing changed. States are asked for only if one of them differs. After a check that took much processor time the next
-cells are not checked, and a line says so. Wall time does not count: on a loaded machine each check takes long.
+`Staleness` remembers the code version of every step that was computed or reused in this kernel. After a plain cell it computes the code
+versions again, which is cheap if nothing changed. It asks for states only if a version differs. After a check that took much processor time it
+skips the next cells, and a line says so. The limit is in processor time because on a loaded machine every check takes long.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from stepwell.magics.face import Face
 from stepwell.magics.running import compute_unstored
 
 BUDGET = 0.1
-"""Seconds of this thread's processor time that looking at code may take after each cell."""
+"""Seconds of processor time of this thread that the check after each cell may take."""
 _REST = 20
-"""How many times as long as a look beyond the budget took no other is taken."""
+"""The pause after a check that exceeded the budget, as a multiple of the time that it took."""
 _OURS = ("%%asset", "%%multi_asset", "%%sql_asset", "%%graph_asset", "%%op", "%%graph", "%%job")
 
 
 class Staleness:
-    """Notices what plain cells make stale."""
+    """Names the assets that plain cells make stale."""
 
     def __init__(self, face: Face) -> None:
         self._face = face
         self._computed: dict[str, str] = {}
-        """By step key, the code version of its newest value in this kernel."""
+        """By step key, the code version of the newest value in this kernel."""
         self._changed: dict[str, str] = {}
         self._said: frozenset[str] = frozenset()
         self._rest_until = 0.0
@@ -49,14 +49,14 @@ class Staleness:
         self._ran = False
 
     def ran(self, steps: Iterable[StepRecord]) -> None:
-        """Take note of the steps of a run."""
+        """Record the code versions of the steps of a run."""
         self._ran = True
         for step in steps:
             if step.status in ("executed", "reused") and step.materializations:
                 self._computed[step.key] = step.materializations[0].code_version
 
     def after_cell(self, text: str) -> None:
-        """Name the assets that the cell has made stale. An exception here is not an error of the cell."""
+        """Print the assets that the cell has made stale. An exception in the check is not an error of the cell."""
         ran, self._ran = self._ran, False
         face = self._face
         if not face.settings.show_stale or not face.interactive or not self._computed:
@@ -67,7 +67,7 @@ class Staleness:
         try:
             named = self._stale()
         except Exception:
-            # Definitions that contradict each other say so when they are run.
+            # Contradicting definitions raise when they are run.
             return
         finally:
             seconds = time.thread_time() - started
@@ -81,17 +81,17 @@ class Staleness:
             face.say(f"stale now: {', '.join(new)}")
 
     def _rest(self, seconds: float) -> None:
-        """Look no more for a while, and say so the first time."""
+        """Pause the checks, and print a line the first time."""
         self._rest_until = time.monotonic() + _REST * seconds
         if not self._reported:
             self._reported = True
             self._face.say(
-                f"Looking for stale assets took {duration(seconds)}; it is done again after {duration(_REST * seconds)}, at the end of a cell. "
+                f"The check for stale assets took {duration(seconds)}; the next one is at least {duration(_REST * seconds)} later. "
                 "%config Stepwell.show_stale = False turns it off."
             )
 
     def _stale(self) -> list[str] | None:
-        """Return the assets that are stale by an edit since they were computed; None if that is as it was."""
+        """Return the assets that an edit made stale since they were computed; None if no code version changed since the last check."""
         session: Session = self._face.session
         steps = session.inspect().plan().steps
         versions = {step.key: step.code.digest for step in steps if step.code is not None}
@@ -101,20 +101,20 @@ class Staleness:
         self._changed = changed
         if not changed:
             return []
-        found: dict[str, None] = {}
+        stale: dict[str, None] = {}
         for key, state in session.states().items():
             if key in self._computed and (
                 (key in changed and state.must_run)
-                or (state.state == "may change" and any(reason.path in found for reason in state.reasons))
+                or (state.state == "may change" and any(reason.path in stale for reason in state.reasons))
             ):
-                found[key] = None
-        return list(dict.fromkeys(key.split(".", 1)[0] for key in found))
+                stale[key] = None
+        return list(dict.fromkeys(key.split(".", 1)[0] for key in stale))
 
 
 _STEPS = ("%%asset", "%%multi_asset", "%%sql_asset", "%%graph_asset")
-"""Cells that do what they do as steps, which note it themselves."""
+"""Cells that run as steps, which record their own changes."""
 _LABEL = 40
-"""Characters of a cell's first line that messages show."""
+"""The number of characters of a cell's first line that messages show."""
 
 
 class CellWatch:
@@ -126,31 +126,31 @@ class CellWatch:
         self._seedings = 0
 
     def begin(self, info: Any) -> None:
-        """Note what names are bound to before a cell runs."""
+        """Record the identities of all variables before a cell runs, and compute unstored values that the cell needs."""
         self._face.timeline.look_at_world()
         if (info.raw_cell or "").lstrip().startswith(_STEPS):
             self._before = None
             return
-        if self._may_lack() and (tree := self._tree(info)) is not None:
+        if self._lacks_values() and (tree := self._tree(info)) is not None:
             names, space = names_of(tree), self._face.namespace
             direct, called, everything = changed_names(tree)
             changed = set(space) if everything else {*direct, *reached_names(space, called)}
             compute_unstored(self._face, reached_names(space, names.reads), names.assigned, changed)
         self._seedings = len(seedings)
-        # Identities only: a reference would keep what the cell lets go.
+        # Identities only: a reference would keep objects alive that the cell drops.
         self._before = {name: id(value) for name, value in self._face.namespace.items()}
 
-    def _may_lack(self) -> bool:
-        """Return True if reused cells left something that was not stored."""
+    def _lacks_values(self) -> bool:
+        """Return True if reused cells left variables or results that were not stored."""
         outputs = self._face.namespace.get("_oh")
         held = list(outputs.values()) if isinstance(outputs, dict) else []
-        return bool(self._face.timeline.unstored) or any(type(each) is Unstored for each in held)
+        return bool(self._face.timeline.unstored) or any(type(output) is Unstored for output in held)
 
     def end(self, info: Any) -> None:
-        """Note what a cell bound and may have changed."""
+        """Record the names that a cell bound and may have changed."""
         before, self._before = self._before, None
         if before is None:
-            # Which of its steps did it is not known.
+            # It is unknown which step of the cell made a change.
             self._face.timeline.look_at_world(replace(self._writer(info), kind="step"))
             return
         space = self._face.namespace
@@ -165,7 +165,7 @@ class CellWatch:
         else:
             names = names_of(tree)
             reads = names.reads
-            # What steps that it ran bound is theirs.
+            # Names that steps of this cell bound belong to these steps.
             bound -= {name for name in bound if self._face.timeline.bound_to(name) is not None}
             bound |= {name for name in names.assigned if name in space}
             direct, called, everything = changed_names(tree)
@@ -177,7 +177,7 @@ class CellWatch:
                 # Reading an iterator changes it.
                 changed |= {name for name in reads if is_iterator(space.get(name))}
         writer = self._writer(info)
-        # A name that it deleted is another one from then on, too.
+        # A deleted name counts as bound: a later binding is a different variable.
         bound |= {name for name in before if name not in space and not name.startswith("_")}
         self._face.timeline.note(writer, bound=bound, changed=changed - bound, read=reads)
         for stream in dict.fromkeys(seedings[self._seedings :]):
@@ -200,5 +200,5 @@ class CellWatch:
         number = max(face.shell.execution_count - 1, 1)
         label = f"[{number}] ({shown})" if shown else f"[{number}]"
         terminal = getattr(face.shell, "kernel", None) is None and not getattr(info, "cell_id", None)
-        # In a terminal there is no cell to return to: every new binding counts as an edit of the old one.
+        # A terminal has no cells to return to: every new binding counts as an edit of the old one.
         return Writer("cell", "terminal" if terminal else cell_origin(info), label, f"cell {number}")

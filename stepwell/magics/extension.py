@@ -1,7 +1,7 @@
-"""``%load_ext stepwell``: what is put into a shell, and taken out again.
+"""``%load_ext stepwell``: everything that the extension installs in a shell, and its removal.
 
-Magics, a completion matcher, wrappers of the display publisher, two callbacks around each cell, a subscription to the session's
-events, and the words for the places of cells. Loading twice does nothing the second time; unloading leaves the shell as it was.
+It installs magics, a completion matcher, wrappers of the display publisher, two callbacks around each cell, a subscription to the
+session's events, and the names of cells in messages. Loading twice has no further effect; unloading leaves the shell as it was.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from stepwell.kernel_runtime.records.runs import (
 from stepwell.kernel_runtime.session import Session, get_session
 from stepwell.magics.cell_inputs import cell_origin
 from stepwell.magics.cell_watch import CellWatch, Staleness
-from stepwell.magics.face import DisplayHook, Face, say, tell_waiting
+from stepwell.magics.face import DisplayHook, Face, say, show_waiting
 from stepwell.magics.flags import matcher_for
 from stepwell.magics.graph_cells import Recomposition
 from stepwell.magics.magics import Stepwell
@@ -42,7 +42,7 @@ from stepwell.widgets import differences as formatters
 
 
 class Extension:
-    """Everything that is installed in one shell."""
+    """The installation in one shell."""
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
@@ -64,19 +64,19 @@ class Extension:
         self._end: list[Callable[[], None]] = []
 
     def install(self) -> None:
-        """Put everything in place."""
+        """Install every part."""
         face, shell = self.face, self.shell
-        # IPython has a %rerun for lines of the history. Looking it up loads it: if it was loaded later, it would replace ours.
+        # IPython has a %rerun for lines of the history. find_magic loads it now; loaded later, it would replace ours.
         self._shadowed = {
             kind: {
-                name: found
+                name: shadowed
                 for name in face.settings.magics[kind]
-                if (found := shell.find_magic(name, kind)) is not None
+                if (shadowed := shell.find_magic(name, kind)) is not None
             }
             for kind in ("line", "cell")
         }
         shell.register_magics(face.settings)
-        face.settings.own_rerun = self._shadowed["line"].get("rerun")
+        face.settings.ipython_rerun = self._shadowed["line"].get("rerun")
         self._end.append(self._remove_magics)
         face.displays.install()
         self._end.append(face.displays.remove)
@@ -100,9 +100,9 @@ class Extension:
         self._end.append(lambda: set_name_places(None))
 
     def remove(self) -> None:
-        """Take everything away and let the store go; variables stay as they are."""
+        """Remove every part and close the session; variables stay."""
         while self._end:
-            # One part that is gone already must not keep the others.
+            # A part that is already removed must not prevent the removal of the others.
             with suppress(ValueError, KeyError):
                 self._end.pop()()
         self.face.timeline.clear()
@@ -131,7 +131,7 @@ class Extension:
     def _before_cell(self, info: Any) -> None:
         self._running.append(info)
         if len(self._running) > 1:
-            return  # a cell that runs another cell defines what that one defines
+            return  # a nested cell: its definitions belong to the outer cell
         self.face.running = info
         self.face.timeline.refresh()
         self._watch.begin(info)
@@ -145,7 +145,7 @@ class Extension:
         del self._running[self._running.index(info) :]
         if not first:
             return
-        # First: whose variables are taken away with an asset that the cell no longer defines depends on what it bound.
+        # The watch ends first: when the registry drops an asset, its variables go too unless this cell bound them.
         self._watch.end(info)
         self.face.session.registry.end_cell(succeeded=bool(result.success))
         self._name_writer(result.error_in_exec)
@@ -155,16 +155,16 @@ class Extension:
         self._staleness.after_cell(info.raw_cell or "")
 
     def _name_writer(self, error: BaseException | None) -> None:
-        """Say which step wrote the file that a plain cell misses."""
+        """Print which step wrote the missing file that made a plain cell fail."""
         if type(error) is not FileNotFoundError or hasattr(error, "__notes__") or type(error.filename) is not str:
             return
         timeline = self.face.timeline
         with suppress(StoreError):
-            said = lost_file(
+            line = lost_file(
                 str(Path(error.filename).absolute()), timeline.project, timeline.world.files, self.face.session.store
             )
-            if said:
-                say(said)
+            if line:
+                say(line)
 
     def _cell_name(self, filename: str) -> str | None:
         formatted = self.shell.compile.format_code_name(filename)
@@ -187,7 +187,7 @@ class Extension:
         if isinstance(event, Notice):
             self.face.say(notice_text(event))
         elif isinstance(event, StepWaiting):
-            tell_waiting(self.face, event)
+            show_waiting(self.face, event)
         elif isinstance(event, RunEnded):
             after_run(self.face, event.result)
             if event.error is not None:
@@ -195,7 +195,7 @@ class Extension:
         elif isinstance(event, StepStarted):
             self.face.figures.begin()
         elif isinstance(event, StepFinished):
-            # May come from the catalog's thread: nothing is loaded here.
+            # This may run in the catalog's thread: no value is loaded here.
             if event.step.status in ("executed", "reused"):
                 for item in event.step.materializations:
                     self.face.timeline.materialized(item)
@@ -211,16 +211,16 @@ class Extension:
 
 
 _SEEDS = {"random": r"\bseed\s*\(", "numpy": r"\bseed\s*\(", "torch": r"\bmanual_seed\s*\("}
-"""By random stream, what a cell that seeds it looks like: such cells may have run before the extension was loaded."""
+"""By random stream, the pattern of cells that seed it; such cells may have run before the extension was loaded."""
 
 
 _scanned: list[bool] = []
-"""Filled once the cells that ran before the extension was first loaded have been looked at: later ones are watched."""
+"""Not empty once the cells that ran before the first load have been searched for seeds; later cells are watched."""
 _loaded: Extension | None = None
 
 
 def load(shell: Any) -> None:
-    """Load the extension into a shell and say where the store is; does nothing the second time."""
+    """Load the extension into a shell and print the store's directory; do nothing if it is already loaded."""
     global _loaded  # noqa: PLW0603 - one shell per process
     if _loaded is not None and _loaded.shell is shell:
         return
@@ -233,7 +233,7 @@ def load(shell: Any) -> None:
 
 
 def unload(shell: Any) -> None:
-    """Take the extension out of a shell."""
+    """Remove the extension from a shell."""
     global _loaded  # noqa: PLW0603 - one shell per process
     if _loaded is not None and _loaded.shell is shell:
         _loaded.remove()

@@ -1,12 +1,11 @@
-"""The state that the magics of one kernel share, and what a person sees of a run: its lines, its progress, its displays and figures.
+"""The state that the magics of one kernel share, and the display of runs: lines, progress, output and figures.
 
-While a run with several steps lasts, a line names the work and the step that is running. In a notebook the line is one display that is
-updated, and ends as it began, so that a saved notebook keeps a quiet line and no times of the run. In a terminal, and in batch, it is
-printed once.
+During a run of several steps one line names the work and the running step. In a notebook the line is one display that is updated. At the
+end it gets its first text again, so that a saved notebook contains no times of the run. In a terminal and in batch it is printed once.
 
-What steps display is recorded with the step, shown in the cell if the step is what the cell asks for, and shown again on a hit. The
-shell's display publisher is wrapped for as long as the extension is loaded. Figures are rendered when their step ends: the picture is
-recorded, the figure is closed in pyplot, so that it neither appears twice nor opens a window when it is loaded.
+The displays of steps are recorded with the step. The cell shows them if it asked for the step, and shows them again when the step is
+reused. The shell's display publisher is wrapped while the extension is loaded. Figures are rendered when their step ends: the picture is
+recorded and the figure is closed in pyplot, so that it neither appears twice nor opens a window when it is loaded.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from stepwell.kernel_runtime.text import duration, printable
 # -- displays
 
 _LIVE = ("application/vnd.jupyter.widget-view+json",)
-"""MIME types that mean nothing once their kernel is gone."""
+"""MIME types that are useless without their kernel."""
 
 
 class DisplayHook:
@@ -47,15 +46,15 @@ class DisplayHook:
         self._publish = self._publisher.publish
         self._clear = self._publisher.clear_output
         self.quiet = False
-        """True if what steps display is only recorded."""
+        """True if displays of steps are recorded and not shown."""
 
     def install(self) -> None:
-        """Put the wrappers in place."""
+        """Install the wrappers."""
         self._publisher.publish = self._wrapped_publish
         self._publisher.clear_output = self._wrapped_clear
 
     def remove(self) -> None:
-        """Take the wrappers away, if they still are what is there."""
+        """Remove the wrappers, unless other code replaced them."""
         for name, mine in (("publish", self._wrapped_publish), ("clear_output", self._wrapped_clear)):
             if self._publisher.__dict__.get(name) == mine:
                 del self._publisher.__dict__[name]
@@ -67,7 +66,7 @@ class DisplayHook:
         if not kwargs.get("update"):
             sink.display(_portable(data), _portable(metadata or {}))
         if sink.show_displays and not self.quiet:
-            # A terminal's publisher prints, and what it prints is recorded already.
+            # A terminal's publisher prints; the display is already recorded, so its text must not be recorded again.
             with in_process.recording(None):
                 self._publish(data, metadata, *args, **kwargs)
         return None
@@ -84,17 +83,17 @@ class DisplayHook:
 
 
 def _portable(data: dict[str, Any]) -> dict[str, Any]:
-    """Return a MIME bundle as JSON values; bytes of pictures as base64."""
-    found = {}
+    """Return a MIME bundle as JSON values, with bytes as base64."""
+    portable = {}
     for mime, value in data.items():
         if mime in _LIVE:
             continue
-        found[mime] = base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else value
-    return found
+        portable[mime] = base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else value
+    return portable
 
 
 def show_again(outputs: Iterable[CapturedOutput], *, displays: bool = True) -> None:
-    """Show what a step printed and displayed when it ran."""
+    """Show the recorded output and displays of a step."""
     from IPython.display import publish_display_data
 
     for output in outputs:
@@ -107,7 +106,7 @@ def show_again(outputs: Iterable[CapturedOutput], *, displays: bool = True) -> N
 
 
 def show(value: Any) -> None:
-    """Display the value of a body's last expression, a figure as its picture."""
+    """Display the value of a body's last expression; show a figure as a picture."""
     figure = figure_of(value)
     if figure is not None:
         show_figure(figure)
@@ -121,18 +120,18 @@ def show(value: Any) -> None:
 
 
 def pyplot() -> Any:
-    """Return matplotlib's pyplot if something has imported it."""
+    """Return matplotlib's pyplot, or None if it is not imported."""
     return sys.modules.get("matplotlib.pyplot")
 
 
 def figure_of(value: Any) -> Any:
-    """Return a value that is a matplotlib figure, or None."""
+    """Return the value if it is a matplotlib figure, else None."""
     module = sys.modules.get("matplotlib.figure")
     return value if module is not None and isinstance(value, module.Figure) else None
 
 
 def show_figure(figure: Any) -> None:
-    """Display a figure with its rendered picture, whatever backend is in use."""
+    """Display a figure as a rendered picture with any backend."""
     from IPython.core.formatters import format_display_data
     from IPython.display import publish_display_data
 
@@ -151,12 +150,12 @@ class Figures:
         self._before: frozenset[int] = frozenset()
         self._shown: Any = None
         self._show: Any = None
-        """The user's ``plt.show`` while a step runs."""
+        """The original ``plt.show`` while a step runs, else None."""
 
     def begin(self) -> None:
-        """Take note of what is open before a step runs: that belongs to the user.
+        """Record the figures that are open before a step runs; they belong to the user.
 
-        While it runs ``plt.show()`` does nothing: what is open at its end is shown then, and may be the value.
+        During the step ``plt.show()`` has no effect: figures that are open at its end are shown then, and may be the value.
         """
         self._before = _open_numbers()
         module = pyplot()
@@ -165,7 +164,7 @@ class Figures:
             module.show = _shown_at_the_end
 
     def end(self) -> None:
-        """Give ``plt.show()`` back."""
+        """Restore ``plt.show()``."""
         module = pyplot()
         if module is not None and self._show is not None:
             module.show, self._show = self._show, None
@@ -176,14 +175,14 @@ class Figures:
         show(value)
 
     def opened(self) -> list[Any]:
-        """Return the figures that were opened since."""
+        """Return the figures that were opened since the step began."""
         module = pyplot()
         return (
             [module.figure(number) for number in sorted(_open_numbers() - self._before)] if module is not None else []
         )
 
     def settle(self, values: tuple[Any, ...]) -> None:
-        """Show and close what a body opened.
+        """Show and close the figures that a body opened.
 
         Parameters
         ----------
@@ -201,13 +200,13 @@ class Figures:
                 show_figure(figure)
             module.close(figure)
         for value in values:
-            # A figure that pyplot still manages would open a window wherever it is loaded.
+            # A figure that pyplot still manages would open a window when it is loaded.
             if figure_of(value) is not None and value not in opened:
                 module.close(value)
 
 
 def _shown_at_the_end(*args: Any, **kwargs: Any) -> None:
-    """Stand in for ``plt.show`` while a step runs."""
+    """Replace ``plt.show`` while a step runs."""
     del args, kwargs
 
 
@@ -216,20 +215,20 @@ def _open_numbers() -> frozenset[int]:
     return frozenset(module.get_fignums()) if module is not None else frozenset()
 
 
-def value_or_figure(value: Any, figures: Figures, tell: Callable[[str], None], name: str, *, must: bool = False) -> Any:
-    """Return the value of a cell that does not assign its variable: of its last expression, or the one figure that it opened.
+def value_or_figure(value: Any, figures: Figures, warn: Callable[[str], None], name: str, *, must: bool = False) -> Any:
+    """Return the value of a cell that does not assign its variable: its last expression, or the only figure that it opened.
 
     Parameters
     ----------
-    tell
-        Called with a line if the value is None.
+    warn
+        Called with a message if the value is None.
     must
-        Whether a cell without such a figure has no value.
+        If True, a value or a figure is required.
 
     Raises
     ------
     CellValueError
-        If a figure must be there, and none was opened.
+        If `must` is True, the value is None, and no figure was opened.
     """
     if value is not None:
         figures.settle((value,))
@@ -244,8 +243,8 @@ def value_or_figure(value: Any, figures: Figures, tell: Callable[[str], None], n
             f"the cell of {name!r} has no value",
             remedy=f"assign {name}, name the variable (%%asset {name} -> variable), or end the cell with the expression that is its value",
         )
-    more = f": {len(opened)} figures are open; end the cell with the one that it is" if opened else ""
-    tell(f"{name}: the cell ends without a value, so its value is None{more}")
+    more = f": {len(opened)} figures are open; end the cell with the one that is the value" if opened else ""
+    warn(f"{name}: the cell ends without a value, so its value is None{more}")
     return None
 
 
@@ -271,7 +270,7 @@ class Face:
     settings
         The traits of ``%config Stepwell``.
     read_before
-        By the origin of a cell, which asset each name was that it read when it ran last.
+        By the origin of a cell, the asset that each name referred to when the cell ran last.
     """
 
     shell: Any
@@ -283,31 +282,31 @@ class Face:
     """IPython's record of the cell that is running; None between cells."""
     read_before: dict[str, dict[str, AssetKey]] = field(default_factory=dict)
     progress: Any = None
-    """The line about a run that is updated while it lasts, where there is one."""
+    """The updated line of the current run; None if there is none."""
     composed: dict[int, Callable[..., Any]] = field(default_factory=dict)
-    """By the identity of a composition's body, what composes it; each keeps its body."""
+    """By the identity of a composition's body, the function that composes it, which keeps the body alive."""
 
     @property
     def namespace(self) -> dict[str, Any]:
         """The notebook's variables."""
-        found: dict[str, Any] = self.shell.user_ns
-        return found
+        variables: dict[str, Any] = self.shell.user_ns
+        return variables
 
     @property
     def timeline(self) -> Timeline:
         """The record of changes of the notebook's variables."""
-        found = self.session.timeline
-        assert isinstance(found, Timeline)
-        return found
+        timeline = self.session.timeline
+        assert isinstance(timeline, Timeline)
+        return timeline
 
     @property
     def interactive(self) -> bool:
-        """True if a person waits for the cell."""
+        """True outside batch runs: a person waits for the cell."""
         return not os.environ.get("STEPWELL_BATCH")
 
     @property
     def defines_only(self) -> bool:
-        """True if the notebook's definitions are only registered in this kernel."""
+        """True if this kernel only registers definitions and runs no asset."""
         return bool(os.environ.get(DEFINE))
 
     def say(self, line: str) -> None:
@@ -315,15 +314,15 @@ class Face:
         if self.settings.lines:
             say(line)
 
-    def code_at(self, name: str) -> str:
-        """Return which kind of code a name means, such as ``an op``, that a command must not bind over; empty if it may."""
+    def code_kind(self, name: str) -> str:
+        """Return the kind of code that a name refers to, such as ``an op``; empty if a command may bind the name."""
         if name not in self.namespace:
             return "a magic" if any(self.shell.find_magic(name, kind) for kind in ("line", "cell")) else ""
         value = self.namespace[name]
         return next((kind for types, kind in _CODE if isinstance(value, types)), "")
 
     def is_definition(self, name: str) -> bool:
-        """Return True if a variable is an op, a graph or an alias: what a composition calls."""
+        """Return True if a variable is an op, a graph or an alias of one, which a composition can call."""
         value = self.namespace.get(name)
         return (
             callable(value)
@@ -339,16 +338,16 @@ def say(line: str) -> None:
 
 
 _EVERY = 1.0
-"""Seconds between updates, and before the first."""
+"""Seconds between updates, and before the first update."""
 
 
 class Progress:
-    """Shows a line for as long as a run lasts.
+    """Shows a line during a run.
 
     Parameters
     ----------
     line
-        What the run is about to do; nothing is shown where it is empty.
+        The work of the run; nothing is shown if it is empty.
     """
 
     def __init__(self, face: Face, line: str) -> None:
@@ -410,17 +409,17 @@ class Progress:
 
 
 def step_words(step: StepStarted, elapsed: float) -> str:
-    """Return what is running: ``step 2 of 5: clean, 12.0 s of about 18.2 s``."""
+    """Return the progress of a step: ``step 2 of 5: clean, 12.0 s of about 18.2 s``."""
     expected = f" of about {duration(step.expected_seconds)}" if step.expected_seconds else ""
     return f"step {step.position} of {step.total}: {step.key}, {duration(elapsed)}{expected}"
 
 
 WAITING = "waiting"
-"""In the metadata of a display, below ``stepwell``: the batch runner shows it and keeps it out of the executed notebook."""
+"""The value of ``stepwell`` in the metadata of a display that the batch runner shows and omits from the executed notebook."""
 
 
-def tell_waiting(face: Face, event: StepWaiting) -> None:
-    """Say that a step waits for another process: in the line of the run if there is one, else in a separate line."""
+def show_waiting(face: Face, event: StepWaiting) -> None:
+    """Show that a step waits for another process: in the line of the run if there is one, else in a separate line."""
     line = waiting_line(event)
     if not face.interactive and hasattr(face.shell, "kernel"):
         face.shell.display_pub.publish({"text/plain": printable(line)}, {"stepwell": WAITING})

@@ -1,7 +1,7 @@
-"""The line of a magic: the flags that asset cells and ops share, how a line is read, and how it is completed.
+"""The line of a magic: the flags that asset cells and ops share, parsing and completion.
 
-Flags are declared with IPython's own decorators, so that ``?`` explains them. The line of ``%%op`` is a signature with flags around it:
-the parentheses with their contents, and the arrow with what follows it, are not flags. Flags, asset keys and step keys complete.
+Flags are declared with IPython's decorators, so that ``?`` explains them. The line of ``%%op`` is a signature with flags around it: the
+parentheses with their contents, and the arrow with the names after it, belong to the signature. Flags, asset keys and step keys complete.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def magic_arguments() -> Callable[[F], F]:
-    """IPython's decorator of the same name: flags, and the help that ``?`` shows."""
+    """Return IPython's decorator of the same name, with a type: it adds flags and the help that ``?`` shows."""
     return untyped.magic_arguments()  # type: ignore[no-untyped-call]
 
 
 def argument(*flags: str, **options: Any) -> Callable[[F], F]:
-    """IPython's decorator of the same name: one flag."""
+    """Return IPython's decorator of the same name, with a type: it adds one flag."""
     return untyped.argument(*flags, **options)  # type: ignore[no-untyped-call]
 
 
 _REUSE = (
-    argument("--no-cache", action="store_true", help="Run it in every run."),
+    argument("--no-cache", action="store_true", help="Run the step in every run."),
     argument(
         "--ignore",
         metavar="NAME,...",
         action="append",
         default=[],
-        help="Variables, or attributes of objects (session.cookies), that do not count: an edit of them makes nothing stale.",
+        help="Variables, or attributes of objects (session.cookies), whose changes make nothing stale.",
     ),
-    argument("--max-age", metavar="AGE", help="Reuse the value only while it is younger: 30m, 12h, 1d."),
+    argument("--max-age", metavar="AGE", help="Reuse the value only while it is younger than this: 30m, 12h, 1d."),
     argument(
         "--volatile",
         action="store_true",
-        help="Run it in every run that asks for it; what follows runs only if its value changed.",
+        help="Run the step in every run that asks for it; later steps run only if its value changed.",
     ),
 )
 _READS = argument(
@@ -56,7 +56,7 @@ _READS = argument(
     metavar="GLOB",
     action="append",
     default=[],
-    help="Files that the body reads and that cannot be seen: data/*.csv; checked before its value is reused.",
+    help="Files that the body reads unseen, such as data/*.csv; checked before the value is reused.",
 )
 
 
@@ -69,7 +69,10 @@ def asset_flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
         argument("-q", "--quiet", action="store_true", help="Display nothing."),
         argument("-g", "--group", metavar="GROUP", help="The asset's group."),
         argument(
-            "-k", "--key-prefix", metavar="PREFIX", help="A prefix for the key: raw makes raw/flights of flights."
+            "-k",
+            "--key-prefix",
+            metavar="PREFIX",
+            help="A prefix for the key: with raw, flights has the key raw/flights.",
         ),
         argument(
             "--in",
@@ -77,7 +80,7 @@ def asset_flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
             metavar="NAME=KEY",
             action="append",
             default=[],
-            help="Which asset a name in the body is: flights=raw/flights.",
+            help="The asset that a name in the body refers to: flights=raw/flights.",
         ),
     ]
     if inputs:
@@ -89,7 +92,7 @@ def asset_flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
                 metavar="KEY",
                 action="append",
                 default=[],
-                help="An asset that comes first and is not loaded.",
+                help="An asset that must be current first; it is not loaded.",
             ),
             *_REUSE,
         ]
@@ -101,42 +104,42 @@ def asset_flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
                 metavar="NAME,...",
                 action="append",
                 default=[],
-                help="Other variables of the cell that are stored, whatever that costs.",
+                help="Other variables of the cell to store, at any size.",
             ),
             argument(
                 "--drop",
                 metavar="NAME,...",
                 action="append",
                 default=[],
-                help="Other variables of the cell that are never stored: the cell runs again where one is needed.",
+                help="Other variables of the cell never to store; the cell runs again when one is needed.",
             ),
             argument("--stored", action="store_true", help="Fail if the value cannot be stored."),
-            argument("--plain", action="store_true", help="Run the body here as an ordinary cell and store nothing."),
+            argument("--plain", action="store_true", help="Run the body as an ordinary cell; store nothing."),
         ]
 
     return _all_of(shared)
 
 
 def op_flags() -> Callable[[F], F]:
-    """Add the flags of ops: what decides when their values are reused."""
+    """Add the flags of ops, which control the reuse of their values."""
     cache = argument(
-        "--cache", action="store_true", help="Reuse its value in jobs too, where ops run every time without this."
+        "--cache", action="store_true", help="Reuse the value in jobs too; without this flag ops of jobs always run."
     )
     return _all_of([cache, *_REUSE, _READS])
 
 
 def _all_of(flags: Sequence[Callable[[Any], Any]]) -> Callable[[F], F]:
     def add(function: F) -> F:
-        made: Any = function
-        for each in reversed(flags):
-            made = each(made)
-        return made  # type: ignore[no-any-return]
+        decorated: Any = function
+        for flag in reversed(flags):
+            decorated = flag(decorated)
+        return decorated  # type: ignore[no-any-return]
 
     return add
 
 
 def split_arrow(line: str) -> tuple[str, str | None]:
-    """Return a line without ``-> variable``, and the variable, or None without an arrow."""
+    """Return a line without ``-> variable``, and the variable (None if the line has no arrow)."""
     before, arrow, after = line.partition("->")
     if not arrow:
         return line, None
@@ -145,12 +148,12 @@ def split_arrow(line: str) -> tuple[str, str | None]:
 
 
 def read_line(magic: Any, line: str) -> Namespace:
-    """Read the line of a magic.
+    """Return the arguments on the line of a magic.
 
     Raises
     ------
     UsageError
-        If a flag is not known, or wants another value; with the flags whose names are near.
+        If a flag is unknown or has an invalid value; the message suggests flags with similar names.
     """
     return _parsed(magic, line.split(), lambda: untyped.parse_argstring(magic, line))  # type: ignore[no-untyped-call]
 
@@ -161,7 +164,7 @@ def read_signature(magic: Any, line: str) -> tuple[str, Namespace]:
     Raises
     ------
     UsageError
-        As `read_line`.
+        If a flag is unknown or has an invalid value, as in `read_line`.
     """
     options = magic.parser._option_string_actions  # noqa: SLF001 - as in `flags_of`
     signature: list[str] = []
@@ -179,7 +182,7 @@ def read_signature(magic: Any, line: str) -> tuple[str, Namespace]:
 
 
 def outside_brackets(text: str) -> Iterator[int]:
-    """Yield the places of a line that are neither in brackets nor in quotes."""
+    """Yield the positions in a line that are neither inside brackets nor inside quotes."""
     depth = 0
     quote = ""
     for place, character in enumerate(text):
@@ -229,19 +232,19 @@ _VERB_MAGICS = frozenset(("materialize", "rerun", "why", "lineage"))
 
 
 def asset_keys(face: Face) -> list[str]:
-    """Return the written keys of what is registered."""
+    """Return the keys of the registered assets."""
     return sorted(face.session.registry.assets)
 
 
 def step_keys(face: Face) -> list[str]:
-    """Return the keys of assets and of the steps inside them and inside jobs."""
-    found = set(face.session.registry.assets)
+    """Return the keys of the registered assets and of the steps inside assets and jobs."""
+    keys = set(face.session.registry.assets)
     for definition in face.session.registry.definitions():
         if hasattr(definition, "keys_by_output"):
-            found |= {step.key for step in asset_steps(definition)}
+            keys |= {step.key for step in asset_steps(definition)}
         elif hasattr(definition, "graph"):
-            found |= {f"{definition.name}.{step.key}" for step in job_steps(definition)}
-    return sorted(found)
+            keys |= {f"{definition.name}.{step.key}" for step in job_steps(definition)}
+    return sorted(keys)
 
 
 def flags_of(magic: Any) -> list[str]:
@@ -254,10 +257,10 @@ def matcher_for(face: Face) -> Callable[[Any], Any]:
 
     @context_matcher()  # type: ignore[untyped-decorator,unused-ignore]
     def stepwell_matcher(context: CompletionContext) -> SimpleMatcherResult:
-        found = _matches(face, context.line_with_cursor[: context.cursor_position])
-        if found is None:
+        matches = _matches(face, context.line_with_cursor[: context.cursor_position])
+        if matches is None:
             return {"completions": [], "suppress": False}
-        fragment, words = found
+        fragment, words = matches
         return {
             "completions": [
                 SimpleCompletion(text=word, type="param" if word.startswith("-") else "instance") for word in words
@@ -306,13 +309,13 @@ def _matches(face: Face, line: str) -> tuple[str, list[str]] | None:
 
 
 def _of_verb(face: Face, verb: str, fragment: str) -> list[str]:
-    """Return what completes a word of a verb's line: its flags, or the keys that it takes."""
+    """Return completions for a word on a verb's line: flags, or the keys that the verb takes."""
     command = find_command(verb)
     if command is None:
         return []
     if fragment.startswith("-"):
-        return _starting(fragment, sorted(flag for each in command.arguments for flag in each.flags))
-    kind = next((each.option.completes for each in command.arguments if each.option.completes), "")
+        return _starting(fragment, sorted(flag for argument in command.arguments for flag in argument.flags))
+    kind = next((argument.option.completes for argument in command.arguments if argument.option.completes), "")
     return _starting(fragment, _keys(face, kind)) if kind else []
 
 

@@ -1,8 +1,8 @@
-"""``%%graph_asset``, ``%%graph`` and ``%%job``: a cell that calls ops on assets by name becomes a composition, and follows its ops.
+"""``%%graph_asset``, ``%%graph`` and ``%%job``: cells that call ops on assets by name become compositions, and follow changes of their ops.
 
-A graph is composed once, when its cell runs, from the ops that its names mean then. When a later cell gives such a name another
-meaning (an op's cell was edited, a constant changed), the graph is composed again at the end of that cell. So what runs
-is what the notebook says, as for a function that calls other functions.
+A graph is composed when its cell runs, from the ops that its names refer to at that time. When a later cell binds such a name to another
+object (an op's cell was edited, a constant changed), the graph is composed again at the end of that cell. A graph therefore always
+uses the current ops of the notebook, as a function uses the current functions that it calls.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, JobDefin
 from stepwell.kernel_runtime.errors import CellError, CellSyntaxError, CellValueError
 from stepwell.kernel_runtime.records.keys import AssetKey, check_name
 from stepwell.magics.asset_cells import read_header
-from stepwell.magics.cell_inputs import check_own_name, given_inputs, inputs_of, key_from
+from stepwell.magics.cell_inputs import check_self_reference, inputs_of, key_from, read_inputs
 from stepwell.magics.cell_source import CellSource, CellText, cell_text, read_cell
 from stepwell.magics.face import Face
 
 
 def graph_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
-    """Make the definition of a ``%%graph_asset`` cell; also whether its value is to be displayed.
+    """Make the definition of a ``%%graph_asset`` cell; True if the value is displayed after the run.
 
     Raises
     ------
@@ -44,17 +44,17 @@ def graph_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tu
             where=text.where,
             remedy=f"assign {key.name}, or end the cell with the call that ends the computation",
         )
-    given = given_inputs(arguments.inputs, text.where)
-    check_own_name(source.names, (key,), (key.name,), given, text.where)
-    inputs, _ = inputs_of(face, source.names.reads - {key.name}, (key,), given, text.where)
-    made = _body(face, source, key.name, tuple(inputs), (key.name,) if assigned else ())
+    explicit_inputs = read_inputs(arguments.inputs, text.where)
+    check_self_reference(source.names, (key,), (key.name,), explicit_inputs, text.where)
+    inputs, _ = inputs_of(face, source.names.reads - {key.name}, (key,), explicit_inputs, text.where)
+    cell = _body(face, source, key.name, tuple(inputs), (key.name,) if assigned else ())
     graph = build_graph(
         "__".join(key.path),
-        _composed(face, made, {}),
+        _composed(face, cell, {}),
         tuple(inputs),
         kind="graph-backed asset",
         where=text.where,
-        source=made,
+        source=cell,
     )
     definition = graph_backed(
         graph,
@@ -81,7 +81,7 @@ def graph_of_cell(face: Face, line: str, body: str) -> GraphDefinition:
         raise CellError(
             f"the graph {header.name!r} has more than inputs in its parentheses",
             where=text.where,
-            remedy="config belongs to ops: give their keyword-only parameters constants where they are called",
+            remedy="config belongs to ops: pass constants to their keyword-only parameters in the calls",
         )
     source = _composition(face, text, header.name)
     inputs = tuple(header.ins)
@@ -90,18 +90,18 @@ def graph_of_cell(face: Face, line: str, body: str) -> GraphDefinition:
         raise CellValueError(
             f"the cell of {header.name!r} has no value",
             where=text.where,
-            remedy="end the cell with the call, or the dict of calls, that it gives",
+            remedy="end the cell with the call, or the dict of calls, that is its value",
         )
     reads, _ = inputs_of(face, source.names.reads - set(inputs), (), {}, text.where)
-    made = _body(face, source, header.name, (*inputs, *reads), outputs)
+    cell = _body(face, source, header.name, (*inputs, *reads), outputs)
     return build_graph(
         header.name,
-        _composed(face, made, reads),
+        _composed(face, cell, reads),
         inputs,
         kind="graph",
         declared=outputs if len(outputs) > 1 else None,
         where=text.where,
-        source=made,
+        source=cell,
     )
 
 
@@ -124,8 +124,8 @@ def job_of(face: Face, line: str, body: str) -> JobDefinition:
     check_name("a job", name, where=text.where)
     source = _composition(face, text, name)
     reads, _ = inputs_of(face, source.names.reads, (), {}, text.where)
-    made = _body(face, source, name, tuple(reads), (name,) if name in source.names.assigned else ())
-    graph = build_graph(name, _composed(face, made, reads, effects=True), (), kind="job", where=text.where, source=made)
+    cell = _body(face, source, name, tuple(reads), (name,) if name in source.names.assigned else ())
+    graph = build_graph(name, _composed(face, cell, reads, effects=True), (), kind="job", where=text.where, source=cell)
     job = JobDefinition(graph)
     job.module = "__main__"
     return job
@@ -137,7 +137,7 @@ def _composition(face: Face, text: CellText, name: str) -> CellSource:
         raise CellError(
             f"the cell of {name!r} awaits while it composes steps",
             where=text.where,
-            remedy="await inside an op: here calls only say what follows what",
+            remedy="await inside an op: calls in this cell only connect steps",
         )
     return source
 
@@ -151,9 +151,9 @@ def _body(face: Face, source: CellSource, name: str, parameters: tuple[str, ...]
 
 
 def _composed(face: Face, body: CellBody, inputs: Mapping[str, AssetKey], *, effects: bool = False) -> _Composed:
-    found = _Composed(body, inputs=inputs, effects=effects)
-    face.composed[id(body)] = found
-    return found
+    composed = _Composed(body, inputs=inputs, effects=effects)
+    face.composed[id(body)] = composed
+    return composed
 
 
 class _Composed:
@@ -162,9 +162,9 @@ class _Composed:
     Parameters
     ----------
     inputs
-        Assets that are read as they are stored.
+        Assets that are read from the store, never materialized.
     effects
-        Whether the body is run for its effects: what it ends in need not be a handle.
+        True if the body is run for its effects, so that its value need not be a handle.
     """
 
     def __init__(self, body: CellBody, *, inputs: Mapping[str, AssetKey], effects: bool = False) -> None:
@@ -177,15 +177,15 @@ class _Composed:
         if self._body.code is not None:
             eval(self._body.code, space)  # noqa: S307 - the user's own cell
         tail = eval(self._body.tail, space) if self._body.tail is not None else None  # noqa: S307 - the user's own cell
-        found = self._body.value(space, tail)
-        if self._effects and not isinstance(found, NodeOutput | dict):
+        composition = self._body.value(space, tail)
+        if self._effects and not isinstance(composition, NodeOutput | dict):
             return None
-        return found
+        return composition
 
 
 _ABSENT: Any = object()
 _MOST_ROUNDS = 20
-"""Graphs inside graphs inside graphs: each round lets one more level follow."""
+"""Limit of rounds; each round composes one more level of nested graphs."""
 
 Replace = Callable[[GraphDefinition], None]
 
@@ -196,10 +196,10 @@ class Recomposition:
     def __init__(self, face: Face) -> None:
         self._face = face
         self._seen: dict[int, tuple[GraphDefinition, dict[str, Any]]] = {}
-        """By the identity of a graph, what the names that it reads were when it was composed."""
+        """By the identity of a graph, the values that its names had when it was composed."""
 
     def refresh(self) -> None:
-        """Compose again what has changed, and take note of what is new; called at the end of each cell."""
+        """Compose graphs again whose names have changed, and record new graphs; called at the end of each cell."""
         live: set[int] = set()
         for _ in range(_MOST_ROUNDS):
             changed = False
@@ -212,9 +212,9 @@ class Recomposition:
                     self._seen[id(graph)] = graph, now
                     continue
                 self._seen[id(graph)] = graph, now
-                made = self._again(graph, kind)
-                if made is not None:
-                    replace(made)
+                composed = self._again(graph, kind)
+                if composed is not None:
+                    replace(composed)
                     changed = True
             if not changed:
                 break
@@ -260,16 +260,16 @@ class Recomposition:
                 source=graph.source,
             )
         except Exception as error:
-            what = str(error).splitlines()[0] if str(error) else ""
+            message = str(error).splitlines()[0] if str(error) else ""
             self._face.say(
-                f"{graph.name}: composing it again failed ({type(error).__name__}: {what}); run its cell again"
+                f"{graph.name}: composing it again failed ({type(error).__name__}: {message}); run its cell again"
             )
             return None
 
     def _replace_asset(self, entry: Any) -> Replace:
         def replace(graph: GraphDefinition) -> None:
             old = entry.definition
-            made = AssetsDefinition(
+            definition = AssetsDefinition(
                 graph,
                 kind=old.kind,
                 keys_by_input=old.keys_by_input,
@@ -281,26 +281,26 @@ class Recomposition:
                 module=old.module,
                 isolate=old.isolate,
             )
-            self._put(entry, made, tuple(str(key) for key in old.keys))
+            self._put(entry, definition, tuple(str(key) for key in old.keys))
 
         return replace
 
     def _replace_job(self, entry: Any) -> Replace:
         def replace(graph: GraphDefinition) -> None:
             old = entry.definition
-            made = JobDefinition(graph, tags=old.tags)
-            made.module = old.module
-            self._put(entry, made, (old.name,))
+            definition = JobDefinition(graph, tags=old.tags)
+            definition.module = old.module
+            self._put(entry, definition, (old.name,))
 
         return replace
 
-    def _put(self, entry: Any, made: Any, names: tuple[str, ...]) -> None:
-        old, entry.definition = entry.definition, made
-        made.notebook = old.notebook
+    def _put(self, entry: Any, new: Any, names: tuple[str, ...]) -> None:
+        old, entry.definition = entry.definition, new
+        new.notebook = old.notebook
         namespace, registry = self._face.namespace, self._face.session.registry
         for name, value in list(namespace.items()):
             if value is old:
-                namespace[name] = made
+                namespace[name] = new
         if registry.changed is not None:
             registry.changed(names)
 
@@ -313,8 +313,8 @@ def _setter(namespace: dict[str, Any], name: str) -> Replace:
 
 
 def _global_names(code: CodeType) -> set[str]:
-    found = set(code.co_names)
+    names = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            found |= _global_names(constant)
-    return found
+            names |= _global_names(constant)
+    return names

@@ -1,10 +1,10 @@
 """The magics: their flags, their help, the settings of ``%config Stepwell``, and ``%stepwell VERB``.
 
-Each magic is thin: it reads its line and hands over to the module that knows. Cell magics are line magics too, since IPython refuses
-an empty cell before it asks us: the line form of ``%asset clean`` says what state the asset is in.
+Each magic is thin: it parses its line and calls another module. Cell magics are line magics too, because IPython refuses an empty cell
+before it calls a cell magic: the line form ``%asset clean`` prints the state of the asset.
 
-Verbs come from `stepwell.commands`. What only a notebook does with them is here: values of ``load`` and ``inputs`` are bound to variables,
-results that have a picture are displayed, the widgets follow a change of the store.
+Verbs come from `stepwell.commands`. This module adds what only a notebook does: it binds the values of ``load`` and ``inputs`` to
+variables, displays results that have a picture, and refreshes the widgets after a change of the store.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from stepwell.magics.flags import (
     read_signature,
     split_arrow,
 )
-from stepwell.magics.running import bind, bind_loadable, displays_off, registry_kept, run_definition, users_errors
+from stepwell.magics.running import bind, bind_loadable, displays_off, registry_restored, run_definition, user_errors
 
 Maker: TypeAlias = Callable[[Face, Namespace, str, str], tuple[AssetsDefinition, bool]]
-"""Makes the definition of a cell, and says whether its value is displayed after the run: the body displays nothing by itself."""
+"""Makes the definition of a cell; also returns True if the value is to be displayed after the run."""
 _OF_HISTORY = re.compile(r"\s*($|-[lg]\b|[\d~])")
 
 
@@ -56,26 +56,26 @@ class Stepwell(Magics):
 
     upstream_budget = Float(
         60.0,
-        help="Seconds of known upstream work above which a cell does not start it by itself; interactive use only.",
+        help="A cell does not start upstream work that is known to take longer (seconds); interactive use only.",
     ).tag(config=True)
-    lines = Bool(True, help="Whether a run says in a line or two what it did.").tag(config=True)
+    lines = Bool(True, help="Print a line or two about each run.").tag(config=True)
     seed_steps = Bool(
         True,
-        help="Whether random and numpy.random are seeded from the step's key before each body, and restored after the run.",
+        help="Seed random and numpy.random from the step's key before each body, and restore them after the run.",
     ).tag(config=True)
-    show_stale = Bool(True, help="Whether a plain cell that makes assets stale ends with a line that names them.").tag(
+    show_stale = Bool(True, help="Name the assets that a plain cell makes stale, in a line at its end.").tag(
         config=True
     )
     frame = Enum(
         ["auto", "pandas", "pyarrow", "polars"],
         default_value="auto",
-        help="The type of frame that %%sql_asset gives; auto is pandas where it is installed, else pyarrow.",
+        help="The type of frame that %%sql_asset returns; auto is pandas if it is installed, else pyarrow.",
     ).tag(config=True)
 
     face: Face
     """Set when the extension is loaded."""
-    own_rerun: Callable[[str], Any] | None = None
-    """IPython's magic of the same name."""
+    ipython_rerun: Callable[[str], Any] | None = None
+    """IPython's ``%rerun``; None if IPython has none."""
 
     @observe("seed_steps")
     def _seed_steps(self, change: Any) -> None:
@@ -89,19 +89,19 @@ class Stepwell(Magics):
     @asset_flags(inputs=True)
     @line_cell_magic
     def asset(self, line: str, cell: str | None = None) -> None:
-        """Make an asset of a cell: computed once, kept, and reused while nothing that it depends on has changed.
+        """Turn a cell into an asset: computed once, stored, and reused until something that it depends on changes.
 
-        The value is the variable named like the asset if the body assigns it, else the last expression.
+        The value is the variable with the name of the asset if the body assigns it, else the last expression.
         """
         line, variable = split_arrow(line)
         self._define("asset", line, cell, asset_cells.asset_of, variable=variable)
 
     @magic_arguments()
-    @argument("names", nargs="+", help="The assets' names: one variable of the body each.")
+    @argument("names", nargs="+", help="The assets' names; the body assigns one variable for each.")
     @asset_flags(inputs=True)
     @line_cell_magic
     def multi_asset(self, line: str, cell: str | None = None) -> None:
-        """Make several assets of a cell: one variable per name."""
+        """Turn a cell into several assets, one variable per name."""
         self._define("multi_asset", line, cell, asset_cells.multi_asset_of)
 
     @magic_arguments()
@@ -109,7 +109,7 @@ class Stepwell(Magics):
     @asset_flags(inputs=True, cell=False)
     @line_cell_magic
     def sql_asset(self, line: str, cell: str | None = None) -> None:
-        """Make an asset of one SELECT over assets; $name takes a notebook variable."""
+        """Make an asset from one SELECT over assets; $name refers to a variable of the notebook."""
         self._define("sql_asset", line, cell, asset_cells.sql_asset_of)
 
     @magic_arguments()
@@ -117,11 +117,11 @@ class Stepwell(Magics):
     @asset_flags(inputs=False, cell=False)
     @line_cell_magic
     def graph_asset(self, line: str, cell: str | None = None) -> None:
-        """Make an asset of a cell that calls ops, with assets by name: transform(fetch(clean), top=5)."""
+        """Turn a cell that calls ops on assets into an asset, such as transform(fetch(clean), top=5)."""
         self._define("graph_asset", line, cell, graph_cells.graph_asset_of)
 
     def _define(self, magic: str, line: str, cell: str | None, make: Maker, **more: Any) -> None:
-        """Do what the line of an asset's cell says; without a cell, say in which state the assets are."""
+        """Define and run the assets of a cell; without a cell, print the states of the assets."""
         arguments = read_line(getattr(self, magic), line)
         vars(arguments).update(more)
         names = arguments.names if magic == "multi_asset" else [arguments.name]
@@ -129,7 +129,7 @@ class Stepwell(Magics):
             for name in names:
                 call_verb(self.face, "why", [name], "%")
             return
-        with users_errors(self.face):
+        with user_errors(self.face):
             if getattr(arguments, "plain", False):
                 text = cell_text(self.shell, self.face.running, magic, line, cell)
                 asset_cells.run_plain(self.face, read_cell(self.shell, text, " ".join(names)))
@@ -148,10 +148,10 @@ class Stepwell(Magics):
     @op_flags()
     @line_cell_magic
     def op(self, line: str, cell: str | None = None) -> None:
-        """Make an op of a cell, such as %%op transform(data, *, top=10) -> out.
+        """Turn a cell into an op, such as %%op transform(data, *, top=10) -> out.
 
-        Names in the parentheses are inputs; after `*` stand config values with their defaults, which a composition sets by
-        keyword with a constant. The value is the variable named after `->`, else the one named like the op, else the last
+        Names in the parentheses are inputs. Names after `*` are config values with defaults; a graph sets them by keyword to
+        constants. The value is the variable named after `->`, else the variable with the name of the op, else the last
         expression.
         """
         magic = "op"
@@ -164,25 +164,25 @@ class Stepwell(Magics):
 
     @line_cell_magic
     def graph(self, line: str, cell: str | None = None) -> None:
-        """Make a graph of a cell that calls ops, such as %%graph tidy(data).
+        """Turn a cell that calls ops into a graph, such as %%graph tidy(data).
 
-        Assets by name are read as they are stored, never materialised. The cell ends in what the graph gives.
+        Assets are read from the store by name and never materialized. The last expression is the value of the graph.
         """
         self._bind_composable("graph", line, cell, graph_cells.graph_of_cell)
 
     @line_cell_magic
     def job(self, line: str, cell: str | None = None) -> None:
-        """Make a job of a cell that calls ops and graphs, such as %%job mail_worst.
+        """Turn a cell that calls ops and graphs into a job, such as %%job mail_worst.
 
-        Assets by name are read as they are stored, never materialised. A job's ops are never skipped. Run it with
+        Assets are read from the store by name and never materialized. The ops of a job are never skipped. Run it with
         mail_worst.execute().
         """
 
         def register(face: Face, line: str, cell: str) -> Any:
-            made = graph_cells.job_of(face, line, cell)
-            with registry_kept(face):
-                face.session.registry.register(made)
-            return made
+            job = graph_cells.job_of(face, line, cell)
+            with registry_restored(face):
+                face.session.registry.register(job)
+            return job
 
         self._bind_composable("job", line, cell, register)
 
@@ -191,61 +191,61 @@ class Stepwell(Magics):
         if not words or any(word in ("-h", "--help") for word in words):
             raise UsageError(f"%%{magic}? explains its first line")
         if cell is None:
-            raise UsageError(f"%%{magic} is the first line of a cell: the code stands below it")
-        with users_errors(self.face):
-            made = make(self.face, line, cell)
-        self.face.namespace[made.name] = made
-        run = f"; run it with {made.name}.execute()" if magic == "job" else ""
-        self.face.say(f"{made!r}{run}")
+            raise UsageError(f"%%{magic} is the first line of a cell: write the code below it")
+        with user_errors(self.face):
+            definition = make(self.face, line, cell)
+        self.face.namespace[definition.name] = definition
+        run = f"; run it with {definition.name}.execute()" if magic == "job" else ""
+        self.face.say(f"{definition!r}{run}")
 
     # -- runs
 
     @line_magic
     def materialize(self, line: str) -> None:
-        """Bring assets and everything that they need up to date, bind them, and display nothing."""
-        _, asked = read_words("materialize", shlex.split(line), "%")
+        """Compute assets and their upstream if they are not current, and bind them; display nothing."""
+        _, options = read_words("materialize", shlex.split(line), "%")
         face = self.face
         if face.defines_only:
             return
-        for key in asked.targets:
+        for key in options.targets:
             if key in face.session.registry.jobs:
                 raise InvalidInvocationError(f"{key!r} is a job, not an asset", remedy=f"run it with {key}.execute()")
-        waiting = [state for state in face.session.states(asked.targets or None).values() if state.must_run]
-        line = work_line(waiting) if len(waiting) > 1 and asked.upstream else ""
-        with users_errors(face), displays_off(face, off=True), Progress(face, line):
-            result = face.session.materialize(asked.targets or None, force=asked.force, upstream=asked.upstream)
+        waiting = [state for state in face.session.states(options.targets or None).values() if state.must_run]
+        line = work_line(waiting) if len(waiting) > 1 and options.upstream else ""
+        with user_errors(face), displays_off(face, off=True), Progress(face, line):
+            result = face.session.materialize(options.targets or None, force=options.force, upstream=options.upstream)
         targets = result.run.targets
         result = bind_loadable(face, targets, result, lambda: face.session.materialize(targets, force=True), cell=False)
-        for told in result_lines(result):
-            face.say(told)
+        for line_of_result in result_lines(result):
+            face.say(line_of_result)
 
     @line_magic
     def rerun(self, line: str) -> None:
-        """Run single steps on what is stored for the others, even where that is stale.
+        """Run single steps on the stored results of the other steps, even if these are stale.
 
-        With a number, a range, -l or -g, or without anything, it is IPython's own %rerun of the history.
+        With a number, a range, -l or -g, or without arguments, run IPython's %rerun of the history.
         """
-        if self.own_rerun is not None and _OF_HISTORY.match(line):
-            self.own_rerun(line)
+        if self.ipython_rerun is not None and _OF_HISTORY.match(line):
+            self.ipython_rerun(line)
             return
-        _, asked = read_words("rerun", shlex.split(line), "%")
+        _, options = read_words("rerun", shlex.split(line), "%")
         face = self.face
         if face.defines_only:
             return
-        with users_errors(face):
-            result = face.session.rerun(asked.steps, show=asked.steps)
+        with user_errors(face):
+            result = face.session.rerun(options.steps, show=options.steps)
         bind(face, [key for key in result.run.targets if key in face.session.registry.assets], result, cell=False)
-        for told in step_lines(result):
-            face.say(told)
+        for line_of_result in step_lines(result):
+            face.say(line_of_result)
 
     @line_magic
     def why(self, line: str) -> None:
-        """Say what state an asset or step is in, and the smallest cause of it; --accept marks an edit as not mattering."""
+        """Explain the state of an asset or step by its smallest cause; --accept marks an edit as irrelevant."""
         call_verb(self.face, "why", shlex.split(line), "%")
 
     @line_magic
     def lineage(self, line: str) -> Any:
-        """Show the graph of assets, their steps and their states; keys limit it."""
+        """Show the graph of assets, their steps and their states; keys limit it to these assets."""
         from stepwell.widgets import show
 
         show(self.face.session, shlex.split(line) or None)
@@ -253,12 +253,12 @@ class Stepwell(Magics):
     @no_var_expand
     @line_cell_magic
     def stepwell(self, line: str, cell: str | None = None) -> Any:
-        """Look into the session: %stepwell VERB ..., with the arguments of the command line; %stepwell VERB --help explains them."""
+        """Run a command of Stepwell: %stepwell VERB, with the arguments of the command line; %stepwell VERB --help explains them."""
         if line.split(maxsplit=1)[:1] == ["sql"]:
             return select_rows(self.face, line.split(maxsplit=1)[1:], cell)
         if cell is not None:
             raise UsageError("%%stepwell sql is the only command with a body: the SELECT")
-        # Dollars and braces belong to the SELECT; elsewhere they are IPython's.
+        # In a SELECT dollars and braces belong to SQL; elsewhere IPython expands them.
         words = shlex.split(self.face.shell.var_expand(line))
         if not words or words[0] in ("-h", "--help"):
             raise UsageError(f"%stepwell {' | '.join(VERBS)}; %stepwell? explains them")
@@ -289,12 +289,12 @@ def parser_of(name: str, sign: str = "%stepwell ") -> tuple[Command[Any, Any], L
 
 
 def read_words(name: str, words: Sequence[str], sign: str = "%stepwell ") -> tuple[Command[Any, Any], Namespace]:
-    """Read the words of a command's line.
+    """Parse the words of a command's line.
 
     Raises
     ------
     UsageError
-        If they cannot be read, in one line.
+        If the words are not valid arguments; the message is one line.
     """
     command, parser = parser_of(name, sign)
     if "-h" in words or "--help" in words:
@@ -306,22 +306,22 @@ def read_words(name: str, words: Sequence[str], sign: str = "%stepwell ") -> tup
 
 
 def call_verb(face: Face, name: str, words: Sequence[str], sign: str = "%stepwell ") -> None:
-    """Call a command with the words of a line, and show its results."""
-    command, asked = read_words(name, words, sign)
-    given = vars(asked)
+    """Call a command with the words of a line, and print its results."""
+    command, options = read_words(name, words, sign)
+    arguments = vars(options)
     special = _BINDING.get(name)
-    if special is not None and not asked.json:
-        special(face, given)
+    if special is not None and not options.json:
+        special(face, arguments)
         return
     try:
-        results = command.call(given)
+        results = command.call(arguments)
     except TrustNeededError as error:
         say(str(error.offer))
-        say("nothing was taken over: --yes says that you trust who made it")
+        say("nothing was trusted: add --yes if you trust the author")
         return
     if name == "trust":
         face.session.publish(DefinitionsChanged(()))
-    if asked.json:
+    if options.json:
         say(command.json(results))
         return
     for result in results:
@@ -333,11 +333,11 @@ def call_verb(face: Face, name: str, words: Sequence[str], sign: str = "%stepwel
             for line in command.text(result).splitlines():
                 say(line)
     if name == "why":
-        say_changed_since(face, given["key"])
+        say_changed_since(face, arguments["key"])
 
 
 def say_changed_since(face: Face, key: str) -> None:
-    """Say what other cells have changed of what a step read, if they have."""
+    """Print the names and files that a step read and that other cells have changed since."""
     before, now = face.timeline.changed_since(key)
     if before:
         how = "names reassigned" if face.timeline.names_reassigned(key) else "changed by other cells"
@@ -347,22 +347,22 @@ def say_changed_since(face: Face, key: str) -> None:
 # -- values that are bound
 
 
-def _load(face: Face, given: Mapping[str, Any]) -> None:
-    for key in given["key"]:
-        item = face.session.current(key, notebook=given["notebook"])
-        value = face.session.load(key, notebook=given["notebook"], version=given["version"])
-        # A step is not bound by its own name: that is the op's.
+def _load(face: Face, arguments: Mapping[str, Any]) -> None:
+    for key in arguments["key"]:
+        item = face.session.current(key, notebook=arguments["notebook"])
+        value = face.session.load(key, notebook=arguments["notebook"], version=arguments["version"])
+        # The value of a step gets another name: the plain name belongs to the op.
         name, note = _free_name(face, key.rpartition("/")[2].replace(".", "_").replace(":", "_"))
-        if given["version"] is None:
+        if arguments["version"] is None:
             face.timeline.bind(name, key, item, value)
         else:
             face.namespace[name] = value
         say(f"{name} is {key} of {moment(item.created)} ({item.notebook or 'no notebook'}){note}")
 
 
-def _inputs(face: Face, given: Mapping[str, Any]) -> None:
+def _inputs(face: Face, arguments: Mapping[str, Any]) -> None:
     shown = []
-    for name, (keys, value) in step_inputs(face.session, given["step"]).items():
+    for name, (keys, value) in step_inputs(face.session, arguments["step"]).items():
         key = keys[0] if len(keys) == 1 and not is_inner(keys[0]) else ""
         chosen, note = _free_name(face, name, key)
         if key:
@@ -370,30 +370,34 @@ def _inputs(face: Face, given: Mapping[str, Any]) -> None:
         else:
             face.namespace[chosen] = value
         shown.append(chosen + note)
-    say(f"bound {', '.join(shown)}" if shown else f"{given['step']} has no inputs")
+    say(f"bound {', '.join(shown)}" if shown else f"{arguments['step']} has no inputs")
 
 
 _BINDING: dict[str, Callable[[Face, Mapping[str, Any]], None]] = {"load": _load, "inputs": _inputs}
-"""Commands whose values are bound to variables of the notebook."""
+"""Commands that bind values to variables of the notebook."""
 
 
 def _free_name(face: Face, name: str, key: str | None = None) -> tuple[str, str]:
-    """Return a name that binds over no code and over no other asset's variable: the one that is wanted, or that with ``_`` after it.
+    """Return a name that is free: neither code nor the variable of another asset. Underscores are added until it is.
 
     Parameters
     ----------
     key
-        The asset whose value is to be bound, empty for any other value; None where the name is the asset's own.
+        The asset whose value is to be bound; empty for any other value; None to ignore the names of assets.
 
     Returns
     -------
     tuple
-        The name, and a note why it is another than the wanted one, empty if it is the same.
+        The name, and a note that gives the reason if it differs from the requested name.
     """
-    registered = {each.rpartition("/")[2]: each for each in face.session.registry.assets} if key is not None else {}
+    registered = (
+        {registered_key.rpartition("/")[2]: registered_key for registered_key in face.session.registry.assets}
+        if key is not None
+        else {}
+    )
     chosen, why = name, ""
     while True:
-        code = face.code_at(chosen)
+        code = face.code_kind(chosen)
         other = registered.get(chosen, key)
         if not code and other == key:
             return chosen, f" ({why})" if why else ""
@@ -405,12 +409,12 @@ def _free_name(face: Face, name: str, key: str | None = None) -> tuple[str, str]
 
 
 def select_rows(face: Face, line: Sequence[str], cell: str | None) -> Any:
-    """Return the rows of a SELECT as the type of frame that ``%config Stepwell.frame`` names.
+    """Return the rows of a SELECT as a frame of the type that ``%config Stepwell.frame`` sets.
 
     Parameters
     ----------
     line
-        What stands after ``sql``, as one string, if anything does.
+        The text after ``sql`` as one string; empty if there is none.
     cell
         The body of a cell; None for a line.
     """
@@ -421,14 +425,14 @@ def select_rows(face: Face, line: Sequence[str], cell: str | None) -> Any:
     for name in statement.parameters:
         if name not in face.namespace:
             raise CellNameError(
-                f"the SELECT takes ${name}, but no variable is called {name!r}",
+                f"the SELECT uses ${name}, but the variable {name!r} does not exist",
                 remedy=f"run the cell that assigns {name} first",
             )
-    given = {name: face.namespace[name] for name in statement.parameters}
-    return query(face.session, text, parameters=given, frame=face.settings.frame)
+    parameters = {name: face.namespace[name] for name in statement.parameters}
+    return query(face.session, text, parameters=parameters, frame=face.settings.frame)
 
 
-_verbs = "\n".join(f"{each.usage}\n    {each.summary}" for each in all_commands())
+_verbs = "\n".join(f"{command.usage}\n    {command.summary}" for command in all_commands())
 Stepwell.stepwell.__doc__ = f"{Stepwell.stepwell.__doc__}\n\n{_verbs}"
 for _magic in (Stepwell.materialize, Stepwell.rerun, Stepwell.why, Stepwell.lineage):
     _magic.__doc__ = f"{_magic.__doc__}\n\n{parser_of(_magic.__name__, '%')[1].format_help()}"

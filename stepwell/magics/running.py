@@ -1,6 +1,6 @@
-"""Runs an asset's cell: register, bring up to date, bind, display, one line; and shows exceptions of the user's code.
+"""The run of an asset's cell: register, materialize, bind the variables, display, print one line; and the display of exceptions.
 
-A traceback of the user's code is shown without frames of the engine, under its asset and cell.
+A traceback of the user's code is shown without frames of the engine, below the names of its asset and cell.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from stepwell.magics.face import Face, Progress, figure_of, say, show_again
 
 
 def present(face: Face, error: BaseException, *, shown_as: str = "") -> None:
-    """Make IPython show an exception without our frames.
+    """Make IPython show an exception without frames of Stepwell.
 
-    IPython asks an exception for ``_render_traceback_``. The traceback is rendered now, since frames of ours are added again
-    while the exception travels on; rendering also sets where ``%debug`` begins: in the user's innermost frame.
+    IPython calls ``_render_traceback_`` of the exception. The traceback is rendered now, because frames of Stepwell are added
+    while the exception propagates. Rendering also makes ``%debug`` start in the user's innermost frame.
 
     Parameters
     ----------
     shown_as
-        Which step failed, in words; stands above the traceback.
+        A line above the traceback that names the failed step.
     """
     if isinstance(error, StepwellError) or hasattr(error, "_render_traceback_"):
         return
@@ -63,10 +63,10 @@ def present(face: Face, error: BaseException, *, shown_as: str = "") -> None:
 
 def _below_the_shell(trace: TracebackType | None) -> TracebackType | None:
     """Skip the frames of IPython that led to the magic."""
-    found = trace
-    while found is not None and _is_shells(found):
-        found = found.tb_next
-    return user_traceback(found) if found is not trace and found is not None else (found or trace)
+    frame = trace
+    while frame is not None and _is_shells(frame):
+        frame = frame.tb_next
+    return user_traceback(frame) if frame is not trace and frame is not None else (frame or trace)
 
 
 def _is_shells(trace: TracebackType) -> bool:
@@ -75,7 +75,7 @@ def _is_shells(trace: TracebackType) -> bool:
 
 
 def failed_step(face: Face, result: Any) -> str:
-    """Return which step of a run failed and where it is defined: ``raw failed (cell 4)``."""
+    """Return the failed step of a run and the cell that defines it, such as ``raw failed (cell 4)``; empty if none failed."""
     for step in getattr(result, "steps", ()) or ():
         if step.status in ("failed", "cancelled"):
             entry = face.session.registry.assets.get(step.key.split(".")[0]) or face.session.registry.jobs.get(
@@ -88,52 +88,54 @@ def failed_step(face: Face, result: Any) -> str:
 
 
 def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespace, *, show_value: bool = False) -> None:
-    """Register an asset cell's definition and do what its flags say.
+    """Register the definition of an asset cell, and run it as its flags request.
 
     Parameters
     ----------
     show_value
-        Whether the value is displayed after the run: for cells whose body displays nothing by itself.
+        If True, display the value after the run, because the body does not display it.
     """
     name = " ".join(str(key) for key in definition.keys)
-    own = [step.key for step in asset_steps(definition)]
-    with registry_kept(face), requesting(face.session.timeline, [definition], cell=True):
+    own_keys = [step.key for step in asset_steps(definition)]
+    with registry_restored(face), requesting(face.session.timeline, [definition], cell=True):
         face.session.registry.register(definition)
         if arguments.register or face.defines_only:
             face.say(f"{name}: registered")
             return
-        # Planning twice is spared where nothing upstream can have to run.
+        # Without registered upstream assets no other step can run: the plan of materialize() is enough.
         registered = face.session.registry.assets
         has_upstream = any(str(key) in registered for key in definition.upstream_keys)
         states = face.session.states([definition]) if arguments.dry_run or has_upstream else {}
         if arguments.dry_run:
-            _say_what_would_run(name, states, own)
+            _say_what_would_run(name, states, own_keys)
             return
-        waiting = [state for key, state in states.items() if key not in own and state.must_run]
+        waiting = [state for key, state in states.items() if key not in own_keys and state.must_run]
         if waiting:
             check_budget(face, name, waiting)
         line = upstream_line(name, waiting) if waiting else ""
-        for key in own:
-            # As in a new kernel, the cell and what is planned for it find settings without its own.
+        for key in own_keys:
+            # The cell and its plan must see settings as in a new kernel: without those of its last run.
             face.timeline.world.undo_settings(key)
-        with users_errors(face), displays_off(face, off=arguments.quiet), Progress(face, line):
-            result = face.session.materialize([definition], force=arguments.force, show=own)
+        with user_errors(face), displays_off(face, off=arguments.quiet), Progress(face, line):
+            result = face.session.materialize([definition], force=arguments.force, show=own_keys)
     keys = [str(key) for key in definition.keys]
-    result = bind_loadable(face, keys, result, lambda: face.session.materialize([definition], force=True, show=own))
+    result = bind_loadable(
+        face, keys, result, lambda: face.session.materialize([definition], force=True, show=own_keys)
+    )
     finish(face, definition, result, quiet=arguments.quiet, show_value=show_value)
     leave_result(face, result_of(face, definition))
 
 
 @contextmanager
-def registry_kept(face: Face) -> Iterator[None]:
-    """Put the registry back as it was if what was registered cannot be planned: a cycle, a missing upstream."""
+def registry_restored(face: Face) -> Iterator[None]:
+    """Restore the registry if the new definition cannot be planned: a cycle, a missing upstream asset."""
     registry = face.session.registry
     assets, jobs, run = dict(registry.assets), dict(registry.jobs), face.session.last_run
     try:
         yield
     except InvalidDefinitionError:
         if face.session.last_run is not run:
-            raise  # the user's own code raised it
+            raise  # code of the user raised it during the run
         changed = tuple({*registry.assets, *assets, *registry.jobs, *jobs})
         registry.assets.clear()
         registry.assets.update(assets)
@@ -145,7 +147,7 @@ def registry_kept(face: Face) -> Iterator[None]:
 
 
 def check_budget(face: Face, name: str, waiting: Sequence[StepState]) -> None:
-    """Raise `UpstreamBudgetError` if upstream work is known to take longer than a cell may start by itself."""
+    """Raise `UpstreamBudgetError` if the expected upstream work exceeds ``Stepwell.upstream_budget``."""
     known = sum(state.seconds or 0.0 for state in waiting)
     budget = face.settings.upstream_budget
     if face.interactive and known > budget:
@@ -155,7 +157,7 @@ def check_budget(face: Face, name: str, waiting: Sequence[StepState]) -> None:
         )
 
 
-def _say_what_would_run(name: str, states: dict[str, StepState], own: Sequence[str]) -> None:
+def _say_what_would_run(name: str, states: dict[str, StepState], own_keys: Sequence[str]) -> None:
     ahead = [state for state in states.values() if state.must_run]
     if not ahead:
         say(f"{name}: fresh, nothing would run")
@@ -165,13 +167,13 @@ def _say_what_would_run(name: str, states: dict[str, StepState], own: Sequence[s
         if state.seconds:
             facts.append(f"last {duration(state.seconds)}")
         say(
-            f"{'would run' if state.key in own else 'first'} {state.key} ({'; '.join(dict.fromkeys(fact for fact in facts if fact))})"
+            f"{'would run' if state.key in own_keys else 'first'} {state.key} ({'; '.join(dict.fromkeys(fact for fact in facts if fact))})"
         )
 
 
 @contextmanager
 def displays_off(face: Face, *, off: bool) -> Iterator[None]:
-    """Only record what steps display."""
+    """Record the displays of steps without showing them, if `off` is True."""
     before, face.displays.quiet = face.displays.quiet, off
     try:
         yield
@@ -180,8 +182,8 @@ def displays_off(face: Face, *, off: bool) -> Iterator[None]:
 
 
 @contextmanager
-def users_errors(face: Face) -> Iterator[None]:
-    """Show exceptions of users' code without our frames, with the step that failed."""
+def user_errors(face: Face) -> Iterator[None]:
+    """Show exceptions of the user's code with the failed step and without frames of Stepwell."""
     before = face.session.last_run
     try:
         yield
@@ -192,9 +194,9 @@ def users_errors(face: Face) -> Iterator[None]:
 
 
 def finish(face: Face, definition: AssetsDefinition, result: Any, *, quiet: bool, show_value: bool) -> None:
-    """Show again what reused steps had shown, and say what happened; the names are bound."""
-    own = {step.key for step in asset_steps(definition)}
-    records = [record for record in result.steps if record.key in own]
+    """Show the recorded output of reused steps, and print the line of the run; the names are already bound."""
+    own_keys = {step.key for step in asset_steps(definition)}
+    records = [record for record in result.steps if record.key in own_keys]
     for record in records:
         if record.status == "reused" and record.materializations:
             show_again(outputs_of(face, record), displays=not quiet)
@@ -205,8 +207,8 @@ def finish(face: Face, definition: AssetsDefinition, result: Any, *, quiet: bool
         else:
             _show_picture(face, definition, records)
     for record in records:
-        for each in record.not_kept:
-            held = each.partition(": ")[2]
+        for unstored in record.not_kept:
+            held = unstored.partition(": ")[2]
             face.say(f"{name} is not stored ({held}): computed again in a kernel that needs it")
     if records:
         line = run_line(" ".join(str(key) for key in definition.keys), records)
@@ -214,17 +216,17 @@ def finish(face: Face, definition: AssetsDefinition, result: Any, *, quiet: bool
 
 
 _LAST_RESULTS = ("_", "__", "___")
-"""Names under which the shell keeps the last results."""
+"""The shell's names of the last results."""
 
 
 def result_of(face: Face, definition: AssetsDefinition) -> Any:
-    """Return what a plain cell would leave as the shell's last result, or None if it would leave none."""
+    """Return the value that a plain cell would leave as the shell's last result, or None."""
     body = getattr(definition.node, "body", None)
-    found = None
+    result = None
     for step in asset_steps(definition):
-        found = face.timeline.results.pop(step.key, None)
+        result = face.timeline.results.pop(step.key, None)
     if not isinstance(body, CellBody) or not body.result:
-        return found
+        return result
     unstored = face.timeline.unstored.get(body.result)
     if unstored is not None and body.result not in face.namespace:
         return Unstored(unstored)
@@ -232,7 +234,7 @@ def result_of(face: Face, definition: AssetsDefinition) -> Any:
 
 
 def leave_result(face: Face, value: Any) -> None:
-    """Have the shell keep the result of the cell that runs, as it does for a plain cell: in ``_``, ``__`` and ``Out``."""
+    """Store the result of the running cell in ``_``, ``__`` and ``Out``, as the shell does for a plain cell."""
     if value is None:
         return
     hook = face.shell.displayhook
@@ -243,7 +245,7 @@ def leave_result(face: Face, value: Any) -> None:
 
 
 def _replace_result(face: Face, old: Any, new: Any) -> None:
-    """Put a result in the place of what stood for it."""
+    """Replace a placeholder of a result by the result."""
     hook, space = face.shell.displayhook, face.namespace
     outputs = space.get("_oh")
     holders: list[dict[Any, Any]] = [space, vars(hook), *([outputs] if isinstance(outputs, dict) else [])]
@@ -254,33 +256,35 @@ def _replace_result(face: Face, old: Any, new: Any) -> None:
 
 
 def _compute_results(face: Face, names: Iterable[str]) -> None:
-    """Run reused cells again whose last results are needed and were not stored."""
+    """Run reused cells whose last results are needed and were not stored."""
     for name in names:
-        found = face.namespace.get(name)
-        for each in list(found.values()) if name in {"Out", "_oh"} and isinstance(found, dict) else (found,):
-            if type(each) is Unstored:
-                entry = face.session.registry.assets.get(each.key)
+        last_result = face.namespace.get(name)
+        for result in (
+            list(last_result.values()) if name in {"Out", "_oh"} and isinstance(last_result, dict) else (last_result,)
+        ):
+            if type(result) is Unstored:
+                entry = face.session.registry.assets.get(result.key)
                 if entry is not None:
-                    _run_again(face, each.key, entry.definition, name)
-                    _replace_result(face, each, result_of(face, entry.definition))
+                    _run_again(face, result.key, entry.definition, name)
+                    _replace_result(face, result, result_of(face, entry.definition))
 
 
 def compute_unstored(
     face: Face, names: Iterable[str], assigned: Collection[str] = (), changing: Iterable[str] = ()
 ) -> None:
-    """Run reused cells again whose variables, or last results, are needed and were not stored.
+    """Run reused cells whose variables or last results are needed and were not stored.
 
     Parameters
     ----------
     names
-        Names that the code reads which is about to run.
+        Names that the next code reads.
     assigned, changing
-        Names that it binds, and whose objects it may change: what a reused cell reads must still be as it was when that cell runs.
+        Names that the next code binds, and names whose objects it may change. A reused cell that reads one of them must run first.
 
     Raises
     ------
     UpstreamBudgetError
-        If that is known to take longer than a cell may start by itself.
+        If this is expected to take longer than ``Stepwell.upstream_budget``.
     """
     timeline, registered = face.timeline, face.session.registry.assets
     names = set(names)
@@ -297,11 +301,13 @@ def compute_unstored(
         entry = registered.get(key)
         if entry is None:
             continue
-        name = next((each for each, of in needed.items() if of == key), "")
+        name = next((variable for variable, of in needed.items() if of == key), "")
         if name:
             _run_again(face, key, entry.definition, name)
             continue
-        name = next((each for each, of in pending.items() if of == key and each not in timeline.handles), "")
+        name = next(
+            (variable for variable, of in pending.items() if of == key and variable not in timeline.handles), ""
+        )
         body = getattr(entry.definition.node, "body", None)
         reads = {*body.reads, *body.parameters} if isinstance(body, CellBody) else set()
         before = min(changed & reached_names(space, reads), default="")
@@ -310,26 +316,26 @@ def compute_unstored(
 
 
 def _run_again(face: Face, key: str, definition: AssetsDefinition, name: str, why: str = "") -> None:
-    """Run a cell whatever is stored of it, because something that it leaves is needed, or may be, and was not stored."""
+    """Run a cell that was reused, because an unstored variable of it is needed or may soon be needed."""
     with requesting(face.session.timeline, [definition], cell=True, only_unbound=True):
         states = face.session.states([definition])
         seconds = sum(state.seconds or 0.0 for state in states.values() if state.key == key)
         late = seconds > face.settings.upstream_budget
         if late and why:
-            # Nothing needs it yet.
+            # No code needs it yet.
             return
         if late and face.interactive:
             raise UpstreamBudgetError(
-                f"{name} is needed, and {key}, which assigns it, was reused without it: its value is not stored",
+                f"{name} is needed, but {key}, which assigns it, was reused and its value was not stored",
                 remedy=f"{key} took {duration(seconds)} the last time: run its cell with -f",
             )
         face.say(f"{key}: runs again, because {why or f'{name} is needed and was not stored'}")
-        with users_errors(face):
+        with user_errors(face):
             face.session.materialize([definition], force=True)
 
 
 def changed_text(definition: AssetsDefinition) -> str:
-    """Return what the line of a cell says of variables that plain cells changed before it read them."""
+    """Return the part of a cell's line about variables that plain cells changed before the cell read them."""
     body = getattr(definition.node, "body", None)
     if not isinstance(body, CellBody) or not body.changed:
         return ""
@@ -337,27 +343,27 @@ def changed_text(definition: AssetsDefinition) -> str:
 
 
 def _show_picture(face: Face, definition: AssetsDefinition, records: Sequence[StepRecord]) -> None:
-    """Show the picture of a figure that a function has just made; a cell's is shown while it runs, a reused one with what its step displayed."""
+    """Show the picture of a figure that a function returned in this run. Cells show theirs while they run; reused steps show recorded output."""
     last = asset_steps(definition)[-1]
     for record in records:
         if record.key == last.key and record.status == "executed" and not isinstance(last.op.body, CellBody):
             outputs = outputs_of(face, record)
-            show_again([each for each in outputs if "image/png" in each.data][-1:])
+            show_again([output for output in outputs if "image/png" in output.data][-1:])
 
 
 def outputs_of(face: Face, record: StepRecord) -> tuple[CapturedOutput, ...]:
-    """Return what a step printed and displayed when it made its materialization."""
+    """Return the recorded output and displays of a materialization."""
     item = record.materializations[0]
     return read_outputs(face.session.store.catalog, face.session.store.signer, item.run_id, item.step_key)
 
 
 def after_run(face: Face, result: Any) -> None:
-    """Say what was read from the store, ``clean <- store (prepare.ipynb, ...)``, and bind assets of cells whose names are free.
+    """Print the notices of a run, such as ``clean <- store (prepare.ipynb, ...)``, and bind its assets to names that are free.
 
-    Names that are bound already follow by themselves; this is for a run that was asked for in Python after a failure.
+    Bound names follow the store without this; it serves a run that Python code requested after a failure.
     """
-    for each in result.notices:
-        face.say(notice_text(each))
+    for notice in result.notices:
+        face.say(notice_text(notice))
     if result.run.kind == "assets":
         registered = face.session.registry.assets
         free = [
@@ -368,21 +374,21 @@ def after_run(face: Face, result: Any) -> None:
         try:
             bind(face, free, result)
         except ValueUnavailableError as error:
-            # The run succeeded: code that needs the value computes it again, or gets an error with the remedy.
+            # The run succeeded: code that needs the value computes it, or gets an error with the remedy.
             face.say(error.what)
 
 
 def bind_loadable(
-    face: Face, keys: Sequence[str], result: RunResult, again: Callable[[], RunResult], *, cell: bool = True
+    face: Face, keys: Sequence[str], result: RunResult, compute: Callable[[], RunResult], *, cell: bool = True
 ) -> RunResult:
-    """Bind the names of assets; what was to be reused and turns out to be damaged counts as missing: it is computed again, and a line says so.
+    """Bind the names of assets. A reused value that proves to be damaged counts as missing: it is computed again, and a line says so.
 
     Parameters
     ----------
     again
-        Runs the assets whatever is stored of them.
+        Runs the assets without reusing their stored values.
     cell
-        Whether the assets' own cell runs.
+        True if the cell of the assets is running.
 
     Returns
     -------
@@ -395,8 +401,8 @@ def bind_loadable(
         if not any(step.status == "reused" for step in result.steps):
             raise
         face.say(f"{error.what}: computed again")
-        with users_errors(face):
-            result = again()
+        with user_errors(face):
+            result = compute()
         bind(face, keys, result, cell=cell)
     return result
 
@@ -407,14 +413,14 @@ def bind(face: Face, keys: Sequence[str], result: Any, *, cell: bool = True) -> 
     Parameters
     ----------
     cell
-        Whether the assets' own cell runs; else variables of the user are left alone, and a line says how to load the value.
+        True if the cell of the assets is running; otherwise the user's variables are not overwritten, and a line says how to load the value.
     """
     timeline = face.timeline
     for key in keys:
         entry = face.session.registry.assets.get(key)
         name = variable_of(entry.definition, key) if entry is not None else key.rpartition("/")[2]
         if entry is not None and face.namespace.get(name) is entry.definition:
-            continue  # with @asset in a plain cell the name is the definition
+            continue  # @asset in a plain cell: the name is bound to the definition
         item = _materialization(result, key)
         if item is None or item.value is None:
             continue
@@ -425,7 +431,7 @@ def bind(face: Face, keys: Sequence[str], result: Any, *, cell: bool = True) -> 
             if bound is None and timeline.bound_to(name) is None:
                 face.say(f"{name} is your variable: stepwell.load({key!r}) returns the asset")
             continue
-        # Also where it is bound already: the variable may have been changed in place.
+        # Also if it is already bound: the variable may have been changed in place.
         timeline.bind(name, key, item, result.value(key))
     timeline.refresh()
 
@@ -434,8 +440,8 @@ def variable_of(definition: Any, key: str) -> str:
     """Return the variable that an asset is bound to."""
     body = getattr(getattr(definition, "node", None), "body", None)
     if isinstance(body, CellBody) and body.variables:
-        for own, variable in zip(definition.keys, body.variables, strict=True):
-            if str(own) == key:
+        for asset_key, variable in zip(definition.keys, body.variables, strict=True):
+            if str(asset_key) == key:
                 return variable
     return key.rpartition("/")[2]
 

@@ -71,7 +71,7 @@ def test_a_store_of_a_newer_stepwell_is_left_alone(inputs, newer, stepwell):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["run", "nowhere/at.ipynb"], 3, ["NotebookNotFoundError", "no folder"]),
+        (["run", "nowhere/at.ipynb"], 3, ["NotebookNotFoundError", "does not exist"]),
         (["run", "."], 3, ["NotebookNotFoundError", "is a folder", "prepare.ipynb"]),
         (["run", "empty.ipynb"], 3, ["NotebookNotFoundError", "empty"]),
         (["run", "plain.ipynb"], 3, ["NotebookNotFoundError", "nbformat"]),

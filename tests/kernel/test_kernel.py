@@ -214,7 +214,7 @@ def test_figures_beside_a_value_are_shown_and_the_users_own_stay_open(kernel):
     assert len(pictures(ran)) == 1
     assert "total: executed" in ran.text
     two = kernel("%%asset none\nplt.figure()\nplt.figure()\nNone", "c2")
-    assert "2 figures are open; end the cell with the one that it is" in two.text
+    assert "2 figures are open; end the cell with the one that is the value" in two.text
 
 
 def test_a_cell_is_known_by_its_id(kernel):

@@ -60,9 +60,9 @@ def test_a_loaded_machine_makes_no_difference(three):
 
 def test_a_look_that_takes_long_is_reported_once_before_others_are_left_out(three):
     cells = ["table = [[{row}] for row in range(40_000)]", "%%asset -r count\nlen(table)", *["table.append([[1]])"] * 3]
-    told = [line for cell in cells for line in three(cell).lines if "Looking" in line]
-    assert len(told) == 1
-    assert "show_stale = False" in told[0]
+    reports = [line for cell in cells for line in three(cell).lines if "check for stale assets" in line]
+    assert len(reports) == 1
+    assert "show_stale = False" in reports[0]
 
 
 def test_cosmetic_edits_and_other_names_say_nothing(three):
