@@ -8,7 +8,7 @@ from stepwell.commands.command import Option, Table, command
 from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.errors import DefinitionUnavailableError, ValueUnavailableError
 from stepwell.kernel_runtime.session import Session
-from stepwell.kernel_runtime.session.preparation import plan_of_steps
+from stepwell.kernel_runtime.session.inspection import plan_of_steps
 from stepwell.kernel_runtime.session.requests import AnyStore
 from stepwell.kernel_runtime.store.catalog.tables import read_attempts
 from stepwell.kernel_runtime.store.values.structure import summary, type_name

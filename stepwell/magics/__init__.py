@@ -11,6 +11,5 @@
 ``asset_cells``    ``%%asset``, ``%%multi_asset``, ``%%op``, ``%%sql_asset``
 ``graph_cells``    ``%%graph_asset``, ``%%graph``, ``%%job``
 ``running``        runs an asset's cell: register, materialize, bind the variables, display, print one line
-``cell_watch``     records the names that plain cells bind and change, and lists the assets that become stale
 =================  =====================================================================================
 """

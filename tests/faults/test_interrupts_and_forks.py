@@ -131,9 +131,9 @@ def test_a_forked_child_that_ends_in_order_leaves_the_catalog_alone(tmp_path):
         import os, sys, warnings
         warnings.simplefilter("ignore")
         from stepwell.kernel_runtime.records.runs import StepRecord
-        from stepwell.kernel_runtime.store.sql.statements import select_tables
+        from stepwell.kernel_runtime.store.sql.statements import read_statement
         from stepwell.kernel_runtime.store.store import open_store
-        select_tables("SELECT 1")
+        read_statement("SELECT 1")
         store = open_store(sys.argv[1])
         store.record_step(StepRecord("r", "one", "skipped", 0.0)).wait()
         store.record_step(StepRecord("r", "pending", "skipped", 0.0))

@@ -7,7 +7,7 @@ import pytest
 
 from stepwell.kernel_runtime.errors import CellSyntaxError, StepwellError
 from stepwell.kernel_runtime.store.sql.select import Scope, run_select
-from stepwell.kernel_runtime.store.sql.statements import canonical_sql, select_tables
+from stepwell.kernel_runtime.store.sql.statements import read_statement
 
 
 @pytest.mark.parametrize(
@@ -28,8 +28,8 @@ from stepwell.kernel_runtime.store.sql.statements import canonical_sql, select_t
     ],
 )
 def test_the_tables_of_a_select(text, tables):
-    assert set(select_tables(text)) == set(tables)
-    assert len(select_tables(text)) == len(tables)
+    read = [".".join(path) for path in read_statement(text).tables]
+    assert sorted(read) == sorted(tables)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_the_tables_of_a_select(text, tables):
     ],
 )
 def test_what_is_not_one_select_is_refused(text):
-    for function in (select_tables, canonical_sql, lambda text: run_select(text, Scope({}))):
+    for function in (read_statement, lambda text: run_select(text, Scope({}))):
         with pytest.raises(CellSyntaxError) as caught:
             function(text)
         assert len(str(caught.value).splitlines()) <= 3
@@ -55,14 +55,14 @@ def test_what_is_not_one_select_is_refused(text):
 
 def test_a_syntax_error_names_its_line():
     with pytest.raises(CellSyntaxError, match="line 2: FROM a WHER x"):
-        select_tables("SELECT *\nFROM a WHER x = = 1")
+        read_statement("SELECT *\nFROM a WHER x = = 1")
 
 
 def test_comments_and_spaces_do_not_count_and_literals_do():
-    assert canonical_sql("select  a from t -- c\n") == canonical_sql("SELECT a\nFROM /* d */ t")
+    assert read_statement("select  a from t -- c\n").canonical == read_statement("SELECT a\nFROM /* d */ t").canonical
     texts = ["SELECT a FROM t", "SELECT b FROM t", "SELECT 1 FROM t", "SELECT 2 FROM t", "SELECT '1' FROM t", "SELECT '' FROM t", "SELECT NULL FROM t",
              "SELECT 1.0 FROM t", "SELECT a FROM t LIMIT 1", "SELECT DISTINCT a FROM t", "SELECT a FROM t ORDER BY a", "SELECT a FROM t ORDER BY a DESC"]  # fmt: skip
-    assert len({canonical_sql(text) for text in texts}) == len(texts)
+    assert len({read_statement(text).canonical for text in texts}) == len(texts)
 
 
 def test_frames_of_every_kind_are_tables_and_parameters_are_bound():

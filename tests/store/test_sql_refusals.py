@@ -13,7 +13,7 @@ import pytest
 from stepwell.kernel_runtime.errors import CellSyntaxError, QueryError, StepwellError
 from stepwell.kernel_runtime.store.sql import instance as sql_instance
 from stepwell.kernel_runtime.store.sql.select import Scope, run_select
-from stepwell.kernel_runtime.store.sql.statements import file_access, read_statement, select_tables
+from stepwell.kernel_runtime.store.sql.statements import file_access, read_statement
 
 pytestmark = pytest.mark.attack(
     "A SELECT from a stranger writes, reads files outside of the project, loads extensions or changes settings.",
@@ -266,7 +266,7 @@ def test_names_that_look_alike_are_not_the_same():
     tables = {"\u212a": kelvin, "k": k}
     assert run_select('FROM "\u212a"', Scope(tables)).to_pydict() == {"x": ["kelvin"]}
     assert run_select("FROM K", Scope({"K": k})).to_pydict() == {"x": ["k"]}
-    assert set(select_tables('WITH "É" AS (SELECT 1) FROM "é", "É"')) == {"é"}
+    assert set(read_statement('WITH "É" AS (SELECT 1) FROM "é", "É"').tables) == {("é",)}
 
 
 def test_names_that_differ_in_capitals_only_are_refused_where_they_mean_different_tables():

@@ -3,8 +3,7 @@
 ===============  ===========================================================================
 ``session``      `Session`: stores, events, states, values and runs of one kernel or process
 ``requests``     conversion of targets in any form to definitions and keys; the notebook and the location of the store
-``inspection``   definitions, their code and a store, as one request sees them
-``preparation``  plans of single steps, and the checks and notices before the first step of a run
+``inspection``   definitions, their code and a store, as one request sees them; plans of single steps, and what is checked before a run
 ``reasons``      the causes of a state; ``explanation`` follows them upstream, for ``%why``
 ``acceptance``   acceptance of an edit that does not affect results, and its revocation
 ``history``      the versions of a key, and renaming

@@ -2,19 +2,30 @@
 
 Every request makes an `Inspection`, for states as well as for runs. It memoises code versions by object, so an object that several steps use is
 digested once per request.
+
+Before a run come the plans of single steps (rerun, resume), the check of the values that a plan reads, and notices.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.definitions.bodies import source_of
-from stepwell.kernel_runtime.errors import StepwellError, StoreError
+from stepwell.kernel_runtime.errors import (
+    DefinitionUnavailableError,
+    InvariantViolationError,
+    MissingUpstreamError,
+    StepwellError,
+    StoreError,
+    ValueNotKeptError,
+    unknown_key,
+)
 from stepwell.kernel_runtime.execution.notebook import StoredCells
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.execution.world import HiddenState
@@ -28,12 +39,13 @@ from stepwell.kernel_runtime.planning.build import (
     unknown_step,
 )
 from stepwell.kernel_runtime.planning.decision import Known
-from stepwell.kernel_runtime.planning.plan import Plan, PlanStep, asset_steps
+from stepwell.kernel_runtime.planning.plan import Plan, PlanStep, asset_steps, job_steps
 from stepwell.kernel_runtime.planning.states import StepState, lineage_of, plan_states
 from stepwell.kernel_runtime.reads import read_holds
 from stepwell.kernel_runtime.records.materializations import CodeVersion, Current, Materialization, Read
-from stepwell.kernel_runtime.records.runs import Lineage
+from stepwell.kernel_runtime.records.runs import Lineage, Notice, RunRecord, StepRecord, notice
 from stepwell.kernel_runtime.session.reasons import Explainer
+from stepwell.kernel_runtime.store import housekeeping
 from stepwell.kernel_runtime.store.signing import Signer, vouches
 from stepwell.kernel_runtime.versions.environment import Keyed, process_keyed
 from stepwell.kernel_runtime.versions.secrets import environment_now, hidden_source
@@ -41,6 +53,8 @@ from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
+    from stepwell.kernel_runtime.versions.walk import CodeWalk
+
 
 Choose: TypeAlias = "Callable[[str, list[Current], ValueStore], Materialization | None]"
 Find: TypeAlias = "Callable[[Read, ValueStore], Materialization]"
@@ -219,3 +233,278 @@ def users_digest() -> Keyed:
             return process_keyed(data)
 
     return keyed
+
+
+LARGE = 10 << 30
+"""Size of a store in bytes above which a notice says how much ``gc`` would free."""
+FULL = 0.10
+"""Fraction of free disk space below which the notice appears."""
+
+
+def plan_of_steps(keys: Sequence[str], definitions: Definitions, code: CodeWalk, store: ValueStore) -> Plan:
+    """Return the plan of single steps: keys of steps, of assets for all of their steps, or ``job.step`` for steps of a job.
+
+    Raises
+    ------
+    UnknownKeyError
+        If a key is unknown.
+    DefinitionUnavailableError
+        If a key is stored but not defined in this process.
+    InvariantViolationError
+        If the steps belong to a job and something else.
+    """
+    targets: dict[str, None] = {}
+    steps: set[str] = set()
+    jobs: dict[str, set[str]] = {}
+    for key in keys:
+        owner = definitions.asset(key)
+        if isinstance(owner, AssetsDefinition):
+            steps |= {step.key for step in asset_steps(owner)}
+        elif (owner := step_owner(key, definitions)) is not None:
+            steps |= {step.key for step in asset_steps(owner) if step.key == key} or {
+                step.key for step in asset_steps(owner)
+            }
+        else:
+            name, _, inner = key.partition(".")
+            job = definitions.jobs.get(name)
+            inner_steps = {step.key for step in job_steps(job)} if job is not None else set()
+            if job is not None and not inner:
+                jobs[name] = inner_steps
+            elif inner in inner_steps:
+                jobs.setdefault(name, set()).add(inner)
+            else:
+                known = job is not None or definitions.asset(name) is not None
+                definer = "" if known else recorded_by(key, store)
+                raise code_unavailable(key, definer) if definer else unknown_step(key, definitions)
+            continue
+        targets.update(dict.fromkeys(str(asset_key) for asset_key in owner.keys))
+    if jobs and (targets or len(jobs) > 1):
+        raise InvariantViolationError(
+            "steps of a job and other steps cannot run in one run", remedy="run them one after the other"
+        )
+    for name, inner_keys in jobs.items():
+        return build_job_plan(definitions.jobs[name], code, steps_only=inner_keys)
+    return build_plan(list(targets), definitions, code, steps_only=steps)
+
+
+def plan_to_resume(
+    run: RunRecord, unfinished: set[str], definitions: Definitions, code: CodeWalk, store: ValueStore
+) -> Plan:
+    """Return the plan of the steps of a run that must be executed again.
+
+    Raises
+    ------
+    DefinitionUnavailableError
+        If a target or step of the run is not defined in this process.
+    """
+    if run.kind == "job":
+        job = definitions.jobs.get(run.targets[0])
+        if job is None:
+            raise code_unavailable(run.targets[0], recorded_by(run.targets[0], store) or run.notebook)
+        plan = build_job_plan(job, code, steps_only={step.key for step in job_steps(job) if step.key in unfinished})
+    else:
+        for key in run.targets:
+            if not isinstance(definitions.asset(key), AssetsDefinition):
+                raise code_unavailable(key, recorded_by(key, store) or run.notebook)
+        plan = build_plan(run.targets, definitions, code, steps_only=unfinished)
+    lacking = unfinished - {step.key for step in plan.steps}
+    if lacking:
+        key = min(lacking)
+        raise code_unavailable(key, recorded_by(key, store) or run.notebook)
+    plan.targets = run.targets
+    return plan
+
+
+def unfinished_steps(
+    run: RunRecord, records: Iterable[StepRecord], store: ValueStore
+) -> tuple[set[str], dict[str, Materialization], set[str]]:
+    """Return the steps of a run to execute again, the materializations of the other steps by key, and the keys of these steps.
+
+    If the run itself resumed another run, the records of that run are included.
+    """
+    records = list(records)
+    unfinished = {record.key for record in records if record.status in ("failed", "cancelled", "untouched")}
+    ended: dict[str, StepRecord] = {}
+    parent = run.parent_run_id
+    while True:
+        for record in records:
+            if record.status in ("executed", "reused", "skipped") and record.key not in unfinished:
+                known = ended.get(record.key)
+                # A step whose value was lost has two records in one run; the later one counts.
+                if known is None or known.run_id == record.run_id:
+                    ended[record.key] = record
+        resumed = store.run(parent) if parent else None
+        if resumed is None:
+            break
+        parent, records = resumed[0].parent_run_id, list(resumed[1])
+    produced = {item.key: item for record in ended.values() for item in record.materializations}
+    return unfinished, produced, set(ended)
+
+
+def not_produced(
+    plan: Plan, ended: Collection[str], produced: Collection[str], definitions: Definitions
+) -> frozenset[str]:
+    """Return the keys of optional outputs that a plan reads and that their finished steps did not produce."""
+    absent = set()
+    for key in plan.read:
+        if key not in produced:
+            definition = definitions.asset(key)
+            steps = (
+                [step.key for step in asset_steps(definition) if any(output.key == key for output in step.outputs)]
+                if isinstance(definition, AssetsDefinition)
+                else [key.split(":", 1)[0]]
+            )
+            job_prefix = f"{plan.targets[0]}." if plan.kind == "job" else "\0"
+            absent |= {key for step in steps if step in ended or step.removeprefix(job_prefix) in ended}
+    return frozenset(absent)
+
+
+def recorded_by(key: str, store: ValueStore) -> str:
+    """Return the notebook or module that recorded a key, or a step of its asset or job; empty if none did."""
+    whole = key.split(".", 1)[0]
+    inside = (name for name in store.keys() if name.startswith(f"{whole}."))  # noqa: SIM118 - a store is no dict
+    for name in dict.fromkeys((key, whole, *inside)):
+        rows = store.current(name)
+        if rows:
+            return rows[0].notebook
+    return ""
+
+
+def code_unavailable(key: str, notebook: str) -> DefinitionUnavailableError:
+    """Return the error for a key that is stored but not defined in this process."""
+    return DefinitionUnavailableError(
+        f"the code of {key!r} is not defined in this process, but in {notebook or 'another process'}",
+        remedy="run the cells that define it, or pass definitions=[...] or a module; code is never loaded from the store",
+    )
+
+
+def check_reads(
+    plan: Plan, known: Known, definitions: Definitions, stored: Callable[[], Iterable[str]], *, resumed: bool
+) -> None:
+    """Check that every value that a plan reads is available.
+
+    Raises
+    ------
+    MissingUpstreamError
+        If a value is neither passed, nor registered, nor stored.
+    ValueNotKeptError
+        If the resumed run could not store a value.
+    """
+    inside = f"{plan.targets[0]}." if plan.kind == "job" else "\0"
+    for step in plan.steps:
+        for step_input in step.inputs:
+            for key in step_input.keys if step_input.carries_value else ():
+                if key in plan.producers or key in plan.absent:
+                    continue
+                item = known.values.get(key)
+                if item is None:
+                    raise _missing(key, step, definitions, stored)
+                if item.value is None and (resumed or key.startswith(inside)):
+                    raise ValueNotKeptError(
+                        f"step {step.key!r} needs the value of {item.step_key!r}, which could not be stored",
+                        where=step.where,
+                        remedy=f"run both: stepwell.rerun([{item.step_key!r}, {step.address!r}])",
+                    )
+
+
+def _missing(
+    key: str, step: PlanStep, definitions: Definitions, stored: Callable[[], Iterable[str]]
+) -> MissingUpstreamError:
+    if definitions.asset(key) is not None:
+        return MissingUpstreamError(
+            f"step {step.key!r} reads {key!r}, which is not materialized",
+            where=step.where,
+            remedy=f"%materialize {key}, or stepwell.materialize([{key!r}])",
+        )
+    outputs = {output.key for output in step.outputs}
+    near = unknown_key(
+        "asset", key, [other for other in (*definitions.keys(), *stored()) if other not in outputs]
+    ).remedy
+    return MissingUpstreamError(
+        f"{step.key!r} reads the asset {key!r}, which is neither defined nor stored",
+        where=step.where,
+        remedy=f"define it, or pass its module: stepwell.materialize([...], definitions=module); {near}",
+    )
+
+
+def foreign_notices(plan: Plan, known: Known) -> tuple[Notice, ...]:
+    """Return a notice if values that the plan would reuse or read were signed with another user's key."""
+    foreign = known.snapshot.foreign
+    if not foreign:
+        return ()
+    keys = {*plan.read, *[output.key for step in plan.steps for output in step.outputs]}
+    read = [known.values[key] for key in plan.read if key in known.values]
+    reusable = [
+        item
+        for groups in known.snapshot.by_memo_key.values()
+        if all(any(item.id in foreign for item in group) for group in groups)
+        for item in groups[0]
+    ]
+    signers = {item.key: foreign[item.id] for item in (*read, *reusable) if item.id in foreign and item.key in keys}
+    if not signers:
+        return ()
+    names = sorted(signers)
+    return (notice("foreign", names=tuple(names), signer=signers[names[0]]),)
+
+
+def read_notices(plan: Plan, known: Known, definitions: Definitions) -> tuple[Notice, ...]:
+    """Return a notice for each value that is read from the store and not defined in this process."""
+    inside = f"{plan.targets[0]}." if plan.kind == "job" and plan.targets else "\0"
+    items = [
+        known.values[key]
+        for key in plan.read
+        if key in known.values
+        and not key.startswith(inside)
+        and definitions.asset(key) is None
+        and step_owner(key.split(":", 1)[0], definitions) is None
+    ]
+    return tuple(notice("read", item.key, notebook=item.notebook, created=item.created) for item in items)
+
+
+def stale_notices(plan: Plan, inspection: Inspection) -> tuple[Notice, ...]:
+    """Return a notice for each stored value that the plan reads although it is not fresh."""
+    definitions = inspection.definitions
+    owners = {key: definitions.asset(key) or step_owner(key.split(":", 1)[0], definitions) for key in plan.read}
+    keys = [
+        str(asset_key) for owner in owners.values() if isinstance(owner, AssetsDefinition) for asset_key in owner.keys
+    ]
+    if not keys:
+        return ()
+    whole = build_plan(list(dict.fromkeys(keys)), definitions, inspection.walk)
+    states = inspection.states(whole)
+    notices = []
+    for key in plan.read:
+        state = states[whole.producers[key].key] if key in whole.producers else None
+        if state is not None and state.state not in ("fresh", "missing"):
+            cause = state.reasons[0].text if state.reasons else ""
+            notices.append(notice("stale input", key, state=state.state, cause=cause))
+    return tuple(notices)
+
+
+def slow_notices(walk: CodeWalk) -> tuple[Notice, ...]:
+    """Return a notice for each global that takes long to digest."""
+    return tuple(notice("slow global", name, seconds=seconds) for name, seconds in walk.slow.items())
+
+
+def size_notices(store: ValueStore) -> tuple[Notice, ...]:
+    """Return a notice with the space that ``gc`` would free, if the store is large or the disk almost full."""
+    try:
+        disk = shutil.disk_usage(store.directory)
+    except OSError:
+        return ()
+    sizes = housekeeping.read_sizes(store.folder)
+    if sizes is None:
+        return ()
+    held = sizes.object_bytes + sizes.catalog_bytes
+    if held <= LARGE and disk.free >= FULL * disk.total:
+        return ()
+    return (
+        notice(
+            "large store",
+            str(store.directory),
+            held=held,
+            free=disk.free / disk.total,
+            garbage=sizes.garbage_bytes,
+            older=sizes.older_bytes,
+        ),
+    )

@@ -54,9 +54,10 @@ from stepwell.kernel_runtime.records.runs import (
     notice,
 )
 from stepwell.kernel_runtime.session.history import WhichVersion, is_identifier, load_version
-from stepwell.kernel_runtime.session.inspection import Inspection, code_parts, users_digest
-from stepwell.kernel_runtime.session.preparation import (
+from stepwell.kernel_runtime.session.inspection import (
+    Inspection,
     check_reads,
+    code_parts,
     foreign_notices,
     not_produced,
     plan_of_steps,
@@ -66,6 +67,7 @@ from stepwell.kernel_runtime.session.preparation import (
     slow_notices,
     stale_notices,
     unfinished_steps,
+    users_digest,
 )
 from stepwell.kernel_runtime.session.requests import (
     AnyStore,

@@ -150,11 +150,6 @@ PLACEHOLDER = "\0"
 """Replaces computed parts of a text: ``https://bob:\\0@host`` contains no password."""
 
 
-def has_token(text: str) -> bool:
-    """Return True if a text contains a token, a private key, or an address with a password, recognised by form."""
-    return next(token_spans(text), None) is not None
-
-
 def token_spans(text: str) -> Iterator[tuple[int, int]]:
     """Yield the ranges of secrets in a text that are recognised by form."""
     if "://" in text:

@@ -253,9 +253,9 @@ def environment_now() -> Environment:
     return newest[1]
 
 
-def hidden_message(text: str, environment: Environment | None = None) -> str:
+def hidden_message(text: str) -> str:
     """Return a message, log or traceback with secrets and values of the environment replaced, also those in its source lines."""
-    text = (environment or environment_now()).hidden(text)
+    text = environment_now().hidden(text)
     return _text_hidden(text, prose=True) if may_contain_secret(text) else text
 
 

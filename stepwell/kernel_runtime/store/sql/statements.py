@@ -132,16 +132,6 @@ def read_statement(text: str) -> Statement:
     )
 
 
-def select_tables(text: str) -> tuple[str, ...]:
-    """Return the names of the tables that one SELECT reads, such as ``raw.flights``; raises the errors of `read_statement`."""
-    return tuple(".".join(path) for path in read_statement(text).tables)
-
-
-def canonical_sql(text: str) -> str:
-    """Return the parse tree of one SELECT as text; raises the errors of `read_statement`."""
-    return read_statement(text).canonical
-
-
 def _parsed(text: str) -> dict[str, Any]:
     connection = sql_instance.cursor()
     try:
