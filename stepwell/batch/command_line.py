@@ -287,7 +287,7 @@ def in_notebook(command: Command[Any, Any], path: Path, arguments: Mapping[str, 
         The command.
     path
         The notebook; it is not written.
-    given
+    arguments
         The arguments of the command line.
 
     Returns

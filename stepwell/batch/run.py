@@ -47,8 +47,8 @@ OUTPUT_TIMEOUT = 30
 """Seconds to wait for the remaining output of a finished cell."""
 _TRACEBACK_LINES = 24
 _SHOWN_KEYS = 6
-_WORTH_TELLING = 1.0
-"""The report mentions saved time from this number of seconds on."""
+_MIN_REPORTED_SAVING = 1.0
+"""The report mentions the time saved if it is at least this many seconds."""
 _EPILOG = """\
 standard output is the path of the executed notebook; progress and errors go to standard error. With --json it is one object:
   {"notebook", "status": "success"|"failure", "runs": [{"run_id", "status", "steps": [{"key", "status", "seconds"}]}],
@@ -160,7 +160,7 @@ def result_lines(result: BatchResult, *, colour: bool) -> list[str]:
             if counts[status]
         ]
         saved = _saved_seconds(result)
-        if saved >= _WORTH_TELLING:
+        if saved >= _MIN_REPORTED_SAVING:
             words.append(f"{duration(saved)} saved")
         executed = list(
             dict.fromkeys(step.key for _, steps in result.runs for step in steps if step.status == "executed")

@@ -1,8 +1,9 @@
-"""Commands: each verb of Stepwell is written once, in a separate module, and every face is derived from it.
+"""Commands: each verb of Stepwell is written once, in its own module, and every interface is derived from it.
 
-The module ``command`` has the mechanism: its decorator `command` registers a typed Python function. The arguments are read from the signature,
+The decorator `command`, in the module ``command``, registers a typed Python function. The arguments are read from the signature,
 their help from the docstring. `stepwell.<verb>()` is the function itself; ``%stepwell <verb>`` and ``stepwell <verb> [--json]`` parse a line into its arguments
-and render its result. `VERBS` lists the modules in the order of the help; a module is imported when its verb is used.
+and render its result. `VERBS` lists the modules in the order in which the help shows them; a module is imported when its verb is first used. ``wording`` has texts that several
+interfaces use.
 """
 
 VERBS = (

@@ -30,7 +30,7 @@ from stepwell.magics.running import compute_unstored, leave_result
 
 
 def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
-    """Make the definition of an ``%%asset`` cell; False: the body displays the value itself.
+    """Return the definition of an ``%%asset`` cell, and False: its body displays the value, so nothing is displayed after the run.
 
     Raises
     ------
@@ -234,7 +234,7 @@ def _explainer(face: Face, names: Names, name: str, text: CellText) -> Callable[
         # pandas also raises a NameError for `@name` in a query.
         match = _NOT_DEFINED.fullmatch(str(error))
         if match is None or match[1] in names.assigned or match[1] not in face.namespace:
-            return None  # a variable of the cell, read before it is assigned: the traceback shows where
+            return None  # another kind of NameError, a variable that the cell assigns later, or an unknown name: the traceback shows it
         missing = match[1]
         return CellNameError(
             f"the cell of {name!r} uses {missing!r}, which its text does not show",
@@ -430,7 +430,7 @@ def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tupl
     explicit_inputs = read_inputs(arguments.inputs, text.where)
     if (key.name in tables and key.name not in explicit_inputs) or str(key) in tables:
         raise CellError(
-            f"the SELECT of {key.name!r} reads {key.name!r}: the asset would depend on itself",
+            f"the SELECT of {key.name!r} reads {key.name!r}, so the asset would depend on itself",
             where=text.where,
             remedy="give the asset another name than the table that it reads",
         )

@@ -26,7 +26,7 @@ def key_from(written: str, prefix: str | None, where: str) -> AssetKey:
         raise CellError(
             f"{written!r} is the name of a step, not of an asset",
             where=where,
-            remedy="write a key with a prefix with '/': " + written.replace(".", "/"),
+            remedy="separate the prefix with '/': " + written.replace(".", "/"),
         )
     parts = (*(prefix.split("/") if prefix else ()), *written.split("/"))
     for part in parts:
@@ -37,9 +37,9 @@ def key_from(written: str, prefix: str | None, where: str) -> AssetKey:
     name = parts[-1]
     if not name.isidentifier() or keyword.iskeyword(name):
         raise CellError(
-            f"{name!r} cannot be the name of an asset: it becomes a variable",
+            f"{name!r} cannot be the name of an asset: the name becomes a variable",
             where=where,
-            remedy=f"use a Python name, such as {'_' + name if not keyword.iskeyword(name) else name + '_'}",
+            remedy=f"use a Python identifier, such as {'_' + name if not keyword.iskeyword(name) else name + '_'}",
         )
     return AssetKey(parts)
 
@@ -99,7 +99,7 @@ def check_self_reference(
     for key, variable in zip(own_keys, variables, strict=True):
         if variable in names.early and variable == key.name and variable not in inputs:
             raise CellError(
-                f"the cell of {key.name!r} reads {key.name!r} before it assigns it: the asset would depend on itself",
+                f"the cell of {key.name!r} reads {key.name!r} before assigning it, so the asset would depend on itself",
                 where=where, remedy=f"give the asset another key and keep the variable: %%asset {key.name}_2 -> {key.name}",
             )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """``%load_ext stepwell``: everything that the extension installs in a shell, and its removal.
 
-It installs magics, a completion matcher, wrappers of the display publisher, two callbacks around each cell, a subscription to the
+It installs magics, a completion matcher, wrappers of the display publisher, callbacks before and after each cell (`_before_cell`, `_after_cell`), a subscription to the
 session's events, and the names of cells in messages. Loading twice has no further effect; unloading leaves the shell as it was.
 
 `CellWatch` follows plain cells: their changes to the names of the notebook go into the timeline, and ``stale now: clean, model`` names the
@@ -316,8 +316,8 @@ class Staleness:
         if not self._reported:
             self._reported = True
             self._face.say(
-                f"The check for stale assets took {duration(seconds)}; the next one is at least {duration(_REST * seconds)} later. "
-                "%config Stepwell.show_stale = False turns it off."
+                f"The check for stale assets took {duration(seconds)}; the next check runs in {duration(_REST * seconds)} at the earliest. "
+                "%config Stepwell.show_stale = False turns these checks off."
             )
 
     def _stale(self) -> list[str] | None:

@@ -175,7 +175,7 @@ class Figures:
         show(value)
 
     def opened(self) -> list[Any]:
-        """Return the figures that were opened since the step began."""
+        """Return the figures opened since the step began."""
         module = pyplot()
         return (
             [module.figure(number) for number in sorted(_open_numbers() - self._before)] if module is not None else []

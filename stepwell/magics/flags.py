@@ -219,8 +219,8 @@ def _parsed(magic: Any, words: list[str], parse: Callable[[], Namespace]) -> Nam
         near = [
             option for word in wrong if word not in options for option in difflib.get_close_matches(word, long, 1, 0.5)
         ]
-        hint = f": did you mean {' '.join(near)}?" if near else ""
-        raise UsageError(f"{error}{hint} {sign}{name}? explains its flags") from None
+        hint = f" (did you mean {' '.join(near)}?)" if near else ""
+        raise UsageError(f"{error}{hint}; {sign}{name}? explains its flags") from None
 
 
 _LINE = re.compile(r"^\s*%{1,2}(\w+)\s+(.*)$")

@@ -42,7 +42,7 @@ def graph_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tu
         raise CellValueError(
             f"the cell of {key.name!r} has no value",
             where=text.where,
-            remedy=f"assign {key.name}, or end the cell with the call that ends the computation",
+            remedy=f"assign {key.name}, or make the last line the call that computes it",
         )
     explicit_inputs = read_inputs(arguments.inputs, text.where)
     check_self_reference(source.names, (key,), (key.name,), explicit_inputs, text.where)

@@ -385,7 +385,7 @@ def bind_loadable(
 
     Parameters
     ----------
-    again
+    compute
         Runs the assets without reusing their stored values.
     cell
         True if the cell of the assets is running.

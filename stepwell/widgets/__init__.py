@@ -2,6 +2,13 @@
 
 A saved widget shows nothing without its kernel, so the static picture is a separate output. The widget's CSS hides the static picture while the
 live one is shown; the CSS of the static picture hides the error that front ends show in place of a lost live one.
+
+===============  ===========================================================================
+``lineage``      the live picture: events become states of cards, which are sent to the browser
+``picture``      the static picture, as SVG
+``layout``       positions of cards and edges
+``differences``  differences of versions as HTML
+===============  ===========================================================================
 """
 
 from __future__ import annotations

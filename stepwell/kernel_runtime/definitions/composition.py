@@ -2,7 +2,7 @@
 
 The body runs once, at decoration. A call inside it returns a handle for a node with one output, or a named tuple of handles
 for a node with several. A handle can be passed to another call, alone or in a list (fan-in), and returned. The rules and errors
-are those of SEMANTICS, section 1.
+are Dagster's.
 """
 
 from __future__ import annotations
@@ -269,6 +269,6 @@ def output_mapping(composition: Composition, returned: Any, declared: tuple[str,
             if name not in declared:
                 raise composition.fail(
                     f"the output {name!r} is returned but not declared",
-                    remedy=f"declared outputs: {', '.join(declared)}",
+                    remedy=f"declare it, or return only the declared outputs: {', '.join(declared)}",
                 )
     return outputs

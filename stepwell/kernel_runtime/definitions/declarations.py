@@ -1,6 +1,6 @@
 """Declarations: inputs and outputs (In, Out, GraphOut, AssetIn, AssetOut, Output), their types, and the options that limit reuse.
 
-Types come from annotations. Each value is checked when a step receives or returns it (SEMANTICS, section 2, Types).
+Types come from annotations. Each value is checked when a step receives or returns it.
 """
 
 from __future__ import annotations

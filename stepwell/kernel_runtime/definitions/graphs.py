@@ -144,7 +144,7 @@ def build_graph(
     Raises
     ------
     InvalidDefinitionError
-        If the body breaks a rule of composition (SEMANTICS, section 1).
+        If the body breaks a rule of composition.
     """
     check_name(f"a {kind}", name, where=where)
     composition = Composition(name, kind, where)

@@ -49,7 +49,7 @@ class OpDefinition:
     """The code of a step with its inputs, outputs, config and options.
 
     A call inside the body of a graph adds a node to the graph. A call elsewhere runs the function directly: arguments and types are checked,
-    and nothing is recorded (SEMANTICS, section 2, Direct invocation).
+    and nothing is recorded.
 
     Attributes
     ----------

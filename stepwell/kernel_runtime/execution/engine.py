@@ -1,4 +1,4 @@
-"""The engine: walks a plan once, and reuses, runs or skips each step, or does not start it, as `decide` says.
+"""The engine: walks a plan once, and asks `decide` about each step. Then it reuses the step, runs it, skips it, or leaves it untouched because a step before it failed.
 
 It knows the order (the plan), asks `decide` for the decision about a step, has an executor run it, and keeps the records. Values
 are loaded only when a step that runs needs them.
@@ -71,11 +71,11 @@ class Request:
     seed_steps: bool = True
     """True if the global random generators are seeded before each body."""
     timeline: Timeline | None = None
-    """The events of the notebook's names; None outside notebooks."""
+    """The history of the notebook's names; None outside notebooks."""
     said: set[Notice] = field(default_factory=set)
-    """Notices that are given once per session, and were."""
+    """Notices that this session has published already; they are not repeated."""
     told: list[Notice] = field(default_factory=list)
-    """Notices of the store while the run goes on."""
+    """Notices that the session receives during the run, such as those of the store."""
     strict: bool = False
     """True if an asset cell fails when its value cannot be stored, like every other step."""
 
@@ -141,7 +141,7 @@ class Engine:
                     if self.guard.interrupted:
                         interrupted = True
                         break
-                    if self._decided(step, position) == "cancelled":
+                    if self._step(step, position) == "cancelled":
                         interrupted = True
                         break
         finally:
@@ -172,10 +172,10 @@ class Engine:
 
     # -- one step
 
-    def _decided(self, step: PlanStep, position: int) -> str:
+    def _step(self, step: PlanStep, position: int) -> str:
         """Decide a step. Even if its objects raise exceptions, it ends with a record, and steps that do not need it continue."""
         try:
-            return self._decide(step, position)
+            return self._step_or_raise(step, position)
         except StoreError:
             raise
         except BaseException as error:
@@ -189,7 +189,7 @@ class Engine:
                 error = user_object_error(step, "an object that it reaches, takes or gives", error)
             return self._fail(Execution(step, code=step.code), error)
 
-    def _decide(self, step: PlanStep, position: int) -> str:
+    def _step_or_raise(self, step: PlanStep, position: int) -> str:
         kind = "forced" if step.key in self.request.forced else self.known.kind(step.key)
         decision = decide(step, self.plan, self.known, kind)
         if decision.action in {"skip", "untouched"}:

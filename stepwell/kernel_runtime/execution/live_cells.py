@@ -1,4 +1,4 @@
-"""Asset cells run in the notebook's own namespace: what a run left there is recorded, and a hit restores it.
+"""Asset cells run in the notebook's own namespace: what a run left there is recorded, and the reuse of the step restores it.
 
 A run is the plain cell: the body executes as module-level code with the notebook's variables as globals. Before it, the content of every
 object that its code may change is noted; afterwards names and contents are compared. What the body left is stored as one more
@@ -494,7 +494,7 @@ class LiveRun:
         return seen.root if seen is not None else type(item).__name__
 
     def give_back(self) -> None:
-        """Bind the user's names as before, and the names of inputs that were bound for this run only."""
+        """Rebind the user's names, and the names that held inputs during this run only, to their previous values."""
         for name, value in self._placed.items():
             if self._space.get(name, MISSING) is value and name in self.before:
                 self._space[name] = self.before[name]

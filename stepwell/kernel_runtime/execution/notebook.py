@@ -273,7 +273,7 @@ class NotebookCells:
         return bound.data_version == item.data_version if item.data_version else bound.materialization == item.id
 
     def has_value(self, key: str, item: Materialization) -> bool:
-        """Return True if a value that could not be stored is alive in this kernel."""
+        """Return True if the value of a materialization that could not be stored is still alive in this kernel."""
         return self._timeline.alive(key, item) is not None
 
     def value(self, key: str) -> Any:

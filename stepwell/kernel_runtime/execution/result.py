@@ -1,6 +1,6 @@
 """The outputs of a step, the result of a run, and exceptions of the user's code without our frames.
 
-`Collector` takes what a body returns or yields and checks it against the declared outputs (SEMANTICS, section 2, Step outcomes). `RunResult` is what
+`Collector` takes what a body returns or yields and checks it against the declared outputs. `RunResult` is what
 ``materialize`` and the like return.
 """
 
@@ -151,7 +151,7 @@ class Collector:
             raise InvariantViolationError(
                 f"step {step.key!r} produced the output {name!r}, which it does not declare",
                 where=step.where,
-                remedy=f"declared outputs: {', '.join(self.declared) or 'none'}",
+                remedy=f"declare it, or return only the declared outputs: {', '.join(self.declared) or 'none'}",
             )
         if name in self.produced:
             raise InvariantViolationError(f"step {step.key!r} produced the output {name!r} twice", where=step.where)
@@ -406,7 +406,7 @@ class RunResult:
         return item
 
     def value(self, key: str) -> Any:
-        """Return a value that the run made or reused: for an asset an own copy, for a job's step the object itself.
+        """Return a value that the run computed or reused: a copy for an asset, the object itself for a step of a job.
 
         Raises
         ------
@@ -421,9 +421,7 @@ class RunResult:
                     return self._memory[name]
         item = self.materialization(key)
         if item.value is None:
-            raise ValueUnavailableError(
-                f"{key!r} has no stored value", remedy="its output is Nothing, or could not be stored"
-            )
+            raise ValueUnavailableError(f"{key!r} has no stored value: its output is Nothing or could not be stored")
         return self._load(item)
 
     def __repr__(self) -> str:

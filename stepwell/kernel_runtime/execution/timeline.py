@@ -1,6 +1,6 @@
 """The timeline of one kernel: which cell or step bound and changed each name of the notebook, and when each step was brought up to date.
 
-The rules are those of a notebook (CELLS: Names, Assigned again, Run again, Changed variables). A name can be bound several times, so
+The rules are those of a notebook. A name can be bound several times, so
 "the value of `df`" has a meaning only at a point of the timeline. The timeline answers three questions:
 
 * Is a variable still the value of its asset, or did a plain cell change it? (`asset_of`)
@@ -71,7 +71,7 @@ class Memory:
     settings: library_state.Snapshot
     """The settings of libraries and of the process."""
     statements: int
-    """How many statements cells had executed with DuckDB's own connection."""
+    """The number of statements that cells had executed on DuckDB's default connection."""
     databases: dict[str, str | None] = field(default_factory=dict)
     """By variable, the states of the databases that its files, connections and the like lead to; None where that is not known."""
 
@@ -389,7 +389,7 @@ class Timeline:
         self._bound.clear()
 
     def may_bind(self, name: str, step_key: str) -> bool:
-        """Return True if a step that runs as an upstream may bind a name: it is unbound, or the step or Stepwell bound it last."""
+        """Return True if an upstream step that runs may bind a name: the name is unbound, or the step itself or Stepwell bound it last."""
         if name not in self.namespace:
             return True
         if self.bound_to(name) is not None:

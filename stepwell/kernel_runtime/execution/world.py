@@ -336,12 +336,12 @@ _NUMPY = "numpy.random"
 
 
 class Seeds:
-    """Seeds the global generators during one run.
+    """Seeds the global random number generators during one run.
 
     Parameters
     ----------
     enabled
-        False leaves them alone.
+        False leaves the generators alone.
     """
 
     def __init__(self, *, enabled: bool = True) -> None:

@@ -1,12 +1,12 @@
 """Plans of targets, selection strings and definitions, with every upstream that they need.
 
-The syntax of selection strings (SEMANTICS, section 2):
+The syntax of selection strings, which is Dagster's:
 ``a`` · ``key:"a*"`` · ``+a`` and ``a+`` one level, ``++a`` two, ``1+key:a`` and ``key:a+1`` by number · ``*a`` and ``a*`` all the way ·
 ``group:x`` · ``kind:sql`` · ``and``, ``or``, ``not``, parentheses · ``roots(...)``, ``sinks(...)`` · ``*``.
 
-An upstream is looked for in the given list, then in the registry, then in the store (DESIGN, section 3). What the code of a
-step reads through a helper's global name of an asset is an input as well; it is known only when the code was walked, so the
-walk is part of building.
+An upstream is looked for in the given list, then in the registry, then in the store. A helper that a step calls may read an asset by its
+global name. This asset is an input of the step, too. Only the walk over the code finds it, so the code version is computed while the plan is
+built.
 """
 
 from __future__ import annotations

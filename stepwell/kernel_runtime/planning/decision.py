@@ -37,7 +37,7 @@ from stepwell.kernel_runtime.records.runs import Snapshot
 from stepwell.kernel_runtime.text import age_text
 
 Kind: TypeAlias = Literal["pull", "cell pull", "named", "cell", "forced"]
-"""How a step is requested; it decides which changes in the notebook count (CELLS: Assigned again, Run again).
+"""How a step is requested; it decides which changes in the notebook count.
 
 ``pull``: a step further down needs it. ``cell pull``: the same, and the step further down is a cell that runs. ``named``: the request names it.
 ``cell``: its own cell runs. ``forced``: it runs whatever is stored.

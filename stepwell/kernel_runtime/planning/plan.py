@@ -74,7 +74,7 @@ class PlanStep:
     code: CodeVersion | None = None
     """None for a step that is not memoised."""
     address: str = ""
-    """Its key in the store: with the job's name before it for a job's step."""
+    """Its key in the store. For a step of a job, the job's name comes first."""
 
     input_keys: tuple[str, ...] = field(init=False)
     """Value keys of all inputs, those that only determine the order included."""

@@ -1,4 +1,4 @@
-"""The state of every step, with its reasons (DESIGN, section 1, state); and the lineage, which shows definitions and states as a graph."""
+"""The state of every step, with its reasons; and the lineage, which shows definitions and states as a graph."""
 
 from __future__ import annotations
 

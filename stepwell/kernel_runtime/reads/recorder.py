@@ -115,7 +115,7 @@ class ReadRecorder:
     _lost: frozenset[str] = frozenset()
     """Existing files that the step removed."""
     _statuses: dict[tuple[str, str], str] | None = None
-    """The attributes that the step read, by path and aspect."""
+    """The file attributes that the step read without opening the file, by path and aspect."""
     _tree: Tree | None = None
     """The project's files before the first child process started."""
     _asked: str = ""

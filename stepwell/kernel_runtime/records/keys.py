@@ -38,7 +38,7 @@ RESERVED_NAMES = frozenset(
         "type",
     }
 )
-"""Names that an op, graph, job, input or output cannot have (SEMANTICS, section 1)."""
+"""Names that an op, graph, job, input or output cannot have."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -129,7 +129,7 @@ def check_name(kind: str, name: str, *, where: str = "") -> str:
     Raises
     ------
     InvalidDefinitionError
-        If it contains characters other than letters, digits and ``_``, or is reserved (SEMANTICS, section 1).
+        If it contains characters other than letters, digits and ``_``, or is reserved.
     """
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InvalidDefinitionError(

@@ -365,7 +365,7 @@ def is_provenance(version: str) -> bool:
 
 
 def memo_key(step_key: str, code_version: str, inputs: Iterable[InputVersion]) -> str:
-    """Return the memo key of a step as 32 hexadecimal digits (DESIGN, section 1).
+    """Return the memo key of a step as 32 hexadecimal digits.
 
     Parameters
     ----------

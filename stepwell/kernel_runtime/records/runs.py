@@ -104,9 +104,9 @@ class StepRecord:
     """Materializations that the step made or, for a reused step, reused."""
     error: ErrorRecord | None = None
     reason: str = ""
-    """Why the step ran; for a step of a job, the outputs that were not stored."""
+    """Why the step ran although nothing that its memo key contains was changed; empty if something was, and for most steps of jobs."""
     not_kept: tuple[str, ...] = ()
-    """Outputs of a step of a job that could not be stored, each as ``output: type``."""
+    """Outputs that could not be stored, of a step of a job or of an asset cell, each as ``output: `` and the reason or the type."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@
 ``sql``          the text of SQL assets, and the frames that rows become
 ===============  ===========================================================================
 
-`Session` uses ``requests`` to ``reasons``, ``history`` and ``sql``. The other modules are functions over a session.
+``session`` uses ``requests``, ``inspection``, ``history`` and ``sql``; ``inspection`` uses ``reasons``. The other modules are functions over a
+session.
 """
 
 from stepwell.kernel_runtime.session.session import Session, get_session

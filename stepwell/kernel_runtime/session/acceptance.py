@@ -1,4 +1,4 @@
-"""``%why KEY --accept`` records the stored value as valid for the present code, inputs and files; ``--revoke`` undoes it."""
+"""``%why KEY --accept`` records the stored value as valid for the current code, inputs and files; ``--revoke`` undoes it."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _MOST = 10_000
 
 
 def accept(session: Session, key: str, *, definitions: Given = None, store: AnyStore = None) -> Explanation:
-    """Accept the edits that make an asset or step stale: its stored values become valid for the present code, inputs and files.
+    """Accept the edits that make an asset or step stale: its stored values become valid for the current code, inputs and files.
 
-    Fresh steps do not change, so a notebook that accepts can run repeatedly. The acceptance is recorded, and `explain` shows it; `revoke` undoes
+    Accepting a fresh step has no effect, so a notebook that contains the call can run repeatedly. The acceptance is recorded, and `explain` shows it; `revoke` undoes
     it.
 
     Parameters

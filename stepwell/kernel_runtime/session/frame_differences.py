@@ -218,7 +218,7 @@ def _polars_column(label: str, series: Any) -> _Column:
 def _arrow_column(label: str, data: Any, dtype: str = "") -> _Column:
     exact = _exact(data)
     if exact is None:
-        # The cells are slices, because Python's own types have no nanoseconds.
+        # Each value is a slice of one row, because Python's own types have no nanoseconds.
         return _digested(label, dtype or str(data.type), (data.slice(row, 1) for row in range(len(data))))
     return _Column(label, dtype or str(data.type), *exact)
 

@@ -311,9 +311,8 @@ def value_of(key: str, item: Materialization) -> StoredValue:
     """
     if item.value is None:
         raise ValueUnavailableError(
-            f"version {item.id[: _SHORT * 2]} of {key!r} has no stored value",
+            f"version {item.id[: _SHORT * 2]} of {key!r} has no stored value: its output is Nothing or could not be stored",
             where=f"made {moment(item.created, exact=True)}",
-            remedy="its output is Nothing, or could not be stored",
         )
     return item.value
 

@@ -3,7 +3,8 @@
 Every request makes an `Inspection`, for states as well as for runs. It memoises code versions by object, so an object that several steps use is
 digested once per request.
 
-Before a run come the plans of single steps (rerun, resume), the check of the values that a plan reads, and notices.
+The module also has what is done before a run: the plans of single steps (rerun, resume), the check that every value that a plan reads
+exists, and the notices.
 """
 
 from __future__ import annotations

@@ -418,9 +418,7 @@ class Session:
             names = (notebook or "", "" if store is None else str(used.directory))
             step.asset_loaded(key, item.data_version or item.id, names if notebook or store is not None else ())
         if item.value is None:
-            raise ValueUnavailableError(
-                f"{key!r} has no stored value", remedy="its output is Nothing, or could not be stored"
-            )
+            raise ValueUnavailableError(f"{key!r} has no stored value: its output is Nothing or could not be stored")
         with unobserved():
             return used.get(item.value, key=key, verify=verify)
 
@@ -654,7 +652,7 @@ class Session:
     ) -> RunResult:
         """Run a plan, publish its end, and raise the error or interrupt that ended it."""
         if os.environ.get(DEFINE):
-            raise DefinitionsOnlyError("nothing was run: the notebook's definitions are only registered here")
+            raise DefinitionsOnlyError("nothing was run: this kernel only registers the notebook's definitions")
         # The store is opened before the run begins; a new store stays even if the run is refused.
         guard, store = InterruptGuard(), inspection.store
         # The guard is active from before the lock is taken until it is released: an interrupt never leaves the lock taken.

@@ -167,7 +167,7 @@ def run_sql(body: SqlBody, arguments: Mapping[str, Any], around: Surroundings) -
         raise
     except StepwellError as error:
         place = "; ".join(part for part in (body.where, error.where) if part)
-        remedy = error.remedy or f"the tables of the query are: {', '.join(arguments) or 'none'}"
+        remedy = error.remedy or f"tables that the query reads: {', '.join(arguments) or 'none'}"
         raise CellError(f"{body.name}: {error.what}", where=place, remedy=remedy) from error
 
 

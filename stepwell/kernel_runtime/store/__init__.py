@@ -1,4 +1,4 @@
-"""The store: content-addressed values, and a catalog of materializations, runs and code versions (DESIGN, section 5).
+"""The store: content-addressed values, and a catalog of materializations, runs and code versions.
 
 ===============  ====================================================================================================
 ``store``        `open_store`, and `ValueStore`, which combines the other parts

@@ -381,7 +381,7 @@ def _files_below(folder: Folder, name: str) -> list[os.stat_result]:
 
 
 def read_key_sizes(connection: Connection, name: str) -> list[KeySize]:
-    """Read the number of versions and the bytes of each key, the largest first."""
+    """Return the number of versions and the total size of each key, largest first."""
     rows = rows_of(
         connection,
         name,

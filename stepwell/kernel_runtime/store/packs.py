@@ -168,9 +168,9 @@ def read_materialization(fields: dict[str, Any], label: str) -> Materialization:
     """
     try:
         row = fields["row"]
-        # A cell can leave names that are not stored as values: imports and functions are executed again.
-        alone = row[9] is None and row[4] == NOTEBOOK
-        without = _OF_THE_VALUE if alone else ()
+        # The row of a cell's effects can have no value: imports and functions are executed again, not stored.
+        has_no_value = row[9] is None and row[4] == NOTEBOOK
+        without = _OF_THE_VALUE if has_no_value else ()
         if len(row) != _COLUMNS or not all(isinstance(row[column], str) for column in _TEXTS if column not in without):
             raise TypeError("a column is missing or not a text")  # noqa: TRY301 - reported like any other bad row
         if not all(isinstance(row[column], float | int) for column in _NUMBERS if column not in without):
@@ -179,7 +179,7 @@ def read_materialization(fields: dict[str, Any], label: str) -> Materialization:
             raise TypeError("its signature is not bytes")  # noqa: TRY301 - likewise
         item = materialization(tuple(row))
         value = item.value
-        if value is None and alone:
+        if value is None and has_no_value:
             return item
         if value is None or not isinstance(value.digest, str) or value.size < 0:
             raise TypeError("it has no value")  # noqa: TRY301 - likewise
@@ -331,7 +331,7 @@ class _Writer:
             if signer != own_key:
                 raise UntrustedValueError(
                     f"the stored value of {item.key!r} was not written by you, so you cannot sign it",
-                    remedy=f"if you trust who wrote it: stepwell trust {item.key}; then pack again",
+                    remedy=f"if you trust its author, run stepwell trust {item.key}, then pack again",
                 )
         self.values.append(offered(item, fingerprint(signer)))
 

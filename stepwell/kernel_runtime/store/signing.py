@@ -149,7 +149,10 @@ def _read_or_make(path: Path) -> bytes:
 
 
 def _check_privacy(path: Path, status: os.stat_result) -> None:
-    """Refuse a key that others can read or its group can change: with the key, others could have code executed. A group may share a key."""
+    """Refuse a key that others can read or its group can write: whoever has it can sign code that Stepwell then executes.
+
+    The group may read it, so that a group can share the key.
+    """
     if os.name != "posix":
         return
     mode = stat.S_IMODE(status.st_mode)

@@ -466,7 +466,7 @@ def imported(*codes: CodeType) -> tuple[Imported, ...]:
 
 @lru_cache(maxsize=1024)
 def chains_read(code: CodeType, name: str) -> Chains:
-    """Return the attributes that a function reads from a module that its closure holds under a name."""
+    """Return the attributes that a function reads from the module in its closure variable ``name``."""
     return _chains([(nested, _instructions(nested)) for nested in _nested((code,))], name)
 
 

@@ -42,7 +42,7 @@ class Tag:
     LIST, TUPLE, DICT, DICT_END = b"[", b"(", b"{", b"0"
     SET, FROZENSET, SLICE = b"\x81<", b"\x81>", b"\x82"
     ENCLOSING = b"\x83"
-    """A reference to an enclosing container, by the number of levels up to it."""
+    """A reference to an enclosing container, given as the number of levels up."""
     FORM, LEAF = b"\x84", LEAF
     NAN, COMPLEX_WITH_NAN = b"\xc2", b"\xc3"
     FOREIGN = b"\xff"
@@ -53,7 +53,7 @@ class Tag:
     FUNCTION, DEFAULTS, KEYWORD_DEFAULTS, CLOSURE, ATTRIBUTES = b"\xd0", b"\xd1", b"\xd2", b"\xd3", b"\xd5"
     CELL, SELECT = b"\xd9", b"\xda"
     EMPTY = b"\xd4"
-    """A missing part of a function or cell: the content of a closure's cell, a last expression."""
+    """A missing part of a function or cell: the content of a closure's cell, a cell's last expression."""
     UNBOUND, ASSET, NO_MODULE = b"\xd6", b"\xd7", b"\xd8"
     """Names: without a value, of an asset, of a module that cannot be imported."""
 

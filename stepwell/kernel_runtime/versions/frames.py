@@ -114,7 +114,7 @@ def _dtype(dtype: Any) -> str:
 
 
 def _array_digest(np: Any, value: Any) -> bytes:
-    """Return the digest of the values in C order, with one bit pattern for every NaN."""
+    """Return the digest of the values in C order; all NaNs are digested as one bit pattern."""
     if value.dtype.kind in "fc" and value.size > _FEW and value.real.dtype.itemsize in {4, 8} and value.dtype.isnative:
         flat = np.ascontiguousarray(value).reshape(-1)
         return _floats_digest(np, flat.view(flat.real.dtype))
@@ -122,7 +122,7 @@ def _array_digest(np: Any, value: Any) -> bytes:
 
 
 def _floats_digest(np: Any, flat: Any) -> bytes:
-    """Return 32 bytes over floats, with one bit pattern for every NaN; only blocks with other patterns are copied."""
+    """Return the 32-byte digest of floats, with all NaNs as one bit pattern; only blocks with other patterns are copied."""
     from blake3 import blake3
 
     width = flat.dtype.itemsize

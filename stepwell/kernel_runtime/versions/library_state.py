@@ -140,8 +140,9 @@ def _present_options(row: Library) -> _Options | None:
 # -- options in code versions
 
 state: dict[str, str] = {}
-"""For each library that some code used, the last known options that differ from the defaults. Equal texts are the same object, so
-that guards of the walk compare identities only. ``"pandas text"`` has those that govern text."""
+"""By library that some code has used, the last known options that differ from the defaults, as one string. While the options are
+unchanged the string is the same object, so the walk's guards compare identities only. The entry ``"pandas text"`` holds the options that affect
+only the formatting of text."""
 _objects: dict[str, tuple[tuple[str, Any], ...]] = {}
 """By the same names, the options without a text, with their values."""
 

@@ -21,13 +21,13 @@ Counts: TypeAlias = Literal["value", "text", "never"]
 
 
 def values(option: str) -> Counts:
-    """Return ``"value"``: every option of a row counts."""
+    """Return ``"value"``, for a row whose options all count."""
     del option
     return "value"
 
 
 def never(option: str) -> Counts:
-    """Return ``"never"``: no option of a row counts."""
+    """Return ``"never"``, for a row whose options never count."""
     del option
     return "never"
 

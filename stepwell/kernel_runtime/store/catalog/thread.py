@@ -543,7 +543,7 @@ class Catalog:
             self.attachment.lease.mark()
             self.attachment.prepare_log()
             connection.begin()
-            # Another process may have deleted rows that we believe exist.
+            # It changes when another process writes: that process may have deleted rows that `RowWriter` remembers.
             known = f"{self.attachment.store_id} {self.attachment.epoch}"
             self._write(connection, self.attachment.name, known, group.records)
             self.attachment.count()

@@ -2,7 +2,8 @@
 
 ===============  ====================================================================================================
 value_files      the files below ``objects/``: content-addressed, written once, mapped into memory
-header           the header of a value file, which contains a copy of the row; `digests` of its parts
-checked          files that were checked in this boot; values that are damaged or do not load
+header           the header of a value file, which contains a copy of the row
+digests          the digests of the parts of a value
+checked          files that were checked since the last boot; marks of values that are damaged or do not load
 ===============  ====================================================================================================
 """

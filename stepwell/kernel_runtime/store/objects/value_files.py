@@ -223,7 +223,7 @@ class Objects:
     def read(self, name: str, digest: str, codec: str, *, key: str, full: bool = False) -> Parts:
         """Map a file copy-on-write and return its parts.
 
-        Every byte is checked unless the file was checked in this boot (`checked`).
+        Every byte is checked unless the file was already checked since the last boot (`checked`).
 
         Parameters
         ----------
@@ -488,7 +488,7 @@ def untrusted(key: str, where: str, signature: bytes | None, own: Signer) -> Unt
     return UntrustedValueError(
         f"the stored value of {key!r} was not written by you{by}, and loading it could run any code",
         where=where,
-        remedy=f"materialize {key!r} again; if you trust who wrote it: stepwell trust {key}, "
+        remedy=f"materialize {key!r} again; or, if you trust its author, run stepwell trust {key}, "
         "or set STEPWELL_KEY_FILE to the key that you share",
     )
 

@@ -17,7 +17,7 @@ from stepwell.kernel_runtime.records.runs import Notice, Notify
 from stepwell.kernel_runtime.store.folder import Folder
 
 Owner = Callable[[str], "str | None"]
-"""Returns name and version of the distribution that a module belongs to; None for the user's modules."""
+"""Returns the name and version of the distribution that a module belongs to; None for the user's modules."""
 Library = tuple[str, str]
 
 _OURS = frozenset({"__main__", "stepwell", "builtins"})
@@ -25,7 +25,7 @@ _sets: dict[tuple[Owner, frozenset[str]], tuple[Library, ...]] = {}
 
 
 def declared_version(module: str) -> str | None:
-    """Return name and version of a library, from its module or its metadata. This is the default `Owner`."""
+    """Return the name and version of a library, from its module or its metadata. This is the default `Owner`."""
     declared = vars(sys.modules[module]).get("__version__") if module in sys.modules else None
     if type(declared) is not str:
         from importlib.metadata import PackageNotFoundError, version

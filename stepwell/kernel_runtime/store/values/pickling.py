@@ -280,7 +280,7 @@ _LAZY = {
     "polars.LazyFrame": "end the cell with .collect(), so that the value is a DataFrame",
     "duckdb.DuckDBPyRelation": "end the cell with .df(), .pl() or .to_arrow_table(), so that the value is a frame",
 }
-POLARS_REMEDY = "cast columns of Python objects (pl.Object) to another type of polars"
+POLARS_REMEDY = "cast columns of Python objects (pl.Object) to another polars type"
 _REMEDIES = {
     **_LAZY,
     "generator": "return list(...) of it: a generator can be read only once",

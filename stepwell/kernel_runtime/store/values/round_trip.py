@@ -249,7 +249,7 @@ def _in_forked_copy(encoded: codecs.Encoded, key: str, code: CodeReader) -> None
 
 
 def _load_quietly(encoded: codecs.Encoded, key: str, code: CodeReader) -> None:
-    """Load a value in the forked copy, which must not print, or run finalizers or tracers of this process."""
+    """Load a value in the forked child, which must not print anything or run the parent's finalizers or tracers."""
     gc.disable()
     sys.settrace(None)
     null = os.open(os.devnull, os.O_RDWR)
