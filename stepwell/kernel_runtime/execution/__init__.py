@@ -2,13 +2,16 @@
 
 ==================  ==================================================================================
 ``engine``          acts on the decision about each step: reuses it, runs it, stores its outputs; publishes events
-``bookkeeping``     makes the records of a run and has them committed; claims steps that several processes need
+``bookkeeping``     makes the records of a run and commits them; claims steps that several processes may compute
 ``in_process``      the executor: calls a step's body with its context, and captures what the body prints and displays
-``result``          the outputs of a step, the result of a run, exceptions of users' code without our frames
-``interrupts``      handling of Ctrl-C: it raises in the user's code, and sets a flag in the engine
-``live_cells``      asset cells run in the notebook: the changes of a run; ``notebook`` records them for the engine, ``restoration`` restores them
+``result``          the outputs of a step, the result of a run, tracebacks of user code without Stepwell's frames
+``interrupts``      handling of Ctrl-C: it raises KeyboardInterrupt in user code, and sets a flag in the engine
+``live_cells``      the changes that an asset cell makes in the notebook
+``notebook``        the engine's interface to these changes: it records them and restores them
+``restoration``     restores the files, definitions, variables and objects that a reused step changed
 ``timeline``        the cells and steps that bound and changed the names of the notebook
-``world``           the same for files, the environment, settings and random streams
-``addresses``       objects of the notebook and the paths to them; ``contents`` has their contents
+``world``           the cells and steps that changed files, the environment, settings and random streams
+``addresses``       the objects of the notebook and the paths to them
+``contents``        the contents of these objects
 ==================  ==================================================================================
 """

@@ -1,15 +1,15 @@
-"""The executor of the kernel's process: it calls a step's body with its arguments, and returns what the body produced.
+"""The executor of the kernel's process: it calls a step's body with its arguments, and returns the values that the body produced.
 
-An executor knows nothing of stores or staleness. A body runs on the main thread, an async body on a loop thread. A body that asks for it
-is given a context (``context.log``, keys, metadata).
+An executor does not use stores or states. A body runs on the thread of the run, an async body on a loop thread. A body that declares a
+parameter for the context receives a context (``context.log``, keys, metadata).
 
-Printed text and displays are shown as they are produced, and kept with the materialization. While a run lasts, ``sys.stdout`` and
-``sys.stderr`` are proxies that write through and, in the context of a step, also record. The sink is a context variable, so that a thread
-started with a copied context records into its own step. Displays are recorded by the code that publishes them: the notebook's face
-calls `Capture.display`.
+Printed text and displays are shown as they are produced, and stored with the materialization. During a run, ``sys.stdout`` and
+``sys.stderr`` are proxies that write to the real streams and, in the context of a step, also record. The sink is a context variable, so
+a thread that starts with a copy of a step's context records into that step. Displays are recorded by the code that publishes them: the
+notebook front end calls `Capture.display`.
 
-Figures are closed in pyplot before they are stored: a figure that pyplot still manages would open a window, or be shown in a notebook,
-wherever its stored form is loaded. A picture of the figure is part of the step's displays, so that a hit shows it without loading the
+Figures are closed in pyplot before they are stored. Otherwise pyplot would open a window, or show the figure in a notebook, wherever the
+stored figure is loaded. A picture of the figure is part of the step's displays, so that reuse shows the picture without loading the
 figure. Cells display their figures themselves; figures of functions are rendered here.
 """
 
@@ -56,21 +56,21 @@ class Outcome:
     """The outcome of running a body."""
 
     produced: dict[str, Produced]
-    """By output name; of a failed body what it yielded before."""
+    """The outputs by name; of a failed body, the outputs that it yielded before it failed."""
     error: BaseException | None
     seconds: float
     outputs: tuple[CapturedOutput, ...]
     reads: tuple[Read, ...]
     network: tuple[str, ...] = ()
-    """Hosts on the network that the body opened a connection to."""
+    """Network hosts to which the body opened a connection."""
     unseen: tuple[str, ...] = ()
     """Reads through native readers that cannot be checked later, as ``reader: source``."""
     children: tuple[str, ...] = ()
-    """Programs and processes that it started: what these read is not seen."""
+    """Programs and processes that the body started: their reads are not recorded."""
     last: Any = None
-    """The value of a cell's last expression, if the shell keeps it and the expression is not just a variable."""
+    """The value of a cell's last expression, if the shell keeps the value and the expression is not just a variable."""
     recorder: ReadRecorder | None = None
-    """The recorder of reads and writes."""
+    """The recorder of the body's reads and writes."""
 
 
 _AS_IT_IS = contextlib.nullcontext()
@@ -98,7 +98,7 @@ class InProcess:
         """Digests values of the environment with the user's key."""
 
     def _counted(self, step: PlanStep) -> Collection[str]:
-        """Return the names of the notebook that count for a cell's step without being looked up: inputs, and what its code version has."""
+        """Return the names of the notebook that need no recorded read: the inputs of a cell's step, and the names that its code reaches."""
         body = step.op.body
         assert isinstance(body, CellBody)
         assert self.namespace is not None
@@ -114,7 +114,7 @@ class InProcess:
         Parameters
         ----------
         hidden
-            Values of assets that a helper reads by their global names: bound in the notebook while the body runs.
+            Values by name of assets that a helper function reads as globals; they are bound in the notebook while the body runs.
         """
         collector = Collector(step)
         capture = Capture(step.key, show_displays=show_displays)
@@ -159,7 +159,7 @@ class InProcess:
 
     @contextmanager
     def _bound(self, hidden: Mapping[str, Any]) -> Iterator[None]:
-        """Bind names in the notebook, and give back what they were bound to."""
+        """Bind names in the notebook for the block, and restore their previous bindings afterwards."""
         space, absent = self.namespace, object()
         assert space is not None
         before: Mapping[str, Any] = {name: space.get(name, absent) for name in hidden}
@@ -196,14 +196,14 @@ class InProcess:
         else:
             result = body(**arguments)
             if type(result) is GeneratorType and not step.op.output_checks:
-                # A function that returns a generator of Output instead of being one.
+                # The function is not a generator function, but returns a generator of Output.
                 for value in result:
                     collector.yielded(value)
             else:
                 collector.returned(result)
 
     def _cell(self, body: CellBody, arguments: Mapping[str, Any], collector: Collector) -> None:
-        # The names of a live body's inputs are bound in the notebook already.
+        # The inputs of a live body are bound in the notebook already.
         space = body.globals if body.live else body.namespace(arguments)
         tail: Any = None
         try:
@@ -251,7 +251,7 @@ def _loop_thread() -> asyncio.AbstractEventLoop:
 
 
 def _after_fork_in_child() -> None:
-    """Have the next coroutine start a loop: its thread is not here."""
+    """Discard the loop, because its thread does not exist in the child; the next coroutine starts a new one."""
     global _loop, _loop_lock
     _loop, _loop_lock = None, threading.Lock()
 
@@ -270,7 +270,8 @@ def evaluate(code: CodeType, space: dict[str, Any]) -> Any:
 def on_loop(start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """Run a coroutine on the loop thread, in a copy of this context, and return its result.
 
-    It is made there, where no interrupt can come between its making and its running. The waiting thread stays interruptible: a KeyboardInterrupt cancels the coroutine.
+    The coroutine is created on the loop thread, where no interrupt can come between its creation and its start. The waiting thread stays
+    interruptible: a KeyboardInterrupt cancels the coroutine.
     """
     loop = _loop_thread()
     done = Once()
@@ -279,7 +280,7 @@ def on_loop(start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     tasks: list[asyncio.Task[None]] = []
 
     async def watched() -> None:
-        # A KeyboardInterrupt or SystemExit that left the task would end the loop's thread with it.
+        # A KeyboardInterrupt or SystemExit that left the task would end the loop's thread.
         try:
             results.append(await start())
         except BaseException as error:
@@ -288,7 +289,7 @@ def on_loop(start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     def begin() -> None:
         task = loop.create_task(watched())
         tasks.append(task)
-        # Also of a task that is cancelled before it has begun.
+        # The callback runs even if the task is cancelled before it begins.
         task.add_done_callback(lambda _: done.happen())
 
     def cancel() -> None:
@@ -296,7 +297,7 @@ def on_loop(start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
             task.cancel()
 
     try:
-        # Inside: an interrupt may come as soon as the loop's thread has the coroutine.
+        # Inside the try block, because an interrupt may come as soon as the loop's thread has the coroutine.
         loop.call_soon_threadsafe(begin, context=contextvars.copy_context())
         # With a timeout the wait is interruptible on every platform.
         while not done.wait(0.5):
@@ -370,16 +371,16 @@ class OpExecutionContext:
 
     @property
     def selected_output_names(self) -> set[str]:
-        """Names of the outputs that are asked for: all of them."""
+        """The names of the step's outputs."""
         return {output.name for output in self._step.outputs}
 
     def add_output_metadata(self, metadata: Mapping[str, Any], output_name: str | None = None) -> None:
-        """Attach JSON values to the materialization of an output; the only one if there is one.
+        """Attach JSON values to the materialization of an output; the name may be omitted if the step has only one output.
 
         Raises
         ------
         InvariantViolationError
-            If the step has no such output, or several and none is named.
+            If the step has no output of this name, or has several outputs and no name is passed.
         """
         names = [output.name for output in self._step.outputs]
         if output_name is None and len(names) == 1:
@@ -398,23 +399,23 @@ class AssetExecutionContext(OpExecutionContext):
 
     @property
     def asset_key(self) -> AssetKey:
-        """The key of the asset; the first of several."""
+        """The key of the asset; if the step has several assets, the key of the first."""
         return next(output.asset_key for output in self._step.outputs if output.asset_key is not None)
 
     @property
     def selected_asset_keys(self) -> set[AssetKey]:
-        """Keys of the assets that are asked for."""
+        """The keys of the step's assets."""
         return {output.asset_key for output in self._step.outputs if output.asset_key is not None}
 
     def asset_key_for_output(self, output_name: str = "result") -> AssetKey | None:
-        """Return the key of the asset that an output is, or None."""
+        """Return the key of the asset of an output, or None if the output is not an asset."""
         return next((output.asset_key for output in self._step.outputs if output.name == output_name), None)
 
     add_asset_metadata = OpExecutionContext.add_output_metadata
 
 
 def context_for(step: PlanStep, run_id: str, job_name: str, emit: Callable[[LogRecord], None]) -> OpExecutionContext:
-    """Return the context of a step: an asset's or an op's."""
+    """Return the context of a step: of an asset outside jobs an `AssetExecutionContext`, else an `OpExecutionContext`."""
     kind = (
         AssetExecutionContext
         if any(output.asset_key is not None for output in step.outputs) and not job_name
@@ -424,7 +425,7 @@ def context_for(step: PlanStep, run_id: str, job_name: str, emit: Callable[[LogR
 
 
 def release_figures(values: Iterable[Any]) -> None:
-    """Close those of the values that are matplotlib figures; they stay usable, only pyplot forgets them."""
+    """Close the matplotlib figures among some values in pyplot; the figures stay usable."""
     module, pyplot = sys.modules.get("matplotlib.figure"), sys.modules.get("matplotlib.pyplot")
     if module is None or pyplot is None:
         return
@@ -434,43 +435,43 @@ def release_figures(values: Iterable[Any]) -> None:
 
 
 def pictures(values: Iterable[Any]) -> Iterator[dict[str, str]]:
-    """Yield those of the values that are matplotlib figures as displays: a rendered picture and a line of text."""
+    """Yield a display for each matplotlib figure among some values: a rendered picture and a line of text."""
     module = sys.modules.get("matplotlib.figure")
     if module is None:
         return
     for value in values:
         if issubclass(type(value), module.Figure):
             data = io.BytesIO()
-            # A figure that cannot be drawn is a value all the same.
+            # A figure that cannot be drawn is still a valid value.
             with contextlib.suppress(Exception):
                 value.savefig(data, format="png", bbox_inches="tight")
                 yield {"image/png": base64.b64encode(data.getvalue()).decode("ascii"), "text/plain": repr(value)}
 
 
 LIMIT = 1_000_000
-"""Characters of text and display data that are kept of one step; the rest is counted only."""
+"""The number of characters of text and display data that are kept per step; further characters are only counted."""
 
 _current: ContextVar[Capture | None] = ContextVar("stepwell_capture", default=None)
 
 
 class Capture:
-    """The sink of one step."""
+    """The sink for the printed text and the displays of one step."""
 
     __slots__ = ("_left", "_outputs", "_parts", "_stream", "dropped", "show_displays", "step_key")
 
     def __init__(self, step_key: str, *, show_displays: bool = True) -> None:
         self.step_key = step_key
         self.show_displays = show_displays
-        """True if displays also appear in the cell that is running; they are recorded in any case."""
+        """True if displays also appear in the running cell; they are always recorded."""
         self.dropped = 0
-        """Characters that were not kept."""
+        """The number of characters that were not kept."""
         self._outputs: list[CapturedOutput] = []
         self._stream = ""
         self._parts: list[str] = []
         self._left = LIMIT
 
     def write(self, stream: Literal["stdout", "stderr"], text: str) -> None:
-        """Record what was printed."""
+        """Record printed text."""
         if self._left <= 0:
             self.dropped += len(text)
             return
@@ -494,7 +495,7 @@ class Capture:
         self._outputs.append(CapturedOutput("display_data", data=dict(data), metadata=dict(metadata or {})))
 
     def clear(self) -> None:
-        """Forget what was recorded so far: the step cleared its output."""
+        """Discard everything recorded so far, because the step cleared its output."""
         self._end_stream()
         self._outputs.clear()
         self._left = LIMIT
@@ -505,7 +506,7 @@ class Capture:
             self._parts = []
 
     def outputs(self) -> tuple[CapturedOutput, ...]:
-        """Return what was recorded, in order."""
+        """Return the recorded outputs in order."""
         self._end_stream()
         self._stream = ""
         if self.dropped:
@@ -517,7 +518,7 @@ class Capture:
 
 
 class _Tee:
-    """A stream that writes through and records in the context of a step."""
+    """A proxy that writes to a stream and, in the context of a step, also records."""
 
     def __init__(self, stream: TextIO, name: Literal["stdout", "stderr"]) -> None:
         self._stream = stream
@@ -543,7 +544,7 @@ def current() -> Capture | None:
 
 
 class recording:  # noqa: N801 - used as a function; a generator's context manager costs each step three times as much
-    """Record into a sink what the block prints and displays; None records nothing."""
+    """Record the printed text and the displays of a block in a sink; None records nothing."""
 
     __slots__ = ("_capture", "_token")
     _token: Token[Capture | None]
@@ -567,7 +568,7 @@ def proxied() -> Iterator[None]:
     try:
         yield
     finally:
-        # A step may have replaced a stream on purpose and left it so.
+        # A step may have replaced a stream on purpose; its replacement stays.
         if sys.stdout is streams[0]:
             sys.stdout = before[0]
         if sys.stderr is streams[1]:

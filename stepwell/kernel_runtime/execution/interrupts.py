@@ -1,10 +1,10 @@
-"""Handling of Ctrl-C during a run: inside the user's code it raises, inside the engine it sets a flag.
+"""Handling of Ctrl-C during a run: in user code it raises KeyboardInterrupt, in the engine it sets a flag.
 
-An interrupt while the engine keeps its records must not tear them; an interrupt while user code runs must end that code at
-once. The handler is the main thread's own, so the flag and the code that it guards never run at the same time.
+An interrupt must not leave the engine's records incomplete, and must end user code at once. The handler runs on the main thread, so it
+never runs at the same time as the code that reads the flag.
 
-`InterruptGuard.cancel` presses Ctrl-C from another thread. Only a signal wakes the main thread from a C call that sleeps.
-A signal must not outlive the run that it is meant for, because it would end whatever the main thread does next.
+`InterruptGuard.cancel` has the effect of Ctrl-C from another thread. Only a signal wakes the main thread from a C call that sleeps.
+A signal must not arrive after its run has ended, because it would end whatever the main thread does next.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ T = TypeVar("T")
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 _BEHIND = 1.1
-"""Seconds by which the reported start of a process may be too early: Linux counts from a whole second."""
+"""Seconds by which the reported start of a process may be too early, because Linux computes it from a boot time in whole seconds."""
 _OURS = str(Path(__file__).parents[2]) + os.sep
 _CALLS_BODIES = str(Path(__file__).with_name("in_process.py"))
 
 
 class InterruptGuard:
-    """Owns SIGINT for the duration of a run; a run on another thread than the main one leaves it alone.
+    """Handles SIGINT for the duration of a run on the main thread; on any other thread, the handler is not installed.
 
     Attributes
     ----------
     interrupted
-        Whether an interrupt came, of either kind, or `cancel` was called.
+        True after Ctrl-C or a call of `cancel`.
     """
 
     def __init__(self) -> None:
         self.interrupted = False
         self.cancelled = False
-        """True if `cancel` was called, and there was no Ctrl-C."""
+        """True if `cancel` was called and Ctrl-C was not pressed."""
         self.stops_itself = False
-        """True if only code of the run called `cancel`: the running step continues to its end."""
+        """True if `cancel` was called only on the run's own thread: the running step continues to its end."""
         self._calling = False
         """True while `call` is in user code."""
         self._began = 0.0
-        """When `call` was called last."""
+        """The time of the last call of `call`."""
         self._thrown = False
         """True if `cancel` has sent this thread an exception."""
         self._impatient = False
@@ -57,9 +57,9 @@ class InterruptGuard:
         self._owns = False
         self._thread = 0
         self.run_id = ""
-        """The run that it guards; empty while that is prepared."""
+        """The identifier of the run; empty while the run is prepared."""
         self._pressing = False
-        """True if `cancel` sends the next signal."""
+        """True if the next signal comes from `cancel`, not from Ctrl-C."""
         self._heard = 0
         """The number of signals that the handler has received."""
         self._sending = allocate_lock()
@@ -83,7 +83,7 @@ class InterruptGuard:
             self._open = False
         if self._owns:
             if hasattr(signal, "pthread_sigmask"):
-                # Returns when the handler has run for every signal that `cancel` sent to this thread.
+                # The call returns after the handler has run for every signal that `cancel` sent to this thread.
                 signal.pthread_sigmask(signal.SIG_BLOCK, ())
             signal.signal(signal.SIGINT, self._previous if self._previous is not None else signal.default_int_handler)
             self._owns = False
@@ -93,10 +93,10 @@ class InterruptGuard:
         pressed, self._pressing = self._pressing, False
         again = self._interrupt(cancelled=pressed)
         if self._calling:
-            # The first interrupt ends what was called. If the user's code caught it, the next one must have an effect, too,
-            # but not on our own code while that tidies up after the first.
+            # The first interrupt ends the called function. If user code catches it, the next one must have an effect, too,
+            # but must not end Stepwell's code that cleans up after the first.
             if frame is not None and frame.f_code is _CALL:
-                # What was called has not begun, or has ended.
+                # The called function has not begun, or has ended.
                 self._calling = False
                 raise KeyboardInterrupt
             if not again or _in_body(frame):
@@ -106,7 +106,7 @@ class InterruptGuard:
             raise KeyboardInterrupt
 
     def _interrupt(self, *, cancelled: bool) -> bool:
-        """Note an interrupt; return whether it is not the first."""
+        """Note an interrupt; return True if there was one before it."""
         self._heard += 1
         again, self.interrupted = self.interrupted, True
         self.cancelled = cancelled and (self.cancelled or not again)
@@ -114,11 +114,11 @@ class InterruptGuard:
         return again
 
     def cancel(self) -> None:
-        """End the running step as Ctrl-C does, and the run with it; return at once.
+        """End the running step and the run, as Ctrl-C does; return at once.
 
-        May be called on any thread. On the run's own thread the running step is not touched, and no other one begins. Where
-        no signal can be used (a run on another thread than the main one), a step ends when it next runs Python code.
-        Nothing happens when the run has ended.
+        May be called on any thread. A call on the run's own thread lets the running step end, and no other step begins. In a run
+        outside the main thread no signal can be used: the step ends when it next runs Python code. After the run, a call does
+        nothing.
         """
         if threading.get_ident() == self._thread:
             self.cancelled = self.stops_itself = not self.interrupted
@@ -138,7 +138,7 @@ class InterruptGuard:
     def _press(self) -> None:
         """Send SIGINT until the handler has seen it, or the run has ended.
 
-        One signal is not enough: it can come just before a call that blocks, and it is ignored during `os.system`.
+        One signal is not enough: it can come just before a call that blocks, and signals are ignored during `os.system`.
         """
         heard, pause = self._heard, _FIRST_PAUSE
         while True:
@@ -157,9 +157,10 @@ class InterruptGuard:
 
     @contextmanager
     def committing(self) -> Iterator[None]:
-        """Wait until records are committed: once interrupted, a second interrupt raises KeyboardInterrupt.
+        """Let a second interrupt raise KeyboardInterrupt while the block waits for commits; the first one sets the flag.
 
-        The catalog may be another process's for long, if that was stopped. What is recorded is committed all the same when it is free.
+        A stopped process may hold the lease of the catalog for a long time. The records are committed when the lease is free, even
+        if the wait was interrupted.
         """
         self._impatient = True
         try:
@@ -168,19 +169,19 @@ class InterruptGuard:
             self._impatient = False
 
     def look(self, function: Callable[[], T]) -> T:
-        """Call what looks at the user's objects, which may take for ever; an interrupt meanwhile raises KeyboardInterrupt in it."""
+        """Call a function that examines the user's objects and may never return; an interrupt raises KeyboardInterrupt in it."""
         if self._calling:
             return function()
         result: T = self.call(function, begun=True)
         return result
 
     def call(self, function: Callable[[], Any], *, begun: bool = False) -> Any:
-        """Call user code, or wait for what can be given up; an interrupt raises KeyboardInterrupt in it.
+        """Call user code, or a function that may be abandoned; an interrupt raises KeyboardInterrupt in it.
 
         Parameters
         ----------
         begun
-            Whether it belongs to a step that has begun: an interrupt that came before does not keep it from being called.
+            True if the function belongs to a step that has begun: the function is called even after an interrupt.
         """
         try:
             self._began = time.time()
@@ -194,17 +195,18 @@ class InterruptGuard:
             else:
                 late = self._leave()
             if late:
-                # The cancel did not come through, but may have ended a program that the code waited for: its result is void.
+                # The code returned before the cancellation reached it. Its result is discarded, because the cancellation may have
+                # ended a program that the code waited for.
                 if self._pressing:
                     self._pressing = False
                     self._interrupt(cancelled=True)
                 raise KeyboardInterrupt
 
     def _leave(self) -> bool:
-        """Leave user code; return whether `cancel` has sent an exception for it that was not raised in it."""
+        """Leave user code; return True if `cancel` sent an exception that was not raised in this code."""
         late = False
         while self._calling:
-            # One that is raised here is late, too.
+            # An exception that is raised here is late, too.
             with suppress(KeyboardInterrupt), self._sending:
                 if self._thrown:
                     late = not isinstance(sys.exc_info()[1], KeyboardInterrupt)
@@ -218,7 +220,7 @@ _CALL = InterruptGuard.call.__code__
 
 
 def _in_body(frame: FrameType | None) -> bool:
-    """Return whether a frame is user code that `InterruptGuard.call` has called, with none of our own code in between."""
+    """Return True if `InterruptGuard.call` called the code of a frame with no code of Stepwell in between, except for the executor."""
     while frame is not None and frame.f_code is not _CALL:
         name = frame.f_code.co_filename
         if name.startswith(_OURS) and name != _CALLS_BODIES:
@@ -228,7 +230,7 @@ def _in_body(frame: FrameType | None) -> bool:
 
 
 def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
-    """Have a thread raise an exception when it next runs Python code; None takes back one that was not raised yet."""
+    """Make a thread raise an exception when it next runs Python code; None revokes an exception that was not raised yet."""
     import ctypes
 
     wanted = None if kind is None else ctypes.py_object(kind)
@@ -236,7 +238,7 @@ def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
 
 
 def _interrupt_children(began: float) -> None:
-    """Send SIGINT to the programs that were started since a moment, as Ctrl-C does, which a whole process group gets."""
+    """Send SIGINT to the child processes of this process group that started after a time: a terminal's Ctrl-C reaches the whole group."""
     if not hasattr(os, "getpgid"):
         return
     import psutil

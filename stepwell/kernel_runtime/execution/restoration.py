@@ -1,12 +1,12 @@
 # ruff: noqa: PTH101, PTH103, PTH105, PTH108, PTH117, PTH118, PTH120, PTH123, PTH202, PTH206 - plain strings, as the recorder has them
-"""Restores what a reused step left: files, definitions, variables, the contents of objects in place, arrays over one memory.
+"""Restores the effects of a reused step: files, definitions, variables, the contents of objects in place, arrays that share memory.
 
-A file is required only inside the project's folder. One that anything other than Stepwell's steps changed is never touched, and links are
-never followed. Small files are kept in the store; for a large one that is lost the step runs again.
+Only files inside the project's folder are restored. A file that anything other than a step has changed is never touched, and links are
+never followed. Small files are kept in the store; if a large file is lost, the step runs again.
 
-A slice of an array of the notebook is stored as a link: the owner of the memory, and the position in it. The owner is an array, a frame of
-pandas or a bytearray, of the notebook or among the stored objects. Two frames of pandas that share memory are not views of each other:
-pandas copies on write.
+A slice of an array of the notebook is stored as a link: the owner of the memory, and the position in the memory. The owner is an array, a
+pandas frame or a bytearray, in the notebook or among the stored objects. Two pandas frames that share memory are not views of each
+other, because pandas copies on write.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
 
 MOST_KEPT = 1 << 20
-"""Bytes of a file up to which its content is stored."""
+"""The maximum size in bytes of a file whose content is stored."""
 _MOST_IN_ALL = 16 << 20
 FOLDER = "/"
 _CACHES = ("__pycache__", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache", ".cache", ".stepwell")
 _JOURNALS = ("-wal", "-shm", "-journal", ".wal", ".lock")
 
 _FORM = 2
-"""The first item of a stored bundle."""
+"""The version of the bundle's format: the first item of a stored bundle."""
 
 WasWritten = Callable[[str, str], bool]
-"""Given a path as effects have it and a digest: whether a step of a trusted key left the file in that state."""
+"""Takes a path in the form of `FileEffect.path` and a digest; returns True if a trusted record names a step that left the file with this digest."""
 
 
 def taken_files(recorder: ReadRecorder, project: Path) -> tuple[tuple[FileEffect, ...], dict[str, bytes]]:
-    """Return the files that a step wrote, made or removed, and the contents of small ones by path."""
+    """Return the files and folders that a step wrote, created or removed, and the contents of small files by path."""
     root = os.path.join(os.path.realpath(project), "")
     effects: list[FileEffect] = []
     contents: dict[str, bytes] = {}
@@ -88,7 +88,7 @@ def _is_effect(path: str, root: str, recorder: ReadRecorder) -> bool:
 
 
 def _state(path: str) -> str | None:
-    """Return the digest of a file's content, `FOLDER`, or None if there is nothing or something else."""
+    """Return the digest of a file's content, `FOLDER` for a folder, or None for anything else and for a missing path."""
     try:
         mode = os.lstat(path).st_mode
     except OSError:
@@ -100,14 +100,14 @@ def _state(path: str) -> str | None:
 
 @dataclass(slots=True)
 class FilesToRestore:
-    """The changes to the project's files that a hit requires.
+    """The changes to the project's files that the reuse of a step requires.
 
     Attributes
     ----------
     obstacle
-        Why the step must run; empty if it need not.
+        The reason why the step must run; empty if the step can be reused.
     left
-        Paths that were changed by hand; they are not touched.
+        Paths that are not restored, because something other than a step changed them.
     """
 
     write: list[str]
@@ -130,9 +130,10 @@ def compare_files(
     Parameters
     ----------
     has_appended
-        Given a path as effects have it: whether what the step appended to the file in this kernel is in it. What later steps appended stays.
+        Takes a path in the form of `FileEffect.path`; returns True if the file contains the data that the step appended in this kernel.
+        Data that later steps appended stays.
     own
-        Whether the step's own cell runs, or it was asked for by name; else a file that exists is not touched.
+        True if the step's cell runs or the request names the step; otherwise existing files are not touched.
     """
     todo = FilesToRestore([], [], [], [])
     for effect in effects:
@@ -151,7 +152,7 @@ def compare_files(
             continue
         lost = not os.path.lexists(path)
         if own and effect.appended and now != effect.before and (lost or was_written(effect.path, now or "")):
-            # It appends to a file that another step has written since.
+            # The step appends to a file that another step has written since.
             if lost or not has_appended(effect.path):
                 todo.obstacle = f"it appends to {effect.path}, which others have written"
             continue
@@ -176,7 +177,7 @@ def lost_file(path: str, project: Path, files: Mapping[str, tuple[str, str]], st
     Parameters
     ----------
     files
-        What the steps of this kernel wrote: digest and step by path, as `Timeline.files` has it.
+        The digest and the writing step, by path, of each file that the steps of this kernel wrote: `Timeline.files`.
     """
     name = os.path.relpath(path, os.path.realpath(project))
     if os.path.lexists(path) or name.startswith(os.pardir):
@@ -186,7 +187,7 @@ def lost_file(path: str, project: Path, files: Mapping[str, tuple[str, str]], st
 
 
 def left_states(path: str, store: ValueStore) -> Iterator[tuple[str, str]]:
-    """Yield the digests of the states in which steps of a trusted key left a file of the project, with the keys of the steps; newest first."""
+    """Yield the digests with which steps left a file of the project, and the keys of the steps, from trusted records; newest first."""
     for item in store.catalog.ask(read_writers, path):
         if vouches(store.signer, item):
             for file in Effects.from_text(item.effects).files:
@@ -195,7 +196,7 @@ def left_states(path: str, store: ValueStore) -> Iterator[tuple[str, str]]:
 
 
 def restore_files(todo: FilesToRestore, contents: Mapping[str, bytes], project: Path) -> None:
-    """Change files as `compare_files` found; raises OSError or KeyError if that fails."""
+    """Make the changes that `compare_files` returned; raises OSError or KeyError on failure."""
     root = os.path.realpath(project)
     for name in todo.folders:
         os.makedirs(os.path.join(root, name), exist_ok=True)
@@ -204,7 +205,7 @@ def restore_files(todo: FilesToRestore, contents: Mapping[str, bytes], project: 
     for name in todo.write:
         path = os.path.join(root, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        # A temporary file in the same folder is renamed: a link that was put there meanwhile is replaced, never followed.
+        # A temporary file in the same folder is renamed, so that a link created at the path meanwhile is replaced and never followed.
         descriptor, beside = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".stepwell-")
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -228,37 +229,38 @@ def _is_inside(path: str, project: Path) -> bool:
 
 
 _MOST_COMPARED = 200
-"""Arrays over one memory that one of them is compared with."""
+"""The maximum number of arrays over the same memory with which an array is compared."""
 
 
 @dataclass(slots=True)
 class Held:
-    """Memory, and the object that has it."""
+    """A range of memory, and the object that holds it."""
 
     array: Any
     holder: Any
     part: tuple[Any, ...]
-    """The array of the holder: empty for the holder itself, ``("buffer",)``; of a frame, the first column in it, ``("column", 2)``."""
+    """The array inside the holder: empty if the holder is the array, ``("buffer",)`` for a buffer, ``("column", 2)`` for the block of a frame
+    that begins with this column."""
     root: Any
     """The array at the end of the chain of bases."""
     start: int
     end: int
     linked: bool
-    """True if it can be stored as a link: the stored form holds it as an array."""
+    """True if the array can be stored as a link, because the stored form contains it as an array."""
     memory: int
-    """The same for all that is over the same memory."""
+    """An identifier of the memory: equal for all arrays over the same memory."""
 
     def has(self, other: Held) -> bool:
-        """Return True if this memory contains another."""
+        """Return True if this range contains another."""
         return self.start <= other.start and other.end <= self.end
 
     def meets(self, other: Held) -> bool:
-        """Return True if the two have memory in common."""
+        """Return True if this range overlaps another."""
         return self.start < other.end and other.start < self.end
 
 
 def has_arrays(values: Iterable[Any]) -> bool:
-    """Return True if there may be an array among some objects, or a frame that holds one."""
+    """Return True if some objects include an array or a frame."""
     np, pd = sys.modules.get("numpy"), sys.modules.get("pandas")
     kinds = (*(() if np is None else (np.ndarray,)), *(() if pd is None else (pd.DataFrame, pd.Series)))
     return any(issubclass(type(value), kinds) for value in values)
@@ -281,7 +283,7 @@ def held_by(values: Iterable[Any]) -> Iterator[Held]:
 
 
 def blocks_of(frame: Any) -> list[tuple[int, Any]]:
-    """Return the arrays that a frame of pandas consists of, each with the first column that is in it; none of another object."""
+    """Return the arrays of a pandas frame, each after the position of its first column; return an empty list for any other object."""
     np, pd = sys.modules.get("numpy"), sys.modules.get("pandas")
     if np is None or pd is None or not issubclass(type(frame), (pd.DataFrame, pd.Series)):
         return []
@@ -289,7 +291,7 @@ def blocks_of(frame: Any) -> list[tuple[int, Any]]:
         blocks = frame._mgr.blocks  # noqa: SLF001 - no public way tells what is shared
         return [(int(block.mgr_locs.as_array[0]), block.values) for block in blocks if type(block.values) is np.ndarray]
     except Exception:
-        # A frame may be of a class of the user's, which may raise anything.
+        # A subclass of the user may raise any exception.
         return []
 
 
@@ -298,7 +300,7 @@ def _kinds(np: Any) -> tuple[type, ...]:
 
 
 def _column(frame: Any, at: int) -> Any:
-    """Return the memory of a column, or None if it is not an array of numpy."""
+    """Return a column of a frame as an array over its memory, or None if it is not a numpy array."""
     column = frame.iloc[:, at] if frame.ndim == 2 else frame
     return column.to_numpy() if type(column.dtype).__module__.startswith("numpy") else None
 
@@ -337,22 +339,22 @@ class View:
     """An array that is stored as a link."""
 
     inside: Any
-    """The array itself, or the frame that holds it; kept, so that its identity stays unique."""
+    """The array, or the frame that holds it; the reference keeps its `id` unique."""
     holder: Any
-    """The object whose memory it is: stored in its place."""
+    """The owner of the memory: stored in place of the array."""
     link: tuple[Any, ...]
-    """A number, and where in the memory it is, for `view_of`."""
+    """The number of the link, and the position in the memory for `view_of`."""
 
 
 def views(ours: Iterable[Any], theirs: Iterable[Any]) -> dict[int, View]:
-    """Return the arrays among stored objects that are to be links, by identity.
+    """Return the arrays among some objects that are stored as links, by `id`.
 
     Parameters
     ----------
     ours
         The objects that are stored.
     theirs
-        Objects that are there when the stored ones are loaded.
+        Objects that exist in the notebook when the stored objects are loaded.
     """
     mine = list(held_by(ours))
     if not any(part.linked for part in mine):
@@ -372,7 +374,7 @@ def views(ours: Iterable[Any], theirs: Iterable[Any]) -> dict[int, View]:
 
 def _link_group(group: list[Held], others: list[Held], links: dict[int, View]) -> None:
     """Find the links among arrays over one memory."""
-    # The largest first: an array is a link to one that comes before it.
+    # Sorted by size, the largest first: an array can only be a link to an array before it.
     order = sorted(group, key=lambda part: (part.start - part.end, part.array is not part.root))
     for position, part in enumerate(order):
         if not part.linked or id(part.array) in links:
@@ -382,12 +384,12 @@ def _link_group(group: list[Held], others: list[Held], links: dict[int, View]) -
         before = [other for other in order[: min(position, _MOST_COMPARED)] if not other.part and _may_own(other, part)]
         owner = next((other for other in (*firm, *before) if other.has(part)), firm[0] if firm else None)
         after = order[position + 1 : position + 1 + _MOST_COMPARED]
-        # An array with gaps is stored without them.
+        # The stored form of a non-contiguous array lacks the memory between its elements.
         keeps = part.array.flags.forc
         if owner is None and (
             before or any(_may_own(other, part) and not (keeps and part.has(other)) for other in after)
         ):
-            # They overlap, and neither contains the other in its stored form: both are views of the array at the end of their bases.
+            # The arrays overlap, and neither stored form contains the other: both become views of the array at the end of the chain of bases.
             owner = replace(part, array=part.root, holder=part.root, part=())
         if owner is not None:
             links[id(part.array)] = View(part.holder, owner.holder, (len(links), *_link(owner, part)))
@@ -396,7 +398,7 @@ def _link_group(group: list[Held], others: list[Held], links: dict[int, View]) -
 def _may_own(other: Held, part: Held) -> bool:
     """Return True if an array can be a link to the memory of another object."""
     if part.part and (other.part or not other.array.flags.writeable):
-        # Frames keep track of what they share. What they give of it as an array is read-only.
+        # Frames keep track of shared memory themselves. Arrays that they return over shared memory are read-only.
         return False
     return other.array is not part.array and other.holder is not part.holder and other.meets(part)
 
@@ -421,7 +423,7 @@ def _address(array: Any) -> int:
 
 
 def view_of(holder: Any, link: tuple[Any, ...]) -> Any:
-    """Return the array that a link means, over the memory of an object.
+    """Return the array that a link describes, over the memory of an object.
 
     Raises
     ------
@@ -447,30 +449,30 @@ def view_of(holder: Any, link: tuple[Any, ...]) -> Any:
 
 @dataclass(slots=True)
 class Bundle:
-    """The effects of a body on the notebook: stored as one value, so that shared objects stay shared."""
+    """The effects of a body on the notebook, stored as one value so that shared objects stay shared."""
 
     values: dict[str, Any] = field(default_factory=dict)
     """Variables by name."""
     put: list[tuple[Any, str, Any]] = field(default_factory=list)
-    """Changed objects (stored as links), ``content`` or ``leaf``, and what is put there."""
+    """The changed objects (stored as links), each with ``content`` or ``leaf`` and the content to restore."""
     streams: dict[str, Any] = field(default_factory=dict)
     """States of random streams."""
     files: dict[str, bytes] = field(default_factory=dict)
     """Contents of files by path."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Settings of libraries that have no text: functions of the notebook, objects of libraries."""
+    """Settings of libraries that cannot be recorded as strings: functions of the notebook, objects of libraries."""
 
     def plain(self) -> tuple[Any, ...]:
-        """Return what is stored."""
+        """Return the tuple that is stored."""
         return (_FORM, self.values, self.put, self.streams, self.files, self.settings)
 
     def __bool__(self) -> bool:
-        """Return True if there is anything to store."""
+        """Return True unless the bundle is empty."""
         return bool(self.values or self.put or self.streams or self.files or self.settings)
 
 
 class Restoration:
-    """Puts a step's effects back into the notebook.
+    """Restores a step's effects in the notebook.
 
     Parameters
     ----------
@@ -487,19 +489,19 @@ class Restoration:
         self._names = names
         self._before = dict(timeline.namespace)
         self._views: dict[int, Any] = {}
-        """The arrays made for links, by the number of the link."""
+        """The arrays created for links, by the number of the link."""
 
     def may(self, name: str) -> bool:
         """Return True if a name may be bound."""
         return self._names is None or name in self._names
 
     def define(self) -> list[Definition]:
-        """Execute imports, functions and classes again, in order; return those that wait for variables.
+        """Execute imports, functions and classes again, in order; return the definitions that need variables which are not bound yet.
 
         Raises
         ------
         Exception
-            Whatever an import or a decorator raises.
+            Any exception of an import or a decorator except NameError.
         """
         waiting = []
         for number in self.effects.definitions:
@@ -518,7 +520,7 @@ class Restoration:
         return waiting
 
     def link(self, found: Any) -> Any:
-        """Return the object that a link means."""
+        """Return the object to which a link refers."""
         kind, name, address = found
         if kind == "view":
             number = address[0]
@@ -530,12 +532,12 @@ class Restoration:
         return resolve(self._before if kind == "was" else self._space, name, address)
 
     def apply(self, plain: tuple[Any, ...], *, skip_objects: bool) -> list[str]:
-        """Bind variables and put contents back; return the names that were bound.
+        """Bind variables and restore contents in place; return the names that were bound.
 
         Raises
         ------
         NotRestorableError
-            If an object takes no such content.
+            If an object does not accept the stored content.
         """
         values, changes = plain[1:3]
         bound = []

@@ -1,16 +1,18 @@
-"""State outside of the notebook's variables and of a step's inputs: files, the environment, settings, random streams, globals that bodies change.
+"""State outside the notebook's variables and a step's inputs: files, the environment, settings, random streams, globals that bodies change.
 
-`World` knows who changed what the steps of a kernel have read. Nothing reports a change of a file or of the environment, so everything
-that was read is examined before and after each cell. A change by the cell that gave the state which a step read is an edit, and so is
-a change between cells. A change by a cell or step that comes after the step is as in a plain notebook: the step keeps what it read.
+`World` records which cells and steps changed the files, variables of the environment and other external state that the steps of a kernel
+read. The operating system reports no such change to the kernel, so every read is examined before and after each cell. A change between
+cells makes a step outdated, as does a change by the cell that last changed the state before the step read it. A change by a cell or step
+that comes after the step is as in a plain notebook: the step stays up to date.
 
 `Seeds` seeds the global generators of ``random`` and ``numpy.random`` from the step's key, so that an unseeded fit gives the same
-result twice, and other steps get other numbers. Their state before the run's first body is restored after the run: saving it costs
-more than seeding, and between two bodies of a run only the engine works.
+result in each run, and other steps get other numbers. The state of the generators before the run's first body is restored after the
+run, not after each body: saving a state costs more than seeding, and between two bodies of a run only the engine works.
 
-`HiddenState` keeps code versions true. A code version is made before the first step runs, from the globals as they are then. A body that
-changes one of them makes it wrong for the steps that follow: these are keyed again before they start, and a notice says so. The code of a
-step of a job that is not memoised is not walked, so what it changes is not known; the steps after it are always keyed again.
+`HiddenState` keeps code versions valid. All code versions are computed before the first step runs, from the globals at that time. A body
+that changes a global makes the code versions of later steps wrong: their keys are computed again before they start, and a notice says so.
+The code of a job's step that is not memoised is not walked, so its changes are not known; the keys of the steps after it are always
+computed again.
 """
 
 from __future__ import annotations
@@ -39,21 +41,21 @@ from stepwell.kernel_runtime.versions.walk import CodeWalk, Watched
 
 _GONE: Any = object()
 _MOST_WATCHED = 1000
-"""The number of reads that are looked at before and after each cell."""
+"""The maximum number of reads that are examined before and after each cell."""
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A cell or a step that binds names, and changes objects, files and the like."""
+    """A cell or step that binds names, and changes objects, files and other state."""
 
     kind: str
-    """``cell`` or ``step``; ``other`` for what happened between cells."""
+    """``cell`` or ``step``; ``other`` for changes between cells."""
     id: str
-    """The identifier of the cell in its notebook, or the step's key. A step whose key is not known has that of its cell."""
+    """The identifier of the cell in its notebook, or the step's key; the identifier of the cell if the step's key is not known."""
     label: str = field(default="", compare=False)
-    """How messages name it: ``[7]`` and its first line, or the key."""
+    """The name in messages: ``[7]`` and the first line of the cell, or the step's key."""
     place: str = field(default="", compare=False)
-    """Where it is: ``cell 7``; empty for a step."""
+    """The place in messages: ``cell 7``; empty for a step."""
 
 
 OTHER = Writer("other", "")
@@ -61,26 +63,26 @@ OTHER = Writer("other", "")
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """The state of the world that a step read."""
+    """The external state that a step read."""
 
     number: int
-    """The number of events before the step was last brought up to date and everything was as it had read it."""
+    """The number of events before the step was last brought up to date with this state."""
     glances: dict[Read, object]
-    """The result of a look at each of its reads then."""
+    """The result of `_glance` for each read of the step at that time."""
 
 
 @dataclass(frozen=True, slots=True)
 class SettingsOfStep:
-    """The settings of libraries and of the process as they were before and after a step in this kernel."""
+    """The settings of libraries and of the process before and after a step ran in this kernel."""
 
     before: library_state.Snapshot
     after: library_state.Snapshot
     environment: dict[str, tuple[str | None, str | None]]
-    """Variables of the environment that it changed: their values before and after."""
+    """The values before and after the step, by name, of the environment variables that the step changed."""
 
 
 class World:
-    """The reads of steps from outside the variables of a kernel, and the cells and steps that changed them.
+    """The external state that the steps of a kernel read, and the cells and steps that changed it.
 
     Parameters
     ----------
@@ -90,24 +92,24 @@ class World:
     Attributes
     ----------
     files
-        By path as effects have it, the digest of the state in which a step left a file, and the step's key.
+        For each file that a step wrote, the digest of its content after the step, and the step's key. Paths have the form of `FileEffect.path`.
     """
 
     def __init__(self, project: Path) -> None:
         self._project = os.path.realpath(project)
         self.files: dict[str, tuple[str, str]] = {}
         self._watched: dict[Read, object] = {}
-        """Each read that is looked at, with the result of the last look."""
+        """The last result of `_glance` for each watched read."""
         self._changes: dict[tuple[str, str], list[tuple[int, Writer]]] = {}
-        """The changes by kind and name of the read, each with the number of events before it."""
+        """The changes by kind and name of the read, each with the number of events before the change."""
         self._first_run: dict[Writer, int] = {}
-        """When each cell and step ran here for the first time."""
+        """The number of events before the first run of each cell and step in this kernel."""
         self._seen: dict[str, _Seen] = {}
         self._settings: dict[str, SettingsOfStep] = {}
 
     @staticmethod
     def has(read: Read) -> bool:
-        """Return True for a read from outside the kernel."""
+        """Return True for a read of state outside the kernel."""
         return read.kind not in LOCAL and read.kind != "asset"
 
     def ran(self, writer: Writer, number: int) -> None:
@@ -115,7 +117,7 @@ class World:
         self._first_run.setdefault(writer, number)
 
     def look(self, number: int, writer: Writer = OTHER) -> None:
-        """Note what was changed since the last look, and by whom."""
+        """Note the changes of watched reads since the last look as changes by a writer."""
         self.ran(writer, number)
         for read, before in self._watched.items():
             now = _glance(read)
@@ -124,7 +126,7 @@ class World:
                 self._changes.setdefault((read.kind, read.name), []).append((number, writer))
 
     def wrote(self, path: str, digest: str, step_key: str, number: int) -> None:
-        """Note that a step wrote a file, and in which state it left it."""
+        """Note that a step wrote a file, and the digest of the file's content after the step."""
         self.files[path] = (digest, step_key)
         name = os.path.normpath(Path(self._project, path))
         self._changes.setdefault(("file", name), []).append((number, Writer("step", step_key)))
@@ -137,7 +139,7 @@ class World:
         self._changes.setdefault(("stream", stream), []).append((number, writer))
 
     def was_seeded(self, stream: str, step_key: str, number: int, *, pulled: bool) -> bool:
-        """Return True if a stream was seeded after a number of events, other than by the step and by what comes after it."""
+        """Return True if, after a number of events, a stream was seeded by anything except the step, and cells and steps that come after it."""
         return not self._come_after(("stream", stream), step_key, number, pulled=pulled)
 
     def was_read(self, step_key: str, reads: Iterable[Read], number: int, *, same: bool) -> None:
@@ -146,13 +148,13 @@ class World:
         Parameters
         ----------
         same
-            Whether it has the values that it had before.
+            True if the step has the same values as before.
         """
         glances = {read: _glance(read) for read in reads if _can_be_watched(read)}
         own = Writer("step", step_key)
         for read, now in glances.items():
             if self._watched.get(read, now) != now:
-                # Others are looked at when the cell ends.
+                # Other watched reads are examined when the cell ends.
                 self._changes.setdefault((read.kind, read.name), []).append((number, own))
             if read in self._watched or len(self._watched) < _MOST_WATCHED:
                 self._watched[read] = now
@@ -161,19 +163,19 @@ class World:
         kept = before is None or all(
             now == before.glances.get(read) or _has_content(read) for read, now in glances.items()
         )
-        # Otherwise what the step read is the state before these changes.
+        # If the state changed and the values did not, the state that the step read is still the earlier one.
         if kept or not same:
             self._seen[step_key] = _Seen(number, glances)
 
     def is_later_change(self, read: Read, step_key: str, *, pulled: bool) -> bool:
-        """Return True if only the step itself, or cells and steps that come after it, have changed what it read.
+        """Return True if only the step itself, or cells and steps that come after it, have changed the state that a read of the step names.
 
-        What comes after it ran here for the first time after it, and did not give the state that it read.
+        A cell or step comes after this step if it first ran in this kernel after the step did, and did not make the state that the step read.
 
         Parameters
         ----------
         pulled
-            Whether the request does not name the step: where its own cell runs, what cells changed counts.
+            True if the request does not name the step. If it does, a change by any cell makes the step outdated.
         """
         left, by = self.files.get(os.path.relpath(read.name, self._project), ("", ""))
         if read.kind == "file" and by == step_key and file_digest(read.name) == left:
@@ -182,19 +184,25 @@ class World:
         name = (read.kind, read.name)
         now = _glance(read)
         if not any(number > seen.number for number, _ in self._changes.get(name, ())):
-            # The step itself may have changed what it read: it is as the step left it.
+            # The step itself may have changed the state that it read: compare with the state after the step.
             return read.digest != UNSTABLE and seen.glances.get(read, _GONE) == now
         if now != self._watched.get(read, _GONE):
             return False
         return self._come_after(name, step_key, seen.number, pulled=pulled)
 
     def was_written_before(self, path: str, step_key: str) -> bool:
-        """Return True if a file, by its path as effects have it, was changed after a step was brought up to date by what comes before it."""
+        """Return True if, since a step was brought up to date, anything that does not come after the step changed a file.
+
+        The path has the form of `FileEffect.path`.
+        """
         name = ("file", os.path.normpath(Path(self._project, path)))
         return not self._come_after(name, step_key, self._seen[step_key].number, pulled=True)
 
     def _come_after(self, name: tuple[str, str], step_key: str, number: int, *, pulled: bool) -> bool:
-        """Return True if whatever changed something after a number of events is the step, or comes after it and did not give the state that it read."""
+        """Return True if each change after a number of events is by the step itself, or by a cell or step that comes after it.
+
+        `is_later_change` defines which cells and steps come after a step.
+        """
         own = Writer("step", step_key)
         changes = self._changes.get(name, ())
         since = {writer for time, writer in changes if time > number}
@@ -213,7 +221,7 @@ class World:
         )
 
     def note_settings(self, step_key: str, before: library_state.Snapshot, environment: Mapping[str, str]) -> None:
-        """Note what a step has changed in the settings of libraries and in the environment, by their states before it."""
+        """Note the settings of libraries and the environment variables that a step changed, given their states before the step."""
         after, now = library_state.snapshot(), whole()
         names = {name for name, _ in environment.items() ^ now.items()}
         changed = {name: (environment.get(name), now.get(name)) for name in names}
@@ -221,11 +229,11 @@ class World:
             self._settings[step_key] = SettingsOfStep(before, after, changed)
 
     def has_settings(self, step_key: str) -> bool:
-        """Return True if what a step set when it ran here last was not set back since."""
+        """Return True if the last run of a step in this kernel changed settings, and `undo_settings` was not called since."""
         return step_key in self._settings
 
     def undo_settings(self, step_key: str) -> None:
-        """Set back what a step set when it ran here last, unless something else has set it since."""
+        """Restore the settings that the last run of a step in this kernel changed, except those that changed again since."""
         done = self._settings.pop(step_key, None)
         if done is None:
             return
@@ -238,7 +246,7 @@ class World:
                 set_variable(name, before)
 
     def changed_by_cells(self, step_key: str) -> dict[Read, str]:
-        """Return what cells have changed since the step was last brought up to date, of what it read: the label of the cell that did so last."""
+        """Return the reads of a step that cells have changed since the step was last brought up to date, each with the label of the last such cell."""
         seen = self._seen.get(step_key)
         changed: dict[Read, str] = {}
         if seen is None or not self._changes:
@@ -255,17 +263,17 @@ class World:
 
 
 def _can_be_watched(read: Read) -> bool:
-    """Return True for what can be looked at before and after each cell: not for matches in a large tree."""
+    """Return True for a read of external state that can be examined before and after each cell; a recursive glob pattern would take too long."""
     return World.has(read) and not (read.kind == "glob" and "**" in read.name and not read.names)
 
 
 def _has_content(read: Read) -> bool:
-    """Return True for a file with the content that was read, even if its time or inode differs."""
+    """Return True if a file has the content that was read, even if its modification time or inode differs."""
     return read.kind == "file" and read_holds(read)
 
 
 def _glance(read: Read) -> object:
-    """Return something that differs after a change of what was read."""
+    """Return an object that compares unequal after a change of the state that was read."""
     if read.kind == "file":
         return file_stat(read.name)
     if read.kind == "environment":
@@ -274,14 +282,14 @@ def _glance(read: Read) -> object:
 
 
 class HiddenState:
-    """Keeps the code versions of one run true.
+    """Keeps the code versions of one run valid.
 
     Parameters
     ----------
     walk
-        The walk that the plan's code versions come from.
+        The walk that computed the plan's code versions.
     new_walk
-        Makes another one, which digests all mutable objects again.
+        Returns a new walk, which digests all mutable objects again.
     """
 
     def __init__(self, walk: CodeWalk, new_walk: Callable[[], CodeWalk]) -> None:
@@ -291,11 +299,11 @@ class HiddenState:
         self._settled: dict[str, int] = {}
 
     def is_settled(self, step: PlanStep) -> bool:
-        """Return True for a step that has its code version of now."""
+        """Return True if the code version of a step is valid for the present globals."""
         return not self._changes or step.code is None or self._settled.get(step.key) == self._changes
 
     def settle(self, step: PlanStep) -> bool:
-        """Give a step that is about to be decided its code version of now; return True if it is a different one."""
+        """Compute a step's code version from the present globals; return True if the code version changed."""
         if step.code is None or self.is_settled(step):
             return False
         self._settled[step.key] = self._changes
@@ -304,18 +312,18 @@ class HiddenState:
         return step.code.digest != before
 
     def changed(self) -> None:
-        """Have the steps that follow keyed again: a cell has changed the notebook."""
+        """Mark the code versions of the following steps as outdated, because a cell has changed the notebook."""
         self._changes += 1
         self.walk = self._new_walk()
 
     def before(self, step: PlanStep) -> Watched | None:
-        """Take down what a step could change; None if it reaches nothing of that kind."""
+        """Return a record of the mutable objects that a step could change, or None if its code reaches none."""
         if step.code is None:
             return None
         return self.walk.watched(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
 
     def after(self, step: PlanStep, watched: Watched | None) -> tuple[str, ...]:
-        """Return the names of what a step has changed, as its code reaches them: ``CACHE``, ``helper(seen=)``."""
+        """Return the names of the objects that a step changed, as its code reaches them: ``CACHE``, ``helper(seen=)``."""
         if step.code is None:
             self._changes += 1
             self.walk = self._new_walk()
@@ -341,17 +349,17 @@ class Seeds:
     Parameters
     ----------
     enabled
-        False leaves the generators alone.
+        If False, the generators are not seeded.
     """
 
     def __init__(self, *, enabled: bool = True) -> None:
         self._enabled = enabled
         self._saved: dict[str, Any] = {}
-        """By stream, the user's state of it; None for numpy where it was not imported."""
+        """The user's states by stream; None for numpy if numpy was not imported."""
         self._watch: _Watch | None = None
 
     def seed(self, step_key: str, *, live: bool = False) -> None:
-        """Seed the generators for one step; numpy's also if the body imports it first.
+        """Seed the generators for one step; numpy's generator is seeded even if the body is the first to import numpy.
 
         Parameters
         ----------
@@ -372,14 +380,14 @@ class Seeds:
                     _seed_numpy(number)
 
     def leave(self, stream: str) -> None:
-        """Stop restoring a stream at the end of the run: a cell has seeded it, or a reuse has set it."""
+        """Exclude a stream from the restoration after the run, because a cell seeded the stream or a reuse set it."""
         self._saved.pop(stream, None)
         if stream == "numpy" and self._watch is not None:
             self._watch.end()
             self._watch = None
 
     def restore(self) -> None:
-        """Put the generators back as they were before the first step that was seeded."""
+        """Restore the states of the generators before they were first seeded for a step."""
         for stream in tuple(self._saved):
             self._give_back(stream)
 
@@ -410,7 +418,7 @@ class Seeds:
             self._watch = None
         module = sys.modules.get(_NUMPY)
         if module is not None:
-            # A generator that the body has exchanged takes no such state.
+            # A bit generator that the body has put in place may not accept the saved state.
             with suppress(Exception):
                 if state is not None:
                     _plain(module.set_state)(state)
@@ -422,7 +430,7 @@ def _seed_numpy(number: int) -> None:
     module = sys.modules.get(_NUMPY)
     seed: Callable[[int], None] | None = getattr(module, "seed", None)
     if seed is not None:
-        # The user may have put another bit generator behind the functions.
+        # The user may have replaced the bit generator by one that cannot be seeded.
         with suppress(Exception):
             _plain(seed)(number)
 
@@ -432,7 +440,7 @@ _RANDOM_SETSTATE = random._inst.setstate  # noqa: SLF001 - as above
 
 
 def _plain(function: Any) -> Any:
-    """Return the library's own function: ours does not count as the user's seeding."""
+    """Return the library's function without our wrapper, so that the call is not recorded as a seeding by the user."""
     return getattr(function, "__wrapped__", function)
 
 
@@ -451,11 +459,11 @@ def stream_states() -> dict[str, Any]:
 
 
 def set_stream(name: str, state: Any) -> None:
-    """Set a random stream to a state; raises whatever the library, or its import, raises."""
+    """Set a random stream to a state; raises any exception of the library or of its import."""
     if name == "random":
         _RANDOM_SETSTATE(state)
     elif name == "numpy":
-        # numpy imports the module of random numbers when it is asked for.
+        # numpy imports numpy.random only on first use.
         _plain(import_module(_NUMPY).set_state)(state)
     else:
         torch = import_module("torch")
@@ -471,11 +479,11 @@ class _Watch:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find ``numpy.random`` as the import system would, and seed it when it is there."""
+        """Find ``numpy.random`` through the other finders, and seed the generator after the module is executed."""
         if name != _NUMPY:
             return None
         self.end()
-        # By the other finders: one of them notes that the user seeds it.
+        # The other finders must all be asked: one of them records seedings by the user.
         others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
         spec: ModuleSpec | None = next(
             (found for finder in others if (found := finder.find_spec(name, path, target))), None
@@ -493,6 +501,6 @@ class _Watch:
         return spec
 
     def end(self) -> None:
-        """Stop watching."""
+        """Remove this finder from the import system."""
         with suppress(ValueError):
             sys.meta_path.remove(self)

@@ -1,12 +1,12 @@
-"""Plans of targets, selection strings and definitions, with every upstream that they need.
+"""Plans of targets, selection strings and definitions, with the upstream steps that they need.
 
-The syntax of selection strings, which is Dagster's:
+Selection strings have the syntax of Dagster:
 ``a`` · ``key:"a*"`` · ``+a`` and ``a+`` one level, ``++a`` two, ``1+key:a`` and ``key:a+1`` by number · ``*a`` and ``a*`` all the way ·
 ``group:x`` · ``kind:sql`` · ``and``, ``or``, ``not``, parentheses · ``roots(...)``, ``sinks(...)`` · ``*``.
 
-An upstream is looked for in the given list, then in the registry, then in the store. A helper that a step calls may read an asset by its
-global name. This asset is an input of the step, too. Only the walk over the code finds it, so the code version is computed while the plan is
-built.
+The definition of an upstream asset is looked up in the given list, then in the registry; without a definition, the asset is read from the
+store. An asset that a helper function of a step reads by its global name is an input of the step, too. Only the walk over the code finds
+such inputs, so the code versions are computed while the plan is built.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class SelectionGraph:
-    """The assets among which a selection chooses."""
+    """The graph of the assets to which a selection is applied."""
 
     upstream: Mapping[str, Collection[str]]
-    """By key, the keys that it depends on."""
+    """The upstream keys of each key."""
     groups: Mapping[str, str]
     kinds: Mapping[str, str]
 
     def downstream(self) -> dict[str, list[str]]:
-        """Return, by key, the keys that depend on it."""
+        """Return the downstream keys of each key."""
         consumers: dict[str, list[str]] = {key: [] for key in self.upstream}
         for key, needs in self.upstream.items():
             for need in needs:
@@ -61,9 +61,9 @@ def select(expressions: str | Iterable[str], graph: SelectionGraph) -> list[str]
     Raises
     ------
     UnknownKeyError
-        For a name that is not a key, with the nearest ones.
+        If a name is not a key; the message names similar keys.
     InvalidSelectionError
-        For an expression that cannot be read.
+        If an expression has a syntax error.
     """
     chosen: set[str] = set()
     for expression in [expressions] if isinstance(expressions, str) else expressions:
@@ -220,7 +220,7 @@ class _Parser:
 
 @dataclass(slots=True)
 class Definitions:
-    """Where definitions are looked up: a given list first, the registry second."""
+    """A lookup of definitions: first in a given list, then in the registry."""
 
     given: Mapping[str, AssetsDefinition | SourceAsset] = field(default_factory=dict)
     registered: Mapping[str, AssetsDefinition | SourceAsset] = field(default_factory=dict)
@@ -243,7 +243,7 @@ class Definitions:
         return {key: definition for key, definition in self._all().items() if isinstance(definition, AssetsDefinition)}
 
     def names(self) -> dict[str, str]:
-        """Return the Python names that mean an asset, with its key: the last part, where only one key has it."""
+        """Return the key of each asset by its Python name: the last part of the key, if no other key ends with it."""
         if self._names is not None:
             return self._names
         names: dict[str, str] = {}
@@ -275,12 +275,12 @@ class Definitions:
 
 
 def resolve_targets(targets: Sequence[str] | None, definitions: Definitions) -> list[str]:
-    """Return the asset keys of targets: keys, step keys of graph-backed assets, selection strings; None for all.
+    """Return the asset keys of targets: asset keys, step keys of graph-backed assets, or selection strings; None selects all assets.
 
     Raises
     ------
     UnknownKeyError, InvalidSelectionError
-        For a target that means nothing.
+        If a target is neither a known key nor a valid selection string.
     """
     if targets is None:
         return [key for key, definition in definitions.computed().items() if definition is not None]
@@ -300,7 +300,7 @@ def resolve_targets(targets: Sequence[str] | None, definitions: Definitions) -> 
 
 
 def step_owner(key: str, definitions: Definitions) -> AssetsDefinition | None:
-    """Return the definition that has a step key, or None."""
+    """Return the definition to which a step key belongs, or None."""
     parent = key.split(".", 1)[0]
     definition = definitions.asset(parent)
     if isinstance(definition, AssetsDefinition) and "." in key and isinstance(definition.node, GraphDefinition):
@@ -325,14 +325,14 @@ def build_plan(
     targets
         Written asset keys.
     upstream
-        Whether the steps of upstream assets are part of the plan; else they are read from the store.
+        True to include the steps of upstream assets in the plan; otherwise upstream assets are read from the store.
     steps_only
-        If given, only these steps; everything else is read from the store.
+        The only steps to include, if given; all other values are read from the store.
 
     Raises
     ------
     CycleError
-        If assets wait for each other.
+        If assets depend on each other in a cycle.
     """
     with no_collection():
         return _plan(targets, definitions, code, upstream=upstream, steps_only=steps_only)
@@ -381,7 +381,7 @@ def _plan(
 
 
 def build_job_plan(job: JobDefinition, code: CodeWalk, *, steps_only: Collection[str] | None = None) -> Plan:
-    """Return the plan of a job; assets that it reads are read from the store.
+    """Return the plan of a job. The assets that the job reads are not computed; they come from the store.
 
     Raises
     ------
@@ -401,7 +401,7 @@ def finish(plan: Plan) -> Plan:
     Raises
     ------
     CycleError
-        If steps wait for each other.
+        If steps depend on each other in a cycle.
     """
     _check_keys(plan.steps)
     ordered, cycle = order_steps(list(plan.steps))
@@ -433,7 +433,7 @@ def _check_keys(steps: Iterable[PlanStep]) -> None:
 
 
 def _take_defaults(step: PlanStep, definitions: Definitions) -> None:
-    """Use the default of a parameter if no asset of its name is defined."""
+    """Use the default of a parameter if no asset has the parameter's name."""
     defaults = step.op.defaults
     inputs = tuple(
         PlanInput(given.name, (), default=defaults[given.name])
@@ -467,13 +467,13 @@ def step_extra(step: PlanStep) -> list[tuple[str, object]]:
         if not given.keys and given.carries_value and given.name:
             extra.append((f"default of {given.name}", given.default))
     if step.op.reads:
-        # What was stored before a file was declared says nothing of it.
+        # Executions from before a file was declared did not record it, so they must not be reused.
         extra.append(("declared reads", step.op.reads))
     return extra
 
 
 def unknown_step(key: str, definitions: Definitions, known: Callable[[], Iterable[str]] | None = None) -> Exception:
-    """Build the error for an unknown step key; it names similar keys."""
+    """Return the exception for an unknown step key; its message names similar keys."""
     keys = [
         step.key for definition in dict.fromkeys(definitions.computed().values()) for step in asset_steps(definition)
     ]

@@ -1,14 +1,14 @@
-"""The decision about a step: whether it is reused, runs, or is held back; and the reason for it.
+"""The decision about a step, and its reason: the step is reused, runs, or is held back.
 
-`decide` is the only place that decides. The engine acts on its answer; status, ``%why`` and the lineage show it before anything runs
-(`states`). Both give it the same facts (`Known`): a snapshot of the store, the materializations of the step's inputs, and checks of
-what earlier executions had read.
+All decisions are made by `decide`. The engine acts on them; status, ``%why`` and the lineage show them before anything runs (`states`). In
+both cases the decisions are based on the same facts (`Known`): a snapshot of the store, the materializations of the step's inputs, and
+checks of the reads that earlier executions recorded.
 
-A step can be decided when every step before it is: its memo key contains the data versions of its inputs. It is reused if the store has
-an execution under that memo key to which nothing objects: everything that it read is unchanged, it is young enough, its outputs are
-there. Reasons are texts and cost time, so they are made on request only (`refusal`, `reason_to_run`).
+A step is decided after all steps before it, because its memo key contains the data versions of its inputs. The step is reused if the store
+contains an execution with the same memo key, unchanged recorded reads, an age below the limit, and all outputs. Reasons are built only on
+request, because this takes time (`refusal`, `reason_to_run`).
 
-The scheduler and the rebuilder are separate things: the engine knows the order of the steps, this module knows which of them must run.
+The scheduler and the rebuilder are separate: the engine orders the steps, and this module decides which of them must run.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from stepwell.kernel_runtime.records.runs import Snapshot
 from stepwell.kernel_runtime.text import age_text
 
 Kind: TypeAlias = Literal["pull", "cell pull", "named", "cell", "forced"]
-"""How a step is requested; it decides which changes in the notebook count.
+"""How a step is requested. The kind determines which changes in the notebook count.
 
-``pull``: a step further down needs it. ``cell pull``: the same, and the step further down is a cell that runs. ``named``: the request names it.
-``cell``: its own cell runs. ``forced``: it runs whatever is stored.
+``pull``: a downstream step needs the step. ``cell pull``: the same, and the downstream step is a cell that runs. ``named``: the request
+names the step. ``cell``: the cell of the step runs. ``forced``: the step runs even if a stored result could be reused.
 """
 PULLS: frozenset[Kind] = frozenset({"pull", "cell pull"})
 """The kinds of a step that the request does not name."""
 Action: TypeAlias = Literal["reuse", "run", "wait", "skip", "untouched", "unavailable"]
-"""``wait``: a step before it is not decided. ``skip``: an optional output that it needs was not produced. ``untouched``: a step before it
-failed. ``unavailable``: an input has no materialization.
+"""``wait``: an upstream step is not decided yet. ``skip``: a required optional output of an upstream step was not produced. ``untouched``:
+an upstream step failed. ``unavailable``: an input has no materialization.
 """
 Cause: TypeAlias = Literal[
     "", "forced", "lost", "unrestorable", "failed", "cache", "volatile", "unverifiable", "changed"
@@ -63,31 +63,31 @@ class Decision:
 
     action: Action
     cause: Cause = ""
-    """Of a step that runs, or waits and may run."""
+    """The cause for a step that runs, or that waits and may run."""
     memo_key: str = ""
     """Empty where it is not known yet."""
     inputs: tuple[InputVersion, ...] | None = None
     """None where they are not known yet."""
     group: tuple[Materialization, ...] = ()
-    """The execution that is reused; for the causes ``lost`` and ``unrestorable``, the execution that would have been."""
+    """The execution that is reused; for the causes ``lost`` and ``unrestorable``, the execution that would otherwise be reused."""
     obstacle: str = ""
-    """For these two causes, why the step must run although nothing that it depends on has changed."""
+    """For the causes ``lost`` and ``unrestorable``, why the step must run although none of its dependencies has changed."""
 
 
 @dataclass(slots=True)
 class Known:
-    """The facts from which steps are decided, in one run or in one request for states.
+    """The facts on which decisions are based, for one run or one request for states.
 
     Attributes
     ----------
     vouches
-        Returns True if a trusted key signed a whole record: its effects are not read before.
+        Returns True if a trusted key signed a whole record. The effects in a record are not read before this check.
     values
-        For each value key its materialization in this run: made, reused, or read from the store.
+        The materialization of each value key in this run: computed, reused, or read from the store.
     obstacle
         Returns why a stored value cannot be loaded; empty if no reason is known.
     now
-        When the snapshot was taken, in seconds since the epoch: ages are measured from it.
+        The time of the snapshot, in seconds since the epoch. Ages are measured from this time.
     """
 
     snapshot: Snapshot
@@ -97,27 +97,27 @@ class Known:
     obstacle: Callable[[Materialization], str] = field(default=lambda item: "")  # noqa: ARG005 - where all that is stored can be loaded
     now: float = field(default_factory=time.time)
     kind: Callable[[str], Kind] = field(default=lambda key: "pull")  # noqa: ARG005 - outside notebooks all steps count alike
-    """Returns how a step is requested."""
+    """Returns the kind of request for a step, given its key."""
     local: Callable[[Read, str, Materialization, Kind], bool] | None = None
-    """Returns True if a read from the kernel itself holds: variables that texts name, random streams; None outside notebooks."""
+    """Returns True if a read of the kernel's state still holds: variables named in strings, random streams. None outside notebooks."""
     brought: Callable[[str, Materialization], bool] | None = None
     """Returns True for the last materialization of a step in this kernel; None outside notebooks."""
     unrestorable: Callable[[PlanStep, tuple[Materialization, ...], Kind], str] | None = None
-    """Returns why the effects of a cell's execution cannot be restored in this kernel, empty if they can; None outside notebooks."""
+    """Returns why a cell's effects cannot be restored in this kernel; empty if they can be restored. None outside notebooks."""
     made_from: Callable[[PlanStep], Mapping[str, str]] | None = None
-    """Returns the variables made from assets in plain cells that a step reads, by the key of the step or asset."""
+    """Returns the variables that a step reads and that plain cells computed from assets, each with the key of the step or asset."""
     settle: Callable[[PlanStep], None] | None = None
     """Computes the code version of a step again if earlier steps may have changed objects that its code reaches."""
     valueless: dict[str, Literal["wait", "untouched"]] = field(default_factory=dict)
-    """Steps without a value: not decided yet, failed, cancelled or never started."""
+    """Keys of the steps without a value: not decided yet, failed, cancelled or never started."""
     _checked: dict[Read, bool] = field(default_factory=dict)
 
     def holds(
         self, read: Read, step: PlanStep | None = None, item: Materialization | None = None, kind: Kind | None = None
     ) -> bool:
-        """Return True if a recorded read still holds. Files, environment and the like are checked once per run."""
+        """Return True if a recorded read still holds. Reads of files, the environment and similar state are checked once per run."""
         if read.kind == "asset":
-            # This run may materialize the asset. If a notebook or store was named, only the session can find it.
+            # This run may materialize the asset. An asset of an explicitly named notebook or store can only be looked up by the session.
             item = None if read.names else self.values.get(read.name)
             return self.read_holds(read) if item is None else (item.data_version or item.id) == read.digest
         local = self.local if step is not None and item is not None else None
@@ -127,18 +127,18 @@ class Known:
                 holds = self._checked[read] = self.read_holds(read)
             if holds or local is None:
                 return holds
-        # Files and the like, too: the step itself, or a later one, may have changed them in this kernel.
+        # Also for reads of files: the step, or a later one, may have changed them in this kernel.
         assert step is not None
         assert item is not None
         return local(read, step.key, item, kind or self.kind(step.key))
 
     def look_again(self, later: Snapshot) -> None:
-        """Take a later snapshot of some steps and keys, and check recorded reads again."""
+        """Use a later snapshot of some steps and keys, and check recorded reads again when they are needed."""
         self.snapshot.take(later)
         self._checked.clear()
 
     def forget_checks(self) -> None:
-        """Check recorded reads again: effects of a step have changed the world."""
+        """Discard the results of checks, because effects of a step may have changed files or other state."""
         self._checked.clear()
 
     def inputs(self, step: PlanStep) -> tuple[InputVersion, ...] | None:
@@ -160,19 +160,19 @@ class Known:
         return tuple(versions)
 
     def key(self, step: PlanStep, inputs: Iterable[InputVersion]) -> str:
-        """Return the memo key of a step; empty for one that is not memoised."""
+        """Return the memo key of a step; empty if the step is not memoised."""
         return memo_key(step.address, step.code.digest, inputs) if step.code is not None else ""
 
     def is_young(self, group: tuple[Materialization, ...], max_age: float) -> bool:
-        """Return True if an execution is younger than an age in seconds, as of the start of the run.
+        """Return True if an execution is younger than `max_age` seconds at the time of the snapshot.
 
-        One from the future was made before a clock was set back: its age cannot be known.
+        False for an execution with a time in the future: a clock was set back, so the age is unknown.
         """
         latest = time.time() + _SKEW
         return all(self.now - item.created < max_age and item.created <= latest for item in group)
 
     def is_newest(self, item: Materialization) -> bool:
-        """Return True if no later materialization of the key is known, under any memo key. The order of commits counts, not a clock."""
+        """Return True if no materialization of the key with any memo key was committed later; clocks do not count."""
         newest = next((row for row in self.snapshot.current.get(item.key, ()) if row.partition == item.partition), None)
         return newest is None or newest.materialization.id == item.id
 
@@ -191,7 +191,7 @@ class Known:
 def decide(step: PlanStep, plan: Plan, known: Known, kind: Kind) -> Decision:
     """Return the decision about a step for a kind of request.
 
-    The steps before it must have been decided: their materializations are in ``known.values``, or they are in ``known.valueless``.
+    All steps before this one must be decided: each has its materializations in ``known.values`` or its key in ``known.valueless``.
     """
     held = _held_back(step, plan, known)
     if held is not None:
@@ -207,13 +207,13 @@ def decide(step: PlanStep, plan: Plan, known: Known, kind: Kind) -> Decision:
 def decide_keyed(
     step: PlanStep, plan: Plan, known: Known, kind: Kind, *, memo: str, inputs: tuple[InputVersion, ...]
 ) -> Decision:
-    """Return the decision about a step whose memo key is known and which nothing holds back: it is reused or runs."""
+    """Return the decision about a step that has a memo key and is not held back: the step is reused or runs."""
     if kind == "forced":
         return Decision("run", "forced", memo, inputs)
     group = _reusable(step, memo, known, kind)
     if group is None:
         return Decision("run", _cause(step, memo, known), memo, inputs)
-    # For other steps the data version is enough; their value is computed again when a step needs it.
+    # For other steps the data version is enough; a lost value is computed again when a step needs it.
     lost = lost_value(group, known) if step.key in plan.target_steps else None
     if lost is not None:
         return Decision("run", "lost", memo, inputs, group, f"{lost[0].key}: {lost[1]}")
@@ -233,7 +233,7 @@ def lost_value(group: tuple[Materialization, ...], known: Known) -> tuple[Materi
 
 
 def may_be_reused(step: PlanStep, groups: Iterable[tuple[Materialization, ...]], known: Known) -> bool:
-    """Return True if one of a step's executions could be reused if only the step's inputs became those that it had."""
+    """Return True if one of a step's executions could be reused if the step had the same inputs as that execution."""
     if step.code is None or not step.memoised or step.op.volatile:
         return False
     kind, digest = known.kind(step.key), step.code.digest
@@ -257,7 +257,7 @@ def _held_back(step: PlanStep, plan: Plan, known: Known) -> Action | None:
 
 
 def _cause(step: PlanStep, memo: str, known: Known) -> Cause:
-    """Return why no execution is reused under a memo key, as far as that is known without comparing anything."""
+    """Return the cause for which no execution with a memo key is reused, as far as it is known without a comparison."""
     failure = known.snapshot.failures.get(step.address)
     if failure is not None and memo and failure.memo_key == memo:
         return "failed"
@@ -269,9 +269,9 @@ def _cause(step: PlanStep, memo: str, known: Known) -> Cause:
 
 
 def _reusable(step: PlanStep, memo: str, known: Known, kind: Kind) -> tuple[Materialization, ...] | None:
-    """Return the newest execution under a memo key that can be reused, or None.
+    """Return the newest reusable execution with a memo key, or None.
 
-    An execution that another user's key signed is chosen last: its value counts as missing.
+    An execution signed with another user's key is chosen only if there is no other, because its value counts as missing.
     """
     if not step.memoised or step.op.volatile or not memo:
         return None
@@ -296,24 +296,24 @@ def _reusable(step: PlanStep, memo: str, known: Known, kind: Kind) -> tuple[Mate
             elif brought is None or brought(step.key, group[0]):
                 return group
             else:
-                # An older one may have given what this kernel's notebook has now.
+                # An older execution may be the one whose results this notebook has now.
                 chosen = chosen or group
         if _has_acted(group):
-            # It changed external state: the effects of older executions are overwritten, so only the newest counts.
+            # This execution changed external state and overwrote the effects of older executions, so these are not considered.
             return chosen
     return chosen or foreign
 
 
 def is_kept(step: PlanStep, group: tuple[Materialization, ...], known: Known, kind: Kind) -> bool:
-    """Return True if a running cell needs a step that gave this execution in this kernel.
+    """Return True if a running cell needs a step whose last materialization in this kernel is from this execution.
 
-    As in a plain notebook, it then does not run again because something cannot be compared.
+    Then a read that cannot be compared does not make the step run again, as in a plain notebook.
     """
     return kind == "cell pull" and known.brought is not None and known.brought(step.key, group[0])
 
 
 def _objection(step: PlanStep, group: tuple[Materialization, ...], known: Known, kind: Kind) -> tuple[str, Any] | None:
-    """Return why an execution with the step's memo key cannot be reused, for `_TEXTS`; None if it can."""
+    """Return why an execution with the step's memo key cannot be reused, as a key of `_TEXTS` and its argument; None if it can."""
     first = group[0]
     if not is_kept(step, group, known, kind):
         unseen = step.code.unverifiable if step.code is not None else ()
@@ -347,7 +347,7 @@ _TEXTS: Mapping[str, Callable[[Any], str]] = {
 
 
 def refusal(step: PlanStep, memo: str, known: Known) -> str:
-    """Return why no execution of a step is reused although one may have its memo key; empty if none has."""
+    """Return why no execution with the step's memo key is reused; empty if there is no such execution."""
     if not step.memoised:
         return "cache=False: it runs in every run"
     if step.op.volatile:
@@ -368,12 +368,12 @@ def refusal(step: PlanStep, memo: str, known: Known) -> str:
 
 
 def reason_to_run(step: PlanStep, memo: str, inputs: tuple[InputVersion, ...], known: Known) -> str:
-    """Return why a step runs although nothing that its memo key contains was changed; empty if something was."""
+    """Return a reason to run that is not a change of code, config or stored inputs; empty if there is none."""
     return refusal(step, memo, known) or _computed_again(step, inputs, known)
 
 
 def _computed_again(step: PlanStep, inputs: tuple[InputVersion, ...], known: Known) -> str:
-    """Return which input without a stored value was computed again since the step ran last; empty if none was."""
+    """Return a text that names the input without a stored value that was computed again since the step last ran; empty if there is none."""
     parameters = {version.name for version in step.inputs if version.carries_value}
     unstored = [
         version
@@ -389,7 +389,7 @@ def _computed_again(step: PlanStep, inputs: tuple[InputVersion, ...], known: Kno
 
 
 def _accepts(item: Materialization, unseen: tuple[Unverifiable, ...]) -> bool:
-    """Return True if a materialization was accepted although exactly this could not be digested."""
+    """Return True if a materialization was accepted with exactly these objects without a digest."""
     note = acceptance(item)
     return note is not None and note.get("unverifiable") == [f"{each.path}: {each.reason}" for each in unseen]
 
@@ -414,7 +414,7 @@ def _lacking(step: PlanStep, group: tuple[Materialization, ...]) -> list[str]:
 
 
 def choose_current(rows: list[Current], notebook: str) -> Materialization | None:
-    """Return the current materialization of a key for a notebook: its own if it has one, else the newest of other notebooks."""
+    """Return the current materialization of a key: that of the given notebook, else the newest one of other notebooks."""
     for row in rows:
         if row.notebook == notebook:
             return row.materialization

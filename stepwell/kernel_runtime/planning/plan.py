@@ -1,10 +1,10 @@
 """The plan as data: steps with their inputs and outputs, in an order in which they can run; and the steps of a definition.
 
-A value is known by one string everywhere, its *value key*: the asset key for what is an asset, else the step key (with
-``:output`` where a step has several). An input names value keys; whichever step of the plan gives them must come first, and
-what no step gives is read from the store.
+Every value is identified by one string, its *value key*: the asset key of an asset, else the step key (followed by ``:output`` if the step
+has several outputs). An input names value keys. The steps of the plan that produce these values come first; values that no step produces
+are read from the store.
 
-An op is one step, a graph one step per op, with keys that name the path to it.
+An op is one step. A graph has one step per op, and the key of such a step contains the path to the op.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class PlanInput:
     """One input of a step."""
 
     name: str
-    """The parameter; empty for an input that only determines the order."""
+    """The name of the parameter; empty for an input that only determines the order."""
     keys: tuple[str, ...]
-    """Value keys; several only in a fan-in. Empty if the default is used."""
+    """Value keys: several only for a fan-in, none if the parameter's default is used."""
     fan_in: bool = False
     carries_value: bool = True
     default: Any = UNSET
     declared: bool = True
-    """False for an asset that a helper reads by its name."""
+    """False for an asset that a helper function reads by its global name."""
 
 
 @quick
@@ -51,40 +51,40 @@ class PlanOutput:
     """The value key."""
     asset_key: AssetKey | None
     stored: bool
-    """True if a value passes; False for `Nothing`."""
+    """True if the output has a value; False for `Nothing`."""
     required: bool
 
 
 @dataclass(slots=True, eq=False)
 class PlanStep:
-    """One executable node."""
+    """One executable node of the plan."""
 
     key: str
-    """Unique in the plan; for steps of assets, unique in the store, too."""
+    """The step key, unique in the plan; for steps of assets, unique in the store, too."""
     op: OpDefinition
     inputs: tuple[PlanInput, ...]
     outputs: tuple[PlanOutput, ...]
     config: dict[str, Any]
     memoised: bool
     notebook: str
-    """The notebook or module that defined it."""
+    """The notebook or module that defined the step."""
     where: str = ""
     group: str = "default"
     isolate: bool = True
     code: CodeVersion | None = None
-    """None for a step that is not memoised."""
+    """The code version; None for a step that is not memoised."""
     address: str = ""
-    """Its key in the store. For a step of a job, the job's name comes first."""
+    """The step's key in the store: for a step of a job, it starts with the job's name."""
 
     input_keys: tuple[str, ...] = field(init=False)
-    """Value keys of all inputs, those that only determine the order included."""
+    """Value keys of all inputs, including inputs that only determine the order."""
 
     def __post_init__(self) -> None:
         inputs = self.inputs
         self.input_keys = inputs[0].keys if len(inputs) == 1 else tuple([key for given in inputs for key in given.keys])
 
     def add_inputs(self, inputs: tuple[PlanInput, ...]) -> None:
-        """Add inputs that analysis found after the step was made."""
+        """Add inputs that the analysis of the code found after the step was created."""
         self.inputs = (*self.inputs, *inputs)
         self.input_keys = tuple(key for given in self.inputs for key in given.keys)
 
@@ -106,13 +106,13 @@ class Plan:
     """The targets of the request: keys as written, or the job's name."""
     steps: tuple[PlanStep, ...]
     producers: dict[str, PlanStep] = field(default_factory=dict)
-    """By value key, the step that produces it."""
+    """The step that produces each value key."""
     read: tuple[str, ...] = ()
     """Value keys that are read from the store."""
     absent: frozenset[str] = frozenset()
-    """Those of them that were not produced: steps that need them are skipped."""
+    """The value keys in `read` that were not produced. Steps that need them are skipped."""
     target_steps: frozenset[str] = frozenset()
-    """Keys of the requested steps; the others are their upstream."""
+    """Keys of the requested steps; all other steps are upstream of these."""
 
     def step(self, key: str) -> PlanStep | None:
         """Return a step by its key."""
@@ -120,7 +120,7 @@ class Plan:
 
 
 def _can_run(steps: list[PlanStep], producers: dict[str, PlanStep]) -> bool:
-    """Return True if the steps are in order already, as in most notebooks."""
+    """Return True if the steps can run in their present order, as in most notebooks."""
     given: set[str] = set()
     for step in steps:
         for key in step.input_keys:
@@ -132,9 +132,9 @@ def _can_run(steps: list[PlanStep], producers: dict[str, PlanStep]) -> bool:
 
 
 def order_steps(steps: list[PlanStep]) -> tuple[list[PlanStep], list[str]]:
-    """Return the steps in an order in which they can run, and the keys of a cycle if there is one.
+    """Return the steps in an order in which they can run, and the keys of a cycle (empty if there is none).
 
-    Independent steps keep their order; linear in steps and inputs, and without recursion.
+    Independent steps keep their order. The time is linear in the number of steps and inputs.
     """
     producers = {output.key: step for step in steps for output in step.outputs}
     if _can_run(steps, producers):
@@ -177,7 +177,7 @@ class _Bound:
 
 
 def asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
-    """Return the steps that compute an assets definition: new objects, which a plan may complete."""
+    """Return new step objects that compute an assets definition; a plan may complete them."""
     known: list[PlanStep] | None = definition.planned
     if known is None:
         known = definition.planned = _asset_steps(definition)
@@ -188,7 +188,7 @@ def asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
 def _asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
     key = definition.step_key
     group = definition.group_name(definition.keys[0])
-    # Lists: a generator takes longer than what it yields here.
+    # Lists are faster than generators for so few items.
     order = tuple([PlanInput("", (str(dep),), carries_value=False) for dep in definition.deps])
     if isinstance(definition.node, OpDefinition):
         op = definition.node
@@ -247,7 +247,7 @@ def _asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
 
 
 def job_steps(job: JobDefinition) -> list[PlanStep]:
-    """Return the steps of a job; their keys do not name it, their addresses in the store do."""
+    """Return the steps of a job. Their addresses in the store contain the job's name, their keys do not."""
     return list(
         _flatten(
             job.graph,
@@ -266,7 +266,7 @@ def _no_asset(node: tuple[str, ...], output: str) -> None:
 
 
 def _final(graph: GraphDefinition, handle: NodeOutput, path: tuple[str, ...] = ()) -> tuple[tuple[str, ...], str]:
-    """Return the path of the op, and its output, behind an output of a graph."""
+    """Return the path of the op that produces an output of a graph, and the name of the op's output."""
     node = graph.nodes[handle.node]
     if isinstance(node.definition, GraphDefinition):
         return _final(node.definition, node.definition.outputs[handle.output], (*path, handle.node))

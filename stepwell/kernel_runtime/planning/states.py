@@ -36,24 +36,25 @@ class Reason:
     """One cause of a state."""
 
     text: str
-    """In a few words: ``split() changed (cell 9)``."""
+    """The cause in a few words: ``split() changed (cell 9)``."""
     path: str = ""
-    """How the cause is reached from the step: ``model -> split``."""
+    """The path from the step to the cause: ``model -> split``."""
     detail: str = ""
     """More lines: a diff, an old and a new value, a remedy."""
     kind: str = ""
-    """For machines: ``body``, ``function``, ``global``, ``package``, ``input``, ``order``, ``file``, ``upstream``, ``volatile``, ..."""
+    """The kind of cause, for programs: ``body``, ``function``, ``global``, ``package``, ``input``, ``order``, ``file``, ``upstream``,
+    ``volatile``, ..."""
     place: str = ""
     """The cell that bound a changed variable, if the text does not name it."""
     versions: tuple[str, ...] = ()
-    """The previous and the present version of a changed input."""
+    """The previous and the present data version of a changed input."""
     chain: tuple[str, ...] = ()
-    """For a cause upstream, the steps from the cause to the explained step, without the latter."""
+    """For an upstream cause, the steps from the cause to the explained step, excluding the explained step."""
     origins: tuple[Reason, ...] = ()
-    """For a reason inherited from upstream, its causes, if they were requested."""
+    """For a reason that comes from an upstream step, the causes of that step's state, if they were requested."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the reason as JSON values."""
+        """Return the reason as a dict that JSON can represent."""
         return {
             "kind": self.kind,
             "text": self.text,
@@ -67,22 +68,22 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class StepState:
-    """The state of a step, found without running it."""
+    """The state of a step, determined without running the step."""
 
     key: str
     state: State
     reasons: tuple[Reason, ...]
     memo_key: str
-    """Empty if it is not known before upstream steps run."""
+    """The memo key; empty if it is unknown until upstream steps run."""
     current: tuple[Materialization, ...]
-    """The current materializations of the outputs; for a fresh step, those that a run would reuse."""
+    """The current materializations of the outputs; for a fresh step, the materializations that a run would reuse."""
     seconds: float | None
-    """How long the newest execution took."""
+    """The duration of the newest execution in seconds; None if unknown."""
     inputs: tuple[InputVersion, ...] | None = None
 
     @property
     def must_run(self) -> bool:
-        """True if a run will or may execute the step. False if the only doubt is a variable of the notebook."""
+        """True if a run will or may execute the step; False if the state is uncertain only because of a variable of the notebook."""
         doubt = self.state == "may change" and all(reason.kind == "variable" for reason in self.reasons)
         return self.state != "fresh" and not doubt
 
@@ -93,21 +94,21 @@ class Explainer(Protocol):
     def __call__(
         self, step: PlanStep, stored: tuple[Materialization, ...], inputs: tuple[InputVersion, ...] | None
     ) -> tuple[Reason, ...]:
-        """Return the causes that are in the step itself, its inputs (None if they are not known yet) or its reads."""
+        """Return the causes in the step's code, its inputs (None if they are not known yet) and its recorded reads."""
 
     def unverifiable(self, step: PlanStep) -> tuple[Reason, ...]:
-        """Return a reason for each object without a digest that the step reaches."""
+        """Return a reason for each object that the step reaches and that has no digest."""
 
 
 def plan_states(plan: Plan, known: Known, explain: Explainer) -> dict[str, StepState]:
-    """Return the state of every step of a plan, in its order, from the decisions made before anything runs.
+    """Return the state of every step of a plan, in the plan's order, from decisions made before anything runs.
 
     Parameters
     ----------
     known
-        Receives the materializations of fresh steps and of the values that the plan reads from the store.
+        The facts. This function adds the materializations of fresh steps and of the values that the plan reads from the store.
     explain
-        Called for steps that have something stored which cannot be reused.
+        Called for steps whose stored results cannot be reused.
     """
     states = _States(plan, known, explain)
     for step in plan.steps:
@@ -124,11 +125,11 @@ class _States:
         self.explain = explain
         self.by_key: dict[str, StepState] = {}
         self.pending: dict[str, str] = {}
-        """Names and files that the reuse of an earlier step would change, each with the key of that step."""
+        """The names and files that the reuse of an earlier step would change, each with the key of the earlier step."""
         self._executions: dict[str, list[tuple[Materialization, ...]]] | None = None
 
     def add(self, step: PlanStep) -> None:
-        """Decide a step, and note its value, or the lack of one, for the steps after it."""
+        """Decide a step, and record its value, or that it has none, for the later steps."""
         known = self.known
         decision = decide(step, self.plan, known, known.kind(step.key))
         state = self._state(step, decision)
@@ -160,7 +161,7 @@ class _States:
     def _of_found(
         self, step: PlanStep, decision: Decision, stored: tuple[Materialization, ...]
     ) -> tuple[State, tuple[Reason, ...]]:
-        """Return the state of a step that has an execution under its memo key which can be reused, or could if its value were there."""
+        """Return the state of a step that has an execution with its memo key that can be reused, or only lacks the stored value."""
         known, group = self.known, decision.group
         lost = lost_value(group, known)
         if lost is not None:
@@ -179,7 +180,7 @@ class _States:
     def _of_computed(
         self, step: PlanStep, decision: Decision, stored: tuple[Materialization, ...]
     ) -> tuple[State, tuple[Reason, ...]]:
-        """Return the state of a step that was computed, or failed, before and runs now or may run."""
+        """Return the state of a step that was computed or failed before and that will or may run now."""
         known, cause = self.known, decision.cause
         if cause == "failed":
             error = known.snapshot.failures[step.address].error
@@ -203,12 +204,12 @@ class _States:
         reasons = self.explain(step, stored, decision.inputs)
         changed = [_pending_change(reason, self.pending) for reason in reasons] if self.pending else []
         if changed and all(changed):
-            # States apply no effects: the decision depends on effects of earlier steps that a run would apply.
+            # The decision depends on effects of earlier steps. A run would apply these effects, but states do not.
             return "may change", tuple(dict.fromkeys(reason for reason in changed if reason is not None))
         return "stale", reasons or (Reason("its memo key changed"),)
 
     def _of_waiting(self, step: PlanStep, stored: tuple[Materialization, ...]) -> tuple[State, tuple[Reason, ...]]:
-        """Return the state of a step below one that is not fresh."""
+        """Return the state of a step that is downstream of a step that is not fresh."""
         changes = self.explain(step, stored, None)
         if changes and not may_be_reused(step, self._executions_of(step), self.known):
             # A change in the step itself is certain; a change upstream is only possible.
@@ -222,7 +223,7 @@ class _States:
         )
 
     def _executions_of(self, step: PlanStep) -> list[tuple[Materialization, ...]]:
-        """Return what the store has of a step, under any memo key with a code version of the plan."""
+        """Return the stored executions of a step with a code version of the plan, under any memo key."""
         if self._executions is None:
             self._executions = {}
             for groups in self.known.snapshot.by_memo_key.values():
@@ -256,7 +257,7 @@ def _would_change(step: PlanStep, group: tuple[Materialization, ...], known: Kno
 
 
 def _pending_change(reason: Reason, pending: dict[str, str]) -> Reason | None:
-    """Return a reason that names the step whose reuse would change what a reason names, or None if none would."""
+    """Return a reason with the step whose reuse would change the object of the given reason; None if there is no such step."""
     # A recorded read has no path from the step: its text names the file or the variable.
     words = reason.path.split(" -> ") if reason.path else [word.strip("(),") for word in reason.text.split()]
     for name, key in pending.items():
@@ -285,7 +286,7 @@ def _moved(
     inputs: tuple[InputVersion, ...] | None,
     explain: Explainer,
 ) -> tuple[Reason, ...]:
-    """Return why a run would reuse a result other than the current one."""
+    """Return the reasons why a run would reuse a result other than the current one."""
     note = acceptance(group[0])
     if note is not None:
         causes = "; ".join(note.get("causes", ())) or "nothing that could be named"
@@ -315,14 +316,14 @@ def lineage_of(
     *,
     left_by: Callable[[PlanStep], Iterable[str]] = lambda step: (),  # noqa: ARG005 - where there is no notebook
 ) -> Lineage:
-    """Return the cards and edges of a plan, of the sources that it reads, and of jobs that read its assets.
+    """Return the cards and edges of a plan's steps, of the sources that they read, and of the jobs that read the plan's assets.
 
     Parameters
     ----------
     source_of
-        Returns the source of a step's body, for the reader.
+        Returns the source code of a step's body, which the lineage shows.
     left_by
-        Returns the keys of steps that left variables in the notebook, other than their values, which a step reads.
+        Returns the keys of the steps whose variables (other than their values) in the notebook a step reads.
     """
     owners: dict[str, AssetsDefinition] = {}
     for key, definition in definitions.computed().items():
@@ -340,7 +341,7 @@ def lineage_of(
         after.setdefault(edge.source, []).append(edge.target)
     for step in plan.steps:
         for giver in left_by(step):
-            # Variables can be bound and read in a circle; the picture shows what came first.
+            # Steps can bind and read variables in a cycle. The lineage shows only the edge that came first.
             if giver in steps and not _leads(after, step.key, giver):
                 edges.append(LineageEdge(giver, step.key))
                 after.setdefault(giver, []).append(step.key)
@@ -406,7 +407,7 @@ def _edges(step: PlanStep, plan: Plan) -> list[LineageEdge]:
 
 
 def _leads(after: dict[str, list[str]], start: str, end: str) -> bool:
-    """Return True if edges lead from one card to another, given the cards that follow each."""
+    """Return True if edges lead from one card to another; `after` contains the successors of each card."""
     pending, seen = [start], {start}
     while pending:
         key = pending.pop()
@@ -419,7 +420,7 @@ def _leads(after: dict[str, list[str]], start: str, end: str) -> bool:
 
 
 def describe(item: Materialization) -> str:
-    """Return a value in a few words: ``336,776 × 19 · 41.0 MB``."""
+    """Return a short description of a value: ``336,776 × 19 · 41.0 MB``."""
     if item.value is None:
         return "no value"
     return " · ".join(

@@ -2,9 +2,9 @@
 
 Before a value is reused, every recorded read is checked against the present state.
 
-``recorder``     the reads of one step, noted while it runs and digested at its end
-``hooks``        the sources of the notes: audit events, threads, the environment, and wrapped native readers
-``readers``      the table of native readers, and of functions that start programs and processes, whose reads are not seen
+``recorder``     the recorder of the reads of one step: noted while the step runs, digested at its end
+``hooks``        the hooks that notify the recorder: audit events, threads, the environment, and wrapped native readers
+``readers``      the table of native readers, and of functions that start programs and processes
 ``checks``       the state of files and folders, and the check that a read still holds
 """
 

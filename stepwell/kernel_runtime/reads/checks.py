@@ -1,17 +1,17 @@
 # ruff: noqa: PTH118, PTH123, PTH207, PTH208 - plain strings: an audit hook runs inside every open()
 """The state of files and folders when a step read them, and the check that a read still holds.
 
-The state of a path is its content, its listing, the matches of a pattern, or attributes that code reads without opening it. `read_holds`
-compares a recorded read of any kind with the present state. `Tree` finds files that a child process changed.
+The state of a path is the content of a file, the listing of a folder, the matches of a pattern, or attributes that code reads without
+opening the file. `read_holds` compares a recorded read of any kind with the present state. `Tree` finds files that a child process changed.
 
-Python code that tests for a path or reads its size or times (``os.path.exists``, ``Path.is_file``, ``os.path.getmtime``) calls one of
-three functions of ``os``. `watch_statuses` wraps them once per process; the import system has separate ones. The caller decides which
-attributes count: ``exists`` reads the kind, ``getsize`` the size, ``stat`` all attributes. Two groups of calls do not count: those that
-`environment.counts_here` excludes, and those whose result does not reach the code. ``makedirs`` tests the folders above, ``resolve``
-follows links, ``which`` walks the search path. A relative path also reads the working directory.
+Python code that tests for a path or reads its size or times (``os.path.exists``, ``Path.is_file``, ``os.path.getmtime``) calls one of three
+functions of ``os``. `watch_statuses` wraps these functions once per process; the import system uses other ones. The calling function
+determines which attributes count: ``exists`` reads the kind, ``getsize`` the size, ``stat`` all attributes. Two groups of calls do not
+count: those that `environment.counts_here` excludes, and those whose result does not reach the code (``makedirs`` tests parent folders,
+``resolve`` follows links, ``which`` searches the path). A call with a relative path also reads the working directory.
 
-An installed package that reads all attributes is about to open the file. The times do not count then, because a file with the same content
-and a new time is the same to it. Attributes that come with an entry of ``os.scandir``, and those that native code reads, are not seen.
+If an installed package reads all attributes, it is about to open the file, and only the content matters to it, so the times do not count.
+Attributes read from an entry of ``os.scandir`` or by native code are not seen.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ from stepwell.kernel_runtime.versions.queries import IN_CONNECTION
 
 _stat, _access = os.stat, os.access
 UNSTABLE = "changed while the step ran"
-"""In place of a digest: such a read never holds."""
-# A file that changes again within one tick of the file system's clock keeps its time.
+"""The value in place of a digest for a read that never holds."""
+# A file that changes twice within one tick of the file system's clock has the same time after both changes.
 _TICK_NS = 50_000_000
 _COARSE_TICK_NS = 2_000_000_000
 
@@ -88,7 +88,7 @@ def too_recent(stat: tuple[int, ...]) -> bool:
 
 _MOST_ENTRIES = 20_000
 _MOST_DIGESTED = 2_000
-"""Files whose content is digested before a child can change it: a reuse changes a file only if its content is the same."""
+"""The largest number of files that are digested before a child process starts. A reuse changes a file only if the file has this content."""
 _LARGEST_DIGESTED = 1 << 20
 _MOST_BYTES = 1 << 26
 _FOREIGN_FOLDERS = frozenset({"__pycache__", "node_modules", "site-packages"})
@@ -98,8 +98,8 @@ _OF_EDITORS = (".ipynb", ".swp", ".swx", "~")
 class Tree:
     """The files and folders below root folders at one moment.
 
-    Hidden folders, Python environments and files that editors save by themselves are excluded. If there are too many files, those nearest
-    to the roots are included.
+    Hidden folders, Python environments and automatic saves of editors are excluded. If there are too many files, only those nearest to the
+    roots are included.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ class Tree:
     def __init__(self, roots: Iterable[str], *, digests: bool = False) -> None:
         self.roots = tuple(roots)
         self.files: dict[str, tuple[int, ...]] = {}
-        """Size, modification time and inode by path."""
+        """The size, modification time and inode of each file, by path."""
         self.folders: set[str] = set()
         self.digests: dict[str, str] = {}
         level = list(self.roots)
@@ -154,7 +154,7 @@ _MOST_NAMES = 500
 
 
 def folder_names(path: str) -> list[str] | None:
-    """Return the sorted names in a folder without caches, or None if it cannot be listed."""
+    """Return the sorted names in a folder, excluding caches; None if the folder cannot be listed."""
     try:
         return sorted(name for name in os.listdir(path) if name not in _CACHES)
     except (OSError, ValueError):
@@ -162,7 +162,7 @@ def folder_names(path: str) -> list[str] | None:
 
 
 def has_magic(path: str) -> bool:
-    """Return True if a path is a pattern."""
+    """Return True if a path contains wildcards."""
     return glob.has_magic(path)
 
 
@@ -186,15 +186,15 @@ def names_digest(names: Iterable[str], without: Collection[str] = ()) -> str:
 
 
 def recorded_names(names: Collection[str]) -> tuple[str, ...]:
-    """Return the names that a record keeps for explanations: all names, or none if there are too many."""
+    """Return the names to store with a recorded read, for explanations: all names, or none if there are too many."""
     return tuple(names) if len(names) <= _MOST_NAMES else ()
 
 
 # -- attributes of a path that code reads without opening it
 
 Aspect: TypeAlias = Literal["kind", "link", "size", "mtime", "ctime", "stat"]
-"""The attributes that a call reads: the kind of a path (``link``: without following links), the kind and one more, or for ``stat`` kind, size
-and modification time."""
+"""The attributes that a call reads: for ``kind`` and ``link`` the kind of the path (``link`` does not follow links), for ``stat`` the kind,
+size and modification time, for others the kind and the named attribute."""
 ABSENT: Final = "absent"
 
 _THROUGH = frozenset({"os", "posixpath", "ntpath", "genericpath", "pathlib", "pathlib._local", "pathlib._abc", "glob", "shutil", "fnmatch"})  # fmt: skip
@@ -236,7 +236,7 @@ _KINDS = {modes.S_IFREG: "file", modes.S_IFDIR: "folder", modes.S_IFLNK: "link"}
 def _attributes(stat: os.stat_result, aspect: str) -> str:
     kind = _KINDS.get(modes.S_IFMT(stat.st_mode), "special")
     if aspect in ("kind", "link") or (kind == "folder" and aspect != "ctime"):
-        # Size and time of a folder follow from its entries. They say less than its listing and change more often.
+        # The size and times of a folder follow from its entries, but change more often than the listing.
         return kind
     values = {
         "size": (stat.st_size,),
@@ -248,7 +248,7 @@ def _attributes(stat: os.stat_result, aspect: str) -> str:
 
 
 def aspect_of(frame: FrameType | None) -> tuple[Aspect | None, FrameType | None]:
-    """Return the aspect that a call of ``os.stat`` from a frame reads, or None; and the frame of the code that asked."""
+    """Return the aspect that a call of ``os.stat`` from a frame reads, or None; and the frame of the code that reads it."""
     name = ""
     while frame is not None and frame.f_globals.get("__name__") in _THROUGH:
         name = frame.f_code.co_name
@@ -258,7 +258,7 @@ def aspect_of(frame: FrameType | None) -> tuple[Aspect | None, FrameType | None]
     return ("stat" if not name else _LEARNS.get(name, "kind")), frame
 
 
-# Compiled with the globals of `os`: for pickle and for the walk over code that imported it, the wrapper must be a function of `os`.
+# The wrapper has the globals of `os`, because pickle and the code walk must treat it as a function of `os`.
 _SHIM = compile(
     """
 def bound(original, active, observed):
@@ -293,7 +293,7 @@ def _note(
 
 
 Observed: TypeAlias = Callable[[Watcher, tuple[Any, ...], Mapping[str, Any]], Any]
-"""Calls the original with the arguments, and notes for the watcher the attributes that the call read."""
+"""Calls the original function with the arguments, and reports to the watcher which attributes the call read."""
 
 
 def _observed_stat(original: Callable[..., os.stat_result], *, follows: bool) -> Observed:
@@ -331,7 +331,7 @@ def _observed_folder(original: Callable[[], Any]) -> Observed:
 
 
 def watch_statuses(active: Callable[[], Watcher | None]) -> dict[int, tuple[Any, Any]]:
-    """Wrap the functions of ``os`` that read attributes of paths, so that the active watcher notes them.
+    """Wrap the functions of ``os`` that read attributes of paths, so that the active watcher notes their reads.
 
     Returns
     -------
@@ -352,7 +352,7 @@ def watch_statuses(active: Callable[[], Watcher | None]) -> dict[int, tuple[Any,
         wrapper = update_wrapper(space["bound"](original, active, observed), original)
         wrapper.__module__ = "os"
         replaced[id(original)] = (original, wrapper)
-        # Libraries test these sets before they pass the options.
+        # Libraries test whether a function is in these sets before they pass it such arguments.
         for capable in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks, os.supports_effective_ids):
             if original in capable:
                 capable.add(wrapper)
@@ -363,13 +363,13 @@ def watch_statuses(active: Callable[[], Watcher | None]) -> dict[int, tuple[Any,
 def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
     """Return True if the item that a step read is unchanged.
 
-    A file is compared by size, times and inode, and by content if these differ or were too recent. All other items are compared by digest.
-    An asset that a step loaded never holds here, because this function has no store.
+    A file is compared by size, times and inode, and by content if one of these differs or the file changed very recently. All other items
+    are compared by digest. An asset that a step loaded never holds here, because this function has no store.
 
     Parameters
     ----------
     keyed
-        Digests values of the environment, with the same key as the recorder.
+        Digests values of environment variables with the key that the recorder used.
     """
     if read.digest == UNSTABLE:
         return False
@@ -387,7 +387,7 @@ def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
     if read.kind == "state":
         return state_digest(read.name, data_version) == read.digest
     if read.kind in LOCAL:
-        # Only the notebook's kernel can compare these.
+        # Only the notebook's kernel can compare reads of these kinds.
         return False
     if read.kind == "environment":
         keyed = keyed or process_keyed
@@ -413,7 +413,7 @@ def _file_holds(read: Read) -> bool:
 
 
 def what_changed(read: Read) -> str:
-    """Return the difference between a read that does not hold and the present state; of the environment, only the name."""
+    """Return a description of the change that invalidated a read; for an environment variable, only its name."""
     if read.kind == "environment":
         return _other_environment(read)
     if read.kind == "name":

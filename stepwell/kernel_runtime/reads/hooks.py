@@ -1,10 +1,10 @@
 # ruff: noqa: PTH100 - plain strings: an audit hook runs inside every open()
 """Hooks that notify the recorder of reads: Python's audit events, the wrapped environment, wrapped native readers, and threads of a step.
 
-Python raises an audit event before it opens a file, lists a folder or connects to an address. One hook per process decides whether the
-event belongs to a step, by its context or by a thread that the step started. Native readers of imported modules are wrapped when the first
-step of the process starts, those of other modules at the end of their import. Names that a notebook or local module imported before
-(``from polars import read_parquet``) are rebound to the wrapped function.
+Python raises an audit event before it opens a file, lists a folder or connects to an address. One hook per process attributes the event to
+a step, by the context or by the thread, which the step may have started. Native readers of imported modules are wrapped when the first step
+of the process starts; readers of other modules are wrapped when the module is imported. Names that a notebook or local module has imported
+already (``from polars import read_parquet``) are rebound to the wrapped function.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from stepwell.kernel_runtime.versions.ownership import OURS, is_input_path
 
 Active = Callable[[], ReadRecorder | None]
 
-# DuckDB searches the variables of its caller for frames, and skips callers in modules with DuckDB's name. The wrapper must be skipped.
+# DuckDB looks up frames in the variables of its caller. It skips callers in modules with DuckDB's name, so the wrapper must have this name.
 _SHIM = compile(
     """
 def bound(original, note):
@@ -54,7 +54,7 @@ def bound(original, note):
 
 
 def watch_readers(active: Active) -> None:
-    """Wrap the readers of every module of the table, now or when it is imported."""
+    """Wrap the readers of every module in the table, now or at the end of the module's import."""
     replaced: dict[int, tuple[Any, Any]] = {}
     for name in sorted(MODULES):
         module = sys.modules.get(name)
@@ -73,12 +73,12 @@ def _wrap(module: ModuleType, active: Active) -> dict[int, tuple[Any, Any]]:
         if id(original) not in replaced:
             replaced[id(original)] = (original, _wrapped(original, note, active, module.__name__))
         wrapped = replaced[id(original)][1]
-        # An extension type may be sealed.
+        # Attributes of an extension type may be read-only.
         with suppress(TypeError, AttributeError):
             setattr(owner, name, wrapped)
         home = sys.modules.get(getattr(original, "__module__", None) or "")
         function_name = getattr(original, "__name__", "")
-        # Pickle finds a function by the names of its module and itself.
+        # Pickle finds a function by its module and its name.
         if isinstance(owner, ModuleType) and home is not None and vars(home).get(function_name) is original:
             setattr(home, function_name, wrapped)
     if module.__name__ == "pyarrow":
@@ -96,7 +96,7 @@ def _wrap(module: ModuleType, active: Active) -> dict[int, tuple[Any, Any]]:
 def _wrapped(original: Any, note: Note, active: Active, module: str) -> Any:
     def noted(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         recorder = active()
-        # Statements that the store executes outside of steps do not concern the user's connections.
+        # Statements that Stepwell itself executes outside of steps do not change the user's connections.
         if recorder is not None or (always and not _is_ours(sys._getframe(2))):  # noqa: SLF001 - the caller of the reader
             # The reader itself refuses invalid arguments.
             with suppress(Exception):
@@ -130,7 +130,7 @@ def _wrap_class(module: ModuleType, name: str, methods: Mapping[str, Any]) -> di
             return issubclass(other, original)
 
     subclass = Kind(name, (original,), {**methods, "__module__": module.__name__, "__doc__": original.__doc__})
-    # Not in the extension module, from which other compiled modules take the type itself.
+    # The class in the extension module stays, because other compiled modules use it as the type.
     setattr(module, name, subclass)
     return {id(original): (original, subclass)}
 
@@ -144,7 +144,7 @@ def _os_file(active: Active, original: Any) -> Callable[..., Any]:
                     recorder.opened(os.path.abspath(os.fsdecode(path)), reads=False, writes=True)
                 else:
                     recorder.path_read(os.fsdecode(path))
-        # A plain call returns the library's own type; a subclass of the user is created as usual.
+        # A direct call returns an instance of the library's type; subclasses defined by the user are instantiated as usual.
         if cls.__name__ == "OSFile" and cls.__module__ == "pyarrow":
             return original(path, mode, *args, **kwargs)
         return original.__new__(cls, path, mode, *args, **kwargs)
@@ -156,14 +156,14 @@ def rebind(replaced: Mapping[int, tuple[Any, Any]]) -> None:
     """Rebind names in the user's modules that were imported from a library before it was wrapped."""
     for module in list(sys.modules.values()):
         space = getattr(module, "__dict__", None)
-        # No attribute of the module itself is read: that would start the import of a lazy module.
+        # Attributes are read from the namespace: reading them from the module could import a lazy module.
         if type(space) is not dict:
             continue
         file = space.get("__file__")
         if space.get("__name__") != "__main__" and not (isinstance(file, str) and is_input_path(file)):
             continue
         if str(space.get("__name__")).startswith("stepwell."):
-            # Stepwell calls the originals.
+            # Modules of Stepwell keep the original functions.
             continue
         for name, value in list(space.items()):
             pair = replaced.get(id(value))
@@ -172,7 +172,7 @@ def rebind(replaced: Mapping[int, tuple[Any, Any]]) -> None:
 
 
 class _Finder:
-    """The first finder of imports: delegates to the other finders, and wraps a module of the table at the end of its import."""
+    """The first finder of modules: delegates to the other finders, and wraps the readers of a module after its import."""
 
     def __init__(self, active: Active) -> None:
         self._active = active
@@ -199,7 +199,7 @@ def _wrap_when_executed(spec: ModuleSpec, active: Active) -> None:
 
     def executed(module: ModuleType) -> None:
         execute(module)
-        # A library version with other readers must still import.
+        # The import must succeed also for a library version with other readers.
         with suppress(Exception):
             _wrap(module, active)
 
@@ -212,7 +212,7 @@ _watch_lock = threading.Lock()
 
 
 def watch() -> None:
-    """Install the hooks once per process. This must happen before the first walk over code, because readers are wrapped in place."""
+    """Install the hooks once per process. They must be installed before the first walk over code, which must see the wrapped readers."""
     global _watching  # noqa: PLW0603 - an audit hook cannot be removed, so there is one
     with _watch_lock:
         if not _watching:
@@ -260,7 +260,7 @@ def _opened(recorder: ReadRecorder, path: Any, mode: str | None, flags: int) -> 
 
 
 def _listed(recorder: ReadRecorder, path: Any = None) -> None:
-    # A descriptor is skipped: the call that opened the folder was noted. `shutil.rmtree` lists descriptors.
+    # A folder listed by descriptor was noted when it was opened; `shutil.rmtree` does so.
     if not isinstance(path, int) and counts_here(sys._getframe(2)):  # noqa: SLF001 - the caller that lists it
         written = os.fsdecode(path) if path is not None else "."
         if not os.path.isabs(written):  # noqa: PTH117 - as above
@@ -339,7 +339,7 @@ _EVENTS: dict[str, Callable[..., None]] = {
 
 
 def _watch_threads() -> None:
-    """Wrap the start of threads: a thread has an empty context, and no audit event says to which step it belongs."""
+    """Wrap the start of threads, because neither the context of a new thread nor an audit event identifies the step."""
     start = threading.Thread.start
     submit: Callable[..., Future[Any]] = ThreadPoolExecutor.submit
 
@@ -372,7 +372,7 @@ def _record_thread(thread: threading.Thread, recorder: ReadRecorder) -> None:
         try:
             run()
         finally:
-            # The attribute refers to the thread itself and would keep it alive.
+            # The attribute refers to the thread and would keep it alive.
             vars(thread).pop("run", None)
 
     vars(thread)["run"] = run_once

@@ -5,9 +5,10 @@ For an imported module, `readers_of` returns the functions to wrap, each with a 
 in the table, because its readers open files in Python or call those of pyarrow. `versions.queries` parses the statements for DuckDB and
 polars.
 
-The table includes functions that start programs and processes. Their reads are not seen, so a notice says so. Their writes are found by
-comparing the folders of the project before the first of them starts and after the step (`checks.Tree`). No notice is given for
-programs that libraries start to inspect the machine (``lscpu``, ``fc-list``), and for workers to which a library passes the data of the step.
+The table includes functions that start programs and processes. The reads of these child processes are not seen, and a notice informs the
+user. Their writes are found by a comparison of the project's folders before the first child process starts and after the step
+(`checks.Tree`). There is no notice for programs with which libraries inspect the machine (``lscpu``, ``fc-list``), or for workers that get
+the step's data from a library.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from stepwell.kernel_runtime.versions import queries
 from stepwell.kernel_runtime.versions.ownership import is_input_path
 
 Note: TypeAlias = Callable[[ReadRecorder, tuple[Any, ...], Mapping[str, Any]], None]
-"""Notes the reads and writes of a call of a wrapped function, given its arguments."""
+"""Notes the reads and writes of a call, given the recorder and the arguments of the wrapped function."""
 Entry: TypeAlias = tuple[Any, str, Note]
 """A module or class, the name of its function to wrap, and the function that notes the files of a call."""
 
@@ -41,7 +42,7 @@ _FIRST = {
     "lxml.etree": ("parse source", "iterparse source"),
     "pyarrow.parquet.core": ("ParquetFile.__init__ source", "ParquetDataset.__init__ path_or_paths"),
 }
-"""By module: functions, each with the name of its first parameter, which is a path or several paths."""
+"""By module, the reading functions, each with the name of its first parameter: a path or several paths."""
 _NOT_FILES = frozenset(
     {"read_clipboard", "read_database", "scan_pyarrow_dataset", "scan_external_reader", "scan_arrow_c_stream"}
 )
@@ -54,7 +55,7 @@ _WRITES = {
     "pyarrow.ipc": ("new_file sink", "new_stream sink"),
     "pyarrow": ("output_stream source",),
 }
-"""By module: functions, each with the name of the parameter that is the path of the written file."""
+"""By module, the writing functions, each with the name of the parameter for the path of the written file."""
 _POLARS_WRITES = ("write_", "sink_")
 _RELATION_WRITES = ("write_parquet", "write_csv", "to_parquet", "to_csv")
 _LOOK_UPS = {
@@ -62,13 +63,13 @@ _LOOK_UPS = {
     "patsy.eval": ("VarLookupDict", "__getitem__"),
     "formulaic.utils.layered_mapping": ("LayeredMapping", "__getitem__"),
 }
-"""By module: the class and the method that looks up a name of a formula or expression."""
+"""By module, the class and the method that look up a name in a formula or expression."""
 _DUCKDB_STATEMENTS = ("sql", "query", "from_query", "execute", "executemany", "query_df")
 _DUCKDB_READS = ("read_csv", "read_parquet", "read_json", "from_csv_auto", "from_parquet")
 _DUCKDB_NAMES = ("table", "view", "register", "unregister", "append")
 _RELATION_CREATES = ("create", "create_view", "to_table", "to_view", "insert_into", "insert")
 _SECOND = frozenset({"write_table", "write_feather", "write_csv", "write_metadata"})
-"""Functions whose path is the second parameter."""
+"""Functions whose second parameter is the path."""
 
 
 def _written(*names: str, position: int) -> Note:
@@ -89,7 +90,7 @@ def _one_name(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str
     lookup, name = args[0], args[1] if len(args) > 1 else kwargs.get("key")
     if not isinstance(name, str):
         return
-    # The first layer with the name has its value: frames of pandas, dicts of patsy, layers of formulaic.
+    # The first layer that contains the name provides the value: pandas, patsy and formulaic use different kinds of layers.
     layers: Any = getattr(getattr(lookup, "scope", None), "maps", None) or getattr(lookup, "_dicts", None) or ()
     for layer in layers:
         if name in layer:
@@ -100,7 +101,7 @@ def _one_name(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str
 
 
 def _seeding(module: str) -> Note:
-    """Return a function that notes that the notebook seeded a random stream, also outside of steps."""
+    """Return a function that notes that the user seeded a random stream, even outside of steps."""
 
     def note(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG001 - a `Note`
         stream = module.removesuffix(".random")
@@ -206,10 +207,10 @@ def _tables_in_argument(position: int, parameter: str) -> Note:
 
 
 def tables_looked_up(recorder: ReadRecorder, text: str) -> None:
-    """Note the variables of the notebook that a statement may name as tables.
+    """Note the variables of the notebook that a SQL statement may name as tables.
 
-    A table name counts if it is bound to an object that SQL can read as a table. A local variable of the calling function hides the
-    notebook's variable with the same name.
+    A name counts if the notebook's variable is an object that SQL can read as a table. A local variable of the calling function with the
+    same name hides the notebook's variable.
     """
     words = dict.fromkeys(table_names(text))
     frame = sys._getframe(1)
@@ -230,7 +231,7 @@ def table_names(text: str) -> Iterable[str]:
     try:
         if not _parser:
             _parser.append(sys.modules["_duckdb"].connect(":memory:"))
-        # The parser returns no table for ``with a as (from df), df as (...)``.
+        # DuckDB's parser misses the table in ``with a as (from df), df as (...)``.
         return {*_parser[0].get_table_names(text), *queries.tables_in(text)}
     except Exception:
         return re.findall(r"[^\W\d]\w*", text)
@@ -264,13 +265,13 @@ def _statement(name: str, position: int) -> Note:
         if named.has_computed_name:
             recorder.not_seen(reader, "a file whose name is computed")
 
-    # Statements outside of steps change the connection that steps read.
+    # Also called outside of steps: such statements change the connection that steps read.
     note.always = True  # type: ignore[attr-defined]  # read by the wrapper
     return note
 
 
 def _registered_name(_: str, position: int) -> Note:
-    """Return a function that notes the name of an object that is, or will be, in DuckDB's default connection."""
+    """Return a function that notes an object in DuckDB's default connection by its name; the call may create the object."""
 
     def note(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         name = args[position] if len(args) > position else next(iter(kwargs.values()), None)
@@ -351,7 +352,7 @@ def process_started(recorder: ReadRecorder, args: tuple[Any, ...], _: Mapping[st
 
 
 def pool_used(recorder: ReadRecorder, args: tuple[Any, ...], _: Mapping[str, Any]) -> None:
-    """Note that ``joblib.Parallel`` will call functions in other processes for the user, not internally for a library."""
+    """Note that ``joblib.Parallel`` will run the user's functions in other processes; internal uses by libraries are not noted."""
     parallel = args[0]
     in_processes = not type(getattr(parallel, "_backend", None)).__name__.startswith(("Threading", "Sequential"))
     frame = asker(sys._getframe(1), _THROUGH | {"joblib"})
@@ -360,7 +361,7 @@ def pool_used(recorder: ReadRecorder, args: tuple[Any, ...], _: Mapping[str, Any
 
 
 def work_sent(recorder: ReadRecorder, args: tuple[Any, ...], _: Mapping[str, Any]) -> None:
-    """Note that a process of a pool will call a function; the process may be older than the step."""
+    """Note that a pool's process, which may have started before the step, will call a function."""
     if type(args[0]).__name__ != "ThreadPool":
         _child(recorder, PROCESSES)
 
@@ -389,7 +390,7 @@ _SHELLS_OF_PYTHON = frozenset({"IPython", "ipykernel", "pexpect", "ptyprocess", 
 
 
 def asker(frame: FrameType | None, through: Sequence[str] | frozenset[str]) -> FrameType | None:
-    """Return the innermost frame outside the packages `through`."""
+    """Return the innermost frame outside the packages in `through`."""
     while frame is not None and _top(frame) in through:
         frame = frame.f_back
     return frame
@@ -497,6 +498,6 @@ _SPECIAL: Mapping[str, Callable[[Any], Iterable[Entry]]] = {
     **dict.fromkeys(("random", "numpy.random", "torch"), _seeded),
     **dict.fromkeys(_LOOK_UPS, _looks_up),
 }
-"""By module: a function that returns entries which names of functions and parameters cannot describe."""
+"""By module, a function that returns the entries for which names of functions and parameters are not enough."""
 MODULES = frozenset({*_FIRST, *_WRITES, *_SPECIAL, "pyarrow.fs"})
 """The names of all modules in the table."""

@@ -1,8 +1,8 @@
 # ruff: noqa: PTH100, PTH109, PTH202, PTH113, PTH117, PTH110, PTH111, PTH112, PTH118, PTH119, PTH120 - plain strings: an audit hook runs inside every open()
 """`ReadRecorder`: the reads of one step, noted while it runs and digested at its end.
 
-Files and folders that the step created, and names that it set, are not reads. An existing file that the step both read *and* wrote counts
-with its final content: the value is reused until something else changes the file.
+Files and folders that the step created, and environment variables that it set, are not reads. An existing file that the step both read
+*and* wrote is recorded with its final content: the value is reused until something else changes the file.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ _WRITE_AHEAD = ("-wal", ".wal")
 _MOST_BEFORE = 1 << 26
 """The largest size in bytes of a file whose content is digested before a change."""
 _CLOCK_TICK_NS = 20_000_000
-"""The largest delay of file times behind `time.time_ns`."""
+"""The largest delay in nanoseconds of file times behind `time.time_ns`."""
 
 
 def value_digest(value: Any) -> str:
-    """Return the digest of a variable's value for a recorded read; `UNSTABLE` for a value without a digest."""
+    """Return the digest of a variable's value for a recorded read; `UNSTABLE` if the value cannot be digested."""
     return data_version(value) or UNSTABLE
 
 
 def active() -> ReadRecorder | None:
-    """Return the recorder of the step that this code runs in, or None."""
+    """Return the recorder of the step in which the calling code runs, or None."""
     recorder = _current.get()
     if recorder is None and threads:
         recorder = threads.get(threading.get_ident())
@@ -66,27 +66,29 @@ class ReadRecorder:
     Parameters
     ----------
     exclude
-        Folders whose files do not count, such as that of the store.
+        Folders whose files do not count, such as the store's folder.
     keyed
-        Digests values of the environment with the user's key; by default, with a key of this process.
+        Digests values of environment variables with the user's key; by default, with a key of this process.
     declared
-        Files and patterns that the step declares as read, relative to the working directory.
+        Files and patterns that the step declares as reads, relative to the working directory.
     namespace
-        The notebook's variables, in which names in queries are looked up; None without a notebook.
+        The notebook's variables, in which the names in queries are looked up; None without a notebook.
     counted
-        Returns the names that count already, as inputs or in the code version. The step may have changed their values.
+        Returns the names of variables that are inputs or are part of the code version, and need no recorded read. The step may have changed
+        their values.
     before
-        True if a file that the step reads and changes counts with its content before the change, because a reuse applies the change.
+        True if a file that the step reads and changes is recorded with its content before the change, because a reuse applies the change
+        again.
     own
-        Names that the step binds. A lookup of a value that the step bound is not a read of the notebook.
+        Names that the step itself binds. A lookup of a value that the step has bound is not a read of the notebook.
     reads_filters
-        True if the step's code names the filters of warnings: they count and are not replaced.
+        True if the step's code names the list of warning filters: the filters are part of the code version and are not replaced.
     """
 
     # Class attributes as defaults, because each step has a recorder and most steps read nothing.
     _noted = False
     is_paused = False
-    """True while Stepwell itself reads, which is not a read of the step."""
+    """True while Stepwell itself reads; its reads are not those of the step."""
     network: tuple[str, ...] = ()
     """Hosts to which the step opened a connection, in order."""
     unseen: tuple[str, ...] = ()
@@ -107,15 +109,15 @@ class ReadRecorder:
     _objects: dict[str, str] | None = None
     """The objects in DuckDB's default connection before the step used it, by name with their digests."""
     _leftovers: tuple[str, ...] = ()
-    """Objects that the step left in DuckDB's default connection and that cannot be compared."""
+    """Objects without a digest that the step left in DuckDB's default connection."""
     _databases: frozenset[str] = frozenset()
     _names_set: frozenset[str] = frozenset()
     _made: frozenset[str] = frozenset()
     _removed: frozenset[str] = frozenset()
     _lost: frozenset[str] = frozenset()
-    """Existing files that the step removed."""
+    """Files that existed before the step and that the step removed."""
     _statuses: dict[tuple[str, str], str] | None = None
-    """The file attributes that the step read without opening the file, by path and aspect."""
+    """The attributes that the step read without opening the file, by path and aspect."""
     _tree: Tree | None = None
     """The project's files before the first child process started."""
     _asked: str = ""
@@ -140,7 +142,7 @@ class ReadRecorder:
         self.appended: frozenset[str] = frozenset()
         """Files that the step opened first for appending."""
         self.before: dict[str, str] = {}
-        """Digests of files before the step changed or removed them, by path."""
+        """The digests that files had before the step changed or removed them, by path."""
         self._namespace = namespace
         self._counted = counted
         self._looked_up: dict[str, str] = {}
@@ -176,7 +178,7 @@ class ReadRecorder:
 
     @property
     def reads(self) -> tuple[Read, ...]:
-        """The recorded reads; complete at the end of the block."""
+        """The recorded reads; complete at the end of the ``with`` block."""
         return self._result
 
     # -- notes while the step runs
@@ -198,7 +200,7 @@ class ReadRecorder:
                 self._note_before(path, stat[0])
 
     def made(self, path: str) -> None:
-        """Note that the step will create a folder, unless it exists."""
+        """Note that the step will create a folder, unless the folder exists."""
         path = os.path.abspath(path)
         if not os.path.lexists(path):
             self._made |= {path}
@@ -215,13 +217,13 @@ class ReadRecorder:
             self._lost |= {file for file in inside if file not in self._written}
 
     def _note_before(self, path: str, size: int) -> None:
-        """Digest a file that a live cell will change. A reuse changes a file only if it has this content."""
+        """Digest a file that a live cell will change. A reuse changes the file only if the file has this content."""
         if self._keeps_before and size <= _MOST_BEFORE and is_input_path(path):
             with self.paused():
                 self.before[path] = file_digest(path) or ""
 
     def changes(self) -> dict[str, bool]:
-        """Return the paths that the step wrote, created or removed, each with True if it existed before."""
+        """Return the paths that the step wrote, created or removed, each with True if the path existed before."""
         existed = {**dict.fromkeys(self._made, False), **self._written, **dict.fromkeys(self._lost, True)}
         for path in self._databases:
             if (
@@ -234,7 +236,7 @@ class ReadRecorder:
 
     @property
     def names_set(self) -> frozenset[str]:
-        """Names of the environment that the step set or removed."""
+        """The environment variables that the step set or removed."""
         return self._names_set
 
     def excludes(self, path: str) -> bool:
@@ -248,12 +250,12 @@ class ReadRecorder:
         return top in {"pandas", "polars", "pyarrow", "numpy", "duckdb", "_duckdb"} or isinstance(value, dict)
 
     def looked_up(self, names: Iterable[str], value: Any = None) -> None:
-        """Note that a library looked up names in the notebook's namespace that a text contains.
+        """Note that a library looked up names from a formula, expression or query in the notebook's namespace.
 
         Parameters
         ----------
         value
-            The result of the lookup, or None if it is unknown. If it is not the notebook's object, nothing is noted.
+            The result of the lookup, or None if the result is unknown. Nothing is noted if the result is not the notebook's object.
         """
         space = self._namespace
         if space is None:
@@ -292,7 +294,7 @@ class ReadRecorder:
                 self._folders[path] = checks.folder_names(path)
 
     def path_read(self, path: str) -> None:
-        """Note that a native reader reads a path: a file, a folder with everything below it, or a pattern."""
+        """Note that a native reader reads a file, a folder with everything below it, or the matches of a pattern."""
         expanded = os.path.expanduser(path)
         path = os.path.abspath(expanded)
         if not is_input_path(path):
@@ -319,7 +321,7 @@ class ReadRecorder:
         Parameters
         ----------
         log
-            The suffix of its write-ahead log.
+            The suffix of the database's write-ahead log.
         """
         path = os.path.abspath(path)
         exists = os.path.exists(path)
@@ -329,14 +331,17 @@ class ReadRecorder:
             self._databases |= {path, path + log}
 
     def name_read(self, name: str, value: str | None) -> None:
-        """Note that a name of the environment was read."""
+        """Note that an environment variable was read."""
         self._noted = True
         if self._names is None:
             self._names = {}
         self._names[name] = value
 
     def knows_name(self, name: str) -> bool:
-        """Return True if a read of a name need not be noted: it was noted, or the step set the name or read the whole environment."""
+        """Return True if reads of an environment variable need not be noted.
+
+        They were noted before, or the step set the variable or read the whole environment.
+        """
         return (
             name in self._names_set
             or (self._names is not None and name in self._names)
@@ -351,11 +356,11 @@ class ReadRecorder:
             self._without = tuple(sorted(self._names_set))
 
     def name_set(self, name: str) -> None:
-        """Note that the step set or removed a name of the environment."""
+        """Note that the step set or removed an environment variable."""
         self._names_set |= {name}
 
     def state_read(self, name: str) -> None:
-        """Note that the step reads state named in `library_state`: options of a library, or the working directory."""
+        """Note that the step reads a state of `library_state` by its name: options of a library, or the working directory."""
         if name in self._states_set or (self._states is not None and name in self._states):
             return
         self._noted = True
@@ -365,13 +370,13 @@ class ReadRecorder:
             self._states[name] = state_digest(name, data_version)
 
     def _warned(self, digest: str) -> None:
-        """Note that a warning was issued, which reads the filters: they decide whether it is an error."""
+        """Note that a warning was issued. This reads the warning filters, which decide whether the warning becomes an error."""
         if not self.is_paused:
             self._noted = True
             self._states = {WARNINGS: digest} | (self._states or {})
 
     def state_set(self, name: str) -> None:
-        """Note that the step sets state, so later reads of it do not count."""
+        """Note that the step sets a state by its name, so that its later reads of this state do not count."""
         self._states_set |= {name}
 
     def database_used(self, text: str, leftovers: list[str]) -> None:
@@ -382,7 +387,7 @@ class ReadRecorder:
         text
             The statement, or the name of an object in the connection.
         leftovers
-            Objects that the statement leaves in the connection and that cannot be compared.
+            Objects without a digest that the statement leaves in the connection.
         """
         self._noted = True
         if self._objects is None:
@@ -423,7 +428,7 @@ class ReadRecorder:
         self._asked = host
 
     def connected(self, address: str) -> None:
-        """Note that a connection is opened, which is attributed to the host that was looked up last."""
+        """Note that a connection is opened, and attribute it to the host that was looked up last."""
         host = self._asked or address
         if host not in self.network:
             self.network = (*self.network, host)
@@ -440,13 +445,13 @@ class ReadRecorder:
         Parameters
         ----------
         reader
-            The name of the reader for the notice that an address is not checked.
+            The name of the reader, for the notice about addresses that are not checked.
         folder
-            The folder of a relative path.
+            The folder to which a relative path refers.
         """
         if "://" in location and not location.startswith("file://"):
             parts = urlsplit(location)
-            # The path and query of a signed address contain a secret.
+            # The path and query of a signed address may contain a secret.
             self.not_seen(reader, f"{parts.scheme}://{parts.hostname or ''}")
         else:
             self.path_read(os.path.join(folder, location.removeprefix("file://")))
@@ -460,7 +465,7 @@ class ReadRecorder:
                 self._tree = Tree(self._roots(), digests=self._keeps_before)
 
     def _roots(self) -> list[str]:
-        """Return the folders in which children may write: the working directory, and the project's folder, which contains the store."""
+        """Return the folders in which child processes may write: the working directory, and the folder that contains the store."""
         folders = [os.getcwd(), *[os.path.dirname(os.path.abspath(folder)) for folder in self._exclude]]
         return [
             folder
@@ -470,7 +475,7 @@ class ReadRecorder:
         ]
 
     def _note_children(self) -> None:
-        """Note files that children wrote, created or removed: those that differ now and were not changed by the step itself."""
+        """Note files that child processes wrote, created or removed: those that differ now and that the step itself did not change."""
         before = self._tree
         if before is None:
             return
@@ -542,7 +547,7 @@ class ReadRecorder:
         if now != before:
             if path not in self._written and not self._has_removed(path):
                 if before == ABSENT and self.children:
-                    # Created by a program that the step started.
+                    # A program that the step started created the path.
                     return None
                 return Read("status", path, UNSTABLE, (), (aspect,))
             if before == ABSENT:
@@ -561,7 +566,7 @@ class ReadRecorder:
         if path in self._databases and path.endswith(_WRITE_AHEAD) and now is None:
             return Read("absent", path)
         if now is None and before is not None and max(before[1:3]) > self._started - _CLOCK_TICK_NS:
-            # Created and removed while the step ran, by a native writer or a child.
+            # A native writer or a child process created and removed the file while the step ran.
             return None
         if now is None and self._has_removed(path):
             return Read("absent", path)
@@ -602,7 +607,7 @@ class ReadRecorder:
                     Read("environment", ALL, all_digest(self._environment, keyed, self._without), (), (), self._without)
                 )
         except StoreError:
-            # Without the user's key, values of the environment must not be stored even as digests, so the step is not reused.
+            # Without the user's key, values of the environment must not be stored, even as digests. So this read never holds.
             return [Read("environment", ALL, UNSTABLE)]
         return reads
 
