@@ -1,8 +1,8 @@
 """The errors of Stepwell, with one class per failure that a caller could handle differently.
 
-Every message has up to three lines: what happened, the place, and the remedy. IPython shows these lines without a
-traceback (``_render_traceback_``), because the frames between the user's cell and the error are Stepwell's own. The original
-exception, if there is one, is the ``__cause__``. An exception raised by the *user's* code is never wrapped; it only gets a note.
+A message has up to three lines: the failure, its location, and the remedy. IPython shows these lines without a traceback
+(``_render_traceback_``), because all frames between the user's cell and the error belong to Stepwell. The original exception, if any, is
+the ``__cause__``. Exceptions from the *user's* code are not wrapped; Stepwell only adds a note to them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class StepwellError(Exception):
     what
         A description of the failure that names the asset or step.
     where
-        The cell, notebook, module or file in which it happened; may be empty.
+        The cell, notebook, module or file in which the failure occurred; may be empty.
     remedy
         The next action for the user; may be empty.
     """
@@ -59,7 +59,7 @@ class InvalidDefinitionError(StepwellError):
 
 
 class DuplicateKeyError(InvalidDefinitionError):
-    """Two definitions in one list, or two live cells in batch, claim the same key."""
+    """Two definitions in one list, or two cells in batch, that have the same key."""
 
 
 class CycleError(InvalidDefinitionError):
@@ -90,7 +90,7 @@ class InvalidSelectionError(StepwellError):
 
 
 def unknown_key(kind: str, key: str, known: Iterable[str]) -> UnknownKeyError:
-    """Return the error for an unknown name, with the nearest known names as its remedy."""
+    """Return the error for an unknown name; its remedy lists the nearest known names."""
     names = sorted(set(known))
     near = difflib.get_close_matches(key, names, n=3, cutoff=0.5)
     if near:
@@ -119,11 +119,11 @@ class UserObjectError(StepwellError):
 
 
 class DefinitionUnavailableError(StepwellError):
-    """A re-execution needs code that is neither passed nor registered."""
+    """A rerun or resumed run needs a definition that is neither passed nor registered."""
 
 
 class ValueNotKeptError(StepwellError):
-    """A re-execution needs a value of a job that could not be stored."""
+    """A rerun or resumed run needs a value of a job that could not be stored."""
 
 
 class NamesReassignedError(StepwellError):
@@ -131,14 +131,14 @@ class NamesReassignedError(StepwellError):
 
 
 class UpstreamBudgetError(StepwellError):
-    """Upstream steps would take longer than the limit up to which an interactive cell starts them itself."""
+    """The expected duration of upstream steps exceeds the limit up to which an interactive cell starts them."""
 
 
 # -- values and the store ---------------------------------------------------------------------------------------------
 
 
 class ValueUnavailableError(StepwellError):
-    """A key has no stored value, or the value can no longer be loaded; it counts as missing."""
+    """A key has no stored value, or its value can no longer be loaded and counts as missing."""
 
 
 class ValueDamagedError(ValueUnavailableError):
@@ -146,7 +146,7 @@ class ValueDamagedError(ValueUnavailableError):
 
 
 class UnknownVersionError(StepwellError):
-    """A version that a key does not have, or that matches several."""
+    """A requested version that matches no version of a key, or several."""
 
 
 class AmbiguousKeyError(StepwellError):
@@ -164,7 +164,7 @@ class UnstorableValueError(StepwellError):
     ----------
     path
         The path inside the value to the object that cannot be stored, as a Python expression: ``['fits'][3].model``. Empty for the value
-        itself, or if it is unknown.
+        itself, or if the object is unknown.
     """
 
     def __init__(self, what: str, *, where: str = "", remedy: str = "", path: str = "") -> None:
@@ -184,11 +184,11 @@ class SignatureDamagedError(UntrustedValueError, ValueDamagedError):
 
 
 class PackError(StepwellError):
-    """A pack that cannot be written, or is damaged, foreign or unsafe. Nothing of it was imported."""
+    """A pack that cannot be written, or is damaged, foreign or unsafe. No value was imported from it."""
 
 
 class TrustNeededError(StepwellError):
-    """Values signed with another key would be imported, and the user has not confirmed it.
+    """The user has not confirmed an import of values that were signed with another key.
 
     Attributes
     ----------
@@ -204,7 +204,7 @@ class DefinitionsOnlyError(StepwellError):
 
 
 class QueryError(StepwellError):
-    """A SELECT that cannot run: it names something missing or not allowed, or DuckDB refuses it."""
+    """A SELECT that cannot run, because it names something missing or forbidden, or DuckDB rejects it."""
 
 
 class NotTabularError(QueryError):
@@ -252,7 +252,7 @@ class StoreDiskError(StoreError):
 
 
 class UntrustedStoreError(StoreError):
-    """The store's directory is unsafe: it contains a link, a file of another user, or a catalog with more than tables."""
+    """The store's directory is unsafe: it contains a link, a file of another user, or a catalog with objects other than tables."""
 
 
 class StoreFormatError(StoreError):
@@ -279,7 +279,7 @@ class CellValueError(CellError):
 
 
 class CellNameError(CellError, NameError):
-    """A name that the body reads at run time but analysis did not find, or that exists only inside another cell."""
+    """A name that the body reads at run time although static analysis did not find it, or that exists only inside another cell."""
 
 
 class NotebookError(StepwellError):
@@ -298,4 +298,4 @@ class NotebookKernelError(NotebookError):
 
 
 class LayoutError(StepwellError):
-    """Graphviz is missing or could not lay out a lineage; plain layers are drawn instead."""
+    """Graphviz is missing or could not lay out a lineage, so that plain layers are drawn."""

@@ -1,9 +1,9 @@
-r"""Text for display: stored texts with unsafe characters escaped, durations, ages, times and sizes.
+r"""Text for display: strings with unsafe characters escaped, and the formats of durations, ages, times and sizes.
 
-A stored text must not move the cursor, reverse a line or hide a part of it. So every front end shows a line or a message through
-`printable`, a cell of a table through `in_one_line`, JSON through `as_json`, HTML through `as_html`, and the output of a step that the user's
-key did not sign through `coloured`. Control characters (C0 except line breaks and tabs, C1), characters that change the direction,
-characters without a width, and lone surrogates are written as escapes: ``\x1b``, ``\u202e``.
+A stored string must not move the cursor, reverse a line or hide part of a line. Every front end therefore passes lines and messages through
+`printable`, the cells of tables through `in_one_line`, JSON through `as_json`, HTML through `as_html`, and output of steps that the user's
+key did not sign through `coloured`. Control characters (C0 except line breaks and tabs, C1), characters that change the text direction,
+zero-width characters, and lone surrogates are written as escapes: ``\x1b``, ``\u202e``.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ _UNCOLOURED = re.compile(rf"(\x1b\[[0-9;:]*m)|[{_INVISIBLE}]")
 
 
 def printable(text: str) -> str:
-    r"""Return a text with unsafe characters escaped (``\x1b``); line breaks and tabs stay."""
+    r"""Return a string with unsafe characters escaped (``\x1b``); line breaks and tabs stay."""
     return _UNSAFE.sub(_escaped, text) if _UNSAFE.search(text) else text
 
 
 def in_one_line(text: str) -> str:
-    r"""Return a text like `printable`, with line breaks and tabs escaped as well (``\n``)."""
+    r"""Escape a string like `printable`, and also its line breaks and tabs (``\n``)."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def coloured(text: str) -> str:
-    """Return a text like `printable`, but keep its colours and reset them at the end."""
+    """Escape a string like `printable`, but keep its colours and reset them at the end."""
     shown = _UNCOLOURED.sub(lambda match: match[1] or _escaped(match), text)
     return f"{shown}\x1b[0m" if _COLOUR.search(shown) else shown
 
 
 def without_colours(text: str) -> str:
-    """Return a text without colour sequences."""
+    """Return a string without colour sequences."""
     return _COLOUR.sub("", text)
 
 
 def as_html(text: object) -> str:
-    """Return a text like `printable`, escaped for HTML."""
+    """Escape a string like `printable`, and for HTML."""
     return html.escape(printable(str(text)))
 
 
 def as_json(value: Any, *, indent: int | None = None) -> str:
-    r"""Return JSON in which the characters that `printable` escapes are escaped (``\u202e``); parsing it restores the value."""
+    r"""Return JSON in which the characters that `printable` escapes are JSON escapes (``\u202e``), so that parsing restores the value."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return _UNSAFE.sub(_json_escaped, text) if _UNSAFE.search(text) else text
 
@@ -89,14 +89,14 @@ def age_text(seconds: float) -> str:
 
 
 def moment(seconds: float, *, exact: bool = False) -> str:
-    """Return a time, given in seconds since the epoch, as local time: ``2026-11-22 14:03``, with seconds if `exact`."""
+    """Format seconds since the epoch as local time: ``2026-11-22 14:03``, with seconds if `exact`."""
     return time.strftime("%Y-%m-%d %H:%M:%S" if exact else "%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def size_text(count: float) -> str:
     """Return a number of bytes with a unit: ``12 B``, ``41.0 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
-        # 999.95 would be rounded to 1000.0, so it is 1.0 of the next unit.
+        # From 999.95 on, the number would be rounded to 1000.0: the next unit is used.
         if count < 999.95:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000

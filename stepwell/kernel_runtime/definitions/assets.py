@@ -1,4 +1,4 @@
-"""Assets: an op or a graph bound to asset keys; and source assets, whose stored values are read and never computed here."""
+"""Assets, which bind an op or a graph to asset keys, and source assets, whose stored values are read but never computed here."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class SourceAsset:
         Raises
         ------
         ValueUnavailableError
-            If no value is stored, or it cannot be loaded.
+            If no value is stored, or the value cannot be loaded.
         """
         return runner().load(str(self.key), store=store)
 
@@ -120,11 +120,11 @@ class AssetsDefinition:
         self.notebook = ""
         """The notebook or module that defined the assets, set by the registry."""
         self.planned: Any = None
-        """The steps that planning made first. A definition never changes, but the notebook that registers it may."""
+        """The steps from the first planning, or None. The definition itself never changes, but the notebook that registers it may."""
         self._check()
 
     def _check(self) -> None:
-        # Paths, because the interpreter hashes a tuple faster than a dataclass.
+        # Compare paths instead of keys: the interpreter hashes a tuple faster than a dataclass.
         paths = {key.path for key in self.keys_by_output.values()}
         if len(paths) < len(self.keys_by_output):
             raise InvalidDefinitionError(f"two outputs of {self.node.name!r} have the same key", where=self.where)
@@ -167,7 +167,7 @@ class AssetsDefinition:
 
     @property
     def upstream_keys(self) -> tuple[AssetKey, ...]:
-        """Keys of all upstream assets, those that carry values first."""
+        """Keys of all upstream assets; those whose values are loaded come first."""
         return tuple(dict.fromkeys((*self.keys_by_input.values(), *self.reads, *self.deps)))
 
     def group_name(self, key: AssetKey) -> str:
@@ -200,7 +200,7 @@ class AssetsDefinition:
         Raises
         ------
         InvariantViolationError
-            If the definition has several keys and none is given, or not this one.
+            If `key` is not a key of the definition, or is omitted although the definition has several keys.
         """
         if key is None and len(self.keys_by_output) != 1:
             raise InvariantViolationError(
@@ -230,7 +230,7 @@ class AssetsDefinition:
         Raises
         ------
         ValueUnavailableError
-            If no value is stored, or it cannot be loaded.
+            If no value is stored, or the value cannot be loaded.
         InvariantViolationError
             If the definition has several keys and none is given.
         """

@@ -1,12 +1,11 @@
-"""The code of a step: its body, its place in the source, and its signature.
+"""The code of a step: its body, its location in the source, and its signature.
 
-A body is a function, the text of a notebook cell, or one SELECT. The body of a cell is executed as module-level code in a separate
-namespace, never as the body of a function, so closures, class bodies, recursion, ``global`` and top-level ``await`` behave as in a cell.
-The namespace holds the inputs, the notebook's names that the body may read, and builtins.
+A body is a function, a notebook cell, or one SELECT. The body of a cell is executed as module-level code, not as the body of a function,
+so closures, class bodies, recursion, ``global`` and top-level ``await`` behave as in a plain cell. An op's cell runs in a separate namespace
+that holds the inputs, the notebook's names that the body may read, and builtins; an asset's cell runs in the notebook's namespace.
 
-The parameters of a function are its context, inputs and config. They are read from the code object if possible, at a tenth of the cost of
-`inspect.signature`, because a notebook may define thousands of steps. A place is written ``cell 9`` in a notebook and ``helpers.py:12`` in a
-module.
+The parameters of a function are its context, inputs and config. A notebook may define thousands of steps, so parameters are read from the code
+object if possible, at a tenth of the cost of `inspect.signature`. Locations are written ``cell 9`` in a notebook and ``helpers.py:12`` in a module.
 """
 
 from __future__ import annotations
@@ -28,40 +27,40 @@ _names: Callable[[str], str] | None = None
 
 
 def set_cell_names(names: Callable[[str], str | None] | None) -> None:
-    """Set the function that returns the label of a notebook cell for its file name, or None for another file."""
+    """Set the function that returns the label of the notebook cell with a filename, or None if the file is not a cell."""
     global _cells  # noqa: PLW0603 - one per process, like the notebook
     _cells = names
 
 
 def set_name_places(places: Callable[[str], str] | None) -> None:
-    """Set the function that returns the label of the cell that bound a variable last, empty if it is unknown."""
+    """Set the function that returns the label of the last cell that bound a variable; empty if the cell is unknown."""
     global _names  # noqa: PLW0603 - one per process, like the notebook
     _names = places
 
 
 def place_of_name(name: str) -> str:
-    """Return the label of the cell that bound a variable of the notebook last, ``cell 5``; empty if it is unknown."""
+    """Return the label of the last cell that bound a variable of the notebook, such as ``cell 5``; empty if the cell is unknown."""
     return _names(name) if _names is not None else ""
 
 
 def place(filename: str, line: int) -> str:
-    """Return a place in the source for messages."""
+    """Return a source location for messages: ``cell 9``, ``helpers.py:12`` or ``<stdin>``."""
     cell = _cells(filename) if _cells is not None else None
     if cell is not None:
         return f"{cell}, line {line}"
-    # Not a Path, which costs ten times as much: a notebook may define thousands of steps.
+    # A Path would cost ten times as much, and a notebook may define thousands of steps.
     return filename if filename.startswith("<") else f"{filename.rpartition(os.sep)[2]}:{line}"
 
 
 def place_of_function(function: Any) -> str:
-    """Return the place of a function, or of the function that it wraps; empty for a callable without code."""
+    """Return the source location of a function or, for a wrapper, of the wrapped function; empty for a callable without code."""
     if hasattr(function, "__wrapped__"):
         function = inspect.unwrap(function)
     return place_of(getattr(function, "__code__", None))
 
 
 def place_of(code: CodeType | None) -> str:
-    """Return the place of a code object; empty for None."""
+    """Return the source location of a code object; empty for None."""
     return place(code.co_filename, code.co_firstlineno) if code is not None else ""
 
 
@@ -95,7 +94,7 @@ def read_signature(function: Callable[..., Any], *, where: str) -> Signature:
     Raises
     ------
     InvalidDefinitionError
-        If it takes ``*args`` or ``**kwargs``, whose inputs have no names.
+        If the function takes ``*args`` or ``**kwargs``: their inputs would have no names.
     """
     hints = _hints(function)
     if type(function) is FunctionType and not hasattr(function, "__wrapped__"):
@@ -114,17 +113,17 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return annotations
     try:
         return typing.get_type_hints(function)
-    except Exception:  # a name that only a type checker imports: its parameter is not checked
+    except Exception:  # an annotation may use a name that only type checkers import; such a parameter is not checked
         return {
             name: UNSET if isinstance(hint, (str, typing.ForwardRef)) else hint for name, hint in annotations.items()
         }
 
 
 def annotations_of(item: Any) -> dict[str, Any] | None:
-    """Return the evaluated annotations of a function or class, or None. A name that is not bound becomes a forward reference.
+    """Return the evaluated annotations of a function or class, or None. An unbound name becomes a forward reference.
 
-    Since Python 3.14, annotations are evaluated at first use and then cached. Those of a class are evaluated here without being cached,
-    because a name in them may be bound again before the program uses them.
+    Since Python 3.14, annotations are evaluated at first use and then cached. This function does not fill the cache of a class, because the
+    program may rebind a name in an annotation before it uses the annotations.
     """
     try:
         if not isinstance(item, type):
@@ -188,22 +187,22 @@ def _variadic(name: str, where: str) -> InvalidDefinitionError:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Definition:
-    """An import, function or class at the top level of a cell, or a magic that sets up the kernel. It is executed again after a reuse."""
+    """A statement that is executed again after a reuse: an import, function or class at the top level of a cell, or a magic that configures the kernel."""
 
     names: tuple[str, ...]
     """Names that the statement binds; empty for a magic."""
     code: CodeType
     line: int
-    """The first line in the cell as in `co_firstlineno`: that of ``def`` or ``class``, or of the first decorator."""
+    """The first line in the cell, as in `co_firstlineno`: the line of the first decorator, else of ``def`` or ``class``."""
     end: int
     """The last line in the cell."""
     is_import: bool
     always: bool
-    """True if the statement is not inside another one, so every complete run of the body executes it."""
+    """True if the statement is not nested in another statement, so that every complete run of the body executes it."""
     sources: tuple[tuple[str, str], ...] = ()
-    """For each name of an import, the module and the attribute of the module, or an empty text; empty for a relative import."""
+    """For each name that an import binds, the module and its attribute (an empty string for the module itself). Empty for a relative import."""
     is_call: bool = False
-    """True if the statement assigns the result of a call, which may be a class: ``P = namedtuple("P", "x y")``."""
+    """True for an assignment of a call's result, which may be a class: ``P = namedtuple("P", "x y")``."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -229,20 +228,21 @@ class CellBody:
     globals: dict[str, Any]
     """The namespace of the notebook itself, not a copy."""
     sees_all: bool = False
-    """True if the body may look up names that analysis cannot see (``globals()``, ``eval``). The step is then unverifiable and
+    """True if the body may look up names that static analysis cannot find (``globals()``, ``eval``). The step is then unverifiable and
     runs with all names of the notebook."""
     is_async: bool = False
     """True if the body contains a top-level ``await``."""
     display: Callable[[Any], None] | None = None
     """Called with the value of the last expression to display it; None if it is not displayed."""
     finish: Callable[[Any, bool], Any] | None = None
-    """Called with the value of the last expression, and whether there is one; returns the cell's value, such as a figure in place of None."""
+    """Returns the cell's value, such as a figure in place of None. The arguments are the value of the last expression and a bool, False if
+    there is no last expression."""
     settle: Callable[[tuple[Any, ...]], None] | None = None
-    """Called with the values if variables are the value; shows and closes open figures."""
+    """Shows and closes open figures. Called with the values of the output variables, if the cell has any."""
     missing: Callable[[NameError], BaseException | None] | None = None
     """Returns an error that explains a NameError in the pruned namespace, or None."""
     live: bool = False
-    """True if the body runs in the notebook's namespace like a plain cell (asset cells); False if it runs in a separate one (ops)."""
+    """True for asset cells, which run in the notebook's namespace like plain cells; False for ops, which run in a separate namespace."""
     variables: tuple[str, ...] = ()
     """For each output of the step, the variable of the notebook that is bound to its value."""
     definitions: tuple[Definition, ...] = ()
@@ -252,22 +252,22 @@ class CellBody:
     stored: frozenset[str] = frozenset()
     """Names that the body assigns in a statement that is not a definition."""
     changes: frozenset[str] | None = None
-    """Names whose objects the body itself may change in place; None if they are unknown."""
+    """Names whose objects the body itself may change in place; None if the names are unknown."""
     changed: tuple[tuple[str, str], ...] = ()
-    """Variables bound to values of assets that plain cells have changed or bound again, each with the label of the last such cell."""
+    """Variables that held the values of assets until plain cells changed or rebound them, each with the label of the last such cell."""
     earlier: Callable[[], Mapping[str, Any]] = dict
-    """Returns the names that the cell may read and that its last run in this kernel bound, each with its value before that run, or
-    `MISSING` (`versions`)."""
+    """Returns the names that the cell may read and that its last run in this kernel bound. Each name has its value before that run, or
+    `MISSING` (in `versions`)."""
     result: str | None = None
-    """The result that the shell keeps as ``Out``: the name of a variable, empty for the last expression, None if the cell has no result."""
+    """The variable that the shell's ``Out`` keeps as the result; empty for the last expression, None if the cell has no result."""
     unseen: tuple[str, ...] = ()
-    """Reasons why the step is unverifiable that its code does not show, such as shell commands."""
+    """Reasons why the step is unverifiable that an analysis of its code objects cannot find, such as shell commands."""
     kept: frozenset[str] = frozenset()
-    """Secondary variables that must be stored at any cost (``--keep``)."""
+    """Secondary variables that are stored even if this is expensive (``--keep``)."""
     dropped: frozenset[str] = frozenset()
-    """Secondary variables that must not be stored (``--drop``)."""
+    """Secondary variables that are not stored (``--drop``)."""
     must_be_stored: bool = False
-    """True if a value that cannot be stored fails the step also in a kernel (``--stored``)."""
+    """True if a value that cannot be stored makes the step fail even in an interactive kernel (``--stored``)."""
 
     def defined(self, numbers: Iterable[int]) -> list[str]:
         """Return the names bound by the definitions with these indices."""
@@ -290,7 +290,7 @@ class CellBody:
         return space
 
     def value(self, space: Mapping[str, Any], tail: Any) -> Any:
-        """Return the cell's value, given its namespace after the run and the value of its last expression.
+        """Return the cell's value from the namespace after the run and the value of the last expression.
 
         Raises
         ------
@@ -322,14 +322,14 @@ class SqlBody:
     """The statement as typed, without the semicolon."""
     where: str
     inputs: tuple[str, ...]
-    """The assets that the statement names as tables, in the order of the text, in the written form of keys: ``raw/flights`` for
-    ``raw.flights``. Of spellings that differ only in case, the first."""
+    """The keys of the assets that the statement names as tables, in their order of appearance: ``raw/flights`` for ``raw.flights``. Of
+    spellings that differ only in case, the first is used."""
     parameters: tuple[str, ...]
     """Names of ``$name`` parameters, which are variables of the notebook."""
     globals: dict[str, Any]
-    """The namespace in which parameters are looked up at run time: that of the notebook itself, or a dict of values."""
+    """The namespace in which parameters are looked up at run time: the notebook's namespace, not a copy, or a dict of values."""
     frame: str
-    """The type of the result: ``pandas``, ``pyarrow`` or ``polars``. It counts in the code version."""
+    """The type of the result, which is part of the code version: ``pandas``, ``pyarrow`` or ``polars``."""
     canonical: str = ""
     """The statement in the parser's normal form, which the code version digests."""
 

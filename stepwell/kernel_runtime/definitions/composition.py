@@ -1,8 +1,8 @@
 """Composition: while the body of a graph runs, each call of an op or graph adds a node, and handles stand for values.
 
-The body runs once, at decoration. A call inside it returns a handle for a node with one output, or a named tuple of handles
-for a node with several. A handle can be passed to another call, alone or in a list (fan-in), and returned. The rules and errors
-are Dagster's.
+The body of a decorated function runs once, when it is decorated. A call in the body returns one handle if the node has one output, or a
+named tuple of handles if it has several. The body can pass a handle to another call, alone or in a list (fan-in), or return it. The rules
+and errors are Dagster's.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class GraphInput:
 
 @dataclass(frozen=True, slots=True)
 class AssetRead:
-    """The handle of an asset whose stored value is read; the asset is never materialised."""
+    """The handle of an asset whose stored value is read; the asset is never materialized."""
 
     key: AssetKey
 
@@ -135,7 +135,7 @@ class Composition:
             return None
         if len(outputs) == 1:
             return outputs[0]
-        # An output whose name is not valid for a field (``class``) is reached by its position.
+        # An output whose name is not a valid field name, such as ``class``, is only accessible by position.
         return namedtuple(f"_{name}_outputs", list(definition.outs), rename=True)(*outputs)  # noqa: PYI024 - the fields are known only here
 
     def _node_name(self, definition: Composable, alias: str | None) -> str:
@@ -190,7 +190,7 @@ class Composition:
         return value
 
     def unused_inputs(self, inputs: Iterable[str], returned: list[Source]) -> list[str]:
-        """Return the names of the graph's inputs that are not used."""
+        """Return the inputs of the graph that are neither connected to a node nor returned."""
         used = {
             source.name
             for node in self.nodes.values()
@@ -227,7 +227,7 @@ def output_mapping(composition: Composition, returned: Any, declared: tuple[str,
     returned
         The result of the body: None, a handle, a dict of handles, or a tuple with a handle per declared output.
     declared
-        The names of the graph's outputs, or None if the body decides (``result``, or the keys of its dict).
+        The names of the graph's outputs. If None, the result determines them: ``result``, or the keys of a dict.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""Declarations: inputs and outputs (In, Out, GraphOut, AssetIn, AssetOut, Output), their types, and the options that limit reuse.
+"""Declarations of inputs and outputs (In, Out, GraphOut, AssetIn, AssetOut, Output), their types, and the options that limit reuse.
 
-Types come from annotations. Each value is checked when a step receives or returns it.
+Types are declared, or taken from annotations. A step checks each value that it receives or returns.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Nothing:
 
 
 def is_nothing(hint: object) -> bool:
-    """Return True if a type means that no value is passed."""
+    """Return True if a type is `Nothing`, so that no value is passed."""
     return hint is Nothing or hint is None or hint is type(None)
 
 
 def checker(hint: object) -> Checker | None:
-    """Return a function that returns True for values of a type, or None if every value passes.
+    """Return a function that checks whether a value has a type, or None if every value passes.
 
     A bool passes as an int; an int does not pass as a float. Members of lists, sets, tuples and mappings are checked. A type that cannot
     be checked (a type variable, an unresolved forward reference) accepts every value.
@@ -130,7 +130,7 @@ class _Unset:
 
 
 UNSET: Final = _Unset()
-"""Marks an argument that was not given, where None is a valid value."""
+"""Marks an omitted argument where None is a valid value."""
 
 
 @quick
@@ -205,7 +205,7 @@ class AssetIn:
     metadata
         Further values by name, not used by Stepwell.
     dagster_type
-        The type that the loaded value must have; `Nothing` for an upstream that only orders and has no parameter.
+        The type that the loaded value must have; `Nothing` for an upstream asset that only orders the steps and has no parameter.
 
     Raises
     ------
@@ -222,7 +222,7 @@ class AssetIn:
         _check_key(self.key, self.key_prefix)
 
     def resolve(self, parameter: str) -> AssetKey:
-        """Return the key of the upstream asset for the name of the parameter."""
+        """Return the key of the upstream asset of a parameter."""
         return as_asset_key(self.key) if self.key is not None else prefixed(self.key_prefix, parameter)
 
 
@@ -265,7 +265,7 @@ class AssetOut:
         _check_key(self.key, self.key_prefix)
 
     def resolve(self, output: str) -> AssetKey:
-        """Return the key of the asset for the name of the output."""
+        """Return the key of the asset of an output."""
         return as_asset_key(self.key) if self.key is not None else prefixed(self.key_prefix, output)
 
 
@@ -303,7 +303,7 @@ _WHOLE = re.compile(rf"(?:{_PART.pattern}\s*)+")
 
 
 def seconds_of(age: MaxAge, *, where: str = "") -> float | None:
-    """Return an age in seconds, or None.
+    """Return an age in seconds; None for None.
 
     Parameters
     ----------
@@ -313,7 +313,7 @@ def seconds_of(age: MaxAge, *, where: str = "") -> float | None:
     Raises
     ------
     InvalidDefinitionError
-        If the age has another form, or is not above zero.
+        If the age has another form or is not positive.
     """
     if age is None:
         return None
@@ -341,7 +341,7 @@ def ignored_names(names: Iterable[str] | str | None, *, where: str = "") -> tupl
     Parameters
     ----------
     names
-        Names, or one text with names separated by commas. ``module.NAME`` is a variable of a module, ``client.cookies`` an attribute
+        Names, or one string of names separated by commas. ``module.NAME`` is a variable of a module, ``client.cookies`` an attribute
         of an object.
 
     Raises
@@ -378,7 +378,7 @@ def declared_reads(paths: Iterable[str | os.PathLike[str]] | str | None, *, wher
     Parameters
     ----------
     paths
-        Paths and patterns (``data/*.csv``, ``data/**``), relative to the working directory; or a single one.
+        One or more paths and patterns (``data/*.csv``, ``data/**``), relative to the working directory.
 
     Raises
     ------

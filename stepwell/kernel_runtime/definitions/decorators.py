@@ -1,6 +1,6 @@
 """The functions that define assets: `asset` and `multi_asset` from a function, `graph_asset` from a composition of ops, `sql_asset` from a SELECT.
 
-All are decorators except `sql_asset`: the text of a SELECT has nothing to decorate. `sql_asset` and ``%%sql_asset`` share `select_asset`.
+All except `sql_asset` are decorators; `sql_asset` takes the SELECT as a string. `sql_asset` and ``%%sql_asset`` share `select_asset`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _as_asset_ins(ins: Mapping[str, AssetIn | CoercibleToAssetKey] | None) -> di
 
 
 def _register(definition: AssetsDefinition) -> AssetsDefinition:
-    """Register a definition made in ``__main__``; those of modules are passed or loaded explicitly."""
+    """Register a definition made in ``__main__``; the user passes or loads the definitions of other modules explicitly."""
     if definition.module == "__main__":
         runner().register(definition)
     return definition
@@ -52,7 +52,7 @@ def _register(definition: AssetsDefinition) -> AssetsDefinition:
 def _asset_key(
     name: str, key: CoercibleToAssetKey | None, key_prefix: str | Sequence[str] | None, named: bool, where: str
 ) -> AssetKey:
-    """Return the key given by the arguments ``name``, ``key`` and ``key_prefix`` of a decorator.
+    """Return the key that the arguments ``name``, ``key`` and ``key_prefix`` of a decorator specify.
 
     Raises
     ------
@@ -181,9 +181,9 @@ def asset(
     max_age
         The age up to which a result is reused: ``"1d"``, ``"30m"``, a number of seconds, or a timedelta.
     ignore
-        Names of globals that do not count in the code version.
+        Names of globals that are excluded from the code version.
     reads
-        Paths and patterns of files that the function reads without Stepwell seeing it, such as ``["data/*.csv"]``, relative to the
+        Paths and patterns of files that the function reads in ways that Stepwell cannot record, such as ``["data/*.csv"]``, relative to the
         working directory.
 
     Returns
@@ -243,13 +243,13 @@ def multi_asset(
     Parameters
     ----------
     outs
-        The assets by output name; the key is the output's name unless the `AssetOut` gives another.
+        The assets by output name; the key is the output's name unless the `AssetOut` declares another.
     name
         The name of the step; by default the name of the function.
     description
-        The description of the assets whose `AssetOut` gives none.
+        The description of the assets whose `AssetOut` declares none.
     group_name
-        The group of the assets whose `AssetOut` gives none.
+        The group of the assets whose `AssetOut` declares none.
     ins, deps, cache, volatile, max_age, ignore, reads
         As in `asset`.
 
@@ -261,7 +261,7 @@ def multi_asset(
     Raises
     ------
     InvalidDefinitionError
-        If `outs` is empty, two outputs have the same key, or for a reason given in `asset`.
+        If `outs` is empty, if two outputs have the same key, or for the reasons listed in `asset`.
 
     Examples
     --------
@@ -316,7 +316,7 @@ def graph_asset(
     group_name: str | None = None,
     description: str | None = None,
 ) -> AssetsDefinition | Callable[[Callable[..., Any]], AssetsDefinition]:
-    """Define an asset by a graph of ops, which the function composes.
+    """Define an asset by a function that composes a graph of ops.
 
     The function is called once, when it is decorated. Its parameters are handles of the upstream assets, and it returns the handle of the
     asset's value.
@@ -425,13 +425,13 @@ def sql_asset(
     name, key_prefix
         The asset's name, and a prefix for its key.
     text
-        One SELECT in DuckDB's dialect. White space and comments do not count in its code version.
+        One SELECT in DuckDB's dialect. Changes of white space and comments do not change the code version.
     ins
         The keys of tables whose names are not the keys of their assets.
     deps
         Upstream assets that must be computed first but are not read: keys or definitions.
     parameters
-        Values of ``$name`` in the text.
+        Values of ``$name`` in the SELECT, by name.
     frame
         The type of the result: ``pandas``, ``pyarrow``, ``polars``, or ``auto`` (pandas if it is installed).
     group_name, description, cache, volatile, max_age

@@ -1,7 +1,7 @@
 """Graphs, which connect ops by composition, and jobs, which are graphs that run for their effects.
 
-``job.execute()`` and ``asset.load()`` are methods of definitions, and definitions do not import the session. `Runner` is the one upward
-reference: on import, the package gives `load_runner` a function that imports the session at first use.
+``job.execute()`` and ``asset.load()`` need the session, which definitions must not import. They call it through `Runner`: when the package
+is imported, it passes `load_runner` a function that imports the session at first use.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class GraphDefinition:
         self.description = description
         self.where = where
         self.source = source
-        """The function or cell that composed it; its code is shown."""
+        """The function or cell that composed the graph; its code is shown as the graph's source."""
         check_cycles(self)
 
     @property
@@ -139,7 +139,7 @@ def build_graph(
     inputs
         Names of the graph's inputs; the body is called with a handle for each, by keyword.
     declared
-        Names of the outputs, or None if the return value of the body decides.
+        Names of the outputs. If None, the return value of the body determines them.
 
     Raises
     ------
@@ -219,7 +219,7 @@ def graph(
     description
         The description of the graph; by default the docstring of the function.
     out
-        A `GraphOut` for one output, or a dict of them for several; by default the return value decides.
+        A `GraphOut` for one output, or a dict of `GraphOut` by name for several; by default the return value determines the outputs.
 
     Returns
     -------
@@ -267,7 +267,7 @@ def load_runner(loader: Callable[[], Runner]) -> None:
 
 
 def runner() -> Runner:
-    """Return the session, as far as definitions use it."""
+    """Return the session as a `Runner`."""
     if _loader is None:
         raise InvariantViolationError("nothing can execute definitions here", remedy="import stepwell first")
     return _loader()
@@ -294,7 +294,7 @@ class JobDefinition:
         self.where = graph.where
         self.tags = dict(tags or {})
         self.notebook = ""
-        """The notebook or module that defined it, filled in by the registry."""
+        """The notebook or module that defined the job, set by the registry."""
         self.module = ""
 
     @property
@@ -310,7 +310,7 @@ class JobDefinition:
         store
             A store directory or an open store; by default the session's.
         raise_on_error
-            True to raise an exception of the user's code again after the run is recorded.
+            True to raise the exception of a failed step after the run is recorded.
 
         Returns
         -------

@@ -62,13 +62,13 @@ class OpDefinition:
     context
         The name of the parameter that receives the context, or None.
     cache
-        Whether the steps are memoised; None if that depends on the kind of definition that uses the op.
+        True if results are reused, False if not; None if this depends on the kind of definition that uses the op.
     volatile
-        True if the op runs in every run; downstream steps use its new result.
+        True if the op is executed in every run that requests it.
     max_age
         Seconds after which a result is not reused; None for no limit.
     ignore
-        Names that do not count in the code version.
+        Names that are excluded from the code version.
     reads
         Paths and patterns of files that the body reads, relative to the working directory.
     """
@@ -163,13 +163,13 @@ class OpDefinition:
 
     def __repr__(self) -> str:
         parameters = ", ".join([*self.parameters, *(["*", *self.config] if self.config else [])])
-        # A cell with one output calls it ``result``; its variable says more.
+        # The only output of a cell is named ``result``; the name of its variable is more informative.
         variables = self.body.outputs if isinstance(self.body, CellBody) and len(self.outs) == 1 else ()
         return f"<op {self.name}({parameters}) -> {', '.join(variables or self.outs) or 'nothing'}>"
 
 
 def _kind_of(body: Body) -> tuple[bool, bool]:
-    """Return whether a body is a generator, and whether it is asynchronous."""
+    """Return two flags: the body is a generator; the body is asynchronous."""
     if isinstance(body, CellBody | SqlBody):
         return False, isinstance(body, CellBody) and body.is_async
     if type(body) is FunctionType:
@@ -330,12 +330,12 @@ def build_op(
 
 _BARE_IN = In()
 _BARE_OUT = Out()
-"""Declarations without options."""
+"""The declaration of an output without options."""
 
 
 @cache
 def _plain_in(hint: type) -> In:
-    """Return the input of a builtin type without options; thousands of steps share it."""
+    """Return the declaration of an input of a builtin type without options, which thousands of steps share."""
     return In(hint)
 
 
@@ -450,9 +450,9 @@ def op(
     description
         The description of the op; by default the docstring of the function.
     ins
-        Options of inputs by name. Types and defaults come from the parameters if not given.
+        Options of inputs by name. By default, types and default values are those of the parameters.
     out
-        Options of the output, or of several outputs by name; by default one output, ``result``, with the type of the return annotation.
+        Options of the output, or a dict of options by output name; by default one output, ``result``, with the type of the return annotation.
     tags
         Tags of the op.
     cache

@@ -1,7 +1,8 @@
 """The definitions of this process: assets by key, jobs by name, each with the cell that made it.
 
-A cell that runs again replaces its definitions and withdraws those that it no longer makes. If two live cells define the same key, the
-cell that ran last wins; `Registry.replaced` notifies the front end, which prints a line or, in batch, raises an error.
+When a cell runs again, its new definitions replace the earlier ones, and definitions that the cell no longer makes are withdrawn. If two
+live cells define the same key, the cell that ran last wins; `Registry.replaced` notifies the front end, which prints a line or, in batch,
+raises an error.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ class Registry:
     Attributes
     ----------
     changed
-        Called with the keys after definitions were registered or withdrawn.
+        Called with the keys of definitions that have been registered or withdrawn.
     replaced
-        Called with a key, the old place and the new place when a definition replaces that of another live cell.
+        Called when a definition replaces one from another live cell, with the key, the old location and the new location.
     """
 
     assets: dict[str, Entry] = field(default_factory=dict)
@@ -50,14 +51,12 @@ class Registry:
     _defined: set[str] = field(default_factory=set)
 
     def begin_cell(self, origin: str) -> None:
-        """Attribute the definitions that are registered from now on to a cell."""
+        """Attribute all definitions that are registered until `end_cell` to a cell."""
         self._origin = origin
         self._defined = set()
 
     def end_cell(self, *, succeeded: bool = True) -> tuple[str, ...]:
-        """End a cell, and withdraw the keys that it defined before and does not define any more.
-
-        A cell that failed withdraws nothing.
+        """End a cell, and withdraw the keys that only its previous run defined. After a failure, nothing is withdrawn.
 
         Returns
         -------
@@ -77,7 +76,7 @@ class Registry:
         return tuple(gone)
 
     def register(self, definition: Definition) -> None:
-        """Register a definition, in place of another with the same key.
+        """Register a definition; it replaces a definition with the same key.
 
         Raises
         ------
@@ -97,7 +96,7 @@ class Registry:
                     where=place_of_definition(other[name].definition),
                     remedy="give one of them another name",
                 )
-        # All errors are raised before the first change.
+        # Raise all errors before the first change.
         for name in names:
             old = table.get(name)
             if (
@@ -159,7 +158,7 @@ def names_of(definition: Definition) -> tuple[str, ...]:
 
 
 def place_of_definition(definition: Definition) -> str:
-    """Return the place of a definition for messages; empty for a source asset."""
+    """Return the source location of a definition for messages; empty for a source asset."""
     return "" if isinstance(definition, SourceAsset) else definition.where
 
 

@@ -1,25 +1,25 @@
-"""The records of one run, made as steps end and committed by the store; and the claims that keep two processes from computing the same step.
+"""The records of one run, made as steps end and committed by the store, and the claims that keep two processes from computing the same step.
 
-A run claims the memo key of a step that is known to take long before it begins with it. It claims any other step once the step has run
-for `LONG` seconds, from a thread that does nothing else. A claim is released when the step's rows are committed, so the process
-that gets it next finds them in the catalog. Shorter steps are not claimed: they may run twice.
+If a step took long before, a run claims the step's memo key before the body begins. It claims any other step once the step has run for
+`LONG` seconds, from a separate thread. A claim is released when the step's rows are committed, so the next process that takes the claim
+finds these rows in the catalog. Shorter steps are not claimed and may run twice.
 
-A run that finds a step claimed by another process waits as long as necessary, shows for which process it waits, and then asks the catalog
-again. It continues at once when the other process dies: the claim is an OS lock. Forced steps never wait. A step that cannot be reused (a
-volatile step, one whose code has no digest) is not claimed.
+If another process has claimed a step, the run waits as long as necessary, shows the other process, and then reads the catalog again. A
+claim is an OS lock, so the run continues at once when the other process dies. Forced steps never wait. A step that cannot be reused (a
+volatile step, or a step whose code has no digest) is not claimed.
 
 No deadlock is possible:
 
 1. A run waits for at most one claim at a time, in `before`, on the thread that runs its steps.
-2. While it waits, it holds no claim of a step whose body has yet to run or to end. Steps run one after the other, so there is at most one
-   such step, and its claim is taken at the end of `before`, after all waiting for it. The one place that begins with another
-   step before that one's body is an input whose value was lost (`Engine._again`): it releases the claim first (`drop`), and the outer
-   step then takes its claim again only if it is free (`computing` never waits).
-3. So a waiting run only holds claims of steps that ended and whose rows are not committed yet. These are released by the catalog
-   thread, which waits for the lease of the catalog and for nothing else; and no process holds the lease while it waits for a claim.
+2. While a run waits, it holds no claim of a step whose body has not ended. Steps run one after the other, so there is at most one such
+   step, and its claim is taken at the end of `before`, after the wait. Only `Engine._again` starts another step before the body of a
+   claimed step, to compute a lost input: it releases the claim first (`drop`), and the outer step takes the claim again only if the
+   claim is free (`computing` never waits).
+3. So a waiting run only holds claims of steps that ended and whose rows are not committed yet. The catalog thread releases these claims
+   and waits only for the lease of the catalog. No process holds the lease while it waits for a claim.
 
-Hence a process that waits delays other processes by at most one commit, and processes cannot wait for each other in a circle. There is
-one exception: a body that itself starts a process which needs the step that the body computes, and waits for it.
+Hence a waiting process delays other processes by at most one commit, and processes cannot wait for each other in a circle. The only
+exception is a body that starts a process and waits for it, if that process needs the step that the body computes.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ _WITHOUT_VALUE = frozenset(("failed", "cancelled", "untouched"))
 
 @dataclass(slots=True)
 class Execution:
-    """One execution of a step's body: what is recorded of it."""
+    """The data recorded about one execution of a step's body."""
 
     step: PlanStep
     memo: str = ""
@@ -93,15 +93,15 @@ class Execution:
     """The code version with its parts; None for a step that is not memoised."""
     started: float = field(default_factory=time.time)
     reason: str = ""
-    """Why it runs, where no difference to an earlier execution shows that."""
+    """The reason why the step runs, if no difference from an earlier execution shows the reason."""
     outcome: Outcome | None = None
-    """None for a step whose body did not begin."""
+    """The outcome of the body; None if the body did not begin."""
     stored: dict[str, tuple[StoredValue | None, str]] = field(default_factory=dict)
-    """By output, where the value is (None where none passes, or it was not kept) and its data version."""
+    """The stored value and the data version of each output by name; the value is None if the output has none or was not stored."""
     not_kept: list[str] = field(default_factory=list)
     """The outputs that could not be stored, each with the reason."""
     effects: Effects = _NO_EFFECTS
-    """Everything that a cell changed except its values: recorded with the last output."""
+    """The changes that a cell made apart from its values; recorded with the last output."""
 
 
 def new_run(run_id: str, plan: Plan, notebook: str, *, batch: str, parent: RunRecord | None = None) -> RunRecord:
@@ -140,13 +140,13 @@ class Bookkeeping:
         self._failure: BaseException | None = None
         self._shown: tuple[BaseException, ErrorRecord] | None = None
         self._recorded_codes: set[str] | None = None
-        """Code versions that some materialization of an earlier run has; their parts are written together with it."""
+        """Code versions of materializations from earlier runs; the store has their parts already."""
         self.look: Callable[[Callable[[], ErrorRecord]], ErrorRecord] = lambda function: function()
         self.code_parts: Callable[[PlanStep], CodeVersion | None] = lambda step: step.code
         """Returns a step's code version with the parts that explain it."""
 
     def _error_record(self, error: BaseException) -> ErrorRecord:
-        """Return what is kept of an exception; it is asked once only."""
+        """Return the record of an exception; an exception is converted only once."""
         if self._shown is None or self._shown[0] is not error:
             self._shown = error, error_record(error, self.look)
         return self._shown[1]
@@ -163,11 +163,11 @@ class Bookkeeping:
         self.publish(StepLogged(record))
 
     def after_commit(self, callback: Callable[[], None]) -> None:
-        """Call back, on any thread, when everything recorded so far is committed or has failed to be."""
+        """Call a function, on any thread, when all commits of the records so far have ended, with or without an error."""
         self._commits[-1].then(lambda _: callback())
 
     def waiting(self, step: PlanStep, position: int, total: int, claimant: Claimant) -> None:
-        """Publish that a step waits for another process that computes the same."""
+        """Publish that a step waits for another process that computes the same step."""
         seconds = self.known.snapshot.seconds.get(step.address)
         self.publish(StepWaiting(self.run.run_id, step.key, position, total, claimant, seconds))
 
@@ -178,7 +178,7 @@ class Bookkeeping:
         )
 
     def explained(self, step: PlanStep) -> CodeVersion | None:
-        """Return a step's code version, with the parts that explain it unless the store has them from an earlier run."""
+        """Return a step's code version, with its explaining parts unless the store has them from an earlier run."""
         if self._recorded_codes is None:
             groups = [group for groups in self.known.snapshot.by_memo_key.values() for group in groups]
             self._recorded_codes = {group[0].code_version for group in groups}
@@ -192,13 +192,13 @@ class Bookkeeping:
         if execution.effects:
             last = replace(made[-1], effects=execution.effects.as_text())
             last = replace(last, record_signature=sign_record(self.store.signer, last))
-            # Where that record is missing, as in a pack of the value alone, the value must not be reused for the step.
+            # If the record with the effects is missing, as in a pack of the value alone, the value must not be reused for the step.
             made = (*[replace(item, effects=ELSEWHERE) for item in made[:-1]], last)
         self._record_execution(execution, "executed", made)
         return made
 
     def failed(self, execution: Execution, error: BaseException, *, cancelled: bool = False) -> None:
-        """Record a step that failed or was interrupted; what it yielded before stays, under no memo key."""
+        """Record a step that failed or was interrupted; the outputs that it yielded before are recorded without a memo key."""
         made = self._materializations(execution, "")
         error_record = None if cancelled else self._error_record(error)
         self._record_execution(execution, "cancelled" if cancelled else "failed", made, error_record)
@@ -227,13 +227,13 @@ class Bookkeeping:
         self._record(record, execution.step, made, code=execution.code, outputs=outputs)
 
     def reused(self, step: PlanStep, memo: str, group: tuple[Materialization, ...]) -> None:
-        """Record a step whose outputs were found; what is current moves to them."""
+        """Record a reused step; its materializations become current."""
         moved = [item for item in group if not self._is_current(step, item)]
         record = StepRecord(self.run.run_id, step.key, "reused", 0.0, 0.0, memo, group)
         self._record(record, step, moved)
 
     def not_run(self, step: PlanStep, *, skipped: bool) -> None:
-        """Record a step that did not run: skipped by an optional output, or never started."""
+        """Record a step that did not run: skipped because an optional input is missing, or untouched."""
         self._record(StepRecord(self.run.run_id, step.key, "skipped" if skipped else "untouched", 0.0), step, ())
 
     def finish(
@@ -249,12 +249,12 @@ class Bookkeeping:
         Parameters
         ----------
         waiting
-            What is entered while it waits.
+            Returns a context manager that is entered during the wait.
 
         Raises
         ------
         StoreError
-            If something could not be committed: the run's steps have failed then.
+            If a record could not be committed.
         """
         run = replace(
             self.run,
@@ -264,7 +264,7 @@ class Bookkeeping:
         )
         last = self.store.finish_run(run)
         records = tuple(self.steps[step.key] for step in steps if step.key in self.steps)
-        # Commits end in their order, and what is called after each likewise: after the last every step is published.
+        # Commits end in order, and so do their callbacks: after the callback of the last commit every step is published.
         published = Once()
         last.then(lambda _: published.happen())
         with waiting():
@@ -277,16 +277,16 @@ class Bookkeeping:
         return run, records
 
     def put(self, execution: Execution, name: str, value: Any, *, version: str, portable: bool) -> StoredValue:
-        """Store the value of one output; what will be recorded of it, except for its place, is written with it.
+        """Store the value of one output, together with its future materialization (without the place of the value).
 
         Raises
         ------
         UnstorableValueError
-            If it cannot be stored.
+            If the value cannot be stored.
         """
         assert execution.outcome is not None
         produced = execution.outcome.produced[name]
-        # What a failed body yielded before is under no memo key.
+        # Outputs that a body yielded before it failed have no memo key.
         memo = execution.memo if execution.outcome.error is None else ""
 
         def about() -> Materialization:
@@ -347,12 +347,12 @@ class Bookkeeping:
         if record.status in _WITHOUT_VALUE:
             self.known.valueless[step.key] = "untouched"
         logs, self._logs = self._logs, []
-        # In the store a step is known by its address, which names its job.
+        # The store identifies a step by its address, which includes the job.
         stored = record if step.address == step.key else replace(record, key=step.address)
         commit = self.store.record_step(
             stored,
             current=[Current(step.notebook, item.key, item, item.partition) for item in current],
-            # One without parts is explained already, by what an earlier run recorded.
+            # For a code version without parts, an earlier run has recorded the parts.
             code=code if code is not None and code.parts else None,
             outputs=outputs,
             logs=logs,
@@ -369,14 +369,14 @@ class Bookkeeping:
 
 
 LONG = 0.2
-"""Seconds from which on a step is claimed, and a wait is shown."""
+"""The number of seconds after which a running step is claimed, and after which a wait is shown."""
 _SHORTEST, _LONGEST = 0.02, 0.1
-"""Seconds between two attempts to take a claim that another process holds."""
+"""The minimum and maximum number of seconds between two attempts to take a claim that another process holds."""
 
 
 @dataclass(slots=True, eq=False)
 class _Watched:
-    """A body that runs without a claim so far."""
+    """A body that began without a claim."""
 
     memo: str
     since: float
@@ -399,12 +399,12 @@ class Claiming:
         self._over = Once()
 
     def before(self, step: PlanStep, memo: str, position: int) -> bool:
-        """Wait while another process computes a step; claim it if it takes long. After an interrupt nothing is claimed.
+        """Wait while another process computes a step; then claim the step. An unclaimed step is claimed only if it takes long.
 
         Returns
         -------
         bool
-            True if `Known` has a later snapshot, so that the step may be reused.
+            True if `Known` received a new snapshot, so that the step may be reused; False also after an interrupt.
         """
         if not _can_be_reused(step, memo) or not (self._takes_long(step) or self._claims.is_there(memo)):
             return False
@@ -426,7 +426,7 @@ class Claiming:
         return True
 
     def computing(self, step: PlanStep, memo: str) -> None:
-        """Note that a body begins: it is claimed now if it is known to take long and the claim is free, or once it has taken long."""
+        """Note that a body begins. A step that took long before is claimed now if the claim is free, any other once it has run for `LONG` seconds."""
         if self._claim is not None or not _can_be_reused(step, memo):
             return
         if self._takes_long(step):
@@ -438,7 +438,7 @@ class Claiming:
                 start_new_thread(self._watch, ())
 
     def ended(self) -> None:
-        """Note that a step ended or will not run: its claim is released when its rows are committed."""
+        """Note that a step ended or will not run; its claim is released when its rows are committed."""
         watched, self._watched = self._watched, None
         claim, self._claim = self._claim, None
         for held in (claim, watched.claim if watched is not None else None):
@@ -446,13 +446,13 @@ class Claiming:
                 self._books.after_commit(held.release)
 
     def drop(self) -> None:
-        """Release the claim of a step whose body has not begun: another step runs first."""
+        """Release the claim of a step whose body has not begun, because another step runs first."""
         if self._claim is not None:
             self._claim.release()
             self._claim = None
 
     def close(self) -> None:
-        """End with the run."""
+        """Stop the thread that takes claims."""
         self._over.happen()
 
     def _takes_long(self, step: PlanStep) -> bool:
@@ -462,7 +462,7 @@ class Claiming:
         return self._claims.take(memo, Claimant(self._books.run.notebook, os.getpid(), platform.node(), time.time()))
 
     def _wait(self, step: PlanStep, memo: str, position: int) -> Claim | None:
-        """Wait until the claim is free and return it; None if the run is to stop."""
+        """Wait until the claim is free, then take and return it; None after an interrupt."""
         began, pause = time.monotonic(), _SHORTEST
         shown: Claimant | None = None
         while not self._guard.interrupted:
@@ -474,7 +474,7 @@ class Claiming:
             waited = time.monotonic() - began
             if waited >= LONG:
                 claimant = self._claims.claimant(memo)
-                # Its holder may be about to write who it is; another one may have got it before us.
+                # A new holder may not have written its process number yet.
                 if claimant != shown and (claimant.pid or waited >= 5 * LONG):
                     shown = claimant
                     self._books.waiting(step, position, self._total, claimant)
@@ -487,7 +487,7 @@ class Claiming:
                 continue
             watched.claim = self._take(watched.memo)
             if watched.claim is not None and self._watched is not watched:
-                # It ended while we took the claim: one of us two has seen the other.
+                # The step ended while the claim was taken. Either this thread or `ended` sees that and releases the claim.
                 watched.claim.release()
 
 

@@ -1,7 +1,7 @@
-"""The engine: walks a plan once, and asks `decide` about each step. Then it reuses the step, runs it, skips it, or leaves it untouched because a step before it failed.
+"""The engine goes through a plan once and carries out the decision about each step.
 
-It knows the order (the plan), asks `decide` for the decision about a step, has an executor run it, and keeps the records. Values
-are loaded only when a step that runs needs them.
+`decide` returns the decision: to reuse the step, run it, skip it, or leave it untouched because a step before it failed. An executor runs
+the bodies. Values are loaded only when a step that runs needs them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 
 def _is_immutable(value: Any) -> bool:
-    """Return True for a value that consumers share; any other is loaded for each."""
+    """Return True for a value that consumers can share; any other value is loaded separately for each consumer."""
     kind = type(value)
     # The hash of a class with another metaclass is the user's code, which may never end.
     return type(kind) is type and kind in ATOMS
@@ -67,7 +67,7 @@ class Request:
     """Returns a step's code version with the parts that explain it."""
     notices: tuple[Notice, ...] = ()
     hidden: HiddenState | None = None
-    """Watches what bodies change; None where code versions are given and final."""
+    """Watches changes by bodies; None if code versions are given and final."""
     seed_steps: bool = True
     """True if the global random generators are seeded before each body."""
     timeline: Timeline | None = None
@@ -75,13 +75,13 @@ class Request:
     said: set[Notice] = field(default_factory=set)
     """Notices that this session has published already; they are not repeated."""
     told: list[Notice] = field(default_factory=list)
-    """Notices that the session receives during the run, such as those of the store."""
+    """Notices that the session receives during the run, for example from the store."""
     strict: bool = False
-    """True if an asset cell fails when its value cannot be stored, like every other step."""
+    """True if an asset cell fails when its value cannot be stored, as any other step does."""
 
 
 class _ValueLostError(Exception):
-    """A stored value could not be loaded, and the step that gives it was run again in vain."""
+    """A stored value could not be loaded, and the step that produces it was run again without success."""
 
     def __init__(self, status: str) -> None:
         super().__init__(status)
@@ -112,7 +112,7 @@ class Engine:
         books.code_parts = request.code_parts
         self.request = request
         self.memory: dict[str, Any] = {}
-        """Values by value key: of jobs the objects themselves, else exact immutables and what is not isolated."""
+        """Values by value key: all values of job steps, otherwise immutable values and values of steps that are not isolated."""
         self.error: BaseException | None = None
         self.interrupt: BaseException | None = None
         self.notices = list(request.notices)
@@ -147,7 +147,7 @@ class Engine:
         finally:
             self.seeds.restore()
             self.claiming.close()
-            # Facts outlive the run with its result; the engine need not.
+            # The result keeps `known`, which must not keep the engine alive.
             self.known.settle = self.known.unrestorable = None
         for step in steps:
             if step.key not in self.books.steps:
@@ -173,7 +173,7 @@ class Engine:
     # -- one step
 
     def _step(self, step: PlanStep, position: int) -> str:
-        """Decide a step. Even if its objects raise exceptions, it ends with a record, and steps that do not need it continue."""
+        """Carry out one step. Even if user objects raise exceptions, the step ends with a record, and independent steps continue."""
         try:
             return self._step_or_raise(step, position)
         except StoreError:
@@ -210,7 +210,7 @@ class Engine:
                 decision = self._reuse(step, decision)
                 if decision.action == "reuse":
                     return "reused"
-            # The interrupt may have come while another process was waited for.
+            # An interrupt may have come during the wait for another process.
             return "cancelled" if self.guard.interrupted else self._execute(step, decision, position)
         finally:
             self.claiming.ended()
@@ -242,7 +242,7 @@ class Engine:
         self.books.reused(step, decision.memo_key, decision.group)
 
     def _rekey(self) -> None:
-        """Compute the memo keys of the following steps again: effects were applied."""
+        """Make the memo keys of the following steps be computed again, because effects were applied."""
         self.known.forget_checks()
         if self.request.hidden is not None:
             self.request.hidden.changed()
@@ -250,7 +250,7 @@ class Engine:
     def _tell_lost(self, step: PlanStep, decision: Decision) -> None:
         """Give a notice that a value is computed again because the stored one is lost."""
         note = notice("computed again", step.key, why=decision.obstacle)
-        # Of values that another key signed the run says one line for all.
+        # For values that an untrusted key signed, the run has one notice for all.
         if note not in self.notices and self.known.snapshot.foreign.keys().isdisjoint(
             [item.id for item in decision.group]
         ):
@@ -258,7 +258,7 @@ class Engine:
 
     def _execute(self, step: PlanStep, decision: Decision, position: int) -> str:
         execution = Execution(step, decision.memo_key, decision.inputs or (), step.code)
-        # Before the body runs: afterwards the world is as the step leaves it.
+        # The reason is computed before the body runs, because the body may change the state that it depends on.
         execution.reason = self._reason(step, decision)
         if decision.cause == "lost" and decision.obstacle:
             self._tell_lost(step, decision)
@@ -277,7 +277,7 @@ class Engine:
         except (StepwellError, MemoryError) as error:
             return self._fail(execution, error)
         if self._run_again != before:
-            # What was run again may have another value than the one that was lost.
+            # A step that ran again may have produced a value that differs from the lost one.
             execution.inputs = self.known.inputs(step) or execution.inputs
             execution.memo = self.known.key(step, execution.inputs)
         self._take_present_names(execution)
@@ -288,10 +288,10 @@ class Engine:
     def _run_body(
         self, execution: Execution, arguments: dict[str, Any], hidden: dict[str, Any], *, live: bool
     ) -> LiveRun | None:
-        """Run a step's body. Return the record of the notebook that a cell may have changed."""
+        """Run a step's body; return the record of a cell's run in the notebook, or None."""
         step, cells = execution.step, self.cells
         state = None if live else self.request.hidden
-        # What explains a code version is read before the body can change it.
+        # The parts that explain a code version are read before the body can change them.
         watched, execution.code = self.guard.look(
             lambda: (state.before(step) if state is not None else None, self.books.explained(step))
         )
@@ -315,7 +315,7 @@ class Engine:
         return run
 
     def _tell_unchecked(self, step: PlanStep, outcome: Outcome) -> None:
-        """Give notices of reads that no later run can check: the result is reused even if they change."""
+        """Add notices about reads that no later run can check: the result is reused even if the read data changes."""
         if step.op.volatile or step.op.max_age is not None or not step.memoised:
             return
         if outcome.network:
@@ -330,7 +330,7 @@ class Engine:
             self.notices.append(notice("processes", step.key, programs=outcome.children[:3]))
 
     def _take_present_names(self, execution: Execution) -> None:
-        """Compute the memo key of an asset cell that is about to run again, with the present variables."""
+        """Compute the memo key of an asset cell that is about to run again from the present variables."""
         step, state, cells = execution.step, self.request.hidden, self.cells
         if state is not None and cells is not None and cells.is_live(step) and cells.is_renamed(step):
             state.changed()
@@ -338,7 +338,7 @@ class Engine:
             execution.memo = self.known.key(step, execution.inputs)
 
     def _reason(self, step: PlanStep, decision: Decision) -> str:
-        """Return why a step runs although nothing that its memo key contains was changed; empty if something was."""
+        """Return the reason why a step runs although its memo key has not changed; empty if the key has changed."""
         if decision.cause == "unrestorable":
             return decision.obstacle
         if self.plan.kind == "job":
@@ -348,13 +348,13 @@ class Engine:
         return reason_to_run(step, decision.memo_key, decision.inputs or (), self.known)
 
     def _settle(self, step: PlanStep) -> None:
-        """Compute the code version of a step again if a step before it has changed what its code reaches."""
+        """Compute the code version of a step again if a step before it has changed objects that its code reaches."""
         state = self.request.hidden
         if state is None or state.is_settled(step):
             return
         if self.guard.look(lambda: state.settle(step)) and step.code is not None:
             address, digest = step.address, step.code.digest
-            # An interrupt while it waits ends the run before this step begins.
+            # An interrupt during the wait ends the run before this step begins.
             with suppress(KeyboardInterrupt):
                 snapshot = self.guard.call(lambda: self.store.snapshot([], [address], [digest], remember=False))
                 self.known.snapshot.take(snapshot)
@@ -364,7 +364,7 @@ class Engine:
             self.notices.append(notice("global changed", step.key, names=tuple(names)))
 
     def _keep(self, execution: Execution, run: LiveRun | None) -> str:
-        """Store what a body produced, and record how it ended."""
+        """Store the outputs of a body, and record its end."""
         step, outcome, cells = execution.step, execution.outcome, self.cells
         assert outcome is not None
         error = outcome.error
@@ -399,11 +399,11 @@ class Engine:
         return self._fail(execution, error)
 
     def _store(self, execution: Execution, outcome: Outcome, run: LiveRun | None) -> None:
-        """Store the outputs of a step, and what a cell left in the notebook."""
+        """Store the outputs of a step, and the effects of a cell on the notebook."""
         step, cells = execution.step, self.cells
         for produced in outcome.produced.values():
             if produced.metadata:
-                # What is recorded of it must be plain, also where this fails.
+                # If the conversion fails, the output is recorded without metadata.
                 given, produced.metadata = produced.metadata, {}
                 produced.metadata = self.guard.look(partial(plain_metadata, step, given))
         outputs = list(outcome.produced.items())
@@ -420,13 +420,13 @@ class Engine:
             execution.stored[NOTEBOOK] = (left, left.digest if left is not None else "none")
 
     def _store_output(self, execution: Execution, name: str, produced: Produced, run: LiveRun | None) -> bool:
-        """Store one output; return False for a value that cannot be stored and need not be."""
+        """Store one output; return False if the value cannot be stored and this is not an error."""
         step, value = execution.step, produced.value
         if not produced.output.stored:
             execution.stored[name] = (None, "")
             return True
         is_job = self.plan.kind == "job" and not step.memoised
-        # Plain values have no code that could take for ever.
+        # Immutable values run no user code that might never return.
         look = call if _is_immutable(value) else self.guard.look
         version = "" if is_job else look(partial(data_version, value)) or ""
         kept = True
@@ -436,7 +436,7 @@ class Engine:
         except UnstorableValueError as unstorable:
             if not is_job and (run is None or self.cells is None or self.cells.stored.must_be_stored(step)):
                 raise
-            # In a kernel the value lives on, under the variable that it is bound to.
+            # In a kernel the value stays available through its variable.
             held = unstorable.what.partition(" cannot be stored: ")[2] if run is not None else ""
             execution.not_kept.append(f"{name}: {held or name_parts(type(value))[1]}")
             execution.stored[name] = (None, "")
@@ -446,7 +446,7 @@ class Engine:
         return kept
 
     def _is_users_interrupt(self, error: BaseException) -> bool:
-        """Return True if an exception is Ctrl-C, and not a KeyboardInterrupt that an object raised."""
+        """Return True if an exception comes from Ctrl-C; False also for a KeyboardInterrupt that user code raised."""
         return is_interrupt(error) and self.guard.interrupted
 
     def _fail(self, execution: Execution, error: BaseException) -> str:
@@ -482,14 +482,14 @@ class Engine:
         return arguments
 
     def _is_bound(self, step: PlanStep, given: PlanInput) -> bool:
-        """Return True if the notebook has the value of a cell's input under its name."""
+        """Return True if the variable with the name of a cell's input has the input's value in the notebook."""
         if self.cells is None or given.fan_in or not self.cells.is_live(step):
             return False
         item = self.known.values.get(given.keys[0])
         return item is not None and self.cells.has_input(given.name, item)
 
     def _value(self, key: str, step: PlanStep) -> Any:
-        """Return a value for one consumer; compute it again if its file is gone and the plan can."""
+        """Return a value for one consumer; if the stored value is lost, run its step again if the plan contains the step."""
         if key in self.memory:
             return self.memory[key]
         item = self.known.values[key]
@@ -519,7 +519,7 @@ class Engine:
         return value
 
     def _again(self, producer: PlanStep) -> None:
-        """Run a step whose stored value cannot be loaded, or take the result that another process computed meanwhile."""
+        """Run a step whose stored value cannot be loaded, or reuse the result that another process computed meanwhile."""
         known = self.known
         inputs = known.inputs(producer) or ()
         decision = Decision("run", "lost", known.key(producer, inputs), inputs)
@@ -545,7 +545,7 @@ class Engine:
         return self.store.get(item.value, key=item.key)
 
     def _hidden(self, step: PlanStep) -> dict[str, Any]:
-        """Return the values of assets that a helper reads by their global names."""
+        """Return the values by name of assets that a helper function reads as globals."""
         if self.executor.namespace is None:
             return {}
         return {given.name: self._value(given.keys[0], step) for given in step.inputs if not given.declared}

@@ -1,11 +1,11 @@
-"""Asset cells run in the notebook's own namespace: what a run left there is recorded, and the reuse of the step restores it.
+"""Runs of asset cells in the notebook's namespace: the changes that a run makes there are recorded, and reuse of the step restores them.
 
-A run is the plain cell: the body executes as module-level code with the notebook's variables as globals. Before it, the content of every
-object that its code may change is noted; afterwards names and contents are compared. What the body left is stored as one more
-output of the step (a `Bundle`) and described by `Effects`.
+The body of an asset cell executes as in a plain cell: as module-level code with the notebook's variables as globals. Before the body runs,
+the contents of all objects that its code may change are noted; afterwards names and contents are compared. The changes are stored as one
+more output of the step (a `Bundle`) and described by `Effects`.
 
-Objects are put back in place. References from stored content to objects that exist in the notebook (other variables, and objects that
-the step changed in place) are stored as links, so that identities are kept.
+The contents of objects are restored in place. References from stored content to objects that exist in the notebook (other variables, and
+objects that the step changed in place) are stored as links, so that identities are preserved.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ _PYTHONS_OWN = frozenset(
     {"__builtins__", "__annotations__", "__annotate__", "__conditional_annotations__", "__warningregistry__"}
 )
 ENVIRONMENT = "environment:"
-"""How the names of settings begin that are variables of the environment."""
+"""The prefix of the names of settings that are environment variables."""
 _FREE = ("patches:", "dask:")
-"""How the names of settings begin to which a user gives any value."""
+"""The prefixes of the names of settings that accept any value."""
 
 
 class LiveRun:
@@ -75,7 +75,7 @@ class LiveRun:
         self._links: dict[int, str] = {}
         self._unchanged: dict[int, Seen] = {}
         self._own: dict[int, Seen] = {}
-        """The objects that functions and classes of the body hold."""
+        """The objects that are reached through functions and classes which the body defined, by `id`."""
         self._changed_roots: set[str] = set()
         self._streams: dict[str, Any] = {}
         self._seedings = len(seedings)
@@ -85,19 +85,19 @@ class LiveRun:
         self._rebound: set[str] = set()
         self._views: dict[int, View] | None = None
         self._there: dict[int, Any] = {}
-        """Objects of the notebook that were there before, with which the stored ones may have something in common; by identity."""
+        """Objects of the notebook from before the run that may share objects or memory with the stored objects; by `id`."""
         self.reads: tuple[Read, ...] = ()
-        """Variables that code in the values of inputs reads, as they were before the body ran."""
+        """The states before the run of the variables that code in the values of inputs reads."""
         self.bundle = Bundle()
         self.suspects: frozenset[str] | set[str] | None = None
-        """Names whose objects the body's own text, or functions that it uses, may change; None where that cannot be seen."""
+        """Names whose objects the body, or functions that it uses, may change; None if the code does not show these names."""
         self.made_again = False
-        """True if the step was reused before and runs for variables that are not stored: it reads the same as before."""
+        """True if the step was reused before and runs only for variables that are not stored; its reads are the same as before."""
         self.theirs: frozenset[str] = frozenset()
-        """Names that are the user's: the step runs as an upstream and must give them back."""
+        """Names that belong to the user; their bindings are restored after the run."""
 
     def place_earlier(self, values: Mapping[str, Any]) -> None:
-        """Bind names for this run as an earlier one found them; not bound is `MISSING`."""
+        """Bind names to the values that they had before an earlier run; `MISSING` stands for an unbound name."""
         for name, value in values.items():
             if value is MISSING:
                 self._space.pop(name, None)
@@ -105,12 +105,12 @@ class LiveRun:
                 self._space[name] = value
 
     def cover(self, read: Collection[str]) -> None:
-        """Take away numbers and texts that the body may bind again on some path: an equal one would be the same object.
+        """Unbind numbers and strings that the body may or may not bind again, because binding an equal one could not be detected by identity.
 
         Parameters
         ----------
         read
-            Names that the body, or a function that it uses, may read: they count by value, and stay.
+            Names that the body, or a function that it uses, may read; they stay bound.
         """
         body, space = self._body, self._space
         if body.sees_all:
@@ -137,11 +137,11 @@ class LiveRun:
         self.environment = whole()
 
     def seeded_streams(self) -> set[str]:
-        """Return the random streams that the body seeded itself."""
+        """Return the random streams that the body seeded."""
         return set(seedings[self._seedings :])
 
     def stream_reads(self) -> tuple[Read, ...]:
-        """Return the states of the random streams that the body drew from, as they were before."""
+        """Return reads of the random streams that the body used, with their states before the run."""
         return tuple(
             Read("stream", name, stream_digest(state))
             for name, state in self._streams.items()
@@ -156,14 +156,14 @@ class LiveRun:
         """Return the names that the body has bound so far."""
         self._uncover()
         before, placed = self.before, self._placed
-        # A number or text that the body reads and may bind counts with the value that it had: it is the body's, whether bound again or not.
+        # A number or string that the body both reads and may bind counts as bound, whether the body bound it or not.
         read = {name for name in self._body.bound & self._body.reads if type(self._space.get(name, MISSING)) in ATOMS}
         own = self._body.sure | self._rebound | read
         return [
             name
             for name, value in self._space.items()
             if name not in _PYTHONS_OWN
-            # pydantic puts ``Box[int]`` there, to find the class again.
+            # pydantic adds names such as ``Box[int]`` to the namespace.
             and name.isidentifier()
             and (value is not placed.get(name, before.get(name, MISSING)) or name in own)
         ]
@@ -174,12 +174,12 @@ class LiveRun:
         return tuple(name for name in {**self.before, **self._placed} if name not in self._space)
 
     def _is_users_handle(self, seen: Seen) -> bool:
-        """Return True for a file, connection or the like that no step made: a step that uses one runs in every kernel, as it has no digest."""
+        """Return True for a handle (a file, a connection) that no step created: it has no digest, so a step that reads it runs in every kernel."""
         writer = self._timeline.binder(seen.root)
         return contents.is_handle(seen.item) and (writer is None or writer.kind != "step")
 
     def _updated(self, changed: list[Seen]) -> list[Seen]:
-        """Return databases in which texts of the body may have changed something that is not seen from outside."""
+        """Return the DuckDB connections that strings in the body may have changed in ways that `database_state` does not show."""
         words = {word.lower() for word in _texts((self._body.code, self._body.tail))}
         if words.isdisjoint(contents.CHANGING):
             return []
@@ -194,14 +194,14 @@ class LiveRun:
         ]
 
     def finish(self, environment: Collection[str] = (), last: Any = None) -> Effects:
-        """Compare the notebook with what it was; fill the bundle.
+        """Compare the notebook with its state before the run; fill the bundle.
 
         Parameters
         ----------
         environment
-            Names of the environment that the body set or removed.
+            Names of the environment variables that the body set or removed.
         last
-            The value of the last expression, if the shell keeps it and it is not a variable.
+            The value of the last expression, if the shell keeps the value and the expression is not just a variable.
         """
         space, body, bundle = self._space, self._body, self.bundle
         bound = self.bound()
@@ -210,7 +210,7 @@ class LiveRun:
         changed = [seen for seen in self._inventory.changed(self.suspects) if not self._is_users_handle(seen)]
         changed += self._updated(changed)
         self._changed_roots = {seen.root for seen in changed}
-        # By its oldest name: a younger one may be an asset's variable, whose value is the object itself.
+        # Links use the oldest name of an object: a newer one may be the variable of an asset, whose value is the object itself.
         names = [name for name in space if name not in values and not name.startswith("_")]
         self._links = {}
         for name in (*names, *outputs):
@@ -242,11 +242,11 @@ class LiveRun:
         settings = library_state.snapshot()
         entries = library_state.changed(self.settings, settings)
         held = {name: library_state.value_in(settings, name) for name, text in entries if text is None}
-        # What a user puts anywhere may be a key of a service.
+        # Settings that accept any value may contain credentials.
         given = {name: library_state.value_in(settings, name) for name, _ in entries if name.startswith(_FREE)}
         secret = [name for name, value in (held | given).items() if is_kept_back(name, value)]
         if environment:
-            # What the body sets is in the environment now: values that other variables have count.
+            # The variables that the body set are excluded: a value is compared with those of the other variables.
             others = Environment(without=environment)
             secret += [
                 name
@@ -270,7 +270,10 @@ class LiveRun:
         )
 
     def _made(self, names: Iterable[str]) -> list[Seen]:
-        """Return what functions and classes that the body defined hold and it may have changed: executing them again gives it as it was at first."""
+        """Return the objects inside functions and classes that the body defined and may have changed afterwards.
+
+        Executing the definitions again restores only the initial state of these objects.
+        """
         code = (self._body.code, self._body.tail)
         used = {name for each in code if each is not None for name, _ in facts(each).loads}
         made_names = []
@@ -289,7 +292,7 @@ class LiveRun:
         return made_names
 
     def leave_out(self, size: float) -> list[str]:
-        """Take variables out of the bundle that are secret or dropped, or too large to be stored in passing; return their names.
+        """Remove variables from the bundle that are secret, dropped, or too large to be stored besides the outputs; return their names.
 
         Parameters
         ----------
@@ -343,7 +346,7 @@ class LiveRun:
             else:
                 executed.add(number)
         for place, definition in enumerate(definitions):
-            # An import of what is bound already changes nothing now, and binds the name in a fresh kernel.
+            # An import of an object that is already bound changes nothing here, but binds the name in a new kernel.
             if definition.is_import and all(
                 name in self._space and _imports(definition, name, self._space[name]) for name in definition.names
             ):
@@ -351,9 +354,9 @@ class LiveRun:
         return tuple(sorted(executed)), values
 
     def _shared(self, outputs: Sequence[str], rebound: Sequence[str]) -> list[str]:
-        """Return the outputs that have objects or memory in common with each other, with other variables, or with the notebook.
+        """Return the outputs that share objects or memory with each other, with other variables, or with the notebook.
 
-        These are stored with what they share, so that it is shared again after a hit.
+        These outputs are stored in the bundle, so that they share the same objects and memory after a reuse.
         """
         space = self._space
         inside = {name: objects_in([space[name]]) for name in outputs}
@@ -380,7 +383,7 @@ class LiveRun:
             owners = {id(each.holder) for each in links.values()}
             linked = {id(each.inside) for each in links.values()}
             for name, objects in inside.items():
-                # The memory of an output is found by its name; what lies deeper is not.
+                # An output's memory can be linked through its name, that of objects inside the output cannot.
                 deeper = owners & (objects.keys() - {id(space[name])})
                 over = {id(each) for item in objects.values() for _, each in blocks_of(item)} & (
                     there.keys() | values.keys()
@@ -389,7 +392,7 @@ class LiveRun:
                     shared.append(name)
             read = [name for name in names if name in space]
         if shared or links:
-            # Where the shared objects are in the notebook. What the body may have changed is known from before it.
+            # The addresses of the shared objects in the notebook. Objects that the body may have changed have addresses from before the run.
             held = set().union(*[inside[name].keys() for name in shared], [id(each.holder) for each in links.values()])
             roots = [name for name in read if not held.isdisjoint(objects_in([space[name]]))]
             self._unchanged = {
@@ -400,12 +403,12 @@ class LiveRun:
         return shared
 
     def _stored_objects(self) -> dict[int, Any]:
-        """Return the mutable objects in the bundle, by identity."""
+        """Return the mutable objects in the bundle, by `id`."""
         states = [state for _, how, state in self.bundle.put if how == "content"]
         return objects_in([*self.bundle.values.values(), *states])
 
     def _note_there(self, names: Iterable[str]) -> dict[int, Any]:
-        """Return the objects behind names of the notebook that were there before the body ran, by identity."""
+        """Return the objects that are reached from names of the notebook and existed before the body ran, by `id`."""
         changed = {id(item) for item, _, _ in self.bundle.put}
         values = [self._space[name] for name in names if name in self._space]
         before = {key: seen.item for key, seen in self._inventory.seen.items()}
@@ -413,14 +416,14 @@ class LiveRun:
         return self._there
 
     def _with_last(self, last: Any, apart: Sequence[str]) -> tuple[str, ...]:
-        """Add the value of the last expression to the bundle; return its name if it cannot be there.
+        """Add the value of the last expression to the bundle; return `RESULT` if the value cannot be added.
 
-        It cannot if it has objects in common with others that are not stored with it, and these have no simple address.
+        The value cannot be added if it shares objects with the notebook that are not in the bundle and have no simple address.
 
         Parameters
         ----------
         apart
-            Outputs that are stored apart: they are there when the bundle is loaded.
+            Outputs that are stored separately; they are loaded before the bundle.
         """
         space = self._space
         if not objects_in([last]):
@@ -448,7 +451,7 @@ class LiveRun:
         return ()
 
     def _linked_arrays(self) -> dict[int, View]:
-        """Return the arrays of the bundle that are links, by identity."""
+        """Return the arrays of the bundle that are stored as links, by `id`."""
         if self._views is None:
             self._views = {}
             ours = {key: item for key, item in self._stored_objects().items() if key not in self._there}
@@ -459,7 +462,7 @@ class LiveRun:
         return self._views
 
     def link(self, item: Any) -> Any:
-        """Return the link to an object that is not stored by value; None for others."""
+        """Return the link to an object that is not stored by value; None for any other object."""
         kind = type(item)
         if kind in ATOMS or kind is tuple:
             return None
@@ -483,7 +486,7 @@ class LiveRun:
         return ("at", linked, ()) if linked is not None else None
 
     def _link_to(self, seen: Seen) -> tuple[str, str, Any]:
-        """Return the link to an object; to one that was there before through a name that the body has bound to another, what the name was."""
+        """Return the link to an object. The link is ``was`` if the body rebound the name through which the object was reached before the run."""
         root = self._placed.get(seen.root, self.before.get(seen.root, MISSING))
         was = id(seen.item) in self._inventory.seen and root is not self._space.get(seen.root, MISSING)
         return ("was" if was else "at", seen.root, seen.address)
@@ -494,7 +497,7 @@ class LiveRun:
         return seen.root if seen is not None else type(item).__name__
 
     def give_back(self) -> None:
-        """Rebind the user's names, and the names that held inputs during this run only, to their previous values."""
+        """Restore the bindings of the user's names, and of names that were bound to inputs only for this run."""
         for name, value in self._placed.items():
             if self._space.get(name, MISSING) is value and name in self.before:
                 self._space[name] = self.before[name]
@@ -513,7 +516,7 @@ def coded_inputs(step: PlanStep, materializations: Mapping[str, Materialization]
 
 
 def _texts(codes: Iterable[CodeType | None]) -> set[str]:
-    """Return the words in the texts of code: names that it may look up."""
+    """Return the words in the string constants of code: names that the code may look up."""
     texts: set[str] = set()
     pending: list[Any] = list(codes)
     while pending:
@@ -528,11 +531,11 @@ def _texts(codes: Iterable[CodeType | None]) -> set[str]:
 
 
 def size_of(value: Any) -> int:
-    """Return about how many bytes the stored form of a value has, without looking at all of it."""
+    """Return an estimate of the stored size of a value in bytes, from a sample of its members."""
     try:
         return _size_of(value)
     except Exception:
-        # An object may raise anything when it is asked for an attribute.
+        # Access to an attribute may raise any exception.
         return sys.getsizeof(value, 64)
 
 
@@ -560,14 +563,14 @@ def stream_digest(state: Any) -> str:
 
 
 def _gave(definition: Definition, name: str, value: Any, *, alone: bool, stored: bool) -> bool:
-    """Return True if a definition gave a name its value.
+    """Return True if a definition bound a name to its present value.
 
     Parameters
     ----------
     alone
-        Whether nothing else in the body binds the name.
+        True if nothing else in the body binds the name.
     stored
-        Whether the body also assigns it.
+        True if the body also assigns the name.
     """
     if definition.is_import:
         return _imports(definition, name, value)
@@ -585,7 +588,7 @@ def _gave(definition: Definition, name: str, value: Any, *, alone: bool, stored:
 
 
 def _imports(definition: Definition, name: str, value: Any) -> bool:
-    """Return True if an import is known to give a name its value; nothing is imported to find out."""
+    """Return True if an import binds a name to this value, as far as the loaded modules show."""
     if not definition.sources:
         return type(value) is ModuleType or type(contents.attribute(value, "__module__")) is str
     module, attribute = definition.sources[definition.names.index(name)]

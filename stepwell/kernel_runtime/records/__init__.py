@@ -1,4 +1,4 @@
-"""Immutable data that all parts of the runtime exchange. No module here does I/O.
+"""Data classes that all parts of the runtime exchange. No module here does I/O.
 
 =====================  ===================================================================================
 ``keys``               names of assets, steps and values; identifiers

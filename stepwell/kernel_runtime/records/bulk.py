@@ -1,7 +1,7 @@
 """Fast creation of thousands of small records, without repeated passes of the garbage collector over them.
 
-The collector visits young objects after every few hundred new ones, and all objects from time to time. While ten thousand records
-are read or planned, this costs as much as creating them and frees nothing.
+The collector visits young objects after every few hundred allocations, and all objects from time to time. While ten thousand records
+are created, its passes cost as much as the creation and free nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def quick(cls: type[T]) -> type[T]:
         name = field.name
         if field.kw_only or not field.init:
             raise TypeError(f"{cls.__name__}.{name} is keyword-only or not a parameter")
-        # The descriptor of a slot: `object.__setattr__` would look it up by name.
+        # Call the slot's descriptor directly: `object.__setattr__` would look the slot up by name.
         space[f"_fill_{name}"] = vars(cls)[name].__set__
         value = name
         if field.default is not MISSING:
@@ -51,7 +51,7 @@ def quick(cls: type[T]) -> type[T]:
 
 
 class no_collection:  # noqa: N801 - used as a function
-    """Disable the garbage collector for a block; `resume` and `suspend` enable it meanwhile for the user's code."""
+    """Disable the garbage collector for a block. Between `resume` and `suspend`, the user's setting applies to the user's code."""
 
     __slots__ = ("was_on",)
 
@@ -71,7 +71,7 @@ class no_collection:  # noqa: N801 - used as a function
             gc.enable()
 
     def suspend(self) -> None:
-        """Disable the collector again, and remember the setting that the user's code left."""
+        """Disable the collector again, and save the setting that the user's code left."""
         self.was_on = gc.isenabled()
         gc.disable()
 
@@ -80,5 +80,5 @@ _open_blocks: list[no_collection] = []
 
 
 def collector_enabled() -> bool:
-    """Return True if the user's setting enables the collector, also while a block disables it."""
+    """Return True if the collector is enabled by the user's setting, even while `no_collection` disables it."""
     return gc.isenabled() or any(block.was_on for block in _open_blocks)

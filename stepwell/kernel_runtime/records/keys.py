@@ -1,9 +1,8 @@
 """Keys of assets, steps and stored values, and identifiers of runs and materializations.
 
-An asset key is a path of parts, written ``raw/flights``. A step key is the asset key of a single-op asset, or the key of
-the graph-backed asset, a dot and the path of nodes inside it: ``raw/report.transform``, ``raw/report.inner.transform``.
-Step keys are plain strings. A part never contains ``/`` or ``.``, so both forms can be parsed. Identifiers sort by the time of
-creation.
+An asset key is a path of parts, written ``raw/flights``. The step of a single-op asset has the key of the asset. A step inside a
+graph-backed asset has the key of that asset, a dot and the path of nodes: ``raw/report.transform``, ``raw/report.inner.transform``. Step
+keys are plain strings. A part never contains ``/`` or ``.``, so both forms can be parsed. Identifiers sort by time of creation.
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ CoercibleToAssetKey: TypeAlias = "AssetKey | str | Sequence[str]"
 
 
 def as_asset_key(value: CoercibleToAssetKey) -> AssetKey:
-    """Return ``value`` as a key; a string is parsed in written form (``raw/flights``)."""
+    """Return ``value`` as a key; a string is parsed as a written key (``raw/flights``)."""
     if isinstance(value, AssetKey):
         return value
     if isinstance(value, str):
@@ -119,7 +118,7 @@ def _prefix(prefix: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def prefixed(prefix: str | Sequence[str] | None, name: str) -> AssetKey:
-    """Return the key with the last part ``name`` after an optional prefix."""
+    """Return the key that consists of an optional prefix and ``name``."""
     return AssetKey((*(_prefix(prefix) if prefix else ()), name))
 
 
@@ -129,7 +128,7 @@ def check_name(kind: str, name: str, *, where: str = "") -> str:
     Raises
     ------
     InvalidDefinitionError
-        If it contains characters other than letters, digits and ``_``, or is reserved.
+        If the name contains characters other than letters, digits and ``_``, or is reserved.
     """
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InvalidDefinitionError(
@@ -145,7 +144,7 @@ def check_name(kind: str, name: str, *, where: str = "") -> str:
 
 
 def join_step(parent: str, node: str) -> str:
-    """Return the key of ``node`` inside ``parent``; an empty parent is the top of a job."""
+    """Return the key of ``node`` inside ``parent``; an empty ``parent`` is the top level of a job."""
     return f"{parent}.{node}" if parent else node
 
 
@@ -153,7 +152,7 @@ _LISTED = 6
 
 
 def listed(keys: Iterable[object]) -> str:
-    """Return the first keys, separated by commas, and the number of the rest."""
+    """Return the first keys, separated by commas, and the number of other keys."""
     names = [str(key) for key in keys]
     return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
@@ -167,8 +166,8 @@ _process_id = 0
 def new_id() -> str:
     """Return a new identifier of 26 hexadecimal digits: time in microseconds, process-wide counter, random part.
 
-    Identifiers of one process sort in the order of creation, even if its clock was set back. Those of different processes have no
-    reliable order.
+    Identifiers that one process creates sort in the order of creation, even if its clock is set back. Identifiers from different processes
+    have no reliable order.
     """
     global _process, _process_id, _latest  # noqa: PLW0603 - a forked child must not repeat its parent's random part
     if _process_id != os.getpid():

@@ -1,6 +1,7 @@
-"""The maintenance of a store as data: retention rules, results of garbage collections, and offers of packs and other stores.
+"""Records of a store's maintenance: retention rules, results of garbage collections, and offers of values from packs and stores.
 
-The author of an `Offer` wrote its keys, names of types and summaries. Nothing of it is loaded, and every text is escaped before display.
+The keys, type names and summaries in an `Offer` come from its author and are not trusted: no value is loaded, and every string is escaped
+before display.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 from stepwell.kernel_runtime.text import age_text, in_one_line, size_text
 
 STORE = ""
-"""The key of the rule for the whole store."""
+"""The key under which the rule for the whole store is filed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +20,11 @@ class Rule:
     """The retention rule of a key; None means no limit."""
 
     versions: int | None = None
-    """Number of the newest different values to keep, per notebook and partition."""
+    """The number of distinct values to keep, newest first, per notebook and partition."""
     age: float | None = None
     """Seconds after which a version is dropped."""
     bytes: int | None = None
-    """Limit for the bytes of all different values; the newest stay."""
+    """The limit for the total bytes of all distinct values; the newest stay."""
 
     @property
     def empty(self) -> bool:
@@ -59,7 +60,7 @@ class Collected:
     """Unused files and folders in ``tmp/``."""
     temporary_bytes: int = 0
     young: int = 0
-    """Files without a row that stay because they are new."""
+    """Files to which no row refers, but which stay because they are new."""
     catalog_bytes: int = 0
     """Bytes freed by compaction."""
     rules: int = 0
@@ -102,7 +103,7 @@ class Forgotten:
     """The key, and the keys of the steps inside it."""
     versions: int
     objects: int
-    """Value files to which nothing else refers."""
+    """Value files to which only the forgotten keys refer."""
     bytes: int
     shared: int
     """Value files that stay because another key refers to them."""
@@ -128,9 +129,9 @@ class KeySize:
 
     key: str
     versions: int
-    """Materializations."""
+    """Number of materializations."""
     bytes: int
-    """Bytes of the different values; a value shared by two keys counts for both."""
+    """Bytes of the distinct values; a value that two keys share counts for both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,38 +149,38 @@ class Sizes:
 
 
 _SHOWN = 20
-"""Number of values that are shown."""
+"""The greatest number of values that a text lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class OfferedValue:
-    """One stored value that would be trusted."""
+    """One stored value that the user is asked to trust."""
 
     key: str
     notebook: str
-    """The notebook or module that defined it."""
+    """The notebook or module that defined the key."""
     created: float
-    """Seconds since the epoch, according to the author."""
+    """Time of creation in seconds since the epoch, according to the author."""
     type_name: str
     summary: str
     size: int
-    """Bytes of its stored form."""
+    """Bytes of the stored form."""
     executes: bool
-    """True if loading the value can run code stored with it, because it is a pickle."""
+    """True if the value is a pickle, so that loading it can run code."""
     signer: str
-    """The fingerprint of the key that signed it; empty if it needs no signature."""
+    """The fingerprint of the key that signed the value; empty if the value needs no signature."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """The values of a pack or a store that would be trusted."""
+    """The values of a pack or a store that the user is asked to trust."""
 
     source: str
-    """The file, or the store directory."""
+    """The path of the pack, or the store directory."""
     signer: str
-    """The fingerprint of the key that signed the values, the first of several; empty for none."""
+    """The fingerprint of the key that signed the values, or of the first key if there are several; empty if no value is signed."""
     own: bool
-    """True if this user's key signed all values, so no confirmation is needed."""
+    """True if this user's key signed all values, so that no confirmation is needed."""
     values: tuple[OfferedValue, ...]
 
     @property

@@ -1,12 +1,12 @@
-"""Materializations: records that a step produced a value or had effects for a key.
+"""Materializations: records of the values and effects that steps produced for keys.
 
-A materialization contains the code version of its step, its inputs, its recorded reads and its effects. The code version is a digest
-together with the parts that it covers, so that a difference can be explained. The memo key is the digest of everything on which the result of
-a step can depend. Effects are the changes that a step made to the notebook and the project in addition to its value. A reuse restores
-them and so leaves the same state as a run.
+A materialization contains the step's code version, inputs, recorded reads and effects. The code version is a digest with the list of the
+parts of the code that it covers, so that a difference can be explained. The memo key is a digest of the step's key, its code version, its
+inputs and the Python version. Effects are the changes that a step made to the notebook and the project in addition to its value; a reuse
+restores them, so that it leaves the same state as a run.
 
 A user can accept an edit that does not change the result. An acceptance is an ordinary materialization with the previous value under the
-new memo key. Another row revokes it, so no row of the catalog is ever changed. Both rows carry metadata under reserved names.
+new memo key. Rows of the catalog never change, so a second row revokes an acceptance. Both rows have metadata under reserved names.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ class CodePart:
     """The path from the step to the part: ``report.transform -> normalise``."""
     kind: CodeKind
     digest: str
-    """Hexadecimal digest of this part alone, without the objects that it references."""
+    """Hexadecimal digest of this part alone, without the objects that the part references."""
     text: str | None = None
-    """The source, a short value, or a version; None if it is unreadable, long or secret."""
+    """The source, a short value, or a version; None if this text is unreadable, long or secret."""
     where: str = ""
     """The place of the definition for messages: ``cell 9`` or ``helpers.py:12``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unverifiable:
-    """An object without a digest that a step can reach, so the step is not reused silently."""
+    """An object that a step can reach but that has no digest, so that the step is not reused silently."""
 
     path: str
     """The path to the object: ``target -> helper -> CONN``."""
     reason: str
-    """The type, and the reason why it has no digest: ``sqlite3.Connection cannot be digested``."""
+    """The type of the object, and why it has no digest: ``sqlite3.Connection cannot be digested``."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +57,20 @@ class CodeVersion:
     """
 
     digest: str
-    """Hexadecimal digest; the same in every process and for every PYTHONHASHSEED if the code is the same."""
+    """Hexadecimal digest. The same code has the same digest in every process and with every PYTHONHASHSEED."""
     parts: tuple[CodePart, ...] = ()
     unverifiable: tuple[Unverifiable, ...] = ()
     asset_names: tuple[tuple[str, str], ...] = ()
     """Names of assets that the code, usually a helper, reads as globals, each with the path to the read.
 
-    They are inputs of the step: the data version of the asset counts, not the object that the name is bound to.
+    They are inputs of the step: the memo key contains the data version of the asset, not the object to which the name is bound.
     """
     mutable_globals: tuple[str, ...] = ()
     """Names of globals that a step could change in place; they are digested again after a run."""
 
     @classmethod
     def plain(cls, digest: str) -> CodeVersion:
-        """Return a version with only a digest, in a third of the time of the constructor: a run makes thousands."""
+        """Return a version with only a digest. A run makes thousands, and this takes a third of the constructor's time."""
         version = object.__new__(cls)
         object.__setattr__(version, "digest", digest)
         return version
@@ -80,8 +80,8 @@ ReadKind: TypeAlias = Literal[
     "file", "absent", "status", "listing", "glob", "environment", "asset", "name", "given", "stream", "state"
 ]
 LOCAL: frozenset[str] = frozenset({"name", "given", "stream"})
-"""Kinds of reads from the notebook's kernel: a variable named in a text, a variable read by code in the value of an input, and the state of
-a random stream."""
+"""Kinds of reads from the kernel's memory: ``name`` is a variable that a string names, ``given`` a variable that code in the value of an input
+reads, and ``stream`` the state of a random stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,48 +90,49 @@ class Read:
 
     kind: ReadKind
     name: str
-    """The item, according to its kind. A file: an absolute path or pattern. The environment: a name, or ``*`` for all names. State: its
-    owner (``pandas``, ``working directory``). Otherwise the key of an asset, a variable of the notebook, or a random stream."""
+    """The item, in a form that depends on the kind. For files: an absolute path or pattern. For the environment: a name, or ``*`` for all
+    names. For state: its owner (``pandas``, ``working directory``). Otherwise: the key of an asset, a variable, or a random stream."""
     digest: str = ""
-    """The state of the item when it was read: a digest of content or names, keyed for the environment; the data version of an asset; or the
-    attributes of a path (``folder``). Empty for a missing item."""
+    """The state of the item when it was read: a digest of its content or names (a keyed digest for the environment), the data version of an
+    asset, or the attributes of a path (``folder``). Empty for a missing item."""
     stat: tuple[int, ...] = ()
-    """``(size, mtime_ns, ctime_ns, inode)`` of a file. If they are the same later, the content is not read again."""
+    """``(size, mtime_ns, ctime_ns, inode)`` of a file. While they are unchanged, the content is not read again."""
     names: tuple[str, ...] = ()
-    """For explanations, the listed or matched names, if they are few. For an asset, the notebook and the store that the step
-    named. For a path, the attribute that was read: kind, size, times or access."""
+    """For a listing or pattern: the listed or matched names, if they are few, for explanations. For an asset: the notebook and the store
+    that the step named. For the status of a path: the attribute that was read (kind, size, times or access)."""
     own: tuple[str, ...] = ()
-    """Names that do not count, because the step itself created or set them."""
+    """Names that are ignored because the step itself created or set them."""
 
 
 @quick
 @dataclass(frozen=True, slots=True)
 class StoredValue:
-    """The location of a stored value and the data for loading it. Stored values are immutable."""
+    """The location of a stored value, and the data needed to load it. Stored values are immutable."""
 
     codec: str
-    """The name of the codec that wrote it."""
+    """The name of the codec that wrote the value."""
     digest: str
-    """Digest of the stored form, which is an executable stream and raw buffers."""
+    """Digest of the stored form, which consists of an executable stream and raw buffers."""
     size: int
     """Bytes of the stored form."""
     inline: bytes | None = None
-    """The stored form itself if it is small."""
+    """The stored form itself if it is small, else None."""
     object_name: str | None = None
-    """The file below ``objects/`` otherwise: ``ab/<digest>.<codec>``."""
+    """The file below ``objects/`` of a value that is not inline: ``ab/<digest>.<codec>``."""
     signature: bytes | None = None
-    """Signature of an inline stream that executes code when loaded; a file contains its signature."""
+    """The signature of an inline stream that executes code when it is loaded. A value file contains its signature itself."""
     type_name: str = ""
     """The type for display: ``pandas.DataFrame``."""
     summary: str = ""
     """A summary for display: ``336,776 × 19`` or ``'short repr'``."""
     classes: tuple[tuple[str, str], ...] = ()
-    """Classes and functions of the notebook to which the value refers (``__main__.Point``), each with its code version when it was stored;
-    and the libraries that wrote it, as a module with a version (``sklearn``, ``scikit-learn 1.9.1``)."""
+    """Two kinds of pairs: classes and functions of the notebook to which the value refers (``__main__.Point``) with their code versions at the
+    time of storing, and modules of the libraries that wrote the value with their versions (``sklearn``, ``scikit-learn 1.9.1``)."""
 
 
 Link: TypeAlias = Callable[[Any], Any]
-"""When a value is stored, returns an identifier for an object, or None to store it by value. When it is loaded, returns the object."""
+"""When a value is stored, returns an identifier for an object in it, or None to store the object by value. When the value is loaded, returns
+the object of an identifier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ class Linked:
 
 
 Verify: TypeAlias = Literal["signed", "full"]
-"""The checks of a load: ``signed`` for sizes and streams that execute code, ``full`` for every byte."""
+"""The extent of the checks before a load: ``signed`` checks sizes and streams that execute code, ``full`` every byte."""
 
 InputKind: TypeAlias = Literal["value", "order"]
 
@@ -151,14 +152,14 @@ InputKind: TypeAlias = Literal["value", "order"]
 @quick
 @dataclass(frozen=True, slots=True)
 class InputVersion:
-    """The version of one input of a step at the time of the memo key."""
+    """The version of one input of a step when the memo key was computed."""
 
     name: str
-    """The name of the parameter; empty for an order edge."""
+    """The name of the parameter; empty for a dependency that only orders the steps."""
     key: str
-    """The key of the upstream."""
+    """The key of the upstream value."""
     version: str
-    """The data version of the upstream; for an order edge or an upstream without a stored value, its materialization id."""
+    """The data version of the upstream value, or the materialization id if no value is stored or the dependency only orders the steps."""
     kind: InputKind = "value"
 
 
@@ -176,27 +177,27 @@ class Materialization:
     output: str
     """The name of the output, ``result`` by default."""
     notebook: str
-    """The notebook or module that defined the key; not part of the memo key."""
+    """The notebook or module that defined the key. The memo key does not contain it."""
     memo_key: str
     code_version: str
     data_version: str
-    """The digest of the value; empty if nothing is stored (an output of type Nothing, a dropped table)."""
+    """The digest of the value; empty if no value is stored (an output of type Nothing, a dropped table)."""
     value: StoredValue | None
     created: float
-    """Seconds since the epoch."""
+    """Time of creation in seconds since the epoch."""
     seconds: float
     """The duration of the step's body in seconds."""
     partition: str = ""
     inputs: tuple[InputVersion, ...] = ()
     reads: tuple[Read, ...] = ()
     unverifiable: tuple[str, ...] = ()
-    """Paths of objects without a digest; a materialization with any is never reused silently."""
+    """Paths of objects without a digest. A materialization with such objects is never reused silently."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """JSON values that the step added with ``Output(metadata=)`` or its context."""
     effects: str = ""
     """`Effects` as JSON; present only for the output that stores the effects of a cell."""
     record_signature: bytes | None = None
-    """Signature of a record with effects, which are restored only if a trusted key signed them."""
+    """The signature of a record with effects. Effects are only restored if a trusted key signed the record."""
 
 
 @quick
@@ -211,9 +212,9 @@ class Current:
 
 
 ACCEPTED = "stepwell:accepted"
-"""``{"on": time as text, "of": id, "run_id": id, "causes": [texts], "unverifiable": [path: reason]}``."""
+"""The metadata of an acceptance: ``{"on": time as a string, "of": id, "run_id": id, "causes": [strings], "unverifiable": [path: reason]}``."""
 REVOKED = "stepwell:revoked"
-"""The run of the revoked acceptance."""
+"""The metadata of a row that revokes an acceptance: the run of the acceptance."""
 
 
 def acceptance(item: Materialization) -> dict[str, Any] | None:
@@ -231,10 +232,10 @@ NOTEBOOK = "notebook"
 """The name of the output that stores the effects of a cell."""
 
 RESULT = "Out[]"
-"""The name, among the variables of a step, of the cell's result in the shell: the value of its last expression."""
+"""The name under which the variables of a step include the cell's result in the shell, the value of the last expression."""
 
 ELSEWHERE = "elsewhere"
-"""Stands in place of effects that another output of the same step has."""
+"""Replaces the effects in the records of a step's outputs other than the one that stores the effects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,14 +243,14 @@ class FileEffect:
     """The state of a file or folder at the end of the step that changed it."""
 
     path: str
-    """The path, absolute or, inside the project's folder, relative to it."""
+    """The path: relative to the project's folder if it is inside the folder, else absolute."""
     digest: str
     """Digest of the content; ``/`` for a folder, empty for a path that the step removed."""
     size: int = 0
     kept: bool = False
     """True if the content is stored, so that the file can be restored."""
     before: str = ""
-    """Digest of the content before the step; empty if there was no file or it was too large."""
+    """Digest of the content before the step; empty if the file did not exist or was too large."""
     appended: bool = False
     """True if the step appended to the existing content."""
 
@@ -278,7 +279,7 @@ class Effects:
     seeded: tuple[str, ...] = ()
     """Random streams that the step seeded."""
     handles: tuple[str, ...] = ()
-    """Variables without a stored value that are files, connections and the like."""
+    """Variables without a stored value that hold files, connections and similar objects."""
 
     def __bool__(self) -> bool:
         """Return True if the step had any effects."""
@@ -320,12 +321,12 @@ class Effects:
 
     @classmethod
     def from_text(cls, text: str) -> Effects:
-        """Parse the result of `as_text`; an empty text means no effects.
+        """Parse the result of `as_text`; an empty string means no effects.
 
         Raises
         ------
         ValueError
-            If the text is not JSON.
+            If the string is not JSON.
         """
         return cls.from_json(json.loads(text)) if text else cls()
 
@@ -354,13 +355,13 @@ _PROVENANCE = "from:"
 
 
 def provenance(memo: str, reads: Iterable[Read], output: str) -> str:
-    """Return the data version of a value that cannot be stored: a digest of everything from which it was computed."""
+    """Return the data version of a value that cannot be stored: a digest of everything from which the value was computed."""
     text = repr((memo, sorted((read.kind, read.name, read.digest) for read in reads), output))
     return _PROVENANCE + blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
 
 
 def is_provenance(version: str) -> bool:
-    """Return True if a data version comes from `provenance`: it identifies the origin of a value, not its content."""
+    """Return True if a data version comes from `provenance`, so that it identifies the origin of a value, not the content."""
     return version.startswith(_PROVENANCE)
 
 
@@ -370,7 +371,7 @@ def memo_key(step_key: str, code_version: str, inputs: Iterable[InputVersion]) -
     Parameters
     ----------
     inputs
-        Values in the order of the parameters, and order edges in any order.
+        The inputs with values in the order of the parameters, and inputs that only order the steps in any order.
     """
     values: list[tuple[str, str]] = []
     order: list[tuple[str, str]] = []

@@ -1,9 +1,9 @@
 """Runs and their steps: outcomes, captured output, claims, the snapshot for a new run, events, and the lineage.
 
-One query reads a `Snapshot` from the catalog at the start of a run, so no step needs a separate statement.
+A `Snapshot` is read from the catalog once at the start of a run, so that no step needs a separate query.
 
-Front ends receive events during a run. The end of a step is published after its rows are committed, so a subscriber never reports
-work that can still be lost.
+Front ends receive events during a run. The end of a step is published after its rows are committed, so that no front end reports work that
+can still be lost.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stepwell.kernel_runtime.records.materializations import Current, Materializ
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """A process that computes a step. A field that its claim file does not contain is empty or zero."""
+    """A process that computes a step. A field that is missing in the process's claim file is empty or zero."""
 
     notebook: str = ""
     """The notebook, script or module that started the run."""
@@ -33,11 +33,11 @@ OutputKind: TypeAlias = Literal["stream", "display_data", "update_display_data",
 
 @dataclass(frozen=True, slots=True)
 class CapturedOutput:
-    """One output, in the terms of the notebook format."""
+    """One recorded output of a step, as in the notebook format."""
 
     kind: OutputKind
     stream: str = ""
-    """``stdout`` or ``stderr`` for a stream."""
+    """``stdout`` or ``stderr`` for a stream; empty for a display."""
     text: str = ""
     data: dict[str, Any] = field(default_factory=dict)
     """The MIME bundle of a display."""
@@ -59,7 +59,7 @@ class ErrorRecord:
     """The class of the exception: ``KeyError``."""
     message: str
     traceback: str = ""
-    """Formatted, without frames of the engine."""
+    """The formatted traceback, without frames of the engine."""
     where: str = ""
     """The innermost frame of the user's code: ``cell 14, line 3``."""
 
@@ -76,7 +76,7 @@ class RunRecord:
     """The requested asset or step keys; for a job, its name."""
     status: RunStatus
     started: float
-    """Seconds since the epoch."""
+    """The start in seconds since the epoch."""
     ended: float | None = None
     batch: str = ""
     """The batch execution to which the run belongs; empty in an interactive kernel."""
@@ -96,7 +96,7 @@ class StepRecord:
     key: str
     status: StepStatus
     started: float
-    """Seconds since the epoch; 0.0 for a step that never began."""
+    """The start in seconds since the epoch; 0.0 for a step that never began."""
     seconds: float = 0.0
     """The duration of the body in seconds; 0.0 if it did not run."""
     memo_key: str = ""
@@ -104,9 +104,9 @@ class StepRecord:
     """Materializations that the step made or, for a reused step, reused."""
     error: ErrorRecord | None = None
     reason: str = ""
-    """Why the step ran although nothing that its memo key contains was changed; empty if something was, and for most steps of jobs."""
+    """Why the step ran although its memo key was unchanged; empty if the memo key had changed, and for most steps of jobs."""
     not_kept: tuple[str, ...] = ()
-    """Outputs that could not be stored, of a step of a job or of an asset cell, each as ``output: `` and the reason or the type."""
+    """Outputs of a job's step or an asset's cell that could not be stored, each as ``output: `` and the reason or the type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,22 +136,22 @@ class Snapshot:
     """The rows of the catalog for a set of steps, read at one moment."""
 
     by_memo_key: dict[str, list[tuple[Materialization, ...]]] = field(default_factory=dict)
-    """The executions with each memo key, newest first. An execution is one materialization per output."""
+    """Executions by memo key, newest first. An execution has one materialization per output."""
     current: dict[str, list[Current]] = field(default_factory=dict)
-    """The current materializations of each key, one per notebook that defined it, newest first."""
+    """The current materializations by key: one per notebook that defined the key, newest first."""
     failures: dict[str, FailedAttempt] = field(default_factory=dict)
     """Failed attempts by step key; a step is absent if its newest attempt did not fail."""
     seconds: dict[str, float] = field(default_factory=dict)
     """The duration of the newest execution, by step key."""
     missing_files: frozenset[str] = frozenset()
-    """Names of objects to which a row refers but whose file is missing."""
+    """Names of value files to which a row refers but which are missing."""
     foreign: dict[str, str] = field(default_factory=dict)
     """The fingerprint of the signing key by materialization id, for values that another user's key signed."""
     epoch: int = 0
-    """The number of the catalog's state when it was read; `ValueStore.is_newest` compares it."""
+    """The number of the catalog's state when the snapshot was read; `ValueStore.is_newest` compares it."""
 
     def take(self, later: Snapshot) -> None:
-        """Replace the rows of all steps and keys that are in a later snapshot; other rows stay."""
+        """Replace the rows of the steps and keys that a later snapshot contains; other rows stay."""
         self.by_memo_key.update(later.by_memo_key)
         self.current.update(later.current)
         items = list(later.materializations())
@@ -162,7 +162,7 @@ class Snapshot:
         self.foreign.update(later.foreign)
 
     def materializations(self) -> Iterator[Materialization]:
-        """Yield every materialization of the snapshot, some of them more than once."""
+        """Yield every materialization of the snapshot, some more than once."""
         for executions in self.by_memo_key.values():
             for execution in executions:
                 yield from execution
@@ -197,7 +197,7 @@ Notify: TypeAlias = Callable[[Notice], None]
 
 
 def notice(kind: str, key: str = "", **facts: Any) -> Notice:
-    """Return a notice whose facts are texts, numbers and tuples of these."""
+    """Return a notice whose facts are strings, numbers, and tuples of these."""
     return Notice(kind, key, tuple(facts.items()))
 
 
@@ -215,7 +215,7 @@ class RunStarted:
 
     run: RunRecord
     steps: tuple[str, ...]
-    """Keys of the steps of the plan, in a possible order of execution."""
+    """The step keys of the plan, sorted so that each step follows its upstream steps."""
 
 
 @quick
@@ -305,7 +305,7 @@ class LineageNode:
     state: State | None
     """None for sources and jobs."""
     assets: tuple[str, ...] = ()
-    """The keys of the assets that the step computes, if they differ from ``key``: those of a multi-asset."""
+    """The keys of the assets that a multi-asset's step computes; empty if ``key`` is the only one."""
     group: str = "default"
     parent: str = ""
     """The graph-backed asset to which an op belongs; empty otherwise."""
