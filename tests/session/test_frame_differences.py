@@ -215,7 +215,7 @@ def test_what_a_table_does_not_show_is_said():
     one = pd.DataFrame({"x": [1]})
     two = pd.DataFrame({"x": [1]})
     two.attrs["unit"] = "m"
-    assert "order of columns, index, metadata or representation differ" in diff(one, two).summary
+    assert "order of columns, the index, metadata or the representation differs" in diff(one, two).summary
 
 
 def test_no_rows_and_no_columns():
@@ -234,7 +234,7 @@ def test_rows_of_another_kind_are_refused():
     found = diff(pa.table({"x": [1]}), pa.table({"x": [2]}))
     with pytest.raises(InvalidInvocationError, match="'added'"):
         found.rows("other")
-    with pytest.raises(InvalidInvocationError, match="no frames"):
+    with pytest.raises(InvalidInvocationError, match="are not frames"):
         diff(1, 2).rows()
     with pytest.raises(InvalidInvocationError, match="memory limit"):
         diff(pa.table({"x": [1]}), pa.table({"x": [2]}), memory_limit="much")

@@ -1,18 +1,18 @@
-"""The catalog file, attached to the warm in-memory DuckDB instance while the lease is held.
+"""The catalog file, which is attached to the in-memory DuckDB instance while the lease is held.
 
-One instance lives as long as the process (`instance`). The catalog thread of each store attaches its file to the instance under a unique
-name, and detaches it before it releases the lease. DETACH writes a checkpoint, so that a store that is not in use has no log.
+One instance lives as long as the process (`instance`). The catalog thread of each store attaches the store's catalog to the instance under
+a unique name, and detaches it before it releases the lease. DETACH writes a checkpoint, so that a store that is not in use has no log.
 
-Nothing else in the process may open ``catalog.duckdb``: closing any descriptor of it would release DuckDB's lock.
+Nothing else in the process may open ``catalog.duckdb``, because closing any descriptor of the file would release DuckDB's lock.
 
-A store can come from an archive or a repository of another person. A view in place of one of the tables could read any file when rows are
-queried; a trigger could do so when rows are added. Stepwell creates neither, so a catalog with one is refused. `Folder.examine` checks
-the directory itself.
+A store can come from another person's archive or repository. A view in place of a table could read any file when rows are queried; a
+trigger could do so when rows are added. Stepwell creates neither, so a catalog that contains a view or a trigger is refused.
+`Folder.examine` checks the directory itself.
 
-A catalog with fewer commits than were acknowledged is refused, too (`lease`). A log next to the catalog means that its last holder died.
-Then the catalog is first attached read-only for the checks: attaching it for writing replays the log, and could destroy the readable part
-of a damaged one. A catalog of an older format is copied to ``catalog.format-N.duckdb`` and then migrated in one transaction. If the process
-is killed in between, the older catalog is intact.
+A catalog with fewer commits than were acknowledged is refused, too (`lease`). A log next to the catalog means that the last process that
+attached the catalog died. The catalog is then attached read-only for the checks first, because attaching it for writing would replay the
+log, and could destroy the readable part of a damaged log. A catalog of an older format is copied to ``catalog.format-N.duckdb`` and then
+migrated in one transaction. If the process is killed before the commit, the old catalog is intact.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def vet_catalog(connection: Any, name: str, directory: Path) -> None:
     Raises
     ------
     UntrustedStoreError
-        If there is one; the message names it.
+        If the catalog contains a view or a trigger.
     """
     with alone():
         extras = connection.execute(_EXTRA, [name]).fetchall()
@@ -72,13 +72,13 @@ CATALOG = "catalog.duckdb"
 LOG = "catalog.duckdb.wal"
 _TRIES = 100
 _STILL = 0.05
-"""Seconds for which a store must not change while it is copied without its lock."""
+"""Seconds for which a store must stay unchanged to be copied without its lock."""
 
 _aliases = count(1)
 
 
 class Attachment:
-    """The catalog of one store, attached or not. Only the catalog thread may attach, detach or change it.
+    """The catalog of one store, attached or detached. Only the catalog thread may attach, detach or change the catalog.
 
     Parameters
     ----------
@@ -98,15 +98,15 @@ class Attachment:
         self.seen: Fingerprint | None = None
         """The fingerprint of the catalog when it was last detached."""
         self.epoch = 0
-        """Incremented by every attach that finds changes by another process."""
+        """A number that is incremented when another process has changed the catalog, or rows were changed in place."""
         self._is_checked = False
-        """True if the catalog was checked for views and triggers since another process wrote it."""
+        """True if the catalog was checked for views and triggers after the last change by another process."""
         self.read_only: StoreError | None = None
-        """The reason why the store could not be written at the last attach; None if it could."""
+        """The error that explains why the store was not writable at the last attach; None if it was writable."""
         self.notices: list[Notice] = []
-        """Notices for the next thread that asks."""
+        """Notices that the next thread with a question passes on."""
         self._source = folder
-        """The folder of the attached catalog and its seal: the store, or a private copy."""
+        """The folder from which catalog and seal are read: the store, or a private copy of both."""
         self._copy = ""
         self._copied_state: Fingerprint = ()
         self.commits = 0
@@ -114,7 +114,7 @@ class Attachment:
         self._path = folder.path / CATALOG
 
     def attach(self, *, create: bool = True) -> None:
-        """Take the lease and attach the catalog; create it if there is none.
+        """Take the lease and attach the catalog; create the catalog if there is none and ``create`` is true.
 
         Raises
         ------
@@ -177,12 +177,12 @@ class Attachment:
         return True
 
     def _check_writable(self) -> None:
-        """Set `read_only` if this user cannot write the store; nothing is written to find out."""
+        """Set `read_only` if this user cannot write to the store. The check itself writes nothing."""
         obstacle = self.folder.obstacle((CATALOG, LOG, "catalog.lock", "want.lock", SEAL, "objects", "tmp", "writers"))
         self.read_only = refused(self.directory, obstacle, "written") if obstacle is not None else None
 
     def _attach_for_reading(self) -> None:
-        """Attach the catalog read-only under the lease. If the lease cannot be taken, or the format is older, attach a private copy."""
+        """Attach the catalog read-only under the lease. Attach a private copy if the lease cannot be taken or the format is older."""
         try:
             self.lease.acquire(read_only=True)
         except OSError:
@@ -207,12 +207,12 @@ class Attachment:
             raise
 
     def _attach_copy(self, *, without_lease: bool) -> None:
-        """Attach a private copy of catalog and log that was made while they did not change.
+        """Attach a private copy of the catalog, its log and its seal, which was made while they did not change.
 
         Parameters
         ----------
         without_lease
-            True if the copy is made without the lease, so that it can be out of date: a notice gives its time.
+            True if the lease is not held. The copy can then become out of date, so a notice states when it was made.
         """
         state = self.stat()
         if not self._copy or self._copied_state != state:
@@ -240,8 +240,8 @@ class Attachment:
     def detach(self) -> None:
         """Write the checkpoint, detach the file, then release the lease.
 
-        An error of the checkpoint is raised after both: the committed rows are in the log next to the catalog. Only if DuckDB keeps the file
-        open (`stuck`), the lease is kept, too: no other process may open the file until this process ends.
+        If the checkpoint fails, its error is raised after the release; the committed rows are then in the log next to the catalog. The
+        lease is kept only if DuckDB keeps the file open (`stuck`): no other process may open the file until this process ends.
         """
         if not self.open:
             return
@@ -252,14 +252,14 @@ class Attachment:
             raise failure
 
     def discard(self) -> None:
-        """Detach after a failure and abandon an unfinished transaction."""
+        """Detach the catalog after a failure and abandon an unfinished transaction."""
         self._renew()
         self.detach()
 
     def replace(self, making: str) -> None:
-        """Replace the catalog by another file and attach that, under the lease; an error releases the lease.
+        """Replace the catalog with another file and attach the new file, under the lease; an error releases the lease.
 
-        If the checkpoint fails or leaves a log, the old catalog stays, because the log belongs to it.
+        If the checkpoint fails or leaves a log, the old catalog is kept, because the log belongs to it.
         """
         failure = self._detach()
         try:
@@ -274,10 +274,16 @@ class Attachment:
             raise failure
 
     def _detach(self) -> Exception | None:
-        """Write the checkpoint and detach the file; return the error of the checkpoint. Raise `StoreError` if DuckDB keeps the file."""
+        """Write the checkpoint and detach the file; return the error of the checkpoint, or None.
+
+        Raises
+        ------
+        StoreError
+            If DuckDB keeps the file open.
+        """
         failure: Exception | None = None
         if not self.folder.is_in_place():
-            # DuckDB removes the log by its path, where another store may be now. So the log stays, for the next process to replay.
+            # DuckDB removes the log by its path, where another store may be now. So the log is kept, and the next process replays it.
             self.connection.execute("SET checkpoint_on_detach = 'DISABLED'")
         for _ in range(2):
             try:
@@ -301,19 +307,19 @@ class Attachment:
         self.connection = None
         if failure is None:
             with contextlib.suppress(OSError):
-                # An empty log, created for a transaction that did not follow.
+                # An empty log was created for a transaction that wrote nothing.
                 if not self._has_log():
                     self.folder.unlink(LOG)
         return failure
 
     def prepare_log(self) -> None:
-        """Create the log before DuckDB does, so that it is not a link and has the mode of a shared store. Called before a transaction."""
+        """Create the log before a transaction. If DuckDB created it, it would follow a link and would not get the mode of a shared store."""
         with contextlib.suppress(FileExistsError):
             if not self.folder.exists(LOG):
                 self.folder.write(LOG, b"")
 
     def _has_log(self) -> bool:
-        """Return True if there is a log that is not empty: its last holder died, or could not write the checkpoint."""
+        """Return True if there is a log that is not empty, because a process died or could not write the checkpoint."""
         try:
             return self.folder.stat(LOG).st_size > 0
         except FileNotFoundError:
@@ -327,15 +333,15 @@ class Attachment:
         self.connection = cursor()
 
     def _is_attached(self) -> bool:
-        """Return True if DuckDB still has the file attached: a DETACH whose checkpoint fails raises an error, but may detach it."""
+        """Return True if DuckDB still has the file attached. A DETACH whose checkpoint fails raises an error, but may detach the file."""
         with alone():
             names = self.connection.execute("SELECT database_name FROM duckdb_databases()").fetchall()
         return (self.name,) in names
 
     def unchanged(self) -> bool:
-        """Return True if no other process has written the catalog since it was last attached here. Any thread may call this.
+        """Return True if no other process has written the catalog since this process last attached it. Any thread may call this.
 
-        Rows that were read in an older `epoch` are out of date even so.
+        Rows that were read in an older `epoch` are out of date even if this returns True.
         """
         if self.open:
             return True
@@ -343,7 +349,7 @@ class Attachment:
         return seen is not None and seen == (self.lease.token(), *self.stat())
 
     def stat(self) -> Fingerprint:
-        """Return size, time and identity of the catalog and of its log, without opening the files."""
+        """Return the size, modification time and inode of the catalog and of its log, without opening the files."""
         return (*self._stat(CATALOG), *self._stat(LOG))
 
     def _stat(self, name: str) -> tuple[int, int, int]:
@@ -354,7 +360,7 @@ class Attachment:
         return (status.st_size, status.st_mtime_ns, status.st_ino)
 
     def abandon(self) -> None:
-        """Forget everything in a forked child."""
+        """Forget the attachment in a forked child."""
         if self.connection is not None:
             leak(self.connection)
             self.connection = None
@@ -364,21 +370,23 @@ class Attachment:
         self.lease.abandon()
 
     def count(self) -> None:
-        """Count a commit inside its own transaction."""
+        """Increment the number of commits in the catalog, inside the transaction that is about to be committed."""
         self.connection.execute("UPDATE @meta SET commits = ?".replace("@", f"{self.name}."), [self.commits + 1])
 
     def acknowledge(self) -> None:
-        """Write the seal of a finished commit, before the commit is reported."""
+        """Write the seal after a commit, before the commit is reported."""
         self.commits += 1
         write_seal(self.folder, self.commits, self.store_id)
 
     def damage(self, error: BaseException, *signs: str) -> StoreDamagedError | None:
-        """Return our error for an error of DuckDB that means damage, else None. DuckDB checks a part of the file when it reads it.
+        """Return a `StoreDamagedError` if an error of DuckDB means damage, else None. DuckDB detects damage only when it reads a block.
 
         Parameters
         ----------
+        error
+            The error of DuckDB.
         signs
-            Further texts in its message that mean damage.
+            Further strings that mean damage if the message contains them.
         """
         text = str(error)
         if trouble(error, "") is None and any(
@@ -454,7 +462,7 @@ class Attachment:
             )
 
     def _detach_quietly(self) -> None:
-        """Detach after an error or a check, whatever state the file is in."""
+        """Detach the file, whether or not it is attached, and ignore errors; called after an error or a check."""
         import duckdb
 
         with contextlib.suppress(duckdb.Error), alone():
@@ -467,7 +475,7 @@ class Attachment:
             raise self._damaged("is gone", "its seal or its log still exists")
 
     def _create(self) -> None:
-        """Create the catalog under another name and rename it, so that a killed process leaves no incomplete catalog."""
+        """Create the catalog under a temporary name and rename it, so that a killed process leaves no incomplete catalog."""
         making = f"tmp/{new_id()}.duckdb"
         if self.connection is None:
             self.connection = cursor()
@@ -490,7 +498,7 @@ class Attachment:
         self.folder.rename(making, CATALOG)
 
     def _check(self) -> int:
-        """Check that the attached catalog is Stepwell's and has all acknowledged commits; return its format."""
+        """Check that the attached file is a catalog of Stepwell with all acknowledged commits; return its format."""
         import duckdb
 
         try:
@@ -557,7 +565,7 @@ class Attachment:
 
 
 def _copy_files(folder: Folder) -> str:
-    """Copy seal, catalog and log of a store without its lock, and repeat this until nothing has changed meanwhile."""
+    """Copy the seal, catalog and log of a store without its lock, when two reads have given the same contents; return the new folder."""
     for _ in range(_TRIES):
         first = _read_all(folder)
         time.sleep(_STILL)
@@ -573,7 +581,7 @@ def _copy_files(folder: Folder) -> str:
 
 
 def _read_all(folder: Folder) -> dict[str, bytes]:
-    # The seal first: it must not be newer than the catalog.
+    # The seal is read first, because it must not be newer than the catalog.
     files = {}
     for name in (SEAL, CATALOG, LOG):
         with contextlib.suppress(FileNotFoundError):

@@ -4,11 +4,11 @@ A DuckDB file never shrinks. So, under the lease and with the old catalog attach
 
 1. every table is copied into a file below ``tmp/``, in the order of its rows, because ``rowid`` defines which row is the newest;
 2. the new file is detached, which writes its checkpoint, and flushed to the disk;
-3. the old file is detached, and the new file is renamed to its name.
+3. the old file is detached, and the new file is renamed to ``catalog.duckdb``.
 
-A complete catalog exists at every moment: a process killed before the rename leaves the old one and an unused file in ``tmp/``. No other
-process has the file open, because none has the lease. The next process that attaches the catalog opens the new file, and sees from its
-identity that its snapshot is out of date.
+A complete catalog exists at every moment: a process killed before the rename leaves the old catalog and an unused file in ``tmp/``. No
+other process has the file open, because only the holder of the lease may open it. The next process that attaches the catalog opens the
+new file, and detects from the file's identity that its snapshot is out of date.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from stepwell.kernel_runtime.store.folder import user_name
 from stepwell.kernel_runtime.store.trouble import spare
 
 WORTH = 16 << 20
-"""Bytes of free space in the file from which compaction is worth its time."""
+"""Minimum free space in bytes for which compaction is worth its time."""
 
 
 def check_owner(catalog: Catalog) -> None:
@@ -42,7 +42,7 @@ def compact(catalog: Catalog, *, force: bool) -> int:
     Parameters
     ----------
     force
-        True to rewrite it even if it is small or has little free space.
+        True to rewrite the catalog even if it is small or has little free space.
     """
     attachment = catalog.attachment
 
@@ -73,12 +73,12 @@ def compact(catalog: Catalog, *, force: bool) -> int:
 
 
 def _is_large(attachment: Attachment) -> bool:
-    """Return True if the catalog is at least `WORTH` bytes. Unlike `_is_worthwhile`, this needs no checkpoint."""
+    """Return True if the catalog has at least `WORTH` bytes. Unlike `_is_worthwhile`, this needs no checkpoint."""
     return attachment.folder.stat(CATALOG).st_size >= WORTH
 
 
 def _is_worthwhile(connection: Connection, name: str) -> bool:
-    """Return True if more than half of the catalog, and at least `WORTH`, is free space."""
+    """Return True if more than half of the catalog, and at least `WORTH` bytes, is free space."""
     with alone():
         rows = connection.execute(
             "SELECT block_size, total_blocks, free_blocks FROM pragma_database_size() WHERE database_name = ?", [name]
@@ -88,7 +88,7 @@ def _is_worthwhile(connection: Connection, name: str) -> bool:
 
 
 def _keeps_owner(attachment: Attachment) -> bool:
-    """Return True if the new file would have the same owner as the old one: only root can change the owner of a file."""
+    """Return True if the new file would have the same owner as the old one. Only root can change the owner of a file."""
     return sys.platform == "win32" or os.geteuid() in (0, attachment.folder.stat(CATALOG).st_uid)
 
 

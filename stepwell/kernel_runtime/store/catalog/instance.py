@@ -1,16 +1,16 @@
-"""The DuckDB instance of the process, in memory and warm; and the handling of catalogs when the process forks or ends.
+"""The in-memory DuckDB instance of the process, and the handling of catalogs when the process forks or ends.
 
-Starting an instance takes 20 to 80 ms; attaching a file to a warm one takes about 1 ms. So one instance lives as long as the process, and
-the catalog of every store is attached to it. `warm_up` starts it early in a second thread; the process waits for it before it forks or
-ends. A forked child leaves the instance to its parent and never destroys it: the threads of the instance do not exist in the child, and
-its destructor would write a checkpoint.
+Starting an instance takes 20 to 80 ms; attaching a file to a running instance takes about 1 ms. So one instance lives as long as the
+process, and the catalog of every store is attached to it. `warm_up` starts the instance early in a second thread; the process waits for
+this thread before it forks or ends. A forked child abandons the instance without destroying it, because the instance's threads do not
+exist in the child, and its destructor would write a checkpoint.
 
-A query of DuckDB's system tables (``duckdb_views()`` and the like) visits *every* attached file, also those of other stores. If a file is
-visited at that moment, DETACH returns without a checkpoint and keeps the file open. So these statements exclude each other: `alone`.
+A query of DuckDB's system tables (such as ``duckdb_views()``) visits *every* attached file, including those of other stores. If DETACH
+runs during such a query, it returns without a checkpoint and keeps the file open. So `alone` makes these statements exclude each other.
 
-If a commit fails and the disk also refuses to roll it back, DuckDB refuses every later statement of the instance. Such an instance is
-abandoned and another one is started (`give_up_if_dead`). It closes its files, without a checkpoint, when the last connection to it is
-closed. So all connections are closed, also those of other threads, which then try again. A store with nothing attached has no connection.
+If a commit fails and the rollback fails, too (on a full disk, for example), DuckDB refuses every later statement of the instance.
+`give_up_if_dead` abandons such an instance, and another one is started. An instance closes its files, without a checkpoint, only when its
+last connection is closed. So all connections are closed, including those of other threads, which then try again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _attached = threading.RLock()
 _held: list[threading.Lock] = []
 _endings: list[Callable[[], None]] = []
 _warming: list[Once] = []
-"""Empty, or one event that happens when the instance of `warm_up` has started."""
+"""The event that happens when the instance of `warm_up` has started; empty if `warm_up` was not called."""
 
 
 def cursor() -> Connection:
@@ -51,7 +51,7 @@ def cursor() -> Connection:
         if _instance is None:
             import duckdb
 
-            # DuckDB stops its work at exit. Functions registered last run first, so ours is registered after the import.
+            # DuckDB stops working in its exit handler. Handlers run in reverse order, so `_end` is registered after the import.
             atexit.unregister(_end)
             atexit.register(_end)
             _instance = duckdb.connect(
@@ -81,7 +81,7 @@ def give_up_if_dead() -> None:
             _instance.execute("SELECT 1")
         except duckdb.Error:
             dead, _instance = _instance, None
-            # It keeps its files open as long as it has a connection, and a connection in use cannot be closed.
+            # The instance keeps its files open while it has a connection, and a connection in use cannot be closed.
             patience = time.monotonic() + _PATIENCE
             for connection in [*_cursors, dead]:
                 while time.monotonic() < patience and not _is_closed(connection):
@@ -96,7 +96,7 @@ def _is_closed(connection: Connection) -> bool:
         connection.interrupt()
         connection.close()
     except duckdb.ConnectionException:
-        # It was closed already.
+        # The connection was already closed.
         return True
     except duckdb.Error:
         return False
@@ -111,14 +111,14 @@ def alone() -> Iterator[None]:
 
 
 def at_end(ending: Callable[[], None], *, last: bool = False) -> None:
-    """Call a function when the process ends, while DuckDB still works; functions registered last are called first.
+    """Register a function to be called at exit, while DuckDB still works. Functions are called in reverse order of registration.
 
     Parameters
     ----------
     ending
         The function.
     last
-        True to call it after all others.
+        True to call the function after all others.
     """
     _endings.insert(0 if last else len(_endings), ending)
 
@@ -129,7 +129,7 @@ def _end() -> None:
 
 
 def warm_up() -> None:
-    """Start the instance of the process in a second thread. A thread that needs it meanwhile waits for it."""
+    """Start the instance of the process in a second thread. Threads that need the instance wait until it has started."""
     if _instance is None and not _warming:
         started = Once()
         _warming.append(started)
@@ -138,7 +138,7 @@ def warm_up() -> None:
 
 def _start(started: Once) -> None:
     try:
-        # The thread that needs the instance gets the same error, and reports it.
+        # The next call of `cursor` raises the same error where it can be reported.
         with contextlib.suppress(Exception):
             cursor().close()
     finally:
@@ -146,7 +146,7 @@ def _start(started: Once) -> None:
 
 
 def _before_fork_lock() -> None:
-    """Before a fork: wait until no instance is being started, and keep others from starting one."""
+    """Before a fork, wait until no instance is being started, and keep other threads from starting one."""
     _held.append(_instance_lock)
     _instance_lock.acquire()
 
@@ -157,21 +157,21 @@ def _unlock_after_fork() -> None:
 
 
 def _wait_for_warm_up() -> None:
-    """At exit: wait for an instance that is being started."""
+    """At exit, wait for an instance that is being started."""
     for started in _warming:
         started.wait()
 
 
 def _unlock_in_child() -> None:
     _unlock_after_fork()
-    # The thread that starts the instance exists in the parent only.
+    # The thread that starts the instance exists only in the parent.
     _warming.clear()
 
 
 def abandon_instance() -> None:
-    """In a forked child, leave the instance to the parent.
+    """In a forked child, forget the parent's instance without destroying it.
 
-    Its threads do not exist in the child, and its destructor must never run, because it would write a checkpoint.
+    The instance's threads do not exist in the child, and its destructor must never run, because it would write a checkpoint.
     """
     global _instance, _instance_lock, _attached, _cursors  # noqa: PLW0603 - as above
     _cursors = weakref.WeakSet()
@@ -183,7 +183,7 @@ def abandon_instance() -> None:
 
 
 def leak(connection: Connection) -> None:
-    """Keep a connection from ever being destroyed."""
+    """Prevent a connection from ever being destroyed."""
     import ctypes
 
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
@@ -198,13 +198,13 @@ class Forking(Protocol):
     """The methods of a catalog that are called at a fork and at exit."""
 
     def pause(self) -> None:
-        """Before a fork: detach the catalog until `resume`."""
+        """Detach the catalog until `resume`; called before a fork."""
 
     def resume(self) -> None:
-        """After a fork, in the parent: continue."""
+        """Continue in the parent after a fork."""
 
     def abandon(self) -> None:
-        """After a fork, in the child: forget the catalog's state."""
+        """Forget the catalog's state in a forked child."""
 
     def close(self) -> None:
         """Commit pending records and detach the catalog."""
@@ -225,7 +225,7 @@ def _before_fork() -> None:
             try:
                 catalog.pause()
             except KeyboardInterrupt:
-                # An exception raised here is printed and dropped, and the fork would continue without the pause.
+                # Python would print and drop an exception raised here, and fork although the catalog was not paused.
                 _interrupted.happen()
             else:
                 break
@@ -236,7 +236,7 @@ def _after_fork_in_parent() -> None:
         catalog.resume()
     _paused.clear()
     if _interrupted.over:
-        # Raised from another thread, because an exception raised here would be printed and dropped, too.
+        # Another thread sends the interrupt, because Python would print and drop an exception raised here.
         start_new_thread(interrupt_main, ())
 
 
@@ -251,12 +251,12 @@ _exiting = False
 
 
 def check_going_on() -> None:
-    """Refuse new work while the process ends: Python ends threads inside DuckDB's code then, which aborts the process.
+    """Refuse new work while the process ends, because Python would then end threads inside DuckDB's code, which aborts the process.
 
     Raises
     ------
     StoreError
-        In the main thread. Another thread never returns from this call.
+        If the process is ending and this is the main thread. Any other thread never returns from this call.
     """
     if not _exiting:
         return
@@ -264,7 +264,7 @@ def check_going_on() -> None:
         raise StoreError(
             "the store is closed: this process is ending", remedy="use the store before the exit handlers run"
         )
-    # A daemon thread ends with the process.
+    # Wait until the process ends, which ends this thread.
     Once().wait()
 
 

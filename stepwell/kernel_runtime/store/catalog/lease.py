@@ -1,18 +1,18 @@
-"""The lease, an exclusive lock around every open of the catalog; and the seal, the number of acknowledged commits.
+"""The lease, an exclusive lock that a process holds while it has the catalog open; and the seal, the number of acknowledged commits.
 
 DuckDB does not re-read the header of a file after it locks the file, so two processes that rely on DuckDB's lock can lose each other's
-commits. So every process that opens the catalog holds an exclusive lock on ``catalog.lock`` from before ATTACH until after DETACH. A
-waiting process holds ``want.lock`` meanwhile; the holder of the lease sees this by trying ``want.lock`` without blocking, and releases the
-lease soon. Only exclusive locks on whole files are used (`locks`), because every system has these.
+commits. So every process that opens the catalog holds an exclusive lock on ``catalog.lock`` from before ATTACH until after DETACH. While a
+process waits for this lock, it holds ``want.lock``. The holder of the lease notices a waiting process by trying to lock ``want.lock``
+without blocking, and releases the lease soon. Only exclusive locks on whole files are used (`locks`), because every system has these.
 
-The contents of ``catalog.lock`` are a token, which a holder of the lease changes before its first write. A process that remembers the token
-can tell without opening the catalog whether another process has written since.
+``catalog.lock`` contains a token, which the holder of the lease changes before its first write. A process that remembers the token can
+detect without opening the catalog that another process has written.
 
-DuckDB replays its log up to the first incomplete entry and silently ignores the rest. It does not notice either that a log was removed, or
-that the catalog was replaced by an older copy. So each commit increments ``meta.commits`` in its transaction. After it, and before the
-commit is reported, the number is written to ``catalog.seal``. A catalog with *fewer* commits than its seal has lost acknowledged rows. One
-commit more is not damage: the process died between the commit and the seal. A seal that cannot be read, or that belongs to another
-catalog, is ignored.
+DuckDB replays its log up to the first incomplete entry and silently ignores the rest. It does not detect that a log was removed, or that
+the catalog was replaced by an older copy. So each transaction increments ``meta.commits``; after the commit, and before the commit is
+reported, this number is written to ``catalog.seal``. A catalog with *fewer* commits than its seal has lost acknowledged rows. A catalog
+with one commit more is not damaged: a process died between the commit and the update of the seal. A seal that cannot be read, or that
+belongs to another catalog, is ignored.
 
 The seal is overwritten in place. It contains a magic number, the number of commits, a digest of the catalog's identity, and a digest of
 these three.
@@ -46,7 +46,7 @@ class Seal:
     """The digest of the catalog's identity."""
 
     def lost(self, commits: int, store_id: str) -> int:
-        """Return the number of acknowledged commits that a catalog lacks, given the number that it has."""
+        """Return the number of acknowledged commits that are missing from a catalog with ``commits`` commits."""
         return max(0, self.commits - commits) if self.catalog == _identity(store_id) else 0
 
 
@@ -61,7 +61,7 @@ def read_seal(folder: Folder) -> Seal | None:
 
 
 def write_seal(folder: Folder, commits: int, store_id: str) -> None:
-    """Write the number of acknowledged commits, under the lease. If the disk refuses, the old seal stays, which claims fewer commits."""
+    """Write the number of acknowledged commits, under the lease. If the write fails, the old seal, with a lower number, stays valid."""
     data = _FORM.pack(_MAGIC, commits, _identity(store_id), bytes(16))
     with contextlib.suppress(OSError):
         descriptor = folder.open(SEAL, os.O_WRONLY | os.O_CREAT)
@@ -85,7 +85,7 @@ _TOKEN = 16
 
 
 class Lease:
-    """The right of one process to have the catalog open. Only one thread may use it; any thread may call `token`.
+    """The right of one process to have the catalog open. Only one thread may use the lease, but any thread may call `token`.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class Lease:
         self._marked = False
         self._read_only = False
         self.gate = threading.RLock()
-        """While another thread holds this lock, `acquire` does not return: it keeps the lease from being taken during a fork."""
+        """A lock that prevents the lease from being taken during a fork: `acquire` does not return while another thread holds it."""
         self.held = False
         self.since = 0.0
         """The time when the lease was taken, on the monotonic clock."""
@@ -111,7 +111,7 @@ class Lease:
         Parameters
         ----------
         read_only
-            True if nothing will be written. Then the lock files are opened for reading only, which suffices for an exclusive lock.
+            True if nothing will be written. The lock files are then opened for reading only, which suffices for an exclusive lock.
         """
         if read_only != self._read_only:
             self._catalog_descriptor = _closed(self._catalog_descriptor)
@@ -149,7 +149,7 @@ class Lease:
             unlock(self._catalog_descriptor)
 
     def wanted(self) -> bool:
-        """Return True if another process waits for the catalog, or may wait unseen because the lock files were replaced."""
+        """Return True if another process waits for the catalog, or could be waiting unnoticed because the lock files were replaced."""
         if not (
             self._folder.is_file(_WANT, self._want_descriptor)
             and self._folder.is_file(_CATALOG, self._catalog_descriptor)
@@ -161,28 +161,28 @@ class Lease:
         return False
 
     def mark(self) -> None:
-        """Change the token, once per lease; called before anything is written."""
+        """Change the token before the first write; later calls during the same lease do nothing."""
         if not self._marked:
             write_at_start(self._catalog_descriptor, os.urandom(_TOKEN))
             self._marked = True
 
     def token(self) -> bytes:
-        """Return the current token; empty if there is none."""
+        """Return the current token, or empty bytes if there is none."""
         try:
             return read_at_start(self._catalog_descriptor, _TOKEN)
         except OSError:
-            # The file is not open yet, or is just being reopened: an empty token means that the catalog may have changed.
+            # The file is not open, or another thread is reopening it. An empty token means that the catalog may have changed.
             return b""
 
     def remove_files(self) -> None:
         """Remove the lock files under the lease, because the store could not be opened."""
         for name in (_CATALOG, _WANT):
-            # Windows cannot remove an open file: it stays, empty.
+            # Windows cannot remove an open file, so an empty file stays.
             with suppress(OSError):
                 self._folder.unlink(name)
 
     def abandon(self) -> None:
-        """Close the descriptors in a forked child. The lock stays, because the parent has them open, too."""
+        """Close the descriptors in a forked child. The parent keeps the lock, because its descriptors stay open."""
         self._catalog_descriptor = _closed(self._catalog_descriptor)
         self._want_descriptor = _closed(self._want_descriptor)
         self.gate = threading.RLock()

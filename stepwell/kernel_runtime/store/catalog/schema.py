@@ -1,12 +1,12 @@
 """The tables of the catalog, the conversion between rows and records, and the migration from older formats.
 
-Rows are only appended (except that the row of a run is replaced once, when it ends). So DuckDB's appender can write them, and two processes
-never change the same row. Within a table ``rowid`` grows in the order of the commits, and the lease gives all processes the same order:
-"newest" always means the highest ``rowid``, never the latest time. Times are stored as seconds since the epoch, which are read back
-exactly; a generated ``TIMESTAMP`` column in UTC next to each is for people who query the catalog.
+Rows are only appended, except that the row of a run is replaced when the run ends. So DuckDB's appender can write all rows, and two
+processes never change the same row. Within a table, ``rowid`` grows in the order of the commits, which the lease makes the same for all
+processes: "newest" always means the highest ``rowid``, never the latest time. Times are stored as seconds since the epoch, which are read
+back exactly. Next to each is a generated ``TIMESTAMP`` column in UTC for people who query the catalog.
 
-A catalog of an older format is copied, then migrated in one transaction. If the process is killed in between, the older catalog is intact;
-the next process copies it again and repeats the migration.
+A catalog of an older format is copied, then migrated in one transaction. If the process is killed before the commit, the old catalog is
+intact, and the next process copies and migrates it again.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def _time(column: str) -> str:
 
 
 _LONG = "USING COMPRESSION zstd"
-"""For columns of similar texts, such as successive versions of a source: a twentieth of the size of DuckDB's default compression."""
+"""For columns of similar strings, such as successive versions of source code: a twentieth of the size of DuckDB's default compression."""
 
 _RETENTION = "key VARCHAR, versions INTEGER, age DOUBLE, bytes BIGINT, changed DOUBLE, " + _time("changed")
-"""Retention rules, of a key or, with an empty key, of the store; the newest row of a key is in force."""
+"""The columns of retention rules. A rule with an empty key applies to the whole store. The newest row of a key is in force."""
 
 TABLES = {
     "meta": "format INTEGER, store_id VARCHAR, created DOUBLE, commits BIGINT, " + _time("created"),
@@ -81,7 +81,7 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE @runs ADD COLUMN process VARCHAR DEFAULT ''",
     ),
 }
-"""Maps a format to the statements that migrate a catalog to the next format; ``@`` stands for the catalog."""
+"""Maps a format to the statements that migrate a catalog of this format to the next one; ``@`` stands for the catalog."""
 
 MATERIALIZATION_COLUMNS = (
     "id, run_id, key, step_key, output, notebook, memo_key, code_version, data_version, codec, digest, size, inline, object_name, "
@@ -102,12 +102,12 @@ def create_statements(catalog: str) -> list[str]:
 
 _encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode
 _quoted: Callable[[str], str] = json.encoder.encode_basestring_ascii
-"""Encodes one text. For lists of texts, which every step has, this takes a tenth of the time of `_encode`."""
+"""Encodes one string. For the lists of strings in the rows of every step, this takes a tenth of the time of `_encode`."""
 _raw = json.JSONDecoder().raw_decode
 
 
 def _decode(text: str) -> Any:
-    """Decode a text of `_encode` or `_quoted`, which has no surrounding white space."""
+    """Decode a string that `_encode` or `_quoted` returned, without surrounding white space."""
     return _raw(text)[0]
 
 
@@ -123,7 +123,7 @@ def _tuple(text: str) -> tuple[str, ...]:
     return () if text == "[]" else tuple(_plain(_decode(text)))
 
 
-# -- checks of rows: a catalog can come from another person ----------------------------------------------------------
+# -- checks of rows, because a catalog can come from another person --------------------------------------------------
 
 LATEST = 253_402_300_800
 """The end of the year 9999, in seconds since the epoch: later times cannot be displayed."""
@@ -132,7 +132,7 @@ _T = TypeVar("_T")
 
 
 def _plain(texts: Any) -> list[str]:
-    """Return a list of texts; raise `TypeError` for anything else."""
+    """Return the argument if it is a list of strings; raise `TypeError` for anything else."""
     if type(texts) is not list or not all([type(text) is str for text in texts]):  # noqa: C419 - a list is faster for a few items
         raise TypeError("not a list of texts")
     return texts
@@ -147,14 +147,14 @@ _TEXT = {str}
 
 
 def _moment(seconds: Any) -> float:
-    """Return a time or a duration in seconds; raise `ValueError` if it is out of range."""
+    """Return a time or a duration as a float; raise `ValueError` if it is out of range."""
     if not 0 <= seconds < LATEST:
         raise ValueError("a time is out of range")
     return float(seconds)
 
 
 def _reader(what: str) -> Callable[[Callable[[Row], _T]], Callable[[Row], _T]]:
-    """Decorate a reader of rows so that it raises `StoreDamagedError` if a column has a value that Stepwell never writes."""
+    """Return a decorator for functions that read a row: a column with a value that Stepwell never writes raises `StoreDamagedError`."""
 
     def decorate(read: Callable[[Row], _T]) -> Callable[[Row], _T]:
         @functools.wraps(read)
@@ -182,7 +182,7 @@ def _error_text(error: ErrorRecord | None) -> str | None:
 
 
 def error_record(text: str | None) -> ErrorRecord | None:
-    """Read the column of an error; raise `StoreDamagedError` if it cannot be read."""
+    """Return the record of an error from its column; raise `StoreDamagedError` if the column cannot be read."""
     try:
         return None if text is None else ErrorRecord(*_plain(_decode(text)))
     except _UNREADABLE as error:
@@ -285,7 +285,7 @@ def run_row(run: RunRecord) -> Row:
 
 @_reader("run")
 def run_record(row: Row) -> RunRecord:
-    """Read a row of `RUN_COLUMNS`; a run whose process is gone was interrupted."""
+    """Read a row of `RUN_COLUMNS`. A running run whose process no longer exists gets the status ``interrupted``."""
     run_id, kind, notebook, targets, status, started, ended, batch, parent, root, error, process = row
     _check_texts((run_id, kind, notebook, status, batch, parent, root, process or ""))
     if status == "running" and process and is_gone(process):
@@ -307,7 +307,7 @@ def run_record(row: Row) -> RunRecord:
 
 
 def step_row(step: StepRecord) -> Row:
-    """Return the row of a step; it refers to its materializations by their ids."""
+    """Return the row of a step, with the ids of the step's materializations."""
     results = step.materializations
     # Ids are hexadecimal, so they need no escaping.
     ids = f'["{results[0].id}"]' if len(results) == 1 else _encode([m.id for m in results]) if results else "[]"
@@ -324,7 +324,7 @@ def step_materializations(row: Row) -> tuple[str, ...]:
 
 
 def step_record(row: Row, known: dict[str, Materialization]) -> StepRecord:
-    """Read a row of `STEP_COLUMNS`; `known` has its materializations by id."""
+    """Read a row of `STEP_COLUMNS`; ``known`` maps ids to the step's materializations."""
     materializations = tuple(known[id_] for id_ in step_materializations(row) if id_ in known)
     return replace(_step_record(row), materializations=materializations)
 
@@ -353,7 +353,7 @@ def current_row(current: Current, moved: float) -> Row:
 
 
 def current_record(notebook: Any, key: Any, partition: Any, item: Materialization) -> Current:
-    """Return a pointer from the columns of a row; raise `StoreDamagedError` if one has a value that Stepwell never writes."""
+    """Return a pointer from the columns of a row; raise `StoreDamagedError` if a column has a value that Stepwell never writes."""
     try:
         _check_texts((notebook, key, partition))
     except TypeError as error:
@@ -362,7 +362,7 @@ def current_record(notebook: Any, key: Any, partition: Any, item: Materializatio
 
 
 def code_row(code: CodeVersion) -> Row:
-    """Return the row of a code version: its digest, and its parts as JSON."""
+    """Return the row of a code version, with the parts as JSON."""
     parts = [
         f"[{_quoted(p.path)},{_quoted(p.kind)},{_quoted(p.digest)},{_quoted(p.text) if p.text is not None else 'null'},{_quoted(p.where)}]"
         for p in code.parts
@@ -445,7 +445,7 @@ def log_record(row: Row) -> LogRecord:
 
 
 def keep_copy(folder: Folder, number: int) -> None:
-    """Copy a detached catalog of format ``number`` to ``catalog.format-N.duckdb``; raise `OSError` if that fails."""
+    """Copy a detached catalog of format ``number`` to ``catalog.format-N.duckdb``; raise `OSError` if the copy fails."""
     making = f"tmp/{new_id()}.duckdb"
     folder.mkdir("tmp")
     try:
@@ -457,7 +457,7 @@ def keep_copy(folder: Folder, number: int) -> None:
 
 
 def migrate(connection: Any, name: str, number: int) -> None:
-    """Migrate the attached catalog ``name`` from format ``number`` to this format; raise DuckDB's error if that fails."""
+    """Migrate the attached catalog ``name`` from format ``number`` to `FORMAT`; raise DuckDB's error if the migration fails."""
     connection.begin()
     for older in range(number, FORMAT):
         for statement in MIGRATIONS[older]:

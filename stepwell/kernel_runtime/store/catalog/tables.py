@@ -1,11 +1,11 @@
 """Reading and writing rows of the catalog, and the last snapshot, which is kept in memory.
 
-Reading: a query takes a few statements, whose number does not depend on the number of keys.
+Reading takes a fixed number of statements for any number of keys.
 
-Writing: the records of one commit become a few lists of rows for DuckDB's appender, without a statement per step.
+Writing turns the records of one commit into a few lists of rows for DuckDB's appender, without a statement per step.
 
-Remembering: a run with nothing to do needs the same rows as the run before. If no other process has written the catalog since (the caller
-checks this), the answer is the last snapshot plus the later commits of this process (`Remembered`). It needs neither the lease nor a query.
+A run with nothing to do needs the same rows as the run before. If no other process has written the catalog since then (the caller checks
+this), `Remembered` returns the last snapshot, updated with the later commits of this process. This needs neither the lease nor a query.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ _STEPS = f"SELECT {STEP_COLUMNS} FROM @steps "  # noqa: S608 - constants of our 
 
 
 def rows_of(connection: Connection, name: str, text: str, values: Sequence[Any] = ()) -> list[Row]:
-    """Return all rows of a query; ``@`` before a table stands for the attached catalog ``name``."""
+    """Return all rows of a query; ``@`` before the name of a table stands for the attached catalog ``name``."""
     rows: list[Row] = connection.execute(text.replace("@", f"{name}."), list(values)).fetchall()
     return rows
 
@@ -80,9 +80,9 @@ _BETWEEN = "\x1f"
 
 
 def one_of(texts: Sequence[str]) -> tuple[str, Any]:
-    """Return the SQL after ``IN`` that matches any of some texts, and the value of its parameter.
+    """Return an SQL expression to follow ``IN`` that matches any of the strings, and the value of its parameter.
 
-    Passing one joined text takes a third of the time of passing a list, which DuckDB converts value by value.
+    Passing one joined string takes a third of the time of passing a list, which DuckDB converts value by value.
     """
     joined = _BETWEEN.join(texts)
     if texts and joined.count(_BETWEEN) == len(texts) - 1:
@@ -122,7 +122,7 @@ def _snapshot(connection: Connection, name: str, keys: list[str], steps: list[st
 def executions(
     materializations: Iterable[Materialization], step_keys: Collection[str], code_versions: Collection[str]
 ) -> dict[str, list[tuple[Materialization, ...]]]:
-    """Group materializations, which are passed oldest first, by memo key and execution; the newest execution comes first."""
+    """Group materializations by memo key and execution. They are passed oldest first; the newest execution is returned first."""
     groups: dict[str, dict[tuple[str, str], list[Materialization]]] = {}
     for m in materializations:
         if m.step_key in step_keys and m.code_version in code_versions:
@@ -161,7 +161,7 @@ def read_current(connection: Connection, name: str, key: str) -> list[Current]:
 
 
 def read_all_current(connection: Connection, name: str) -> list[Current]:
-    """Read the current materializations of every key with one statement, sorted by key, newest first, without inline values."""
+    """Read all current materializations with one statement, without inline values, sorted by key and then newest first."""
     with no_collection():
         rows = rows_of(connection, name, _LISTED)
         return [current_record(row[0], row[1], row[2], materialization(row[3:])) for row in rows]
@@ -185,21 +185,21 @@ def read_run(connection: Connection, name: str, run_id: str) -> tuple[RunRecord,
     run = run_record(run_rows[0])
     steps = tuple(step_record(row, known) for row in rows)
     if run.kind == "job":
-        # In the catalog the keys of a job's steps begin with the name of the job; within the run they omit it.
+        # In the catalog, the keys of a job's steps begin with the name of the job; in the records of the run they do not.
         inside = f"{run.targets[0]}."
         steps = tuple(replace(step, key=step.key.removeprefix(inside)) for step in steps)
     return run, steps
 
 
 def read_runs(connection: Connection, name: str, limit: int, batch: str) -> list[RunRecord]:
-    """Read the runs that started or ended last, in the order of the commits, newest first."""
+    """Read the runs whose start or end was committed last, newest first."""
     where, values = ("WHERE batch = ? ", [batch]) if batch else ("", [])
     rows = rows_of(connection, name, _RUNS + where + "ORDER BY rowid DESC LIMIT ?", [*values, limit])
     return [run_record(row) for row in rows]
 
 
 def read_attempts(connection: Connection, name: str, step_key: str, limit: int = 20) -> list[StepRecord]:
-    """Read the newest attempts of a step, newest first. Of consecutive reuses of the same result, only the first is returned."""
+    """Read the latest attempts of a step, newest first. A reuse of the preceding attempt's result is omitted."""
     where = (
         "WHERE key = ? AND status IN ('executed', 'reused', 'failed', 'cancelled') "
         "QUALIFY status <> 'reused' OR materializations IS DISTINCT FROM lag(materializations) OVER (ORDER BY rowid) "
@@ -217,7 +217,7 @@ def read_outputs(connection: Connection, name: str, run_id: str, step_key: str) 
 
 
 def read_logs(connection: Connection, name: str, run_id: str, step_key: str = "") -> list[LogRecord]:
-    """Read the log records of a run, oldest first: of one step, or of all steps if ``step_key`` is empty."""
+    """Read the log records of one step of a run, or of all steps if ``step_key`` is empty, oldest first."""
     text = "SELECT run_id, step_key, time, level, message FROM @logs WHERE run_id = ? AND ? IN ('', step_key) ORDER BY time, rowid"
     return [log_record(row) for row in rows_of(connection, name, text, [run_id, step_key])]
 
@@ -269,7 +269,7 @@ def read_counts(connection: Connection, name: str) -> dict[str, int]:
 
 
 def known_codes(connection: Connection, name: str, digests: Collection[str]) -> set[str]:
-    """Return the digests that the catalog has a code version for."""
+    """Return those of the digests for which the catalog contains a code version."""
     asked, value = one_of(list(digests))
     text = f"SELECT digest FROM @code_versions WHERE digest IN {asked}"  # noqa: S608 - constants of our own
     rows = rows_of(connection, name, text, [value])
@@ -291,22 +291,22 @@ Record: TypeAlias = Recorded | RunRecord
 
 
 class RowWriter:
-    """Appends the rows of a commit; remembers which code versions the catalog has."""
+    """Appends the rows of a commit; remembers which code versions the catalog contains."""
 
     def __init__(self) -> None:
         self.expected: frozenset[str] = frozenset()
-        """The code versions of the newest plan, some of which will probably be written soon."""
+        """The digests of the newest plan's code versions, some of which will probably be written soon."""
         self._codes: set[str] = set()
         self._absent: frozenset[str] = frozenset()
-        """Code versions that the catalog did not have when it was queried."""
+        """Digests of code versions that the catalog did not contain when it was last queried."""
         self._running: set[str] = set()
-        """Ids of runs with a row that says that they are running; the row is replaced when they end."""
+        """Ids of runs whose row has the status ``running``; the row of a run is replaced when the run ends."""
         self._state = ""
 
     def write(self, connection: Connection, name: str, state: str, records: Sequence[Record]) -> None:
         """Append the rows of ``records`` to the attached catalog ``name``, in the caller's transaction.
 
-        The remembered code versions are valid as long as ``state`` is the same: it changes when another process writes.
+        The remembered code versions are forgotten when ``state`` changes, which it does when another process has written.
         """
         if state != self._state:
             self._state = state
@@ -359,7 +359,7 @@ class RowWriter:
         self._running.difference_update(ended)
 
     def _known(self, connection: Connection, name: str, codes: Collection[str]) -> set[str]:
-        """Return the code versions that the catalog has, with one query for the whole plan instead of one per commit."""
+        """Return the digests that the catalog contains. One query covers the whole plan, so that most commits need none."""
         if self._absent.issuperset(codes):
             return set()
         asked = self.expected.union(codes)
@@ -374,7 +374,7 @@ class RowWriter:
 
 
 def _dropped(connection: Connection, name: str, records: Sequence[Record]) -> list[Row]:
-    """Return the rows of reused materializations that become current, but that retention has deleted since they were read."""
+    """Return rows for reused materializations that become current but were deleted by retention after they were read."""
     reused = {
         pointer.materialization.id: pointer.materialization
         for record in records
@@ -399,7 +399,7 @@ def append(connection: Connection, table: str, rows: Sequence[Row]) -> None:
     try:
         appender.append_rows(rows)
     except duckdb.InvalidInputException:
-        # A text of the user contains a lone surrogate. The appender still has the rows before it, so it is cleared.
+        # A string of the user contains a lone surrogate. The appender still holds the preceding rows, so it is cleared.
         appender.clear()
         appender.append_rows([tuple(_encodable(value) for value in row) for row in rows])
     appender.flush()
@@ -423,18 +423,18 @@ class Remembered:
         self._snapshot = Snapshot()
 
     def keep(self, asked: Asked, epoch: int, snapshot: Snapshot) -> Snapshot:
-        """Remember a new snapshot, on the catalog thread; return a copy for the caller."""
+        """Remember a new snapshot and return a copy of it; called on the catalog thread."""
         with self._lock:
             self._asked, self._epoch, self._snapshot = asked, epoch, snapshot
             return _copied(snapshot)
 
     def snapshot(self, asked: Asked, epoch: int) -> Snapshot | None:
-        """Return a copy of the remembered snapshot if it is for the same keys and the same epoch of the catalog, else None."""
+        """Return a copy of the remembered snapshot if it was read for the same keys in the same epoch, else None."""
         with self._lock:
             return _copied(self._snapshot) if epoch == self._epoch and asked == self._asked else None
 
     def add(self, records: Iterable[Recorded]) -> None:
-        """Update the snapshot with the records of a commit, on the catalog thread."""
+        """Update the snapshot with the records of a commit; called on the catalog thread."""
         with self._lock:
             if self._asked is None:
                 return
@@ -486,7 +486,7 @@ class Remembered:
 
 
 def _as_read(m: Materialization) -> Materialization:
-    """Return a materialization as it is read back from the catalog: its metadata become JSON values."""
+    """Return a materialization as it would be read back from the catalog, with its metadata converted to JSON values."""
     return replace(m, metadata=json.loads(json.dumps(m.metadata, default=repr))) if m.metadata else m
 
 

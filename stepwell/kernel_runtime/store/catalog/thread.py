@@ -1,12 +1,12 @@
 """The catalog thread: the only thread of the process that uses a store's DuckDB catalog.
 
-Other threads pass it records and questions. Records are gathered in a `Commit`, which becomes one transaction. It is committed when its
-first record has waited 50 ms, or at once when another thread waits for it. It is always committed before a question is answered, so that
-every thread reads the records that it wrote. When it is idle, the thread keeps the catalog attached for a short time, checks whether another
-process waits for it, and detaches it. After some seconds without work the thread ends; the next call starts it again.
+Other threads pass it records and questions. Records are gathered in a `Commit`, which becomes one transaction. The transaction is committed
+when its first record has waited 50 ms, or at once when another thread waits for it. Pending records are always committed before a question
+is answered, so that every thread reads the records that it wrote. Without work, the thread keeps the catalog attached for a short time
+unless another process waits for it, then detaches it. After some seconds without work the thread ends; the next call starts it again.
 
-An interrupt (Ctrl-C) is raised in the main thread only, which at most waits here for an event (`Once`). So no interrupt reaches this thread
-or a transaction.
+An interrupt (Ctrl-C) is raised in the main thread only, which does nothing here but wait for an event (`Once`). So an interrupt never
+reaches the catalog thread or a transaction.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 GATHER = 0.050
-"""Greatest time in seconds that a record waits for others to share its transaction."""
+"""Maximum time in seconds that a record waits for others to share its transaction."""
 HOLD = 0.020
-"""Least time in seconds that the lease is held."""
+"""Minimum time in seconds for which the lease is held."""
 BUSY = 0.080
-"""Seconds for which the lease is held while work arrives, although another process waits. Releasing and taking it costs about as much as
-two commits, so turns of `HOLD` would be spent mostly on taking turns."""
+"""Seconds after which the lease is released if another process waits, even while work arrives. Releasing and taking the lease costs about
+as much as two commits, so with `HOLD` as the limit most of the time would go into handing over the lease."""
 QUIET = 0.005
 """Seconds without work after which the lease is released if another process waits."""
 IDLE = 0.250
 """Seconds without work after which the lease is released."""
 FORK = 10.0
-"""Greatest time in seconds that a fork waits for work in the catalog."""
+"""Maximum time in seconds that a fork waits for the catalog thread to finish its work."""
 LINGER = 5.0
 """Seconds without work after which the thread ends."""
 
@@ -67,7 +67,7 @@ class Commit:
         return self._over.over
 
     def wait(self) -> None:
-        """Block until the commit is over; raise the `StoreError` if it failed."""
+        """Block until the commit has succeeded or failed; raise `StoreError` if it failed."""
         if not self._over.over:
             self._catalog.hurry()
             self._over.wait()
@@ -75,7 +75,7 @@ class Commit:
             raise self._error
 
     def then(self, callback: Callable[[BaseException | None], None]) -> None:
-        """Call ``callback`` with the error or None: on the catalog thread after the commit, or at once if it is over."""
+        """Call ``callback`` with the error or None, on the catalog thread after the commit, or at once if the commit is over."""
         with self._catalog.mutex:
             if not self._over.over:
                 self._callbacks.append(callback)
@@ -83,7 +83,7 @@ class Commit:
         callback(self._error)
 
     def disown(self, error: BaseException) -> None:
-        """In a forked child, make waiting threads raise an error; the callbacks run in the parent only."""
+        """In a forked child, make `wait` raise an error. The callbacks run only in the parent."""
         self._error = error
         self._over.happen()
 
@@ -111,7 +111,7 @@ class Question(Generic[T]):
         self.error: BaseException | None = None
 
     def run(self, connection: Connection, name: str) -> None:
-        """Call the function on the catalog thread; an error is kept for the waiting thread."""
+        """Call the function on the catalog thread; keep its result or error for the waiting thread."""
         self.error = None
         try:
             self._result = self._answer(connection, name)
@@ -143,8 +143,8 @@ class Catalog:
     folder
         The store directory.
     write
-        Appends the rows of a commit. Called inside a transaction with the connection, the name of the catalog, a text that changes when
-        another process writes, and the records.
+        Appends the rows of a commit. Called inside a transaction with the connection, the name of the catalog, a string that changes when
+        another process has written, and the records.
     after_commit
         Called on the catalog thread after each commit, with its records and the error or None.
     """
@@ -164,7 +164,7 @@ class Catalog:
         catalogs.add(self)
 
     def _reset(self) -> None:
-        # Other threads lock the mutex directly: entering a Condition runs Python code, and an interrupt there could leave it locked.
+        # Threads lock the mutex directly: `Condition.__enter__` is Python code, and an interrupt inside it could leave the mutex locked.
         self.mutex = threading.RLock()
         self._condition = threading.Condition(self.mutex)
         self._clear()
@@ -175,7 +175,7 @@ class Catalog:
         self._questions: deque[Question[Any]] = deque()
         self._thread: int | None = None
         self._closers: list[tuple[Once, Commit | None]] = []
-        """For each thread that waits until the catalog is detached: its event, and the newest commit at that time."""
+        """For each thread that waits in `close`, its event and the commit that was pending when it called."""
         self._urgent = False
         self._closing = False
         self._pausing = False
@@ -183,7 +183,7 @@ class Catalog:
     # -- called from any thread --------------------------------------------------------------------------------------
 
     def open(self, *, create: bool) -> None:
-        """Attach the catalog once, so that an unusable store raises its error now."""
+        """Attach the catalog once, so that the error of an unusable store is raised at this point."""
         question: Question[None] = Question(lambda *_: None, create=create)
         self._put(question)
         question.wait()
@@ -202,7 +202,7 @@ class Catalog:
             return group
 
     def ask(self, answer: Callable[[Connection, str, *Ts], T], *arguments: *Ts) -> T:
-        """Return ``answer(connection, name, *arguments)``, called on the catalog thread after all records so far are committed."""
+        """Commit all pending records, then return ``answer(connection, name, *arguments)``, called on the catalog thread."""
         question = Question(lambda connection, name: answer(connection, name, *arguments))
         if get_ident() == self._thread:
             # Called from a callback after a commit: this thread cannot wait for itself.
@@ -220,9 +220,9 @@ class Catalog:
                 self.notify(self.attachment.notices.pop(0))
 
     def change(self, answer: Callable[[Connection, str, *Ts], T], *arguments: *Ts, frees: bool = False) -> T:
-        """Return ``answer(connection, name, *arguments)``, called in one transaction after all records so far are committed.
+        """Commit all pending records, then return ``answer(connection, name, *arguments)``, called in one transaction.
 
-        Remembered rows are out of date afterwards, also in this process.
+        Rows that are remembered in any process, including this one, are out of date afterwards.
 
         Parameters
         ----------
@@ -257,7 +257,7 @@ class Catalog:
             return result
 
         def spared(connection: Connection, name: str) -> T:
-            # Under the lease, so that rows of other processes do not take the space of the reserve.
+            # The reserve is freed under the lease, so that rows of other processes cannot take its space.
             with spare(self.attachment.folder):
                 return changed(connection, name)
 
@@ -266,13 +266,13 @@ class Catalog:
         return with_room(self.attachment.folder, lambda: self.ask(spared))
 
     def check_writable(self) -> None:
-        """Raise the error of a store that is known to be read-only, before anything is computed or written."""
+        """Raise an error if the store was not writable when it was last attached."""
         if self.attachment.read_only is not None:
             raise self.attachment.read_only
 
     @property
     def read_only(self) -> bool:
-        """True if this user could not write the store when it was last attached."""
+        """True if the store was not writable for this user when it was last attached."""
         return self.attachment.read_only is not None
 
     def pending(self) -> Commit | None:
@@ -281,22 +281,22 @@ class Catalog:
             return self._group or self._writing
 
     def unchanged(self) -> bool:
-        """Return True if no other process has written since the catalog was last attached here."""
+        """Return True if no other process has written since this process last attached the catalog."""
         return self.attachment.unchanged()
 
     @property
     def epoch(self) -> int:
-        """A number that grows when another process has written the catalog, or rows were changed in place."""
+        """A number that is incremented when another process has written the catalog, or rows were changed in place."""
         return self.attachment.epoch
 
     def hurry(self) -> None:
-        """Commit the pending records without gathering more."""
+        """Commit the pending records without waiting for more."""
         with self.mutex:
             self._urgent = True
             self._wake()
 
     def flush(self) -> None:
-        """Block until all records so far are committed."""
+        """Block until all pending records are committed."""
         with self.mutex:
             groups = (self._writing, self._group)
         for group in groups:
@@ -317,11 +317,12 @@ class Catalog:
         farewell.wait()
 
     def pause(self) -> None:
-        """Before a fork: detach the catalog until `resume`.
+        """Detach the catalog until `resume`; called before a fork.
 
-        DuckDB remembers the files that are attached, and a child inherits this memory. So this waits for work in progress; pending work is
-        done after the fork. If the thread waits for another process, it has nothing attached, and is kept from continuing. If the work does
-        not end (such as a callback that waits for the forking thread), the child cannot use the catalog, and its error says so.
+        DuckDB keeps a list of attached files, which a child inherits. So this method waits until work in progress has ended; pending work is
+        done after the fork. If the catalog thread is waiting for another process, nothing is attached, and `Lease.gate` stops the thread. If
+        the work does not end (because a callback waits for the forking thread, for example), the child cannot use the catalog, and gets an
+        error that explains this.
         """
         lease = self.attachment.lease
         until = monotonic() + FORK
@@ -337,17 +338,17 @@ class Catalog:
         self.mutex.acquire()
 
     def resume(self) -> None:
-        """After a fork, in the parent: continue."""
+        """Continue in the parent after a fork."""
         self._pausing = False
         self._condition.notify_all()
-        # `pause` may have acquired them several times if it was interrupted. No other thread can hold them here.
+        # If `pause` was interrupted, it may have acquired both locks several times. No other thread can hold them here.
         for taken in (self.mutex, self.attachment.lease.gate):
             with suppress(RuntimeError):
                 while True:
                     taken.release()
 
     def abandon(self) -> None:
-        """In a forked child, forget all state: the parent commits pending records, and the child cannot know whether it has."""
+        """Forget all state in a forked child. The parent commits the pending records; the child cannot observe whether it succeeds."""
         failure = StoreError(
             f"this process was forked while its parent was recording results in {self.attachment.directory}, and cannot wait for them",
             remedy="wait for the results in the parent, or start worker processes with the method 'spawn'",
@@ -368,8 +369,8 @@ class Catalog:
 
     def _wake(self) -> None:
         if self._thread is None:
-            # Not a `Thread` object: an interrupt while it waits for its start would leave a thread that never runs. If several are
-            # started before the first one runs, only the first continues.
+            # Not a `Thread`: an interrupt inside `Thread.start` could leave a thread that never runs. If several threads are started
+            # before the first one runs, only the first one continues.
             start_new_thread(self._run, ())
         self._condition.notify_all()
 
@@ -383,7 +384,7 @@ class Catalog:
         try:
             self._work()
         except BaseException as error:
-            # Other threads must not wait for this one any more.
+            # Other threads must not continue to wait for this one.
             _log.exception("the catalog thread of %s ended", self.attachment.directory)
             self._fail_all(error)
 
@@ -468,7 +469,7 @@ class Catalog:
         return self._urgent or self._closing or monotonic() - group.since >= GATHER
 
     def _patience(self, now: float) -> float:
-        """Return the seconds until the thread must check again even if nothing wakes it."""
+        """Return the maximum time in seconds that the thread waits to be woken."""
         if self._group is not None:
             return max(0.0, self._group.since + GATHER - now)
         if not self.attachment.open:
@@ -492,7 +493,7 @@ class Catalog:
             else:
                 self._end(group, failure)
         for question in questions:
-            # A failed commit or question has detached the catalog.
+            # A commit or question that failed has detached the catalog.
             failure = failure or self._attached(create=create)
             if failure is not None:
                 question.fail(failure)
@@ -510,7 +511,7 @@ class Catalog:
             question.finish()
 
     def _attached(self, *, create: bool) -> StoreError | None:
-        """Attach the catalog if it is not attached; return the error if that fails."""
+        """Attach the catalog if it is not attached; return the error if this fails, else None."""
         try:
             if not self.attachment.is_usable():
                 # A fatal error of another store has ended the instance.
@@ -523,7 +524,7 @@ class Catalog:
         return None
 
     def _explain(self, question: Question[Any]) -> None:
-        """Replace an error of the system or of DuckDB by ours, and detach the catalog, which may be unusable."""
+        """Replace an error of the system or of DuckDB with a `StoreError`, and detach the catalog, which may be unusable."""
         error = question.error
         if error is None or isinstance(error, StepwellError):
             return
@@ -543,7 +544,7 @@ class Catalog:
             self.attachment.lease.mark()
             self.attachment.prepare_log()
             connection.begin()
-            # It changes when another process writes: that process may have deleted rows that `RowWriter` remembers.
+            # `RowWriter` forgets its rows when this string changes, because another process may have deleted them.
             known = f"{self.attachment.store_id} {self.attachment.epoch}"
             self._write(connection, self.attachment.name, known, group.records)
             self.attachment.count()

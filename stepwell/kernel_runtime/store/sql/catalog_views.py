@@ -1,8 +1,8 @@
 # ruff: noqa: S608 - the statements are built from constants
 """The schema ``stepwell``: views of the catalog with columns that do not change between versions.
 
-A view is made in two stages. In the first stage, under the lease, the catalog's thread reads the columns that the view needs into Arrow.
-It reads only the views that the statement names, all at once, and no inline values, signatures or source text. In the second stage,
+A view is computed in two stages. In the first, the catalog thread reads the columns that the view needs into Arrow, under the lease. It
+reads the columns of all views that the statement names at once, but never inline values, signatures or source code. In the second,
 after the lease is released, the SELECT of the view runs with the user's statement in the instance for SQL.
 Times are TIMESTAMPTZ, durations are in seconds, sizes in bytes.
 
@@ -47,7 +47,7 @@ _SOURCES = {
     "code": "SELECT digest, parts FROM @code_versions",
     "logs": "SELECT run_id, step_key, time, level, message FROM @logs",
 }
-"""Queries that run under the lease; ``@`` before a table stands for the catalog."""
+"""Queries that run under the lease; ``@`` before the name of a table stands for the catalog."""
 
 _ERROR = "json_extract_string(error, '$[0]') AS error, json_extract_string(error, '$[1]') AS error_message"
 _IS_CURRENT = "id IN (SELECT materialization FROM @pointers) AS is_current"
@@ -55,7 +55,7 @@ _IS_CURRENT = "id IN (SELECT materialization FROM @pointers) AS is_current"
 
 @dataclass(frozen=True, slots=True)
 class CatalogView:
-    """A view of the schema: its sources, and its SELECT over them (``@`` before a source)."""
+    """The names of a view's sources, and the SELECT over these sources, which are marked with ``@``."""
 
     sources: tuple[str, ...]
     text: str
@@ -133,7 +133,7 @@ def sources_of(views: Collection[str]) -> tuple[str, ...]:
 
 
 def source_table(source: str) -> str:
-    """Return the name under which a source is registered. It contains a dot, so it cannot be the key of an asset."""
+    """Return the name under which a source is registered. The name contains a dot, so it cannot be the key of an asset."""
     return f"{SCHEMA}.{source}"
 
 
@@ -146,8 +146,9 @@ def view_select(view: str) -> str:
 
 
 def read_sources(connection: Connection, name: str, sources: Collection[str]) -> dict[str, Any]:
-    """Read sources of views into Arrow. Must run on the catalog's thread; ``name`` is the name of the attached catalog."""
-    # On a separate cursor no open result of another statement disturbs these queries, and no relation outlives it to block DETACH.
+    """Read sources of views into Arrow tables. Must run on the catalog thread; ``name`` is the name of the attached catalog."""
+    # On a separate cursor, no open result of another statement disturbs these queries. Closing it ends all relations, which would
+    # otherwise block DETACH.
     cursor = connection.cursor()
     try:
         return {source: cursor.sql(_SOURCES[source].replace("@", f"{name}.")).to_arrow_table() for source in sources}

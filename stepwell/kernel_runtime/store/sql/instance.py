@@ -1,8 +1,9 @@
 """The DuckDB instance in which SELECTs run. It can access only registered tables, and its configuration is locked.
 
 The instance is in memory and separate from the instance of the catalog. It cannot access variables of the caller, files or extensions, and
-no statement can change that. It spills to a separate folder below the store's ``tmp``. A SELECT that reads files gets
-a private instance that can open exactly these files. Tables are registered on a connection, so other calls do not see them.
+no statement can change this configuration. When memory is short, it writes to a separate folder below the store's ``tmp``. A SELECT that
+reads files gets a private instance that can open only these files. Tables are registered on a connection, so they are invisible to other
+calls.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ T = TypeVar("T")
 _MAX_INSTANCES = 2
 """Number of instances that stay open. A kernel rarely uses more stores at once."""
 _INTERRUPT_TRIES = 50
-"""Time in tenths of a second for an interrupted statement to end."""
+"""Number of interrupts, a tenth of a second apart, after which a statement is no longer waited for."""
 
 _instances: dict[str, Connection] = {}
 _lock = threading.Lock()
@@ -62,7 +63,7 @@ def cursor(store: Path | None = None) -> Connection:
     Parameters
     ----------
     store
-        The store directory, below which the instance spills. None for statements that need no tables, such as calls of the parser.
+        The store directory, below which the instance writes temporary files. None for statements without tables, such as calls of the parser.
     """
     with _lock:
         if store is None and _instances:
@@ -123,7 +124,7 @@ def interruptible(connection: Connection, work: Callable[[], T]) -> T:
     Parameters
     ----------
     connection
-        The connection that the function uses; it is interrupted.
+        The connection that the function uses. Ctrl-C interrupts its statement.
     work
         The function.
 
@@ -135,7 +136,7 @@ def interruptible(connection: Connection, work: Callable[[], T]) -> T:
     Raises
     ------
     BaseException
-        The exception of the function, or the exception that ended the wait (KeyboardInterrupt), after the statement was stopped.
+        The exception of the function, or the exception (such as KeyboardInterrupt) that ended the wait, after the statement has stopped.
     """
     over = Once()
     results: list[T] = []
@@ -152,7 +153,7 @@ def interruptible(connection: Connection, work: Callable[[], T]) -> T:
             over.happen()
 
     try:
-        # Inside the try: an interrupt may come as soon as the thread runs. Not a Thread object: see `Once`.
+        # Inside the try block, because an interrupt may arrive as soon as the thread runs. Not a `Thread`, for the reason given in `locks`.
         start_new_thread(run, ())
         # With a timeout the wait is interruptible on every platform.
         while not over.wait(0.5):
@@ -160,7 +161,7 @@ def interruptible(connection: Connection, work: Callable[[], T]) -> T:
     except BaseException:
         given_up = True
         for _ in range(_INTERRUPT_TRIES):
-            # Repeatedly: an interrupt before the statement starts has no effect.
+            # Interrupt repeatedly, because an interrupt before the statement starts has no effect.
             connection.interrupt()
             if over.wait(0.1):
                 break
