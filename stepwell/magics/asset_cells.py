@@ -30,7 +30,7 @@ from stepwell.magics.running import compute_unstored, leave_result
 
 
 def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
-    """Return the definition of an ``%%asset`` cell, and False: its body displays the value, so nothing is displayed after the run.
+    """Return the definition of an ``%%asset`` cell, and False, because the body itself displays the value.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[As
 
 
 def variable_from(written: str | None, key: AssetKey, where: str) -> str:
-    """Return the variable that an asset's value is bound to: the name after ``->``, or the last part of the key.
+    """Return the variable to which an asset's value is bound: the name after ``->``, or the last part of the key.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def variable_from(written: str | None, key: AssetKey, where: str) -> str:
 
 
 def multi_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
-    """Make the definition of a ``%%multi_asset`` cell: one variable per name; nothing is displayed.
+    """Return the definition of a ``%%multi_asset`` cell, which binds one variable per name, and False: no value is displayed.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def _definition(
     where = source.text.where
     explicit_inputs = read_inputs(arguments.inputs, where)
     origin = cell_origin(face.running) if face.running is not None else ""
-    # The engine computes the inputs of a step: names of assets need no value yet.
+    # Names of assets may be unbound so far: the engine computes the inputs of a step.
     known = {key.rpartition("/")[2] for key in face.session.registry.assets}
     compute_unstored(face, source.names.reads - known, source.names.assigned, source.names.reads)
     inputs, changed = inputs_of(face, source.names.reads, keys, explicit_inputs, where, origin=origin)
@@ -156,12 +156,12 @@ def _definition(
 def _others(
     arguments: Namespace, flag: str, source: CellSource, variables: tuple[str, ...], name: str
 ) -> frozenset[str]:
-    """Return the variables that ``--keep`` or ``--drop`` names.
+    """Return the variables in ``--keep`` or ``--drop``.
 
     Raises
     ------
     CellNameError
-        If the cell does not assign one of them, or it is the value.
+        If the cell does not assign one of the variables, or one of them is the value.
     """
     names = frozenset(part.strip() for text in getattr(arguments, flag) for part in text.split(",") if part.strip())
     unknown = sorted(names - (source.stored - set(variables)))
@@ -175,7 +175,7 @@ def _others(
 
 
 def is_declared(arguments: Namespace) -> bool:
-    """Return True if flags declare when the step runs again."""
+    """Return True if the flags state when the step is to be executed again."""
     return bool(arguments.reads or arguments.max_age or arguments.volatile)
 
 
@@ -192,7 +192,7 @@ def cell_body(
     changed: tuple[tuple[str, str], ...] = (),
     earlier: Callable[[], Mapping[str, Any]] = dict,
 ) -> CellBody:
-    """Make the body of a cell's step: its code, and the names that it reads and binds.
+    """Make the body of a cell's step, which contains the code and the names that the code reads and binds.
 
     Parameters
     ----------
@@ -203,13 +203,13 @@ def cell_body(
     assets
         Variables of the assets that the cell defines; empty for an op, whose value its graph displays.
     declared
-        True if flags declare when to rerun a cell that calls the shell.
+        True if the flags state when the step is to be executed again, which a cell that calls the shell needs.
     variables
         The variable of each asset. A cell with variables runs in the notebook's namespace.
     changed
-        Variables that plain cells changed or assigned, with the labels of these cells.
+        Variables of assets that plain cells changed or assigned, with the labels of these cells.
     earlier
-        Returns the names that the cell bound in its last run in this kernel, with the values of that time.
+        Returns the names that the cell's last run in this kernel bound, as in `CellBody.earlier`.
     """
     text = source.text
     live = bool(variables)
@@ -234,7 +234,7 @@ def _explainer(face: Face, names: Names, name: str, text: CellText) -> Callable[
         # pandas also raises a NameError for `@name` in a query.
         match = _NOT_DEFINED.fullmatch(str(error))
         if match is None or match[1] in names.assigned or match[1] not in face.namespace:
-            return None  # another kind of NameError, a variable that the cell assigns later, or an unknown name: the traceback shows it
+            return None  # an unknown name, a variable that the cell assigns later, or another kind of NameError: the traceback is clear enough
         missing = match[1]
         return CellNameError(
             f"the cell of {name!r} uses {missing!r}, which its text does not show",
@@ -273,7 +273,7 @@ class Header:
 
 
 def read_header(line: str, magic: str, namespace: dict[str, Any], where: str) -> Header:
-    """Read ``transform(data, *, top=10) -> out``.
+    """Parse a header such as ``transform(data, *, top=10) -> out``.
 
     Parameters
     ----------
@@ -291,7 +291,7 @@ def read_header(line: str, magic: str, namespace: dict[str, Any], where: str) ->
     if signature and "(" not in signature:
         signature += "()"
     try:
-        # compile() refuses two parameters of the same name; parse() accepts them.
+        # compile() rejects two parameters of the same name; parse() accepts them.
         compile(f"def {signature}: pass", "<line>", "exec")
         parsed = ast.parse(f"def {signature}: pass").body
         function = parsed[0]
@@ -410,7 +410,7 @@ def op_of(face: Face, arguments: Namespace, signature: str, line: str, body: str
 
 
 def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
-    """Make the definition of a ``%%sql_asset`` cell; True: the rows are displayed after the run.
+    """Return the definition of a ``%%sql_asset`` cell, and True, because the rows are displayed after the run.
 
     Raises
     ------
@@ -472,7 +472,7 @@ def _inputs(
 
 
 def _whole_key(face: Face, name: str, where: str) -> AssetKey | None:
-    """Return the asset that a table's name refers to: by its whole key or, ignoring case, by its last part; None if none does."""
+    """Return the asset to which a table's name refers, by the whole key or, ignoring case, by the last part; None if no asset matches."""
     stored: list[str] = face.session.store.keys()
     known = [
         *face.session.registry.assets,
@@ -480,7 +480,7 @@ def _whole_key(face: Face, name: str, where: str) -> AssetKey | None:
     ]
     if name in known:
         return as_asset_key(name)
-    # Names in SQL ignore case.
+    # Names in SQL are case-insensitive.
     near = sorted({key for key in known if folded(name) in (folded(key), folded(key.rpartition("/")[2]))})
     if len(near) > 1:
         raise CellNameError(

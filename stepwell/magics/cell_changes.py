@@ -1,8 +1,8 @@
 """Static analysis: the names of the notebook whose objects code may change in place.
 
-The result may contain too many names, never too few, for code that changes objects through the names that it uses. A name counts as
-changed unless every use of it leaves its object unchanged: reading attributes and items, operators, comparisons, and calls of the
-functions and methods listed here.
+For code that changes objects through the names that it uses, the result may contain too many names but never too few. A name counts as
+changed unless all its uses are harmless: reads of attributes and items, operators, comparisons, and calls of the functions and methods
+listed here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PURE_BUILTINS = frozenset(
     "int isinstance issubclass iter len list map max memoryview min oct ord pow print range repr reversed round set slice sorted str sum tuple "
     "type zip display".split()
 )
-# `iter`, `map`, `filter`, `zip`, `enumerate` and `reversed` return views; assignments track changes made through them.
+# `iter`, `map`, `filter`, `zip`, `enumerate` and `reversed` return views; `_Changes` follows changes through views by their assignments.
 _PURE_METHODS = frozenset(
     # str, list, dict, set
     "count index startswith endswith split rsplit splitlines join strip lstrip rstrip replace lower upper title format encode decode find keys values items get copy "
@@ -45,7 +45,7 @@ _READ_ONLY_MAGICS = frozenset(
     "alias autosave cd colors conda config env history lineage load_ext lsmagic matplotlib page pinfo pinfo2 pip precision psource pwd pycat "
     "stepwell uv who who_ls whos why xmode".split()
 )
-"""Line magics that change no object of the notebook. Stepwell's magics run steps, which record their own changes."""
+"""Line magics that do not change objects of the notebook. Stepwell's magics run steps, and the engine records the changes of steps."""
 
 
 def shell_call(node: ast.AST) -> tuple[str, str, str] | None:
@@ -65,7 +65,7 @@ def shell_call(node: ast.AST) -> tuple[str, str, str] | None:
 
 
 def _is_read_only(node: ast.Call) -> bool:
-    """Return True for ``!command`` and for line magics that change no object of the notebook."""
+    """Return True for ``!command`` and for line magics that do not change objects of the notebook."""
     method, name, _ = shell_call(node) or ("", "", "")
     return method in {"system", "getoutput"} or (method == "run_line_magic" and name in _READ_ONLY_MAGICS)
 
@@ -146,7 +146,7 @@ class _Changes(ast.NodeVisitor):
         else:
             self.visit(function)
         for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
-            # The callee may call a function that it gets as an argument.
+            # The callee may call a function that is passed as an argument.
             self.called.update(name.id for name in ast.walk(argument) if isinstance(name, ast.Name))
             if not pure:
                 self._change(argument)
@@ -165,7 +165,7 @@ class _Changes(ast.NodeVisitor):
                 self._target(element, value)
 
     def _change(self, node: ast.expr) -> None:
-        """Count every name in an expression as changed: its value may be, or contain, any of these objects."""
+        """Mark every name in an expression as changed, because the value may be or contain any of the named objects."""
         for part in ast.walk(node):
             if isinstance(part, ast.Name):
                 self.changed.add(part.id)
@@ -209,7 +209,7 @@ def changed_names(tree: ast.AST) -> tuple[frozenset[str], frozenset[str], bool]:
     changed
         Names whose objects the code may change directly.
     called
-        Names that are called, from which the caller finds the changes made by functions of the notebook.
+        Names that the code calls. The caller of `changed_names` adds the changes that functions with these names make.
     everything
         True if the code uses a whole namespace, so that it may change any object.
     """

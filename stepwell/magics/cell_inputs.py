@@ -1,4 +1,4 @@
-"""The key of a cell's asset, its inputs (the names that it reads and that are assets), and the assets that come before it."""
+"""The key of a cell's asset, the inputs (assets whose names the cell reads), and the dependencies declared by flags."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from stepwell.magics.face import Face
 
 
 def key_from(written: str, prefix: str | None, where: str) -> AssetKey:
-    """Return the key that is typed on a magic's line; its last part must be a valid variable name.
+    """Return the key on a magic's line; its last part must be a valid variable name.
 
     Raises
     ------
     CellError
-        If a part cannot be a name.
+        If a part of the key is not a valid name.
     """
     if "." in written:
         raise CellError(
@@ -50,7 +50,7 @@ def read_inputs(texts: Sequence[str], where: str) -> dict[str, AssetKey]:
     Raises
     ------
     CellError
-        If a text does not have this form.
+        If a string does not have this form.
     """
     inputs = {}
     for text in texts:
@@ -71,7 +71,7 @@ def read_deps(face: Face, texts: Sequence[str], own_keys: Sequence[AssetKey], wh
     Raises
     ------
     UnknownKeyError
-        If no such asset is registered or stored.
+        If an asset is neither registered nor stored.
     """
     deps = [as_asset_key(text) for text in texts]
     registered = face.session.registry.assets
@@ -92,9 +92,9 @@ def read_deps(face: Face, texts: Sequence[str], own_keys: Sequence[AssetKey], wh
 def check_self_reference(
     names: Names, own_keys: Sequence[AssetKey], variables: Sequence[str], inputs: Mapping[str, AssetKey], where: str
 ) -> None:
-    """Raise `CellError` if a body reads the name of its asset before assigning it.
+    """Raise `CellError` if a body reads the name of its asset before it assigns the name.
 
-    A variable of another name may be read first: ``%%asset clean -> df`` with ``df = df.dropna()`` reads the earlier `df`.
+    If the variable has another name, the body may read it first: ``df = df.dropna()`` in ``%%asset clean -> df`` reads the earlier `df`.
     """
     for key, variable in zip(own_keys, variables, strict=True):
         if variable in names.early and variable == key.name and variable not in inputs:
@@ -113,27 +113,27 @@ def inputs_of(
     *,
     origin: str = "",
 ) -> tuple[dict[str, AssetKey], tuple[tuple[str, str], ...]]:
-    """Return the names that a body reads and that are assets.
+    """Return the inputs of a body: the names that it reads and that refer to assets.
 
-    A variable that Stepwell bound refers to its asset until a plain cell changes it. A name that is not a variable is an input if
-    it is the last part of a registered asset's key, or of a key of this notebook in the store.
+    A variable that Stepwell bound refers to its asset until a plain cell changes the variable. A name that is not a variable is an input if
+    it is the last part of the key of a registered asset or of an asset of this notebook in the store.
 
     Parameters
     ----------
     origin
-        Identifies the cell. When the cell runs again it keeps the assets that it read, unless another cell has bound the name since.
+        Identifies the cell. When a cell runs again, a name refers to the same asset as before unless another cell has bound the name since.
 
     Returns
     -------
     inputs
-        By name, the asset's key.
+        The key of the asset for each name.
     changed
-        Names of assets that are read by value because plain cells changed them, with the label of the last such cell.
+        Variables of assets that plain cells changed, so that they are read by value, each with the label of the last such cell.
 
     Raises
     ------
     CellError
-        If two assets share the name.
+        If a name could refer to two assets.
     """
     inputs = dict(explicit)
     changed: list[tuple[str, str]] = []
@@ -173,7 +173,7 @@ def inputs_of(
 
 
 def _bound_below(face: Face, name: str, earlier: AssetKey, own_keys: Collection[str]) -> bool:
-    """Return True if a name that the cell read as another asset was since bound by the cell's step or by a step that depends on it."""
+    """Return True if the cell's step, or a step that depends on it, has bound a name that earlier referred to another asset."""
     bound, binder = face.timeline.bound_to(name), face.timeline.binder(name)
     if str(earlier) in own_keys or (bound is not None and bound.key == str(earlier)):
         return False
@@ -181,7 +181,7 @@ def _bound_below(face: Face, name: str, earlier: AssetKey, own_keys: Collection[
 
 
 def _comes_after(face: Face, step_key: str, own_keys: Collection[str]) -> bool:
-    """Return True if a step is one of a cell's own assets, or depends on one of them."""
+    """Return True if a step computes an asset of a cell, or depends on such an asset."""
     registered = face.session.registry.assets
     pending = [step_key]
     seen: set[str] = set()
@@ -202,7 +202,7 @@ _WITH_VALUE = frozenset("-g --group -k --key-prefix -d --dep --in --ignore --max
 
 
 def cell_origin(info: Any) -> str:
-    """Return an identifier of a cell: its id or, if the front end sends none, its magic's line or its text."""
+    """Return an identifier of a cell: its id or, if the front end sends no id, the line of its magic or its whole source."""
     cell_id = getattr(info, "cell_id", None)
     if cell_id:
         return f"cell:{cell_id}"
@@ -212,7 +212,7 @@ def cell_origin(info: Any) -> str:
         identifying: list[str] = []
         for word in words:
             if word in ("-k", "--key-prefix"):
-                # The prefix is part of the key: raw/flights and other/flights are different cells.
+                # The prefix is part of the key: cells of raw/flights and other/flights must differ.
                 identifying.append(f"-k {next(words, '')}")
             elif word in _WITH_VALUE:
                 next(words, "")
@@ -223,7 +223,7 @@ def cell_origin(info: Any) -> str:
 
 
 def is_inner(key: str) -> bool:
-    """Return True if a key belongs to a value inside a graph or job, not to an asset."""
+    """Return True if a key identifies a value inside a graph or job, not an asset."""
     return "." in key or ":" in key
 
 

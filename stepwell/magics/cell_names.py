@@ -1,12 +1,12 @@
 """Static analysis: the names that a cell's body may read from outside.
 
-The walker visits the body in execution order. For every name it records whether the name is assigned on every path so far, or on some
-path. A name that is read before every path has assigned it may come from outside. The names that a function reads count where the
-function is first used, or at the end if it is never used, since a function may stand above the assignments that it needs.
+The walker visits the body in execution order. At each point it knows which names every path so far has assigned, and which some path has
+assigned. A name that is read before every path has assigned it may come from outside. A function may be defined above the assignments
+that it needs, so its reads are recorded where the function is first used, or at the end if it is never used.
 
-``frame.query("x > @cutoff")``, ``duckdb.sql("from raw")``, ``pd.eval`` and formulas read names through strings. The result may contain too
-many names, never too few: every string constant of the body counts if the body calls a function that resolves names in text. A name that
-is neither an asset nor a variable of the notebook has no effect.
+``frame.query("x > @cutoff")``, ``duckdb.sql("from raw")``, ``pd.eval`` and formulas read names through strings. If the body calls such a
+function, the names in all string constants of the body are included. The result may thus contain too many names, but never too few. A name
+that is neither an asset nor a variable of the notebook has no effect.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from stepwell.magics.cell_changes import changed_names
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The names of a body, by how it uses them."""
+    """The names of a body, grouped by their use."""
 
     reads: frozenset[str]
-    """Names that some path reads before the body assigns them, including builtins."""
+    """Names that some path reads before it assigns them, including builtins."""
     early: frozenset[str]
-    """The part of `reads` that no path assigns first, so that the name cannot be a variable of the body."""
+    """The names in `reads` that are read where no path has assigned them, so that they cannot be variables of the body."""
     assigned: frozenset[str]
     """Names that the body binds at its top level, on any path."""
     imported: frozenset[str]
-    """The part of `assigned` that an import binds."""
+    """The names in `assigned` that an import binds."""
     looks_up: bool = False
     """True if the body resolves names at run time, as `eval` does."""
     sure: frozenset[str] = frozenset()
-    """The part of `assigned` that every path assigns."""
+    """The names in `assigned` that every path assigns."""
     changes: frozenset[str] | None = None
-    """Names whose objects the body may change in place; None if unknown."""
+    """Names whose objects the body may change in place; None if these names are unknown."""
 
 
 def names_of(tree: ast.Module) -> Names:
@@ -68,15 +68,15 @@ def names_of(tree: ast.Module) -> Names:
 
 @dataclass(slots=True)
 class Paths:
-    """The names assigned at a point of the body: on every path that reaches it, and on some path."""
+    """The names that are assigned when a point of the body is reached: on every path to this point, and on some path."""
 
     sure: set[str] = field(default_factory=set)
     maybe: set[str] = field(default_factory=set)
     dead: bool = False
-    """No path reaches this point."""
+    """True if no path reaches this point."""
 
     def copy(self) -> Paths:
-        """Return a copy for another branch."""
+        """Return a copy for the walk of another branch."""
         return Paths(set(self.sure), set(self.maybe), self.dead)
 
 
@@ -91,12 +91,12 @@ def join(paths: Iterable[Paths]) -> Paths:
 
 
 def function_globals(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> tuple[set[str], set[str]]:
-    """Return the globals that a function, with the functions inside it, reads and assigns when it is called."""
+    """Return the globals that a call of a function, including its nested functions, may read and assign."""
     if isinstance(node, ast.Lambda):
         node = ast.FunctionDef(name="lambda_", args=node.args, body=[ast.Return(node.body)], decorator_list=[])
     reads: set[str] = set()
     assigns: set[str] = set()
-    # Decorators, defaults, annotations and type parameters are evaluated at the definition: they are in other symbol tables.
+    # Decorators, defaults, annotations and type parameters are evaluated at the definition and are in other symbol tables.
     outermost = symtable.symtable(ast.unparse(ast.fix_missing_locations(node)), "<cell>", "exec")
     while outermost.get_type() != "function":
         outermost = next(table for table in outermost.get_children() if table.get_name() == node.name)
@@ -122,7 +122,7 @@ _FRAME_MODULES = frozenset(("pd", "pandas"))
 
 
 def names_in_strings(tree: ast.AST) -> frozenset[str]:
-    """Return the names that the string constants of a body may read."""
+    """Return the names that the body may read through its string constants."""
     calls = {name for node in ast.walk(tree) if isinstance(node, ast.Call) and (name := _called(node.func))}
     if not calls:
         return frozenset()
@@ -142,7 +142,7 @@ def _called(function: ast.expr) -> str:
 
 
 def _evaluates(tree: ast.AST) -> bool:
-    """Return True if the body calls ``eval`` or ``pd.eval``, whose text is an expression of names."""
+    """Return True if the body calls ``eval`` or ``pd.eval``, which evaluate a string as an expression."""
     return any(isinstance(node, ast.Call) and _is_eval(node.func) for node in ast.walk(tree))
 
 
@@ -163,7 +163,7 @@ def _expression_names(text: str) -> Iterator[str]:
 
 
 def looks_up(tree: ast.AST) -> bool:
-    """Return True if a body uses a builtin that reads or runs a whole namespace, so that its names are unknown."""
+    """Return True if a body uses a builtin that accesses a whole namespace or runs code, so that the names that it reads are unknown."""
     return any(isinstance(node, ast.Name) and node.id in _LOOK_UP for node in ast.walk(tree))
 
 
@@ -176,18 +176,18 @@ class _Walker(ast.NodeVisitor):
         self.assigned: set[str] = set()
         self.imported: set[str] = set()
         self.pending: dict[str, set[str]] = {}
-        """By the name of a function or class, the globals that it reads when it is called."""
+        """The globals that each function or class reads when it is called, by its name."""
         self._using: set[str] = set()
-        """Functions whose reads are being counted; guards against recursion, since they may call each other."""
+        """Functions whose reads are being recorded; prevents endless recursion if functions call each other."""
         self.now = Paths()
         self.class_names: list[set[str]] = []
-        """For the class bodies that are being walked, the names bound so far."""
+        """The names bound so far in each class body that is being walked, outermost first."""
         self._local: list[set[str]] = []
-        """For the comprehensions that are being walked, the names that they bind."""
+        """The names that each comprehension binds, for the comprehensions that are being walked."""
         self._owner = ""
-        """The outermost class that is being walked; the reads of its methods count where the class is used."""
+        """The outermost class that is being walked; the reads of its methods are recorded where the class is used."""
         self._loops: list[list[Paths]] = []
-        """For the loops that are being walked, the states at their `break` statements."""
+        """The states at the `break` statements of each loop that is being walked."""
 
     # -- names
 
@@ -203,7 +203,7 @@ class _Walker(ast.NodeVisitor):
             self.use([name])
 
     def use(self, names: Iterable[str]) -> None:
-        """Count the reads of functions that may be called from here on."""
+        """Record the reads of functions that may be called from here on."""
         for name in list(names):
             if name in self._using:
                 continue
@@ -236,7 +236,7 @@ class _Walker(ast.NodeVisitor):
     # -- functions and classes
 
     def deferred(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> set[str]:
-        """Return the globals that a function reads when it is called; the globals that it assigns may be assigned from here on."""
+        """Return the globals that a function reads when it is called. Mark the globals that it assigns as possibly assigned from here on."""
         reads, assigns = function_globals(node)
         self.assigned |= assigns
         self.now.maybe |= assigns
@@ -278,7 +278,7 @@ class _Walker(ast.NodeVisitor):
     visit_AsyncFunctionDef = _function  # noqa: N815 - the name that ast.NodeVisitor calls
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
-        """Count the reads of a lambda here, since it may be called at once."""
+        """Record the reads of a lambda here, since it may be called immediately."""
         for default in (*node.args.defaults, *node.args.kw_defaults):
             if default is not None:
                 self.visit(default)
@@ -286,7 +286,7 @@ class _Walker(ast.NodeVisitor):
             self.read(used)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        """Walk the body of a class, which runs at once in a separate namespace; its methods run later."""
+        """Walk the body of a class, which runs immediately in a separate namespace; its methods run later."""
         for part in (*node.decorator_list, *node.bases, *node.keywords):
             self.visit(part)
         outer, self._owner = self._owner, self._owner if self.class_names else node.name
@@ -296,7 +296,7 @@ class _Walker(ast.NodeVisitor):
         owner, self._owner = self._owner, outer
         self.bind(node.name)
         if node.decorator_list or node.bases or node.keywords:
-            # A metaclass, __init_subclass__ or a decorator may call its methods at once.
+            # A metaclass, __init_subclass__ or a decorator may call methods of the class immediately.
             self.use([owner])
 
     # -- expressions
@@ -331,7 +331,7 @@ class _Walker(ast.NodeVisitor):
 
     @contextmanager
     def _branch(self) -> Iterator[None]:
-        """Walk code that may not run: its assignments count for some path only."""
+        """Walk code that may be skipped, so that its assignments are made on some path only."""
         before = self.now.copy()
         try:
             yield
@@ -345,7 +345,7 @@ class _Walker(ast.NodeVisitor):
         self.visit(node.target)
 
     def visit_BoolOp(self, node: ast.BoolOp) -> None:
-        """Visit the operands; all but the first may not run."""
+        """Visit the operands; all but the first may be skipped."""
         self.visit(node.values[0])
         with self._branch():
             for value in node.values[1:]:
@@ -455,7 +455,7 @@ class _Walker(ast.NodeVisitor):
             self.visit(node.iter)
         start = self.now.copy()
         if not self.class_names:
-            # A later iteration may read names that an earlier one assigned.
+            # A later iteration may read names that an earlier iteration assigned.
             assigned_in_loop = {
                 item.id
                 for part in node.body

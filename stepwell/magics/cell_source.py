@@ -1,8 +1,8 @@
 """The compilation of a cell's body: IPython's transformer, parsing, checks, and code objects with the line numbers of the cell.
 
-The body is compiled as a module under the filename that the kernel gave the whole cell. `linecache` holds the whole text under that
-filename, so that tracebacks, `inspect.getsource` and breakpoints of a front end show the typed line. IPython's transformer turns
-commands, magics and ``%time`` into calls of ``get_ipython()``, which this module recognizes in the syntax tree.
+The body is compiled as a module under the filename that the kernel assigned to the whole cell. `linecache` holds the source of the cell under
+this filename, so that tracebacks, `inspect.getsource` and breakpoints of a front end show the lines as typed. IPython's transformer turns shell
+commands and magics, ``%time`` included, into calls of ``get_ipython()``, which this module recognizes in the syntax tree.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from stepwell.magics.cell_names import Names, names_of
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _SET_UP = ("matplotlib", "config", "load_ext", "reload_ext", "autoreload")
-"""Magics that configure the kernel. A body may contain them as statements; like imports, they are executed again after a reuse."""
+"""Magics that configure the kernel. A body may contain them as statements. Like imports, they are executed again after a reuse."""
 
 
 # -- syntax that a body must not contain
 
 
 def refused(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
-    """Yield the statements that are not allowed in a body, each with its line, the problem and the remedy."""
+    """Yield the line, the problem and the remedy of each construct that is not allowed in a body."""
     for node in _outside_functions(tree):
         if isinstance(node, ast.Return):
             yield (
@@ -72,7 +72,7 @@ def refused(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
 
 
 def is_set_up(node: ast.stmt) -> bool:
-    """Return True for a statement that is a magic and configures the kernel, such as ``%matplotlib inline``."""
+    """Return True for a magic that configures the kernel, such as ``%matplotlib inline``."""
     call = shell_call(node.value) if isinstance(node, ast.Expr) else None
     return call is not None and call[0] == "run_line_magic" and call[1] in _SET_UP
 
@@ -90,8 +90,8 @@ _SHELL_NAME = re.compile(r"\$\$?([A-Za-z_]\w*)|\{([^{}]*)\}")
 def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names, tuple[str, ...]]:
     """Add the names that ``!cmd $name {expression}`` reads, and an import of ``get_ipython`` where the body needs it.
 
-    Returns the tree, the names, and a warning for each use of the shell, since the effects of a command cannot be digested. The body
-    imports ``get_ipython``: if it read the notebook's variable, the code version would include the whole shell object.
+    Returns the tree, the names, and a warning for each use of the shell, because the effects of shell commands are not recorded. If the body
+    read ``get_ipython`` from the notebook instead of importing it, the code version would include the whole shell object.
     """
     names_in_commands: set[str] = set()
     does: dict[str, None] = {}
@@ -136,7 +136,7 @@ def _import_of_the_shell(place: ast.stmt) -> ast.stmt:
 
 
 class Timed(ast.NodeTransformer):
-    """Replaces ``%time EXPR`` by EXPR with a timer around it, so that its names are analysed and its value can be the cell's."""
+    """Replaces ``%time EXPR`` by EXPR with a timer around it, so that its names are analysed and its value can be the cell's value."""
 
     def _expanded(self, line: str, node: ast.stmt) -> tuple[list[ast.stmt], list[ast.stmt], list[ast.stmt]]:
         inner = ast.parse(line).body
@@ -194,7 +194,7 @@ class CellText:
     filename: str
     """The filename under which the cell's code is compiled."""
     where: str
-    """The cell in messages: ``cell 9``."""
+    """The label of the cell for messages: ``cell 9``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,21 +211,21 @@ class CellSource:
     """True if the last expression ends in ``;``."""
     is_async: bool
     may_have_value: bool = True
-    """True if the body can have a value without assigning the variable; False if it calls nothing and ends by assigning another one."""
+    """True if the body can have a value without assigning the asset's variable; False if it calls nothing and ends by assigning another variable."""
     ends_in_assignment: bool = False
-    """True if the body ends by assigning a variable. If it is not the asset's variable, only a figure that the body opened can be the value."""
+    """True if the body ends by assigning a variable. If this is not the asset's variable, only a figure that the body opened can be the value."""
     definitions: tuple[Definition, ...] = ()
     """The imports, functions and classes at the top level of the body, in order."""
     stored: frozenset[str] = frozenset()
-    """Names that the body assigns by statements that are not definitions."""
+    """Names that the body assigns in statements that are not definitions."""
     last_name: str = ""
     """The last expression if it is a variable, else empty."""
     shell: tuple[str, ...] = ()
-    """Warnings about uses of the shell, whose effects are not seen."""
+    """Warnings about uses of the shell, whose effects are not recorded."""
 
 
 def cell_text(shell: Any, info: Any, magic: str, line: str, body: str) -> CellText:
-    """Locate the body of a magic in the running cell, whose filename its code gets.
+    """Locate the body of a magic in the running cell; the code of the body is compiled under the cell's filename.
 
     Parameters
     ----------
@@ -234,7 +234,7 @@ def cell_text(shell: Any, info: Any, magic: str, line: str, body: str) -> CellTe
     magic, line
         The magic's name and the rest of its line.
     body
-        The text that IPython passed to the magic.
+        The body that IPython passed to the magic.
     """
     full = (info.raw_cell if info is not None else "") or ""
     if full.rstrip().endswith(body.rstrip()) and f"%%{magic}" in full:
@@ -249,7 +249,7 @@ def cell_text(shell: Any, info: Any, magic: str, line: str, body: str) -> CellTe
 
 
 def _running_name(shell: Any, info: Any) -> tuple[str, int]:
-    """Return the filename and the number of the running cell; IPython increments the counter before or after the cell."""
+    """Return the filename and the number of the running cell. Both numbers are tried, because IPython may increment the counter before or after the cell."""
     transformed_cell = getattr(info, "transformed_cell", None) or shell.transform_cell(info.raw_cell)
     for number in (shell.execution_count - 1, shell.execution_count):
         name = shell.compile.get_code_name(info.raw_cell, transformed_cell, number)
@@ -305,7 +305,7 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
 
 
 def _assigns_a_name(last: ast.stmt) -> bool:
-    """Return True if a body ends by assigning a variable, which is a likely mistake if it is not the asset's."""
+    """Return True if the last statement assigns a variable, which is probably a mistake unless it is the asset's variable."""
     if isinstance(last, ast.Assign):
         return any(isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) for node in ast.walk(last))
     return isinstance(last, ast.AugAssign | ast.AnnAssign) and isinstance(last.target, ast.Name)
@@ -314,7 +314,7 @@ def _assigns_a_name(last: ast.stmt) -> bool:
 def _definitions(
     tree: ast.Module, flags: int, text: CellText, name: str
 ) -> tuple[tuple[Definition, ...], frozenset[str]]:
-    """Return the definitions of a body in order, and the names that it assigns in other ways; nested functions do not count."""
+    """Return the definitions of a body in order, and the names that other statements assign; the bodies of functions are ignored."""
     definitions: list[Definition] = []
     stored: set[str] = set()
     pending: list[ast.AST] = list(reversed(tree.body))
@@ -361,7 +361,7 @@ def _definitions(
 
 
 def _sources_of(node: ast.stmt) -> tuple[tuple[str, str], ...]:
-    """Return the source of each name that a statement imports: a module and its attribute, or a module and an empty text."""
+    """Return the source of each name that a statement imports: a module and an attribute, or a module and an empty string."""
     if isinstance(node, ast.Import):
         return tuple((alias.name if alias.asname else alias.name.partition(".")[0], "") for alias in node.names)
     if isinstance(node, ast.ImportFrom) and not node.level and node.module:
@@ -387,7 +387,7 @@ def _compile(tree: ast.Module | ast.Expression, mode: str, flags: int, text: Cel
 
 
 def parse(shell: Any, text: CellText, name: str) -> tuple[str, ast.Module]:
-    """Transform and parse a body, and refuse syntax that it must not contain. Line numbers count from the start of the body."""
+    """Transform and parse a body, and reject syntax that is not allowed in it. Line numbers are relative to the start of the body."""
     try:
         source = transformed(shell.input_transformer_manager, text.body)
         tree = shell.compile.ast_parse(source, filename=text.filename)
@@ -419,7 +419,7 @@ def transformed(manager: Any, body: str) -> str:
         changed, lines = manager.do_one_token_transform(before)
         if not changed:
             break
-        # A command that spans several lines becomes one line: blank lines keep the following statements in place.
+        # The transformer joins a command that spans several lines; blank lines keep the following statements on their lines.
         gone = len(before) - len(lines)
         if gone > 0:
             changed_line = next(

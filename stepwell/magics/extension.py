@@ -1,14 +1,14 @@
-"""``%load_ext stepwell``: everything that the extension installs in a shell, and its removal.
+"""``%load_ext stepwell``: the installation of the extension in a shell, and its removal.
 
-It installs magics, a completion matcher, wrappers of the display publisher, callbacks before and after each cell (`_before_cell`, `_after_cell`), a subscription to the
-session's events, and the names of cells in messages. Loading twice has no further effect; unloading leaves the shell as it was.
+The extension installs magics, a completion matcher, wrappers of the display publisher, callbacks before and after each cell, a subscription
+to the session's events, and labels of cells for messages. Loading it again has no effect; unloading restores the shell.
 
-`CellWatch` follows plain cells: their changes to the names of the notebook go into the timeline, and ``stale now: clean, model`` names the
-assets that they make stale.
+`CellWatch` records in the timeline which names plain cells bind and may change.
 
-`Staleness` remembers the code version of every step that was computed or reused in this kernel. After a plain cell it computes the code
-versions again, which is cheap if nothing changed. It asks for states only if a version differs. After a check that took much processor time it
-skips the next cells, and a line says so. The limit is in processor time because on a loaded machine every check takes long.
+`Staleness` remembers the code version of every step that was computed or reused in this kernel. After a plain cell, it computes the code
+versions again, which is cheap if nothing changed. Only if a version differs, it computes the states and prints the stale assets: ``stale now:
+clean, model``. After a check that used much processor time, it prints a line and pauses the checks. The limit is in processor time because
+every check takes long in real time on a loaded machine.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ from stepwell.widgets import differences as formatters
 
 
 class Extension:
-    """The installation in one shell."""
+    """The extension as installed in one shell."""
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
@@ -84,7 +84,7 @@ class Extension:
     def install(self) -> None:
         """Install every part."""
         face, shell = self.face, self.shell
-        # IPython has a %rerun for lines of the history. find_magic loads it now; loaded later, it would replace ours.
+        # IPython has its own %rerun for lines of the history. find_magic loads it now, since it would replace Stepwell's if it were loaded later.
         self._shadowed = {
             kind: {
                 name: shadowed
@@ -149,7 +149,7 @@ class Extension:
     def _before_cell(self, info: Any) -> None:
         self._running.append(info)
         if len(self._running) > 1:
-            return  # a nested cell: its definitions belong to the outer cell
+            return  # the definitions of a nested cell belong to the outer cell
         self.face.running = info
         self.face.timeline.refresh()
         self._watch.begin(info)
@@ -158,12 +158,12 @@ class Extension:
     def _after_cell(self, result: Any) -> None:
         info = result.info
         if info not in self._running:
-            return  # the cell that loaded the extension, or an empty one
+            return  # the cell that loaded the extension, or an empty cell
         first = info is self._running[0]
         del self._running[self._running.index(info) :]
         if not first:
             return
-        # The watch ends first: when the registry drops an asset, its variables go too unless this cell bound them.
+        # End the watch first: when the registry withdraws an asset, its variables are deleted unless this cell bound them.
         self._watch.end(info)
         self.face.session.registry.end_cell(succeeded=bool(result.success))
         self._name_writer(result.error_in_exec)
@@ -173,7 +173,7 @@ class Extension:
         self._staleness.after_cell(info.raw_cell or "")
 
     def _name_writer(self, error: BaseException | None) -> None:
-        """Print which step wrote the missing file that made a plain cell fail."""
+        """If a plain cell failed because a file is missing, print which step wrote the file."""
         if type(error) is not FileNotFoundError or hasattr(error, "__notes__") or type(error.filename) is not str:
             return
         timeline = self.face.timeline
@@ -213,7 +213,7 @@ class Extension:
         elif isinstance(event, StepStarted):
             self.face.figures.begin()
         elif isinstance(event, StepFinished):
-            # This may run in the catalog's thread: no value is loaded here.
+            # This may run in the catalog's thread, which must not load values.
             if event.step.status in ("executed", "reused"):
                 for item in event.step.materializations:
                     self.face.timeline.materialized(item)
@@ -229,11 +229,11 @@ class Extension:
 
 
 _SEEDS = {"random": r"\bseed\s*\(", "numpy": r"\bseed\s*\(", "torch": r"\bmanual_seed\s*\("}
-"""By random stream, the pattern of cells that seed it; such cells may have run before the extension was loaded."""
+"""For each random stream, a pattern that matches cells that seed it; used for cells that ran before the extension was loaded."""
 
 
 _scanned: list[bool] = []
-"""Not empty once the cells that ran before the first load have been searched for seeds; later cells are watched."""
+"""Not empty after the cells that ran before the first load have been searched for seeds; later cells are watched as they run."""
 _loaded: Extension | None = None
 
 
@@ -259,19 +259,19 @@ def unload(shell: Any) -> None:
 
 
 BUDGET = 0.1
-"""Seconds of processor time of this thread that the check after each cell may take."""
+"""Limit for the check after each cell, in seconds of processor time of the thread."""
 _REST = 20
-"""The pause after a check that exceeded the budget, as a multiple of the time that it took."""
+"""The pause after a check that exceeded the budget, as a multiple of the duration of the check."""
 _OURS = ("%%asset", "%%multi_asset", "%%sql_asset", "%%graph_asset", "%%op", "%%graph", "%%job")
 
 
 class Staleness:
-    """Names the assets that plain cells make stale."""
+    """Prints the assets that plain cells make stale."""
 
     def __init__(self, face: Face) -> None:
         self._face = face
         self._computed: dict[str, str] = {}
-        """By step key, the code version of the newest value in this kernel."""
+        """The code version of the newest value in this kernel, by step key."""
         self._changed: dict[str, str] = {}
         self._said: frozenset[str] = frozenset()
         self._rest_until = 0.0
@@ -286,7 +286,7 @@ class Staleness:
                 self._computed[step.key] = step.materializations[0].code_version
 
     def after_cell(self, text: str) -> None:
-        """Print the assets that the cell has made stale. An exception in the check is not an error of the cell."""
+        """Print the assets that the cell has made stale. An exception in the check does not make the cell fail."""
         ran, self._ran = self._ran, False
         face = self._face
         if not face.settings.show_stale or not face.interactive or not self._computed:
@@ -297,7 +297,7 @@ class Staleness:
         try:
             named = self._stale()
         except Exception:
-            # Contradicting definitions raise when they are run.
+            # Contradictory definitions raise an error when they are run.
             return
         finally:
             seconds = time.thread_time() - started
@@ -321,7 +321,7 @@ class Staleness:
             )
 
     def _stale(self) -> list[str] | None:
-        """Return the assets that an edit made stale since they were computed; None if no code version changed since the last check."""
+        """Return the assets that edits have made stale in this kernel; None if no code version has changed since the last check."""
         session: Session = self._face.session
         steps = session.inspect().plan().steps
         versions = {step.key: step.code.digest for step in steps if step.code is not None}
@@ -342,13 +342,13 @@ class Staleness:
 
 
 _STEPS = ("%%asset", "%%multi_asset", "%%sql_asset", "%%graph_asset")
-"""Cells that run as steps, which record their own changes."""
+"""Magics whose cells run as steps; the engine records the changes of steps."""
 _LABEL = 40
-"""The number of characters of a cell's first line that messages show."""
+"""The greatest number of characters of a cell's first line that messages show."""
 
 
 class CellWatch:
-    """Notes which names each cell binds and may change."""
+    """Records the names that each cell binds and may change."""
 
     def __init__(self, face: Face) -> None:
         self._face = face
@@ -367,20 +367,20 @@ class CellWatch:
             changed = set(space) if everything else {*direct, *reached_names(space, called)}
             compute_unstored(self._face, reached_names(space, names.reads), names.assigned, changed)
         self._seedings = len(seedings)
-        # Identities only: a reference would keep objects alive that the cell drops.
+        # Store identities only: references would keep objects alive that the cell deletes.
         self._before = {name: id(value) for name, value in self._face.namespace.items()}
 
     def _lacks_values(self) -> bool:
-        """Return True if reused cells left variables or results that were not stored."""
+        """Return True if reused cells have variables or results that were not stored."""
         outputs = self._face.namespace.get("_oh")
         held = list(outputs.values()) if isinstance(outputs, dict) else []
         return bool(self._face.timeline.unstored) or any(type(output) is Unstored for output in held)
 
     def end(self, info: Any) -> None:
-        """Record the names that a cell bound and may have changed."""
+        """Record the names that a cell bound, and those that it may have changed."""
         before, self._before = self._before, None
         if before is None:
-            # It is unknown which step of the cell made a change.
+            # A change cannot be attributed to one of the cell's steps.
             self._face.timeline.look_at_world(replace(self._writer(info), kind="step"))
             return
         space = self._face.namespace
@@ -395,7 +395,7 @@ class CellWatch:
         else:
             names = names_of(tree)
             reads = names.reads
-            # Names that steps of this cell bound belong to these steps.
+            # Names that steps of this cell bound are attributed to the steps.
             bound -= {name for name in bound if self._face.timeline.bound_to(name) is not None}
             bound |= {name for name in names.assigned if name in space}
             direct, called, everything = changed_names(tree)
@@ -407,7 +407,7 @@ class CellWatch:
                 # Reading an iterator changes it.
                 changed |= {name for name in reads if is_iterator(space.get(name))}
         writer = self._writer(info)
-        # A deleted name counts as bound: a later binding is a different variable.
+        # A deleted name counts as bound, because a later binding is a different variable.
         bound |= {name for name in before if name not in space and not name.startswith("_")}
         self._face.timeline.note(writer, bound=bound, changed=changed - bound, read=reads)
         for stream in dict.fromkeys(seedings[self._seedings :]):
@@ -430,5 +430,5 @@ class CellWatch:
         number = max(face.shell.execution_count - 1, 1)
         label = f"[{number}] ({shown})" if shown else f"[{number}]"
         terminal = getattr(face.shell, "kernel", None) is None and not getattr(info, "cell_id", None)
-        # A terminal has no cells to return to: every new binding counts as an edit of the old one.
+        # In a terminal no cell can be run again, so every new binding of a name counts as an edit of the same cell.
         return Writer("cell", "terminal" if terminal else cell_origin(info), label, f"cell {number}")

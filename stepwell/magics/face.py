@@ -1,11 +1,12 @@
 """The state that the magics of one kernel share, and the display of runs: lines, progress, output and figures.
 
-During a run of several steps one line names the work and the running step. In a notebook the line is one display that is updated. At the
-end it gets its first text again, so that a saved notebook contains no times of the run. In a terminal and in batch it is printed once.
+During a run of several steps, one line names the work and the running step. In a notebook, the line is a display that is updated. At the
+end of the run its initial text is restored, so that a saved notebook contains no times of the run. In a terminal and in batch, the line is
+printed once.
 
-The displays of steps are recorded with the step. The cell shows them if it asked for the step, and shows them again when the step is
-reused. The shell's display publisher is wrapped while the extension is loaded. Figures are rendered when their step ends: the picture is
-recorded and the figure is closed in pyplot, so that it neither appears twice nor opens a window when it is loaded.
+The displays of a step are recorded with the step. If the cell requested the step, the displays are shown, and they are shown again when the
+step is reused. The shell's display publisher is wrapped while the extension is loaded. Figures are rendered when their step ends: the picture
+is recorded and pyplot closes the figure, so that the figure neither appears twice nor opens a window when it is loaded.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from stepwell.kernel_runtime.text import duration, printable
 # -- displays
 
 _LIVE = ("application/vnd.jupyter.widget-view+json",)
-"""MIME types that are useless without their kernel."""
+"""MIME types of displays that work only while their kernel runs."""
 
 
 class DisplayHook:
@@ -46,7 +47,7 @@ class DisplayHook:
         self._publish = self._publisher.publish
         self._clear = self._publisher.clear_output
         self.quiet = False
-        """True if displays of steps are recorded and not shown."""
+        """True if displays of steps are only recorded, not shown."""
 
     def install(self) -> None:
         """Install the wrappers."""
@@ -66,7 +67,7 @@ class DisplayHook:
         if not kwargs.get("update"):
             sink.display(_portable(data), _portable(metadata or {}))
         if sink.show_displays and not self.quiet:
-            # A terminal's publisher prints; the display is already recorded, so its text must not be recorded again.
+            # The publisher of a terminal prints the display, which is already recorded: the printed text must not be recorded, too.
             with in_process.recording(None):
                 self._publish(data, metadata, *args, **kwargs)
         return None
@@ -83,7 +84,7 @@ class DisplayHook:
 
 
 def _portable(data: dict[str, Any]) -> dict[str, Any]:
-    """Return a MIME bundle as JSON values, with bytes as base64."""
+    """Return a MIME bundle as JSON values; bytes are encoded as base64."""
     portable = {}
     for mime, value in data.items():
         if mime in _LIVE:
@@ -153,9 +154,9 @@ class Figures:
         """The original ``plt.show`` while a step runs, else None."""
 
     def begin(self) -> None:
-        """Record the figures that are open before a step runs; they belong to the user.
+        """Record the figures that are open before a step runs; they are not figures of the step.
 
-        During the step ``plt.show()`` has no effect: figures that are open at its end are shown then, and may be the value.
+        During the step ``plt.show()`` has no effect: figures that are open at the end of the step are shown then, and may be its value.
         """
         self._before = _open_numbers()
         module = pyplot()
@@ -175,7 +176,7 @@ class Figures:
         show(value)
 
     def opened(self) -> list[Any]:
-        """Return the figures opened since the step began."""
+        """Return the figures that were opened since the step began."""
         module = pyplot()
         return (
             [module.figure(number) for number in sorted(_open_numbers() - self._before)] if module is not None else []
@@ -206,7 +207,7 @@ class Figures:
 
 
 def _shown_at_the_end(*args: Any, **kwargs: Any) -> None:
-    """Replace ``plt.show`` while a step runs."""
+    """Do nothing; replaces ``plt.show`` while a step runs, because figures are shown at its end."""
     del args, kwargs
 
 
@@ -216,7 +217,7 @@ def _open_numbers() -> frozenset[int]:
 
 
 def value_or_figure(value: Any, figures: Figures, warn: Callable[[str], None], name: str, *, must: bool = False) -> Any:
-    """Return the value of a cell that does not assign its variable: its last expression, or the only figure that it opened.
+    """Return the value of a cell that does not assign its variable: the last expression or, if this is None, the only figure that the cell opened.
 
     Parameters
     ----------
@@ -270,7 +271,7 @@ class Face:
     settings
         The traits of ``%config Stepwell``.
     read_before
-        By the origin of a cell, the asset that each name referred to when the cell ran last.
+        For each cell, by its origin, the assets to which names referred when the cell last ran.
     """
 
     shell: Any
@@ -282,9 +283,9 @@ class Face:
     """IPython's record of the cell that is running; None between cells."""
     read_before: dict[str, dict[str, AssetKey]] = field(default_factory=dict)
     progress: Any = None
-    """The updated line of the current run; None if there is none."""
+    """The progress line of the current run; None if the run has none."""
     composed: dict[int, Callable[..., Any]] = field(default_factory=dict)
-    """By the identity of a composition's body, the function that composes it, which keeps the body alive."""
+    """The function that composes each composition, by the identity of its body. The function keeps the body alive."""
 
     @property
     def namespace(self) -> dict[str, Any]:
@@ -301,12 +302,12 @@ class Face:
 
     @property
     def interactive(self) -> bool:
-        """True outside batch runs: a person waits for the cell."""
+        """True outside of batch runs, where a person waits for the cell."""
         return not os.environ.get("STEPWELL_BATCH")
 
     @property
     def defines_only(self) -> bool:
-        """True if this kernel only registers definitions and runs no asset."""
+        """True if this kernel only registers definitions and does not run assets."""
         return bool(os.environ.get(DEFINE))
 
     def say(self, line: str) -> None:
@@ -315,14 +316,14 @@ class Face:
             say(line)
 
     def code_kind(self, name: str) -> str:
-        """Return the kind of code that a name refers to, such as ``an op``; empty if a command may bind the name."""
+        """Return the kind of definition or code to which a name refers, such as ``an op``; empty if a command may rebind the name."""
         if name not in self.namespace:
             return "a magic" if any(self.shell.find_magic(name, kind) for kind in ("line", "cell")) else ""
         value = self.namespace[name]
         return next((kind for types, kind in _CODE if isinstance(value, types)), "")
 
     def is_definition(self, name: str) -> bool:
-        """Return True if a variable is an op, a graph or an alias of one, which a composition can call."""
+        """Return True if a composition can call a variable's value: an op, a graph, or an alias of either."""
         value = self.namespace.get(name)
         return (
             callable(value)
@@ -338,7 +339,7 @@ def say(line: str) -> None:
 
 
 _EVERY = 1.0
-"""Seconds between updates, and before the first update."""
+"""Interval between updates, and the delay before the first update, in seconds."""
 
 
 class Progress:
@@ -347,7 +348,7 @@ class Progress:
     Parameters
     ----------
     line
-        The work of the run; nothing is shown if it is empty.
+        A text about the work of the run; if it is empty, no line is shown.
     """
 
     def __init__(self, face: Face, line: str) -> None:
@@ -415,11 +416,11 @@ def step_words(step: StepStarted, elapsed: float) -> str:
 
 
 WAITING = "waiting"
-"""The value of ``stepwell`` in the metadata of a display that the batch runner shows and omits from the executed notebook."""
+"""The value of ``stepwell`` in the metadata of a display that the batch runner shows but omits from the executed notebook."""
 
 
 def show_waiting(face: Face, event: StepWaiting) -> None:
-    """Show that a step waits for another process: in the line of the run if there is one, else in a separate line."""
+    """Show that a step waits for another process: in the progress line of the run if it has one, else in a separate line."""
     line = waiting_line(event)
     if not face.interactive and hasattr(face.shell, "kernel"):
         face.shell.display_pub.publish({"text/plain": printable(line)}, {"stepwell": WAITING})

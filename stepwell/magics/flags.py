@@ -1,7 +1,8 @@
 """The line of a magic: the flags that asset cells and ops share, parsing and completion.
 
-Flags are declared with IPython's decorators, so that ``?`` explains them. The line of ``%%op`` is a signature with flags around it: the
-parentheses with their contents, and the arrow with the names after it, belong to the signature. Flags, asset keys and step keys complete.
+Flags are declared with IPython's decorators, so that ``?`` explains them. The line of ``%%op`` is a signature with flags before or after it;
+the parentheses with their contents and the arrow with the names after it belong to the signature. Completion offers flags, asset keys and
+step keys.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def magic_arguments() -> Callable[[F], F]:
-    """Return IPython's decorator of the same name, with a type: it adds flags and the help that ``?`` shows."""
+    """Return IPython's decorator of the same name, which adds flags and the help that ``?`` shows, with a type annotation."""
     return untyped.magic_arguments()  # type: ignore[no-untyped-call]
 
 
 def argument(*flags: str, **options: Any) -> Callable[[F], F]:
-    """Return IPython's decorator of the same name, with a type: it adds one flag."""
+    """Return IPython's decorator of the same name, which adds one flag, with a type annotation."""
     return untyped.argument(*flags, **options)  # type: ignore[no-untyped-call]
 
 
@@ -139,7 +140,7 @@ def _all_of(flags: Sequence[Callable[[Any], Any]]) -> Callable[[F], F]:
 
 
 def split_arrow(line: str) -> tuple[str, str | None]:
-    """Return a line without ``-> variable``, and the variable (None if the line has no arrow)."""
+    """Split a line into the text before ``-> variable`` and the variable (None if the line has no arrow)."""
     before, arrow, after = line.partition("->")
     if not arrow:
         return line, None
@@ -159,12 +160,12 @@ def read_line(magic: Any, line: str) -> Namespace:
 
 
 def read_signature(magic: Any, line: str) -> tuple[str, Namespace]:
-    """Return the signature on the line of ``%%op``, and the flags around it.
+    """Return the signature on the line of ``%%op``, and the arguments from the flags.
 
     Raises
     ------
     UsageError
-        If a flag is unknown or has an invalid value, as in `read_line`.
+        As in `read_line`.
     """
     options = magic.parser._option_string_actions  # noqa: SLF001 - as in `flags_of`
     signature: list[str] = []

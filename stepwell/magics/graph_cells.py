@@ -1,8 +1,8 @@
-"""``%%graph_asset``, ``%%graph`` and ``%%job``: cells that call ops on assets by name become compositions, and follow changes of their ops.
+"""``%%graph_asset``, ``%%graph`` and ``%%job``: compositions of ops, written as cells that call ops on assets by name.
 
-A graph is composed when its cell runs, from the ops that its names refer to at that time. When a later cell binds such a name to another
-object (an op's cell was edited, a constant changed), the graph is composed again at the end of that cell. A graph therefore always
-uses the current ops of the notebook, as a function uses the current functions that it calls.
+A graph is composed when its cell runs, from the ops to which its names refer then. When a later cell binds such a name to another object,
+for example because an op or a constant was edited, the graph is composed again at the end of that cell. A graph therefore always uses the
+current ops of the notebook, as a function always calls the current functions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from stepwell.magics.face import Face
 
 
 def graph_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
-    """Make the definition of a ``%%graph_asset`` cell; True if the value is displayed after the run.
+    """Return the definition of a ``%%graph_asset`` cell, and True if the value is displayed after the run.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def graph_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tu
 
 
 def graph_of_cell(face: Face, line: str, body: str) -> GraphDefinition:
-    """Make the graph of a ``%%graph`` cell; assets by name are read, never materialised.
+    """Make the graph of a ``%%graph`` cell; assets that the cell names are read, never materialized.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def graph_of_cell(face: Face, line: str, body: str) -> GraphDefinition:
 
 
 def job_of(face: Face, line: str, body: str) -> JobDefinition:
-    """Make the job of a ``%%job`` cell; assets by name are read, never materialised.
+    """Make the job of a ``%%job`` cell; assets that the cell names are read, never materialized.
 
     Raises
     ------
@@ -185,7 +185,7 @@ class _Composed:
 
 _ABSENT: Any = object()
 _MOST_ROUNDS = 20
-"""Limit of rounds; each round composes one more level of nested graphs."""
+"""The greatest number of rounds of one refresh; each round composes one more level of nested graphs."""
 
 Replace = Callable[[GraphDefinition], None]
 
@@ -196,10 +196,10 @@ class Recomposition:
     def __init__(self, face: Face) -> None:
         self._face = face
         self._seen: dict[int, tuple[GraphDefinition, dict[str, Any]]] = {}
-        """By the identity of a graph, the values that its names had when it was composed."""
+        """For each graph, by its identity, the graph and the values of its names when it was composed."""
 
     def refresh(self) -> None:
-        """Compose graphs again whose names have changed, and record new graphs; called at the end of each cell."""
+        """Record new graphs, and compose graphs again if the values of their names have changed; called at the end of each cell."""
         live: set[int] = set()
         for _ in range(_MOST_ROUNDS):
             changed = False

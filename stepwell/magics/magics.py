@@ -1,10 +1,10 @@
 """The magics: their flags, their help, the settings of ``%config Stepwell``, and ``%stepwell VERB``.
 
-Each magic is thin: it parses its line and calls another module. Cell magics are line magics too, because IPython refuses an empty cell
-before it calls a cell magic: the line form ``%asset clean`` prints the state of the asset.
+A magic only parses its line and calls another module. Cell magics are also line magics, because IPython rejects a cell magic with an empty
+cell: the line ``%asset clean`` prints the state of the asset.
 
-Verbs come from `stepwell.commands`. This module adds what only a notebook does: it binds the values of ``load`` and ``inputs`` to
-variables, displays results that have a picture, and refreshes the widgets after a change of the store.
+The verbs are the commands of `stepwell.commands`. This module adds the parts that are specific to notebooks: it binds the values of ``load``
+and ``inputs`` to variables, displays results that have a picture, and refreshes the widgets after a change of the store.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from stepwell.magics.flags import (
 from stepwell.magics.running import bind, bind_loadable, displays_off, registry_restored, run_definition, user_errors
 
 Maker: TypeAlias = Callable[[Face, Namespace, str, str], tuple[AssetsDefinition, bool]]
-"""Makes the definition of a cell; also returns True if the value is to be displayed after the run."""
+"""A function that returns the definition of a cell, and True if the value must be displayed after the run."""
 _OF_HISTORY = re.compile(r"\s*($|-[lg]\b|[\d~])")
 
 
@@ -73,9 +73,9 @@ class Stepwell(Magics):
     ).tag(config=True)
 
     face: Face
-    """Set when the extension is loaded."""
+    """The state that the magics share; set when the extension is loaded."""
     ipython_rerun: Callable[[str], Any] | None = None
-    """IPython's ``%rerun``; None if IPython has none."""
+    """IPython's magic ``%rerun``; None if IPython does not have it."""
 
     @observe("seed_steps")
     def _seed_steps(self, change: Any) -> None:
@@ -258,7 +258,7 @@ class Stepwell(Magics):
             return select_rows(self.face, line.split(maxsplit=1)[1:], cell)
         if cell is not None:
             raise UsageError("%%stepwell sql is the only command with a body: the SELECT")
-        # In a SELECT dollars and braces belong to SQL; elsewhere IPython expands them.
+        # Dollars and braces in a SELECT are part of the SQL; in other commands IPython expands them.
         words = shlex.split(self.face.shell.var_expand(line))
         if not words or words[0] in ("-h", "--help"):
             raise UsageError(f"%stepwell {' | '.join(VERBS)}; %stepwell? explains them")
@@ -272,7 +272,7 @@ class Stepwell(Magics):
 
 
 def parser_of(name: str, sign: str = "%stepwell ") -> tuple[Command[Any, Any], LineParser]:
-    """Return a command and the parser of its line.
+    """Return a command and the parser of its arguments.
 
     Raises
     ------
@@ -289,7 +289,7 @@ def parser_of(name: str, sign: str = "%stepwell ") -> tuple[Command[Any, Any], L
 
 
 def read_words(name: str, words: Sequence[str], sign: str = "%stepwell ") -> tuple[Command[Any, Any], Namespace]:
-    """Parse the words of a command's line.
+    """Return a command, and the arguments parsed from the words of its line.
 
     Raises
     ------
@@ -337,7 +337,7 @@ def call_verb(face: Face, name: str, words: Sequence[str], sign: str = "%stepwel
 
 
 def say_changed_since(face: Face, key: str) -> None:
-    """Print the names and files that a step read and that other cells have changed since."""
+    """Print the names and files that a step has read and that other cells have changed since then."""
     before, now = face.timeline.changed_since(key)
     if before:
         how = "names reassigned" if face.timeline.names_reassigned(key) else "changed by other cells"
@@ -351,7 +351,7 @@ def _load(face: Face, arguments: Mapping[str, Any]) -> None:
     for key in arguments["key"]:
         item = face.session.current(key, notebook=arguments["notebook"])
         value = face.session.load(key, notebook=arguments["notebook"], version=arguments["version"])
-        # The value of a step gets another name: the plain name belongs to the op.
+        # The value of a step is bound to a longer name, because the op has the short name.
         name, note = _free_name(face, key.rpartition("/")[2].replace(".", "_").replace(":", "_"))
         if arguments["version"] is None:
             face.timeline.bind(name, key, item, value)
@@ -378,7 +378,7 @@ _BINDING: dict[str, Callable[[Face, Mapping[str, Any]], None]] = {"load": _load,
 
 
 def _free_name(face: Face, name: str, key: str | None = None) -> tuple[str, str]:
-    """Return a name that is free: neither code nor the variable of another asset. Underscores are added until it is.
+    """Return a free name: neither code nor the variable of another asset. Underscores are appended until the name is free.
 
     Parameters
     ----------
@@ -388,7 +388,7 @@ def _free_name(face: Face, name: str, key: str | None = None) -> tuple[str, str]
     Returns
     -------
     tuple
-        The name, and a note that gives the reason if it differs from the requested name.
+        The name, and a note that explains why it differs from the requested name; empty if it does not.
     """
     registered = (
         {registered_key.rpartition("/")[2]: registered_key for registered_key in face.session.registry.assets}

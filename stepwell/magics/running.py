@@ -1,6 +1,6 @@
-"""The run of an asset's cell: register, materialize, bind the variables, display, print one line; and the display of exceptions.
+"""The run of an asset's cell (register, materialize, bind the variables, display, print one line), and the display of exceptions.
 
-A traceback of the user's code is shown without frames of the engine, below the names of its asset and cell.
+A traceback of the user's code is shown without frames of the engine, below a line with the failed asset and its cell.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from stepwell.magics.face import Face, Progress, figure_of, say, show_again
 def present(face: Face, error: BaseException, *, shown_as: str = "") -> None:
     """Make IPython show an exception without frames of Stepwell.
 
-    IPython calls ``_render_traceback_`` of the exception. The traceback is rendered now, because frames of Stepwell are added
+    IPython calls ``_render_traceback_`` of the exception. The traceback is rendered immediately, because frames of Stepwell are added
     while the exception propagates. Rendering also makes ``%debug`` start in the user's innermost frame.
 
     Parameters
@@ -56,13 +56,13 @@ def present(face: Face, error: BaseException, *, shown_as: str = "") -> None:
         return
     if shown_as:
         lines = [shown_as, *lines]
-    # An exception class with slots takes no attribute: it is shown with all frames.
+    # An exception without a `__dict__` accepts no new attribute and is shown with all frames.
     with suppress(AttributeError, TypeError):
         error._render_traceback_ = lambda: lines  # type: ignore[attr-defined]
 
 
 def _below_the_shell(trace: TracebackType | None) -> TracebackType | None:
-    """Skip the frames of IPython that led to the magic."""
+    """Return the part of a traceback below the frames of IPython that called the magic."""
     frame = trace
     while frame is not None and _is_shells(frame):
         frame = frame.tb_next
@@ -75,7 +75,7 @@ def _is_shells(trace: TracebackType) -> bool:
 
 
 def failed_step(face: Face, result: Any) -> str:
-    """Return the failed step of a run and the cell that defines it, such as ``raw failed (cell 4)``; empty if none failed."""
+    """Return a line about the failed step of a run, such as ``raw failed (cell 4)``; empty if no step failed."""
     for step in getattr(result, "steps", ()) or ():
         if step.status in ("failed", "cancelled"):
             entry = face.session.registry.assets.get(step.key.split(".")[0]) or face.session.registry.jobs.get(
@@ -102,7 +102,7 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
         if arguments.register or face.defines_only:
             face.say(f"{name}: registered")
             return
-        # Without registered upstream assets no other step can run: the plan of materialize() is enough.
+        # If no upstream asset is registered, no other step can run, and the plan of materialize() suffices.
         registered = face.session.registry.assets
         has_upstream = any(str(key) in registered for key in definition.upstream_keys)
         states = face.session.states([definition]) if arguments.dry_run or has_upstream else {}
@@ -114,7 +114,7 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
             check_budget(face, name, waiting)
         line = upstream_line(name, waiting) if waiting else ""
         for key in own_keys:
-            # The cell and its plan must see settings as in a new kernel: without those of its last run.
+            # As in a new kernel, the cell and its plan must not see settings that the cell's last run changed.
             face.timeline.world.undo_settings(key)
         with user_errors(face), displays_off(face, off=arguments.quiet), Progress(face, line):
             result = face.session.materialize([definition], force=arguments.force, show=own_keys)
@@ -128,14 +128,14 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
 
 @contextmanager
 def registry_restored(face: Face) -> Iterator[None]:
-    """Restore the registry if the new definition cannot be planned: a cycle, a missing upstream asset."""
+    """Restore the registry if the new definition cannot be planned, for example because of a cycle or a missing upstream asset."""
     registry = face.session.registry
     assets, jobs, run = dict(registry.assets), dict(registry.jobs), face.session.last_run
     try:
         yield
     except InvalidDefinitionError:
         if face.session.last_run is not run:
-            raise  # code of the user raised it during the run
+            raise  # the user's code raised the error during the run
         changed = tuple({*registry.assets, *assets, *registry.jobs, *jobs})
         registry.assets.clear()
         registry.assets.update(assets)
@@ -147,7 +147,7 @@ def registry_restored(face: Face) -> Iterator[None]:
 
 
 def check_budget(face: Face, name: str, waiting: Sequence[StepState]) -> None:
-    """Raise `UpstreamBudgetError` if the expected upstream work exceeds ``Stepwell.upstream_budget``."""
+    """Raise `UpstreamBudgetError` if the expected duration of the upstream steps exceeds ``Stepwell.upstream_budget``."""
     known = sum(state.seconds or 0.0 for state in waiting)
     budget = face.settings.upstream_budget
     if face.interactive and known > budget:
@@ -183,7 +183,7 @@ def displays_off(face: Face, *, off: bool) -> Iterator[None]:
 
 @contextmanager
 def user_errors(face: Face) -> Iterator[None]:
-    """Show exceptions of the user's code with the failed step and without frames of Stepwell."""
+    """Show exceptions of the user's code below the name of the failed step, and without frames of Stepwell."""
     before = face.session.last_run
     try:
         yield
@@ -194,7 +194,7 @@ def user_errors(face: Face) -> Iterator[None]:
 
 
 def finish(face: Face, definition: AssetsDefinition, result: Any, *, quiet: bool, show_value: bool) -> None:
-    """Show the recorded output of reused steps, and print the line of the run; the names are already bound."""
+    """Show the recorded output of reused steps, and print the line of the run. The variables must already be bound."""
     own_keys = {step.key for step in asset_steps(definition)}
     records = [record for record in result.steps if record.key in own_keys]
     for record in records:
@@ -216,11 +216,11 @@ def finish(face: Face, definition: AssetsDefinition, result: Any, *, quiet: bool
 
 
 _LAST_RESULTS = ("_", "__", "___")
-"""The shell's names of the last results."""
+"""The names to which the shell binds the last results."""
 
 
 def result_of(face: Face, definition: AssetsDefinition) -> Any:
-    """Return the value that a plain cell would leave as the shell's last result, or None."""
+    """Return the value that would be the shell's last result if the cell were a plain cell, or None."""
     body = getattr(definition.node, "body", None)
     result = None
     for step in asset_steps(definition):
@@ -245,7 +245,7 @@ def leave_result(face: Face, value: Any) -> None:
 
 
 def _replace_result(face: Face, old: Any, new: Any) -> None:
-    """Replace a placeholder of a result by the result."""
+    """Replace the placeholder of a result by the result in the shell's names and ``Out``."""
     hook, space = face.shell.displayhook, face.namespace
     outputs = space.get("_oh")
     holders: list[dict[Any, Any]] = [space, vars(hook), *([outputs] if isinstance(outputs, dict) else [])]
@@ -277,14 +277,15 @@ def compute_unstored(
     Parameters
     ----------
     names
-        Names that the next code reads.
+        Names that the code to be run next reads.
     assigned, changing
-        Names that the next code binds, and names whose objects it may change. A reused cell that reads one of them must run first.
+        Names that this code binds, and names whose objects it may change. A reused cell with unstored variables that reads one of these names
+        must run before the code.
 
     Raises
     ------
     UpstreamBudgetError
-        If this is expected to take longer than ``Stepwell.upstream_budget``.
+        If the runs are expected to take longer than ``Stepwell.upstream_budget``.
     """
     timeline, registered = face.timeline, face.session.registry.assets
     names = set(names)
@@ -316,7 +317,7 @@ def compute_unstored(
 
 
 def _run_again(face: Face, key: str, definition: AssetsDefinition, name: str, why: str = "") -> None:
-    """Run a cell that was reused, because an unstored variable of it is needed or may soon be needed."""
+    """Run a reused cell, because one of its unstored variables is needed or will soon be impossible to compute."""
     with requesting(face.session.timeline, [definition], cell=True, only_unbound=True):
         states = face.session.states([definition])
         seconds = sum(state.seconds or 0.0 for state in states.values() if state.key == key)
@@ -335,7 +336,7 @@ def _run_again(face: Face, key: str, definition: AssetsDefinition, name: str, wh
 
 
 def changed_text(definition: AssetsDefinition) -> str:
-    """Return the part of a cell's line about variables that plain cells changed before the cell read them."""
+    """Return the part of a cell's output line about variables that plain cells had changed when the cell read them."""
     body = getattr(definition.node, "body", None)
     if not isinstance(body, CellBody) or not body.changed:
         return ""
@@ -343,7 +344,7 @@ def changed_text(definition: AssetsDefinition) -> str:
 
 
 def _show_picture(face: Face, definition: AssetsDefinition, records: Sequence[StepRecord]) -> None:
-    """Show the picture of a figure that a function returned in this run. Cells show theirs while they run; reused steps show recorded output."""
+    """Show the figure that a function returned in this run. Cells show their figures while they run; reused steps show recorded output."""
     last = asset_steps(definition)[-1]
     for record in records:
         if record.key == last.key and record.status == "executed" and not isinstance(last.op.body, CellBody):
@@ -358,9 +359,9 @@ def outputs_of(face: Face, record: StepRecord) -> tuple[CapturedOutput, ...]:
 
 
 def after_run(face: Face, result: Any) -> None:
-    """Print the notices of a run, such as ``clean <- store (prepare.ipynb, ...)``, and bind its assets to names that are free.
+    """Print the notices of a run, such as ``clean <- store (prepare.ipynb, ...)``, and bind its assets to free names.
 
-    Bound names follow the store without this; it serves a run that Python code requested after a failure.
+    Names that are already bound follow the store anyway. The binding is for assets that Python code runs again after their cells failed.
     """
     for notice in result.notices:
         face.say(notice_text(notice))
@@ -374,14 +375,14 @@ def after_run(face: Face, result: Any) -> None:
         try:
             bind(face, free, result)
         except ValueUnavailableError as error:
-            # The run succeeded: code that needs the value computes it, or gets an error with the remedy.
+            # The run itself succeeded. Code that needs the value later computes it or raises an error with a remedy.
             face.say(error.what)
 
 
 def bind_loadable(
     face: Face, keys: Sequence[str], result: RunResult, compute: Callable[[], RunResult], *, cell: bool = True
 ) -> RunResult:
-    """Bind the names of assets. A reused value that proves to be damaged counts as missing: it is computed again, and a line says so.
+    """Bind the variables of assets. If a reused value proves to be damaged, print a line and compute the value again.
 
     Parameters
     ----------
@@ -393,7 +394,7 @@ def bind_loadable(
     Returns
     -------
     RunResult
-        The run that has the values.
+        The run that contains the values.
     """
     try:
         bind(face, keys, result, cell=cell)
@@ -408,12 +409,12 @@ def bind_loadable(
 
 
 def bind(face: Face, keys: Sequence[str], result: Any, *, cell: bool = True) -> None:
-    """Bind the variables of assets to the values that they have in a run.
+    """Bind the variables of assets to the values of the assets in a run.
 
     Parameters
     ----------
     cell
-        True if the cell of the assets is running; otherwise the user's variables are not overwritten, and a line says how to load the value.
+        True if the cell of the assets is running. Otherwise variables of the user are not overwritten, and a line tells how to load the value.
     """
     timeline = face.timeline
     for key in keys:
@@ -431,13 +432,13 @@ def bind(face: Face, keys: Sequence[str], result: Any, *, cell: bool = True) -> 
             if bound is None and timeline.bound_to(name) is None:
                 face.say(f"{name} is your variable: stepwell.load({key!r}) returns the asset")
             continue
-        # Also if it is already bound: the variable may have been changed in place.
+        # Bind the value even if the name is already bound to it, because it may have been changed in place.
         timeline.bind(name, key, item, result.value(key))
     timeline.refresh()
 
 
 def variable_of(definition: Any, key: str) -> str:
-    """Return the variable that an asset is bound to."""
+    """Return the variable to which an asset is bound."""
     body = getattr(getattr(definition, "node", None), "body", None)
     if isinstance(body, CellBody) and body.variables:
         for asset_key, variable in zip(definition.keys, body.variables, strict=True):

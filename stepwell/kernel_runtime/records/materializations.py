@@ -1,9 +1,9 @@
 """Materializations: records of the values and effects that steps produced for keys.
 
 A materialization contains the step's code version, inputs, recorded reads and effects. The code version is a digest with the list of the
-parts of the code that it covers, so that a difference can be explained. The memo key is a digest of the step's key, code version and
-inputs and of the Python version. Effects are the changes of the notebook and the project that a step made in addition to its value; a reuse restores them, so that
-it leaves the same state as a run.
+parts of the code that it covers, so that a difference can be explained. The memo key is a digest of the step's key, its code version, its
+inputs and the Python version. Effects are the changes that a step made to the notebook and the project in addition to its value; a reuse
+restores them, so that it leaves the same state as a run.
 
 A user can accept an edit that does not change the result. An acceptance is an ordinary materialization with the previous value under the
 new memo key. Rows of the catalog never change, so a second row revokes an acceptance. Both rows have metadata under reserved names.
