@@ -1,23 +1,24 @@
-"""Facts about code objects, read from their bytecode: an encoding of their behaviour, and the names that they load.
+"""Facts about code objects, read from their bytecode: an encoding of the code's behaviour, and the names that the code loads.
 
-Two code objects have equal `CodeFacts.blob` exactly if they do the same. Instructions, the constants that they use (typed),
-names, control flow, exception handlers and argument counts count. File name, line numbers, docstring and effects of the source's layout
-do not count. The name of a function does not count either: nodes that refer to the function contain it. `opcodes` reads the
-instructions and brings them into one order. The blob contains the minor version of Python and is valid for it only.
+`CodeFacts.blob` is equal for two code objects exactly if they behave in the same way. The blob covers the instructions, the typed constants
+that they use, names, control flow, exception handlers and argument counts. It does not cover the file name, line numbers, docstring and
+layout of the source, nor the name of a function, which is part of the nodes that refer to the function. `opcodes` reads the instructions
+and puts them in canonical order. The blob contains the minor version of Python and is valid for this version only.
 
-In the cell of an asset, the variable with the asset's name has no name in the blob, so that a renamed asset keeps its results.
+The blob of an asset's cell does not contain the name of the variable that is named like the asset, so that a renamed asset keeps its
+results.
 
-`CodeFacts.loads` has the names that are loaded as globals, each with the chain of attributes read from it at once:
-``np.linalg.norm(x)`` loads ``("np", ("linalg", "norm"))``. An attribute of a local variable, ``text.upper()``, is not among them.
+`CodeFacts.loads` contains the names that are loaded as globals, each with the chain of attributes that follows directly:
+``np.linalg.norm(x)`` loads ``("np", ("linalg", "norm"))``. Attributes of local variables, as in ``text.upper()``, are not included.
 
-``import lmod`` inside a function binds a local variable, so no global shows its use. `imported` follows the instructions instead: the
-names that an import statement binds, and the attributes read from these names, in the code and in the functions nested in it. A name
-that is used in any other way (passed on, assigned) stands for its whole module.
+``import lmod`` inside a function binds a local variable, so the module is not among the globals. `imported` finds the names that import
+statements bind, and `chains_read` finds the attributes that the code and its nested functions read from these names. If a name is used in
+any other way (passed on, assigned), the whole module counts.
 
-Annotations and documentation count only if reached code reads them: ``inspect.signature(f)``, ``get_type_hints(f)``,
-``f.__doc__``. The function whose annotations it reads is known only when it runs. So a step that reaches such code depends on the
-annotations and documentation of all the user's functions that it reaches. A library that wraps a function may have read them: its
-wrapper is treated as such code.
+Annotations and documentation count only if the step reaches code that reads them: ``inspect.signature(f)``, ``get_type_hints(f)``,
+``f.__doc__``. The argument ``f`` is known only at run time. So such a step depends on the annotations and documentation of all the user's
+functions that it reaches. A library's wrapper counts as such code, because the library may have read the annotations of the wrapped
+function.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ _HOMES = frozenset(("inspect", "typing", "typing_extensions", "annotationlib", "
 
 
 def is_reader(value: Any) -> bool:
-    """Return True for a function that reads annotations or documentation, under any name."""
+    """Return True for a function that reads annotations or documentation, whatever name it is bound to."""
     return type(value) is FunctionType and value.__name__ in READERS and value.__module__ in _HOMES
 
 
 def documentation_of(item: Any) -> tuple[Any, str | None] | None:
-    """Return the annotations and documentation of a function or class; None if it has neither. Annotations of classes always count."""
+    """Return the annotations (of functions only; those of classes always count) and the documentation of an object, or None."""
     if type(item) is FunctionType:
         annotations = annotations_of(item)
     elif issubclass(type(item), type):
@@ -104,7 +105,7 @@ _FRAME_WALKERS = {
 }
 
 DOC_ATTRIBUTES = frozenset(("__doc__", "__annotations__"))
-"""Attributes that are digested separately if code reads them from an object that it names."""
+"""Attributes that are digested separately if code reads them from a named object."""
 
 
 _NONE: frozenset[str] = frozenset()
@@ -112,9 +113,9 @@ _NO_SHAPE = marshal.dumps((), 2)
 
 
 class CodeFacts(weakref.ref[CodeType]):
-    """Behaviour and loaded names of one code object, nested code objects included; the instance is a weak reference to it.
+    """Behaviour and loaded names of one code object, including nested code objects. The instance is a weak reference to the code object.
 
-    Attributes that are empty for most code are attributes of the class: a run reads thousands of code objects.
+    The class has default values for attributes that are empty for most code, which saves memory: a run reads thousands of code objects.
     """
 
     __slots__ = ("__dict__", "blob", "key", "loads")
@@ -122,30 +123,30 @@ class CodeFacts(weakref.ref[CodeType]):
     key: int
     """The identity of the code object."""
     blob: bytes
-    """Equal exactly if the code does the same."""
+    """The encoding, equal for two code objects exactly if they behave in the same way."""
     variable: str = ""
-    """The variable whose name is left out of the blob: in an asset's cell, the one with the asset's name."""
+    """The variable whose name is not in the blob: in an asset's cell, the variable named like the asset."""
     loads: tuple[tuple[str, tuple[str, ...]], ...]
-    """Names loaded as globals, each with the attributes read from it at once, in the order of first use."""
+    """Names loaded as globals, each with the chain of attributes that follows directly, in the order of first use."""
     imports: tuple[tuple[str, int, tuple[str, ...]], ...] = ()
     """Module, level and names of each import statement in the code."""
     attributes: frozenset[str] = _NONE
-    """Names of all attributes that are read."""
+    """Names of all attributes that the code reads."""
     bare_vars: bool = False
-    """True if `vars` is used in any other way than a call with an argument."""
+    """True if the code uses `vars` in any other way than a call with an argument."""
     stores: frozenset[str] = _NONE
     """Names assigned by a ``global`` statement."""
     assigned: frozenset[str] = _NONE
-    """In the code of a cell or class: names that it assigns."""
+    """Names that the code of a cell or class assigns."""
     suspects: tuple[str, ...] = ()
     """Reasons why the code may read names that do not appear in it."""
     reads_docs: bool = False
-    """True if it reads annotations or documentation of objects that are known only when it runs."""
+    """True if the code reads annotations or documentation of objects that are known only at run time."""
     attribute_stores: tuple[tuple[str, tuple[str, ...], str], ...] = ()
-    """Attributes that the code sets or deletes: the global that each is reached from (empty for a local variable; those of ``self`` are left
-    out), the attributes between, and its name."""
+    """Attributes that the code sets or deletes, except those of ``self``: the global at the start of the chain (empty for a local
+    variable), the attributes in between, and the attribute's name."""
     formats: bool = False
-    """True if it formats text with the language: f-strings, ``%``."""
+    """True if the code formats text with f-strings or ``%``."""
     names_in_text: tuple[str, ...] = ()
     """Names read by strings that are passed to ``frame.query`` and ``duckdb.sql``."""
 
@@ -154,7 +155,7 @@ _known: dict[int, CodeFacts] = {}
 
 
 def facts(code: CodeType, variable: str = "") -> CodeFacts:
-    """Return the facts about a code object, which is read once in its lifetime.
+    """Return the facts about a code object; they are kept as long as the code object lives.
 
     Parameters
     ----------
@@ -255,9 +256,9 @@ def _encoded(steps: list[Instruction], variable: str = "", named: frozenset[int]
     Parameters
     ----------
     variable
-        The variable whose name is left out.
+        The variable whose name is not encoded.
     named
-        The operations that name it.
+        The operations whose argument may name the variable.
     """
     operations, arguments, held = zip(*steps, strict=True) if steps else ((), (), ())
     if variable:
@@ -268,7 +269,7 @@ def _encoded(steps: list[Instruction], variable: str = "", named: frozenset[int]
         parts = [
             Tag.CODE + _inner_code(value, variable) if type(value) is CodeType else atom(value) for value in values
         ]
-    # Plain values are part of the tuple; others follow it, and the tuple has their number.
+    # Plain values are part of the tuple. The tuple contains the number of all other values, which follow it.
     blob = marshal.dumps(
         (
             bytes(operations),
@@ -281,11 +282,11 @@ def _encoded(steps: list[Instruction], variable: str = "", named: frozenset[int]
 
 
 def _inner_code(code: CodeType, variable: str) -> bytes:
-    """Return the encoding of nested code, with its name."""
+    """Return the encoding of nested code, preceded by the name of the code."""
     name = code.co_name
     if not variable or not _contains_name(code, variable):
         return atom(name) + facts(code).blob
-    # The names that the body of a class binds are attributes, not the cell's variable.
+    # A name that the body of a class binds is an attribute, not the cell's variable.
     return atom("" if name == variable else name) + _read(code, identity(code), variable, opcodes.GLOBAL_NAMES).blob
 
 
@@ -299,7 +300,7 @@ def _contains_name(code: CodeType, name: str) -> bool:
 
 
 def _leave_out_lines(code: CodeType, decoded: opcodes.Decoded) -> None:
-    """Remove the line number that the body of a class stores from its instructions, and sort the attributes of its instances."""
+    """Remove the store of a line number from the instructions of a class body, and sort the names of instance attributes."""
     steps, places = decoded[:2]
     for position in range(len(steps) - 1, 0, -1):
         if steps[position][0] != opcodes.STORE_NAME or steps[position - 1][0] != opcodes.LOAD_CONST:
@@ -320,11 +321,11 @@ _ROLES = (
     | dict.fromkeys(opcodes.GLOBAL_STORES, _STORES_GLOBAL)
     | {opcodes.STORE_NAME: _STORES_NAME, opcodes.IMPORT_NAME: _IMPORTS}
 )
-"""The role of each operation that has a value."""
+"""The role of each operation whose value is a name or constant."""
 
 
 def _note_names(to: CodeFacts, names: tuple[str, ...], blocks: list[Block]) -> None:
-    """Note the names that code loads, those of nested code included.
+    """Note the names that code loads, including those of nested code.
 
     Parameters
     ----------
@@ -375,7 +376,7 @@ def _note_names(to: CodeFacts, names: tuple[str, ...], blocks: list[Block]) -> N
         imports += inner.imports
         stored |= inner.stores
     to.loads = tuple(loads)
-    # Most code has none of these: the class has the empty values.
+    # Most code has none of these; then the defaults of the class apply.
     if stored or assigned:
         to.stores, to.assigned = frozenset(stored), frozenset(assigned)
     if bare_vars or "vars" in assigned:
@@ -400,9 +401,9 @@ def _note_attributes(
     Parameters
     ----------
     names, texts
-        The code's names, and its constants that are text.
+        The code's names, and its string constants.
     separate
-        The number of attributes that are documentation or annotations of named objects, which are digested separately.
+        The number of reads of documentation or annotations of named objects, which are digested separately.
     """
     to.attributes = frozenset(attributes).union(*(inner.attributes for inner in nested))
     to.bare_vars = to.bare_vars or any(inner.bare_vars for inner in nested)
@@ -413,7 +414,7 @@ def _note_attributes(
         or any(inner.reads_docs for inner in nested)
     )
     if "modules" in read and "sys" not in names:
-        # Objects of other libraries have an attribute of this name: modules of torch.
+        # Objects of other libraries also have an attribute ``modules``, for example those of torch.
         read = [name for name in read if name != "modules"]
     if read or nested:
         seen = [_FRAME_WALKERS[name] for name in read if name in _FRAME_WALKERS]
@@ -434,7 +435,8 @@ def _no_arguments(steps: list[Instruction], position: int) -> bool:
 # -- names that import statements bind
 
 Chains: TypeAlias = tuple[tuple[str, ...], ...] | None
-"""Attributes that are read at once from a name: ``lmod.sub.f`` and ``lmod.K`` are ``(("sub", "f"), ("K",))``. None if the name is used in another way."""
+"""Chains of attributes read from a name: ``lmod.sub.f`` and ``lmod.K`` give ``(("sub", "f"), ("K",))``. None if the name is used in another
+way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -442,10 +444,11 @@ class Imported:
     """One name that an import statement binds."""
 
     module: str
-    """The module's name in the statement; with a level above 0, relative to the package."""
+    """The module's name in the statement; for a relative import, relative to the package."""
     level: int
     item: str
-    """The attribute of the module that is bound: ``f`` of ``from lmod import f``, ``*`` for all of them; empty for the module itself."""
+    """The attribute of the module that is bound: ``f`` for ``from lmod import f``, ``*`` for all attributes, empty for the module
+    itself."""
     outermost: bool
     """True if the outermost package is bound: ``import a.b`` binds ``a``."""
     chains: Chains
@@ -453,7 +456,7 @@ class Imported:
 
 @lru_cache(maxsize=1024)
 def imported(*codes: CodeType) -> tuple[Imported, ...]:
-    """Return the names that import statements bind in code objects that share their names: that of a function, or those of a cell."""
+    """Return the names that import statements bind in code objects with shared names: the code of a function, or the codes of a cell."""
     bound: dict[str, list[tuple[str, int, str, bool]]] = {}
     scopes = [(code, _instructions(code)) for code in _nested(codes)]
     for _, instructions in scopes:
@@ -466,7 +469,7 @@ def imported(*codes: CodeType) -> tuple[Imported, ...]:
 
 @lru_cache(maxsize=1024)
 def chains_read(code: CodeType, name: str) -> Chains:
-    """Return the attributes that a function reads from the module in its closure variable ``name``."""
+    """Return the chains of attributes that a function reads from the module in its closure variable ``name``."""
     return _chains([(nested, _instructions(nested)) for nested in _nested((code,))], name)
 
 
@@ -489,7 +492,7 @@ def _nested(codes: tuple[CodeType, ...]) -> list[CodeType]:
 
 
 def _instructions(code: CodeType) -> list[Instruction]:
-    """Return the instructions of a code object; those on variables have the variable's name."""
+    """Return the instructions of a code object, with the variable's name as the value of instructions on variables."""
     if opcodes.untested():
         return []
     inner = [name for name in code.co_cellvars if name not in code.co_varnames]
@@ -501,7 +504,7 @@ def _instructions(code: CodeType) -> list[Instruction]:
 
 
 def _bindings(steps: list[Instruction]) -> Iterator[tuple[str, tuple[str, int, str, bool]]]:
-    """Yield each name that an import statement binds: module, level, item, and whether it is the outermost package."""
+    """Yield each name that an import statement binds, with the module, level and item, and True if the outermost package is bound."""
     for position, (op, _, module) in enumerate(steps):
         if op != opcodes.IMPORT_NAME:
             continue
@@ -514,7 +517,7 @@ def _bindings(steps: list[Instruction]) -> Iterator[tuple[str, tuple[str, int, s
                 following = _next(steps, following + 1, opcodes.IMPORT_FROM)
                 yield str(steps[following + 1][2]), (module, level, steps[following][2], False)
         else:
-            # ``import a.b as c`` takes the submodule from the package before it stores it.
+            # For ``import a.b as c``, the submodule is read from the package before it is stored.
             stored = position + 1
             while steps[stored][0] not in opcodes.STORES:
                 stored += 1
@@ -528,9 +531,9 @@ def _next(steps: list[Instruction], position: int, wanted: int) -> int:
 
 
 def _reads(code: CodeType, steps: list[Instruction]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield each name that is read, with the chain of attributes that are read from it at once; the chain may be empty."""
+    """Yield each name that is read, with the chain of attributes that follows directly; the chain may be empty."""
     shared = {*code.co_cellvars, *code.co_freevars}
     for position, (op, _, name) in enumerate(steps):
-        # A load of the cell itself is for the closure of a nested function, whose code is read separately.
+        # This loads a closure cell for a nested function, whose code is read separately.
         if op in opcodes.LOADS and not (op in opcodes.CLOSURE_LOADS and name in shared):
             yield name, chain(steps, position)

@@ -1,6 +1,6 @@
-"""Parts of classes and instances that count: the entries of a class's namespace; the class of an instance and the state that pickle would store.
+"""Parts of classes and instances that count: the entries of a class's namespace; an instance's class and the state that pickle would store.
 
-Classes that a library compiles (pydantic, attrs, SQLAlchemy, msgspec) count by their declarations, not by compiled members.
+Classes that a library compiles (pydantic, attrs, SQLAlchemy, msgspec) are represented by their declarations, not by compiled members.
 """
 
 from __future__ import annotations
@@ -47,12 +47,13 @@ def class_parts(cls: type) -> list[tuple[str, Any]]:
     else:
         parts = [*namespace.items()]
         if "__attrs_attrs__" in namespace:
-            # They follow from the attributes, and `__hash__` contains a number that differs between processes.
+            # Methods made by attrs follow from the attributes, and the generated `__hash__` contains a number that differs between
+            # processes.
             parts = [(name, "made by attrs" if _made_by_attrs(value) else value) for name, value in parts]
         if type(cls).__module__ == "msgspec._core":
             parts.append(("(struct)", _struct(cls)))
         elif getattr(cls, "_is_protocol", None) is not None:
-            # The first instance of a class with a protocol among its bases gives it the `__init__` of another base.
+            # The first instance of a class that derives from a protocol gives the class the `__init__` of another base.
             held = namespace.get("__init__")
             if any([vars(base).get("__init__") is held for base in cls.__mro__[1:]]):  # noqa: C419 - a list is quicker for a few
                 parts = [(name, value) for name, value in parts if name != "__init__"]
@@ -73,7 +74,7 @@ def _name(entry: tuple[str, Any]) -> str:
 def _pydantic(cls: type, namespace: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return the declaration of a pydantic class: fields, arguments of decorators, configuration, and the methods of the namespace."""
     if namespace.get("__pydantic_complete__") is False:
-        # Its first instance would do so: annotations that name later classes are resolved.
+        # Resolve annotations that name later classes now, because the first instance would do so.
         rebuild = getattr(cls, "model_rebuild", None)
         if rebuild is not None:
             rebuild(raise_errors=False)
@@ -115,7 +116,7 @@ _BY_MAPPER = frozenset(("_sa_class_manager", "_sa_registry", "registry", "metada
 
 
 def is_kept_by_library(cls: type, name: str) -> bool:
-    """Return True for an attribute in which a library stores compiled data of a class: such an attribute does not count."""
+    """Return True for an attribute in which a library stores compiled data of a class; such attributes do not count."""
     return name in _BY_MAPPER and any(_is_mapped(vars(base)) for base in cls.__mro__)
 
 
@@ -178,7 +179,7 @@ _copies: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 
 
 def remember_copy(cls: type, version: str) -> None:
-    """Record that a class was loaded from the stored copy of a class with this code version: it has the same version."""
+    """Record the code version of a class that was loaded from a stored copy."""
     _copies[cls] = version
 
 
@@ -197,12 +198,12 @@ _PATHS = frozenset((PurePosixPath, PureWindowsPath, PosixPath, WindowsPath))
 
 
 def reduced(item: Any) -> Form:
-    """Return an instance as its class and the parts that `__reduce_ex__` gives.
+    """Return an instance as its class and the parts that `__reduce_ex__` returns.
 
     Raises
     ------
     Undigestible
-        If it cannot be reduced: a connection, a lock, a generator.
+        If the instance cannot be reduced, such as a connection, a lock or a generator.
     """
     kind = type(item)
     if issubclass(kind, enum.Enum):
@@ -222,7 +223,7 @@ def reduced(item: Any) -> Form:
             if getattr(sys.modules.get(str(module)), result, None) is item:
                 return Form("named", (kind, module, result))
         if kind.__module__ == "typing":
-            # A type variable has no module attribute if it was defined inside a function.
+            # A type variable defined inside a function is not an attribute of its module.
             return Form(
                 "typing", (kind, result, getattr(item, "__bound__", None), getattr(item, "__constraints__", ()))
             )
@@ -245,7 +246,7 @@ def reduced(item: Any) -> Form:
 
 
 def _forgets(kind: type) -> bool:
-    """Return True if a type's ``__setstate__`` does nothing: an instance that was loaded without its state is equal to the stored one."""
+    """Return True if a type's ``__setstate__`` does nothing, so that the state does not count: a load would not restore it."""
     method = getattr(kind, "__setstate__", None)
     return type(method) is FunctionType and method.__code__.co_code in _NOTHING and not method.__code__.co_names
 
@@ -261,7 +262,7 @@ def _held(item: Any, kind: type) -> Form | None:
     if kind is weakref.ref:
         return Form("weak reference", (item(),))
     if kind in _PATHS:
-        # Its state also has the parts that it was made from, and cached properties.
+        # The state of a path also contains its unjoined parts and cached properties.
         return Form("path", (kind, str(item)))
     if kind is ForwardRef:
         return Form("forward reference", (item.__forward_arg__,))
@@ -308,7 +309,7 @@ _DECLARED: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
     ("sqlalchemy.sql.schema", "Table"): _declared_table,
     ("sqlalchemy.sql.schema", "MetaData"): lambda item: (item.schema, dict(item.naming_convention)),
     ("sqlalchemy.orm.properties", "MappedColumn"): lambda item: (item.column,),
-    # Only the key of the object's row counts, no other data of the session.
+    # Of the session's data, only the key of the object's row counts.
     ("sqlalchemy.orm.state", "InstanceState"): lambda item: (item.key[1:] if item.key else None,),
 }
 """Functions that return the declared parts of an object, by module and name of its type."""
@@ -322,7 +323,7 @@ def _context_value(get: Callable[[], Any]) -> tuple[bool, Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the beginning of an exception's message, or the name of its type if ``str()`` of it fails."""
+    """Return the beginning of an exception's message, or the name of the exception's type if its ``__str__`` fails."""
     try:
         return (str(error).splitlines() or [type(error).__name__])[0][:120]
     except KeyboardInterrupt:

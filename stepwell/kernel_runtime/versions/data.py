@@ -1,12 +1,12 @@
 """Data versions: digests of values.
 
-Two values have the same data version exactly if they are equal in the store's sense: the same types, the same order except in sets, all NaNs
-equal, independent of memory layout. An instance counts by its class and its reduced form. A class of the user counts
-by its code as well, because a consumer may call its methods without naming it. A function, also one without a name, counts by its code,
-defaults and closure. A path to a file or folder counts by its name and content.
+Two values have the same data version exactly if they have the same types, the same content, and the same order except in sets. All NaNs are
+equal; the memory layout does not count. An instance is digested as its class and its reduced form. A class of the user includes its code,
+because a consumer may call methods of an instance without naming the class. A function or lambda is digested as its code, defaults and
+closure; a path to a file or folder as its name and content.
 
-The store keeps copies of a user's classes and functions together with instances. `definition_version` is the version of such a copy, and
-`hides` keeps secrets out of it.
+The store keeps copies of the user's classes and functions together with instances. `definition_version` returns the version of such a copy,
+and `hides` keeps secrets out of the copy.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def data_version(value: Any, budget: Budget | None = None) -> str | None:
     value
         Anything.
     budget
-        The number of instances that may be reduced; those of this value are subtracted.
+        The number of instances that may still be reduced; the number for this value is subtracted.
 
     Returns
     -------
     str or None
-        None for a value without a canonical digest: callers use the digest of its stored bytes.
+        None for a value without a canonical digest; callers then use the digest of the stored bytes.
     """
     kind = type(value)
     if kind in ATOMS:
@@ -59,7 +59,7 @@ def data_version(value: Any, budget: Budget | None = None) -> str | None:
     except KeyboardInterrupt:
         raise
     except BaseException:
-        # A __reduce__ of the user or a rare kind of array may raise any exception; the stored bytes still have a digest.
+        # A `__reduce__` of the user or a rare kind of array may raise any exception. Callers then digest the stored bytes.
         return None
 
 
@@ -72,7 +72,7 @@ def _foreign(item: Any, path: Callable[[], str]) -> bytes | Form:  # noqa: ARG00
         return Form("function", _function(item))
     matplotlib = sys.modules.get("matplotlib.artist")
     if matplotlib is not None and issubclass(type(item), matplotlib.Artist):
-        # Reducing parts of a figure creates new objects each time, without end.
+        # Each reduction of a part of a figure creates new objects, so the encoding would not end.
         raise Undigestible(f"a {type(item).__name__} of matplotlib has no canonical form")
     return reduced(item)
 
@@ -90,7 +90,7 @@ class Budget:
         self.left = count
 
     def __call__(self, item: Any, path: Callable[[], str]) -> bytes | Form:
-        """Return the form of an instance; raises `Undigestible` after too many instances."""
+        """Return the form of an instance; raise `Undigestible` after too many instances."""
         self.left -= 1
         if self.left < 0:
             raise Undigestible("it holds too many instances", path())
@@ -116,7 +116,7 @@ def _function(function: FunctionType | BuiltinFunctionType) -> tuple[Any, ...]:
     if named_object is function:
         library = owner(module)
         return (module, function.__qualname__, library if library is not None else class_version(function))
-    # A function that is not an attribute of its module is identified by its code and closure only: all of them need a digest.
+    # A function that is not an attribute of its module is identified by its code and closure only, so both need a digest.
     version = exact_class_version(function)
     if version is None:
         raise Undigestible(f"the function {function.__qualname__} reaches an object without a digest")
@@ -132,9 +132,10 @@ def class_version(item: object) -> str:
 
 
 def definition_version(item: object) -> str:
-    """Return the code version of a class or function without the data that it reads or holds: counters of instances, registries, options.
+    """Return the code version of a class or function without the data that it reads or holds (counters of instances, registries, options).
 
-    The store keeps it with an instance. A load compares it with the version of the notebook's class, whose counters may differ by then.
+    The store keeps this version with an instance. A load compares it with the version of the notebook's class, whose data may have changed
+    since.
     """
     return _digested(item, data=False)[0]
 
@@ -151,7 +152,7 @@ def _digested(item: object, *, data: bool = True) -> tuple[str, bool]:
 
 
 def hides(name: str, value: Any) -> bool:
-    """Return True if the store must not keep a value in a copy of code: it is or contains a secret, or its source does.
+    """Return True if the store must not keep a value in a copy of code, because the value or its source contains a secret.
 
     Values with names of secrets, and values of the environment, are never stored as text.
     """
@@ -191,7 +192,7 @@ def _held_values(function: FunctionType) -> list[tuple[str, Any]]:
 
 
 def _constants_hide(code: CodeType) -> bool:
-    """Return True if constants of code may be secrets; for code that has no separate source."""
+    """Return True if constants of code may be secrets; used for code without source."""
     stack, texts, names = [code], list[str](), list[str]()
     while stack:
         current = stack.pop()

@@ -1,14 +1,15 @@
-"""The typed canonical encoding of values: bytes that are equal exactly if the values are.
+"""The typed canonical encoding of values: two values have the same encoding exactly if they are equal.
 
-Types count, and order counts except in sets; memory layout does not count.
+Equal values have equal types, and equal order except in sets; the memory layout does not count.
 
-*Atoms* are written by ``marshal`` in its version 2. It is typed (1, 1.0, True and "1" differ, -0.0 differs from 0.0), self-delimiting,
-quick, and independent of references and interning. It is used for exact atom types only: of any other type marshal would silently
-write the buffer. NaN has many bit patterns and one encoding.
+*Atoms* are written by ``marshal`` in its version 2. This format is typed (1, 1.0, True and "1" differ, -0.0 differs from 0.0),
+self-delimiting, fast, and independent of references and interning. It is used for exact atom types only, because for other types marshal
+may silently write the buffer. All bit patterns of NaN have the same encoding.
 
-*Containers* are written by `encode`, as marshal writes them. A container that holds itself is written with a reference that counts the
-levels up to it. Foreign objects (functions, classes, instances) are passed to the caller's `foreign`: the walk makes nodes of its graph
-from them, a data version writes their reduced form. An explicit stack lets values be nested as deep as memory allows.
+*Containers* are written by `encode` in the format of marshal. In a container that contains itself, the inner occurrence is written as the
+number of levels up to the container. Foreign objects (functions, classes, instances) are passed to the function `foreign` of the caller:
+the walk makes a node of its graph for each, and a data version contains their reduced form. Because of an explicit stack, the depth of
+values is limited only by memory.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ from blake3 import blake3
 from stepwell.kernel_runtime.versions.frames import LEAF, structure
 
 identity: Callable[[object], int] = object.__hash__
-"""The identity of an object, as a number other than its ``id``. ``id`` raises an audit event, and a session listens to those: it takes
-three times as long."""
+"""The identity of an object, as a number other than its ``id``. ``id`` takes three times as long, because it raises an audit event and the
+session has an audit hook."""
 
 
 class Tag:
-    """The first bytes of encodings. No other module defines any.
+    """The first bytes of encodings. All of them are defined here.
 
-    Atoms and containers of the builtin types begin as in ``marshal``. A changed tag changes versions: then no stored value
-    is reused.
+    Atoms and containers of the builtin types begin as in ``marshal``. A changed tag changes all versions, so that no stored value is
+    reused.
     """
 
     LIST, TUPLE, DICT, DICT_END = b"[", b"(", b"{", b"0"
@@ -46,7 +47,7 @@ class Tag:
     FORM, LEAF = b"\x84", LEAF
     NAN, COMPLEX_WITH_NAN = b"\xc2", b"\xc3"
     FOREIGN = b"\xff"
-    """The place of a foreign object's digest."""
+    """A placeholder for the digest of a foreign object."""
 
     # Code.
     CODE, LONG_CODE = b"\xc0", b"\xc1"
@@ -55,7 +56,7 @@ class Tag:
     EMPTY = b"\xd4"
     """A missing part of a function or cell: the content of a closure's cell, a cell's last expression."""
     UNBOUND, ASSET, NO_MODULE = b"\xd6", b"\xd7", b"\xd8"
-    """Names: without a value, of an asset, of a module that cannot be imported."""
+    """A name without a value, the name of an asset, and the name of a module that cannot be imported."""
 
     # Objects.
     CLASS, CLASS_ENTRY, MODULE = b"\xdb", b"\xdc", b"\xdd"
@@ -67,7 +68,7 @@ class Tag:
 
     # Nodes.
     NAMED = b"\xc7"
-    """An object that counts by its name and its owner."""
+    """An object that is identified by its name and its owner."""
     GROUP, MEMBER = b"\xc5", b"\xc6"
     """Nodes that reach each other, and a reference to one of them."""
 
@@ -113,13 +114,13 @@ def atoms_only(values: Iterable[Any]) -> bool:
 
 
 def digest(data: bytes) -> bytes:
-    """Return 16 bytes."""
+    """Return the digest of bytes: 16 bytes."""
     result: bytes = blake3(data).digest(16)
     return result
 
 
 def hexdigest(data: bytes) -> str:
-    """Return 32 hexadecimal digits."""
+    """Return the digest of bytes as 32 hexadecimal digits."""
     result: str = blake3(data).hexdigest(16)
     return result
 
@@ -132,7 +133,8 @@ _SET, _FROZENSET, _FORM = Tag.SET, Tag.FROZENSET, Tag.FORM
 
 _LIMIT = 200_000
 _MOST_INSTANCES = 20_000
-"""Instances that one value may hold. The limit ends the encoding of values that give new objects each time they are reduced (a figure)."""
+"""The largest number of instances in one value. The limit ends the encoding of values whose reduction always creates new objects (a
+figure)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +151,9 @@ class Undigestible(Exception):  # noqa: N818 - a condition that callers turn int
     Parameters
     ----------
     reason
-        Its type, and why it has no encoding.
+        The type of the value, and why the value has no encoding.
     path
-        The path to it from the encoded value: ``['a'].lock``.
+        The path from the encoded value to this value: ``['a'].lock``.
     """
 
     def __init__(self, reason: str, path: str = "") -> None:
@@ -161,11 +163,11 @@ class Undigestible(Exception):  # noqa: N818 - a condition that callers turn int
 
 
 Foreign = Callable[[Any, Callable[[], str]], "bytes | Form"]
-"""Called with an object and a function that returns its path. Returns the encoding, or a form to encode in its place."""
+"""Called with an object and a function that returns the object's path. Returns the encoding of the object, or a form to encode instead."""
 
 
 class SetHasForeign(Exception):  # noqa: N818 - as above
-    """Raised by a `foreign` that cannot encode the members of a set: the order of members is that of their encodings."""
+    """Raised by a `foreign` that cannot encode the members of a set, so that they cannot be sorted by their encodings."""
 
 
 def refuse(item: Any, path: Callable[[], str]) -> bytes | Form:  # noqa: ARG001 - a `Foreign`
@@ -181,12 +183,12 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
     value
         Anything.
     foreign
-        Called for each object that is neither an atom, a container nor of another builtin or array type.
+        Called for each object that is not an atom, a container, an array or a value of another builtin type.
     sets_apart
-        True if a set that holds a foreign object is passed to `foreign` itself: a `foreign` that only marks the
-        place of an object gives no order of the members.
+        True to pass a set that contains foreign objects to `foreign` as a whole, for a `foreign` that returns placeholders, by which
+        members cannot be sorted.
     apart
-        Identities of containers and arrays that are passed to `foreign` as well.
+        Identities of containers and arrays that are also passed to `foreign`.
 
     Returns
     -------
@@ -196,14 +198,13 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
     Raises
     ------
     Undigestible
-        If the value refers to so many objects, or to the same ones so often, that its encoding would not end. Exceptions of
-        `foreign` pass through.
+        If the value refers to too many objects, or too often to the same objects. Exceptions of `foreign` pass through.
     """
     out: list[bytes] = []
-    # One frame for each open container: its remaining items, its last bytes, its identity, the container itself.
+    # One entry per open container: the remaining items, the closing bytes, the identity, and the container.
     stack: list[tuple[Iterator[Any], bytes, int, Any]] = [(iter((value,)), b"", 0, None)]
     above: dict[int, int] = {}
-    # References that keep temporary objects alive: no later object can have the identity of one of them.
+    # Keep temporary objects alive, so that no later object has the same identity.
     alive: dict[int, Any] = {}
     done: dict[int, bytes] = {}
     count = instances = refusals = 0
@@ -226,7 +227,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
                 assert isinstance(marked, bytes)
                 out.append(marked)
                 continue
-            # `above` has the open containers, `done` the leaves that were written before.
+            # `above` contains the open containers, `done` the leaves that were already written.
             if key in above or key in done:
                 out.append(
                     done[key] if key in done else Tag.ENCLOSING + (len(stack) - above[key]).to_bytes(4, "little")
@@ -249,7 +250,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
                     if large
                     else atoms_only(item) and (kind is not dict or atoms_only(item.values()))
                 ):
-                    # Marshal writes containers as this function does, at a tenth of the time.
+                    # Marshal writes the same bytes in a tenth of the time.
                     out.append(marshal.dumps(item, 2))
                     continue
                 refusals += 1 if large else 0
@@ -269,7 +270,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
                     form = foreign(item, path)
                     instances += type(form) is Form
                 elif type(form) is bytes:
-                    # A leaf with a buffer may be large, and may occur again in the value.
+                    # A leaf with a buffer may be large and may occur more than once in the value.
                     done[key] = form
                     alive[key] = item
                 if isinstance(form, bytes):
@@ -294,7 +295,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
 def _encoded_set(
     item: Any, foreign: Foreign, path: Callable[[], str], sets_apart: bool, apart: Container[int]
 ) -> bytes:
-    """Return the encoding of a set: its members in the order of their encodings."""
+    """Return the encoding of a set, with the members sorted by their encodings."""
     inner = refuse if sets_apart else foreign
     try:
         members = [
@@ -323,20 +324,20 @@ def _path(stack: list[tuple[Iterator[Any], bytes, int, Any]], counts: list[int])
 
 _TREES = frozenset((list, tuple, dict))
 _LARGE = 64
-"""Minimum number of members of a container for a check of the whole container, which saves time for large ones."""
+"""Minimum number of members for which a container is checked as a whole, which saves time for large containers."""
 _MOST_REFUSALS = 6
-"""Maximum number of failed checks of whole containers in one value; then no further container is checked."""
+"""Maximum number of failed checks of whole containers in one value; after this, no container is checked as a whole."""
 _DEEPEST = 100
 _MANY = 1_000_000
-"""Number of members of a level above which its containers are checked for repeated objects."""
+"""Number of members of one level above which the containers of the level are checked for repeated objects."""
 _SAMPLE = 5_000
 
 
 def is_plain_tree(value: Any) -> bool:
-    """Return True if marshal writes a container with all its members canonically, and in a size proportional to its objects.
+    """Return True if marshal writes a container and all its members canonically, in a size proportional to the number of objects.
 
-    The check goes level by level, so that the types of a level are read in C. Values that it refuses (sets, NaN, instances, containers
-    that hold themselves or the same objects many times) are encoded member by member.
+    The check proceeds level by level, so that the types of a level are read in C. Values that fail the check (with sets, NaN, instances, or
+    containers that contain themselves or the same objects many times) are encoded member by member.
     """
     level: Collection[Any] = (value,)
     for _ in range(_DEEPEST):
@@ -352,7 +353,7 @@ def is_plain_tree(value: Any) -> bool:
             return True
         containers = level if kinds == inner else [member for member in level if type(member) in _TREES]
         if sum(map(len, containers)) > _MANY:
-            # Few objects that occur many times would be written many times.
+            # Marshal would write each occurrence of an object again.
             sample = [*containers][:: 1 + len(containers) // _SAMPLE]
             if len(set(map(identity, sample))) * 10 < len(sample) * 9:
                 return False
@@ -373,11 +374,11 @@ _MARSHALLED = PLAIN | {float}
 
 
 IMMUTABLE = frozenset((date, datetime, time, timedelta, Decimal))
-"""Types of the standard library that are frequent in records. Their instances cannot change, so their class is enough to check them."""
+"""Types of the standard library that are frequent in records. Their instances are immutable, so a check of the class is enough."""
 
 
 def builtin_form(value: Any) -> Form | None:
-    """Return the form of the builtin types that are neither atoms nor containers."""
+    """Return the form of a value of a builtin type that is neither an atom nor a container; None for other values."""
     kind = type(value)
     if kind is bytearray:
         return Form("bytearray", (bytes(value),))

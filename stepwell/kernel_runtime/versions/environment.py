@@ -1,16 +1,16 @@
 # ruff: noqa: SLF001 - the data of os.environ are read unrecorded, and frames show the caller
-"""The environment: which reads of it count, and digests from which no value can be found.
+"""The environment: the reads of environment variables that count, and digests that do not reveal the values.
 
-``os.environ`` is one object of a class in Python, so its methods are wrapped, once per process. Reads by code of the user or of an
-installed package count. These do not count:
+The class of ``os.environ`` is written in Python, so its methods can be wrapped; this is done once per process. Reads by code of the user or
+of an installed package count, except:
 
 - reads by Python and the notebook for their own use: imports, temporary folders, the search path of commands, the width of a terminal,
   proxies, the log of TLS keys;
-- reads by a library that formats a display;
-- reads by an installed package during its import: another process may import it before the step, so they are not inputs of the step.
+- reads by a library for the formatting of a display;
+- reads by an installed package during its import: in another process, the import may happen before the step.
 
-A read of the whole environment (a copy, an iteration) counts as one read, without the names that differ between sessions
-by themselves: those of the shell, the terminal, Jupyter and stepwell. A child process inherits the environment unrecorded.
+A read of the whole environment (a copy, an iteration) is one read. It excludes variables that differ between sessions without a change by
+the user: those of the shell, the terminal, Jupyter and Stepwell. The inheritance of the environment by a child process is not recorded.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Keyed = Callable[[bytes], str]
 _PASSING = frozenset({
     "os", "_collections_abc", "collections.abc", "posixpath", "ntpath", "genericpath", "pathlib", "pathlib._local", "pathlib._abc",
 })  # fmt: skip
-"""Modules through which others read the environment: their caller decides whether a read counts."""
+"""Modules through which other code reads the environment. The module of the caller determines whether a read counts."""
 _MACHINERY = frozenset({
     "importlib", "_frozen_importlib", "zipimport", "IPython", "ipykernel", "jupyter_client", "traitlets", "zmq", "tornado", "comm", "stepwell",
     "pytest", "_pytest", "tempfile", "subprocess", "asyncio", "multiprocessing", "concurrent", "threading", "warnings", "linecache", "site", "sysconfig",
@@ -60,7 +60,7 @@ class Reader(Protocol):
         """Record that a name was read."""
 
     def knows_name(self, name: str) -> bool:
-        """Return True if a read of this name is recorded already."""
+        """Return True if a read of this name need not be recorded."""
 
     def all_read(self, environment: dict[str, str]) -> None:
         """Record that the whole environment was read."""
@@ -75,7 +75,7 @@ def of_session(name: str) -> bool:
 
 
 def process_keyed(data: bytes) -> str:
-    """Digest bytes with a key of this process; the digest is useless in another process."""
+    """Digest bytes with a key of this process; digests of different processes cannot be compared."""
     return hmac.digest(_process_key, data, "sha256").hex()[:32]
 
 
@@ -116,14 +116,14 @@ def set_variable(name: str, value: str | None) -> None:
 
 
 def _caller(frame: FrameType | None) -> FrameType | None:
-    """Return the nearest frame that is not of one of the modules that only pass a read on."""
+    """Return the nearest frame outside the modules that only pass on a read."""
     while frame is not None and frame.f_globals.get("__name__") in _PASSING:
         frame = frame.f_back
     return frame
 
 
 def counts_here(frame: FrameType | None) -> bool:
-    """Return True if a read from this frame counts: by its module, and unless an installed package is being imported."""
+    """Return True if a read from this frame counts: its module counts, and no installed package is being imported."""
     frame = _caller(frame)
     if frame is None:
         return True
@@ -149,7 +149,7 @@ def counts_here(frame: FrameType | None) -> bool:
 
 
 def _copies_for_child(frame: FrameType | None, name: str = "") -> bool:
-    """Return True if a package copies the environment, or a name of it, for a process that it is about to start.
+    """Return True if a package copies the environment, or one variable, for a process that the package is about to start.
 
     Reads of the package's own settings (``JOBLIB_MULTIPROCESSING``) count as usual.
     """
@@ -170,7 +170,7 @@ _active: Callable[[], Reader | None] = _no_reader
 
 
 def note_name(name: str, value: str | None) -> None:
-    """Report to the active reader that a name was read by other means than ``os.environ``."""
+    """Report to the active reader that an environment variable was read by other means than ``os.environ``."""
     reader = _active()
     if reader is not None and not reader.knows_name(name):
         reader.name_read(name, value)

@@ -1,8 +1,8 @@
-"""Nodes of the walk's graph for single objects: their encodings, and the objects that they refer to.
+"""The creation of the walk's nodes: the encoding of an object, and its references to other objects.
 
-Objects of the user (notebook, local modules) are expanded; the standard library and installed distributions count by name and
-version. `loads` reads code; this module reads classes, modules, wrappers of functions, and values. If `Expander.trace` is a list,
-it also records every reference, those to small values and packages included, for the list of parts.
+Objects of the user (notebook, local modules) are expanded; objects of the standard library and of installed distributions are identified by
+name and version. `loads` reads code; this module reads classes, modules, wrappers of functions, and values. If `Expander.trace` is a list,
+every reference is added to it, including references to small values and packages, for the list of parts.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from stepwell.kernel_runtime.versions.references import Writer, getattr_static, 
 from stepwell.kernel_runtime.versions.secrets import hidden_text
 
 SLOW = 0.2
-"""Seconds of processor time for digesting one value, above which stepwell advises to make it an asset."""
+"""Seconds of processor time for the digest of one value, above which Stepwell advises the user to make the value an asset."""
 _LRU = type(functools.lru_cache(len))
 
 
 class Expander(Writer):
-    """Makes the nodes of objects."""
+    """Creates the nodes of objects."""
 
     def node(self, item: Any) -> Node:
-        """Return the node of an object; the objects that it refers to are pending."""
+        """Return a new node of an object; its references are still pending."""
         kind = type(item)
         if kind is FunctionType and not OPAQUE:
             node = Node(keyed_ref(item, identity(item)))
@@ -72,7 +72,7 @@ class Expander(Writer):
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                # An object may raise any exception when it is read: then the step has to run.
+                # Reading an object may raise any exception. Then the object has no digest, and the step must run.
                 node.unverifiable(
                     "",
                     f"{kind.__qualname__} cannot be digested: {type(error).__name__}: {hidden_text(first_line(error))}",
@@ -154,7 +154,7 @@ class Expander(Writer):
             node.content.append(Tag.STATIC + kind.__name__.encode())
             self.refer(node, "", item.__func__)
         elif kind is functools.cached_property:
-            # Its lock does not count.
+            # The property's lock does not count.
             node.content.append(Tag.CACHED_PROPERTY + atom(item.attrname))
             self.refer(node, "", item.func)
         elif kind is property:
@@ -214,7 +214,7 @@ class Expander(Writer):
         if not names or form.name != "instance":
             return form
         state = form.parts[3]
-        # The state of an object with slots is a pair of dictionaries, the second for the slots.
+        # The state of an object with slots is a pair of dicts; the second one is for the slots.
         held = state if type(state) is tuple else (state,)
         counted = tuple(
             {name: value for name, value in part.items() if name not in names} if type(part) is dict else part

@@ -11,13 +11,13 @@ import sys
 from typing import Any
 
 LEAF = b"\x85"
-"""The first byte of an encoding without parts: the digest of a buffer, with its type and shape."""
+"""The first byte of an encoding without parts: the digest of a buffer, with the type and shape."""
 _LARGE = 1 << 18
 _BLOCK = 1 << 17
 """Values per block. A block is checked for NaN and digested while it is in the cache of the processor."""
 
 _FEW = 1 << 13
-"""Floats up to which one dot product finds a NaN: numpy computes longer ones with several threads, which takes more time than it saves."""
+"""Largest number of floats for which one dot product checks for NaN. For more floats, numpy uses several threads, which takes longer."""
 
 
 def buffer_digest(*buffers: Any) -> bytes:
@@ -36,7 +36,7 @@ def buffer_digest(*buffers: Any) -> bytes:
 
 
 class _Stream:
-    """The digest of a buffer that is given piece by piece; equal to `buffer_digest` of the whole buffer."""
+    """The digest of a buffer that arrives in pieces; equal to `buffer_digest` of the whole buffer."""
 
     def __init__(self, size: int) -> None:
         from blake3 import blake3
@@ -58,7 +58,7 @@ class _Stream:
 
 
 def structure(value: Any) -> bytes | tuple[str, tuple[Any, ...]] | None:
-    """Return the encoding of an array or frame, or its name and parts; None for other values."""
+    """Return the encoding of an array or frame, or the name and parts of its form; None for other values."""
     kind = type(value)
     module = kind.__module__
     # `__module__` of a type made by Cython may be a descriptor.
@@ -104,7 +104,7 @@ def _numpy(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | None
     if isinstance(value, np.dtype):
         return ("dtype", (str(value),)) if value.hasobject else _leaf("dtype", _dtype(value))
     if kind is np.ma.MaskedArray:
-        # Code can read the masked values (.data), and whether the mask is hard.
+        # Code can read the values under the mask (``.data``) and the attribute ``hardmask``.
         return "masked array", (np.asarray(value.data), np.ma.getmaskarray(value), value.fill_value, value.hardmask)
     return None
 
@@ -166,7 +166,7 @@ def _bytes_of(np: Any, value: Any) -> Any:
 def _canonical_nan(np: Any, flat: Any) -> Any:
     if flat.dtype.kind == "c":
         return _canonical_nan(np, flat.view(flat.real.dtype)).view(flat.dtype)
-    # A sum is fast to compute, and NaN if one of the values is.
+    # A sum is fast to compute, and is NaN if any of the values is NaN.
     with np.errstate(all="ignore"):
         total = flat.dot(flat) if flat.dtype.itemsize in {4, 8} else flat.sum()
     if total == total:  # noqa: PLR0124 - NaN differs from itself
@@ -186,7 +186,7 @@ def _scipy(value: Any, kind: type) -> tuple[str, tuple[Any, ...]] | None:
     sparse = sys.modules.get("scipy.sparse")
     if sparse is None or not sparse.issparse(value):
         return None
-    # scipy caches whether the indices are sorted: that follows from the other attributes.
+    # scipy caches properties of the indices, such as their order, in ``_has_...``. They follow from the other attributes.
     state = {name: attribute for name, attribute in sorted(vars(value).items()) if not name.startswith("_has_")}
     return "scipy." + kind.__name__, (kind, state)
 
@@ -303,7 +303,7 @@ def _arrow(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | None
         )
         return f"pyarrow.{kind.__name__}", (value.num_rows, fields, metadata, *value.columns)
     if isinstance(value, pa.ChunkedArray):
-        # Chunks do not count: the encoding is that of one contiguous array.
+        # Chunks do not count: the encoding is the same as for one contiguous array.
         if _is_text(pa, value.type):
             return _leaf("pyarrow.ChunkedArray", _text(pa, value.chunks, value.type))
         return "pyarrow.ChunkedArray", (str(value.type), _whole(pa, value))
@@ -327,7 +327,7 @@ def _whole(pa: Any, value: Any) -> Any:
 
 
 def _array(pa: Any, value: Any) -> bytes | tuple[str, tuple[Any, ...]]:
-    """Return the form of an array: the validity, and the valid values."""
+    """Return the form of an array as its validity and its valid values."""
     types = pa.types
     kind = value.type
     valid = value.is_valid().cast(pa.uint8()).to_numpy(zero_copy_only=False) if value.null_count else None
@@ -397,7 +397,7 @@ def _is_text(pa: Any, kind: Any) -> bool:
 
 
 def _text(pa: Any, chunks: list[Any], kind: Any) -> bytes:
-    """Return the encoding of strings in any number of chunks: the ends, the text, and the validity."""
+    """Return the encoding of strings in any number of chunks: the end positions, the text, and the validity."""
     np = __import__("numpy")
     valid = None
     if any(chunk.null_count for chunk in chunks):
@@ -445,7 +445,7 @@ def _wide(pa: Any, value: Any) -> Any:
 
 
 def _without_hidden_text(pa: Any, value: Any) -> Any:
-    """Return strings without the arbitrary text that missing ones may have."""
+    """Return an array of strings in which missing strings have no text; otherwise their text is arbitrary."""
     if not value.null_count:
         return value
     np = __import__("numpy")
@@ -464,7 +464,7 @@ def _without_hidden_text(pa: Any, value: Any) -> Any:
 
 
 def _packed(np: Any, valid: Any) -> Any:
-    """Return booleans, none of them missing, as bits; the bits after the last value are zero."""
+    """Return booleans without missing values as bits; the bits after the last value are zero."""
     if valid.offset:
         return np.packbits(valid.cast("uint8").to_numpy(zero_copy_only=False), bitorder="little")
     bits = np.frombuffer(valid.buffers()[1], np.uint8)[: (len(valid) + 7) // 8].copy()
