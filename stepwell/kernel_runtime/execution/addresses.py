@@ -1,7 +1,7 @@
-"""Objects of the notebook: which are reached from its names, at which addresses, and what they hold.
+"""The objects of the notebook that are reached from its names, their addresses and their contents.
 
-An address leads from a name to an object: through items, attributes, the variables around a function, what a method or a partial call holds.
-It is stored in the place of an object that the notebook has, and resolved in another kernel.
+An address is a path from a name to an object, through items, attributes, the closure of a function, or the object and arguments bound in a
+method or a partial call. An address is stored in place of an object that exists in the notebook, and is resolved in another kernel.
 """
 
 from __future__ import annotations
@@ -26,40 +26,40 @@ from stepwell.kernel_runtime.versions.ownership import owner
 
 _MISSING: Any = object()
 _MOST_INSTANCES = 20_000
-"""Instances of libraries that are taken apart for the digests of leaves below one object; above it the object counts as one leaf."""
+"""The maximum number of library instances whose state is digested below one object; an object with more counts as one leaf."""
 
 
 @dataclass(slots=True)
 class Seen:
-    """An object that a step may change, as it was before the body ran."""
+    """An object that a step may change, with its content before the body ran."""
 
     root: str
-    """The name of the notebook through which it is reached."""
+    """The name of the notebook through which the object is reached."""
     address: Address
-    """How it is reached from that name."""
+    """The path from this name to the object."""
     item: Any
     content: tuple[Any, ...] | None
-    """Of a container."""
+    """The content of a container; None for a leaf."""
     digest: str | None
-    """Of a leaf."""
+    """The digest of a leaf; None for a container, and for a leaf that cannot be digested."""
 
 
 class Inventory:
-    """The objects behind some names of the notebook, as they are now.
+    """The present objects that are reached from some names of the notebook.
 
     Parameters
     ----------
     names
         Names whose objects may be changed.
     digests
-        Whether the content of leaves is digested; else only where they are is noted.
+        True if leaves are digested; otherwise only the addresses of objects are recorded.
     """
 
     def __init__(self, namespace: dict[str, Any], names: Iterable[str], *, digests: bool = True) -> None:
         self._namespace = namespace
         self._digests = digests
         self.seen: dict[int, Seen] = {}
-        """By identity. Each entry keeps its object alive, so that identities stay unique."""
+        """The objects by `id`. Each entry keeps its object alive, so that the key stays unique."""
         for name in sorted(names):
             value = namespace.get(name, _MISSING)
             if value is not _MISSING:
@@ -95,7 +95,7 @@ class Inventory:
             if kind is not tuple and (not contents.has_content(item) or contents.is_inert(item)):
                 continue
             if len(self.seen) - first > contents.MOST_CONTAINERS or budget.left < 0:
-                # Too many to follow one by one. The whole is compared by its digest, and replaced as far as its type allows.
+                # There are too many objects to record each. The root is compared by its digest, and replaced as far as its type allows.
                 self.seen = {key: seen for key, seen in self.seen.items() if seen.root != root}
                 self._note(root, (), value, None, self._digest(value, Budget(_MOST_INSTANCES)))
                 return
@@ -114,14 +114,14 @@ class Inventory:
             ]
 
     def _digest(self, item: Any, budget: Budget) -> str | None:
-        """Return what a leaf is compared by; None if it has no digest, or too much would have to be taken apart for it."""
+        """Return the digest by which a leaf is compared; None if it has no digest, or too many instances would have to be digested."""
         if not self._digests:
             return None
         if contents.is_entangled(item):
             try:
                 return hexdigest(pickle.dumps(item, 5))
             except Exception:
-                # Anything may be attached to a figure.
+                # Objects attached to a figure may not be picklable.
                 return None
         if type(item).__module__ in {"sqlite3", "_duckdb"}:
             return contents.database_state(item)
@@ -135,12 +135,12 @@ class Inventory:
         self.seen[id(item)] = Seen(root, address, item, content, digest)
 
     def changed(self, suspects: Collection[str] | None = None) -> list[Seen]:
-        """Return the objects whose content is another one now.
+        """Return the objects whose content has changed.
 
         Parameters
         ----------
         suspects
-            Names whose objects count as changed if they have no digest: code may change them; None for all.
+            Names that code may have changed: their objects count as changed if they have no digest; None for all names.
         """
         changed = []
         for seen in self.seen.values():
@@ -157,7 +157,7 @@ class Inventory:
         return changed
 
     def _is_log(self, seen: Seen) -> bool:
-        """Return True for what a logger or a standard stream writes to: that is output, like what is printed."""
+        """Return True for a standard stream and for the stream of a logger: data written to them is output."""
         name = contents.attribute(seen.item, "name")
         if (
             (type(name) is str and name in {"<stdout>", "<stderr>"})
@@ -173,7 +173,7 @@ class Inventory:
 
 
 def class_data(cls: type) -> dict[str, Any]:
-    """Return the attributes of a class that hold data: what methods and cells assign to it."""
+    """Return the attributes of a class that hold data, as opposed to methods."""
     return {name: value for name, value in vars(cls).items() if is_data(cls, name, value)}
 
 
@@ -187,11 +187,11 @@ def module_data(module: ModuleType) -> dict[str, Any]:
 
 
 CALLS = frozenset({FunctionType, MethodType, BuiltinMethodType, partial})
-"""Types of what is called and may hold objects that a call changes."""
+"""Types of callables that may hold objects which a call changes."""
 
 
 def _held_by(function: Any) -> Iterable[tuple[tuple[str, Any], Any]]:
-    """Yield what a function, a method or a partial call holds, each with the step that leads to it."""
+    """Yield the objects that a function, a method or a partial call holds, each after the step of the address that leads to it."""
     if type(function) in {MethodType, BuiltinMethodType}:
         yield ("self", None), function.__self__
         return
@@ -214,7 +214,7 @@ def _held_by(function: Any) -> Iterable[tuple[tuple[str, Any], Any]]:
 
 
 def content_of(item: Any) -> tuple[Any, ...]:
-    """Return the content of a container, of a class or local module, or of a function: its attributes and the variables around it."""
+    """Return the content of a container, class or local module; the content of a function is its attributes and closure cells."""
     if type(item) is FunctionType:
         return (
             ("attributes", tuple(vars(item).items())),
@@ -288,23 +288,23 @@ def put(item: Any, how: str, value: Any) -> None:
 
 
 def objects_in(values: Iterable[Any], stop: Collection[int] = ()) -> dict[int, Any]:
-    """Return the mutable objects in some values, by identity.
+    """Return the mutable objects in some values, by `id`.
 
     Parameters
     ----------
     stop
-        Identities of objects whose members are not looked at.
+        The `id` of each object whose members are not searched.
     """
     return {key: item for key, item in _walked(values, stop).items() if type(item) not in _HOLDERS}
 
 
 def code_in(values: Iterable[Any]) -> list[Any]:
-    """Return the functions in some values, and the instances of classes of the notebook."""
+    """Return the callables in some values, and the instances of classes of the notebook."""
     return [item for item in _walked(values, ()).values() if type(item) in CALLS or type(item).__module__ == "__main__"]
 
 
 def outdated_class(values: Iterable[Any], namespace: Mapping[str, Any]) -> bool:
-    """Return True if an instance in some values is of a class of the notebook that was defined again since."""
+    """Return True if some values contain an instance of a class of the notebook that was defined again since."""
     kinds = {item if isinstance(item, type) else type(item) for item in code_in(values)}
     return any(
         kind.__module__ == "__main__" and isinstance(now := namespace.get(kind.__qualname__), type) and now is not kind
@@ -335,16 +335,16 @@ def _walked(values: Iterable[Any], stop: Collection[int]) -> dict[int, Any]:
 
 
 _HOLDERS = frozenset({tuple, frozenset, FunctionType, MethodType, BuiltinMethodType})
-"""Types of objects that do not change and may hold others that do."""
+"""Types of immutable objects that may hold mutable ones."""
 
 
 def places(namespace: dict[str, Any], names: Iterable[str], stop: Collection[int]) -> dict[int, Seen]:
-    """Return where objects are in variables, as far as only plain containers and objects of the notebook's classes lie between.
+    """Return the addresses of the objects in variables that are reached only through plain containers and instances of the notebook's classes.
 
     Parameters
     ----------
     stop
-        Identities of objects whose members are not looked at.
+        The `id` of each object whose members are not searched.
     """
     objects: dict[int, Seen] = {}
     for name in names:
@@ -369,12 +369,12 @@ def reached_names(
     *,
     ends_at: Callable[[str], bool] = lambda name: False,  # noqa: ARG005 - by default all are followed
 ) -> set[str]:
-    """Return names of the notebook and all names that functions and classes behind them, or given ones, read, directly or not.
+    """Return names of the notebook, and all names that the functions and classes behind these names or in `items` read, even indirectly.
 
     Parameters
     ----------
     ends_at
-        Whether a name is not followed: what is behind it is another object than the one that matters.
+        Takes a name; returns True if the object behind the name is not searched.
     """
     reached: set[str] = set()
     pending = list(names)
@@ -400,7 +400,7 @@ def reached_names(
 
 
 def _code_behind(item: Any) -> Iterable[Any]:
-    """Return the objects whose code an object may run when it is used: what it wraps, is bound to, or is made of."""
+    """Return the objects whose code an object may run when it is used: its wrapped, bound or contained objects."""
     kind = type(item)
     if issubclass(kind, FunctionType):
         functions = [contents.attribute(item, "__wrapped__")]

@@ -1,4 +1,4 @@
-"""The content of mutable objects: taken before a step runs, compared after it, and put back in place on a hit.
+"""The content of mutable objects: recorded before a step runs, compared after the step, and restored in place on reuse.
 
 An object keeps its identity when its content is replaced, so every other name for it sees the change. The content of a container
 is shallow: it names its members, and a member that is mutable has separate content. An object that is not a container (an array, a
@@ -31,7 +31,7 @@ Step: TypeAlias = tuple[str, Any]
 Address: TypeAlias = tuple[Step, ...]
 
 MOST_CONTAINERS = 50_000
-"""Containers below one object up to which each is followed; above it the object counts as one leaf."""
+"""The maximum number of containers below one object; an object with more counts as one leaf."""
 
 _NO_CONTENT = (
     *ATOMS,
@@ -50,7 +50,7 @@ _ABSENT: Any = object()
 
 
 class NotRestorableError(Exception):
-    """The content of this object cannot be put back in place."""
+    """The content of an object cannot be restored in place."""
 
 
 def has_content(item: Any) -> bool:
@@ -60,7 +60,7 @@ def has_content(item: Any) -> bool:
 
 
 def attribute(item: Any, name: str, default: Any = None) -> Any:
-    """Return an attribute of an object that may raise anything when it is asked for one; the default then."""
+    """Return an attribute of an object; the default if access to the attribute raises any exception."""
     try:
         return getattr(item, name, default)
     except Exception:
@@ -68,7 +68,7 @@ def attribute(item: Any, name: str, default: Any = None) -> Any:
 
 
 def can_change(item: Any) -> bool:
-    """Return True if an object of the notebook can change in place: one with content, or a class or function of the notebook."""
+    """Return True if an object can change in place: an object with content, or a class or function of the notebook."""
     return has_content(item) or (isinstance(item, (type, FunctionType)) and item.__module__ == "__main__")
 
 
@@ -78,7 +78,7 @@ def is_iterator(item: Any) -> bool:
 
 
 def is_inert(item: Any) -> bool:
-    """Return True for an object that never has to be restored: it holds nothing (a lock), or never changes (a lazy query)."""
+    """Return True for an object that need not be restored, because it has no content (a lock) or never changes (a lazy query)."""
     kind = type(item)
     if kind.__module__.partition(".")[0] == "polars":
         return kind.__name__ in {"LazyFrame", "LazyGroupBy", "Expr"}
@@ -86,7 +86,7 @@ def is_inert(item: Any) -> bool:
 
 
 def is_handle(item: Any) -> bool:
-    """Return True for an open or closed file, a connection or the like: what reads it is computed again with a new one."""
+    """Return True for a handle: a file, open or closed, a connection or a similar object."""
     kind = type(item)
     if _leaf(item) is not None:
         return False
@@ -94,9 +94,9 @@ def is_handle(item: Any) -> bool:
 
 
 def database_state(item: Any) -> str | None:
-    """Return a text that differs after a connection of sqlite3 or duckdb has changed its database; None for anything else, and if it is closed.
+    """Return a string that differs after a change through a sqlite3 or duckdb connection; None for a closed connection or another object.
 
-    Updated rows of duckdb make no difference: `CHANGING` has the words of statements that update.
+    Updates of rows in duckdb do not change the string; `CHANGING` lists the words of statements that change a database.
     """
     kind = type(item).__module__
     try:
@@ -105,7 +105,7 @@ def database_state(item: Any) -> str | None:
         if kind == "_duckdb":
             return str(item.cursor().execute(_TABLES).fetchall())
     except Exception:
-        # It is closed, or another thread's, or no connection.
+        # The object is a closed connection, a connection of another thread, or not a connection.
         return None
     return None
 
@@ -121,16 +121,16 @@ CHANGING = frozenset(
 
 
 def is_leaf(item: Any) -> bool:
-    """Return True if an object is compared by digest: it is not a container of Python objects."""
+    """Return True if an object is compared by digest, because it is not a container of Python objects."""
     kind = type(item)
     if kind in _CONTAINERS or kind is tuple:
         return False
-    # The attributes of an open file do not show what is written to it.
+    # The attributes of an open file do not change when data is written to the file.
     return _leaf(item) is not None or issubclass(kind, io.IOBase) or _state_of(item) is None
 
 
 def is_entangled(item: Any) -> bool:
-    """Return True for a part of a matplotlib figure or a parsed document: each leads to all others, so that they are compared as a whole."""
+    """Return True for a part of a matplotlib figure or a parsed document: all parts refer to each other, so they are compared as a whole."""
     for name, base in (("matplotlib.artist", "Artist"), ("bs4.element", "PageElement")):
         module = sys.modules.get(name)
         if module is not None and issubclass(type(item), getattr(module, base)):
@@ -152,7 +152,7 @@ def members(item: Any) -> Iterator[tuple[Step, Any]]:
 
 
 def member(item: Any, step: Step) -> Any:
-    """Return one member of a container; raises LookupError or AttributeError if it is not there."""
+    """Return one member of a container; raises LookupError or AttributeError if it does not exist."""
     kind, name = step
     if kind == "item":
         return dict.__getitem__(item, name)
@@ -187,14 +187,14 @@ def content(item: Any) -> tuple[Any, ...]:
 
 
 def same_content(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
-    """Return True if two contents have the same members: the same objects, or equal numbers and texts."""
+    """Return True if two contents have the same members: identical objects, or equal numbers and strings."""
     if len(before) != len(after):
         return False
     for (kind, old), (other, new) in zip(before, after, strict=True):
         if kind != other or len(old) != len(new):
             return False
         if kind == "set":
-            # Only numbers and texts are compared by value: the objects of a library may raise when they are compared.
+            # Only numbers and strings are compared by value, because comparison of a library's objects may raise an exception.
             plain = all(type(member) in ATOMS for member in (*old, *new))
             if {id(member) for member in old} != {id(member) for member in new} and not (
                 plain and set(old) == set(new)
@@ -217,12 +217,12 @@ def _same(one: Any, two: Any) -> bool:
 
 
 def put_content(item: Any, parts: tuple[Any, ...]) -> None:
-    """Replace the content of a container, in place.
+    """Replace the content of a container in place.
 
     Raises
     ------
     NotRestorableError
-        If the object takes no such content.
+        If the object does not accept the content.
     """
     try:
         for kind, values in parts:
@@ -266,11 +266,11 @@ _CONTAINERS = frozenset(
 
 
 _KEPT_BY_LIBRARY = ("_sa_instance_state", "_sa_adapter")
-"""Attributes in which a library keeps what it knows of an instance: they stay as they are."""
+"""Attributes that a library uses to keep track of an instance; they are not replaced."""
 
 
 def _state_of(item: Any) -> dict[str, Any] | None:
-    """Return the attributes of an instance; None if its state lies elsewhere."""
+    """Return the attributes of an instance; None if its state is not in attributes."""
     kind = type(item)
     namespace = _namespace_of(item)
     state = (
@@ -298,7 +298,7 @@ def _state_of(item: Any) -> dict[str, Any] | None:
 
 
 def _namespace_of(item: Any) -> Any:
-    """Return the dict of an instance's attributes, whatever its class says that it is; None if it has none."""
+    """Return the dict of an instance's attributes, even if its class overrides ``__dict__``; None if the instance has no such dict."""
     for base in type.__dict__["__mro__"].__get__(type(item)):
         descriptor = type.__dict__["__dict__"].__get__(base).get("__dict__")
         if type(descriptor) in {GetSetDescriptorType, MemberDescriptorType}:
@@ -344,7 +344,7 @@ def _set_pandas(item: Any, state: Any) -> None:
 
 
 def _set_names(item: Any, state: Any) -> None:
-    # An index never changes but for its names; what it caches does not count.
+    # Only the names of an index can change; its caches are not content.
     item.names = state
 
 
@@ -366,7 +366,7 @@ def _set_attributes(item: Any, state: Any) -> None:
 
 
 def _seeds_state(item: Any) -> Any:
-    """Return the entropy of a sequence of seeds, and the number of its children; None for another type."""
+    """Return the state of a `SeedSequence`, with the number of its spawned children; None for another type."""
     if type(item).__name__ != "SeedSequence":
         return None
     return (item.entropy, item.spawn_key, item.pool_size, item.n_children_spawned)
@@ -435,7 +435,8 @@ _LEAVES: tuple[tuple[str, str, _Get, _Set], ...] = (
     ("scipy.sparse", "sparray", lambda item: dict(vars(item)), _set_attributes),
     ("scipy.sparse", "spmatrix", lambda item: dict(vars(item)), _set_attributes),
 )
-"""Module, class, what gives the state of a leaf, and what sets it. A state is never the object itself: references to that are links."""
+"""The module and class of a leaf, and the functions that return and set its state. A state is never the object itself, because references
+to the object are stored as links."""
 
 
 def _leaf(item: Any) -> tuple[_Get, _Set] | None:
@@ -454,12 +455,12 @@ def leaf_state(item: Any) -> Any:
 
 
 def put_leaf(item: Any, state: Any) -> None:
-    """Set a leaf to a state, in place.
+    """Set a leaf to a state in place.
 
     Raises
     ------
     NotRestorableError
-        If its type cannot be changed in place.
+        If the leaf cannot be changed in place, or does not accept the state.
     """
     leaf = _leaf(item)
     if leaf is None:

@@ -1,4 +1,7 @@
-"""Asset cells of a notebook: `StoredCells` checks if a stored execution can be restored, `NotebookCells` runs cells live, records their effects and restores them."""
+"""The engine's interface to asset cells of a notebook.
+
+`StoredCells` checks if a stored execution can be restored. `NotebookCells` prepares live runs, records their effects and restores them.
+"""
 
 from __future__ import annotations
 
@@ -47,11 +50,11 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
 
 _SHARE = 0.05
-"""The largest part of a step's time that storing its other variables may take."""
+"""The maximum fraction of a step's duration that may be spent on storing variables that are not outputs."""
 _ALWAYS = 0.05
-"""Seconds that storing them may always take."""
+"""The number of seconds that may always be spent on storing these variables."""
 _RATE = 1e9
-"""Bytes that are stored in a second."""
+"""The assumed number of bytes that are stored per second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +65,14 @@ class _Hit:
     body: CellBody
     group: tuple[Materialization, ...]
     kept: Materialization | None
-    """The record of what it left in the notebook; None if it left nothing else than its values."""
+    """The record of the execution's effects on the notebook; None if it had no effects except its values."""
     effects: Effects
     own: bool
-    """True if its cell runs."""
+    """True if the step's cell runs."""
     again: bool
-    """True if the step already had this execution in this kernel."""
+    """True if the step was last brought up to date in this kernel with this execution."""
     skips_objects: bool
-    """True if objects are not changed: the names that it reads have other values, so its effects, or later ones, were applied."""
+    """True if objects are not restored, because names that the step reads have changed since it was brought up to date."""
     unstored: list[str]
     """The variables whose values are not stored."""
     files: FilesToRestore
@@ -86,9 +89,9 @@ class StoredCells:
     Parameters
     ----------
     timeline, store
-        Of the session.
+        The timeline and the store of the session.
     strict
-        True if a value that cannot be stored is a failure.
+        True if a step fails when a value cannot be stored.
     """
 
     def __init__(self, timeline: Timeline, store: ValueStore, *, strict: bool = False) -> None:
@@ -96,19 +99,19 @@ class StoredCells:
         self._store = store
         self._strict = strict
         self.hit: _Hit | None = None
-        """The last execution asked for, if it can be restored; None if there is nothing to restore."""
+        """The execution of the last call of `obstacle`, if it can be restored; None if there is nothing to restore."""
 
     def must_be_stored(self, step: PlanStep) -> bool:
-        """Return True if a value of a cell that cannot be stored is a failure of its step."""
+        """Return True if the step of a cell fails when a value cannot be stored."""
         return isinstance(step.op.body, CellBody) and (self._strict or step.op.body.must_be_stored)
 
     def obstacle(self, step: PlanStep, group: tuple[Materialization, ...], kind: Kind) -> str:
-        """Return why the effects of an execution cannot be restored; empty if nothing is known to prevent it.
+        """Return why the effects of an execution cannot be restored; empty if no reason is known.
 
         Parameters
         ----------
         kind
-            How the step is requested. An upstream step whose execution this kernel already has needs no restoring.
+            How the request refers to the step. If its cell does not run, an execution that this kernel already has is not restored.
         """
         self.hit = None
         if not _is_live(step):
@@ -170,14 +173,14 @@ class StoredCells:
         return ""
 
     def _is_trusted(self, kept: Materialization, group: tuple[Materialization, ...]) -> bool:
-        """Return True if a trusted key signed what a step left, and the rows of its values name the same reads, inputs and code."""
+        """Return True if a trusted key signed the record of a step's effects, and the step's other records have the same reads, inputs and code."""
         return vouches(self._store.signer, kept) and all(
             (item.reads, item.inputs, item.code_version) == (kept.reads, kept.inputs, kept.code_version)
             for item in group
         )
 
     def _was_written(self, path: str, digest: str) -> bool:
-        """Return True if a step left a file of the project in a state, here or in an earlier run."""
+        """Return True if a step, in this kernel or in an earlier run, left a file of the project with a digest."""
         here = self._timeline.world.files.get(path)
         return (here is not None and here[0] == digest) or any(
             digest == state for state, _ in left_states(path, self._store)
@@ -199,18 +202,18 @@ class NotebookCells:
     Parameters
     ----------
     timeline, store
-        Of the session.
+        The timeline and the store of the session.
     seeds
-        Of the run.
+        The random generators of the run.
     notify
         Called with notices for the user.
     strict
-        True if a value that cannot be stored is a failure.
+        True if a step fails when a value cannot be stored.
 
     Attributes
     ----------
     stored
-        The executions of these cells that are in the store.
+        The stored executions of these cells.
     """
 
     def __init__(
@@ -225,26 +228,26 @@ class NotebookCells:
     is_live = staticmethod(_is_live)
 
     def is_own(self, step: PlanStep) -> bool:
-        """Return True if the request names the step: its cell runs, or it was asked for by its name."""
+        """Return True if the request names the step: the step's cell runs, or the request contains its key."""
         return not self._timeline.is_pulled(step.key)
 
     def is_cell(self, step: PlanStep) -> bool:
-        """Return True if the step's own cell runs: it binds all its names. Others bind what the user did not."""
+        """Return True if the step's cell runs. Then the step binds all of its names; otherwise it binds only names that the user did not bind."""
         return self._timeline.kind(step.key) == "cell"
 
     def changed_since(self, step: PlanStep) -> tuple[str, str]:
-        """Return what the step read and what other cells changed of it, as `Timeline.changed_since` does; both empty for a requested step."""
+        """Return the result of `Timeline.changed_since`; both strings are empty for a requested step."""
         return ("", "") if self.is_own(step) else self._timeline.changed_since(step.key)
 
     # -- a run
 
     def check(self, step: PlanStep) -> None:
-        """Check that a step that is needed further down can run as its cell would.
+        """Check that an upstream step reads the same values as its cell did.
 
         Raises
         ------
         NamesReassignedError
-            If other cells assigned names again that it reads.
+            If other cells have changed names or files that the step reads.
         """
         if self.is_own(step):
             return
@@ -277,12 +280,12 @@ class NotebookCells:
         return self._timeline.alive(key, item) is not None
 
     def value(self, key: str) -> Any:
-        """Return a value that lives in this kernel only.
+        """Return a value that exists only in this kernel.
 
         Raises
         ------
         ValueUnavailableError
-            If it is gone.
+            If the value no longer exists.
         """
         value = self._timeline.alive(key)
         if value is None:
@@ -294,7 +297,7 @@ class NotebookCells:
     def begin(
         self, step: PlanStep, arguments: Mapping[str, Any], materializations: Mapping[str, Materialization]
     ) -> LiveRun:
-        """Bind inputs that the notebook does not have, and note what the body may change."""
+        """Bind inputs that the notebook does not have, and note the state that the body may change."""
         body = step.op.body
         assert isinstance(body, CellBody)
         space = self._timeline.namespace
@@ -324,16 +327,16 @@ class NotebookCells:
             run.theirs = frozenset(run.before)
         elif not self.is_cell(step):
             run.theirs = frozenset(name for name in run.before if not timeline.may_bind(name, step.key))
-        # Last: whose names are the user's is asked above, and nothing may fail between this and the body.
+        # `cover` unbinds names. It comes last, because the code above needs these names, and nothing may fail between it and the body.
         run.cover(reached_names(space, {*body.reads, *body.parameters}))
         return run
 
     def is_renamed(self, step: PlanStep) -> bool:
-        """Return True if a step that is about to run was to count with names as they were before; it counts with the present ones now."""
+        """Make a step that is about to run use the present values of names; return True if it used earlier ones."""
         return not self._runs_for_unstored(step) and self._timeline.unpin(step.key)
 
     def _runs_for_unstored(self, step: PlanStep) -> bool:
-        """Return True if a step runs only for variables that are not stored. It was reused in this kernel, not edited since, and reads the same again."""
+        """Return True if a step runs only to compute its unstored variables: it was reused in this kernel and not edited since."""
         body = step.op.body
         assert isinstance(body, CellBody)
         if self.is_cell(step) and not self._timeline.only_unbound:
@@ -341,12 +344,12 @@ class NotebookCells:
         return self._timeline.is_reused_without_all(step.key, step.code, body.source)
 
     def keep(self, step: PlanStep, run: LiveRun, outcome: Outcome, memo: str) -> tuple[Effects, StoredValue | None]:
-        """Store what a body left in the notebook; add it to the outcome as one more output.
+        """Store the effects of a body on the notebook; add them to the outcome as one more output.
 
         Returns
         -------
         effects, value
-            None if there is nothing to store.
+            The effects and the stored bundle; the bundle is None if there is nothing to store.
         """
         streams = run.seeded_streams()
         for stream in streams:
@@ -388,7 +391,7 @@ class NotebookCells:
                     state=tuple(entry for entry in effects.state if entry[0] not in lost),
                 )
         if effects.lost:
-            # An attribute of a library's class is named as in code.
+            # An attribute of a library's class is named as in Python code.
             names = [name.removeprefix("patches:").replace(":.", ".").replace(":", ".") for name in effects.lost]
             self._notify(notice("unrestored", step.key, names=tuple(names)))
         effects = self._once(body, effects, (*unstored, *left_out))
@@ -396,21 +399,21 @@ class NotebookCells:
         return effects, value
 
     def lacking(self, step: PlanStep, effects: Effects, outputs: Collection[str]) -> Effects:
-        """Return the effects of a step some of whose own values could not be stored."""
+        """Return the effects of a step, with outputs that could not be stored."""
         body = step.op.body
         assert isinstance(body, CellBody)
         names = dict(zip([output.name for output in step.outputs], body.variables, strict=False))
         return self._once(body, effects, [names[name] for name in outputs if name in names])
 
     def _once(self, body: CellBody, effects: Effects, unstored: Collection[str]) -> Effects:
-        """Return effects with variables that have no stored value counted as lost, where the step acts on more than its own names.
+        """Return effects in which variables without a stored value are lost if the step changes more than its own names.
 
-        Such a step cannot be run later, when the variable is needed: it would act twice, or on what others have changed by then.
+        Such a step cannot run later, when the variable is needed: it would apply its changes twice, or to objects that have changed since.
         """
         space = self._timeline.namespace
         handles = [name for name in unstored if name in space and is_handle(space[name])]
         effects = replace(effects, handles=(*effects.handles, *handles))
-        # Numbers and texts that it reads and binds again are known as they were (`Timeline.earlier`).
+        # The earlier values of numbers and strings that the step reads and binds again are known (`Timeline.earlier`).
         again = {name for name in body.bound & body.reads if type(space.get(name)) not in ATOMS}
         if (
             not effects.acts
@@ -422,7 +425,7 @@ class NotebookCells:
         return replace(effects, lost=tuple(dict.fromkeys((*effects.lost, *lost))))
 
     def _without_unstorable(self, run: LiveRun, key: str, kept: frozenset[str]) -> tuple[list[str], list[str]]:
-        """Take what cannot be stored out of a bundle; return names of variables, and of what else was changed."""
+        """Remove all parts that cannot be stored from a bundle; return the names of removed variables, and of removed settings and objects."""
         bundle = run.bundle
         values = []
         for name, value in bundle.values.items():
@@ -438,7 +441,7 @@ class NotebookCells:
                 ) from error
             values.append(name)
         settings = [name for name, value in bundle.settings.items() if self._obstacle(run, value, key) is not None]
-        # By position: the objects of a library may raise when they are compared.
+        # Entries are identified by position, because comparison of a library's objects may raise an exception.
         unstorable = [
             position for position, entry in enumerate(bundle.put) if self._obstacle(run, entry, key) is not None
         ]
@@ -486,7 +489,7 @@ class NotebookCells:
         timeline.settle(variables)
 
     def name_writers(self, outcome: Outcome) -> None:
-        """Add to a body's error which steps wrote the files that it missed."""
+        """Add notes to a body's error that name the steps which wrote the missing files."""
         error = outcome.error
         assert error is not None
         missed = dict.fromkeys(read.name for read in outcome.reads if read.kind == "absent")
@@ -496,21 +499,21 @@ class NotebookCells:
                 error.add_note(said)
 
     def failed(self, step: PlanStep, run: LiveRun) -> None:
-        """Note what a body bound before it failed: as after a plain cell, it stays."""
+        """Note the names that a body bound before it failed; as after a plain cell, they stay bound."""
         bound, changed = [*run.bound(), *run.deleted()], run.changed_names()
         run.give_back()
         self._timeline.world.note_settings(step.key, run.settings, run.environment)
         self._timeline.note(Writer("step", step.key, step.key), bound=bound, changed=changed)
 
-    # -- a hit
+    # -- reuse
 
     def reuse(self, step: PlanStep) -> str:
-        """Restore the execution that the last decision found for a step.
+        """Restore the stored execution of a step from the last decision.
 
         Returns
         -------
         str
-            Why that cannot be done, so that the step must run; empty if it is done.
+            The reason why the execution cannot be restored, so that the step must run; empty on success.
         """
         hit, timeline = self.stored.hit, self._timeline
         if hit is None:
@@ -522,7 +525,7 @@ class NotebookCells:
         try:
             bound = self._restore(hit, restoration, todo)
         except Exception as error:
-            # Whatever cannot be restored is computed: the body raises its own errors.
+            # An execution that cannot be restored is computed again; the body then raises its own errors.
             if isinstance(error, ValueUnavailableError):
                 self._notify(notice("computed again", step.key, why=error.what))
                 return error.what
@@ -539,7 +542,7 @@ class NotebookCells:
         space = timeline.namespace
         if not hit.again or not space.keys().isdisjoint(effects.deleted) or timeline.is_touched(step.key, left):
             return None
-        # What is stored with other variables may hold objects of variables that the step reads.
+        # The bundle may contain links to objects of variables that the step reads.
         read = reached_names(space, {*body.reads, *body.parameters}) if hit.kept and hit.kept.value else ()
         if timeline.is_bound_since(step.key, read):
             return None
@@ -557,7 +560,7 @@ class NotebookCells:
         if not hit.again:
             for name in hit.unstored:
                 if name not in bound and (hit.own or timeline.may_bind(name, step.key)):
-                    # What it is bound to is of another cell, or of another run of this one.
+                    # The name is bound to a value of another cell, or of another run of this cell.
                     timeline.namespace.pop(name, None)
                     timeline.unstored[name] = group[0].key
             timeline.handles.update(effects.handles)
@@ -579,7 +582,7 @@ class NotebookCells:
             if (item := items.get(output.name)) is not None
         ]
         waiting = restoration.define()
-        # Not all of them were executed, and what looks like a definition may have given another value.
+        # `effects.definitions` omits definitions that the run did not execute, and names that then had another value.
         bound = [name for name in body.defined(effects.definitions) if restoration.may(name)]
         for name, item in outputs:
             if item.value is not None and restoration.may(name):
@@ -621,7 +624,7 @@ class NotebookCells:
             self._seeds.leave(stream)
 
     def _note_files(self, hit: _Hit, todo: FilesToRestore) -> None:
-        """Note the state of each file that the step left."""
+        """Note the digest of each file that the step wrote."""
         for file in hit.effects.files:
             if file.path in todo.left:
                 continue
@@ -631,12 +634,12 @@ class NotebookCells:
                 self._timeline.wrote(file.path, file.digest, hit.step.key)
 
     def _restore_settings(self, hit: _Hit, values: Mapping[str, Any]) -> None:
-        """Set the settings of libraries, and the environment, as the step left them.
+        """Restore the settings of libraries and the environment variables that the step changed.
 
         Parameters
         ----------
         values
-            By name, the settings that have no text.
+            Settings that cannot be recorded as strings, by name.
         """
         step_key, entries, world = hit.step.key, hit.effects.state, self._timeline.world
         if not hit.again:

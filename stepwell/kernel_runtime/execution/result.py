@@ -1,7 +1,7 @@
-"""The outputs of a step, the result of a run, and exceptions of the user's code without our frames.
+"""The outputs of a step, the result of a run, and tracebacks of user code without Stepwell's frames.
 
-`Collector` takes what a body returns or yields and checks it against the declared outputs. `RunResult` is what
-``materialize`` and the like return.
+`Collector` receives the values that a body returns or yields, and checks them against the declared outputs. `RunResult` is the result of
+``materialize`` and other functions that run steps.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ T = TypeVar("T")
 
 
 def plain_metadata(step: PlanStep, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metadata as JSON values; other values are kept as their texts, and what is too much is cut off, with a mark.
+    """Return metadata as JSON values; other values are converted with `str`, and long metadata is cut off with a mark.
 
     Raises
     ------
     UserObjectError
-        If one of them raises when it is asked for its text.
+        If the conversion of a value raises an exception.
     """
     plain = _PlainMetadata()
     kept = {}
@@ -55,15 +55,15 @@ def plain_metadata(step: PlanStep, metadata: Mapping[str, Any]) -> dict[str, Any
 
 
 _DEEPEST = 50
-"""Levels of metadata that are kept as JSON; it may hold itself."""
+"""The maximum depth of metadata that is kept as JSON, because metadata may contain itself."""
 _MOST = 1 << 18
-"""Characters and members of a step's metadata that are kept: all are searched for secrets."""
+"""The maximum number of characters and members of a step's metadata that are kept, because all of them are searched for secrets."""
 _LONGEST_NAME = 1000
 _MOST_BITS = 10_000
 
 
 class _PlainMetadata:
-    """Turns the values of one step's metadata into JSON values, within `_MOST` in all."""
+    """Converts the values of one step's metadata to JSON values, up to `_MOST` characters and members in total."""
 
     def __init__(self) -> None:
         self.left = _MOST
@@ -79,7 +79,7 @@ class _PlainMetadata:
             return self._bounded(str.__str__(value))
         if issubclass(kind, int):
             number = int.__int__(value)
-            # Python prints, and JSON keeps, no number of any length.
+            # Python limits the number of digits that it converts to a string.
             return number if number.bit_length() <= _MOST_BITS else f"an integer of {number.bit_length():,} bits"
         if issubclass(kind, float):
             return float.__float__(value)
@@ -97,7 +97,7 @@ class _PlainMetadata:
         return text if len(text) <= room else f"{text[:room]}… ({len(text):,} characters)"
 
     def _while_room(self, members: Iterable[T]) -> Iterator[T]:
-        """Yield members until the room is used up; the last one is cut off."""
+        """Yield members until the limit is reached."""
         for member in members:
             yield member
             if self.left < 0:
@@ -105,7 +105,7 @@ class _PlainMetadata:
 
 
 def _own_text(value: Any) -> str:
-    """Return the text of an object as an exact str."""
+    """Return the string form of an object as an instance of exactly `str`."""
     text = str(value)
     return text if type(text) is str else str.__str__(text)
 
@@ -120,12 +120,12 @@ class Produced:
 
 
 class Collector:
-    """Takes outputs as they come and checks them against the declaration.
+    """Receives the outputs of a body and checks them against the declared outputs.
 
     Attributes
     ----------
     produced
-        By output name; also after a failure, since what was yielded before stays.
+        The outputs by name; after a failure, the outputs that were yielded before.
     """
 
     def __init__(self, step: PlanStep) -> None:
@@ -133,17 +133,17 @@ class Collector:
         self.declared = {output.name: output for output in step.outputs}
         self.produced: dict[str, Produced] = {}
         self.last: Any = None
-        """The value of a cell's last expression, if the shell keeps it and the expression is not just a variable."""
+        """The value of a cell's last expression, if the shell keeps the value and the expression is not just a variable."""
 
     def add(self, name: str, value: Any, metadata: dict[str, Any] | None = None) -> None:
-        """Take one output.
+        """Add one output.
 
         Raises
         ------
         InvariantViolationError
-            For an output that is not declared or comes twice.
+            If the output is not declared or was already produced.
         TypeCheckError
-            For a value that is not of the output's type.
+            If the value is not of the output's type.
         """
         step = self.step
         output = self.declared.get(name)
@@ -171,12 +171,12 @@ class Collector:
         self.produced[name] = Produced(output, value, metadata or {})
 
     def returned(self, value: Any) -> None:
-        """Take what a body returned.
+        """Add the outputs in a body's return value.
 
         Raises
         ------
         InvariantViolationError
-            If it is not one value per output.
+            If the return value does not have one value per output.
         """
         step, names = self.step, list(self.declared)
         if issubclass(type(value), Output):
@@ -209,12 +209,12 @@ class Collector:
         self.add(name, value.value, dict(value.metadata))
 
     def yielded(self, value: Any) -> None:
-        """Take one thing that a generator yielded.
+        """Add an output that a generator yielded.
 
         Raises
         ------
         InvariantViolationError
-            For something that is no `Output`.
+            If the object is not an `Output`.
         """
         if not issubclass(type(value), Output):
             raise InvariantViolationError(
@@ -225,7 +225,7 @@ class Collector:
         self._output(value)
 
     def finish(self) -> None:
-        """Check that every required output is there; one that carries no value is produced for the body.
+        """Check that every required output was produced; an output without a value is added automatically.
 
         Raises
         ------
@@ -250,7 +250,7 @@ _PACKAGE = str(Path(__file__).resolve().parents[2])
 
 
 def user_traceback(trace: TracebackType | None) -> TracebackType | None:
-    """Return a traceback from its first frame that is not ours; the whole one if all are."""
+    """Return the part of a traceback from the first frame outside Stepwell; the whole traceback if there is no such frame."""
     frame = trace
     while frame is not None and frame.tb_frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.tb_next
@@ -258,12 +258,12 @@ def user_traceback(trace: TracebackType | None) -> TracebackType | None:
 
 
 def is_interrupt(error: BaseException | None) -> bool:
-    """Return whether an exception is a KeyboardInterrupt, whatever it says that it is."""
+    """Return True if an exception is a KeyboardInterrupt by its real type, not by its ``__class__``."""
     return issubclass(type(error), KeyboardInterrupt)
 
 
 def user_object_error(step: PlanStep, doing: str, error: BaseException) -> UserObjectError:
-    """Return the error of a step with an object that raised while something was done with it."""
+    """Return the error of a step for an exception that a user's object raised during an operation."""
     return UserObjectError(
         f"step {step.key!r} failed: {doing} raised {name_parts(type(error))[1]}",
         where="\n".join(part for part in (step.where, _text(error)) if part),
@@ -272,29 +272,29 @@ def user_object_error(step: PlanStep, doing: str, error: BaseException) -> UserO
 
 
 def _text(error: BaseException) -> str:
-    """Return the message of an exception; its class may raise anything when it is asked for it."""
+    """Return the message of an exception, or a replacement if the conversion to a string raises any exception."""
     try:
         text = str(error)
     except KeyboardInterrupt:
         raise
     except BaseException:
         return "<its message cannot be read>"
-    # A lone surrogate has no UTF-8, which is what the catalog keeps.
+    # A lone surrogate cannot be encoded in UTF-8 for the catalog.
     return text[:10_000].encode("utf-8", "backslashreplace").decode()
 
 
 def error_record(error: BaseException, look: Callable[[Callable[[], ErrorRecord]], ErrorRecord]) -> ErrorRecord:
-    """Return what can be kept of an exception.
+    """Return the record of an exception.
 
     Parameters
     ----------
     look
-        Calls what looks at it, so that an interrupt ends what takes for ever.
+        Calls a function that examines the exception, so that an interrupt can end the call.
     """
     try:
         return look(lambda: _record(error))
     except BaseException:
-        # It shows itself by raising, or it was interrupted.
+        # The exception cannot be converted to a string, or the conversion was interrupted.
         name = name_parts(type(error))[1].encode("utf-8", "backslashreplace").decode()
         return ErrorRecord(name, "<its message cannot be read>", "", "")
 
@@ -321,20 +321,20 @@ def _record(error: BaseException) -> ErrorRecord:
 
 
 class RunResult:
-    """One run: its record, its steps and the values that it made or reused.
+    """One run: its record, its steps, and the values that it computed or reused.
 
     Attributes
     ----------
     run
         The run's record.
     steps
-        One record per step of the plan, in the order in which they could run; ``.key`` and ``.status``.
+        One record per step of the plan, in execution order, with ``.key`` and ``.status``.
     error
-        The first exception of the user's code, or None.
+        The first exception of a step, or None.
     interrupt
         The KeyboardInterrupt that ended a step, with its traceback, or None.
     notices
-        Lines for a reader: what was read from the store.
+        Notices for the user.
     """
 
     def __init__(
@@ -360,7 +360,7 @@ class RunResult:
 
     @property
     def run_id(self) -> str:
-        """The run's identifier: what `stepwell.resume` takes."""
+        """The run's identifier, which `stepwell.resume` accepts."""
         return self.run.run_id
 
     @property
@@ -379,7 +379,7 @@ class RunResult:
         Raises
         ------
         UnknownKeyError
-            If the run had no such step.
+            If the run has no such step.
         """
         for step in self.steps:
             if step.key == key or f"{self.run.targets[0]}.{step.key}" == key:
@@ -387,12 +387,12 @@ class RunResult:
         raise unknown_key("step of this run", key, [step.key for step in self.steps])
 
     def materialization(self, key: str) -> Materialization:
-        """Return the materialization that a key has in this run: an asset's, or a step's only output.
+        """Return the materialization of a key in this run: of an asset, or of the only output of a step.
 
         Raises
         ------
         UnknownKeyError
-            If the run has none.
+            If the run has no materialization of the key.
         """
         item = self._values.get(key)
         if item is None:
@@ -413,7 +413,7 @@ class RunResult:
         UnknownKeyError
             If the run has no such value.
         ValueUnavailableError
-            If it cannot be loaded.
+            If the value cannot be loaded.
         """
         if self.run.kind == "job":
             for name in (key, f"{self.run.targets[0]}.{key}"):
@@ -428,6 +428,6 @@ class RunResult:
         counts: dict[str, int] = {}
         for step in self.steps:
             counts[step.status] = counts.get(step.status, 0) + 1
-        # Without the identifier of a run that succeeded, so that executed notebooks differ in nothing.
+        # The identifier of a successful run is omitted, so that repeated executions of a notebook have equal outputs.
         name = "run" if self.success else f"run {self.run_id}"
         return f"<{name}: {self.status}; {', '.join(f'{n} {status}' for status, n in counts.items()) or 'no steps'}>"

@@ -1,12 +1,12 @@
-"""The timeline of one kernel: which cell or step bound and changed each name of the notebook, and when each step was brought up to date.
+"""The timeline of one kernel records which cells and steps bound and changed each name of the notebook, and when each step was brought up to date.
 
-The rules are those of a notebook. A name can be bound several times, so
-"the value of `df`" has a meaning only at a point of the timeline. The timeline answers three questions:
+A name of a notebook can be bound several times, so "the value of `df`" has a meaning only at a point of the timeline. The timeline
+answers three questions:
 
 * Is a variable still the value of its asset, or did a plain cell change it? (`asset_of`)
-* A step that was brought up to date here reads other values now. Is that an edit, which makes it stale, or did *another* cell assign the
-  same names again, or the step's own effects change them? (`pin`)
-* Which names may Stepwell bind without taking a variable away from the user? (`may_bind`)
+* The variables that a step reads have changed since the step was brought up to date. Is the change an edit, which makes the step stale, or
+  did *another* cell assign the names again, or did the step itself change them? (`pin`)
+* Which names may Stepwell bind without overwriting a variable of the user? (`may_bind`)
 """
 
 from __future__ import annotations
@@ -43,86 +43,86 @@ class Bound:
     materialization: str
     data_version: str
     ref: Callable[[], Any] | None
-    """Weak reference; None for types that take none."""
+    """A weak reference to the value; None for types that do not support weak references."""
     strong: Any
     unchanged_at: int
-    """Number of events after which the variable was last known to be as bound."""
+    """The number of events after which the value was last known to be unchanged."""
     changed_by: str = ""
-    """Label of the cell that changed it in place; empty if none did."""
+    """The label of the cell that changed the value in place; empty if none did."""
 
     def value(self) -> Any:
-        """Return the object that was bound, or None if it is gone."""
+        """Return the object that was bound, or None if it was deleted."""
         return self.ref() if self.ref is not None else self.strong
 
 
 @dataclass(slots=True)
 class Memory:
-    """When a step was last brought up to date in this kernel, and with what."""
+    """The state in which a step was last brought up to date in this kernel."""
 
     number: int
-    """Number of events before it."""
+    """The number of events before that time."""
     code: str
-    """The digest of the code version then."""
+    """The digest of the step's code version."""
     asset_names: tuple[tuple[str, str], ...]
-    """The assets that its code read as globals, as in a code version."""
+    """The assets that the step's code read as globals, as in a code version."""
     source: object
-    """The text of its body then: another text is an edit of the step itself."""
+    """The source of the step's body: a different source is an edit of the step."""
     materializations: frozenset[str]
     settings: library_state.Snapshot
     """The settings of libraries and of the process."""
     statements: int
-    """The number of statements that cells had executed on DuckDB's default connection."""
+    """The number of statements executed by cells on DuckDB's default connection so far."""
     databases: dict[str, str | None] = field(default_factory=dict)
-    """By variable, the states of the databases that its files, connections and the like lead to; None where that is not known."""
+    """The states of the databases behind the step's handles (files, connections), by variable; None for an unknown state."""
 
 
 class Unstored:
-    """Stands for the result of a reused cell that was not stored, until it is needed.
+    """Stands for the result of a reused cell if the result was not stored.
 
     Parameters
     ----------
     key
-        Of an asset of the cell.
+        The key of an asset of the cell.
     """
 
     def __init__(self, key: str) -> None:
         self.key = key
 
     def __repr__(self) -> str:
-        """Say how to get it."""
+        """Return the text that tells the user how to compute the result."""
         return f"<not stored: run the cell of {self.key} with -f>"
 
 
 class Timeline:
-    """The events of the names of one notebook.
+    """The bindings and changes of the names of one notebook.
 
     Parameters
     ----------
     namespace
-        The notebook's variables, live.
+        The notebook's namespace itself, not a copy.
     load
         Returns the current value of a key, as a separate copy.
     project
-        The folder of the project: files that steps wrote are restored only below it.
+        The project's folder; files are restored only inside this folder.
 
     Attributes
     ----------
     world
-        Who changed files, the environment and the like that steps read.
+        The changes of files, the environment and other external state that steps read.
     unstored
-        Variables that a reused cell assigned and whose values are not stored, each with the key of an asset of that cell.
+        Variables of reused cells whose values are not stored, each with the key of an asset of the cell.
     handles
-        Those of them that are files and the like: they are not computed before code needs them.
+        The variables in `unstored` that are handles (files, connections); their steps run only when code needs them.
     results
-        By step key, the value of the last expression of a cell that has just run, until the shell has it.
+        The values of the last expressions of cells, by step key, until the shell receives them.
     requested
-        Keys of the steps that the current request names: their cell runs, or they were asked for by name. They read names as they are now.
+        Keys of the steps that the current request names, because their cell runs or by key. These steps read the present names.
     cells
-        Those of them whose own cell runs: it binds its names even if others bound them before.
+        Keys of the requested steps whose cell runs. The cell binds all of its names, even if other cells bound them before.
     only_unbound
-        Whether such a cell runs for names that are not bound, and leaves the others as they are.
+        True if such a cell only binds names that are not bound.
     pinned
-        Keys of steps that count with the code version that they had, although names that they read are others now.
+        Keys of steps that keep their previous code version, although names that they read have changed.
     """
 
     def __init__(self, namespace: dict[str, Any], load: Callable[[str], Any], project: Path) -> None:
@@ -137,15 +137,16 @@ class Timeline:
         self.cells: frozenset[str] = frozenset()
         self.only_unbound = False
         self._reassigned: dict[str, dict[str, tuple[str, str]]] = {}
-        """By step key, the names that other cells assigned again since it was brought up to date: the cells that assigned them then and now."""
+        """For each step key, the names that other cells assigned again since the step was brought up to date, with the labels of the
+        earlier and the later cell."""
         self.pinned: set[str] = set()
         self._count = 0
         self._binds: dict[str, list[tuple[int, Writer]]] = {}
         self._changes: dict[str, list[tuple[int, Writer]]] = {}
         self._group: dict[str, str] = {}
-        """Names that may share objects have the same group."""
+        """The group of each name; names that may share objects have the same group."""
         self._sources: dict[str, frozenset[str]] = {}
-        """By variable, the keys of the steps and assets that its value was made from."""
+        """For each variable, the keys of the steps and assets from which its value was computed."""
         self._bound: dict[str, Bound] = {}
         self._waiting: dict[str, Materialization] = {}
         self._memories: dict[str, Memory] = {}
@@ -157,7 +158,7 @@ class Timeline:
     def note(
         self, writer: Writer, *, bound: Collection[str] = (), changed: Collection[str] = (), read: Collection[str] = ()
     ) -> None:
-        """Record that a cell or step bound names, may have changed objects behind names, and read others."""
+        """Record the names that a cell or step bound, whose objects it may have changed, and that it read."""
         self._count += 1
         event = (self._count, writer)
         if writer.kind == "cell":
@@ -170,7 +171,7 @@ class Timeline:
         for name in changed:
             self._changes.setdefault(name, []).append(event)
         self._note_sources(writer, bound, changed, read)
-        # What a cell binds may share objects with what it read or changed.
+        # Variables that a cell binds may share objects with variables that it reads or changes.
         space = self.namespace
         shared = [name for name in {*bound, *changed, *read} if name in space and has_content(space[name])]
         if len(shared) > 1:
@@ -183,7 +184,7 @@ class Timeline:
                 self._group[name] = target
 
     def with_aliases(self, names: Iterable[str]) -> set[str]:
-        """Return names, and all others that may share objects with them."""
+        """Return names, and all other names that may share objects with them."""
         aliases = set(names)
         groups = {group for name in aliases if (group := self._group.get(name)) is not None}
         return aliases | {name for name, group in self._group.items() if group in groups}
@@ -201,13 +202,13 @@ class Timeline:
             self._sources[name] = self._sources.get(name, frozenset()) | sources
 
     def sources(self, name: str) -> frozenset[str]:
-        """Return the keys of the steps and assets that the value of a variable was made from."""
+        """Return the keys of the steps and assets from which the value of a variable was computed."""
         bound = self.bound_to(name)
         sources = self._sources.get(name, frozenset())
         return sources | {bound.key} if bound is not None else sources
 
     def made_from(self, step_key: str, body: object) -> dict[str, str]:
-        """Return the steps and assets from whose values the plain variables that a step reads were made: by key, the variable."""
+        """Return the steps and assets from which the plain variables that a step reads were computed: the variables by key."""
         variables: dict[str, str] = {}
         for name in sorted(body.reads - set(body.parameters)) if isinstance(body, CellBody) else ():
             if name in self.namespace:
@@ -215,7 +216,7 @@ class Timeline:
         return variables
 
     def left_by(self, step_key: str, body: object) -> list[str]:
-        """Return the steps that bound variables, other than assets, which a step reads."""
+        """Return the keys of the other steps that last bound the variables that a step reads."""
         names = body.reads if isinstance(body, CellBody) else ()
         writers = [self.binder(name) for name in sorted(names) if name in self.namespace]
         return [
@@ -225,17 +226,17 @@ class Timeline:
         ]
 
     def binder(self, name: str) -> Writer | None:
-        """Return who bound a name last, or None if nothing is known of it."""
+        """Return the cell or step that bound a name last, or None if no binding is recorded."""
         events = self._binds.get(name)
         return events[-1][1] if events else None
 
     def place(self, name: str) -> str:
-        """Return the cell that bound a variable or changed it last: ``cell 5``; empty if none is known."""
+        """Return the place of the cell that last bound or changed a variable: ``cell 5``; empty if no cell is known."""
         events = [*self._binds.get(name, ()), *self._changes.get(name, ())]
         return max(events, key=lambda event: event[0])[1].place if events else ""
 
     def _since(self, name: str, number: int) -> list[tuple[int, Writer]]:
-        """Return the events after a number that bound a name, or may have changed its object under any name."""
+        """Return the later events that bound a name, or may have changed its object through any name."""
         events = [event for event in self._binds.get(name, ()) if event[0] > number]
         group = self._group.get(name)
         names = [name] if group is None else [other for other, its_group in self._group.items() if its_group == group]
@@ -258,14 +259,14 @@ class Timeline:
             self._waiting.pop(key, None)
 
     def settle(self, names: Iterable[str]) -> None:
-        """Note that variables are the values of their assets now, whatever was noted of the step that bound them."""
+        """Note that variables have the values of their assets now, after the events of the step that bound them."""
         for name in names:
             bound = self._bound.get(name)
             if bound is not None:
                 bound.unchanged_at = self._count
 
     def alive(self, key: str, item: Materialization | None = None) -> Any:
-        """Return the object that some variable is bound to as the value of an asset, or None."""
+        """Return the object that a variable was bound to as the value of an asset, or None if it no longer exists."""
         for bound in self._bound.values():
             if bound.key == key and (
                 item is None or item.id == bound.materialization or (item.data_version or item.id) == bound.data_version
@@ -281,7 +282,7 @@ class Timeline:
         return writer is not None and writer.kind == "step" and writer.id == step_key
 
     def bound_to(self, name: str) -> Bound | None:
-        """Return what a variable was bound to if it still is that object, changed in place or not."""
+        """Return the asset binding of a variable if the variable still has that object, changed in place or not; else None."""
         bound = self._bound.get(name)
         if bound is None:
             return None
@@ -289,16 +290,16 @@ class Timeline:
         if value is _GONE or value is not bound.value() or (bound.ref is not None and value is None):
             return None
         if type(value) in ATOMS:
-            # A cell may have bound it to the very same number or text.
+            # A cell may have bound the variable to the same number or string.
             number, writer = self._binds[name][-1] if name in self._binds else (0, None)
             if writer is not None and writer.kind == "cell" and number > bound.unchanged_at:
                 return None
         return bound
 
     def asset_of(self, name: str) -> Bound | None:
-        """Return the asset that a variable is the unchanged value of, or None.
+        """Return the asset binding of a variable if its value is unchanged, else None.
 
-        A digest decides, and is taken only if a cell or step that can have changed the object ran since it was last taken.
+        The digest of the value is computed only if a cell or step that may have changed the value ran since the last check.
         """
         bound = self.bound_to(name)
         if bound is None or bound.changed_by:
@@ -313,11 +314,11 @@ class Timeline:
         return bound
 
     def _is_equal(self, name: str, bound: Bound) -> bool:
-        # Of a value without a digest nothing can be compared: what may have changed it counts as a change.
+        # A value without a digest cannot be compared: every possible change counts as a change.
         return not is_provenance(bound.data_version) and data_version(self.namespace[name]) == bound.data_version
 
     def changed_by(self, name: str) -> str:
-        """Return the label of the cell that changed or rebound a variable which was the value of an asset; empty if none did."""
+        """Return the label of the cell that changed or rebound the variable of an asset; empty if no cell did."""
         bound = self._bound.get(name)
         if bound is None:
             return ""
@@ -347,12 +348,12 @@ class Timeline:
         return keys
 
     def materialized(self, item: Materialization) -> None:
-        """Note a new current value; `refresh` binds its variable again. May be called from any thread."""
+        """Note a new current value of an asset, so that `refresh` rebinds the asset's variables. May be called from any thread."""
         with self._lock:
             self._waiting[item.key] = item
 
     def refresh(self) -> None:
-        """Bind the variables of assets that have new values, if they still are what Stepwell bound."""
+        """Rebind the variables of assets that have new values, unless the user has rebound them."""
         if not self._waiting:
             return
         with self._lock:
@@ -367,7 +368,7 @@ class Timeline:
             try:
                 self.bind(name, bound.key, new, self._load(bound.key))
             except StepwellError:
-                # A value that cannot be loaded is reported where it is asked for; the variable keeps the value it has.
+                # The variable keeps its value; a request for the new value reports that it cannot be loaded.
                 continue
 
     def withdraw(self, key: str) -> None:
@@ -385,11 +386,11 @@ class Timeline:
                 bound.strong = None
 
     def clear(self) -> None:
-        """Forget every binding; the variables stay."""
+        """Remove all records of asset bindings; the variables stay."""
         self._bound.clear()
 
     def may_bind(self, name: str, step_key: str) -> bool:
-        """Return True if an upstream step that runs may bind a name: the name is unbound, or the step itself or Stepwell bound it last."""
+        """Return True if an upstream step may bind a name: the name is unbound, has an asset's value, or was last bound by this step."""
         if name not in self.namespace:
             return True
         if self.bound_to(name) is not None:
@@ -399,7 +400,7 @@ class Timeline:
     # -- steps
 
     def look_before(self, step_key: str, names: Iterable[str]) -> None:
-        """Note the numbers and texts that a step finds under names which it may read and binds itself."""
+        """Note the numbers and strings, before a step runs, of names that the step both reads and binds."""
         earlier = self.earlier(step_key)
         for name in names:
             value = self.namespace.get(name, MISSING)
@@ -408,11 +409,11 @@ class Timeline:
         self._earlier[step_key] = earlier
 
     def earlier(self, step_key: str) -> dict[str, Any]:
-        """Return the earlier values of names that only the step itself has bound since."""
+        """Return the values, before a step ran, of the names that the step itself bound last."""
         return {name: value for name, value in self._earlier.get(step_key, {}).items() if self.is_of(name, step_key)}
 
     def unpin(self, step_key: str) -> bool:
-        """Use the present names for a step that is about to run; return True if earlier ones were in use."""
+        """Make a step that is about to run use the present values of names; return True if it used earlier ones."""
         earlier = self.earlier(step_key)
         differs = any(
             self.namespace.get(name, MISSING) is not value and self.namespace.get(name, MISSING) != value
@@ -434,12 +435,13 @@ class Timeline:
         *,
         as_before: bool = False,
     ) -> None:
-        """Note that a step was executed or reused, with the code version that its memo key has.
+        """Note that a step was executed or reused, with the code version in its memo key.
 
         Parameters
         ----------
         as_before
-            True if it has read the same as when it was last brought up to date. Changes between the two are then later than what it read.
+            True if the step read the same state as when it was last brought up to date. Changes since that earlier time then count as later
+            than its reads.
         """
         made = frozenset(item.id for item in items)
         before = self._memories.get(step_key)
@@ -457,12 +459,15 @@ class Timeline:
         self._reassigned.pop(step_key, None)
 
     def has_brought(self, step_key: str, item: Materialization) -> bool:
-        """Return True if a step already gave this materialization in this kernel."""
+        """Return True if a step was last brought up to date in this kernel with this materialization."""
         memory = self._memories.get(step_key)
         return memory is not None and item.id in memory.materializations
 
     def is_reused_without_all(self, step_key: str, code: CodeVersion | None, source: object) -> bool:
-        """Return True if a step that was not edited since was reused here without variables that are not stored. If it runs, then for these alone."""
+        """Return True if a step was reused in this kernel without its unstored variables, and was not edited since.
+
+        Such a step runs only to compute these variables.
+        """
         memory = self._memories.get(step_key)
         return (
             memory is not None
@@ -472,13 +477,13 @@ class Timeline:
         )
 
     def note_handles(self, step_key: str, names: Iterable[str]) -> None:
-        """Note the state of files, connections and the like that a step has made."""
+        """Note the states of the databases behind the handles (files, connections) that a step created."""
         memory = self._memories.get(step_key)
         if memory is not None:
             memory.databases.update({name: database_state(self.namespace.get(name)) for name in names})
 
     def is_handle_used(self, step_key: str, name: str) -> bool:
-        """Return True if others may have changed what a file, connection or the like leads to since a step made it here."""
+        """Return True if another cell or step may have used a handle (a file, a connection) since a step created it in this kernel."""
         memory = self._memories.get(step_key)
         if memory is None or name not in self.namespace or not self.is_touched(step_key, [name]):
             return False
@@ -486,7 +491,7 @@ class Timeline:
         return before is None or before != database_state(self.namespace[name])
 
     def is_touched(self, step_key: str, names: Iterable[str]) -> bool:
-        """Return True if others may have bound or changed one of some names since a step was brought up to date here, or it is gone."""
+        """Return True if any of some names was deleted or may have been bound or changed by others since a step was brought up to date."""
         memory = self._memories.get(step_key)
         if memory is None:
             return True
@@ -502,7 +507,7 @@ class Timeline:
         )
 
     def is_bound_since(self, step_key: str, names: Iterable[str]) -> bool:
-        """Return True if others have bound one of some names to another mutable object or class since a step was brought up to date here."""
+        """Return True if others have bound any of some names to a mutable object or class since a step was brought up to date."""
         memory = self._memories.get(step_key)
         space = self.namespace
         return memory is None or any(
@@ -513,7 +518,7 @@ class Timeline:
         )
 
     def is_left(self, step_key: str) -> bool:
-        """Return True if no cell has used DuckDB's own connection since a step was brought up to date: what a step left there is as it was."""
+        """Return True if no cell has used DuckDB's default connection since a step was brought up to date."""
         memory = self._memories.get(step_key)
         return memory is not None and memory.statements == queries.connection.outside
 
@@ -522,37 +527,37 @@ class Timeline:
         self.world.seeded(stream, writer, self._count)
 
     def was_seeded(self, stream: str, step_key: str) -> bool:
-        """Return True if a random stream was seeded after a step was brought up to date here, other than by it or by what comes after it."""
+        """Return True if, since a step was brought up to date, a random stream was seeded by anything that does not come after the step."""
         memory = self._memories.get(step_key)
         return memory is not None and self.world.was_seeded(
             stream, step_key, memory.number, pulled=self.is_pulled(step_key)
         )
 
     def kind(self, step_key: str) -> Kind:
-        """Return how the present request asks for a step."""
+        """Return how the current request refers to a step."""
         if step_key in self.requested:
             return "cell" if step_key in self.cells else "named"
         return "cell pull" if self.cells and step_key not in self.cells else "pull"
 
     def is_pulled(self, step_key: str) -> bool:
-        """Return True if the present request does not name a step."""
+        """Return True if the current request does not name a step."""
         return self.kind(step_key) in PULLS
 
     def read_holds(self, read: Read, step_key: str, item: Materialization, kind: Kind) -> bool:
-        """Return True if what a step read from the kernel itself is still so, or changed only by later cells and steps.
+        """Return True if the state that a step read is unchanged, or was changed only by later cells and steps.
 
         Parameters
         ----------
         item
-            The materialization that has the read.
+            The materialization that contains the read.
         kind
-            How the step is requested: where its own cell runs, or the request names it, what other cells changed counts.
+            How the request refers to the step. If the step's cell runs or the request names the step, changes by other cells count.
         """
         pulled = kind in PULLS
         again = self.has_brought(step_key, item)
         if read.kind == "stream":
             if again and not self.was_seeded(read.name, step_key):
-                # Draws of this step and of later ones do not make it stale; only seeding does.
+                # Drawing numbers from the stream, in this step or later ones, does not make the step stale; only seeding does.
                 return True
             state = stream_states().get(read.name)
             return state is not None and data_version(state) == read.digest
@@ -560,7 +565,7 @@ class Timeline:
             return again and self.world.is_later_change(read, step_key, pulled=pulled)
         value = self.namespace.get(read.name, _GONE)
         if read.kind == "given":
-            # Where the notebook has no such variable, the code in the input's value has its own.
+            # If the notebook has no such variable, the code in the input's value uses its own global.
             if value is _GONE or (read.digest != UNSTABLE and self.digest_of(read.name) == read.digest):
                 return True
         elif value is not _GONE and value_digest(value) == read.digest:
@@ -572,15 +577,15 @@ class Timeline:
         return bool(since) and self._is_explained(read.name, memory, since, step_key, pulled=pulled)
 
     def look_at_world(self, writer: Writer = OTHER) -> None:
-        """Note who changed files, the environment and the like that steps read, right after the change."""
+        """Note changes of files, the environment and other external state that steps read, right after a writer ran."""
         self.world.look(self._count, writer)
 
     def wrote(self, path: str, digest: str, step_key: str) -> None:
-        """Note that a step wrote a file, by its path as effects have it, and in which state it left it."""
+        """Note that a step wrote a file, and the digest of the file after the step; the path has the form of `FileEffect.path`."""
         self.world.wrote(path, digest, step_key, self._count)
 
     def digest_of(self, name: str) -> str:
-        """Return the digest of a variable; that of an asset's unchanged value is known."""
+        """Return the digest of a variable; for the unchanged value of an asset it is not computed again."""
         bound = self.asset_of(name)
         return (bound.data_version if bound is not None else "") or value_digest(self.namespace[name])
 
@@ -592,22 +597,22 @@ class Timeline:
             any(writer.kind == "cell" for _, writer in since)
             or any(number > memory.number and writer.id != step_key for number, writer in self._binds.get(name, ()))
         ):
-            # A cell that runs reads the names that others bound. Changes in place by later steps are not edits.
+            # A requested step reads the names that other cells and steps bound. Changes in place by later steps are not edits.
             return False
-        # Those who gave the value that the step read: who bound the name last before it, and who changed the object since.
+        # The writers of the value that the step read: the last one that bound the name, and all that changed the object until the step.
         last = max((number for number, _ in self._binds.get(name, ()) if number <= memory.number), default=0)
         events = (*self._binds.get(name, ()), *self._changes.get(name, ()))
         before = {writer for number, writer in events if last <= number <= memory.number}
         return not any(writer in before and (writer.kind == "cell" or writer.id != step_key) for _, writer in since)
 
     def names_reassigned(self, step_key: str) -> dict[str, tuple[str, str]]:
-        """Return the names that other cells assigned again since a step was brought up to date: the labels of the cells that did then and now."""
+        """Return the names that other cells assigned again since a step was brought up to date, with the labels of the earlier and later cells."""
         return {name: labels for name, labels in self._reassigned.get(step_key, {}).items() if all(labels)}
 
     def changed_since(self, step_key: str) -> tuple[str, str]:
-        """Return what a step read and what other cells changed of it since it was brought up to date: ``df from [1]``, ``df is now from [5]``.
+        """Return two descriptions of the changes by other cells to the names and files that a step read: before and after.
 
-        Both are empty if they changed nothing that it read: names, files and the like.
+        For example ``df from [1]`` and ``df is now from [5]``; both are empty if nothing changed.
         """
         names = self.names_reassigned(step_key)
         world = self.world.changed_by_cells(step_key)
@@ -618,12 +623,12 @@ class Timeline:
         return ", ".join(before), ", ".join(now)
 
     def pin(self, step_key: str, body: CellBody, version: CodeVersion) -> CodeVersion:
-        """Return the code version that counts for a step that was brought up to date in this kernel.
+        """Return the code version to use for a step: the present one, or the earlier one if the changes since are not edits of the step.
 
         Parameters
         ----------
         version
-            The code version with the names as they are now.
+            The code version computed from the present names.
         """
         memory = self._memories.get(step_key)
         self._reassigned.pop(step_key, None)
@@ -637,7 +642,7 @@ class Timeline:
         def is_bound_again(name: str) -> bool:
             return any(number > memory.number for number, _ in self._binds.get(name, ()))
 
-        # A name that was bound since is not followed into the functions that read it.
+        # Names behind the present value of a rebound name are not searched.
         for name in sorted(reached_names(self.namespace, body.reads, ends_at=is_bound_again)):
             since = self._since(name, memory.number)
             if not since:
@@ -658,7 +663,7 @@ class Timeline:
             if library_state.changed(memory.settings, library_state.snapshot()):
                 is_edit = not pulled
             else:
-                # Settings of the step itself are not edits.
+                # Settings that the step itself changed are not edits.
                 is_edit = not self.world.has_settings(step_key)
             if is_edit:
                 return version

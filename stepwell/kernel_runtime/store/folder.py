@@ -1,19 +1,19 @@
-"""The store's directory: examined before use, and kept open by descriptor.
+"""The store's directory, which is examined before use and accessed through an open descriptor.
 
-A store can come from an archive or a repository of another person. A link in it would make Stepwell write, rename or delete files
-elsewhere; a pipe or a device would block a reader. Stepwell never creates these, so `Folder.examine` refuses them. A `Folder` opens its
-directory only through `examine`, so every use of a store begins with the examination.
+A store can come from another person's archive or repository. A link in it would make Stepwell write, rename or delete files elsewhere; a
+pipe or a device would block a reader. Stepwell never creates these, so `Folder.examine` refuses them. A `Folder` opens its directory only
+in `examine`, so every use of a store begins with the examination.
 
-The examination covers every entry of the directory, and the entries of its folders whenever these change. Deeper entries are checked
-when they are used, because a store can hold 100,000 value files. All other operations of `Folder` enforce the same rules again: they are
+The examination covers every entry of the directory, and the entries of its folders if the folder has changed. Deeper entries are checked
+when they are used, because a store can contain 100,000 value files. All other operations of `Folder` enforce the same rules: they are
 relative to the descriptor of the directory, follow no link (``O_NOFOLLOW``), never wait for a pipe (``O_NONBLOCK``), and check the file
-that they opened. So a link that is planted after the examination is not followed either. On systems without these calls (Windows),
+that they have opened. So a link that is planted after the examination is not followed. On systems without these calls (Windows),
 each part of a path is checked just before use.
 
-DuckDB opens files by path only. It gets the path of the descriptor below ``/proc/self/fd`` and resolves it when it attaches the file. So
-it opens the directory that was examined, even if that directory was renamed since (`Folder.database`).
+DuckDB opens files only by path. `Folder.database` passes it a path below ``/proc/self/fd``, which DuckDB resolves when it attaches the
+file. So DuckDB uses the directory that was examined, even if that directory has been renamed.
 
-If several users share a store, its files get the group and mode of the directory, whatever the umask (as with git's
+If several users share a store, its files get the group and mode of the directory, regardless of the umask (as with git's
 ``core.sharedRepository``). A store is shared if its directory is writable for its group or has the setgid bit.
 """
 
@@ -43,13 +43,13 @@ CACHEDIR_TAG = (
 RESERVE = "reserve"
 """The name of the file that reserves disk space for a full disk (`trouble`)."""
 _WRITTEN_IN_PLACE = ("catalog.duckdb", "catalog.duckdb.wal", "catalog.lock", "want.lock", "catalog.seal", RESERVE)
-"""Files that are changed in place: a hard link to one of them elsewhere would change, too."""
+"""Files that are changed in place, so that a hard link elsewhere to one of these files would change, too."""
 _ANCHORED = os.open in os.supports_dir_fd and os.scandir in os.supports_fd and hasattr(os, "O_NOFOLLOW")
 _CLOSED = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
 _SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | _CLOSED
 _DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _CLOSED
 _DEEPEST = 64
-"""The greatest depth of folders that is entered. Stepwell and the libraries that use a scratch folder need only a few levels."""
+"""Maximum depth of nested folders. Stepwell and the libraries that use a scratch folder need only a few levels."""
 _PIECE = 4 << 20
 _PROC = "/proc/self/fd"
 _KINDS = {
@@ -62,19 +62,19 @@ _KINDS = {
 
 
 class Folder:
-    """A store's directory. Every method may be called from any thread; names are relative to the directory, with ``/``.
+    """A store's directory. Every method may be called from any thread. Names are relative to the directory and separated by ``/``.
 
     Parameters
     ----------
     path
         The absolute path of the directory.
     follow
-        True if the path may itself be a link: the user named this path.
+        True if the path may itself be a link, because the user named this path.
 
     Raises
     ------
     UntrustedStoreError
-        From every method, if it finds an entry that a store never has.
+        From every method, if it encounters an entry that a store never contains.
     OSError
         From every method, as from the function of the same name in `os`.
     """
@@ -85,7 +85,7 @@ class Folder:
         self._mutex = threading.RLock()
         self._descriptor = -1
         self._outdated: list[int] = []
-        """Descriptors of directories that were replaced. They stay open because another thread may be using one."""
+        """Descriptors of directories that were replaced, which stay open because another thread may be using one of them."""
         self._status_of_root: os.stat_result | None = None
         self._modes: tuple[int, int] | None = None
         self._seen: dict[str, tuple[int, int, int]] = {}
@@ -108,7 +108,7 @@ class Folder:
         Parameters
         ----------
         create
-            Create the directory and its fixed contents if they are missing.
+            True to create the directory and its fixed contents if they are missing.
 
         Raises
         ------
@@ -138,20 +138,20 @@ class Folder:
                 self._complete()
 
     def _examine_below(self, folder: str, status: os.stat_result) -> None:
-        """Check the kinds of a folder's entries if the folder has changed since the last check."""
+        """Check the type of each entry of a folder if the folder has changed since the last check."""
         state = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
         if self._seen.get(folder) == state:
             return
         with self._opened(folder) as descriptor, os.scandir(self._place(descriptor, folder)) as entries:
             for entry in entries:
-                # The listing includes the kind of each entry, so no system call per entry is needed.
+                # The listing includes the type of each entry, so no system call per entry is needed.
                 if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
                     name = f"{folder}/{entry.name}"
                     self._check(name, self._status(descriptor, name, entry.name))
         self._seen[folder] = state
 
     def _check(self, name: str, status: os.stat_result) -> None:
-        """Refuse an entry that is neither file nor folder, or belongs to neither the directory's user nor its group."""
+        """Refuse an entry that is neither a file nor a folder, or that belongs to neither the user nor the group of the directory."""
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
             raise self._refused(name, _KINDS.get(stat.S_IFMT(status.st_mode), "a special file"))
         root = self._status_of_root
@@ -164,7 +164,7 @@ class Folder:
             )
 
     def _check_names(self, name: str, status: os.stat_result) -> None:
-        """Refuse a file with a hard link outside the store; ``doctor --rebuild`` creates one to the catalog inside."""
+        """Refuse a file with a hard link outside the store. A link inside is allowed: ``doctor --rebuild`` makes one to the catalog."""
         inside = sum(
             os.path.samestat(status, other)
             for folder in ("", "tmp")
@@ -232,7 +232,7 @@ class Folder:
         self._seen.clear()
 
     def _make(self) -> None:
-        """Create the directory; below a folder that a group shares by its setgid bit, it is shared with the group, too."""
+        """Create the directory, shared with the group if the group shares the parent folder by its setgid bit."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         above = self.path.parent.stat()
         with contextlib.suppress(FileExistsError):
@@ -242,7 +242,7 @@ class Folder:
                 self.path.chmod(stat.S_IMODE(mode) | stat.S_ISGID | above.st_mode & stat.S_IRWXG)
 
     def _complete(self) -> None:
-        """Create the files and folders that every store has."""
+        """Create the files and folders that every store contains."""
         for name, text in ((".gitignore", "*\n"), ("CACHEDIR.TAG", CACHEDIR_TAG)):
             with contextlib.suppress(FileExistsError):
                 self.write(name, text.encode())
@@ -250,7 +250,7 @@ class Folder:
             self.mkdir(name)
 
     def is_in_place(self) -> bool:
-        """Return True if the path still leads to the directory that is open."""
+        """Return True if the path still refers to the open directory."""
         status = self._status_of_root
         try:
             return status is not None and os.path.samestat(self.path.stat(follow_symlinks=self._follow), status)
@@ -259,19 +259,19 @@ class Folder:
 
     @property
     def owner(self) -> os.stat_result:
-        """The status of the directory, as of its last examination."""
+        """The status of the directory at its last examination."""
         self._root()
         assert self._status_of_root is not None
         return self._status_of_root
 
     @property
     def is_shared(self) -> bool:
-        """True if the group of the directory shares it, and so every file in it."""
+        """True if the directory, with every file in it, is shared with its group."""
         self._root()
         return self._modes is not None
 
     def obstacle(self, names: Iterable[str]) -> OSError | None:
-        """Return the error that writing to the directory would raise, before anything is written; None if the user can write.
+        """Return the error that writing to the directory would raise, without writing anything; None if the user can write.
 
         Parameters
         ----------
@@ -313,13 +313,13 @@ class Folder:
         return status
 
     def glance(self, name: str) -> os.stat_result:
-        """Return the status of a file in one system call, for checks of many files. Links to folders are followed; no data is read."""
+        """Return the status of a file with one system call, for checks of many files. Links to folders are followed; no data is read."""
         status = os.lstat(name, dir_fd=self._root()) if _ANCHORED else os.lstat(self.path / name)
         self._check(name, status)
         return status
 
     def exists(self, name: str) -> bool:
-        """Return True if there is a file or folder of this name."""
+        """Return True if a file or folder with this name exists."""
         try:
             self.stat(name)
         except (FileNotFoundError, NotADirectoryError):
@@ -332,7 +332,7 @@ class Folder:
             if flags & os.O_EXCL:
                 return self._created(descriptor, name, leaf, flags)
             try:
-                # Checked before opening it: opening a device can have effects.
+                # The entry is checked before it is opened, because opening a device can have effects.
                 self._check(name, self._status(descriptor, name, leaf))
             except FileNotFoundError:
                 if not flags & os.O_CREAT:
@@ -352,7 +352,7 @@ class Folder:
         except FileExistsError:
             if flags & os.O_EXCL:
                 raise
-            # Another process has just created it.
+            # Another process has just created the file.
             opened = self._open(descriptor, name, leaf, flags & ~os.O_CREAT | _SAFE)
         try:
             self._give(opened)
@@ -366,7 +366,7 @@ class Folder:
         try:
             return os.open(leaf, flags, dir_fd=descriptor)
         except OSError:
-            # The error for a link, a pipe without a reader or a socket does not say what the entry is.
+            # The system's error for a link, a socket or a pipe without a reader does not name the type of the entry.
             with contextlib.suppress(FileNotFoundError):
                 self._check(name, self._status(descriptor, name, leaf))
             raise
@@ -385,13 +385,13 @@ class Folder:
             return file.read(most)
 
     def write(self, name: str, data: bytes | memoryview) -> None:
-        """Create a file with some contents; raise `FileExistsError` if it exists."""
+        """Create a file with the given contents; raise `FileExistsError` if the file exists."""
         descriptor = self.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
 
     def copy(self, old: str, new: str) -> None:
-        """Copy the contents of a file to a new one; raise `FileExistsError` if that exists."""
+        """Copy the contents of a file to a new file; raise `FileExistsError` if the new file exists."""
         with os.fdopen(self.open(old), "rb", buffering=0) as source:
             created = self.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             with os.fdopen(created, "wb", buffering=0) as target:
@@ -416,13 +416,13 @@ class Folder:
                     os.close(created)
 
     def rename(self, old: str, new: str) -> None:
-        """Rename a file, replacing an existing one."""
+        """Rename a file, replacing an existing file of the new name."""
         with self._parent(old) as (source, was), self._parent(new) as (target, name):
             self._check(old, self._status(source, old, was))
             os.replace(was, name, src_dir_fd=source, dst_dir_fd=target)
 
     def link(self, old: str, new: str) -> None:
-        """Give a file a second name."""
+        """Create a hard link to a file."""
         with self._parent(old) as (source, was), self._parent(new) as (target, name):
             self._check_file(old, self._status(source, old, was))
             os.link(was, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
@@ -458,7 +458,7 @@ class Folder:
         return entries
 
     def names(self, name: str) -> list[str]:
-        """Return the names in a folder without checking the entries; an empty list if the folder does not exist."""
+        """Return the names of a folder's entries without checking the entries; an empty list if the folder does not exist."""
         try:
             with self._opened(name) as descriptor:
                 return os.listdir(self._place(descriptor, name))  # noqa: PTH208 - of a descriptor
@@ -466,7 +466,7 @@ class Folder:
             return []
 
     def is_file(self, name: str, descriptor: int) -> bool:
-        """Return True if a name still refers to the file that a descriptor has open."""
+        """Return True if a name refers to the file of an open descriptor."""
         try:
             return os.path.samestat(self.stat(name), os.fstat(descriptor))
         except (OSError, UntrustedStoreError):
@@ -474,13 +474,13 @@ class Folder:
 
     @staticmethod
     def is_open(status: os.stat_result) -> bool:
-        """Return True if this process has a file open, or if that cannot be determined."""
+        """Return True if this process has the file with a status open, or if this cannot be determined."""
         try:
             descriptors = os.listdir(_PROC)  # noqa: PTH208 - with every attach
         except OSError:
             return True
         for descriptor in descriptors:
-            # The descriptor of the listing itself is closed by now.
+            # The descriptor that was used for the listing is already closed.
             with contextlib.suppress(OSError):
                 if os.path.samestat(os.fstat(int(descriptor)), status):
                     return True
@@ -497,7 +497,15 @@ class Folder:
             os.close(descriptor)
 
     def give(self, name: str, *, like: str = "") -> None:
-        """Give a file that another library created the group and mode of a shared store, or the owner and mode of another file."""
+        """Set the owner, group and mode of a file that another library created.
+
+        Parameters
+        ----------
+        name
+            The file. In a shared store it gets the group and mode of the store.
+        like
+            Another file, whose owner, group and mode are used instead; empty for none.
+        """
         if not (like or self._modes is not None or self._is_root()):
             return
         descriptor = self.open(name)
@@ -513,7 +521,7 @@ class Folder:
 
     @contextlib.contextmanager
     def database(self, name: str) -> Iterator[str]:
-        """Yield the path by which DuckDB attaches a file. DuckDB resolves it at once; the path is invalid after the block."""
+        """Yield a path by which DuckDB can attach a file. The path is valid only inside the block; DuckDB resolves it at once."""
         with self._parent(name) as (descriptor, leaf):
             with contextlib.suppress(FileNotFoundError):
                 self._check_file(name, self._status(descriptor, name, leaf))
@@ -521,7 +529,7 @@ class Folder:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """Yield a new folder below ``tmp/`` for files of other libraries; it is removed with its contents at the end."""
+        """Yield a new folder below ``tmp/`` for files of other libraries; remove the folder with its contents at the end."""
         name = f"tmp/{new_id()}.scratch"
         self.mkdir("tmp")
         self.mkdir(name)
@@ -541,7 +549,7 @@ class Folder:
 
     @contextlib.contextmanager
     def _parent(self, name: str) -> Iterator[tuple[int | None, str]]:
-        """Yield the descriptor of a name's folder, and the last part of the name; on Windows, None and the whole path."""
+        """Yield the descriptor of the folder that contains an entry, and the entry's name in it; on Windows, None and the whole path."""
         root = self._root()
         above, _, leaf = name.rpartition("/")
         if not _ANCHORED:
@@ -555,7 +563,7 @@ class Folder:
 
     @contextlib.contextmanager
     def _opened(self, folder: str) -> Iterator[int | None]:
-        """Open a folder below the directory without following links."""
+        """Yield the descriptor of a folder, opened without following links; None on Windows."""
         descriptor: int | None = self._root()
         if not _ANCHORED:
             self._check_parts(folder)
@@ -566,13 +574,13 @@ class Folder:
         opened: list[int] = []
         try:
             entered = ""
-            # The directory itself is opened again: listing it moves the position of its descriptor.
+            # The directory itself is opened again, because a listing moves the position of its descriptor.
             for part in folder.split("/") if folder else (".",):
                 entered = f"{entered}/{part}" if entered else part
                 descriptor = self._open(descriptor, entered, part, _DIRECTORY | os.O_NOFOLLOW)
                 opened.append(descriptor)
                 if entered != part:
-                    # The folders directly below the directory were examined.
+                    # Folders directly below the directory were checked by `examine`.
                     self._check(entered, os.fstat(descriptor))
             yield descriptor
         finally:
@@ -605,7 +613,7 @@ class Folder:
         return sys.platform != "win32" and os.geteuid() == 0 and self.owner.st_uid != 0
 
     def _give(self, descriptor: int, *, folder: bool = False) -> None:
-        """Give a new file the group and mode of a shared directory; if root created it, give it to the owner of the directory."""
+        """Give a new file the group and mode of a shared directory. If root created the file, give it to the owner of the directory."""
         if sys.platform == "win32":
             return
         directory, root = self.owner, self._is_root()
@@ -632,7 +640,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 def _shared_modes(directory: os.stat_result) -> tuple[int, int] | None:
-    """Return the modes of files and folders in a directory that its group shares; None if it is not shared."""
+    """Return the modes of files and folders in a directory that is shared with its group; None if it is not shared."""
     if sys.platform == "win32" or not directory.st_mode & (stat.S_IWGRP | stat.S_ISGID):
         return None
     mode = stat.S_IMODE(directory.st_mode)

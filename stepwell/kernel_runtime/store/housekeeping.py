@@ -1,34 +1,33 @@
 """Housekeeping keeps a store small: garbage collection, hourly folding of the catalog, forgetting a key, copying rows to another key.
 
-*Folding* deletes pointers that newer pointers have replaced. If there are more than `REUSED` rows of reused steps, it also deletes such
-rows of older successful runs. (Ten thousand fresh steps checked every minute add fourteen million such rows a day.) Failed runs keep
-their rows, because a resumed run reads them. Rows of executed steps always stay.
+*Folding* deletes pointers that newer pointers have replaced. If the catalog contains more than `REUSED` rows of reused steps, folding also
+deletes such rows of older successful runs. (Checking ten thousand fresh steps every minute adds fourteen million such rows a day.) Rows of
+failed runs are kept, because a resumed run reads them. Rows of executed steps are always kept.
 
-The time of the last housekeeping, and the sizes that it measured, are in ``housekeeping.json`` in the store directory: a small file that
-every process can read without the lease.
+The time of the last housekeeping, and the sizes that it measured, are stored in ``housekeeping.json`` in the store directory, a small file
+that every process can read without the lease.
 
-``gc`` deletes the rows that retention drops, value files that no row refers to, and abandoned files in ``tmp/``.
+``gc`` deletes the rows that retention drops, value files to which no row refers, and abandoned files in ``tmp/``. Rows are deleted in one
+transaction under the lease, which also reads the rules.
 
-Rows are deleted in one transaction under the lease, which also reads the rules.
+A file is deleted only if no committed row refers to it and no process is about to commit such a row. Candidates are listed without the
+lease. They are the files to which no row refers and that are older than `grace`, because a worker writes files that another process
+records. Then, in portions and under the lease:
 
-A file is deleted only if no committed row refers to it and no process is about to commit one that does. Candidates are listed without the
-lease: files that no row names and that are older than `grace` (for workers, which write files that another process records). Then, in
-portions and under the lease:
-
-1. files that a row refers to by now are skipped;
+1. candidates to which a row now refers are skipped;
 2. the others are *moved away* (``tmp/<name>.condemned``);
 3. the lists of unrecorded files of live processes are read (`processes` explains this order);
-4. listed files are put back, the others are deleted.
+4. listed files are put back, and the others are deleted.
 
-A commit needs the lease, so no row can appear in between. The lease is released between portions, so that no process waits long. If a
-collector is killed, the next one treats the condemned files as candidates that were moved away already, and puts back those that a row
-refers to.
+A commit needs the lease, so no row can appear between these steps. The lease is released between portions, so that no process waits long.
+If a collector is killed, the next one treats the condemned files as candidates that have already been moved away, and puts back those to
+which a row refers.
 
-A run in another process may reuse a row that was deleted here after that run had read it. The row is then appended again with its pointer
-(`tables`). If its file is deleted, the value is missing like any other.
+A run in another process may reuse a row that is deleted here after the run has read it. The row is then appended again with its pointer
+(`tables`). If the value file has been deleted, the value counts as missing.
 
-Forgetting a key deletes its rows and the value files that nothing else refers to; it cannot be undone. Copies of rows for another key are
-added in one transaction, with the output of their steps and the pointers to the current materializations.
+Forgetting a key deletes its rows and the value files to which no other row refers; this cannot be undone. Copies of rows for another key
+are added in one transaction, with the captured outputs of their steps and the pointers to the current materializations.
 """
 
 from __future__ import annotations
@@ -62,9 +61,9 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
 
 EVERY = 3600.0
-"""Seconds between two housekeepings of a store, by all processes together."""
+"""Minimum time in seconds between two housekeepings of a store, by any process."""
 REUSED = 100_000
-"""Number of rows of reused steps above which folding deletes some."""
+"""Number of rows of reused steps above which folding deletes some of these rows."""
 _FILE = "housekeeping.json"
 _MOST = 4096
 
@@ -72,7 +71,7 @@ _MOST = 4096
 def is_due(store: ValueStore) -> bool:
     """Return True if the last housekeeping was at least an hour ago and the store can be written.
 
-    Before the first housekeeping the hour counts from the creation of the store. If the clock was set back, housekeeping is due.
+    The first housekeeping is due an hour after the creation of the store. If the clock was set back, housekeeping is due at once.
     """
     if store.catalog.read_only or not store.folder.is_in_place():
         return False
@@ -84,7 +83,7 @@ def is_due(store: ValueStore) -> bool:
 
 
 def read_sizes(folder: Folder) -> Sizes | None:
-    """Return the sizes that the last housekeeping measured; None before the first."""
+    """Return the sizes that the last housekeeping measured; None before the first housekeeping."""
     try:
         return Sizes(**json.loads(folder.read(_FILE, _MOST)))
     except (OSError, ValueError, TypeError):
@@ -92,7 +91,7 @@ def read_sizes(folder: Folder) -> Sizes | None:
 
 
 def write_sizes(folder: Folder, sizes: Sizes) -> None:
-    """Record the sizes that housekeeping has measured; the time of the file is the time of the housekeeping."""
+    """Write the sizes that housekeeping has measured. The modification time of the file is the time of the housekeeping."""
     making = f"tmp/{new_id()}"
     with contextlib.suppress(OSError):
         folder.write(making, json.dumps(asdict(sizes)).encode())
@@ -100,7 +99,7 @@ def write_sizes(folder: Folder, sizes: Sizes) -> None:
 
 
 def fold(connection: Connection, name: str, reused: int = REUSED) -> tuple[int, int]:
-    """Delete replaced pointers and rows of reused steps of older runs, in the caller's transaction; return both counts."""
+    """Delete replaced pointers, and rows of reused steps of older runs, in the caller's transaction; return the numbers of both."""
     ((pointers,),) = rows_of(
         connection,
         name,
@@ -109,7 +108,7 @@ def fold(connection: Connection, name: str, reused: int = REUSED) -> tuple[int, 
     ((count,),) = rows_of(connection, name, "SELECT count(*) FROM @steps WHERE status = 'reused'")
     if count <= reused:
         return pointers, 0
-    # The newest runs keep their rows as long as these are few enough together.
+    # The rows of the newest runs are kept, up to half of the limit.
     ((steps,),) = rows_of(
         connection,
         name,
@@ -126,10 +125,10 @@ GRACE = 3600.0
 DEAD = 86400.0
 """Seconds after its last change for which a file in ``tmp/`` may belong to a live process."""
 GOING_ON = 7 * 86400.0
-"""Seconds after its start for which a run without an end counts as running: the end of a killed run is never recorded. The results of a
-longer run stay because they are current in its notebook."""
+"""Seconds after its start for which a run without an end is regarded as running, because the end of a killed run is never recorded. The
+results of a longer run are kept because they are current in its notebook."""
 OBJECTS_AT_ONCE = 200
-"""Number of files in a portion, for which the lease is held."""
+"""Number of files that are processed under one lease."""
 CONDEMNED = ".condemned"
 """The suffix of files that were moved away and are not deleted yet."""
 
@@ -143,11 +142,11 @@ def collect(
     Parameters
     ----------
     dry_run
-        Only report; change nothing.
+        True to report the counts and sizes without changing anything.
     grace
         Seconds for which a file without a row is not collected.
     compact
-        True to rewrite the catalog, False to leave it, None to rewrite it if it is large and mostly free space.
+        True to rewrite the catalog, False not to, None to rewrite it if it is large and mostly free space.
     """
     catalog, folder = store.catalog, store.folder
     if compact:
@@ -159,7 +158,7 @@ def collect(
         try:
             rules, gone = catalog.change(drop, frees=True)
         except StoreFullError:
-            # Even the reserve is used up. Files without a row can be deleted without a transaction.
+            # Even the reserve is exhausted, but files without a row can be deleted without a transaction.
             _delete_files(catalog, folder, grace)
             rules, gone = catalog.change(drop, frees=True)
         referenced = catalog.ask(_referenced, ())
@@ -214,7 +213,7 @@ def drop(connection: Connection, name: str) -> tuple[dict[str, Rule], set[str]]:
 
 
 def would_drop(connection: Connection, name: str, rules: dict[str, Rule]) -> set[str]:
-    """Return the ids that these rules would drop instead of the recorded ones."""
+    """Return the ids of the materializations that the given rules would drop, if they were in force instead of the recorded rules."""
     return _to_drop(connection, name, rules)[1]
 
 
@@ -259,7 +258,7 @@ def delete_rows(connection: Connection, name: str, ids: Collection[str]) -> None
         "AND (run_id, step_key) NOT IN (SELECT (run_id, step_key) FROM @materializations)",
         [[run_id for run_id, _ in steps], [step_key for _, step_key in steps]],
     )
-    # Other processes remember recorded digests; they query again when they see that another process has written.
+    # Other processes remember which code versions are recorded, and query again when they detect that this process has written.
     rows_of(
         connection,
         name,
@@ -282,7 +281,7 @@ def _referenced(connection: Connection, name: str, without: Collection[str]) -> 
 
 
 def _orphans(folder: Folder, referenced: Collection[str], before: float) -> tuple[dict[str, int], int]:
-    """Return the sizes of objects that no row refers to, by name, and the number of those that are too new."""
+    """Return the sizes of old value files to which no row refers, by name, and the number of such files that are too new."""
     orphans: dict[str, int] = {}
     young = 0
     for name, status in value_files(folder):
@@ -296,7 +295,7 @@ def _orphans(folder: Folder, referenced: Collection[str], before: float) -> tupl
 
 
 def _condemned(folder: Folder, before: float) -> list[str]:
-    """Return the objects that a killed collector had moved away."""
+    """Return the names of the value files that a killed collector moved away."""
     return [
         f"{name[:2]}/{name.removesuffix(CONDEMNED)}"
         for name, status in folder.entries("tmp")
@@ -305,7 +304,7 @@ def _condemned(folder: Folder, before: float) -> list[str]:
 
 
 def delete_objects(catalog: Catalog, folder: Folder, names: Sequence[str]) -> tuple[int, int]:
-    """Delete the objects that no row and no writer refers to, in portions; return their number and bytes."""
+    """Delete those of the value files to which no row and no writer refers, in portions; return the number and bytes deleted."""
     count = total = 0
     for start in range(0, len(names), OBJECTS_AT_ONCE):
         portion = list(names[start : start + OBJECTS_AT_ONCE])
@@ -316,7 +315,10 @@ def delete_objects(catalog: Catalog, folder: Folder, names: Sequence[str]) -> tu
 
 
 def delete_unneeded(connection: Connection, name: str, folder: Folder, names: list[str]) -> dict[str, int]:
-    """Delete the objects that no row and no writer refers to; return their sizes by name. The caller holds the lease."""
+    """Delete those of the value files to which no row and no writer refers; return the sizes of the deleted files by name.
+
+    The caller holds the lease.
+    """
     rows = rows_of(
         connection,
         name,
@@ -328,7 +330,7 @@ def delete_unneeded(connection: Connection, name: str, folder: Folder, names: li
     for object_name in names:
         original, away = f"objects/{object_name}", f"tmp/{object_name.rpartition('/')[2]}{CONDEMNED}"
         if object_name not in needed:
-            # Deleted already, or open in a program on Windows: the next collection tries again.
+            # If the file cannot be moved, it is already deleted, or (on Windows) open in a program. The next collection tries again.
             with contextlib.suppress(OSError):
                 folder.rename(original, away)
         if folder.exists(away):
@@ -350,7 +352,7 @@ def delete_unneeded(connection: Connection, name: str, folder: Folder, names: li
 
 
 def _clear_temporary(folder: Folder, before: float, *, dry_run: bool) -> tuple[int, int]:
-    """Delete the files of dead processes in ``tmp/``; return their number and bytes."""
+    """Delete the files of dead processes in ``tmp/``; return the number and bytes of these files."""
     count = total = 0
     for entry, status in folder.entries("tmp"):
         name = f"tmp/{entry}"
@@ -394,14 +396,14 @@ def read_key_sizes(connection: Connection, name: str) -> list[KeySize]:
 
 @named
 def housekeep(store: ValueStore) -> bool:
-    """Run the hourly housekeeping if it is due; return True if it was.
+    """Run the hourly housekeeping if it is due; return True if it was due.
 
-    If there are retention rules, they are applied and unreferenced files are collected. Without rules only replaced rows are deleted. A
+    If there are retention rules, they are applied and files without a row are deleted. Without rules, the catalog is only folded. A
     catalog that is large and mostly free space is rewritten.
     """
     if not is_due(store):
         return False
-    # Recorded before the work, so that no other process starts the same work.
+    # The time is recorded before the work, so that no other process starts the same work.
     write_sizes(store.folder, Sizes(time.time(), *_bytes(store)))
     if store.catalog.ask(read_rules):
         collect(store)
@@ -432,7 +434,7 @@ def sizes(store: ValueStore) -> dict[str, int]:
 
 
 def _older_bytes(connection: Connection, name: str) -> int:
-    """Return the bytes of value files that only versions before the newest refer to."""
+    """Return the bytes of value files to which only older versions refer."""
     ids = would_drop(connection, name, {STORE: Rule(versions=1)})
     if not ids:
         return 0
@@ -457,9 +459,9 @@ _DELETE = tuple(f"DELETE FROM @{table} WHERE {_MINE}" for table in ("current", "
 
 @named
 def forget(store: ValueStore, key: str, *, dry_run: bool = False) -> Forgotten:
-    """Delete every version of a key in all notebooks, with the steps inside it; return what was deleted.
+    """Delete every version of a key in all notebooks, with the steps inside it; return the counts and sizes of the deleted data.
 
-    Values are stored by content: a value that another key shares stays.
+    A value that another key shares is kept, because values are stored by content.
 
     Raises
     ------
@@ -479,7 +481,7 @@ def _forget(connection: Connection, name: str, key: str) -> tuple[Forgotten, lis
     delete_rows(connection, name, ids)
     for text in _DELETE:
         rows_of(connection, name, text, [key])
-    # The step of a multi-asset stays as long as another output of it does.
+    # The rows of a multi-asset's step are kept while another output of the step is stored.
     rows_of(
         connection,
         name,
@@ -521,9 +523,9 @@ def carry_over(
     Parameters
     ----------
     copies, current
-        Oldest first.
+        The copies and their pointers, oldest first.
     steps
-        Old step key to new step key: captured outputs of the old step are copied to the new one.
+        Maps an old step key to the new step key. Captured outputs of the old step are copied to the new step.
     removed
         Pointers that are deleted.
     code

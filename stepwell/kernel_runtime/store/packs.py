@@ -2,13 +2,13 @@
 
 ::
 
-    pack.jsonl                   one JSON object per line: the pack itself, code versions, materializations, pointers to current ones
+    pack.jsonl                   one JSON object per line: a header, code versions, materializations, pointers to current materializations
     objects/ab/<digest>.<codec>  copies of the value files, sorted by name
-    signature                    over pack.jsonl, with the key of the person who packed it
+    signature                    the signature of pack.jsonl, with the key of the person who made the pack
 
-Members are not compressed, so a pack cannot unpack to more than its size. It contains no key, no run history, no printed output and
-nothing of the environment. Rows are read in groups and files are copied in pieces, so memory does not grow with the size of the pack.
-Between groups other processes can write to the catalog. The same values give the same bytes.
+Members are not compressed, so a pack cannot unpack to more than its size. A pack contains no signing key, run history, printed output or
+description of the environment. Rows are read in groups and files are copied in pieces, so memory does not grow with the size of the pack.
+Other processes can write to the catalog between groups. Packs of the same values are identical files.
 """
 
 from __future__ import annotations
@@ -46,7 +46,15 @@ if TYPE_CHECKING:
 
 
 def read_pickles(connection: Connection, name: str, keys: Sequence[str] | None) -> list[Materialization]:
-    """Read the materializations whose values are pickles, oldest first: of some keys and the steps inside them, or of all keys."""
+    """Read the materializations whose values are pickles, oldest first.
+
+    Parameters
+    ----------
+    connection, name
+        The connection, and the name of the attached catalog.
+    keys
+        Keys to read, including the steps inside them; None for all keys.
+    """
     text = f"SELECT {MATERIALIZATION_COLUMNS} FROM @materializations WHERE codec = ?"  # noqa: S608 - constants of our own
     values: list[object] = [PICKLE]
     if keys is not None:
@@ -65,14 +73,14 @@ def add(
     codes: Mapping[str, str],
     current: Collection[tuple[str, str, str, str]],
 ) -> None:
-    """Add the rows that are missing. A materialization becomes current only if its notebook has none for the key.
+    """Add the missing rows. A materialization becomes current only if its notebook has no current materialization of the key.
 
     Parameters
     ----------
     codes
-        The JSON text of the parts of each code version, by digest.
+        Maps the digest of a code version to its parts as JSON.
     current
-        Pointers: notebook, key, partition, id of the materialization.
+        Pointers, as tuples of notebook, key, partition and id of the materialization.
     """
     ids = [item.id for item in items]
     known = {row[0] for row in rows_of(connection, name, _KNOWN, [ids])}
@@ -99,7 +107,7 @@ def add(
 
 
 def sign(connection: Connection, name: str, signatures: Mapping[str, bytes]) -> None:
-    """Replace the signatures of rows, by the id of the materialization."""
+    """Replace the signatures of materializations; ``signatures`` maps their ids to the new signatures."""
     if signatures:
         rows_of(connection, name, _SIGN, [list(signatures), list(signatures.values())])
 
@@ -114,9 +122,9 @@ _SIGN = (
 FORMAT = 1
 ROWS, SIGNATURE, OBJECTS = "pack.jsonl", "signature", "objects/"
 SIGNED = b"stepwell pack"
-"""The prefix of the signed bytes of a pack, so that the signature is valid for nothing else."""
+"""The prefix of the signed bytes of a pack, so that the signature is valid only for packs."""
 LONGEST_LINE = 64 << 20
-"""The greatest length of a line of ``pack.jsonl``, in bytes; an inline value has at most 64 KiB."""
+"""The maximum length of a line of ``pack.jsonl`` in bytes. An inline value has at most 64 KiB."""
 _BYTES = "base64"
 
 
@@ -126,7 +134,7 @@ def line(kind: str, **fields: Any) -> bytes:
 
 
 def materialization_line(item: Materialization) -> bytes:
-    """Return the line of a materialization. It omits the signature of an inline value: the signature of the pack counts."""
+    """Return the line of ``pack.jsonl`` for a materialization."""
     return line("materialization", row=materialization_row(item))
 
 
@@ -136,7 +144,7 @@ def row_of(item: Materialization) -> list[Any]:
 
 
 def read_lines(file: IO[bytes], label: str) -> Iterator[dict[str, Any]]:
-    """Yield the lines of ``pack.jsonl``.
+    """Yield the decoded lines of ``pack.jsonl``.
 
     Raises
     ------
@@ -168,7 +176,7 @@ def read_materialization(fields: dict[str, Any], label: str) -> Materialization:
     """
     try:
         row = fields["row"]
-        # The row of a cell's effects can have no value: imports and functions are executed again, not stored.
+        # The row of a cell's effects can lack a value, because imports and functions are executed again instead of being stored.
         has_no_value = row[9] is None and row[4] == NOTEBOOK
         without = _OF_THE_VALUE if has_no_value else ()
         if len(row) != _COLUMNS or not all(isinstance(row[column], str) for column in _TEXTS if column not in without):
@@ -221,7 +229,7 @@ def _unmarked(fields: dict[str, Any]) -> Any:
 
 
 _GROUP = 100
-"""Number of keys that are read at once: with 64 KiB inline values, some megabytes."""
+"""Number of keys that are read at once. With inline values of 64 KiB, this takes some megabytes."""
 _PIECE = 4 << 20
 _WHEN = (1980, 1, 1, 0, 0, 0)
 """The date of every member, so that packs of the same values are identical files."""
@@ -234,7 +242,7 @@ def write_pack(store: ValueStore, keys: Sequence[str], path: Path) -> Offer:
     Raises
     ------
     ValueUnavailableError
-        If a value's file is gone or damaged.
+        If the file of a value is missing or damaged.
     UntrustedValueError
         If a value was not signed with this user's key.
     PackError
@@ -263,7 +271,7 @@ def write_pack(store: ValueStore, keys: Sequence[str], path: Path) -> Offer:
 
 
 class _Writer:
-    """Writes the rows of a pack and collects the names of the files that they need."""
+    """Writes the rows of a pack, and collects the names of the value files that the rows refer to."""
 
     def __init__(self, store: ValueStore) -> None:
         self.names: set[str] = set()

@@ -1,28 +1,28 @@
 """Coordination of the processes that use a store: identity, claims of long steps, and lists of value files without a row yet.
 
-The *identity* of a process is unique, even after a restart of the machine. A run whose process is gone was interrupted.
+The *identity* of a process is unique, even after a restart of the machine. A run without an end was interrupted if its process has ended.
 
 A *claim* is an OS lock on ``claims/<memo key>`` that a process holds while it computes a long step. Another process that needs the same
-step sees the lock, waits, and reuses the result. The system releases the lock when the process ends for any reason, so a claim needs no
-expiry time. The contents of the file (the process, and since when it computes) are for display only. The holder removes the file when it
-releases the claim. The next process that takes a claim in the store removes the files of killed processes, each under its lock. A claim
-only saves work: if locks are not available (a read-only or full disk, some file systems), every process gets a claim, and two processes may
-compute the same step.
+step detects the lock, waits, and reuses the result. The system releases the lock when the process ends for any reason, so a claim needs no
+expiry time. The contents of the file (the process, and the time when it started the step) are for display only. The holder removes the
+file when it releases the claim. A process that takes its first claim in the store removes the files of killed processes, each under its
+lock. Claims only save work: if locks are not available (on a read-only or full disk, or on some file systems), every process gets a claim,
+and two processes may compute the same step.
 
-The *list of unrecorded files* keeps ``gc`` in another process from deleting a value file before its row is committed. The time in between
-is not bounded: a step may store another output for minutes. So before a process places a file (or uses an existing one), it appends the
-name of the file to its list ``writers/<id>``, on which it holds an exclusive lock as long as it lives. A list that another process can
-lock belongs to a dead process.
+The *list of unrecorded files* prevents ``gc`` in another process from deleting a value file before the row of the value is committed. This
+can take minutes, while the step stores another output. So before a process places a file (or uses an existing one), it appends the name of
+the file to its list ``writers/<id>``, on which it holds an exclusive lock as long as it lives. A list that another process can lock belongs
+to a dead process.
 
-Two orders make this correct without a clock. The writer *lists the file, then places it*. The collector, which holds the lease
-throughout, *moves the file away, then reads the lists*, and puts listed files back. If the writer listed the file before the lists were
-read, the collector puts it back (unless it has been placed again). If the writer listed it later, it also places it after it was moved
-away. A name is removed from the list after its row is committed, and a commit needs the lease: a collector that does not read the name
-sees the row.
+This is correct without a clock because of the order of two operations on each side. The writer *lists the file, then places it*. The
+collector, which holds the lease throughout, *moves the file away, then reads the lists*, and puts listed files back. If the writer lists
+the file before the collector reads the lists, the collector puts the file back (unless the writer has placed it again). If the writer lists
+the file later, it also places the file later, when the old one has already been moved away. A name is removed from the list only after
+the row is committed, and a commit needs the lease. So a collector that does not find the name in the lists finds the row.
 
-Names are counted. If two steps store the same value, the row of the first step does not remove the protection of the second.
-A line ``-name`` removes a name, and the file is truncated when the list is empty. A file that is never recorded because its step failed
-stays on the list until the process ends.
+Names are counted: if two steps store the same value, the row of the first step does not remove the protection of the second.
+A line ``-name`` removes a name, and the list is truncated when it contains no more names. A file that is never recorded because its step
+failed stays on the list until the process ends.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ from stepwell.kernel_runtime.store.locks import lock, open_file, read_at_start, 
 
 @cache
 def boot_id() -> str:
-    """Return an identifier that changes with every start of this machine."""
+    """Return an identifier that changes whenever this machine is started."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    # Elsewhere an estimate of the start time. Setting the clock invalidates witnesses early; it never keeps them valid.
+    # Other systems get an estimate of the start time. If the clock is set, the identifier changes without a restart, which is safe.
     return f"about-{round((time.time() - time.monotonic()) / 60)}"
 
 
@@ -69,7 +69,7 @@ def is_gone(process: str) -> bool:
     Parameters
     ----------
     process
-        The identity that the process got from `this_process`. A process of another machine is never known to have ended.
+        The identity of the process, as returned by `this_process`. A process of another machine is never known to have ended.
     """
     host, boot, pid, start = (process.split("/") + [""] * 3)[:4]
     if host != _host() or not pid.isdigit():
@@ -88,9 +88,9 @@ def _host() -> str:
 
 
 def _start(pid: int) -> str:
-    """Return the start time of a process; an empty text if it does not exist or has ended."""
+    """Return the start time of a process, or an empty string if the process does not exist or has ended."""
     with suppress(OSError, IndexError):
-        # On Linux this counts from the start of the machine, so it does not change if the clock is set.
+        # On Linux, the start time is relative to the start of the machine, so it does not change if the clock is set.
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
         return "" if fields[0] in {"Z", "X"} else fields[19]
     if Path("/proc/self/stat").exists():
@@ -106,14 +106,14 @@ def _start(pid: int) -> str:
 
 CLAIMS = "claims"
 _LOOK = 0.01
-"""Seconds for which a listing of the folder is reused. A step is claimed only after it has run for twenty times as long."""
+"""Seconds for which a listing of the folder is reused. A step is claimed only after it has run twenty times as long."""
 _MOST = 4096
-"""The greatest number of bytes that are read from the file of a claim."""
+"""Maximum number of bytes that are read from the file of a claim."""
 _TRIES = 100
 """The number of attempts to open a file that other processes remove at the same time."""
 
 _held: dict[str, Claim] = {}
-"""The claims of this process, by the path of their files."""
+"""Maps the path of a file to the claim on it that this process holds."""
 _mutex = threading.Lock()
 
 
@@ -123,11 +123,11 @@ class Claim:
     def __init__(self, folder: Folder, name: str, descriptor: int) -> None:
         self._folder = folder
         self._name = name
-        # At most one element. Popping it is atomic, so exactly one thread gets the descriptor and closes it.
+        # A list of at most one element: `pop` is atomic, so only one thread gets the descriptor and closes it.
         self._descriptors = [descriptor] if descriptor >= 0 else []
 
     def release(self) -> None:
-        """Release the claim. Any thread may call it; a second call does nothing."""
+        """Release the claim. Any thread may call this; a second call does nothing."""
         with suppress(IndexError, OSError):
             descriptor = self._descriptors.pop()
             try:
@@ -136,11 +136,11 @@ class Claim:
                 _held.pop(str(self._folder.path / self._name), None)
 
     def text(self) -> bytes:
-        """Return the contents of the file."""
+        """Return the contents of the claim's file."""
         return read_at_start(self._descriptors[0], _MOST)
 
     def abandon(self) -> None:
-        """Drop the claim in a forked child. The file stays, and stays locked, because the parent has it open, too."""
+        """Drop the claim in a forked child. The parent keeps the claim, because its descriptor stays open."""
         with suppress(IndexError, OSError):
             os.close(self._descriptors.pop())
 
@@ -161,9 +161,9 @@ class Claims:
         self._names: frozenset[str] = frozenset()
 
     def is_there(self, memo_key: str) -> bool:
-        """Return True if a process may hold the claim of a memo key. The answer may be some milliseconds old.
+        """Return True if a process may hold the claim of a memo key, according to a listing that may be some milliseconds old.
 
-        Every step that runs calls this, and each system call hands Python's lock to another thread.
+        The listing is reused because every step that runs calls this method, and each system call releases the GIL to another thread.
         """
         now = monotonic()
         if now - self._listed_at >= _LOOK:
@@ -175,7 +175,7 @@ class Claims:
         return memo_key in self._names
 
     def take(self, memo_key: str, claimant: Claimant) -> Claim | None:
-        """Return the claim of a memo key, or None if another holder has it; never wait.
+        """Take the claim of a memo key without waiting; return None if another process or thread holds it.
 
         If the file system has no locks, the returned claim excludes no other process.
         """
@@ -191,7 +191,7 @@ class Claims:
             if descriptor < 0:
                 return None
             claim = _held[path] = Claim(folder, name, descriptor)
-            # On a full disk the text is missing; only the lock matters.
+            # On a full disk the file stays empty; only the lock matters.
             with suppress(OSError):
                 os.ftruncate(descriptor, 0)
                 write_at_start(descriptor, json.dumps(asdict(claimant)).encode())
@@ -202,14 +202,14 @@ class Claims:
         return claim
 
     def claimant(self, memo_key: str) -> Claimant:
-        """Return the claimant that the holder of a claim wrote; an empty one if it cannot be read."""
+        """Return the claimant from the file of a claim, or an empty `Claimant` if the file cannot be read."""
         name = f"{CLAIMS}/{memo_key}"
         held = _held.get(str(self._folder.path / name))
         try:
             fields = json.loads(self._folder.read(name, _MOST) if held is None else held.text())
             return Claimant(str(fields["notebook"]), int(fields["pid"]), str(fields["host"]), float(fields["since"]))
         except (OSError, ValueError, TypeError, KeyError, IndexError):
-            # The claim has just been taken and is not written yet, or has just been released.
+            # The claim has just been taken and its file is not written yet, or the claim has just been released.
             return Claimant()
 
 
@@ -223,7 +223,7 @@ def _locked(folder: Folder, name: str, flags: int = os.O_RDWR | os.O_CREAT) -> i
             descriptor = folder.open(name, flags)
         try:
             ours = lock(descriptor, block=False)
-            # Another process may have opened the file before it was locked, and removed it as the file of a dead process.
+            # Before this lock was taken, another process may have locked the file and removed it as the file of a dead process.
             if ours and folder.is_file(name, descriptor):
                 return descriptor
         except BaseException:
@@ -236,13 +236,15 @@ def _locked(folder: Folder, name: str, flags: int = os.O_RDWR | os.O_CREAT) -> i
 
 
 def _files_of_others(folder: Folder, below: str, is_own: Callable[[str], bool]) -> Iterator[int]:
-    """Yield descriptors of the files of a folder that other processes have locked; remove the files of dead processes.
+    """Yield a descriptor of each file in a folder that another process has locked; remove the files of dead processes.
 
     Parameters
     ----------
+    folder, below
+        The store directory, and the name of the folder in it.
     is_own
-        Returns True if this process holds the file at a path. Such a file is not opened: if locks belong to processes, as on NFS, a
-        second descriptor would get the lock, too, and closing it would release the lock of the first.
+        Returns True if this process has locked the file at a path. Such a file is not opened again: where locks belong to processes, as
+        on NFS, a second descriptor would also get the lock, and closing it would release the lock of the first.
     """
     for file_name in folder.names(below):
         name = f"{below}/{file_name}"
@@ -272,7 +274,7 @@ def _after_fork_in_child() -> None:
 
 
 def release_all() -> None:
-    """Release every claim of this process; called at its end."""
+    """Release every claim of this process; called at exit."""
     for claim in list(_held.values()):
         claim.release()
 
@@ -308,24 +310,24 @@ class Unrecorded:
         self._names: Counter[str] = Counter()
 
     def add(self, name: str) -> None:
-        """List an object that is about to be placed."""
+        """Add the name of a value file that is about to be placed."""
         if self._process != os.getpid():
-            # The list belongs to the parent: the child must not write to it, and begins a new one.
+            # The list belongs to the parent, so the forked child starts a new one.
             self._start()
         with self._mutex:
             while self._descriptor < 0:
-                # If a collector locks the new list before we do, it removes it: try another name.
+                # A collector that locks the new list first removes it. Then another name is tried.
                 self._name = f"{LISTS}/{new_id()}"
                 self._descriptor = _locked(self.folder, self._name, _NEW)
             if name not in self._names:
-                # It begins with a newline because a full disk may have cut off the previous line.
+                # The entry begins with a newline because a full disk may have cut off the previous line.
                 line = f"\n{name}\n".encode()
                 if os.write(self._descriptor, line) != len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._names[name] += 1
 
     def recorded(self, names: Iterable[str]) -> None:
-        """Remove one entry of each name from the list: rows that refer to them are committed, or never will be."""
+        """Remove one entry of each name, when the row that refers to the file is committed or will never be written."""
         if not self._names or self._process != os.getpid():
             return
         with self._mutex:
@@ -335,7 +337,7 @@ class Unrecorded:
                     self._names[name] -= 1
                 elif self._names.pop(name, 0):
                     removals.append(f"\n-{name}\n")
-            # If the disk refuses the write, the files stay protected from collection until this process ends.
+            # If the write fails, the files stay protected from collection until this process ends.
             with suppress(OSError):
                 if not self._names:
                     os.ftruncate(self._descriptor, 0)
@@ -348,18 +350,18 @@ class Unrecorded:
             return
         with self._mutex:
             if self._descriptor >= 0 and not self._names:
-                # If it cannot be removed, it stays as an empty list.
+                # If the file cannot be removed, it stays as an empty list.
                 with suppress(OSError):
                     self.folder.unlink(self._name, missing_ok=True)
                 os.close(self._descriptor)
                 self._descriptor = -1
 
     def is_own(self, path: str) -> bool:
-        """Return True if this is the list of this process at a path."""
+        """Return True if this list is stored at a path and belongs to this process."""
         return self._process == os.getpid() and self._descriptor >= 0 and path == str(self.folder.path / self._name)
 
     def names(self) -> set[str]:
-        """Return the names on the list; an empty set in a forked child, because the list belongs to the parent."""
+        """Return the names on the list; in a forked child an empty set, because the list belongs to the parent."""
         if self._process != os.getpid():
             return set()
         with self._mutex:
@@ -367,11 +369,11 @@ class Unrecorded:
 
 
 _lists: weakref.WeakSet[Unrecorded] = weakref.WeakSet()
-"""All lists of this process."""
+"""The lists of this process for all stores."""
 
 
 def unrecorded_names(folder: Folder) -> set[str]:
-    """Return the names on the lists of live processes, and remove the lists of dead ones. The caller holds the lease."""
+    """Return the names on the lists of live processes, and remove the lists of dead processes. The caller holds the lease."""
     own_lists = [own_list for own_list in list(_lists) if own_list.folder.path == folder.path]
     names = {name for own_list in own_lists for name in own_list.names()}
     for descriptor in _files_of_others(
@@ -383,7 +385,7 @@ def unrecorded_names(folder: Folder) -> set[str]:
 
 
 def _listed(lines: Iterable[str]) -> set[str]:
-    """Return the names that the lines of a list leave on it. The last line may be incomplete while it is being written."""
+    """Return the names that the lines of a list add and do not remove. The last line may be incomplete while it is being written."""
     names: set[str] = set()
     for line in lines:
         name = line.rstrip("\n")

@@ -1,10 +1,10 @@
-"""Retention rules: limits on the number of versions, their age and their bytes, for a key or for the whole store.
+"""Retention rules: limits on the number, age and total size of stored versions, for a key or for the whole store.
 
-Without a rule nothing is dropped. Each limit of a key's rule overrides that of the store's rule. The rule of a graph-backed asset or job
-applies to the steps inside it. Some materializations are never dropped: those that are current in a notebook, the newest of each key and
-notebook, those of a run that is still running, and those that are needed to show or revoke an acceptance.
+Without a rule nothing is dropped. A limit on number or age in the rule of a key overrides the same limit of the store. The rule of a
+graph-backed asset or job applies to the steps inside it. Some materializations are never dropped: those that are current in a notebook, the
+newest of each key, notebook and partition, those of a run that is still running, and those that are needed to show or revoke an acceptance.
 
-`dropped` maps rows to the ids that the rules drop; `housekeeping.collect` deletes them. The rules are rows of the catalog.
+`dropped` chooses the materializations to delete; `housekeeping.collect` deletes them. The rules are rows of the catalog.
 """
 
 from __future__ import annotations
@@ -108,7 +108,10 @@ def _rule_for(key: str, rules: Mapping[str, Rule]) -> Rule:
 
 
 def _too_many(newest_first: Iterable[Kept], limits: Mapping[str, Rule]) -> set[str]:
-    """Return the ids beyond the newest N versions of each key, notebook and partition; equal neighbours count as one version."""
+    """Return the ids of rows that exceed the maximum number of versions of their key, notebook and partition.
+
+    Consecutive rows with the same data version count as one version.
+    """
     counts: dict[tuple[str, str, str], int] = {}
     last: dict[tuple[str, str, str], str] = {}
     dropped_ids = set()
@@ -127,7 +130,7 @@ def _too_many(newest_first: Iterable[Kept], limits: Mapping[str, Rule]) -> set[s
 
 
 def _too_large(newest_first: Sequence[Kept], rule: Rule, fixed: Collection[str]) -> set[str]:
-    """Return the ids of the oldest rows to drop so that the distinct values fit into the bytes of the rule."""
+    """Return the ids of the oldest rows, which must be dropped so that the remaining distinct values fit into the bytes of the rule."""
     if rule.bytes is None:
         return set()
     counted: set[str] = set()
@@ -152,7 +155,7 @@ def _too_large(newest_first: Sequence[Kept], rule: Rule, fixed: Collection[str])
 
 
 def _needed(rows: Sequence[Kept], dropped_ids: Collection[str]) -> set[str]:
-    """Return the dropped ids that a kept acceptance needs: the accepted materialization, and the revocations."""
+    """Return the ids that a retained acceptance refers to: the accepted materialization and the revocations."""
     by_id = {row.id: row for row in rows}
     notes = {row.id: note for row in rows if isinstance(note := row.metadata.get(ACCEPTED), dict)}
     revoking: dict[str, list[str]] = {}
@@ -175,17 +178,17 @@ def _needed(rows: Sequence[Kept], dropped_ids: Collection[str]) -> set[str]:
 
 
 def rules_of(store: ValueStore) -> dict[str, Rule]:
-    """Return the retention rules in force, by key; the rule of the store has the empty key."""
+    """Return the retention rules in force by key; the rule of the store has the empty key."""
     return store.catalog.ask(read_rules)
 
 
 def keep(store: ValueStore, key: str, rule: Rule) -> None:
-    """Set the retention rule of a key, or of the store if the key is empty; an empty rule removes it."""
+    """Set the retention rule of a key, or of the store if the key is empty. An empty rule removes the present rule."""
     store.catalog.change(write_rule, key, rule)
 
 
 def read_rules(connection: Connection, name: str) -> dict[str, Rule]:
-    """Read the retention rules in force, by key; the newest row of a key is its rule."""
+    """Read the retention rules in force by key. The newest row of a key is its rule."""
     rows = rows_of(
         connection,
         name,
@@ -196,7 +199,7 @@ def read_rules(connection: Connection, name: str) -> dict[str, Rule]:
 
 
 def write_rule(connection: Connection, name: str, key: str, rule: Rule) -> None:
-    """Append the rule of a key; an empty rule removes the earlier one."""
+    """Append the rule of a key. An empty rule removes the present rule."""
     rows_of(
         connection,
         name,
@@ -212,7 +215,7 @@ _SIZES |= {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 
 
 def read_versions(value: int | str | None) -> int | None:
-    """Read a number of versions, at least 1; raise `InvalidInvocationError` if it is invalid."""
+    """Convert a number of versions, which is at least 1; raise `InvalidInvocationError` if the argument is invalid."""
     if value is None:
         return None
     try:
@@ -228,7 +231,7 @@ def read_versions(value: int | str | None) -> int | None:
 
 
 def read_age(value: float | str | None) -> float | None:
-    """Read an age in seconds, or a text such as ``30m``, ``12h``, ``1d12h``, ``4w``; raise `InvalidInvocationError` if it is invalid."""
+    """Convert an age, such as ``30m``, ``12h``, ``1d12h`` or ``4w``, to seconds; raise `InvalidInvocationError` if it is invalid."""
     try:
         return seconds_of(value)
     except InvalidDefinitionError as error:
@@ -238,7 +241,7 @@ def read_age(value: float | str | None) -> float | None:
 
 
 def read_bytes(value: int | str | None) -> int | None:
-    """Read a number of bytes, or a text such as ``10GB`` or ``512MiB``; raise `InvalidInvocationError` if it is invalid."""
+    """Convert a size, such as ``10GB`` or ``512MiB``, to bytes; raise `InvalidInvocationError` if it is invalid."""
     if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""The store of one directory: values by content, and the catalog of materializations, runs and code versions."""
+"""The store in one directory: content-addressed values, and the catalog of materializations, runs and code versions."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.catalog.thread import Commit
 
 INLINE = 64 * 1024
-"""Bytes up to which a value is stored in its catalog row."""
+"""Maximum size in bytes of a value that is stored in its catalog row."""
 
 
 class _Shared:
-    """The parts that all stores of one directory share within a process: the catalog thread, the last snapshot, the claims."""
+    """State that all `ValueStore` objects of one directory share within a process, such as the catalog thread and the claims."""
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
@@ -59,9 +59,9 @@ class _Shared:
         self.marks = Marks(folder)
         self.claims = Claims(folder)
         self.same: dict[tuple[tuple[str, str], ...], bool] = {}
-        """Maps the library versions that wrote a value to True if the same versions are installed."""
+        """Maps the library versions with which a value was written to True if the same versions are installed."""
         self.tried: dict[str, str] = {}
-        """Maps the digest of a value that other versions wrote to the reason why it does not load; empty if it loads."""
+        """Maps the digest of a value written with other library versions to the reason why it does not load; empty if it loads."""
 
     def _after_commit(self, records: list[Any], error: BaseException | None) -> None:
         if error is None:
@@ -99,34 +99,34 @@ def open_store(
     code: CodeReader | None = None,
     notify: Notify = discard,
 ) -> ValueStore:
-    """Open the store in a directory: the one that contains ``catalog.duckdb``.
+    """Open the store in a directory.
 
     Parameters
     ----------
     path
-        The store directory.
+        The store directory, which contains ``catalog.duckdb``.
     create
-        Create the store if it does not exist.
+        True to create the store if it does not exist.
     follow
-        True if the path may be a link to a directory: the user named this path.
+        True if the path may be a link to a directory, because the user named this path.
     code
-        Reads the code of the notebook's classes and functions that a value refers to.
+        Reads the code of the notebook's classes and functions to which a value refers.
     notify
         Called with a notice if a value is stored or loaded in an unexpected way.
 
     Returns
     -------
     ValueStore
-        The store; its catalog has been attached once.
+        The store, whose catalog has been attached once to check it.
 
     Raises
     ------
     StoreError
         If there is no store and ``create`` is false.
     UntrustedStoreError
-        If the directory contains an entry that a store never has: a link, a pipe, another user's file.
+        If the directory contains an entry that a store never contains, such as a link, a pipe or another user's file.
     StoreNotWritableError, StoreFormatError, StoreDamagedError
-        If the directory cannot be written, a newer Stepwell wrote it, or the catalog cannot be read. Nothing is changed in these cases.
+        If the directory cannot be written, a newer Stepwell wrote the store, or the catalog cannot be read. Nothing is changed in these cases.
     """
     directory = Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 - Path.resolve fails below a file
     folder = Folder(directory, follow=follow)
@@ -146,7 +146,7 @@ def open_store(
         real_path = Path(os.path.realpath(directory))
         shared = _shared.get(real_path)
         if shared is None:
-            # The resolved path has no links now; a link that is planted later is not followed.
+            # The resolved path contains no links now, and a link that is planted later is not followed.
             shared = _Shared(Folder(real_path, follow=False))
             _shared[real_path] = shared
     if notify is not discard:
@@ -158,26 +158,26 @@ def open_store(
 class ValueStore:
     """Values and catalog of one directory, opened by `open_store`. Every method may be called from any thread.
 
-    Methods that read the catalog block until they have the answer. `catalog` runs other queries (`catalog.tables`). The functions of
-    `housekeeping`, `retention`, `packs` and `trust` take a store.
+    Methods that read the catalog block until they have the answer. Other queries (`catalog.tables`) are run with the attribute `catalog`.
+    The functions of `housekeeping`, `retention`, `packs` and `trust` take a `ValueStore` as an argument.
     """
 
     def __init__(self, directory: Path, shared: _Shared, code: CodeReader, notify: Notify) -> None:
         self.directory = directory
         """The store directory, which contains ``catalog.duckdb``."""
         self.folder = shared.folder
-        """The same directory, for access to its files."""
+        """The `Folder` by which files in the store directory are accessed."""
         self.catalog = shared.catalog
-        """Runs functions of a connection and the catalog's name on the catalog thread."""
+        """The catalog; it runs functions on the catalog thread, with a connection and the catalog's name as arguments."""
         self.claims = shared.claims
-        """The claims of long steps that processes compute."""
+        """The claims of long steps."""
         self.signer = Signer()
         self.objects = value_files.Objects(self.folder, self.signer, shared.unrecorded)
         self._shared = shared
         self._code = code
         self._notify = notify
         self._loading = Loading(code, notify, self.folder)
-        """The last context of a load, reused because consecutive loads usually need the same context."""
+        """The context of the last load, which the next load usually can reuse."""
 
     def __repr__(self) -> str:
         return f"ValueStore({str(self.directory)!r})"
@@ -193,22 +193,26 @@ class ValueStore:
         about: Callable[[], Materialization] | None = None,
         portable: bool = False,
     ) -> StoredValue:
-        """Write the stored form of a value and return its location. The value is unreferenced until a row names it.
+        """Write the stored form of a value and return a reference to it. No row refers to the value until its step is recorded.
 
         Parameters
         ----------
+        value
+            The value.
+        key, memo_key
+            The keys of the value and of its step.
         about
-            Returns the materialization without its value, for the header of a value file. Called for files only.
+            Returns the materialization without its value, for the header of a value file. Called only if a file is written.
         portable
-            True if plain pickle must be able to transfer the value to another process, because the step may run in one.
+            True if the standard pickle module must be able to transfer the value, because the step may run in another process.
 
         Raises
         ------
         UnstorableValueError
-            If no codec can restore the value; the message names the key, the type and the remedy.
+            If no codec can restore the value.
         """
         encoded = codecs.encode(value, key=key, code=self._code, portable=portable)
-        # A value with links can only be loaded in its notebook, so it is not checked here. If loading fails, its step runs.
+        # A value with links can be loaded only in its notebook, so it is not checked here. If loading fails, its step runs again.
         if encoded.kinds and type(value) is not Linked:
             round_trip.check(value, encoded, key=key, code=self._code, witnesses=self.objects.witnesses)
         for notice in encoded.notices:
@@ -250,23 +254,28 @@ class ValueStore:
 
     @named
     def get(self, stored: StoredValue, *, key: str, verify: Verify = "signed", link: Link | None = None) -> Any:
-        """Load a value: a new copy for the caller unless its type is immutable.
+        """Load a value. The caller gets a new copy unless the type is immutable.
 
         Parameters
         ----------
+        stored
+            The reference to the stored value.
+        key
+            The key of the value, for messages.
         verify
-            ``full`` checks every byte. ``signed`` checks the bytes that would be executed, and every byte of a file once per boot.
+            ``full`` checks every byte. ``signed`` checks the bytes that would be executed, and each file as a whole only once after each
+            start of the machine.
         link
-            Returns the object that a link in the value refers to.
+            Returns the object to which a link in the value refers.
 
         Raises
         ------
         UntrustedValueError
-            If loading would execute code that this user's key did not sign.
+            If loading would execute code that is not signed with this user's key.
         ValueDamagedError
-            If its bytes have changed since it was stored.
+            If the stored bytes have changed.
         ValueUnavailableError
-            If it is missing, or refers to a class that is missing or has changed.
+            If the value is missing, or refers to a class that is missing or has changed.
         """
         try:
             value = self._get(stored, key, full=verify == "full", link=link)
@@ -291,7 +300,7 @@ class ValueStore:
                 raise value_files.untrusted(key, f"in the catalog of {self.directory}", stored.signature, self.signer)
             try:
                 parts = codecs.unpack(stored.inline)
-                # The signature covers the same bytes as the digest.
+                # A valid signature makes the digest redundant, because it covers the same bytes.
                 if (full or not signed) and codecs.inline_digest(
                     stored.codec, parts.stream, parts.buffers
                 ) != stored.digest:
@@ -319,10 +328,10 @@ class ValueStore:
         return value
 
     def obstacle(self, stored: StoredValue, *, key: str) -> str:
-        """Return the reason why a value does not load; empty if it loads, or if there is no sign that it does not.
+        """Return the reason why a value does not load; empty if it loads or is presumed to load.
 
-        The value is loaded to find out if it failed to load before. It is loaded once per process if other versions of its libraries
-        wrote it: another version can usually read it.
+        The value is actually loaded if an earlier load failed. It is also loaded, once per process, if it was written with other versions
+        of its libraries than those installed, which can usually read it.
         """
         if stored.digest in self._shared.marks:
             return self._load_error(stored, key)
@@ -338,7 +347,7 @@ class ValueStore:
         return reason
 
     def _load_error(self, stored: StoredValue, key: str) -> str:
-        """Return the reason why a value does not load; empty if it loads."""
+        """Load a value and return the reason why it does not load; empty if it loads."""
         try:
             self.get(stored, key=key)
         except ValueUnavailableError as error:
@@ -348,7 +357,7 @@ class ValueStore:
     # -- writing to the catalog ----------------------------------------------------------------------------------------
 
     def begin_run(self, run: RunRecord) -> Commit:
-        """Record that a run started."""
+        """Record the start of a run."""
         return self.catalog.add(run)
 
     def record_step(
@@ -360,7 +369,7 @@ class ValueStore:
         outputs: Sequence[CapturedOutput] = (),
         logs: Sequence[LogRecord] = (),
     ) -> Commit:
-        """Record one step with its materializations, its code version, its output, and the pointers to its current results."""
+        """Record a step with its materializations, code version, outputs and log, and the pointers to its current results."""
         return self.catalog.add(Recorded(step, current, code, signing.sealed(outputs, self.signer), logs))
 
     def finish_run(self, run: RunRecord) -> Commit:
@@ -378,9 +387,9 @@ class ValueStore:
         *,
         remember: bool = True,
     ) -> Snapshot:
-        """Return all rows that a plan needs, in one question to the catalog.
+        """Return all rows that a plan needs, with one question to the catalog.
 
-        If no other process has written since the last identical call, the answer comes from memory and takes no lease.
+        If no other process has written since the last call with the same arguments, the snapshot comes from memory, without the lease.
         """
         asked = (frozenset(keys), frozenset(step_keys), frozenset(code_versions))
         remembered = self._shared.remembered
@@ -400,7 +409,7 @@ class ValueStore:
         return snapshot
 
     def is_newest(self, snapshot: Snapshot) -> bool:
-        """Return True if no other process has written since a snapshot was read; this takes no query."""
+        """Return True if no other process has written since a snapshot was read. This needs no query."""
         return self.catalog.unchanged() and snapshot.epoch == self.catalog.epoch
 
     def current(self, key: str) -> list[Current]:
@@ -412,33 +421,33 @@ class ValueStore:
         return self.catalog.ask(tables.read_history, key, limit)
 
     def keys(self) -> list[str]:
-        """Return every key with a current materialization."""
+        """Return every key that has a current materialization."""
         return self.catalog.ask(tables.read_keys)
 
     def codes(self, code_versions: Collection[str]) -> dict[str, CodeVersion]:
-        """Return recorded code versions with their parts, by digest, in one query."""
+        """Return recorded code versions with their parts, by digest, with one query."""
         return self.catalog.ask(tables.read_codes, code_versions)
 
     def run(self, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]] | None:
-        """Return a run and its steps in the order in which they were recorded, or None."""
+        """Return a run and its steps in the order in which they were recorded; None if there is no such run."""
         return self.catalog.ask(tables.read_run, run_id)
 
     def runs(self, *, limit: int = 20, batch: str = "") -> list[RunRecord]:
-        """Return the newest runs, newest first; only the runs of ``batch`` if it is given."""
+        """Return the newest runs, newest first; if ``batch`` is not empty, only the runs of this batch."""
         return self.catalog.ask(tables.read_runs, limit, batch)
 
     def flush(self) -> None:
-        """Block until all records so far are committed."""
+        """Block until all pending records are committed."""
         self.catalog.flush()
 
     def close(self) -> None:
-        """Commit pending records and release the catalog; a later call opens it again."""
+        """Commit pending records and release the catalog; a later call of any method opens the catalog again."""
         self.catalog.close()
         self._shared.unrecorded.close()
 
 
 def _kind_of(value: Any) -> str:
-    """Return the name of the value's type for messages."""
+    """Return the name of a value's type for messages."""
     return "variables" if type(value) is Linked else type_name(value)
 
 

@@ -1,21 +1,21 @@
 """The contents of a store: full checks of value files and the catalog, removal of garbage, and the rebuild of a lost catalog.
 
 Value files are checked in parallel, with a few files mapped at a time. The catalog is read in portions, so that other processes do not wait
-long for the lease. Garbage is: leftovers of dead processes, files without a row, and damaged files that were set aside.
+long for the lease. Garbage consists of leftovers of dead processes, files without a row, and damaged files that were set aside.
 
-A catalog that cannot be read, or that lacks acknowledged commits, is rebuilt from the headers of the value files. A header describes the step
-that wrote the file and what that step had read (`header.about`), so the new row is reused under the same conditions as the lost one.
-A file whose header lacks this description can be loaded, but is never reused. Inline values, further materializations of a stored value, and the
-history of runs are only in the catalog. Therefore each table of the old catalog that can be read completely is copied: an outdated copy
-of the catalog, a lost log or a damaged page of one table does not affect the other tables. The old catalog is attached read-only, so that it
-does not change: with its log if the log can be replayed, otherwise without it.
+A catalog that cannot be read, or that lacks acknowledged commits, is rebuilt from the headers of the value files. A header describes the
+step that wrote the file and the reads of this step (`header.about`), so the new row is reused under the same conditions as the lost row.
+A file whose header lacks this description can be loaded, but is never reused. Inline values, further materializations of a stored value,
+and the history of runs exist only in the catalog. So each table of the old catalog that can be read completely is copied; a damaged page of
+one table does not affect the other tables. The old catalog is attached read-only, so that it does not change. Its log is included if the
+log can be replayed.
 
-If the old catalog may lack its newest rows, some older rows may be out of date, because a lost row replaced them: those of steps with
-effects, and those of accepted edits (the acceptance may have been revoked). They lose their memo keys and are not reused.
+If the old catalog may lack its newest rows, a lost row may have replaced some of the older rows. This matters for steps with effects, and
+for accepted edits, because the acceptance may have been revoked. These rows lose their memo keys and are not reused.
 
-The new catalog is written below ``tmp/`` and put into place by one rename; the damaged catalog is kept under another name. If the process is
-killed before the rename, the damaged catalog is unchanged. If it is killed after the rename, the log of the damaged catalog may remain, and DuckDB
-refuses to open the new catalog with it. Running the command again moves the log away.
+The new catalog is written below ``tmp/`` and put into place by one rename; the damaged catalog is kept under another name. If the process
+is killed before the rename, the damaged catalog is unchanged. If the process is killed after the rename, the log of the damaged catalog may
+remain, and DuckDB refuses to open the new catalog with this log. Running the command again moves the log away.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ class Finding:
     about: str
     """The topic: ``locks``, ``mount``, ``permissions``, ``key``, ``disk``, ``versions``, ``catalog``, ``values``, ``missing``, ``orphans``, ``leftovers``, ..."""
     status: Status
-    """``warning``: no action needed now; ``problem``: should be repaired; ``unusable``: the store cannot be used."""
+    """``warning`` needs no action now, ``problem`` should be repaired, and ``unusable`` means that the store cannot be used."""
     text: str
     remedy: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
-    """The same facts as JSON values: counts, bytes, names."""
+    """The facts of the text as JSON values, such as counts, bytes and names."""
 
     def __str__(self) -> str:
         return printable(
@@ -96,7 +96,7 @@ def worst(findings: Iterable[Finding]) -> Status:
 
 
 def counted(number: int, thing: str) -> str:
-    """Return a count with its noun: ``1 file``, ``3 files``."""
+    """Return a number with a noun in singular or plural, such as ``1 file`` or ``3 files``."""
     return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
 
@@ -109,19 +109,20 @@ class CheckedFile:
     """The result of checking one value file."""
 
     name: str
-    """Its path, relative to ``objects/``."""
+    """The path of the file, relative to ``objects/``."""
     size: int
     written: float
-    """Its modification time, in seconds since the epoch."""
+    """The modification time of the file, in seconds since the epoch."""
     state: Literal["whole", "damaged", "foreign", "unreadable"]
-    """``foreign``: undamaged, but signed by another key or not at all; ``unreadable``: of another version, deleted meanwhile, or too large for this machine."""
+    """``foreign`` means undamaged, but unsigned or signed with another key. ``unreadable`` means written by another version of Stepwell,
+    deleted during the check, or too large for this machine."""
     why: str = ""
     header: Header | None = None
-    """Header of a whole file, otherwise None."""
+    """The header of a whole file, otherwise None."""
 
 
 def check_files(folder: Folder, progress: Progress | None = None) -> Iterator[CheckedFile]:
-    """Check every byte of every value file, without changing any."""
+    """Check every byte of every value file without changing the files."""
     files = [(name, entry.st_size, entry.st_mtime) for name, entry in value_files(folder)]
     objects = Objects(folder, Signer())
     workers = min(4, os.cpu_count() or 1)
@@ -150,7 +151,7 @@ def _few_at_a_time(
 def _checked(objects: Objects, name: str, size: int, written: float) -> CheckedFile:
     try:
         header = objects.verify(name)
-        # The bytes are verified by now; reading checks the signature, too.
+        # The bytes are verified at this point; reading also checks the signature.
         objects.read(name, header.digest, header.codec, key=name)
         return CheckedFile(name, size, written, "whole", header=header)
     except ValueDamagedError as error:
@@ -174,9 +175,9 @@ class CheckedCatalog:
     rows: dict[str, int] = field(default_factory=dict)
     """Number of rows by table."""
     values: dict[str, int] = field(default_factory=dict)
-    """Sizes of values in bytes, by the name of the value file that a row refers to."""
+    """Maps the name of each value file to which a row refers to the size of the value in bytes."""
     keys: dict[str, str] = field(default_factory=dict)
-    """For each of these value files, a key of its value."""
+    """Maps the name of each of these value files to a key of the value."""
     commits: int = 0
 
 
@@ -210,12 +211,15 @@ def check_catalog(folder: Folder) -> CheckedCatalog:
 
 
 def with_catalog(attachment: Attachment, query: Callable[[Connection, str], T]) -> T:
-    """Attach the catalog, call a function with the connection and the catalog's name, and detach it; raises the errors of `check_catalog`."""
+    """Attach the catalog, call a function with the connection and the catalog's name, and detach the catalog.
+
+    The errors are those of `check_catalog`.
+    """
     attachment.attach(create=False)
     try:
         return query(attachment.connection, attachment.name)
     except Exception as error:
-        # These queries convert only stored fields, so a conversion error means an invalid time in a row.
+        # The queries convert only stored fields, so a conversion error means that a row contains an invalid time.
         damage = attachment.damage(error, "Conversion Error")
         if damage is None:
             raise
@@ -230,13 +234,13 @@ def _detach(attachment: Attachment) -> None:
     try:
         attachment.discard()
     except duckdb.Error as error:
-        # On a full disk the checkpoint fails; the committed rows stay in the log.
+        # On a full disk, the checkpoint fails, but the committed rows stay in the log.
         if not isinstance(trouble(error, ""), StoreFullError):
             raise
 
 
 def _read(connection: Connection, name: str, table: str, begin: int) -> tuple[int, int]:
-    """Return the number of rows in a portion, and the end of all row ids. Hashing makes DuckDB read and check each column."""
+    """Return the number of rows in a portion, and the highest row id plus one. The hash makes DuckDB read and check every column."""
     rows, _, end = connection.execute(
         f"SELECT count(*), bit_xor(hash(t)), (SELECT coalesce(max(rowid) + 1, 0) FROM {name}.{table}) "  # noqa: S608 - constant names of tables
         f"FROM (SELECT * FROM {name}.{table} WHERE rowid >= ? AND rowid < ?) t",
@@ -257,7 +261,7 @@ def _values(connection: Connection, name: str, begin: int) -> tuple[list[tuple[A
 
 
 OLD = 3600.0
-"""Age in seconds from which a file in ``tmp/``, or a value file without a row, is garbage; younger ones may be in use."""
+"""Age in seconds above which a file in ``tmp/``, or a value file without a row, is garbage. Younger files may be in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +273,7 @@ class Leftover:
 
 
 def leftovers(folder: Folder) -> list[Leftover]:
-    """Return the files below ``tmp/`` that were not written for an hour, and the damaged files that were set aside."""
+    """Return the files in ``tmp/`` that were last written more than an hour ago, and the damaged files that were set aside."""
     now = time.time()
     old = [
         Leftover(f"tmp/{name}", status.st_size)
@@ -286,7 +290,7 @@ def leftovers(folder: Folder) -> list[Leftover]:
 
 
 def remove(folder: Folder, files: Iterable[Leftover]) -> tuple[int, int]:
-    """Remove files; return the number and the bytes of those that could be removed."""
+    """Remove files; return the number and the bytes of the removed files."""
     count = size = 0
     for file in files:
         try:
@@ -299,7 +303,7 @@ def remove(folder: Folder, files: Iterable[Leftover]) -> tuple[int, int]:
 
 
 def remove_orphans(folder: Folder, names: Sequence[str]) -> tuple[int, int]:
-    """Remove value files that no row and no writer refers to (`housekeeping`); return the number of removed files, and their bytes."""
+    """Remove those of the value files to which no row and no writer refers (`housekeeping`); return the number and bytes removed."""
     attachment = Attachment(folder)
     removed: dict[str, int] = {}
     for start in range(0, len(names), OBJECTS_AT_ONCE):
@@ -335,7 +339,7 @@ class Salvaged:
 def _copy_tables(connection: Connection, folder: Folder, spare: str) -> Salvaged:
     """Copy every table that can be read completely into the attached, empty catalog ``new``.
 
-    The name ``spare`` is free for a copy of the catalog without its log. Raises `StoreFormatError` if a newer Stepwell wrote the catalog.
+    ``spare`` is an unused name for a copy of the catalog without its log. Raises `StoreFormatError` if a newer Stepwell wrote the catalog.
     """
     import duckdb
 
@@ -346,7 +350,7 @@ def _copy_tables(connection: Connection, folder: Folder, spare: str) -> Salvaged
         source = CATALOG
         salvaged.with_log = _attach_old(connection, folder, source)
         if not salvaged.with_log:
-            # DuckDB finds the log by the name of the catalog; under another name it opens the catalog alone.
+            # DuckDB finds the log by the name of the catalog, so it opens the catalog under another name without the log.
             try:
                 folder.link(CATALOG, spare)
             except OSError:
@@ -407,7 +411,7 @@ def _read_meta(connection: Connection, folder: Folder, salvaged: Salvaged) -> No
 
 
 def _copy_table(connection: Connection, table: str) -> int:
-    """Copy the columns that a table has in both catalogs, in the order of the rows; return the number of rows."""
+    """Copy the columns of a table that exist in both catalogs, in row order; return the number of rows."""
     columns = connection.execute(
         "SELECT column_name FROM duckdb_columns() WHERE database_name IN ('old', 'new') AND table_name = ? "
         "GROUP BY column_name HAVING count(*) = 2 ORDER BY max(column_index)",
@@ -434,7 +438,7 @@ class Rebuilt:
     from_files: int = 0
     """Number of materializations restored from the headers of value files."""
     only_loadable: int = 0
-    """Number of these that can be loaded but not reused: their headers do not describe the step."""
+    """Number of restored materializations that can be loaded but not reused, because their headers do not describe the step."""
     distrusted: int = 0
     """Number of copied rows that lost their memo keys."""
     kept: list[Path] = field(default_factory=list)
@@ -509,7 +513,10 @@ def _distrust(connection: Connection) -> int:
 
 
 def _add_files(connection: Connection, files: list[CheckedFile], result: Rebuilt) -> None:
-    """Add a row for each file that no salvaged row refers to. It becomes current if its notebook and key have no current row and it is the newest."""
+    """Add a row for each file to which no salvaged row refers.
+
+    The newest new row of a notebook, key and partition becomes current if none is current.
+    """
     known = {
         name
         for (name,) in connection.execute(
@@ -539,7 +546,7 @@ def _add_files(connection: Connection, files: list[CheckedFile], result: Rebuilt
 
 
 def _materialization(file: CheckedFile, header: Header) -> Materialization:
-    # JSON can contain lone surrogates; a catalog cannot.
+    # JSON can contain lone surrogates, but a catalog cannot.
     more = json.loads(json.dumps(header.more, ensure_ascii=False).encode("utf-8", "replace"))
     value = StoredValue(
         header.codec,
@@ -561,7 +568,7 @@ def _materialization(file: CheckedFile, header: Header) -> Materialization:
 
 
 def _classes(listed: object) -> tuple[tuple[str, str], ...]:
-    """Return classes and libraries as a header lists them; nothing if the list is malformed."""
+    """Return the classes and libraries that a header lists; an empty tuple if the list is malformed."""
     if not isinstance(listed, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in listed):
         return ()
     return tuple((str(name), str(version)) for name, version in listed)

@@ -1,4 +1,4 @@
-"""All checks of the doctor, in the order in which they are reported. Only damaged value files are changed: they are set aside."""
+"""All checks of the doctor, in the order in which they are reported. Damaged value files are set aside."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def examine(
     rebuild_catalog: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[Finding]:
-    """Check a store and yield the findings, each as soon as it is known. Value files take the longest and come late.
+    """Check a store and yield each finding as soon as it is known. The check of value files takes the longest and comes late.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def examine(
     full
         True to check every byte of every value file, False to check only that the files exist.
     clean
-        True to remove files that are certainly garbage.
+        True to remove garbage: old files without a row, leftovers of dead processes and damaged values.
     rebuild_catalog
         True to rebuild the catalog.
     progress
@@ -66,7 +66,7 @@ def examine(
     Raises
     ------
     UntrustedStoreError
-        If an entry of the directory could lead outside of it.
+        If an entry of the directory could lead Stepwell to files outside the store.
     StoreError
         If there is no store, the catalog cannot be rebuilt, or the operating system refuses an operation.
     """
@@ -196,7 +196,7 @@ def _values(folder: Folder, files: list[CheckedFile], catalog: CheckedCatalog | 
 
 
 def _signed_by_another(folder: Folder, file: CheckedFile, key_name: bytes) -> bool:
-    """Return True if a pickle is signed by a key other than the user's."""
+    """Return True if a file is a pickle that is signed with a key other than the user's."""
     if not file.name.endswith(".pickle") or file.state not in ("whole", "foreign"):
         return False
     try:

@@ -1,6 +1,6 @@
-"""Checks of the environment of a store: file locks, kind of file system, permissions, the key, free disk space.
+"""Checks of the environment of a store: file locks, type of file system, permissions, the key, free disk space.
 
-Locks are tested with a child process that competes with this process: ``flock`` as the lease uses it, and DuckDB's lock.
+``flock``, which the lease uses, and DuckDB's lock are tested with a child process that competes with this process.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ else:
     print("free")
 """
 _LOW = 0.10
-"""Fraction of the disk below which the free space is a warning."""
+"""Fraction of the disk below which free space causes a warning."""
 
 
 def locks(folder: Folder) -> Finding:
-    """Test both kinds of lock between this process and a child, held and free.
+    """Test that a child process cannot take ``flock`` and DuckDB's lock while this process holds them, and can when they are free.
 
     Parameters
     ----------
@@ -65,12 +65,12 @@ def locks(folder: Folder) -> Finding:
     Returns
     -------
     Finding
-        ``unusable`` if a lock does not exclude the child, or is refused when it is free.
+        The finding, which is ``unusable`` if a lock does not exclude the child, or is refused when it is free.
 
     Raises
     ------
     StoreError
-        If the test failed for another reason, such as a full disk.
+        If the test fails for another reason, such as a full disk.
     """
     import duckdb
 
@@ -146,7 +146,7 @@ def _child(program: str, folder: Folder, name: str) -> str:
 
 
 def mount(directory: Path, table: Path = Path("/proc/mounts")) -> Finding:
-    """Return the kind of file system that holds the store, if the operating system lists it."""
+    """Return the type of the file system that contains the store, if the operating system lists it."""
     try:
         lines = table.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -155,7 +155,7 @@ def mount(directory: Path, table: Path = Path("/proc/mounts")) -> Finding:
     best, kind, options = Path(), "", ""
     for line in lines:
         _, point, type_, with_options, *_ = line.split(" ")
-        # Blanks in a mount point are written in octal.
+        # Spaces in a mount point are escaped in octal.
         where = Path(point.encode().decode("unicode_escape"))
         if place.is_relative_to(where) and len(where.parts) >= len(best.parts):
             best, kind, options = where, type_, with_options
@@ -175,7 +175,7 @@ def mount(directory: Path, table: Path = Path("/proc/mounts")) -> Finding:
 
 
 def permissions(folder: Folder) -> Finding:
-    """Check that the user can write all parts of the store, and that users outside its group cannot."""
+    """Check that the user can write all parts of the store, and that users outside the store's group cannot."""
     directory = folder.path
     if not os.access(directory, os.W_OK | os.X_OK):
         return Finding("permissions", "unusable", f"you cannot write to {directory}", f"chmod u+rwx {directory}")
@@ -217,7 +217,7 @@ def permissions(folder: Folder) -> Finding:
 
 
 def _shared(folder: Folder) -> Finding:
-    """Check that the group of a shared store can read all files, and write those that change. The finding lists the owners of the others."""
+    """Check that the group of a shared store can read all files, and write the files that change. The finding lists the others by owner."""
     owner = folder.owner
     group = group_name(owner.st_gid)
     closed: dict[str, list[str]] = {}

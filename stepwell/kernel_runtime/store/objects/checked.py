@@ -1,18 +1,19 @@
-"""Witnesses of value files that were checked in this boot, and marks of values that are damaged or do not load.
+"""Witnesses of value files that were checked since the machine booted, and marks of values that are damaged or do not load.
 
-A value file is not flushed to the disk when it is written. Later a disk fault, or another user who can write to the store, can change it.
-So the first load of a file in each boot checks every byte and, for some codecs, the structure (`values/structure`). The result is recorded
-as a *witness*: a keyed digest of the boot, the file's device, inode, times and size, and its name. While the witness is valid, a load maps
-the file and reads nothing. A changed file has another change time, which no program can set. A file that a crash left truncated or filled
-with zeros was written in an earlier boot. Classes that survive a round trip (`values/round_trip`) get a witness, too.
+A value file is not flushed to the disk when it is written. A disk fault, or another user who can write to the store, can change it later.
+So the first load of a file after each boot checks every byte and, for some codecs, the structure (`values/structure`). A successful check
+is recorded as a *witness*: a keyed digest of the boot id and the file's name, device, inode, times and size. While the witness is valid, a
+load maps the file without checking it. A change of the file invalidates the witness, because it changes the file's change time (ctime),
+which no program can set. So does a crash, which could leave a file truncated or filled with zeros, because it is followed by another boot.
+Classes that survive a round trip (`values/round_trip`) get a witness, too.
 
 A large file gets its witness when it is written, because its digest was computed from the same memory. Smaller files are checked at their
-first load: this takes less than a millisecond, and the resolution of their times may be too low to show a change in the same instant. For
-the same reason no file gets a witness within `_COARSE` of its last change.
+first load, which takes less than a millisecond. File times may be too coarse to distinguish two changes within `_COARSE`, so a file that was
+changed more recently gets no witness from a check.
 
 Witnesses are lines of a file in the user's cache directory, one file per boot, to which all processes of the user append. They are keyed
 with the user's signing key, so a witness cannot be forged without the key, and another person's store provides no witnesses. If the
-directory cannot be used, each process remembers its own checks.
+directory cannot be used, each process remembers only the checks that it made itself.
 
 A *damaged* file is moved to ``damaged/``, so that it counts as missing and is written again. A value that is intact but does not load, or a
 damaged value in its row, gets a *mark*: an empty file in ``damaged/``, named after its digest. A marked value is loaded before it is
@@ -39,13 +40,13 @@ from stepwell.kernel_runtime.store.processes import boot_id
 from stepwell.kernel_runtime.store.signing import Signer
 
 AT_ONCE = 4 << 20
-"""Bytes from which a file gets its witness when it is written, without another check."""
+"""Size in bytes from which a file gets its witness when it is written, without another check."""
 _COARSE = 20_000_000
 """Nanoseconds within which two changes of a file may have the same timestamp."""
 _LARGEST = 16 << 20
-"""Greatest size of the list of witnesses, in bytes; a longer list is truncated."""
+"""Maximum size of the list of witnesses in bytes; a longer list is emptied."""
 _OLD = 30 * 86400.0
-"""Seconds after which the list of another boot is removed; several machines may share the directory."""
+"""Seconds after which the list of another boot is removed. It is not removed earlier, because machines may share the directory."""
 
 
 class Witnesses:
@@ -54,14 +55,14 @@ class Witnesses:
     Parameters
     ----------
     signer
-        Has the key; without a usable key there are no witnesses.
+        The owner of the key. Without a usable key there are no witnesses.
     """
 
     def __init__(self, signer: Signer) -> None:
         self._signer = signer
 
     def holds(self, *subject: object) -> bool:
-        """Return True if exactly this subject was checked in this boot."""
+        """Return True if a subject was checked since the machine booted."""
         line = self._line(subject)
         return line is not None and _list().has(line)
 
@@ -72,7 +73,7 @@ class Witnesses:
             _list().add(line)
 
     def file_holds(self, name: str, status: os.stat_result) -> bool:
-        """Return True if a file was checked and has not changed since."""
+        """Return True if a file was checked and has not changed since the check."""
         return self.holds(name, *_identity(status))
 
     def add_file(self, name: str, status: os.stat_result, *, written: bool = False) -> None:
@@ -81,9 +82,9 @@ class Witnesses:
         Parameters
         ----------
         status
-            The file's status from before it was read, or from after this process wrote it.
+            The file's status, obtained before the file was read or after this process wrote it.
         written
-            True if this process has just written it.
+            True if this process has just written the file.
         """
         if written or time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _COARSE:
             self.add(name, *_identity(status))
@@ -100,7 +101,7 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
 
 
 class _List:
-    """The list of witnesses of this boot: its file, and the lines that this process has read or added."""
+    """The file of witnesses for the current boot, and the lines that this process has read or added."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
@@ -149,7 +150,7 @@ def _read_at(descriptor: int, size: int, offset: int) -> bytes:
 
 
 def _open() -> int:
-    """Open the list of this boot in a directory that only this user can write; return -1 if that is not possible."""
+    """Open the list for the current boot in a directory that only this user can write to; return -1 if this is not possible."""
     import platformdirs
 
     try:
@@ -211,7 +212,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 def set_aside(folder: Folder, name: str) -> None:
     """Move a damaged value file out of ``objects/``, so that it counts as missing and is written again.
 
-    The name comes from a row, which another person may have written: a name that is not valid for a value file is ignored.
+    A name that is not valid for a value file is ignored, because the name comes from a row that another person may have written.
     """
     if not is_name(name):
         return
@@ -221,12 +222,12 @@ def set_aside(folder: Folder, name: str) -> None:
 
 
 def _name(digest: str) -> str:
-    # A damaged row may contain any text instead of a digest.
+    # A damaged row may contain any string instead of a digest.
     return digest if _DIGEST.fullmatch(digest) else sha256(digest.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Marks:
-    """The values of one store that failed to load, by digest. Every method may be called from any thread."""
+    """The digests of the values of one store that failed to load. Every method may be called from any thread."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -236,7 +237,7 @@ class Marks:
         return bool(self._all()) and _name(digest) in self._all()
 
     def add(self, digest: str) -> None:
-        """Mark a value; if the store cannot be written, only for this process."""
+        """Mark a value. If the store cannot be written, the mark is valid only in this process."""
         digest = _name(digest)
         if digest in self._all():
             return

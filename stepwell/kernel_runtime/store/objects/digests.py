@@ -1,7 +1,7 @@
 """Digests of stored forms: BLAKE3 of each part, computed while the file is written.
 
-Writing and hashing read the same memory, and neither holds the interpreter's lock. So a second thread computes the digests while the
-file is written. The name of the file is its digest, which is known when the last byte is written.
+Writing and hashing read the same memory, and both release the GIL. So a second thread computes the digests while the file is written, and
+the digest, which becomes the name of the file, is known at about the time when the last byte is written.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 from stepwell.kernel_runtime.store.locks import Once
 
 _PARALLEL = 1 << 20
-"""Bytes from which one digest is computed with several threads."""
+"""Size in bytes from which a digest is computed with several threads."""
 _SECOND_THREAD = 4 << 20
-"""Bytes from which it pays to start a second thread for hashing."""
+"""Size in bytes from which a second thread for hashing is worth its start."""
 _PIECE = 16 << 20
-"""Bytes that are hashed between two checks whether the digest is still needed."""
+"""Number of bytes that are hashed before `Digesting` checks again that the digest is still needed."""
 
 
 def blake(data: bytes | memoryview) -> str:
-    """Return the digest of one part, 64 hexadecimal digits."""
+    """Return the digest of one part as 64 hexadecimal digits."""
     import blake3
 
     if len(data) < _PARALLEL:
@@ -86,7 +86,7 @@ class Digesting:
             raise RuntimeError("the digest is not needed any more")
         if len(part) < _PARALLEL:
             return blake3.blake3(part).hexdigest()
-        # One core is left to the writer.
+        # One core is left for the writing thread.
         digest = blake3.blake3(max_threads=max(1, min(8, (os.cpu_count() or 1) - 1)))
         view = memoryview(part)
         for start in range(0, len(view), _PIECE):

@@ -8,11 +8,11 @@
     buffer, buffer, ...                                   data; each part begins at a multiple of 64 bytes
 
 The header contains the digest of every part. So a signature over the header covers everything that is executed, provided that the digest
-of the stream is checked, too. Until then the header is treated as untrusted text.
+of the stream is checked, too. Until these checks have succeeded, the header is treated as untrusted data.
 
 The header also contains the row of the materialization without the columns of the value (`about`), from which ``stepwell doctor --rebuild``
-creates the row again (`rebuilt`). It includes the reads of the step, so the new row is reused under the same conditions as the lost one.
-The header is written before the row, and also for values of a step that failed later: such a row has no memo key.
+creates the row again (`rebuilt`). The header includes the reads of the step, so the new row is reused under the same conditions as the
+lost row. The header is written before the row, and also for the values of a step that fails afterwards; such a row has no memo key.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ MAGIC = b"STEPWELL"
 VERSION = 2
 PREFIX = struct.Struct(f"<8sII{SIGNATURE_SIZE}s8x")
 LONGEST = 1 << 30
-"""The greatest length of a header, in bytes."""
+"""The maximum length of a header in bytes."""
 _ALIGN = 64
 _NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}\.[a-z][a-z0-9-]{0,31}")
 _UNKNOWN = "0" * 64
 
 
 class HeaderError(ValueError):
-    """A file without the header of a value file, or whose contents differ from its header."""
+    """Raised for a file that lacks the header of a value file, or whose contents differ from its header."""
 
 
 class OtherFormError(HeaderError):
-    """A file in a format of another version of Stepwell: not damaged, but unreadable here."""
+    """Raised for a file in the format of another version of Stepwell, which this version cannot read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +59,16 @@ class Header:
 
     codec: str
     stream: tuple[int, str]
-    """Size and digest."""
+    """The size and digest of the stream."""
     buffers: tuple[tuple[int, str, bool], ...]
-    """Size, digest, and True if the buffer is read-only."""
+    """The size and digest of each buffer, and True if the buffer is read-only."""
     more: dict[str, Any] = field(default_factory=dict)
-    """``python``, ``classes`` (with library versions), ``key``, ``memo_key``, ``about``: for people, and for rebuilding a lost catalog."""
+    """The fields ``python``, ``classes`` (with library versions), ``key``, ``memo_key`` and ``about``, for people and for rebuilding a lost
+    catalog."""
 
     @property
     def digest(self) -> str:
-        """The digest of the stored form, from which the file gets its name."""
+        """The digest of the stored form, which is part of the file's name."""
         return combined(self.codec, *self.stream, self.buffers)
 
     @property
@@ -90,18 +91,18 @@ class Header:
 
 
 def room_for(codec: str, stream: int, buffers: Sequence[tuple[int, bool]], more: dict[str, Any]) -> int:
-    """Return the position of the stream. The digests need not be known, because all have the same length."""
+    """Return the position of the stream. The digests need not be known, because all digests have the same length."""
     blank = Header(codec, (stream, _UNKNOWN), tuple((size, _UNKNOWN, readonly) for size, readonly in buffers), more)
     return aligned(PREFIX.size + len(blank.packed()))
 
 
 def name_of(digest: str, codec: str) -> str:
-    """Return the name below ``objects/`` of the file with a digest and codec."""
+    """Return the name below ``objects/`` of the file with the given digest and codec."""
     return f"{digest[:2]}/{digest}.{codec}"
 
 
 def is_name(name: str) -> bool:
-    """Return True if a text is a valid name of a file below ``objects/``."""
+    """Return True if a string is a valid name of a value file below ``objects/``."""
     return _NAME.fullmatch(name) is not None and name[:2] == name[3:5]
 
 
@@ -116,7 +117,7 @@ def read_prefix(data: bytes | memoryview) -> tuple[int, bytes]:
     Raises
     ------
     HeaderError
-        If they are not the start of a value file of this format.
+        If the bytes are not the start of a value file of this format.
     """
     if len(data) < PREFIX.size:
         raise HeaderError("it is cut short")
@@ -133,12 +134,12 @@ def read_prefix(data: bytes | memoryview) -> tuple[int, bytes]:
 
 
 def read_header(data: bytes) -> Header:
-    """Read the bytes of a header.
+    """Decode the bytes of a header.
 
     Raises
     ------
     HeaderError
-        If they are not a valid header.
+        If the bytes are not a valid header.
     """
     try:
         fields = json.loads(data)
@@ -170,7 +171,7 @@ _DESCRIBED = frozenset(_COLUMNS) - _OF_THE_VALUE - {"record_signature"}
 
 
 def about(item: Materialization) -> dict[str, Any]:
-    """Return the description of a materialization for the header of its value file; JSON values."""
+    """Return the description of a materialization for the header of its value file, as JSON values."""
     row = materialization_row(replace(item, value=None))
     return {name: value for name, value in zip(_COLUMNS, row, strict=True) if name not in _OF_THE_VALUE and value}
 
@@ -197,11 +198,11 @@ def rebuilt(
     description
         The result of `about`; may be empty.
     created
-        The time of the file, used if the description has none.
+        The modification time of the file, which is used if the description contains no time.
     """
     empty: dict[str, Any] = {"inputs": "[]", "reads": "[]", "unverifiable": "[]", "metadata": "{}"}
     empty |= {"created": created, "seconds": 0.0}
-    # The header may come from another person. The new record has a new id, so no signature covers it.
+    # The header may come from another person. The new row has a new id, so no signature covers the row.
     if not all(_is_possible(name, description[name]) for name in _DESCRIBED if name in description):
         description = {}
     try:

@@ -1,13 +1,13 @@
 """Value files: content-addressed, written once in few system calls, mapped copy-on-write.
 
-A file is named ``objects/ab/<digest>.<codec>`` and contains a header (`header`), the executable stream and the buffers. The digest covers the
-codec, the stream and the buffers, so storing a value twice gives one file. A file is written below ``tmp/`` while its digest is computed;
-the header is written last, and the file is renamed. So a file below ``objects/`` is complete unless the machine crashed. The signature
-covers the header, which contains the digest of the stream; every load checks both. All other bytes are checked at the first load in each
-boot (`checked`).
+A file is named ``objects/ab/<digest>.<codec>`` and contains a header (`header`), the executable stream and the buffers. The digest covers
+the codec, the stream and the buffers, so two equal stored forms share one file. A file is written below ``tmp/`` while its digest is
+computed; the header is written last, and the file is renamed. So a file below ``objects/`` is complete unless the machine crashed. The
+signature covers the header, which contains the digest of the stream; every load checks both. All other bytes are checked at the first load
+after each boot (`checked`).
 
-A store can come from another person. So a name is checked before the file is opened, no links are followed (`Folder`), and the checked
-bytes are a copy that nobody else can change.
+A store can come from another person. So a name is checked before the file is opened, no links are followed (`Folder`), and the stream is
+copied before it is checked, so that nobody else can change the executed bytes.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ from stepwell.kernel_runtime.store.trouble import refused, trouble
 from stepwell.kernel_runtime.store.values.codecs import PICKLE, Encoded, Parts
 
 MAP_FROM = 1 << 20
-"""Bytes from which a file is mapped. Reading a smaller file is as fast, and keeps no descriptor."""
+"""Size in bytes from which a file is mapped. Reading a smaller file is as fast, and keeps no descriptor open."""
 _PIECE_WRITTEN = 64 << 20
-"""Greatest number of bytes that one call writes, so that an interrupt can be handled between two calls."""
+"""Maximum number of bytes that one call writes, so that an interrupt can be handled between two calls."""
 _BATCH = 512
-"""Greatest number of parts that one call writes; every system accepts this many."""
+"""Maximum number of parts that one call writes, which every system accepts."""
 
 
 def write_parts(descriptor: int, parts: Sequence[bytes | memoryview], position: int) -> None:
-    """Write parts one after the other, each at the next aligned position; raise `OSError` if writing fails."""
+    """Write parts consecutively, each at the next aligned position; raise `OSError` if writing fails."""
     batch: list[bytes | memoryview] = []
     waiting = 0
     for part in parts:
@@ -122,7 +122,7 @@ def _mapped(descriptor: int, size: int) -> memoryview:
 
 
 _SIGNED = b"stepwell object"
-"""The prefix of the signed bytes of a header, so that the signature is valid for nothing else."""
+"""The prefix of the signed bytes of a header, so that the signature is valid only for headers."""
 _PIECE_COPIED = 4 << 20
 
 
@@ -136,7 +136,7 @@ class Objects:
     signer
         Signs and verifies files that execute code when they are loaded.
     unrecorded
-        The list of files without a row yet: a file is listed there before it is placed.
+        The list of files without a row yet, to which a file is added before it is placed.
     """
 
     def __init__(self, folder: Folder, signer: Signer, unrecorded: Unrecorded | None = None) -> None:
@@ -145,20 +145,20 @@ class Objects:
         self._unrecorded = unrecorded or Unrecorded(folder)
         self.witnesses = Witnesses(signer)
         self._own: set[str] = set()
-        """Names of files that are known to have this user's signature."""
+        """Names of files that are known to be signed with this user's key."""
 
     def write(
         self, encoded: Encoded, *, key: str, memo_key: str, about: Mapping[str, Any] | None = None
     ) -> tuple[str, str]:
-        """Write a value's file; return its digest and its name below ``objects/``.
+        """Write the file of a value; return the digest and the file's name below ``objects/``.
 
-        An existing file is replaced: that costs no more than checking it, and repairs a damaged file. Nothing is flushed to the disk: after
-        a power loss a file may be truncated or filled with zeros, which its first load in the next boot detects.
+        An existing file is replaced, which takes no longer than checking it, and repairs a damaged file. Nothing is flushed to the disk.
+        After a power loss, a file may be truncated or filled with zeros, which its first load after the next boot detects.
 
         Parameters
         ----------
         about
-            Further fields of its header; JSON values.
+            Further fields of the header, as JSON values.
         """
         buffers = [memoryview(buffer) for buffer in encoded.buffers]
         fields = {
@@ -201,7 +201,7 @@ class Objects:
         return digest, name
 
     def place(self, making: str, name: str) -> None:
-        """List a complete file of ``tmp/`` as unrecorded and rename it to its name below ``objects/``."""
+        """Add a complete file in ``tmp/`` to the list of unrecorded files, and rename it to its name below ``objects/``."""
         self._unrecorded.add(name)
         path = f"objects/{name}"
         try:
@@ -217,25 +217,25 @@ class Objects:
                 raise
 
     def recorded(self, names: Iterable[str]) -> None:
-        """Stop protecting placed files from ``gc``: rows that refer to them are committed, or never will be."""
+        """Stop protecting placed files from ``gc``, when rows that refer to the files are committed or will never be written."""
         self._unrecorded.recorded(names)
 
     def read(self, name: str, digest: str, codec: str, *, key: str, full: bool = False) -> Parts:
         """Map a file copy-on-write and return its parts.
 
-        Every byte is checked unless the file was already checked since the last boot (`checked`).
+        Every byte is checked unless the file was checked before in this boot (`checked`).
 
         Parameters
         ----------
         full
-            True to check every byte in any case.
+            True to check every byte even if the file was checked before.
 
         Raises
         ------
         ValueUnavailableError
             If the file is missing, truncated, or does not match its name.
         UntrustedValueError
-            If loading it would execute code that this user's key did not sign.
+            If loading the file would execute code that is not signed with this user's key.
         """
         if name != object_header.name_of(digest, codec):
             # Not a `ValueDamagedError`: the file may be intact, and belong to another key.
@@ -256,11 +256,11 @@ class Objects:
             raise _refused(key, name, error) from error
 
     def checked(self, name: str, status: os.stat_result) -> None:
-        """Record that every byte of a file and its structure are correct, for later loads in this boot."""
+        """Record that every byte and the structure of a file are correct, so that later loads in this boot need not check them."""
         self.witnesses.add_file(name, status)
 
     def verify(self, name: str) -> Header:
-        """Check everything in a file except its signature, and return its header.
+        """Check all contents of a file except the signature, and return the header.
 
         Raises
         ------
@@ -275,7 +275,7 @@ class Objects:
         return file.header
 
     def adopt(self, name: str) -> None:
-        """Sign a file with this user's key after checking everything in it; raise the errors of `verify`."""
+        """Sign a file with this user's key after checking its contents; raise the errors of `verify`."""
         header = self.verify(name)
         if header.codec != PICKLE:
             return
@@ -309,7 +309,7 @@ class Objects:
             return True
 
     def holds(self, value: StoredValue) -> bool:
-        """Return True if the stored form of a value exists; it may still fail to load."""
+        """Return True if the stored form of a value exists, even if it cannot be loaded."""
         return value.inline is not None or (value.object_name is not None and not self.missing(value.object_name))
 
     def signer_of(self, name: str, own_key: bytes) -> bytes:
@@ -317,8 +317,8 @@ class Objects:
 
         Parameters
         ----------
-        own
-            The name of this user's key. A file with this key is not read again.
+        own_key
+            The name of this user's key. A file that is known to be signed with it is not read again.
         """
         if name in self._own:
             return own_key
@@ -340,7 +340,7 @@ class Objects:
 
     @contextlib.contextmanager
     def making(self, name: str) -> Iterator[IO[bytes]]:
-        """Open a new file below ``tmp/`` for writing; it is placed below ``objects/`` if the block ends without an error."""
+        """Open a new file below ``tmp/`` for writing, and place it below ``objects/`` if the block ends without an error."""
         making = f"tmp/{new_id()}"
         try:
             with self._created(making) as descriptor, os.fdopen(os.dup(descriptor), "wb", buffering=0) as file:
@@ -413,7 +413,7 @@ class Objects:
         with self._opened(name, key) as descriptor:
             status = os.fstat(descriptor)
             if status.st_size >= MAP_FROM:
-                # A sparse file can be larger than memory, so the size in its header is checked before it is mapped.
+                # A sparse file can be larger than memory, so the file's size is compared with its header before the file is mapped.
                 length, _ = object_header.read_prefix(os.read(descriptor, PREFIX.size))
                 _check_size(object_header.read_header(os.read(descriptor, length)), length, status.st_size)
             data = contents(descriptor)
@@ -427,7 +427,7 @@ class Objects:
 
 
 def _check_size(header: Header, length: int, size: int) -> None:
-    """Check that a file has the size that its header says; raise `HeaderError` if not."""
+    """Check that the size of a file matches its header; raise `HeaderError` if not."""
     *_, (_, end) = header.places(length)
     if end != size:
         raise HeaderError("it is cut short" if end > size else "it is longer than its header says")
@@ -442,14 +442,14 @@ class _ValueFile:
     packed: bytes
     header: Header
     status: os.stat_result
-    """The status from before the file was read."""
+    """The status that was obtained before the file was read."""
 
 
 def _parts(file: _ValueFile, unchecked: os.stat_result | None) -> Parts:
     """Return the parts of a file whose header is trusted; raise `HeaderError` if the stream does not match."""
     data, header = file.data, file.header
     (start, end), *places = header.places(len(file.packed))
-    # Copied before it is checked, so that nobody can change the executed bytes after the check.
+    # The stream is copied before it is checked, so that nobody can change the executed bytes after the check.
     stream = bytes(data[start:end])
     if stream and blake(stream) != header.stream[1]:
         raise HeaderError("its contents changed")
@@ -476,7 +476,7 @@ def _check_contents(file: _ValueFile, *, stream: bool = True) -> None:
 
 
 def untrusted(key: str, where: str, signature: bytes | None, own: Signer) -> UntrustedValueError:
-    """Return the error for a stored value that this user's key did not sign."""
+    """Return the error for a stored value that is not signed with this user's key."""
     signer = key_name(signature)
     if signer == own.name:
         return SignatureDamagedError(
@@ -521,9 +521,9 @@ def value_files(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def lacking(snapshot: Snapshot, objects: Objects, signer: Signer) -> tuple[frozenset[str], dict[str, str]]:
-    """Return the names of missing files, and the foreign signing keys by the id of the materialization.
+    """Return the names of missing files, and a dict that maps the ids of materializations to foreign signing keys.
 
-    This runs for every row of a snapshot, so it only reads the key that a signature claims; loading verifies the signature.
+    This runs for every row of a snapshot, so it only reads the key that a signature claims. Loading verifies the signature.
     """
     missing: dict[str, bool] = {}
     foreign: dict[str, str] = {}

@@ -1,12 +1,12 @@
 """Execution of one SELECT over values, streamed to Arrow; and the conversion of values to tables.
 
 Frames, Arrow tables and contiguous arrays are not copied; DuckDB scans them in memory. Their labels become column names, which SQL
-compares case-insensitively. A named index of pandas becomes columns, because it holds the keys of a grouped frame;
-an unnamed index only numbers the rows and is left out.
+compares case-insensitively. The named index of a pandas frame becomes columns, because it contains the keys of a grouped frame; an unnamed
+index only numbers the rows and is omitted.
 
-A SELECT can access only the tables and files that `statements` finds in its text: the tables are registered on a new connection, and the
-instance can open only these files (`instance`). A name that is not among the tables is an error before the SELECT runs, so that
-no system view or variable of this name is read instead.
+A SELECT can access only the tables and files that `statements` finds in it: the tables are registered on a new connection, and the
+instance can open only these files (`instance`). A name that is not among the tables is an error before the SELECT runs, so that no
+system view or variable of this name is read instead.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def as_table(value: Any, name: str) -> Any:
 
 
 def unreadable(value: Any, name: str, reason: str) -> NotTabularError:
-    """Return the error for a table with columns of a type that DuckDB cannot read; it names the columns if the reason names their type."""
+    """Return the error for a table with columns that DuckDB cannot read. If ``reason`` names a column type, the error names its columns."""
     columns = [
         f"{label} ({dtype})" for label, dtype in getattr(value, "dtypes", {}).items() if f"'{dtype}'" in reason
     ] if _is(value, "pandas", "DataFrame") else []  # fmt: skip
@@ -84,7 +84,7 @@ def unreadable(value: Any, name: str, reason: str) -> NotTabularError:
 
 
 def _is(value: Any, library: str, kind: str) -> bool:
-    # A value of a library's type cannot exist before the library is imported.
+    # A value of a library's type cannot exist if the library is not imported.
     module = sys.modules.get(library)
     return module is not None and isinstance(value, getattr(module, kind))
 
@@ -182,7 +182,7 @@ BATCH = 100_000
 """Number of rows of a streamed batch."""
 
 Shapes = Mapping[TablePath, str]
-"""SELECTs that define tables over other tables, by path: the views of the catalog."""
+"""Maps the path of a table to the SELECT that defines it over other tables, as for the views of the catalog."""
 
 _databases = count(1)
 
@@ -194,13 +194,13 @@ class Scope:
     Attributes
     ----------
     tables
-        Values by name, or by path: ``("raw", "flights")`` for ``raw.flights``.
+        Values by name, or by path such as ``("raw", "flights")`` for ``raw.flights``.
     parameters
-        Values of ``$name``.
+        Values of parameters by name (``$name`` in the SELECT).
     files
-        Files that it can read, or None.
+        Files that the SELECT can read; None if it must not read files.
     store
-        The store directory, below which DuckDB spills.
+        The store directory, below which DuckDB writes temporary files.
     shapes
         Tables that are defined by a SELECT over other tables.
     """
@@ -220,7 +220,7 @@ def run_select(text: str, scope: Scope) -> Any:
     text
         The SELECT.
     scope
-        The tables, parameters and files that it can access.
+        The tables, parameters and files that the SELECT can access.
 
     Returns
     -------
@@ -232,9 +232,9 @@ def run_select(text: str, scope: Scope) -> Any:
     CellSyntaxError
         If the text is not exactly one SELECT.
     NotTabularError
-        If a value that it names is not a table.
+        If a value that the SELECT names is not a table.
     QueryError
-        If a table does not exist, or DuckDB cannot run the SELECT; the message is DuckDB's.
+        If a table does not exist, or DuckDB cannot run the SELECT. The message includes that of DuckDB.
     """
     with _ready(text, scope) as query:
         return _numbered(query.run(lambda: query.relation().to_arrow_table()))
@@ -243,7 +243,7 @@ def run_select(text: str, scope: Scope) -> Any:
 def stream_select(text: str, scope: Scope) -> Any:
     """Run one SELECT and return its rows as a stream; parameters and errors are those of `run_select`.
 
-    Rows are computed when they are read, and Ctrl-C interrupts the reading within a batch, too.
+    Rows are computed when they are read. Ctrl-C interrupts the reading even within a batch.
 
     Returns
     -------
@@ -276,7 +276,7 @@ def stream_select(text: str, scope: Scope) -> Any:
 
 
 class _Query:
-    """A statement on a connection where its tables are registered."""
+    """A statement, and the connection on which the statement's tables are registered."""
 
     def __init__(self, connection: Connection, text: str, parameters: Mapping[str, object], names: list[str]) -> None:
         self.connection = connection
@@ -288,7 +288,7 @@ class _Query:
         return self.connection.sql(self._text, params=self._parameters or None)
 
     def run(self, work: Callable[[], T]) -> T:
-        """Call a function that runs DuckDB, interruptibly; raises DuckDB's errors as `QueryError`."""
+        """Call a function that uses DuckDB, so that Ctrl-C can interrupt it; raise DuckDB's errors as `QueryError`."""
         import duckdb
 
         try:
@@ -298,7 +298,7 @@ class _Query:
         except duckdb.Error as error:
             self._raise_query_error(error)
         except (OSError, ValueError, TypeError, RuntimeError, NotImplementedError) as error:
-            # Arrow's reader raises these for an error of DuckDB during the reading, and DuckDB for parameters that have no SQL type.
+            # Arrow's reader raises these for an error of DuckDB during the reading. DuckDB raises them for parameters without an SQL type.
             self._raise_query_error(error)
 
     def _raise_query_error(self, error: Exception) -> NoReturn:
@@ -319,12 +319,12 @@ class _Query:
         ) from error
 
     def _error_line(self, error: Exception) -> str:
-        """Return the line of the statement that has the error, and the caret below it, as DuckDB prints them."""
+        """Return the erroneous line of the statement with a caret below it, as DuckDB prints them."""
         import duckdb
 
         line = _line_and_caret(error)
         if not line and isinstance(error, duckdb.BinderException | duckdb.CatalogException):
-            # Errors of a relation lack the line; EXPLAIN of the same statement shows it. Both kinds of error come before anything runs.
+            # Errors of a relation lack the line, which EXPLAIN of the same statement shows. Both kinds of error occur before the SELECT runs.
             try:
                 self.connection.execute("EXPLAIN " + self._text, self._parameters)
             except duckdb.Error as explained:
@@ -472,7 +472,7 @@ def _numbered(table: Any) -> Any:
 
 
 def _numbers(names: list[str]) -> list[str]:
-    """Return the names with repeated names numbered, as DuckDB does in CREATE TABLE AS."""
+    """Append numbers to repeated names, as DuckDB does in CREATE TABLE AS; return all names."""
     taken = set(names)
     seen: set[str] = set()
     unique_names = []

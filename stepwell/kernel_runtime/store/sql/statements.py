@@ -1,13 +1,13 @@
 # ruff: noqa: PTH100, PTH109, PTH110, PTH111, PTH112, PTH113, PTH117, PTH118, PTH120, PTH207 - strings: a Path would change the paths as written
 """The tables, files and parameters of one SELECT, from the parse tree of DuckDB's parser (``json_serialize_sql``).
 
-A text is refused if it is not exactly one SELECT, or if it can access data that the parse tree does not show: SQL inside a string
-(``query('...')``), settings, logs, memory addresses. Therefore all table functions are refused, except those known to be harmless. The
-instance that runs the SELECT is a second barrier: it cannot access other data (`sql.instance`).
+A statement is refused if it is not exactly one SELECT, or if it can access data that the parse tree does not show, such as SQL inside a
+string (``query('...')``), settings, logs or memory addresses. So only table functions that are known to be harmless are allowed. The
+instance that runs the SELECT is a second barrier, because it cannot access other data (`sql.instance`).
 
-A SELECT can read files below the project's folder, except keys and files of a store (`file_access`). The real path of a file decides, with
-all links resolved. DuckDB gets the list of exactly these files, and compares real paths
-itself when it opens a file, so a link that changes after the check cannot lead to another file.
+A SELECT can read files below the project's folder, except keys and files of a store (`file_access`). The check uses the real path of a
+file, with all links resolved. DuckDB gets a list of the allowed files, and compares real paths again when it opens a file. So a link that
+changes after the check cannot lead to another file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.sql import instance as sql_instance
 
 TablePath: TypeAlias = tuple[str, ...]
-"""A table's name as its parts: ``raw.flights`` has two."""
+"""The parts of a table's name: ``("raw", "flights")`` for ``raw.flights``."""
 
 _POSITIONS = frozenset({"query_location", "query_location_length"})
 _NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
@@ -53,23 +53,23 @@ _REFUSED_FUNCTIONS = frozenset({
     "read_text", "read_blob", "glob", "sniff_csv", "query", "query_table", "arrow_scan", "pandas_scan",
 })  # fmt: skip
 _FILE = re.compile(r".*\.(csv|tsv|parquet|json|jsonl|ndjson)(\.gz|\.zst)?", re.IGNORECASE)
-"""Names that DuckDB reads as a file in the place of a table."""
+"""Matches a table name that DuckDB would read as the name of a file."""
 _ALLOWED = "a SELECT can read only assets and files below the project"
 _ASCII = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """Files that a statement reads in one place.
+    """The files that one table name or function call of a statement reads.
 
     Attributes
     ----------
     names
-        Paths and patterns as written.
+        Paths and patterns as written in the statement; empty if there is a parameter.
     parameter
-        Name of the parameter whose value contains the paths instead; empty if there is none.
+        Name of the parameter whose value contains the paths; empty if there is none.
     label
-        The text that identifies the place in messages.
+        The name or call, for messages.
     """
 
     names: tuple[str, ...]
@@ -79,14 +79,14 @@ class FileSource:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One SELECT as the parser understands it.
+    """A parsed SELECT.
 
     Attributes
     ----------
     tables
-        Tables that it reads, in the order of the text, once for each spelling; WITH names are not tables.
+        The tables that the SELECT reads, in the order of the text, once for each spelling. Names defined by WITH are omitted.
     canonical
-        The parse tree as text: it contains literals, but not comments or white space.
+        The parse tree as JSON, which includes literals, but not comments or white space.
     """
 
     text: str
@@ -113,7 +113,7 @@ def read_statement(text: str) -> Statement:
     Returns
     -------
     Statement
-        Its tables, files and parameters.
+        The SELECT with its tables, files and parameters.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 class _References:
-    """Tables, files and parameters that a parse tree refers to. The dicts are ordered sets in the order of the text."""
+    """The tables, files and parameters in a parse tree. The dicts serve as sets in the order of the text."""
 
     def __init__(self) -> None:
         self.tables: dict[TablePath, None] = {}
@@ -169,7 +169,7 @@ class _References:
 
 
 def _walk(tree: Any, field: str, hidden: frozenset[str], references: _References) -> None:
-    """Collect the references of a part of the parse tree; ``hidden`` are the WITH names in scope, folded."""
+    """Collect the references in a part of the parse tree; ``hidden`` contains the folded WITH names in scope."""
     if isinstance(tree, list):
         for node in tree:
             _walk(node, field, hidden, references)
@@ -197,7 +197,7 @@ def _walk(tree: Any, field: str, hidden: frozenset[str], references: _References
     for cte in (tree.get("cte_map") or {}).get("map") or []:
         query = cte["value"].get("query_node") or cte["value"].get("query")
         name = folded(cte["key"])
-        # Only a recursive WITH can read itself; in any other the name means the table of that name.
+        # Only a recursive WITH can read itself; in any other WITH, its name refers to the table of this name.
         itself = {name, f"recurring.{name}"} if _is_recursive(query) else set()
         _walk(cte["value"], "", hidden | itself, references)
         hidden = hidden | {name}
@@ -242,7 +242,10 @@ def _alternative_to(name: str) -> str:
 
 
 def _file_source(function: str, tree: dict[str, Any]) -> FileSource:
-    """Return the files that a function such as read_csv reads: its first argument is a constant, a list of constants or a parameter."""
+    """Return the files that a call of a function such as read_csv reads.
+
+    The first argument of the call must be a constant, a list of constants or a parameter.
+    """
     arguments = [argument for argument in tree.get("arguments") or () if not argument.get("name")]
     path = arguments[0].get("expression", arguments[0]) if arguments else {}
     if path.get("type") == "VALUE_PARAMETER":
@@ -285,7 +288,7 @@ def _first_line(text: str) -> str:
 def _around(text: str, position: str | None) -> str:
     if position is None or not position.isdigit():
         return _first_line(text)
-    # DuckDB counts bytes.
+    # DuckDB's position is in bytes.
     offset = len(text.encode()[: int(position)].decode(errors="ignore"))
     number = text.count("\n", 0, offset) + 1
     lines = text.splitlines() or [""]
@@ -306,7 +309,7 @@ def _is_recursive(query: Any) -> bool:
 
 
 _MAX_FILES = 100_000
-"""Number of files that one pattern may match."""
+"""Maximum number of files that one pattern may match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +321,7 @@ class FileAccess:
     allowed
         Absolute paths and patterns that DuckDB may open.
     named
-        Absolute paths and patterns that the statement names; they are recorded as reads.
+        Absolute paths and patterns that the statement names, which are recorded as reads.
     """
 
     allowed: tuple[str, ...]
@@ -333,13 +336,13 @@ def file_access(
     Parameters
     ----------
     sources
-        Files of the statement, relative to the working directory.
+        The files in the statement; paths are relative to the working directory.
     parameters
         Values of parameters by name.
     project
         The folder that must contain the files; None if there is no project.
     secret
-        Files and folders that are never read: stores and keys.
+        Files and folders that must not be read, such as stores and keys.
 
     Returns
     -------
@@ -409,7 +412,7 @@ def _matches(path: str, written: str) -> list[str]:
         raise QueryError(f"{written!r} is a folder", remedy=f"name the files in it: '{written.rstrip('/')}/*.csv'")
     files = []
     if glob.has_magic(path):
-        # As in DuckDB, patterns match names that begin with a dot, too.
+        # As in DuckDB, patterns also match names that begin with a dot.
         for file in glob.iglob(path, recursive=True, include_hidden=True):
             if os.path.isfile(file):
                 files.append(file)
@@ -447,7 +450,7 @@ def _below(path: str, folder: str) -> bool:
 
 
 def _is_in_a_store(real: str, root: str) -> bool:
-    """Return True if a file is inside a store below the project, whether or not it is the store of the session."""
+    """Return True if a file is inside any store below the project."""
     folder = os.path.dirname(real)
     while len(folder) >= len(root):
         if os.path.exists(os.path.join(folder, CATALOG)):

@@ -1,6 +1,6 @@
 """Paths as values: if a step returns the path of a file, the contents of the file are stored with the path.
 
-This applies to values whose type is exactly the platform's `pathlib.Path`. A path inside a list or a dict is stored as text.
+This applies to values whose type is exactly the platform's `pathlib.Path`. Inside a list or a dict, only the path itself is stored.
 
 =================  ===========================================  =====================================================
 at the path        stored                                       loaded
@@ -14,11 +14,11 @@ a folder           path and digest of everything below it       as for a larger 
 nothing            path                                         the same path
 =================  ===========================================  =====================================================
 
-A load checks the path as written first, then the absolute path at the time of storing, so a relative path still means the file of the step.
-The user's file is never written. The data version covers name and contents, so a step that writes the same file again does not make
-downstream steps stale. Files are restored below ``tmp/file-<digest>/`` in the store. `gc` deletes a restored file that has not been loaded
-for a long time; the next load restores it again. The stored form is signed like a pickle, so other users cannot make a load write
-a file with a name and contents of their choice.
+A load checks the path as returned first, then the absolute path at the time of storing, so a relative path still refers to the file of the
+step after a change of directory. The user's file is never written. The data version covers the name and the contents, so a step that writes
+the same file again does not make downstream steps stale. Files are restored below ``tmp/file-<digest>/`` in the store. `gc` deletes a
+restored file that has not been loaded for a long time; the next load restores it again. The stored form is signed like a pickle, so other
+users cannot make a load write a file with a name and contents of their choice.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.values.loading import Loading
 
 MOST_KEPT = 1 << 30
-"""Size in bytes up to which the contents of a file are stored."""
+"""Maximum size in bytes of a file whose contents are stored."""
 _MIN_MAPPED = 1 << 26
-"""Size in bytes from which a file is mapped instead of read, so that it is not in memory twice."""
+"""Size in bytes from which a file is mapped instead of read, to save memory."""
 KIND = "path"
 
 
@@ -56,7 +56,7 @@ def dump(path: Path, *, key: str) -> tuple[dict[str, Any], list[memoryview], tup
     Returns
     -------
     head
-        The path, and kind, size and digest of its contents.
+        The path, and the kind, size and digest of the contents.
     buffers
         The contents of the file, if they are stored.
     notices
@@ -97,7 +97,7 @@ def load(head: dict[str, Any], buffers: Sequence[Any], *, key: str, loading: Loa
     Parameters
     ----------
     head, buffers
-        The stored form, as of `dump`.
+        The stored form, as returned by `dump`.
     key
         The asset's key, for messages.
     loading
@@ -158,7 +158,7 @@ def _holds(path: Path, contents: PathContents) -> bool:
 
 
 def _restore(folder: Folder, digest: str, name: str, contents: Any) -> Path:
-    """Write contents to a file below ``tmp/``, unless the file already has them."""
+    """Write contents to a file below ``tmp/`` unless the file already contains them; return the path of the file."""
     place = f"tmp/file-{digest}"
     if not digest.isalnum() or name in {"", ".", ".."} or Path(name).name != name:
         raise OSError(f"invalid file name {name!r}")
@@ -172,7 +172,7 @@ def _restore(folder: Folder, digest: str, name: str, contents: Any) -> Path:
             folder.rename(new_file, f"{place}/{name}")
         finally:
             folder.unlink(new_file, missing_ok=True)
-    # The modification time is the time of the last load: gc deletes files that were not loaded for a long time.
+    # Set the modification time to the time of this load, because gc deletes files that were not loaded for a long time.
     descriptor = folder.open(f"{place}/{name}")
     try:
         os.utime(descriptor if os.utime in os.supports_fd else path)
