@@ -360,7 +360,7 @@ class RunResult:
 
     @property
     def run_id(self) -> str:
-        """The run's identifier: what `stepwell.resume` takes."""
+        """The run's identifier, which `stepwell.resume` accepts."""
         return self.run.run_id
 
     @property
@@ -379,7 +379,7 @@ class RunResult:
         Raises
         ------
         UnknownKeyError
-            If the run had no such step.
+            If the run has no such step.
         """
         for step in self.steps:
             if step.key == key or f"{self.run.targets[0]}.{step.key}" == key:
@@ -387,12 +387,12 @@ class RunResult:
         raise unknown_key("step of this run", key, [step.key for step in self.steps])
 
     def materialization(self, key: str) -> Materialization:
-        """Return the materialization that a key has in this run: an asset's, or a step's only output.
+        """Return the materialization of a key in this run: of an asset, or of the only output of a step.
 
         Raises
         ------
         UnknownKeyError
-            If the run has none.
+            If the run has no materialization of the key.
         """
         item = self._values.get(key)
         if item is None:
@@ -413,7 +413,7 @@ class RunResult:
         UnknownKeyError
             If the run has no such value.
         ValueUnavailableError
-            If it cannot be loaded.
+            If the value cannot be loaded.
         """
         if self.run.kind == "job":
             for name in (key, f"{self.run.targets[0]}.{key}"):
@@ -428,6 +428,6 @@ class RunResult:
         counts: dict[str, int] = {}
         for step in self.steps:
             counts[step.status] = counts.get(step.status, 0) + 1
-        # Without the identifier of a run that succeeded, so that executed notebooks differ in nothing.
+        # The identifier of a successful run is omitted, so that repeated executions of a notebook have equal outputs.
         name = "run" if self.success else f"run {self.run_id}"
         return f"<{name}: {self.status}; {', '.join(f'{n} {status}' for status, n in counts.items()) or 'no steps'}>"

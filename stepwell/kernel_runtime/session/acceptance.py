@@ -60,11 +60,11 @@ def accept(session: Session, key: str, *, definitions: Given = None, store: AnyS
     Raises
     ------
     UnknownKeyError
-        If nothing has this key.
+        If no asset or step has this key.
     ValueUnavailableError
-        If nothing is stored.
+        If no value is stored.
     InvariantViolationError
-        If something upstream must be materialized or accepted first.
+        If an upstream step must be materialized or accepted first.
     """
     inspection = session.inspect(definitions, store=store)
     used = inspection.store
@@ -117,9 +117,9 @@ def check_acceptable(step: PlanStep, state: StepState) -> None:
     Raises
     ------
     ValueUnavailableError
-        If nothing is stored.
+        If no value is stored.
     InvariantViolationError
-        If no edit prevents its reuse, or something upstream must be materialized or accepted first.
+        If no edit prevents the reuse of the value, or an upstream step must be materialized or accepted first.
     """
     if not state.current or state.state == "missing":
         raise ValueUnavailableError(
@@ -165,7 +165,7 @@ def accept_step(
     notebook
         The notebook in which the edit is accepted.
     holds
-        Returns whether a recorded read still has the same result.
+        Returns True if a recorded read still has the same result.
     reread
         Returns a read with its present result.
     """

@@ -4,8 +4,8 @@
 `widgets.differences` draws it. `frame_differences` compares frames.
 
 Members of objects are compared by data version, so a difference is reported if and only if the store would record another value: 1, 1.0 and
-True differ, as do 0.0 and -0.0 and two orders of a dict; two NaNs are equal. The search through objects is limited in places, steps and depth.
-Arrays are read in parts and never copied as a whole. Examples are short texts without secrets.
+True differ, as do 0.0 and -0.0, and dicts with different orders; two NaNs are equal. The search through objects is limited in results, steps
+and depth. Arrays are read in parts and never copied as a whole. Examples are short strings without secrets.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class ObjectDifference:
     """The first places where two objects differ."""
 
     changes: tuple[Example, ...]
-    """Path (``['a'][0].x``), value before, value after; an empty text if one object does not have the member."""
+    """The path (``['a'][0].x``), the value before and the value after; an empty string if one object does not have the member."""
     more: bool = False
     """True if the search reached a limit, so that there may be more changes."""
 
@@ -129,10 +129,10 @@ class Comparison:
         Parameters
         ----------
         kind
-            ``added``, ``removed`` or ``changed``. Changed rows have the key columns, and ``NAME (before)`` and ``NAME (after)`` for each column
-            that changed in any row.
+            ``added``, ``removed`` or ``changed``. Changed rows contain the key columns, and ``NAME (before)`` and ``NAME (after)`` for each
+            column that changed in any row.
         limit
-            The greatest number of rows; None for all.
+            The maximum number of rows; None for all.
 
         Returns
         -------
@@ -169,7 +169,7 @@ def compare_versions(
     Parameters
     ----------
     before, after
-        The versions; if only one is given, it is compared with the newest.
+        The versions, by default the second newest and the newest.
     notebook
         Only versions from this notebook.
     on, memory_limit
@@ -220,7 +220,7 @@ def compare(
     key
         The key of both values.
     before, after
-        Facts about the values that are known without loading them.
+        Metadata of the values that is available without loading them.
     load
         Functions that return the values.
     same
@@ -240,7 +240,7 @@ def compare(
     Raises
     ------
     InvalidInvocationError
-        If `on` is given and the values are not frames.
+        If `on` is passed and the values are not frames.
     """
     if same:
         return Comparison(key, before, after, "equal")
@@ -420,7 +420,7 @@ def _distance(left: Any, right: Any, differing: Any) -> list[float]:
 # -- objects -----------------------------------------------------------------------------------------------------------
 
 _PLACES = 100
-"""The greatest number of places that are listed."""
+"""The maximum number of differing places that are listed."""
 _STEPS = 100_000
 _DEEPEST = 200
 """Depth below which objects are only compared as a whole."""
@@ -428,7 +428,7 @@ _LONGEST = 80
 _SCALARS = (int, float, complex, bool, str, bytes, type(None))
 _Members: TypeAlias = Mapping[Any, Any]
 _Path: TypeAlias = "tuple[tuple[Callable[[Any], str], Any], ...]"
-"""The keys of nested members, each with the function that writes it as text: most members are equal, and their path is never written."""
+"""The keys of nested members, each with the function that formats it. Most members are equal, so most paths are never formatted."""
 
 
 def compare_objects(before: Any, after: Any) -> ObjectDifference:
@@ -444,7 +444,7 @@ class _Search:
     steps = 0
 
     def changes(self, old: Any, new: Any, path: _Path, above: frozenset[tuple[int, int]]) -> Iterator[Example]:
-        """Yield the places where two objects differ; `above` has the pairs of objects that contain them."""
+        """Yield the places where two objects differ; `above` contains the pairs of `id`s of the objects around them."""
         self.steps += 1
         pair = (id(old), id(new))
         if old is new or pair in above:
@@ -493,7 +493,7 @@ def _members(value: Any) -> _Members | None:
 
 
 def _label(value: Any) -> Callable[[Any], str]:
-    """Return a function that writes the place of a member as text: ``[0]``, ``.x``."""
+    """Return a function that formats the key of a member: ``[0]``, ``.x``."""
     names = getattr(type(value), "_fields", None)
     if isinstance(value, tuple) and names:
         return lambda number: f".{names[number]}"
@@ -524,7 +524,7 @@ def _change(path: _Path, before: str, after: str, suffix: str = "") -> Example:
 
 
 def _shown(value: Any, *, typed: bool = False) -> str:
-    """Return a short text for a value; `repr` is only called for numbers and texts, because other classes may run user code."""
+    """Return a short string for a value; `repr` is only called for numbers and strings, because other classes may run user code."""
     if not isinstance(value, _SCALARS):
         return " ".join(filter(None, (type_name(value), summary(value))))
     try:

@@ -1,8 +1,8 @@
 """Causes of a step's state and of its last run, followed upstream to their origins.
 
 An inherited cause (an upstream step may change, the value of an input changed) is followed step by step: through the present states if the
-upstream step has yet to run, through the records of two materializations if it has run. The records have everything that is needed: code
-versions with their parts, versions of inputs, reads, and the engine's note for a run that no difference explains.
+upstream step has not run yet, or through the records of two materializations if the upstream step has run. The records contain code versions
+with their parts, versions of inputs, reads, and the engine's note for a run that no difference explains.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def explain(session: Session, key: str, *, definitions: Given = None, store: Any
     Raises
     ------
     UnknownKeyError
-        If nothing has this key.
+        If no asset or step has this key.
     """
     inspection = session.inspect(definitions, store=store)
     try:
@@ -97,9 +97,9 @@ class Explanation:
 
     key: str
     steps: tuple[StepState, ...]
-    """The states of its steps; empty for a key that is stored but not defined."""
+    """The states of the key's steps; empty for a key that is stored but not defined."""
     last_runs: Mapping[str, LastRun] = field(default_factory=dict)
-    """By step key, the last run that did not reuse its results."""
+    """The last run of each step that did not reuse the step's results, by step key."""
     stored: Materialization | None = None
     """The current materialization of a key that is not defined in this process."""
 
@@ -194,7 +194,7 @@ def _reason_lines(reason: Reason, *, named: bool = False) -> list[str]:
 
 
 def _last_lines(run: LastRun) -> list[str]:
-    """Return the lines about a step's last run; the first one has its time."""
+    """Return the lines about a step's last run; the first line contains the time of the run."""
     causes = [origin for reason in run.reasons for origin in reason.origins or (reason,)]
     began = f"  last run {moment(run.started)}" + ("" if run.status == "executed" else f": {run.status}")
     if len(causes) == 1:
@@ -206,7 +206,7 @@ def _last_lines(run: LastRun) -> list[str]:
 
 
 _MOST = 5
-"""The greatest number of origins that are named."""
+"""The maximum number of origins that are named."""
 _ATTEMPTS = 50
 """Number of newest records of a step that are searched for its last two runs."""
 _VERSIONS = 200
@@ -239,7 +239,7 @@ class Origins:
         address
             The step's key in the store.
         notebook
-            The notebook whose runs count, if several notebooks define the step.
+            The notebook whose runs are searched, if several notebooks define the step.
         """
         attempts = self._store.catalog.ask(read_attempts, address, _ATTEMPTS)
         # A failed attempt has no materialization and therefore no notebook: it counts for all notebooks.
@@ -314,7 +314,7 @@ class Origins:
         return origins
 
     def _through_records(self, changed: Reason, chain: tuple[str, ...], until: float) -> list[Reason]:
-        """Return the origins of a changed input, by the materializations that had its old and its new version."""
+        """Return the origins of a changed input, from the materializations with the old and the new version of the input."""
         origins: list[Reason] = []
         queue = [(changed, chain, until)]
         seen = {(changed.path, changed.versions)}
@@ -336,7 +336,7 @@ class Origins:
             if not differences:
                 note = self._note(now)
                 origins.append(Reason(f"{now.step_key} ran again and gave another value{note}", chain=path, kind="run"))
-            # Changes in the step itself explain its new value; only without any, its inputs are followed.
+            # Changes in the step itself explain its new value; its inputs are followed only if there are no such changes.
             origins += [replace(difference, chain=path) for difference in local]
             for difference in inherited if not local else ():
                 if (difference.path, difference.versions) not in seen:
@@ -345,7 +345,7 @@ class Origins:
         return origins
 
     def _change(self, reason: Reason, until: float) -> tuple[Materialization | None, Materialization | None]:
-        """Return the two materializations of an input between which its value changed; later ones with the same value explain nothing."""
+        """Return the two materializations of an input between which its value changed, without later repetitions of the same value."""
         items = self._histories.get(reason.path)
         if items is None:
             items = self._histories[reason.path] = self._store.history(reason.path, limit=_VERSIONS)
@@ -353,7 +353,7 @@ class Origins:
         known = [item for item in reversed(items) if item.created <= until and item.memo_key]
         olds = [index for index, item in enumerate(known) if earlier in (item.id, item.data_version)]
         news = [index for index, item in enumerate(known) if version in (item.id, item.data_version)]
-        # The newest change from old to new. If a reuse brought the new value back, it was made before the old one.
+        # The newest change from old to new. If a reuse restored the new value, its materialization is older than that of the old value.
         now = next((index for index in news if olds and index > olds[-1]), news[-1] if news else None)
         before = next((index for index in reversed(olds) if now is None or index < now), olds[-1] if olds else None)
         return (None if before is None else known[before], None if now is None else known[now])

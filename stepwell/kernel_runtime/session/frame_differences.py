@@ -29,7 +29,7 @@ Rows: TypeAlias = Callable[[RowKind, "int | None"], Any]
 """Returns the rows of a kind, at most a given number, as a frame of the same library."""
 How: TypeAlias = Literal["", "as text", "by digest", "in nanoseconds", "not compared"]
 Example: TypeAlias = tuple[str, str, str]
-"""A place (a row, a position or a path), and the texts of its values before and after."""
+"""A place (a row, a position or a path), and the formatted values before and after."""
 Load: TypeAlias = tuple[Callable[[], Any], Callable[[], Any]]
 
 _EXAMPLES = 3
@@ -38,7 +38,7 @@ _COLUMNS_WITH_EXAMPLES = 20
 _KEY_NAMES = ("id", "key", "uuid", "index", "name")
 _FRAMES = {"pyarrow": ("Table", "RecordBatch"), "polars": ("DataFrame", "Series"), "pandas": ("DataFrame", "Series")}
 _LONGEST_READ = 2_000
-"""Number of characters after a shortened text that are searched for secrets, because a secret may begin in the shown part."""
+"""The number of characters after the shown part of a text that are searched for secrets, because a secret may begin in the shown part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,9 @@ class ColumnChange:
 
     name: str
     count: int
-    """Number of matched rows in which its value differs."""
+    """The number of matched rows in which the column's values differ."""
     how: How = ""
-    """How its cells were compared; empty for a direct comparison."""
+    """The method by which the column's cells were compared; empty for a direct comparison."""
     undigested: str = ""
     """The type of the cell without a data version that prevented the comparison."""
     examples: tuple[Example, ...] = ()
@@ -61,7 +61,7 @@ class SchemaChange:
     """The difference between the columns of two frames."""
 
     added: tuple[tuple[str, str], ...] = ()
-    """Names and types."""
+    """The names and types of the added columns."""
     removed: tuple[tuple[str, str], ...] = ()
     retyped: tuple[tuple[str, str, str], ...] = ()
     """Name, type before, type after."""
@@ -78,7 +78,8 @@ class FrameDifference:
     matched_by: tuple[str, ...]
     """The key columns or index levels; empty if rows were matched by position."""
     chosen: Literal["requested", "index", "column", "position"]
-    """Why these: requested, a unique index, the first unique column with the name of a key, or the position for lack of these."""
+    """The origin of `matched_by`: requested, a unique index, the first unique column with the name of a key, or the position for lack of
+    these."""
     schema: SchemaChange
     added: int
     removed: int
@@ -96,7 +97,7 @@ def shortened(text: str, longest: int = 60) -> str:
 
 
 def example(place: str, before: str, after: str, *, column: str = "", longest: int = 60) -> Example:
-    """Return an example without secrets: texts that look like a secret are hidden, and so are values in places with the name of a secret."""
+    """Return an example in which strings that look like a secret, and values in places with the name of a secret, are hidden."""
     if any(looks_secret(name) and not is_weak(name) for name in (place, column)):
         return hidden_text(place), before and HIDDEN, after and HIDDEN
     return hidden_text(place), shortened(before, longest), shortened(after, longest)
@@ -110,9 +111,9 @@ class _Column:
     """A column, or a level of a pandas index."""
 
     label: str
-    """Its name; ``#2`` marks the second column with the same name."""
+    """The column's name; ``#2`` marks the second column with the same name."""
     dtype: str
-    """Its type as written by the frame's library."""
+    """The column's type as the frame's library formats it."""
     data: Any
     """An Arrow array; None if the column cannot be compared."""
     how: How = ""
@@ -244,7 +245,7 @@ def _exact(data: Any) -> tuple[Any, How] | None:
 
 
 def _is_shortened(kind: Any) -> bool:
-    """Return True if DuckDB would truncate a type of time to microseconds."""
+    """Return True if DuckDB would truncate values of a time type to microseconds."""
     import pyarrow as pa
 
     types = pa.types
@@ -287,7 +288,7 @@ def _digested(label: str, dtype: str, cells: Iterable[Any], *, is_level: bool = 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pair:
-    """A column that both frames have, and its name in DuckDB's tables ``a`` (before) and ``b`` (after)."""
+    """A column of both frames, and the column's name in DuckDB's tables ``a`` (before) and ``b`` (after)."""
 
     sql: str
     before: _Column
@@ -299,7 +300,7 @@ class _Pair:
         return self.after.label
 
     def compares(self, operator: str) -> str:
-        """Return an SQL condition on its two values: ``DISTINCT FROM`` or ``NOT DISTINCT FROM``."""
+        """Return an SQL condition that compares the two values with ``DISTINCT FROM`` or ``NOT DISTINCT FROM``."""
         cast = "::VARCHAR" if self.how == "as text" else ""
         return f"(a.{self.sql}{cast} IS {operator} b.{self.sql}{cast})"
 

@@ -1,7 +1,7 @@
-"""The versions of a key, and renaming, which carries stored versions over to another key.
+"""The versions of a key, and renaming, which copies stored versions to another key.
 
-A version is a materialization. Consecutive materializations with the same data version are one version: the value was computed again and did
-not change. A version is selected by the beginning of its identifier, by a number (-1 is the newest, -2 the one before; 0, 1, ... count from
+A version is a materialization. Consecutive materializations with the same data version are one version, because the value was computed again
+and did not change. A version is selected by the beginning of its identifier, by a number (-1 is the newest, -2 the one before; 0, 1, ... count from
 the oldest), or by a time, which selects the newest version at that time.
 
 Renaming appends copies of the notebook's rows under the new key, including the steps inside a graph-backed asset, and removes the old key from
@@ -53,9 +53,9 @@ class Version:
     """One version of a key."""
 
     id: str
-    """The identifier of its newest materialization."""
+    """The identifier of the version's newest materialization."""
     number: int
-    """Counted from the newest: -1, -2, ..."""
+    """The position counted from the newest version: -1, -2, ..."""
     created: float
     """Seconds since the epoch."""
     data_version: str
@@ -70,15 +70,15 @@ class Version:
     seconds: float
     """Duration of the step in seconds."""
     current: bool
-    """True if it is the current version of a notebook."""
+    """True if the version is current in a notebook."""
     available: bool
-    """True if its value is stored and its file exists."""
+    """True if the value is stored and its file exists."""
     times: int = 1
     """Number of consecutive materializations with this value."""
     first: float = 0.0
     """Time of the first of these materializations, in seconds since the epoch."""
     accepted: bool = False
-    """True if it was not computed but accepted after an edit."""
+    """True if the version was not computed but accepted after an edit."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the version as JSON values."""
@@ -280,14 +280,12 @@ def _moment(which: str | dt.date) -> float | None:
 def two_versions(
     store: ValueStore, key: str, before: WhichVersion | None, after: WhichVersion | None, notebook: str | None
 ) -> tuple[Materialization, Materialization]:
-    """Return the two versions to compare: by default the newest two different ones.
-
-    If only one is given, it is compared with the newest.
+    """Return the two versions to compare: `before` defaults to the second newest version, `after` to the newest.
 
     Raises
     ------
     UnknownKeyError, UnknownVersionError
-        As in `find_version`; or if the key has only one version.
+        As in `find_version`; also if `before` is None and the key has only one version.
     """
     items = _items(store, key)
     versions = _grouped(items, store, key, notebook)
@@ -307,7 +305,7 @@ def value_of(key: str, item: Materialization) -> StoredValue:
     Raises
     ------
     ValueUnavailableError
-        If it has none.
+        If the version has no stored value.
     """
     if item.value is None:
         raise ValueUnavailableError(
@@ -318,7 +316,7 @@ def value_of(key: str, item: Materialization) -> StoredValue:
 
 
 def is_identifier(text: str) -> bool:
-    """Return True if a text can only be the beginning of a version's identifier."""
+    """Return True if a string can only be the beginning of a version's identifier, not a number or a time."""
     return re.fullmatch(r"[0-9a-f]{7,}", text) is not None
 
 
@@ -346,21 +344,21 @@ _EVERY = 1_000_000_000
 
 
 def carry_over(store: ValueStore, old: str, new: str, notebook: str) -> int:
-    """Carry the versions of a key over to another key, and return their number.
+    """Copy the versions of a key to another key, and return the number of copies.
 
     Parameters
     ----------
     notebook
-        The notebook that renames: its versions are carried over; if it has none, those of the only notebook with versions.
+        The notebook whose versions are copied; if it has no versions, those of the only notebook that has.
 
     Raises
     ------
     UnknownKeyError
         If nothing is stored for the old key.
     InvalidDefinitionError, InvalidInvocationError
-        If the new key is invalid or is the old one.
+        If the new key is invalid or equals the old key.
     InvariantViolationError
-        If the new key has results, or the old one is one of several outputs of a step or belongs to several other notebooks.
+        If the new key has results, or the old key is one of several outputs of a step or belongs to several other notebooks.
     """
     AssetKey.from_user_string(new)
     if old == new:

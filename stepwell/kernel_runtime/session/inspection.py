@@ -1,10 +1,10 @@
 """The view of one request: definitions with their code versions, a store, and the store's knowledge of a plan.
 
-Every request makes an `Inspection`, for states as well as for runs. It memoises code versions by object, so an object that several steps use is
-digested once per request.
+Every request creates an `Inspection`, for states as well as for runs. An inspection memoises code versions by object, so an object that
+several steps use is digested once per request.
 
-The module also has what is done before a run: the plans of single steps (rerun, resume), the check that every value that a plan reads
-exists, and the notices.
+The module also contains the preparation of a run: the plans of single steps (rerun, resume), the check that all values that a plan reads
+exist, and the notices.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Inspection:
     definitions
         The definitions by key.
     new_walk
-        Makes a walk, which computes code versions; called at the first use.
+        Returns a walk, which computes code versions; called at the first use.
     open_store
         Opens the store; called at the first use, so that a request that cannot be planned does not create a store.
     choose
@@ -99,7 +99,7 @@ class Inspection:
 
     @cached_property
     def walk(self) -> CodeWalk:
-        """The code versions of the request."""
+        """The walk that computes the code versions of the request."""
         return self.new_walk()
 
     @cached_property
@@ -114,7 +114,7 @@ class Inspection:
         return build_plan(resolve_targets(words, self.definitions), self.definitions, self.walk, upstream=upstream)
 
     def plan_of(self, key: str) -> Plan:
-        """Return the plan of the asset with a key, or of the asset that has a step, with everything upstream."""
+        """Return the plan of the asset with a key, or of the asset that contains a step with this key, with everything upstream."""
         return build_plan([str(asset_key) for asset_key in self._owner(key).keys], self.definitions, self.walk)
 
     def steps_of(self, key: str) -> list[str]:
@@ -123,7 +123,7 @@ class Inspection:
         Raises
         ------
         UnknownKeyError
-            If nothing has this key.
+            If no asset or step has this key.
         """
         steps = [step.key for step in asset_steps(self._owner(key))]
         return [key] if key in steps else steps
@@ -144,7 +144,7 @@ class Inspection:
         Parameters
         ----------
         produced
-            Materializations of values that no step of the plan produces, from the run that is resumed.
+            Materializations, from the resumed run, of values that no step of the plan produces.
         """
         store = self.store
         keys = [output.key for step in plan.steps for output in step.outputs]
@@ -237,9 +237,9 @@ def users_digest() -> Keyed:
 
 
 LARGE = 10 << 30
-"""Size of a store in bytes above which a notice says how much ``gc`` would free."""
+"""The size of a store in bytes above which a notice shows the space that ``gc`` would free."""
 FULL = 0.10
-"""Fraction of free disk space below which the notice appears."""
+"""The fraction of free disk space below which the same notice appears."""
 
 
 def plan_of_steps(keys: Sequence[str], definitions: Definitions, code: CodeWalk, store: ValueStore) -> Plan:
@@ -331,7 +331,7 @@ def unfinished_steps(
         for record in records:
             if record.status in ("executed", "reused", "skipped") and record.key not in unfinished:
                 known = ended.get(record.key)
-                # A step whose value was lost has two records in one run; the later one counts.
+                # A step that ran again because its value was lost has two records in one run; the later record counts.
                 if known is None or known.run_id == record.run_id:
                     ended[record.key] = record
         resumed = store.run(parent) if parent else None
@@ -387,7 +387,7 @@ def check_reads(
     Raises
     ------
     MissingUpstreamError
-        If a value is neither passed, nor registered, nor stored.
+        If a value is not available.
     ValueNotKeptError
         If the resumed run could not store a value.
     """

@@ -2,9 +2,9 @@
 
 A cause names the smallest changed part, with the path that leads to it. A remedy is tried on the code before it is suggested.
 
-Of two code versions the smallest set of true causes is given. If a helper was edited, only the helper is named, not the objects that it now reaches in addition. If a name has another value, the old and
-the new value are shown, unless they are long or secret. Parts that were recorded for another key with equal code are read as parts of the
-step: a part is identified by its path from the step, never by the step's name.
+The comparison of two code versions returns the smallest set of causes. If a helper function was edited, only the helper is named, not the
+objects that it newly reaches. If a global has another value, the old and the new value are shown, unless they are long or secret. A part is
+identified by its path from the step, never by the step's name, so parts that were recorded for another key with equal code can be compared.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Explainer:
     def __call__(
         self, step: PlanStep, stored: tuple[Materialization, ...], inputs: tuple[InputVersion, ...] | None
     ) -> tuple[Reason, ...]:
-        """Return why the stored results cannot be reused; empty if the step itself, its inputs and reads have no cause."""
+        """Return why the stored results cannot be reused; empty if no cause lies in the step, its inputs or its reads."""
         old = stored[0]
         if old.step_key != step.address:
             return (Reason(f"it is now computed by {step.address}, no longer by {old.step_key}", kind="step"),)
@@ -97,7 +97,7 @@ class Explainer:
         return tuple(Reason(item.reason, item.path, self._way_out(step, item), "unverifiable") for item in items)
 
     def _recorded(self, version: str) -> CodeVersion | None:
-        """Return the parts of a recorded code version; the first call reads those of all changed steps in one query."""
+        """Return a recorded code version with its parts; the first call reads the code versions of all changed steps in one query."""
         if version not in self._asked:
             wanted = {version, *self._changed()} - self._asked
             self._asked |= wanted
@@ -105,7 +105,7 @@ class Explainer:
         return self._codes.get(version)
 
     def _changed(self) -> set[str]:
-        """Return the code versions of current materializations that no step of the plan has."""
+        """Return the code versions of current materializations that differ from those of the plan's steps."""
         snapshot = self.known.snapshot
         current = {row.materialization.code_version for rows in snapshot.current.values() for row in rows}
         return current - {group[0].code_version for groups in snapshot.by_memo_key.values() for group in groups}
@@ -239,16 +239,16 @@ class Change:
     path: str
     """The path to the changed object: ``report.transform -> normalise``."""
     where: str = ""
-    """The place of its present definition."""
+    """The place of the object's present definition."""
     before: str | None = None
-    """Its source, value or version before; None if unreadable, secret or absent."""
+    """The earlier source, value or version of the object; None if unreadable, secret or absent."""
     after: str | None = None
     diff: str = ""
-    """For code: a unified diff of its source."""
+    """A unified diff of the source; empty for an object that is not code."""
     what: str = "changed"
     """``changed``, ``added`` or ``removed``."""
     secret: bool = False
-    """True if its value is not shown because it could be a secret."""
+    """True if the object's value is not shown because it could be a secret."""
 
 
 def explain(old: CodeVersion, new: CodeVersion, key: str = "") -> tuple[Change, ...]:
@@ -276,7 +276,7 @@ def explain(old: CodeVersion, new: CodeVersion, key: str = "") -> tuple[Change, 
         earlier = before.get(pair)
         if earlier is not None and not _is_equal(earlier, part):
             changed[pair] = _change(earlier, part, canonical=canonical)
-    # A part with the same text has another digest only because of the objects that it reads.
+    # A part with unchanged source has another digest only because of the objects that it reads.
     unedited = {pair for pair in changed if pair[1] == "code" and before[pair].text == after[pair].text is not None}
     edited = {path for path, group in changed if (path, group) not in unedited}
     added, removed = _unmatched(before, after, changed, edited, canonical=canonical)
@@ -330,7 +330,7 @@ def _unmatched(
 
     added, removed = only(after, before, known[0]), only(before, after, known[1])
     for place in list(added):
-        # A value took the place of a function, or a function that of a value.
+        # A value replaced a function, or a function replaced a value.
         earlier = next((other for other in removed if other[0] == place[0]), None)
         if earlier is not None:
             changed[place] = _change(removed.pop(earlier), added.pop(place), canonical=canonical)
@@ -360,7 +360,7 @@ def _drop_consequences(changed: dict[tuple[str, str], Change], before: Parts, af
         ):
             del changed[place]
         elif group == "global" and any(other.startswith(f"{path}.") for other, _ in changed):
-            # The object changed only because its attribute did.
+            # The object changed only because its attribute changed.
             del changed[place]
 
 
@@ -405,7 +405,7 @@ def _by_path(parts: tuple[CodePart, ...]) -> Parts:
 
 
 def _is_equal(before: CodePart, after: CodePart) -> bool:
-    """Return True if two parts are equal; digests with the keys of two users cannot be compared, then their texts are."""
+    """Return True if two parts are equal; if their digests were made with the keys of two users, their sources are compared instead."""
     if before.digest == after.digest or len(before.digest) != len(after.digest) or len(after.digest) <= _KEY:
         return before.digest == after.digest
     if before.digest[:_KEY] == after.digest[:_KEY] or before.kind in {"package", "name"}:
@@ -419,7 +419,7 @@ def _change(before: CodePart, after: CodePart, *, canonical: bool) -> Change:
     Parameters
     ----------
     canonical
-        True to leave layout, comments and documentation out of the diff: the earlier ones belong to another definition.
+        True to exclude layout, comments and docstrings from the diff, because the earlier source belongs to another definition.
     """
     diff = ""
     if after.kind in {"function", "body", "sql"} and before.text is not None and after.text is not None:
@@ -435,7 +435,7 @@ def _change(before: CodePart, after: CodePart, *, canonical: bool) -> Change:
 
 
 def _canonical(source: str) -> str:
-    """Return Python code without documentation, annotations and layout; other text unchanged."""
+    """Return Python code without docstrings, annotations and layout; return other text unchanged."""
     try:
         tree = ast.parse(textwrap.dedent(source))
     except (SyntaxError, ValueError, RecursionError):
@@ -462,7 +462,7 @@ def _last_name(path: str) -> str:
 
 
 def _shown(part: CodePart) -> str | None:
-    """Return the text of a part; None if it must not be shown."""
+    """Return the source or value of a part as a string; None if it must not be shown."""
     hidden = part.kind == "global" and (part.text == HIDDEN or looks_secret(_last_name(part.path)))
     if hidden or part.text is None or part.kind != "global":
         return None if hidden else part.text

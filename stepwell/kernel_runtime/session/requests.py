@@ -1,4 +1,4 @@
-"""Requests: targets in any form (definitions, keys, selection strings), and the choice of a materialization if several notebooks have a key.
+"""Requests: targets in any form (definitions, keys, selection strings), and the choice of a materialization if several notebooks define a key.
 
 A request belongs to a notebook (or script) and a store. The store is ``.stepwell`` in the project's root: the nearest folder at or above the notebook's that has a ``pyproject.toml`` or ``.git``. The
 search stops before the home directory and the file system's root; without a project, the store is in the notebook's folder.
@@ -178,7 +178,7 @@ AnyStore: TypeAlias = "HoldsValues | ValueStore | str | os.PathLike[str] | None"
 
 
 def key_text(key: AssetKey | AssetsDefinition | SourceAsset | str) -> str:
-    """Return the text of a key, or of the key of a definition.
+    """Return a key, or the key of a definition, as a string.
 
     Raises
     ------
@@ -213,7 +213,7 @@ def choose(registry: Registry, reader: str, key: str, rows: list[Current], store
     Raises
     ------
     AmbiguousKeyError
-        If the reader has none, several notebooks still exist, and their data versions differ.
+        If neither of the reader's notebooks has a materialization, several other notebooks still exist, and their data versions differ.
     """
     entry = registry.assets.get(key)
     definer = getattr(entry.definition, "notebook", "") if entry is not None else ""
@@ -247,7 +247,7 @@ def current(
     Raises
     ------
     ValueUnavailableError, AmbiguousKeyError
-        If there is none, or if several notebooks have different ones.
+        If no materialization exists, or if those of several notebooks differ.
     """
     rows = store.current(key)
     if not rows and (owner := step_owner(key, lookup(registry))) is not None:
@@ -280,7 +280,7 @@ def in_ipython() -> bool:
 
 
 def notebook_path(namespace: Mapping[str, Any] | None = None) -> Path | None:
-    """Return the path of the notebook or script that ``__main__`` is; None if it is unknown.
+    """Return the path of the notebook or script that runs as ``__main__``; None if the path is unknown.
 
     The sources are, in this order: ``STEPWELL_NOTEBOOK`` (set by ``stepwell run``), ``JPY_SESSION_NAME`` (set by Jupyter),
     ``__vsc_ipynb_file__`` (set by VS Code), and the script's ``__file__``.
@@ -300,7 +300,7 @@ def notebook_path(namespace: Mapping[str, Any] | None = None) -> Path | None:
 
 
 def project_root(start: Path) -> Path:
-    """Return the project's root for a folder: the nearest folder with a mark, else the folder itself."""
+    """Return the nearest folder at or above a folder that has a ``pyproject.toml`` or ``.git``, else the folder itself."""
     home = Path.home()
     for folder in (start, *start.parents):
         if folder in (home, Path(folder.anchor)):
@@ -311,7 +311,7 @@ def project_root(start: Path) -> Path:
 
 
 def store_directory(namespace: Mapping[str, Any] | None = None) -> tuple[Path, bool]:
-    """Return the store directory of this process's notebook or script, and whether the user named it."""
+    """Return the store directory of this process's notebook or script, and True if the user named the directory."""
     return named_or_found(None, _folder(namespace))
 
 
@@ -326,15 +326,15 @@ def _folder(namespace: Mapping[str, Any] | None) -> Path:
 
 
 def named_or_found(asked: str | None, folder: Path) -> tuple[Path, bool]:
-    """Return a store directory, and whether the user named it.
+    """Return a store directory, and True if the user named the directory.
 
-    A directory named by argument or environment comes first, then the store of a folder's project. The difference matters for links:
-    ``.stepwell`` in a project from elsewhere may be a link, and only the user can know whether it is intended.
+    A directory from the argument or the environment takes precedence over the store of the folder's project. The second value decides if the
+    directory may be a link: ``.stepwell`` in a downloaded project may be a link that the user does not know about.
 
     Parameters
     ----------
     asked
-        The directory that the user named; None for none.
+        The directory that the user named, or None.
     folder
         The folder of the notebook or script.
     """
@@ -343,7 +343,7 @@ def named_or_found(asked: str | None, folder: Path) -> tuple[Path, bool]:
 
 
 def notebook_name(store: Path, namespace: Mapping[str, Any] | None = None) -> str:
-    """Return the name under which this process's definitions are recorded: the notebook's path, relative to the project if it is inside."""
+    """Return the name under which this process's definitions are recorded: the notebook's path, relative to the project if inside the project."""
     path = notebook_path(namespace)
     if path is None:
         return "__main__"

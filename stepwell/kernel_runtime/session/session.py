@@ -98,7 +98,7 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
 
 DEFINE = "STEPWELL_DEFINE"
-"""Environment variable of a kernel that only registers a notebook's definitions and runs nothing."""
+"""The environment variable that is set in a kernel which only registers a notebook's definitions and runs nothing."""
 _ONCE_BY_KEY = ("slow global", "large store")
 """Kinds of notices that are published once per session and key, even if their facts change."""
 
@@ -132,9 +132,9 @@ class Session:
     last_run
         The result of the newest run, successful or failed; None before the first.
     seed_steps
-        Seed the global random generators from the step's key before each step.
+        True if the global random generators are seeded from the step's key before each step.
     face
-        The face that shows notices: ``python`` or ``notebook``; empty if none does yet.
+        The front end that shows notices: ``python`` or ``notebook``; empty if there is none yet.
     stores
         The open stores by directory.
     """
@@ -161,7 +161,7 @@ class Session:
 
     @property
     def location(self) -> tuple[Path, bool]:
-        """The directory of the open store, else of the project's store; and whether the user named it."""
+        """The directory of the open store, else of the project's store; and True if the user named the directory."""
         return (self._store.directory, True) if self._store is not None else store_directory(self.namespace)
 
     @property
@@ -176,7 +176,7 @@ class Session:
             return self._store
         with self._opening:
             if self._store is not None:
-                # Another thread opened it meanwhile.
+                # Another thread opened the store meanwhile.
                 return self._store
             if in_ipython() or self.namespace is not None or os.environ.get("STEPWELL_STORE"):
                 directory, named = self.location
@@ -257,7 +257,7 @@ class Session:
         self.namespace = namespace
 
     def close(self) -> None:
-        """Do the housekeeping that is due, commit pending changes and close every store; the next use opens a store again."""
+        """Run housekeeping if it is due, commit pending changes, and close every store; the next use opens a store again."""
         for store in self.stores.values():
             if self.last_run is not None and housekeeping.is_due(store):
                 try:
@@ -374,11 +374,11 @@ class Session:
         Parameters
         ----------
         notebook
-            The notebook to load from, if several notebooks define the key.
+            The notebook whose value is loaded, if several notebooks define the key.
         version
-            An older version: the beginning of its identifier, a number (-1 is the newest, -2 the one before), or a time.
+            The version to load: the beginning of its identifier, a number (-1 is the newest, -2 the one before), or a time.
         verify
-            ``full`` checks every byte of the value's file; ``signed`` only the parts that would be executed, and sizes.
+            ``full`` checks every byte of the value's file; ``signed`` checks only the sizes and the parts that would be executed.
 
         Returns
         -------
@@ -388,7 +388,7 @@ class Session:
         Raises
         ------
         ValueUnavailableError
-            If no value is stored, or it cannot be loaded.
+            If no value is stored, or the value cannot be loaded.
         AmbiguousKeyError
             If several notebooks define the key, still exist, and their current values differ.
         UnknownVersionError
@@ -401,7 +401,7 @@ class Session:
         step = active()
         used = self.open(store, create=False)
 
-        # Files that the store opens are not reads of the step.
+        # Files that the store opens must not be recorded as reads of the step.
         unobserved: Callable[[], AbstractContextManager[object]] = nullcontext if step is None else step.paused
         if version is not None:
             if step is not None and not (isinstance(version, str) and is_identifier(version)):
@@ -486,7 +486,7 @@ class Session:
         Raises
         ------
         UnknownKeyError, InvalidSelectionError, DuplicateKeyError, CycleError, MissingUpstreamError
-            If the targets cannot be planned; nothing has run then.
+            If the targets cannot be planned; no step has run.
         """
         passed, words = read_targets(targets)
         inspection = self.inspect(definitions, passed, store=store, create=True)
@@ -503,7 +503,7 @@ class Session:
             )
 
     def execute_job(self, job: JobDefinition, *, store: AnyStore = None, raise_on_error: bool = True) -> RunResult:
-        """Run a job: its ops always run, and it reads the stored values of assets.
+        """Run a job. Its ops always run, and the values of assets are read from the store.
 
         Parameters
         ----------
@@ -576,7 +576,7 @@ class Session:
     def resume(
         self, run_id: str, *, definitions: Given = None, store: AnyStore = None, raise_on_error: bool = True
     ) -> RunResult:
-        """Run the steps of a run that failed or never started; the outputs of the others are loaded.
+        """Run the steps of an earlier run that failed or never started; the outputs of the other steps are loaded.
 
         Parameters
         ----------
@@ -655,7 +655,7 @@ class Session:
             raise DefinitionsOnlyError("nothing was run: this kernel only registers the notebook's definitions")
         # The store is opened before the run begins; a new store stays even if the run is refused.
         guard, store = InterruptGuard(), inspection.store
-        # The guard is active from before the lock is taken until it is released: an interrupt never leaves the lock taken.
+        # The guard is active before the lock is acquired and until the lock is released, so an interrupt never leaves the lock acquired.
         with guard:
             if not self._running.acquire(blocking=False):
                 raise InvariantViolationError(
@@ -664,7 +664,7 @@ class Session:
                 )
             try:
                 self._run = run = _ActiveRun(guard, store, threading.get_ident())
-                # Nothing has begun, so an interrupt may end the wait for another process that has the catalog.
+                # No step has begun, so an interrupt may end the wait for another process that holds the catalog.
                 known = guard.call(lambda: inspection.known(plan, produced))
                 check_reads(plan, known, inspection.definitions, store.keys, resumed=produced is not None)
                 foreign = self._once(foreign_notices(plan, known))
@@ -712,7 +712,7 @@ class Session:
         return result
 
     def forget_other_threads(self) -> None:
-        """Forget, in a forked child, a run on another thread: it continues only in the parent."""
+        """Discard, in a forked child, a run on another thread, because the run continues only in the parent."""
         self._opening = threading.RLock()
         if self._running.locked() and (self._run is None or self._run.thread != threading.get_ident()):
             self._running = threading.Lock()
@@ -726,7 +726,7 @@ def _with_note(error: BaseException, result: RunResult) -> BaseException:
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
     except BaseException:
-        # The exception's class rejects notes, so another exception has to name the step.
+        # The exception's class does not accept notes, so a new exception names the step.
         broken = UserObjectError(f"step {failed!r} raised {name_parts(type(error))[1]}, which cannot be shown")
         broken.__cause__ = error
         broken.add_note(note)

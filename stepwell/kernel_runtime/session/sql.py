@@ -51,8 +51,8 @@ class Surroundings:
 def surroundings(store: Path, namespace: Mapping[str, Any] | None = None) -> Surroundings:
     """Return the surroundings of SELECTs over a store.
 
-    The project is the store's parent folder if the store has its default name, else that of the notebook or script. The home folder and the file
-    system's root are not projects.
+    The project is the store's parent folder if the store has its default name, else the project of the notebook or script. The home folder
+    and the file system's root are not projects.
     """
     if store.name == STORE:
         project = store.parent
@@ -84,7 +84,7 @@ def frame_type(setting: str, kinds: tuple[str, ...] = FRAMES) -> str:
 
 
 def plain(text: str) -> str:
-    """Return the text of a statement without the semicolons at its end."""
+    """Return an SQL statement without the semicolons at its end."""
     return text.strip().rstrip("; \n\t")
 
 
@@ -96,9 +96,9 @@ def read_select(name: str, text: str, variables: dict[str, Any], *, what: str, f
     name
         The last part of the asset's key.
     variables
-        The namespace in which its ``$name`` parameters are looked up when it runs.
+        The namespace in which the ``$name`` parameters are looked up when the SELECT runs.
     what
-        The name of the text in messages: ``the cell of 'daily'``.
+        The description of the text in messages: ``the cell of 'daily'``.
     frame
         The type of the result: ``pandas``, ``pyarrow``, ``polars``, or ``auto``.
 
@@ -107,7 +107,7 @@ def read_select(name: str, text: str, variables: dict[str, Any], *, what: str, f
     CellSyntaxError
         If the text is not exactly one SELECT.
     CellError
-        If it reads the catalog.
+        If the SELECT reads the catalog.
     InvalidInvocationError
         If the type of frame is invalid.
     """
@@ -145,7 +145,7 @@ def run_sql(body: SqlBody, arguments: Mapping[str, Any], around: Surroundings) -
     body
         The SELECT and the type of frame.
     arguments
-        The values of its tables by key.
+        The values of the SELECT's tables by key.
     around
         The store and the project.
 
