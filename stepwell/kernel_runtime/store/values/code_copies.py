@@ -1,19 +1,20 @@
-"""Classes and functions of the notebook: stored by name with a copy, and loaded as the notebook's object or as the copy.
+"""Classes and functions of the notebook, which are stored by name with a copy, and loaded as the notebook's object or as the copy.
 
-In the pickle of a value, classes and functions of the notebook are numbers. The head of the stream contains their names and code
-versions, and a second pickle contains copies of them (by value, with cloudpickle). A load looks up each name in the module that defined it.
-If the object there has the stored code version, it is used; otherwise the copy is used. Copies refer to each other by the same
-rule, so a copied class has the notebook's base class if that did not change. A class or function that cannot be looked up by name (inside a function
-or an asset's cell, or a lambda) is always loaded as its copy. In one process, all copies of one version of a class are the same class.
+In the pickle of a value, classes and functions of the notebook are represented by numbers. The head of the stream contains their names and
+code versions, and a second pickle contains copies of them (by value, with cloudpickle). A load looks up each name in the module that defined
+the object. If the object with this name has the stored code version, it is used; otherwise the copy is used. Copies refer to each other by
+the same rule, so a copied class has the notebook's base class if the base class did not change. An object that cannot be looked up by name
+(a lambda, or a class or function inside a function or an asset's cell) is always loaded as its copy. In one process, all copies of one
+version of a class are the same class.
 
-A copied function uses the notebook's variables, like the original, if the notebook has everything that the function reads: functions
-and classes with the stored code versions, and other variables by name. Otherwise the copy uses the globals that are stored with it: functions,
-classes, imported modules by name, and plain values. Not stored are large variables of the notebook, values that cannot be pickled, and variables with
-names of secrets or values from the environment. A copied function that reads one of them raises NameError if the notebook does not define it.
-If the source itself contains a secret, no copy is stored, and a load needs the object in the notebook. Copies contain bytecode, so
-another minor version of Python cannot use them.
+Like the original, a copied function uses the notebook's variables if the notebook defines all names that the function reads, with the
+stored code versions of functions and classes. Otherwise the copy uses the globals that are stored with it: functions, classes, imported
+modules by name, and plain values. Large variables of the notebook, values that cannot be pickled, and variables with names of secrets or
+values from the environment are not stored. A copied function that reads such a variable raises NameError if the notebook does not define
+the variable. If the source of an object contains a secret, no copy is stored, and a load needs the object in the notebook. Copies contain
+bytecode, so another minor version of Python cannot use them.
 
-A load makes a copy in two steps, as cloudpickle writes it: first an empty class or function, then its contents, so that copies can refer to each
+Like cloudpickle, a load creates a copy in two steps: first an empty class or function, then its contents, so that copies can refer to each
 other. `Resolver` handles both steps, and does not change objects of the notebook.
 """
 
@@ -42,27 +43,27 @@ from stepwell.kernel_runtime.store.values import structure
 from stepwell.kernel_runtime.store.values.loading import UNKNOWN, CodeReader
 
 MOST_OF_A_GLOBAL = 4 << 20
-"""Size in bytes up to which a variable of the notebook is stored with a copy. There is no limit for variables that only the step has."""
+"""Maximum size in bytes of a variable of the notebook that is stored with a copy. Variables that exist only in the step have no limit."""
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _HEAP_TYPE = 1 << 9
 _MAX_DUMPED = 32
 
 
 Named = tuple[str, str]
-"""Module and qualified name of a class or function, ``__main__.Point``, and its code version."""
+"""The module and qualified name of a class or function, such as ``__main__.Point``, and its code version."""
 
 
 class NoCopyError(Exception):
-    """A class or function in a value cannot be copied, or contains a secret."""
+    """Raised if a class or function in a value cannot be copied, or contains a secret."""
 
 
 def name_of(item: Any) -> str:
-    """Return module and qualified name of a class or function."""
+    """Return the module and qualified name of a class or function."""
     return f"{item.__module__}.{item.__qualname__}"
 
 
 def goes_by_copy(item: Any) -> bool:
-    """Return True if a class or function is stored with a copy: it is the notebook's, or its name does not refer to it.
+    """Return True if a class or function is stored with a copy, because the notebook defines it or its name does not refer to it.
 
     Classes of extension modules have no copy, because only classes written in Python can be copied.
     """
@@ -77,7 +78,7 @@ def goes_by_copy(item: Any) -> bool:
 
 
 def parametrized(item: Any) -> tuple[Any, ...] | None:
-    """Return the reduction of a parametrized generic model of pydantic, such as ``Box[int]``: the expression that makes it. None for other objects."""
+    """Return the reduction of a parametrized generic model of pydantic, such as ``Box[int]``; None for other objects."""
     metadata = vars(item).get("__pydantic_generic_metadata__") if isinstance(item, type) else None
     if not metadata or not metadata.get("origin"):
         return None
@@ -86,7 +87,7 @@ def parametrized(item: Any) -> tuple[Any, ...] | None:
 
 
 def at_name(module: str, qualname: str) -> Any:
-    """Return the object with a qualified name in a module, or None; imports nothing."""
+    """Return the object with a qualified name in a module, or None, without importing the module."""
     item: Any = sys.modules.get(module)
     for part in qualname.split("."):
         item = getattr(item, part, None)
@@ -96,18 +97,18 @@ def at_name(module: str, qualname: str) -> Any:
 
 
 def notebook_object(number: int) -> Any:
-    """Placeholder in a pickle for the class or function with a number; `Resolver` replaces it."""
+    """Placeholder in a pickle for a class or function with a number, which `Resolver` returns instead."""
     raise pickle.UnpicklingError(f"class or function number {number} cannot be loaded without the frame of the pickle")
 
 
 def copied(*parts: Any) -> Any:
-    """Placeholder in a pickle of copies for the creation of a copy; `Resolver` replaces it."""
+    """Placeholder in a pickle of copies for the function of `Resolver` that creates a copy."""
     del parts
     raise pickle.UnpicklingError("a copy cannot be loaded without the frame of the pickle")
 
 
 def completed(*parts: Any) -> None:
-    """Placeholder in a pickle of copies for setting the contents of a copy; `Resolver` replaces it."""
+    """Placeholder in a pickle of copies for the function of `Resolver` that sets the contents of a copy."""
     del parts
     raise pickle.UnpicklingError("a copy cannot be loaded without the frame of the pickle")
 
@@ -139,7 +140,7 @@ def around(copy: FunctionType, *cells: CellType) -> FunctionType:
 
 
 def bound_around(function: FunctionType) -> tuple[tuple[int, Any], ...]:
-    """Return positions and contents of the closure cells of a function that are not empty."""
+    """Return the positions and contents of a function's closure cells, except empty cells."""
     contents = []
     for position, cell in enumerate(function.__closure__ or ()):
         try:
@@ -150,7 +151,7 @@ def bound_around(function: FunctionType) -> tuple[tuple[int, Any], ...]:
 
 
 def bind_around(function: FunctionType, bound: tuple[tuple[int, Any], ...]) -> None:
-    """Set the closure cells of a function, given positions and contents as of `bound_around`."""
+    """Set the closure cells of a function to the contents that `bound_around` returned."""
     cells = function.__closure__ or ()
     for position, value in bound:
         cells[position].cell_contents = value
@@ -180,7 +181,7 @@ def dump_copies(originals: Sequence[Any], names: Sequence[Named], code: CodeRead
     Raises
     ------
     NoCopyError
-        If one cannot be copied, or has a secret in its source.
+        If a class or function cannot be copied, or its source contains a secret.
     """
     key = tuple([(id(original), version) for original, (_, version) in zip(originals, names, strict=True)])
     versioned = all(version and version != UNKNOWN for _, version in names)
@@ -226,11 +227,11 @@ def _pickler(stream: io.BytesIO, code: CodeReader) -> Any:
             make, arguments, state, _, _, complete = reduction
             names: tuple[dict[str, str], ...] = ()
             if isinstance(value, type):
-                # cloudpickle identifies a class by a random number, which would make equal values differ. Here name and code version identify it.
+                # cloudpickle identifies a class by a random number, which would make equal values differ. The name and code version replace it.
                 arguments = tuple(None if _is_random_id(item) else item for item in arguments)
                 attributes, slots = state
                 if isinstance(value, enum.EnumMeta):
-                    # cloudpickle leaves out aliases of members.
+                    # cloudpickle omits aliases of members.
                     members: dict[str, Any] = {name: member.value for name, member in value.__members__.items()}  # type: ignore[var-annotated]
                     arguments = (*arguments[:3], members, *arguments[4:])
                     attributes = {name: item for name, item in attributes.items() if name not in members}
@@ -270,7 +271,8 @@ def _pickler(stream: io.BytesIO, code: CodeReader) -> Any:
 def rewrapped(value: Any) -> Any:
     """Return the reduction of a ``cached_property`` or ``lru_cache`` around the user's function; NotImplemented for other objects.
 
-    Pickle cannot store them: the first may contain a lock, the second is stored by name. Both are created again, with an empty cache.
+    Pickle cannot store these objects: a ``cached_property`` may contain a lock, and an ``lru_cache`` is stored by name. A load creates
+    them again with an empty cache.
     """
     kind = type(value)
     if kind is functools.cached_property:
@@ -296,7 +298,7 @@ def lru_cache_of(function: Callable[..., Any], most: int | None, typed: bool) ->
 
 
 def _module_of_globals(function: FunctionType) -> str:
-    """Return the module whose globals a function has; empty for functions of the notebook or with other globals."""
+    """Return the module whose globals a function uses; empty for functions of the notebook or with other globals."""
     name = function.__globals__.get("__name__")
     module = sys.modules.get(name) if type(name) is str and name != "__main__" else None
     return str(name) if module is not None and vars(module) is function.__globals__ else ""
@@ -313,7 +315,7 @@ class _GlobalsOf:
 
 
 def globals_of(module: str) -> dict[str, Any]:
-    """Return the globals of a module; imports the module if necessary."""
+    """Return the globals of a module; import the module if necessary."""
     return vars(import_module(module))
 
 
@@ -369,17 +371,17 @@ class Resolver:
     copies
         The pickle of the copies; empty if there are none.
     python
-        The version of Python that made the copies.
+        The version of Python with which the copies were made.
     inside
         Names that could not be looked up when the value was stored.
     why
-        The reason if there are no copies.
+        The reason why there are no copies; empty if there are copies.
     key
         The asset's key, for messages.
     code
         Functions that read code versions.
     notify
-        Receives a notice if a copy is used because the name refers to another object, or to none.
+        Receives a notice if a copy is used because the name refers to another object or to no object.
     """
 
     def __init__(
@@ -490,7 +492,7 @@ class Resolver:
         return item
 
     def _has_all(self, reads: Mapping[str, str]) -> bool:
-        """Return True if the notebook has all names that a function reads, and the same code versions of functions and classes."""
+        """Return True if the notebook defines all names that a function reads, with the same code versions of functions and classes."""
         notebook = _notebook()
         return all(
             name in notebook and (not version or self._code.version_of(notebook[name]) == version)
@@ -503,7 +505,7 @@ class Resolver:
             return
         notebook = _notebook()
         if id(item) in self._with_notebook_globals:
-            # The function uses the notebook's globals: stored ones must not replace them, nor the builtins that cloudpickle sets.
+            # The function uses the notebook's globals, which neither stored globals nor cloudpickle's ``__builtins__`` may replace.
             state[1]["__globals__"] = {}
             before = {name: notebook[name] for name in ("__builtins__",) if name in notebook}
             complete(item, state)
@@ -524,12 +526,12 @@ def _notebook() -> dict[str, Any]:
 def load_with(
     resolver: Resolver, stream: bytes | memoryview, buffers: Sequence[Any], *, check: bool, link: Link | None = None
 ) -> Any:
-    """Return the value of a pickle in which classes and functions of the notebook are numbers."""
+    """Return the value of a pickle in which classes and functions of the notebook are represented by numbers."""
     return structure.Unpickler(stream, buffers, resolver.globals(), check=check, link=link).load()
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Split a name into module and qualified name; the module is the longest part that is imported."""
+    """Split a name into module and qualified name. The module is the longest leading part that is an imported module."""
     parts = name.split(".")
     for count in range(len(parts) - 1, 0, -1):
         module = ".".join(parts[:count])

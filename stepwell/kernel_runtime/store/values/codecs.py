@@ -46,7 +46,7 @@ class Encoded:
     stream: bytes
     buffers: Sequence[memoryview] = ()
     classes: tuple[tuple[str, str], ...] = ()
-    """Names and code versions of classes and functions of the notebook in the value; names and versions of the libraries that wrote it."""
+    """Names and code versions of the notebook's classes and functions in the value, and names and versions of the libraries used."""
     notices: tuple[Notice, ...] = ()
     """Notices for the user who stores the value."""
     kinds: tuple[type, ...] = ()
@@ -70,13 +70,13 @@ def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE, portable: bool 
     Parameters
     ----------
     value
-        The value; `Linked` for one that shares objects with its inputs.
+        The value, or a `Linked` if the value shares objects with its inputs.
     key
         The asset's key, for messages.
     code
         Functions that read the code of classes and functions.
     portable
-        True if the value must also survive plain pickle, by which it goes to another process.
+        True if plain pickle must be able to transfer the value to another process.
 
     Returns
     -------
@@ -117,12 +117,12 @@ def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE, portable: bool 
 def decode(
     codec: str, stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loading: Loading = _NOWHERE
 ) -> Any:
-    """Return the value of a stored form. The signature of a pickle must have been verified before.
+    """Return the value of a stored form. The caller must have verified the signature of a pickle.
 
     Parameters
     ----------
     codec, stream, buffers
-        The stored form, as of `Encoded`.
+        The fields of an `Encoded`.
     key
         The asset's key, for messages.
     loading
@@ -138,7 +138,7 @@ def decode(
     ValueDamagedError
         If the stored form is damaged.
     ValueUnavailableError
-        If it needs a class, module or codec that is not available.
+        If the value needs a class, module or codec that is not available.
     """
     if codec == PICKLE:
         return pickling.load(stream, buffers, key=key, loading=loading)
@@ -172,7 +172,7 @@ def decode(
 
 
 class ExtensionMissingError(Exception):
-    """An extension type of the value is not registered in this process."""
+    """Raised if an extension type in a value is not registered in this process."""
 
 
 # -- plain scalars ---------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ class ExtensionMissingError(Exception):
 _PLAIN: dict[type, Any] = {
     type(None): lambda value: b"N",  # noqa: ARG005 - all entries have the same signature
     bool: lambda value: b"T" if value else b"F",
-    # Hexadecimal, because Python limits the length of decimal conversions.
+    # Integers are hexadecimal, because Python limits the length of decimal conversions.
     int: lambda value: b"i%x" % value if value >= 0 else b"i-%x" % -value,
     float: lambda value: b"f" + struct.pack("<d", value),
     str: lambda value: b"s" + value.encode("utf-8", "surrogatepass"),
@@ -235,7 +235,7 @@ def _arrow_stream(codec: str, schema: Any, batches: Sequence[Any]) -> Encoded:
     with pa.ipc.new_stream(sink, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
-    # If an extension type is not registered, Arrow silently returns its storage instead. With the names stored, decode can report that.
+    # If an extension type is not registered, Arrow silently returns the storage type. With the stored names, `decode` can detect this.
     stream = "\n".join(names).encode()
     return Encoded(
         codec, stream, [memoryview(sink.getvalue())], kinds=tuple({type(extension) for extension in extensions})
@@ -243,7 +243,7 @@ def _arrow_stream(codec: str, schema: Any, batches: Sequence[Any]) -> Encoded:
 
 
 def _extensions(kinds: Iterable[Any]) -> list[Any]:
-    """Return the extension types among the types, and inside them."""
+    """Return the extension types among the given types and inside these types."""
     import pyarrow as pa
 
     extensions = []
@@ -270,7 +270,7 @@ def _has_views(kind: Any) -> bool:
 
 
 def _compacted(array: Any) -> Any:
-    """Return an array of views without invisible data: Arrow writes the complete array that a slice was taken from."""
+    """Return an array of views without invisible data, because Arrow would write the whole array from which a slice was taken."""
     import pyarrow as pa
 
     # concat_arrays drops invisible list items; casting to a type without views and back drops invisible text.
@@ -328,7 +328,7 @@ def _arrow_value(codec: str, extensions: bytes, data: Any, *, check: bool) -> An
 
 
 _MAX_EXCESS = 1 << 16
-"""Excess bytes in the stored form of a slice up to which it is not compacted."""
+"""Maximum number of excess bytes in the stored form of a slice that is not compacted."""
 
 
 def _polars(value: Any, key: str) -> Encoded | None:
@@ -349,7 +349,7 @@ def _polars(value: Any, key: str) -> Encoded | None:
             raise TypeError("a column holds Python objects")  # noqa: TRY301 - reported below with the errors of polars
         data = _ipc(frame, pl.CompatLevel.newest())
         if len(data) > _MAX_EXCESS + 4 * frame.estimated_size() and any(map(_is_nested, frame.dtypes)):
-            # The newest format writes text in lists and structs with the complete frame that a slice was taken from; the oldest does not.
+            # For strings in lists and structs, the newest format writes the whole frame from which a slice was taken. The oldest does not.
             small = pl.read_ipc_stream(io.BytesIO(_ipc(frame, pl.CompatLevel.oldest())))
             if small.schema == frame.schema and small.equals(frame, null_equal=True):
                 data = _ipc(small, pl.CompatLevel.newest())
@@ -374,7 +374,7 @@ def _ipc(frame: Any, level: Any) -> memoryview:
 
 
 def _sorted_columns(frame: Any) -> bytes:
-    """Return a letter for each column: ``a`` or ``d`` if it is marked as sorted, otherwise ``-``; empty if no column is marked."""
+    """Return a letter for each column, ``a`` or ``d`` if the column is marked as sorted, else ``-``; empty if no column is marked."""
     flags = [column.flags for column in frame.get_columns()]
     letters = b"".join([b"a" if flag["SORTED_ASC"] else b"d" if flag["SORTED_DESC"] else b"-" for flag in flags])
     return letters if letters.strip(b"-") else b""
@@ -386,11 +386,11 @@ def _is_nested(dtype: Any) -> bool:
 
 _OBJECTS = frozenset(("Object",))
 _UNCHECKABLE = frozenset(("Int128", "UInt128"))
-"""Types that pyarrow cannot read and check. Frames with these types are pickled, and therefore signed."""
+"""Types that pyarrow cannot read and check. Frames with these types are pickled, so they are signed."""
 
 
 def _holds(dtype: Any, names: frozenset[str]) -> bool:
-    """Return True if the name of a type, or of a type inside it, is among the names."""
+    """Return True if ``names`` contains the name of a polars type or of a type inside it."""
     inner = [getattr(dtype, "inner", None), *[field.dtype for field in getattr(dtype, "fields", ())]]
     return dtype.base_type().__name__ in names or any(
         _holds(dtype_inside, names) for dtype_inside in inner if dtype_inside is not None
@@ -422,7 +422,7 @@ def _polars_value(codec: str, sorted_columns: bytes, data: Any, *, check: bool) 
 
 
 def inline_digest(codec: str, stream: bytes | memoryview, buffers: Sequence[memoryview]) -> str:
-    """Return the digest of a stored form that is kept in its row. The digest of a file is computed with its header."""
+    """Return the digest of an inline stored form. The digest of a file is computed from the file's header."""
     if not buffers:
         return blake(b"".join((codec.encode(), b" ", stream)))
     described = [(buffer.nbytes, blake(buffer), buffer.readonly) for buffer in buffers]
@@ -431,12 +431,12 @@ def inline_digest(codec: str, stream: bytes | memoryview, buffers: Sequence[memo
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The stream and the buffers of a file or an inline value, the arguments of `decode`."""
+    """The stream and the buffers of a file or an inline value, as arguments for `decode`."""
 
     stream: bytes | memoryview
     buffers: list[memoryview]
     unchecked: os.stat_result | None = None
-    """Status of the file before it was read, if its structure still has to be validated; otherwise None."""
+    """The status of the file, obtained before the file was read, if the structure still has to be validated; otherwise None."""
 
 
 def pack(encoded: Encoded) -> bytes:
@@ -472,5 +472,5 @@ def unpack(data: bytes) -> Parts:
 
 
 def can_pack(encoded: Encoded) -> bool:
-    """Return True if the inline form can hold the number of buffers."""
+    """Return True if the number of buffers is small enough for the inline form."""
     return len(encoded.buffers) < 1 << 16

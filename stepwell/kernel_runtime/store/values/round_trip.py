@@ -1,15 +1,16 @@
 """A test load of values before they are stored, unless their types are known to survive the round trip.
 
-Pickle writes many values that it cannot load: an exception whose ``__init__`` takes other arguments, a class whose ``__setstate__`` raises, or whose
-``__getattr__`` needs attributes that are not set yet. If such a value were stored, it would be reused, and every step that loads it would fail.
-Types of libraries in the fidelity tests, and classes without methods that take part in pickling, are known to survive. A value with any
-other type is loaded, and the result is compared: its type must be the same, and its data version must be equal if it has one.
+Pickle can write many values that it cannot load, such as an exception whose ``__init__`` takes other arguments, or an instance of a class
+whose ``__setstate__`` raises an error or whose ``__getattr__`` needs attributes that are not set yet. If such a value were stored, it would
+be reused, and every step that loads it would fail. Types of libraries in the fidelity tests, and classes without methods that take part in
+pickling, are known to survive. A value that contains any other type is loaded and compared with the original. Their types must be the same,
+and their data versions, if they have any, must be equal.
 
-Large values, and values of types from an extension module, are loaded in a separate process, because a load needs the memory a second time,
-and may crash the process. Small values are loaded in this process with a time limit. The first value of its types is loaded in a forked copy
-of this process before that, where it can neither crash this process nor block it. The result is recorded until the machine restarts, by
-the types, their code and the versions of their libraries (`objects/checked`). Values that fit into a row are loaded every time, because that takes
-no longer than writing them.
+Large values, and values with types from an extension module, are loaded in a separate process, because a load takes as much memory again
+and may crash the process. Other values are loaded in this process with a time limit. The first value with a combination of types is loaded
+in a forked copy of this process before, where the load can neither crash nor block this process. The result is recorded until the machine
+restarts, by the types, their code and the versions of their libraries (`objects/checked`). Values that fit into a row are always loaded,
+because a load takes no longer than writing them.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ from stepwell.kernel_runtime.store.values.loading import CodeReader, Loading
 from stepwell.kernel_runtime.store.values.structure import name_parts, path_to, type_name
 
 SMALL = 64 * 1024
-"""Size in bytes up to which a value is loaded every time."""
+"""Maximum size in bytes of a value that is always loaded."""
 MOST_HERE = 8 << 20
-"""Size in bytes up to which a value is loaded in this process."""
+"""Maximum size in bytes of a value that is loaded in this process."""
 SECONDS = 10.0
 """Time limit in seconds for loading a value in this process."""
 SECONDS_APART = 60.0
@@ -72,12 +73,12 @@ _HOOKS = frozenset(
 _ITEM_HOOKS = frozenset(("__setitem__", "append", "extend"))
 """Methods that take part in loading a list or dict."""
 _CYTHONS_FUNCTIONS = frozenset((("", "cython_function_or_method"), ("", "fused_cython_function")))
-"""Types of functions compiled by Cython. Pickle looks these up by name, like all functions."""
+"""Types of functions compiled by Cython. Pickle looks up these functions by name, like all functions."""
 _known_types: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
 def survives(kind: type) -> bool:
-    """Return True if every object of a type that can be pickled is known to load as an equal object."""
+    """Return True if every object of a type is known to load as an equal object, provided that it can be pickled."""
     known = _known_types.get(kind)
     if known is None:
         known = _known_types[kind] = _survives(kind)
@@ -86,7 +87,7 @@ def survives(kind: type) -> bool:
 
 def _survives(kind: type) -> bool:
     if issubclass(kind, BaseException) or kind in copyreg.dispatch_table or "<" in name_parts(kind)[1]:
-        # A name with "<" cannot be looked up: such a class is loaded from its copy.
+        # A class whose name contains "<" cannot be looked up, so it is loaded from its copy.
         return False
     if name_parts(kind) in _CYTHONS_FUNCTIONS:
         return True
@@ -124,26 +125,26 @@ def _is_of_library(kind: type, code: CodeReader) -> bool:
 
 
 class _TooLongError(BaseException):
-    """The time limit has passed. A BaseException, so that the user's classes do not catch it."""
+    """Raised when the time limit is exceeded. This is a BaseException, so that the user's classes do not catch it."""
 
 
 class _DiffersError(Exception):
-    """A value loads as a different value."""
+    """Raised when a value loads as a different value."""
 
 
 class _UndecidedError(Exception):
-    """The separate process could not test the value."""
+    """Raised when the separate process cannot test a value."""
 
 
 def check(value: Any, encoded: codecs.Encoded, *, key: str, code: CodeReader, witnesses: Witnesses) -> None:
-    """Test that a value can be loaded from its stored form, unless this is recorded for its types.
+    """Test that a value can be loaded from its stored form, unless an earlier test is recorded for its types.
 
     Parameters
     ----------
     value
         The value.
     encoded
-        Its stored form.
+        The stored form of the value.
     key
         The asset's key, for messages.
     code
@@ -160,7 +161,7 @@ def check(value: Any, encoded: codecs.Encoded, *, key: str, code: CodeReader, wi
     if not unsure:
         return
     if all(_is_of_library(kind, code) for kind in unsure):
-        # Libraries decide which state of their classes is restored (caches may be left out), so only type and loading are compared.
+        # A library decides which state of its objects is restored (caches may be omitted), so data versions are not compared.
         code = replace(code, data_version=None)
     kinds = sorted(
         [
@@ -201,7 +202,7 @@ def _in_this_process(value: Any, encoded: codecs.Encoded, key: str, code: CodeRe
     before, after = code.data_version(value), code.data_version(loaded)
     if before is None or after is None or before == after:
         return
-    # Some objects differ at each inspection or load, because they contain an address or the time.
+    # Some objects differ at every inspection or load, because they contain an address or a time.
     with _limited(SECONDS):
         second = code.data_version(_decoded(encoded, key, code))
     if second == after and code.data_version(value) == before:
@@ -209,14 +210,15 @@ def _in_this_process(value: Any, encoded: codecs.Encoded, key: str, code: CodeRe
 
 
 def _in_forked_copy(encoded: codecs.Encoded, key: str, code: CodeReader) -> None:
-    """Load a value in a forked copy of this process; raises an error if the copy ends or takes too long.
+    """Load a value in a forked copy of this process; raise an error if the copy ends or takes too long.
 
-    Other errors are ignored, because the load in this process finds them. Only on Linux: elsewhere a fork without exec is not safe.
+    Other errors are ignored, because the load in this process detects them. On systems other than Linux this function does nothing, because
+    a fork without exec is not safe there.
     """
     if sys.platform != "linux":
         return
     with warnings.catch_warnings():
-        # Python 3.12 and later warn about forks with threads; the copy does not use locks of the other threads.
+        # Python 3.12 and later warn about forks with threads, but the copy does not use locks of the other threads.
         warnings.simplefilter("ignore", DeprecationWarning)
         reading, writing = os.pipe()
         try:
@@ -264,7 +266,7 @@ def _status_of_end(process: int) -> str:
     try:
         return str(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
     except ChildProcessError:
-        # Other code in this process waited for all child processes.
+        # Other code in this process has waited for all child processes.
         return "unknown"
 
 
@@ -283,7 +285,7 @@ def _compare(value: Any, loaded: Any) -> None:
 
 
 def column_types(value: Any) -> Any:
-    """Return the schema or type of a value of Arrow or polars; None for any other value."""
+    """Return the schema or the type of an Arrow or polars value; None for any other value."""
     if name_parts(type(value))[0].partition(".")[0] not in {"pyarrow", "polars"}:
         return None
     return getattr(value, "schema", None) or getattr(value, "type", None) or getattr(value, "dtype", None)
@@ -291,12 +293,12 @@ def column_types(value: Any) -> Any:
 
 @contextlib.contextmanager
 def _limited(seconds: float) -> Iterator[None]:
-    """Limit the time of Python code on the main thread; a timer of the user continues afterwards."""
+    """Limit the time that the block takes, on the main thread. A timer of the user continues afterwards."""
     usable = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
     user_handler = signal.getsignal(signal.SIGALRM) if usable else None
     user_seconds = signal.getitimer(signal.ITIMER_REAL)[0] if usable else 0.0
     if user_handler is None or 0 < user_seconds < seconds:
-        # No timer on other threads; and a timer of the user that expires sooner limits the time, too.
+        # Other threads have no timer. A timer of the user that expires sooner also limits the time.
         yield
         return
 
@@ -327,7 +329,7 @@ def _in_separate_process(value: Any, encoded: codecs.Encoded, key: str, code: Co
         "sizes": [part.nbytes for part in parts],
         "readonly": [part.readonly for part in parts],
         "classes": encoded.classes,
-        # In the other process classes of the notebook are copies, with other data versions.
+        # In the other process, classes of the notebook are copies, whose data versions differ.
         "digest": f"{digest.__module__}:{digest.__qualname__}" if digest is not None and not encoded.copies else "",
     }
     head = json.dumps(request).encode()
@@ -384,9 +386,9 @@ def _in_separate_process(value: Any, encoded: codecs.Encoded, key: str, code: Co
 
 
 def load_from_stdin() -> None:
-    """Load the value from standard input and write the result of the test to standard output: the main function of the separate process."""
+    """Load a value from standard input and write the result of the test to standard output, in the separate process."""
     answer = os.fdopen(os.dup(1), "wb")
-    # Output that the value's classes print must not get into the answer.
+    # Text that the value's classes print must not become part of the answer.
     os.dup2(2, 1)
     source = sys.stdin.buffer
     request = json.loads(source.read(int.from_bytes(source.read(8), "little")))
@@ -449,7 +451,7 @@ def _unstorable(
 
 
 def _offender(value: Any, unsure: Sequence[type], code: CodeReader) -> tuple[str, Any]:
-    """Return the path and the object inside a value that fails the test; the value itself if no single object fails."""
+    """Return an object inside a value that fails the test, after its path; the value itself if no single object fails."""
     for kind in unsure:
         located = path_to(value, lambda item, kind=kind: type(item) is kind)  # type: ignore[misc]  # mypy does not see the default of a lambda
         if located is None or not located[0]:

@@ -1,13 +1,13 @@
 """The structure of values: type names and summaries for display, and validation of offsets and indices in loaded data.
 
-Arrow, polars, pandas and scipy trust the offsets, views and indices of their arrays: invalid ones make them read outside of their memory.
-Arrow data is not signed, so its writer is unknown. Therefore a value whose file was not checked since the machine started (`objects/checked`)
-is validated before it is used.
+Arrow, polars, pandas and scipy trust the offsets, views and indices of their arrays. Invalid offsets or indices make them read memory
+outside of the array. Arrow data are not signed, so their writer is unknown. So a value whose file was not checked since the machine started
+(`objects/checked`) is validated before it is used.
 
-Cost of validation, measured with 5 million rows of integers, floats, text and categories (165 MB): ``validate()`` of pyarrow takes no time,
-but does not check offsets; ``validate(full=True)`` takes 143 ms, nearly all of it for text. polars has no validation, so
-pyarrow reads its stream first (279 ms; polars itself takes 1,230 ms). Pickles are validated during the load: Arrow arrays when they are
-restored, sparse matrices and codes of pandas after the load, if the stream names any.
+The cost of validation was measured with 5 million rows of integers, floats, strings and categories (165 MB). pyarrow's ``validate()`` takes
+no time, but does not check offsets; ``validate(full=True)`` takes 143 ms, nearly all of this for strings. polars has no validation, so
+pyarrow reads and validates the stream of a polars value first (279 ms; the load by polars takes 1,230 ms). In pickles, Arrow arrays are
+validated when they are restored. Sparse matrices and codes of pandas are validated after the load, if the stream names their types.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MODULE, _QUALNAME = type.__dict__["__module__"].__get__, type.__dict__["__qualn
 
 
 def name_parts(kind: type) -> tuple[str, str]:
-    """Return module and qualified name of a type, without calling attributes that the type or its metaclass overrides."""
+    """Return the module and qualified name of a type without using attributes that the type or its metaclass overrides."""
     try:
         module = _MODULE(kind)
     except AttributeError:
@@ -40,7 +40,7 @@ def name_parts(kind: type) -> tuple[str, str]:
 
 
 def type_name(value: Any) -> str:
-    """Return the name of a value's type as users write it: ``pandas.DataFrame``, ``int``."""
+    """Return the name of a value's type as users write it, such as ``pandas.DataFrame`` or ``int``."""
     kind = type(value)
     module, name = name_parts(kind)
     if module == "builtins":
@@ -53,7 +53,7 @@ def type_name(value: Any) -> str:
 
 
 def summary(value: Any) -> str:
-    """Return a summary of a value: its shape (rows × columns), its number of items, or a short literal; empty if it has none."""
+    """Return the shape of a value (rows × columns), its number of items, or a short literal; empty if none of these exists."""
     kind = type(value)
     if value is None or kind in (bool, int, float, complex):
         try:
@@ -79,7 +79,7 @@ def summary(value: Any) -> str:
 
 
 def path_to(value: Any, matches: Callable[[Any], bool]) -> tuple[str, Any] | None:
-    """Return the first object inside a value that matches, with its path as Python code (``[1]['a'].b``); None if none matches."""
+    """Return the first matching object inside a value, after its path as Python code (``[1]['a'].b``); None if no object matches."""
     queue: list[tuple[str, Any]] = [("", value)]
     seen = {id(value)}
     for path, item in queue:
@@ -135,7 +135,7 @@ Known = dict[tuple[str, str], Any]
 
 
 class StructureError(ValueError):
-    """Offsets or indices of the data point outside of it, or the data is compressed."""
+    """Raised if offsets or indices in data are out of range, or the data are compressed."""
 
 
 # -- Arrow -----------------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ class Unpickler(pickle.Unpickler):
     check
         True to validate the structure of the loaded data.
     link
-        Returns the object that a link refers to; None if the value has no links.
+        Returns the object to which a link refers; None if the value has no links.
     """
 
     def __init__(
@@ -245,7 +245,7 @@ class Unpickler(pickle.Unpickler):
         self._needs_check = False
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the object that a name in the stream refers to."""
+        """Return the object to which a name in the stream refers."""
         target = self._known.get((module, name))
         if target is not None:
             return target
@@ -258,13 +258,13 @@ class Unpickler(pickle.Unpickler):
         return target
 
     def persistent_load(self, pid: Any) -> Any:
-        """Return the object that a link refers to."""
+        """Return the object to which a link refers."""
         if self._link is None:
             raise pickle.UnpicklingError("the value refers to objects of a notebook")
         return self._link(pid)
 
     def load(self) -> Any:
-        """Return the value; raises `StructureError` or ``pyarrow.ArrowInvalid`` if its offsets or indices are invalid."""
+        """Return the value; raise `StructureError` or ``pyarrow.ArrowInvalid`` if it contains invalid offsets or indices."""
         value = super().load()
         if self._needs_check:
             check_reachable(value)
@@ -272,7 +272,7 @@ class Unpickler(pickle.Unpickler):
 
 
 def loads(stream: bytes | memoryview, buffers: Sequence[Any], *, check: bool, link: Link | None = None) -> Any:
-    """Return the value of a trusted pickle; raises the errors of `Unpickler.load`."""
+    """Return the value of a trusted pickle; raise the errors of `Unpickler.load`."""
     if link is not None:
         return Unpickler(stream, buffers, {}, check=check, link=link).load()
     if not check or not _CHECKED_LIBRARIES.search(stream):
@@ -287,7 +287,7 @@ def _restored_array(restore: Callable[[Any], Any], data: Any) -> Any:
 
 
 def check_reachable(value: Any) -> None:
-    """Validate the sparse matrices and the codes of pandas in a value; raises `StructureError` if one is invalid."""
+    """Validate the sparse matrices and the codes of pandas in a value; raise `StructureError` if an index or code is invalid."""
     seen: dict[int, Any] = {}
     queue = [value]
     checks = _checks()
@@ -307,7 +307,7 @@ def check_reachable(value: Any) -> None:
 
 
 def _checks() -> dict[type, Callable[[Any], None]]:
-    """Return the validating functions by type, for the libraries that are imported; other types cannot occur in the value."""
+    """Return the validating functions by type. Types of libraries that are not imported cannot occur in a value, and are omitted."""
     checks: dict[type, Callable[[Any], None]] = {}
     pandas = sys.modules.get("pandas")
     if pandas is not None:
