@@ -1,4 +1,4 @@
-"""``python -m stepwell.batch``: the command ``stepwell`` if its script is not on the path."""
+"""``python -m stepwell.batch``: the command ``stepwell``, for environments whose scripts are not on PATH."""
 
 from stepwell.batch.command_line import main
 

@@ -1,8 +1,8 @@
-"""nbclient's client, extended by features of a front end: cell ids, joined streams, and interrupts that keep finished work.
+"""A client of nbclient that also does what front ends do: it sends cell ids, joins streams, and interrupts cells so that finished work stays.
 
-JupyterLab sends the id of each cell in the metadata of its execute request (``cellId``), from which a kernel knows the
-cell of a definition; nbclient sends none. On a signal nbclient kills the kernel. This client interrupts the running cell, as
-the button of a front end does, so that its steps are recorded as cancelled and the kernel shuts down normally.
+JupyterLab sends the id of a cell in the metadata of its execute request (``cellId``), so that the kernel can identify the cell of a
+definition. nbclient does not send the id, and on a signal it kills the kernel. This client sends the id, and on a signal it interrupts the
+running cell, as the button of a front end does. The steps are then recorded as cancelled, and the kernel shuts down normally.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stepwell.batch.notebooks import is_run
 from stepwell.batch.terminal import Progress
 
 TERMINATION_GRACE = 5.0
-"""Seconds after SIGTERM until a kernel whose cell does not stop is killed; short, since SIGKILL usually follows SIGTERM."""
+"""Seconds after SIGTERM until a kernel whose cell does not stop is killed; short, because SIGKILL usually follows SIGTERM."""
 TICK = 0.5
 """Seconds between updates of the elapsed time on a terminal."""
 
@@ -35,11 +35,11 @@ class BatchClient(NotebookClient):
     notebook
         The notebook; changed in place.
     progress
-        Shows which cell runs.
+        Shows the running cell.
     save
-        Called after every executed cell, whether it succeeded or not.
+        Called after every executed cell, even if the cell failed.
     limits
-        Limits in seconds of one cell and of the whole run; None for no limit.
+        The limits for each cell and for the whole run, in seconds; None for no limit.
     options
         Traits of ``nbclient.NotebookClient``.
     """
@@ -53,13 +53,13 @@ class BatchClient(NotebookClient):
         limits: tuple[float | None, float | None] = (None, None),
         **options: Any,
     ) -> None:
-        # Times in the metadata of cells would make any two executions differ.
+        # Times in the metadata of cells would make every executed notebook different.
         super().__init__(notebook, **{"record_timing": False, **options})
         self.progress = progress
         self.save = save
         self.signal: signal.Signals | None = None
         self.timed_out = ""
-        """A message about the limit that was exceeded; empty if none was."""
+        """A message about the limit that was exceeded; empty if no limit was exceeded."""
         self._cell_limit, self._limit = limits
         self.cell: Any = None
         """The running cell or, after the execution, the last cell that ran."""
@@ -71,7 +71,7 @@ class BatchClient(NotebookClient):
     async def async_execute_cell(
         self, cell: Any, cell_index: int, execution_count: int | None = None, store_history: bool = True
     ) -> Any:
-        """Execute one cell with its id; raise `InterruptedError` if a signal arrived meanwhile."""
+        """Execute one cell and send its id; raise `InterruptedError` if a signal arrives during the execution."""
         if not is_run(cell):
             return await super().async_execute_cell(cell, cell_index, execution_count, store_history)
         self.cell = cell
@@ -99,12 +99,12 @@ class BatchClient(NotebookClient):
         if self.timed_out:
             raise CellTimeoutError(self.timed_out)
         if self.signal is not None:
-            # The cell caught the interrupt, or may fail (raises-exception).
+            # The cell caught the interrupt, or is allowed to fail (raises-exception).
             raise InterruptedError
         return cell
 
     def _call_after(self, seconds: float | None, message: str) -> asyncio.TimerHandle | None:
-        """Schedule an interrupt of the run; None for no limit."""
+        """Schedule an interrupt of the run; return None if there is no limit."""
         if seconds is None:
             return None
         return asyncio.get_running_loop().call_later(seconds, self._time_out, message.format(f"{seconds:g}"))
@@ -126,10 +126,10 @@ class BatchClient(NotebookClient):
             self.progress.tick()
 
     def output(self, outs: list[Any], msg: dict[str, Any], display_id: str | None, cell_index: int) -> Any:
-        """Add one output; join text that continues the last stream, as front ends do."""
+        """Add one output; append text to the last stream output if it continues the same stream, as front ends do."""
         content = msg["content"]
         if msg["msg_type"] == "display_data" and content.get("metadata", {}).get("stepwell") == "waiting":
-            # Shown only: the executed notebook must not depend on which process computed a step.
+            # Do not save the note: the executed notebook must not depend on which process computed a step.
             self.progress.note(content["data"]["text/plain"])
             return None
         if msg["msg_type"] == "stream":
@@ -157,7 +157,7 @@ class BatchClient(NotebookClient):
         assert task is not None
         handled = []
         for number in (signal.SIGINT, signal.SIGTERM):
-            # Loops have no signal handlers on Windows and outside the main thread; KeyboardInterrupt is raised there.
+            # On Windows and outside the main thread, loops do not support signal handlers; KeyboardInterrupt is raised instead.
             with contextlib.suppress(RuntimeError, ValueError):
                 loop.add_signal_handler(number, self._on_signal, number, task)
                 handled.append(number)

@@ -1,9 +1,9 @@
-"""The command line ``stepwell`` (and ``jupyter stepwell``): it parses arguments, calls a command, and prints its result as text or JSON.
+"""The command line ``stepwell`` (and ``jupyter stepwell``), which parses arguments, calls a command, and prints its result as text or JSON.
 
-Every verb comes from `stepwell.commands`. A verb that needs the definitions of a notebook is called in a temporary kernel with
-``STEPWELL_DEFINE`` set. In it plain cells run, and asset cells register their assets and compute nothing. A plain cell that uses the
-value of an asset therefore fails with a NameError, which is expected, and so does a cell that uses a name that such a cell assigns. Then the
-command is called in the kernel, and its output is printed.
+Every verb except ``run`` is a command of `stepwell.commands`. A verb that needs the definitions of a notebook is called in a temporary kernel
+with ``STEPWELL_DEFINE`` set. In this kernel, plain cells run, but asset cells only register their assets. A plain cell that uses the value of
+an asset therefore fails with a NameError, and so does a cell that uses a name which a failed cell would have assigned. These errors are
+expected. After the last cell, the command is called in the kernel, and its output is printed.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("stepwell: interrupted")
         return INTERRUPTED + 2
     except BrokenPipeError:
-        # The reader closed the pipe; Python would report the error again when it closes the stream.
+        # The reader closed the pipe. Without this redirection, Python would report the error again when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CELL_FAILED
     except Exception as error:
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    # Imported by name: the root package imports the faces lazily, and a static import here would be an import circle.
+    # Imported by name, because a static import would be an import circle: the root package imports the front ends lazily.
     version = import_module("stepwell").__version__
     parser = _Parser(
         "stepwell",
@@ -119,7 +119,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"stepwell {version}")
     added = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    # Only the requested command is imported; help lists all.
+    # Import only the requested command; the help needs all commands.
     wanted = arguments[0] if arguments else ""
     for name in [wanted] if wanted in VERBS else VERBS:
         command = find_command(name)
@@ -161,7 +161,7 @@ def _add(added: Any, command: Command[Any, Any]) -> None:
 
 
 def _first(summary: str) -> str:
-    """Return the first part of a sentence, for the list of commands."""
+    """Return the first part of a command's summary, for the list of commands."""
     text = summary.partition(", ")[0].partition(": ")[0].partition("; ")[0].removesuffix(".")
     return (text[0].lower() + text[1:]).replace("`", "")
 
@@ -191,7 +191,7 @@ def _act(command: Command[Any, Any], options: argparse.Namespace) -> int:
         elif command.needs == "maybe":
             more["store"] = about["store"] = _directory_to_make(options)
         elif options.path is None:
-            # The session of this process must open the existing store of the folder, not create one.
+            # The session of this process must open the existing store of the folder instead of creating one.
             os.environ["STEPWELL_STORE"] = str(opened.enter_context(_named_store(options)).directory)
         if command.printer is not None:
             more |= command.printer.given(options)
@@ -207,7 +207,7 @@ def _act(command: Command[Any, Any], options: argparse.Namespace) -> int:
 
 
 def _called(command: Command[Any, Any], options: argparse.Namespace, more: dict[str, Any]) -> list[Any] | None:
-    """Call a command. If it needs trust, show the offer and ask the user; return None if the user does not confirm."""
+    """Call a command and return its results. If it asks for trust, show the offer and ask the user; return None if the user does not confirm."""
     try:
         return command.call(vars(options), **more)
     except TrustNeededError as error:
@@ -226,14 +226,14 @@ def _called(command: Command[Any, Any], options: argparse.Namespace, more: dict[
 
 
 def _directory(options: argparse.Namespace) -> tuple[Path, bool]:
-    """Return the directory of the store, and True if the user named it."""
+    """Return the directory of the store, and True if the user named this directory."""
     from stepwell.kernel_runtime.session.requests import named_or_found
 
     return named_or_found(options.store, Path.cwd())
 
 
 def _directory_to_make(options: argparse.Namespace) -> str:
-    """Return the directory of a store that the command may create. A link that the user did not name is not followed."""
+    """Return the directory of a store that the command may create. Links are followed only if the user named them."""
     directory, named = _directory(options)
     if directory.is_symlink() and not named:
         raise UntrustedStoreError(
@@ -286,7 +286,7 @@ def in_notebook(command: Command[Any, Any], path: Path, arguments: Mapping[str, 
     command
         The command.
     path
-        The notebook; it is not written.
+        The notebook, which is only read.
     arguments
         The arguments of the command line.
 
@@ -298,7 +298,7 @@ def in_notebook(command: Command[Any, Any], path: Path, arguments: Mapping[str, 
     Raises
     ------
     NotebookNotFoundError, NotebookKernelError
-        If the notebook does not exist, or its kernel does not start.
+        If the notebook does not exist or its kernel does not start.
     """
     from nbclient import NotebookClient
     from nbformat import v4
@@ -352,12 +352,12 @@ def _answer_of(cell: Any) -> dict[str, Any]:
 
 
 def _unexpected_error(cells: list[Any], unbound: set[str]) -> str:
-    """Return the error of the first plain cell that failed for another reason than the missing value of an asset; empty if none did.
+    """Return the first error that was not caused by the missing value of an asset; empty if there is no such error.
 
     Parameters
     ----------
     unbound
-        Names of assets; the names that failed cells would have bound are added.
+        Names of assets. This function adds the names that failed cells would have bound.
     """
     for number, cell in enumerate(cells, 1):
         error = next((output for output in cell.outputs if output.output_type == "error"), None)
@@ -386,7 +386,7 @@ def _bound_names(source: str) -> set[str]:
 
 
 def publish_names() -> None:
-    """Publish the names of the variables that the assets would bind; called in the kernel."""
+    """Publish the variables to which the values of the assets would be bound; called in the kernel."""
     registry = get_session().registry
     names = {key.rpartition("/")[2] for key in registry.assets}
     for entry in registry.assets.values():

@@ -1,12 +1,12 @@
 """Notebooks as files: reading, parameters, the choice of the kernel, the path of the executed copy, and saving.
 
-Parameters work as in papermill. The code cell tagged ``parameters`` assigns a default to each name. Its names and the types of its
-defaults are read without running it, so that a wrong parameter is an error before a kernel starts. The given values are assigned in a cell
-below it that is tagged ``injected-parameters`` and replaces the cell of an earlier run.
+Parameters work as in papermill. A code cell tagged ``parameters`` assigns defaults to names. The names and the types of the defaults are read
+without running the cell, so that wrong parameters are reported before a kernel starts. A cell tagged ``injected-parameters`` is added below
+this cell and assigns the values of the user; it replaces the cell that an earlier run added.
 
-nbformat validates with jsonschema. When jsonschema is imported and ``rfc3987_syntax`` is installed (JupyterLab requires it), it builds a
-grammar for IRIs. That takes two seconds, for a format that the schema of notebooks does not use. jsonschema treats the package as
-optional, so this module hides it during the import. Only the command line does this, in its own process.
+nbformat validates with jsonschema. If ``rfc3987_syntax`` is installed (JupyterLab requires it), the import of jsonschema builds a grammar for
+IRIs. This takes two seconds, although the schema of notebooks does not use IRIs. The package is optional for jsonschema, so this module hides
+it during the import. Only the command line does this, in a separate process.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def import_nbformat() -> Any:
     """Import nbformat without the slow optional part of jsonschema, and return it."""
     hide = _GRAMMAR not in sys.modules and "jsonschema" not in sys.modules
     if hide:
-        # For None in sys.modules the import raises ModuleNotFoundError.
+        # An import of a module that is None in sys.modules raises ModuleNotFoundError.
         sys.modules[_GRAMMAR] = None  # type: ignore[assignment]
     try:
         return importlib.import_module("nbformat")
@@ -56,8 +56,8 @@ _LOADS_STEPWELL = re.compile(r"^\s*%(?:load_ext|reload_ext)\s+stepwell\b", re.MU
 def choose_kernel(notebook: Any, path: Path, requested: str | None) -> str:
     """Return the name of an installed kernel: the requested kernel, else the kernel that the notebook names.
 
-    A notebook without a kernelspec gets ``python3`` if its language is Python or if it loads Stepwell. Any other choice would
-    be a guess.
+    The kernel of a notebook without a kernelspec is ``python3`` if the language is Python or the notebook loads Stepwell. In other cases
+    there is no default.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def read_notebook(path: Path) -> Any:
     Raises
     ------
     NotebookNotFoundError
-        If the file does not exist (the message has the nearest names), or is not a notebook.
+        If the file is not a notebook or does not exist; in the latter case, the message lists similar names.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -142,7 +142,7 @@ def read_notebook(path: Path) -> Any:
 
 
 def _name_cells(notebook: Any) -> None:
-    """Give the cells of older notebooks ids, as format 4.5 requires; made from positions, so that every run gives the same ids."""
+    """Add the ids that format 4.5 requires to the cells of older notebooks. Ids derive from positions, so that they are the same in every run."""
     cells = notebook.get("cells")
     if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
         return
@@ -186,7 +186,7 @@ def _not_a_notebook(path: Path, reason: str) -> NotebookNotFoundError:
 
 
 def is_run(cell: Any) -> bool:
-    """Return True if a cell is executed: it is code, not empty, and not tagged skip-execution."""
+    """Return True if a cell is to be executed: a code cell that is not empty and not tagged skip-execution."""
     return bool(cell.cell_type == "code" and cell.source.strip() and SKIP_TAG not in cell.metadata.get("tags", []))
 
 
@@ -201,14 +201,14 @@ def clear(notebook: Any) -> None:
 
 
 def output_path(notebook: Path, requested: str | None, *, runs: Path, batch: str) -> Path:
-    """Return the file that the executed notebook is saved to.
+    """Return the path of the executed notebook.
 
     Parameters
     ----------
     notebook
         The path of the source.
     requested
-        The path that the user named: a file if it ends in ``.ipynb``, else a directory.
+        The path that the user named, or None. A path that ends in ``.ipynb`` is a file; any other path is a directory.
     runs
         The default directory for executed notebooks.
     batch
@@ -217,7 +217,7 @@ def output_path(notebook: Path, requested: str | None, *, runs: Path, batch: str
     Raises
     ------
     NotebookError
-        If the path is the source itself.
+        If the path is that of the source.
     """
     if requested is None:
         return runs / f"{notebook.stem}-{batch}{SUFFIX}"
@@ -257,7 +257,7 @@ def _not_written(target: Path, reason: str) -> NotebookError:
 
 
 def save(notebook: Any, path: Path, store: Folder | None = None) -> None:
-    """Write the notebook atomically: a reader of ``path`` sees the old file or the new file, never a part.
+    """Write the notebook atomically, so that readers of ``path`` see the complete old or the complete new file.
 
     Parameters
     ----------
@@ -297,8 +297,8 @@ def _save_in(store: Folder, temporary: str, name: str, data: bytes) -> None:
 
 
 def _drop_dead_views(notebook: Any) -> None:
-    # When the file is opened the kernel no longer exists, and widget state is not saved. JupyterLab would show
-    # "model not found" in place of the picture or text in the same bundle.
+    # When the file is opened, the kernel no longer exists, and the state of widgets is not saved. JupyterLab would show
+    # "model not found" instead of the picture or text in the same bundle.
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             data = output.get("data")
@@ -315,7 +315,7 @@ _TRUTH = {"true": True, "false": False}
 
 
 class Text(str):
-    """The text of a value on the command line, which is converted to the type of the parameter."""
+    """A value as typed on the command line, to be converted to the type of the parameter."""
 
     __slots__ = ()
 
@@ -326,14 +326,14 @@ class Parameter:
 
     name: str
     type: type | None
-    """The type of the annotation or of the default; None if neither is known."""
+    """The type according to the annotation or the default; None if neither determines it."""
     default: str
-    """The source of the default; empty if there is none."""
+    """The source of the default; empty if the parameter has no default."""
 
 
 def declared_parameters(notebook: Any) -> dict[str, Parameter] | None:
     """Return the parameters that a notebook declares; None if it has no cell tagged ``parameters``."""
-    # Imported here, since a run without parameters does not need it.
+    # Imported here because a run without parameters does not need IPython.
     from IPython.core.inputtransformer2 import TransformerManager
 
     transformer: Callable[[], Any] = TransformerManager
@@ -362,14 +362,14 @@ def declared_parameters(notebook: Any) -> dict[str, Parameter] | None:
 
 
 def read_pairs(pairs: Iterable[str], files: Iterable[Path]) -> dict[str, Any]:
-    """Return the parameters of a command line; files are read first, in their order.
+    """Return the parameters of a command line. Later files replace values of earlier files; pairs replace values of files.
 
     Parameters
     ----------
     pairs
-        Texts ``NAME=VALUE``.
+        Strings of the form ``NAME=VALUE``.
     files
-        YAML or JSON files, each with one mapping.
+        YAML or JSON files that contain one mapping each.
 
     Raises
     ------
@@ -409,7 +409,7 @@ def checked_parameters(notebook: Any, values: Mapping[str, Any]) -> dict[str, An
 
 
 def inject(notebook: Any, values: Mapping[str, Any]) -> None:
-    """Add a cell with assignments below the cell tagged ``parameters``; a cell that an earlier run injected is removed."""
+    """Add a cell with assignments below the cell tagged ``parameters``, and remove the cell that an earlier run added."""
     from nbformat import v4
 
     new_cell: Callable[..., Any] = v4.new_code_cell
@@ -510,7 +510,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _source_of(value: Any) -> str:
-    """Return an expression for a value; ``nan`` and ``inf`` are not literals."""
+    """Return a Python expression for a value. It differs from ``repr`` for ``nan`` and ``inf``, which are not literals."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_source_of(key)}: {_source_of(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):

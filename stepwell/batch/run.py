@@ -1,8 +1,8 @@
-"""The command ``run``: it executes one notebook in a new kernel and prints a report.
+"""The command ``run``, which executes one notebook in a new kernel and prints a report.
 
-Environment variables give the kernel the identifier of this execution, the path of the notebook and, if the user chose one, the store. The
-session in the kernel records its runs under that identifier. The report is made from the store afterwards, so it contains what was
-committed, not what cells printed.
+Environment variables pass the identifier of this execution, the path of the notebook and, if the user named one, the store to the kernel. The
+session in the kernel records its runs under this identifier. Afterwards the report is made from the rows that were committed to the store, not
+from the output of cells.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ OUTPUT_TIMEOUT = 30
 _TRACEBACK_LINES = 24
 _SHOWN_KEYS = 6
 _MIN_REPORTED_SAVING = 1.0
-"""The report mentions the time saved if it is at least this many seconds."""
+"""The report mentions the saved time if this is at least this number of seconds."""
 _EPILOG = """\
 standard output is the path of the executed notebook; progress and errors go to standard error. With --json it is one object:
   {"notebook", "status": "success"|"failure", "runs": [{"run_id", "status", "steps": [{"key", "status", "seconds"}]}],
@@ -68,10 +68,10 @@ class CellFailure:
     number: int
     """The execution number, as in ``In [3]``."""
     name: str
-    """The exception's class."""
+    """The name of the exception's class."""
     message: str
     traceback: tuple[str, ...] = ()
-    """Lines as the kernel formatted them, with ANSI colours."""
+    """The lines of the traceback as the kernel formatted them, with ANSI colours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class BatchResult:
     """The runs with their steps, oldest first."""
     failure: CellFailure | None
     signal: signal.Signals | None
-    """The signal that interrupted the execution; None if none did."""
+    """The signal that interrupted the execution, or None."""
 
     @property
     def success(self) -> bool:
@@ -109,7 +109,7 @@ def result_dict(
     result
         The result; None if nothing was executed.
     error
-        ``{"cell": None, "name", "message"}`` if an error did not come from a cell.
+        ``{"cell": None, "name", "message"}`` for an error that did not occur in a cell, else None.
     """
     runs = result.runs if result else ()
     interrupted = result is not None and result.signal is not None
@@ -134,14 +134,14 @@ def result_dict(
 
 
 def run_status(run: RunRecord, *, interrupted: bool) -> str:
-    """Return ``success``, ``failure`` or ``cancelled``; a run whose kernel died before its end is ``failure`` or ``cancelled``."""
+    """Return ``success``, ``failure`` or ``cancelled``. If the kernel died during the run, return ``cancelled`` if it was interrupted, else ``failure``."""
     if run.status in {"running", "interrupted"}:
         return "cancelled" if interrupted else "failure"
     return run.status
 
 
 def result_lines(result: BatchResult, *, colour: bool) -> list[str]:
-    """Return the report of an execution: why it stopped, and what its runs did."""
+    """Return the report of an execution: the reason if it stopped early, and the results of its runs."""
     lines = []
     if result.signal is not None:
         where = f"in {_place(result.failure)}" if result.failure is not None else "before the first cell"
@@ -179,7 +179,7 @@ def result_lines(result: BatchResult, *, colour: bool) -> list[str]:
 
 
 def _saved_seconds(result: BatchResult) -> float:
-    """Return the seconds that the reused steps took when they ran. Each counts once; steps that ran in this execution do not count."""
+    """Return the total duration of the reused steps when they last ran. Each step counts once; steps that ran in this execution do not count."""
     here = {run.run_id for run, _ in result.runs}
     reused = {
         step.key: step.materializations[0]
@@ -195,7 +195,7 @@ def _failure_lines(failure: CellFailure, *, colour: bool) -> list[str]:
     shown = "\n".join(failure.traceback)
     plain = without_colours(shown)
     lines = []
-    # The traceback of a Stepwell error is only its message, which is printed below.
+    # The traceback of a Stepwell error consists only of the message, which is printed below.
     if plain.strip() and plain.strip() != summary.strip():
         traceback = (shown if colour else plain).splitlines()
         if len(traceback) > _TRACEBACK_LINES:
@@ -222,7 +222,7 @@ def _resume_line(run: RunRecord, steps: tuple[StepRecord, ...]) -> str:
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """Return True if colours may be written: the stream is a terminal, its output is not recorded, and ``NO_COLOR`` is not set."""
+    """Return True if colours may be written: the stream is a terminal whose output is not recorded (``CI``), and ``NO_COLOR`` is not set."""
     return is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
@@ -230,7 +230,7 @@ def wants_colour(stream: TextIO) -> bool:
 
 
 class Printer:
-    """The command-line interface of ``run``: parameters as in papermill, progress during the run, a report at the end."""
+    """The command-line interface of ``run``, with parameters as in papermill, progress during the run, and a report at the end."""
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -247,7 +247,7 @@ class Printer:
 
     @staticmethod
     def prepared(words: Sequence[str]) -> list[str]:
-        """Return the words of a line with ``-p NAME VALUE`` written as ``-p NAME=VALUE``."""
+        """Return the words of a command line in which ``-p NAME VALUE`` is replaced by ``-p NAME=VALUE``."""
         joined = list(words)
         for place, word in enumerate(words):
             if word in ("-p", "--parameter") and place + 2 < len(words) and words[place + 1].isidentifier():
@@ -389,7 +389,7 @@ def run(
     if strict:
         environment["STEPWELL_STRICT"] = "1"
     if chosen is not None or "STEPWELL_STORE" in environment:
-        # Absolute, because the kernel runs in another directory.
+        # The path must be absolute, because the kernel runs in another directory.
         environment["STEPWELL_STORE"] = str(directory)
     failure, received = _execute(
         content,
@@ -434,7 +434,7 @@ def _execute(
         store_widget_state=False,
     )
     failure = None
-    # Direct output of the kernel process belongs to no cell; it is read only if the process dies.
+    # Output of the kernel process that does not come from cells goes to a file, which is read only if the process dies.
     with tempfile.TemporaryFile() as log:
         try:
             client.execute(cwd=str(folder), env=environment, stdout=log, stderr=log)
@@ -473,7 +473,7 @@ def _failure(client: Any, name: str, message: str) -> CellFailure | None:
 
 
 def _without_secrets(line: str) -> str:
-    """Return a formatted line without secrets. A line that contains one loses its colours, too."""
+    """Return a formatted line without secrets. If the line contains a secret, its colours are removed, too."""
     plain = without_colours(line)
     hidden = hidden_message(plain)
     return line if hidden == plain else hidden
@@ -482,7 +482,7 @@ def _without_secrets(line: str) -> str:
 def _tail(log: IO[bytes]) -> list[str]:
     log.seek(0)
     written = log.read().decode("utf-8", "replace").strip().splitlines()
-    # Warnings of the kernel at its start are not the reason why it died.
+    # Warnings that the kernel writes when it starts are not the reason why it died.
     return [line for line in written if "IPKernelApp] WARNING" not in line][-5:]
 
 

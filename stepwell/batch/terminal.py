@@ -1,4 +1,4 @@
-"""Output of the command line: results on standard output, messages and progress on standard error; exit codes.
+"""Output of the command line (results on standard output, messages and progress on standard error), and the list of exit codes.
 
 On a terminal, progress is one line that is updated; elsewhere it is one line per cell.
 """
@@ -17,7 +17,7 @@ from stepwell.commands.command import Command
 from stepwell.kernel_runtime.text import coloured, in_one_line, printable, size_text
 
 INTERRUPTED = 128
-"""Exit code of an interrupt minus the signal's number, as in shells."""
+"""The exit code after an interrupt is this number plus the number of the signal, as in shells."""
 EXIT_CODES = """\
 exit codes:
   0    every cell was executed; other commands: success
@@ -36,7 +36,7 @@ STORE_HELP = "the store directory, which contains catalog.duckdb (default: $STEP
 def print_result(result: str) -> None:
     """Print a result on standard output."""
     sys.stdout.write(printable(result) + "\n")
-    # A closed pipe raises here and not at the end of the process.
+    # If the pipe is closed, raise the error here and not at the end of the process.
     sys.stdout.flush()
 
 
@@ -58,7 +58,7 @@ _FIRST_WORDS = 48
 
 
 class Progress:
-    """Prints which cell is running.
+    """Prints the progress of an execution.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class Progress:
     total
         The number of cells to execute.
     log_output
-        If True, write the output of cells to the stream, too.
+        If True, also write the output of cells to the stream.
     """
 
     def __init__(self, stream: TextIO | None, total: int, *, log_output: bool = False) -> None:
@@ -92,7 +92,7 @@ class Progress:
             self._rewrite(f"{self._label}  {monotonic() - self._began:.1f} s{note}")
 
     def note(self, line: str) -> None:
-        """Print what the running cell waits for."""
+        """Print a note about the running cell, which waits for another process."""
         line = self._note = in_one_line(line)
         if self._live:
             self.tick()
@@ -132,7 +132,7 @@ class Progress:
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Return True if lines of a stream can be rewritten: it is a terminal and its output is not recorded (``CI``)."""
+    """Return True if lines of a stream can be rewritten: the stream is a terminal whose output is not recorded (``CI``)."""
     return stream.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
 
 
@@ -143,7 +143,7 @@ def first_words(source: str) -> str:
 
 
 def show_files(done: int, total: int, size: int) -> None:
-    """Show on one updated line how many value files a check has read."""
+    """Update the line that shows the number of value files that a check has read."""
     end = "\r" if done < total else "\r\033[K"
     sys.stderr.write(f"  value files: {done:,} of {total:,}, {size_text(size)}{end}")
     sys.stderr.flush()

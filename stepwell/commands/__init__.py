@@ -1,9 +1,9 @@
-"""Commands: each verb of Stepwell is written once, in its own module, and every interface is derived from it.
+"""Commands: each verb of Stepwell is one function in one module, from which every interface is derived.
 
-The decorator `command`, in the module ``command``, registers a typed Python function. The arguments are read from the signature,
-their help from the docstring. `stepwell.<verb>()` is the function itself; ``%stepwell <verb>`` and ``stepwell <verb> [--json]`` parse a line into its arguments
-and render its result. `VERBS` lists the modules in the order in which the help shows them; a module is imported when its verb is first used. ``wording`` has texts that several
-interfaces use.
+The decorator `command`, in the module ``command``, registers a typed Python function. The arguments are read from the signature, their help
+from the docstring. `stepwell.<verb>()` is the function itself; ``%stepwell <verb>`` and ``stepwell <verb> [--json]`` parse a line, call the
+function and render its result. `VERBS` lists the modules in the order of the help; a module is imported when its verb is first used. The module
+``wording`` contains the texts that several interfaces use.
 """
 
 VERBS = (
@@ -12,4 +12,4 @@ VERBS = (
 )  # fmt: skip
 """Verbs with a module of the same name, in the order of ``stepwell --help``."""
 HOMES = {"run": "stepwell.batch.run"}
-"""Modules of verbs that are outside this package: ``run`` executes notebooks and needs nbclient."""
+"""Modules of verbs outside this package. ``run`` is in `stepwell.batch`, because it executes notebooks and needs nbclient."""

@@ -1,9 +1,9 @@
-"""The mechanism behind every verb: a typed function becomes a command of Python, of ``%stepwell`` and of the command line.
+"""The mechanism that turns a typed function into a command of Python, of ``%stepwell`` and of the command line.
 
-The function's signature gives the arguments. A positional parameter is a positional argument, optional if it has a default, repeated if it is a
-sequence or ``*args``. A keyword-only parameter is a flag, ``--dry-run`` for ``dry_run``. Parameters that exist only in Python
-(`PYTHON_ONLY`) are not arguments of a line. The ``Parameters`` section of the docstring gives the help. `Option` adds the facts that a
-signature cannot express: a short flag, the parser of the text, the completion.
+The arguments are derived from the function's signature. A positional parameter is a positional argument, which is optional if it has a default
+and repeated if it is a sequence or ``*args``. A keyword-only parameter is a flag, such as ``--dry-run`` for ``dry_run``. Parameters that exist
+only in Python (`PYTHON_ONLY`) are not arguments of a line. The help is the ``Parameters`` section of the docstring. `Option` adds what a
+signature cannot express: a short flag, the parser of the value, the completion.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class Option:
     short
         A short flag: ``-n``.
     read
-        Parses the text of a line; raises `ValueError` for invalid text.
+        Parses a value from a line; raises `ValueError` if the value is invalid.
     completes
-        The kind of names that complete it.
+        The kind of names that completion offers for the argument.
     metavar
-        The name of its value in the help; by default the parameter's name in capitals.
+        The name of the value in the help; by default the parameter's name in capitals.
     hidden
-        Hide the parameter from lines: only Python can pass it.
+        True for a parameter that only Python can pass.
     repeated
-        Accept several positional values in a line; the function is called once with each value.
+        True to accept several positional values in a line and to call the function once for each value.
     """
 
     short: str = ""
@@ -77,7 +77,7 @@ class Argument:
 
     @property
     def usage(self) -> str:
-        """Its form in the usage of a line: ``KEY``, ``[A]``, ``[--on COLUMN,...]``."""
+        """The argument as the usage shows it: ``KEY``, ``[A]``, ``[--on COLUMN,...]``."""
         metavar = self.option.metavar or self.name.upper()
         if self.is_flag:
             return f"[{self.flags[0]}]" if self.is_switch else f"[{self.flags[0]} {metavar}]"
@@ -86,14 +86,14 @@ class Argument:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Its flags; none for a positional argument."""
+        """The flags of the argument; empty for a positional argument."""
         if not self.is_flag:
             return ()
         long = ("--no-" if self.is_switch and self.default is True else "--") + self.name.rstrip("_").replace("_", "-")
         return (self.option.short, long) if self.option.short else (long,)
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
-        """Add it to a parser."""
+        """Add the argument to a parser."""
         settings: dict[str, Any] = {"help": self.help.replace("%", "%%") or None}
         metavar = self.option.metavar or self.name.upper()
         if self.is_switch:
@@ -117,28 +117,28 @@ class Argument:
 
 @dataclass(frozen=True)
 class Command(Generic[P, R]):
-    """A verb: its function, its arguments, and how its result is rendered.
+    """A verb: its function, its arguments, and the functions that render its result.
 
     Attributes
     ----------
     text
         Renders a result as text; ``str`` by default.
     data
-        Renders a result as JSON data; by default its ``as_dict``.
+        Renders a result as JSON data; by default the result's method ``as_dict``.
     exit_code
         The exit code of the command line for a result.
     needs
-        ``store`` if the function takes an existing, open store; ``directory`` if it takes a directory that need not be a usable store;
-        ``maybe`` if it may create the store; ``itself`` if it locates the store itself.
+        The store that the function needs: ``store`` for an existing, open store; ``directory`` for a directory that need not contain a usable
+        store; ``maybe`` if the function may create the store; ``itself`` if the function locates the store.
     definitions
-        Whether the function can or must have the definitions of a notebook. The command line takes ``--notebook NB`` for them, or the notebooks
-        as positional arguments (``notebooks``).
+        States if the function can or must have the definitions of a notebook. The command line takes the notebook as ``--notebook NB``, or
+        notebooks as positional arguments (``notebooks``).
     displayed
-        Display the result in a notebook instead of printing its text.
+        True if a notebook displays the result instead of printing its text.
     epilog
         Text below the help of the command line.
     printer
-        Prints a result incrementally on the command line: has `add_arguments`, `given` and `show`.
+        Prints a result incrementally on the command line; an object with the methods `add_arguments`, `given` and `show`.
     """
 
     name: str
@@ -157,7 +157,7 @@ class Command(Generic[P, R]):
 
     @property
     def usage(self) -> str:
-        """The name and arguments as in a line: ``versions KEY [-a]``."""
+        """The name and the arguments as the usage shows them: ``versions KEY [-a]``."""
         return " ".join(
             [self.name, *(argument.usage for argument in sorted(self.arguments, key=lambda argument: argument.is_flag))]
         )
@@ -198,7 +198,7 @@ class Command(Generic[P, R]):
         results
             The results of `call`.
         about
-            Facts that every object repeats, such as the store.
+            Members that are added to every object, such as the store.
         """
         items = [self.data(result) for result in results]
         objects = [{**about, **item} if isinstance(item, dict) else item for item in items]
@@ -244,7 +244,7 @@ def command(
 
 
 def find_command(name: str) -> Command[Any, Any] | None:
-    """Return the command with a name; None if there is none."""
+    """Return the command with a name; None if no command has the name."""
     if name not in VERBS:
         return None
     if name not in _commands:
@@ -299,7 +299,7 @@ def _reader(read: Callable[[str], Any], metavar: str) -> Callable[[str], Any]:
 
 
 class LineError(Exception):
-    """An invalid line; the message is one line."""
+    """An error in a line; the message has one line."""
 
 
 class LineParser(argparse.ArgumentParser):
@@ -310,7 +310,7 @@ class LineParser(argparse.ArgumentParser):
         self._intermixed = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse words; optional positional arguments may also follow flags."""
+        """Parse words. Unlike argparse, accept optional positional arguments after flags."""
         if self._intermixed or self._subparsers is not None:
             return super().parse_known_args(args, namespace)
         self._intermixed = True
@@ -325,7 +325,7 @@ class LineParser(argparse.ArgumentParser):
         raise LineError(f"{message}{self.suggestion(message)}; {usage}")
 
     def suggestion(self, message: str) -> str:
-        """Return ``: did you mean --force?`` for a message about unknown flags; empty if no flag is similar."""
+        """Return a suggestion for a message about unknown flags, such as ``: did you mean --force?``; empty if no flag is similar."""
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
         unknown = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
         near = [

@@ -39,7 +39,7 @@ class Difference(Comparison):
 
     @property
     def summary(self) -> str:
-        """The difference in one line."""
+        """A summary of the difference in one line."""
         return f"{self.key}: {_summary(self)}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Difference(Comparison):
 
 
 def worded(comparison: Comparison) -> Difference:
-    """Return a comparison as one that prints as text."""
+    """Return a comparison as a `Difference`, which prints as text."""
     return Difference(*(getattr(comparison, field.name) for field in fields(comparison)))
 
 
@@ -254,7 +254,7 @@ def _more(columns: Sized) -> str:
 
 
 def column_note(column: ColumnChange) -> str:
-    """Return how a column was compared, or why it was not; empty if its cells were compared directly."""
+    """Return a note about a column that was compared indirectly or not at all; empty if its cells were compared directly."""
     if column.how != "not compared":
         return column.how
     cause = f"no digest of a {column.undigested}" if column.undigested else "its type changed"

@@ -83,7 +83,7 @@ def doctor(
     if store is None:
         directory, named = session.location
     else:
-        # Do not open the directory: the store may be damaged.
+        # Do not open the store, because it may be damaged.
         named = True
         directory = Path(store).absolute() if isinstance(store, str | os.PathLike) else session.open(store).directory
     for opened in session.stores.values():

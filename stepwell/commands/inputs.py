@@ -28,15 +28,15 @@ def _data(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 Inputs: TypeAlias = "dict[str, tuple[tuple[str, ...], Any]]"
-"""By parameter name: the keys of the values in the input (none for config and defaults), and the input itself."""
+"""For each parameter, the keys of the values in the input (none for config and defaults), and the input itself."""
 _VERSIONS = 200
-"""Number of materializations of a key that are searched for the version that a step received."""
+"""The greatest number of materializations of a key that are searched for the version that a step received."""
 
 
 def step_inputs(session: Session, step_key: str, *, store: AnyStore = None) -> Inputs:
     """Return the stored inputs of a step; raises the errors of `inputs`.
 
-    If the step is not defined in this process, these are the inputs of its last successful run.
+    If the step is not defined in this process, return the inputs of its last successful run.
     """
     inspection = session.inspect(store=store)
     try:
@@ -59,7 +59,7 @@ def step_inputs(session: Session, step_key: str, *, store: AnyStore = None) -> I
 
 
 def _recorded(step_key: str, store: ValueStore) -> Inputs | None:
-    """Return the inputs of the last successful execution of a step; None if none is recorded."""
+    """Return the inputs of the last successful execution of a step; None if no execution is recorded."""
     attempts = store.catalog.ask(read_attempts, step_key)
     newest = next((record.materializations[0] for record in attempts if record.materializations), None)
     if newest is None:
@@ -75,7 +75,7 @@ def _recorded(step_key: str, store: ValueStore) -> Inputs | None:
                     remedy=f"load the current value: %stepwell load {recorded.key}",
                 )
             values.setdefault(recorded.name, []).append((recorded.key, store.get(version.value, key=recorded.key)))
-    # Members of a fan-in have names that end in brackets.
+    # The names of the members of a fan-in end in brackets.
     return {
         name.removesuffix("[]"): (
             tuple(key for key, _ in members),

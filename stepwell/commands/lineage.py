@@ -1,9 +1,9 @@
 """``lineage``: the graph of assets and steps with their states, as text. Notebooks show it as a picture.
 
-Text and picture have the same cards. A card shows the name and symbol of its state, the time and duration of the last run, and the reason.
-The names are those of `StepState`: failed, missing, unverifiable, stale, may change, fresh. During a run, queued and running replace them.
-Sources and jobs have no state and show their kind. A footer is a list of parts, so that the static picture can write absolute times and the
-live one elapsed times.
+Text and picture have the same cards. A card shows the name and symbol of its state, the time and duration of the last run, and the reason for
+the state. The names of states are those of `StepState` (failed, missing, unverifiable, stale, may change, fresh) or, during a run, queued and
+running. Sources and jobs have no state and show their kind. A footer is a list of parts, so that the static picture can write absolute times
+and the live picture elapsed times.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stepwell.kernel_runtime.text import duration, in_one_line, moment
 
 
 def lineage_text(lineage: Lineage) -> str:
-    """Return the lineage as a tree: each card once, below its deepest upstream card; its other upstream cards are named in its line."""
+    """Return the lineage as a tree. Each card appears once, below its deepest upstream card; its line names its other upstream cards."""
     if not lineage.nodes:
         return "Lineage: nothing is defined yet"
     nodes = {node.key: node for node in lineage.nodes}
@@ -129,7 +129,7 @@ SYMBOLS: dict[str, str] = {
     "source": "◇",
     "job": "▷",
 }
-"""By status; the symbol and the word distinguish states without colour."""
+"""The symbol of each status, which distinguishes statuses without colour."""
 
 ATTENTION: tuple[Status, ...] = ("running", "queued", "failed", "missing", "unverifiable", "stale", "may change")
 """The statuses that a header counts, in this order."""
@@ -163,7 +163,7 @@ def outdated(lineage: Lineage) -> list[str]:
 
 
 def counts(statuses: Iterable[str]) -> dict[str, int]:
-    """Count statuses; those that need attention come first."""
+    """Count statuses; statuses that need attention come first."""
     number_by_status: dict[str, int] = {}
     for status in statuses:
         number_by_status[status] = number_by_status.get(status, 0) + 1
@@ -178,7 +178,7 @@ def group_words(statuses: Sequence[str]) -> str:
 
 
 def assets_of(node: LineageNode) -> list[str]:
-    """Return the assets that a card's step computes or contributes to."""
+    """Return the assets that a card's step computes or helps to compute."""
     return [node.parent] if node.parent else list(node.assets) or [node.key]
 
 
@@ -202,7 +202,7 @@ def footer(node: LineageNode) -> list[Part]:
 
 
 def written(parts: Sequence[Part]) -> str:
-    """Return a footer as text with absolute times, so that a saved picture stays true."""
+    """Return a footer as text with absolute times, which stay correct in a saved picture."""
     return " · ".join(part if isinstance(part, str) else moment(next(iter(part.values()))) for part in parts)
 
 
@@ -237,7 +237,7 @@ def upstream_of(lineage: Lineage, keys: Sequence[str] | None) -> Lineage:
     Raises
     ------
     UnknownKeyError
-        If no card has a key.
+        If a key has no card.
     """
     if keys is None:
         return lineage

@@ -19,7 +19,7 @@ class Logs:
     """The log records of one run."""
 
     run_id: str
-    """Empty if the store has no runs."""
+    """The run; empty if the store has no runs."""
     records: tuple[LogRecord, ...]
 
     def as_dict(self) -> dict[str, Any]:

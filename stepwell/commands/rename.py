@@ -19,7 +19,7 @@ class Renamed:
     old: str
     new: str
     versions: int
-    """Number of versions that were carried over."""
+    """The number of versions that were carried over."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as JSON values."""

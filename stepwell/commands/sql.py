@@ -2,9 +2,9 @@
 
 The command line prints rows in batches and keeps only the rows that a table shows.
 
-A table's name is a key in any spelling that matches exactly one key: ``clean``, ``"raw/flights"`` or ``raw.flights``. The last part is
-enough if no other key ends with it, and so is a spelling with other capitals. A table is loaded as by `load`: the current value, and
-inside a step an input of that step. Names in the schema ``stepwell`` are views of the catalog.
+The name of a table is any spelling that matches exactly one key: ``clean``, ``"raw/flights"`` or ``raw.flights``. The last part suffices if no
+other key ends with it, and case is ignored if this leaves one match. A table is loaded as by `load`: its rows are those of the current value,
+and inside a step the value is an input of the step. Names in the schema ``stepwell`` are views of the catalog.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Printer:
 
     @staticmethod
     def given(asked: argparse.Namespace) -> dict[str, Any]:
-        """Return additional arguments of the function."""
+        """Return the additional arguments of the function `sql`."""
         asked.json = asked.json or asked.format == "json"
         if asked.text == "-":
             asked.text = sys.stdin.read()
@@ -171,7 +171,7 @@ def print_csv(reader: Any, out: TextIO, *, raw: bool = False) -> None:
     Parameters
     ----------
     raw
-        Write texts unchanged, for programs; otherwise escape control and invisible characters.
+        Write strings unchanged, for programs; otherwise escape control and invisible characters.
     """
     shown = str if raw else printable
     writer = csv.writer(out, lineterminator="\n")
@@ -192,7 +192,7 @@ def print_json(reader: Any, out: TextIO) -> None:
 
 
 def print_json_lines(reader: Any, out: TextIO) -> None:
-    """Print one JSON object per row, by column."""
+    """Print one JSON object per row, with a member for each column."""
     names = reader.schema.names
     out.writelines(
         as_json({name: _plain(value) for name, value in zip(names, row, strict=True)}) + "\n" for row in _rows(reader)
@@ -200,7 +200,7 @@ def print_json_lines(reader: Any, out: TextIO) -> None:
 
 
 def print_table(reader: Any, out: TextIO, *, limit: int) -> None:
-    """Print the first rows in columns, and a line if there are more."""
+    """Print the first rows in columns, and a line if there are more rows."""
     shown: list[tuple[Any, ...]] = []
     more = False
     for row in _rows(reader):
@@ -284,7 +284,7 @@ def query(
 
     def load(key: str) -> Any:
         try:
-            # Inside a step the read is recorded with its store only if the caller named one.
+            # Inside a step, the store is part of the recorded read only if the caller named a store.
             return session.load(key, notebook=notebook, store=None if store is None else used)
         except AmbiguousKeyError as error:
             remedy = error.remedy.replace(f"stepwell.load({key!r}, ", "stepwell.sql(..., ")
@@ -314,13 +314,13 @@ def query(
 
 
 def _table(path: _Path, load: Callable[[str], Any], registered: Collection[str], store: ValueStore) -> tuple[str, Any]:
-    """Return the key for a table's name, and its value."""
+    """Return the key to which a table's name refers, and the value of the key."""
     from stepwell.kernel_runtime.store.sql.catalog_views import VIEWS
     from stepwell.kernel_runtime.store.sql.select import missing_table
 
     written = "/".join(path)
     try:
-        # The name is nearly always the key, so most tables take one query to the catalog.
+        # Nearly all names are exact keys, which take only one query of the catalog.
         return written, load(written)
     except ValueUnavailableError:
         if written in registered or store.current(written):
@@ -345,7 +345,7 @@ def key_meant(path: _Path, known: Iterable[str]) -> str | None:
     Returns
     -------
     str or None
-        The key; None if none matches.
+        The key; None if no key matches.
 
     Raises
     ------

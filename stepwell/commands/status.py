@@ -21,7 +21,7 @@ _MOST = 20
 
 @dataclass(frozen=True, slots=True)
 class StoreFacts:
-    """The result of `store`, and the last line of `status`."""
+    """The directory and size of a store: the result of `store`, and the last line of `status`."""
 
     directory: str
     sizes: dict[str, int]
@@ -46,7 +46,7 @@ class Status:
     nodes
         The definitions of this process with their states.
     stored
-        The current materializations in the store; empty if something is defined.
+        The current materializations in the store; empty if this process has definitions.
     sizes
         Totals of the store.
     key_sizes
@@ -60,7 +60,9 @@ class Status:
     key_sizes: tuple[KeySize, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return ``{"store", "assets": [{"key", "state", ...}], "sizes"}``, or ``"keys"`` with the size of each key instead of the assets."""
+        """Return ``{"store", "assets": [{"key", "state", ...}], "sizes"}``. If sizes were requested, ``"keys"`` with the size of each key replaces
+        ``"assets"``.
+        """
         result: dict[str, Any] = {"store": self.store, "sizes": self.sizes}
         if self.key_sizes is not None:
             result["keys"] = [
@@ -153,7 +155,7 @@ def status(*keys: str, sizes: bool = False, store: AnyStore = None) -> Status:
         return Status(directory, (), (), totals, tuple(used.catalog.ask(housekeeping.read_key_sizes)))
     registry = session.registry
     nodes = session.inspect(store=used).lineage().nodes if registry.assets or registry.jobs else ()
-    # The other effects of a cell are stored under an internal key, which users do not know.
+    # Omit the internal keys under which the effects of cells are stored.
     stored = (
         ()
         if nodes

@@ -1,7 +1,7 @@
-"""``store``: the session's store directory; and the public `Store`, an open store directory with the commands as methods.
+"""The command ``store``, which shows the session's store, and the public class `Store`, an open store with the commands as methods.
 
-The methods of `Store` are the commands themselves, with this store as their ``store``: ``store.versions("daily")`` is
-``stepwell.versions("daily", store=store)``. `Store.__getattr__` derives them; none is written here.
+The methods of `Store` call the commands with this store as the argument ``store``: ``store.versions("daily")`` is
+``stepwell.versions("daily", store=store)``. `Store.__getattr__` derives the methods from the commands.
 """
 
 from __future__ import annotations

@@ -89,7 +89,9 @@ def trust(
 
 
 def _pack_path(word: str | os.PathLike[str]) -> Path | None:
-    """Return the path of a pack; None for a key. An existing file with a suffix counts as a pack, because its error is clearer than that of an unknown key."""
+    """Return the path of a pack; None for a key. Any existing file with a suffix is treated as a pack, because this leads to a clearer error than an
+    unknown key.
+    """
     if isinstance(word, os.PathLike) or word.endswith(".zip"):
         return Path(word)
     return Path(word) if Path(word).suffix and Path(word).is_file() else None

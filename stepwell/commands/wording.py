@@ -1,6 +1,7 @@
-"""The wording of runs and notices, and the face of plain Python processes, which shows notices as warnings.
+"""The wording of runs and notices, and the front end of plain Python processes, which shows notices as warnings.
 
-Times are absolute and facts are those of the original run, so that running a saved notebook again does not change its outputs.
+Times are absolute, and the facts about a reused step are those of its original run, so that running a saved notebook again does not change its
+outputs.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def run_line(name: str, steps: Sequence[StepRecord]) -> str:
     name
         The asset's key.
     steps
-        The records of its steps in this run; the last step produced its value.
+        The records of the asset's steps in this run; the last step produced the value.
     """
     last = steps[-1]
     ran = [step for step in steps if step.status == "executed"]
@@ -171,7 +172,7 @@ def _path_only(notice: Notice) -> str:
 
 
 def later_changes(key: str, before: str, now: str) -> str:
-    """Return the text about names that other cells changed after a step had read them, with the remedy."""
+    """Return a message about names that other cells changed after a step had read them, with the remedy."""
     return f"with {before} ({now}; run the cell of {key} to use that)"
 
 
@@ -229,7 +230,7 @@ _listening: weakref.WeakSet[Session] = weakref.WeakSet()
 def listen(session: Session) -> None:
     """Show the events of a session in a plain Python process: notices as warnings, waiting steps as log records.
 
-    The face of a notebook takes over when it starts.
+    The front end of a notebook takes over when it is loaded.
     """
     if session.face:
         return
@@ -242,7 +243,7 @@ def listen(session: Session) -> None:
         if session.face != "python":
             return
         if isinstance(event, Notice):
-            # The warning should name the user's line, not a line of this package.
+            # The warning must show the user's line, not a line of this package.
             level, frame = 1, sys._getframe()  # noqa: SLF001 - as `warnings` does itself
             while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "stepwell":
                 level, frame = level + 1, frame.f_back
@@ -264,7 +265,7 @@ def get_session() -> Session:
 
 
 def waiting_line(event: StepWaiting) -> str:
-    """Return the line about a step that waits for another process: which one, since when, and the usual duration."""
+    """Return the line about a step that waits for another process: the process, the time when it began the step, and the usual duration."""
     claimant = event.claimant
     facts = []
     if claimant.pid:

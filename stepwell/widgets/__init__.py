@@ -1,7 +1,7 @@
-"""The lineage of a session in a cell: a live picture with a static one as a second output, or only the static one.
+"""The lineage of a session in a cell: a live picture and a static one as a second output, or only the static one.
 
 A saved widget shows nothing without its kernel, so the static picture is a separate output. The widget's CSS hides the static picture while the
-live one is shown; the CSS of the static picture hides the error that front ends show in place of a lost live one.
+live picture is shown. The CSS of the static picture hides the error that front ends show in place of a widget without a kernel.
 
 ===============  ===========================================================================
 ``lineage``      the live picture: events become states of cards, which are sent to the browser
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["forget", "lineage_text", "show", "static_bundle"]
 
 _shown: dict[tuple[int, tuple[str, ...] | None], LineageWidget] = {}
-# The keys have the session's id, which stays unique because the widget keeps its session alive.
+# The keys contain the `id()` of the session, which stays unique because the widget keeps its session alive.
 
 
 def show(session: Session, keys: Sequence[str] | None = None) -> LineageWidget | None:
@@ -45,13 +45,13 @@ def show(session: Session, keys: Sequence[str] | None = None) -> LineageWidget |
     Returns
     -------
     LineageWidget or None
-        The widget, always the same for a session and selection. None in batch runs and outside of a kernel, which show the static picture
-        or text.
+        The widget; repeated calls with the same session and keys return the same widget. None in batch runs and outside of a kernel, where the
+        static picture or text is shown.
 
     Raises
     ------
     UnknownKeyError
-        If no card has one of the keys.
+        If one of the keys has no card.
     """
     shell = _shell()
     if shell is None:

@@ -1,6 +1,6 @@
 """HTML formatters of IPython for differences between versions, and for lists of versions.
 
-Texts from values are escaped. Colours are those of JupyterLab's theme, with defaults for other front ends.
+Strings from values are escaped. Colours are those of JupyterLab's theme, with defaults for other front ends.
 """
 
 from __future__ import annotations

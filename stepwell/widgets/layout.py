@@ -1,12 +1,13 @@
 """Positions of the cards of a lineage, and the paths of its arrows.
 
-Graphviz computes positions and splines only (``-Tjson``, cards of a fixed size); its drawing is not used. The engine is a function from DOT to
-parsed JSON, so that it can be replaced. If it fails or would take too long, a plain layout in layers is used, and the layout has the reason. In
-layers, a card is one column to the right of its last upstream card. Each graph-backed asset has a separate band, so that its box never covers
-another card; in a band, the cards of a column are ordered by the positions of their upstream cards. Coordinates are pixels, y downwards.
+Graphviz computes positions and splines only (``-Tjson``, cards of a fixed size); its drawing is not used. The layout engine is a function from
+DOT to parsed JSON, so that it can be replaced. If the engine fails or would take too long, a plain layout in layers is used, and `Layout.note`
+states the reason. In layers, each card is one column to the right of its rightmost upstream card. Each graph-backed asset has a separate band,
+so that its box never covers another card. In a band, the cards of a column are ordered by the positions of their upstream cards. Coordinates
+are pixels, y downwards.
 
-The program is ``dot`` on PATH, or the console program of the ``graphviz-pure`` wheel. The latter is located by the wheel's list of files,
-because PATH lacks the ``bin`` folder of an environment that is not activated.
+The program is ``dot`` on PATH, or the program that the ``graphviz-pure`` wheel installs. This program is located through the wheel's list of
+files, because the ``bin`` folder of an environment that is not activated is not on PATH.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def graphviz_json(dot: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        The output of ``dot -Tjson``: lengths in points, y upwards.
+        The output of ``dot -Tjson``; lengths are in points, y upwards.
 
     Raises
     ------
@@ -174,7 +175,7 @@ def _mean(values: list[float]) -> float:
 
 
 def _columns(lineage: Lineage) -> dict[str, int]:
-    """Return each card's column, the length of the longest path to it. A cycle is broken at a card when no other card is left."""
+    """Return the column of each card: the length of the longest path to the card. If only cycles remain, one is broken at a card."""
     waiting = {node.key: 0 for node in lineage.nodes}
     downstream: dict[str, list[str]] = {}
     for edge in drawn_edges(lineage):
@@ -201,7 +202,7 @@ GROUP_HEADER = 26
 GROUP_PADDING = 14
 MARGIN = 16
 MOST_CARDS = 1200
-"""Number of cards above which plain layers are used, because Graphviz would take seconds to minutes."""
+"""The greatest number of cards for which Graphviz is used; with more, it would take seconds to minutes."""
 
 Point: TypeAlias = tuple[float, float]
 Engine: TypeAlias = Callable[[str], dict[str, Any]]
@@ -209,7 +210,7 @@ Engine: TypeAlias = Callable[[str], dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle by its upper left corner."""
+    """A rectangle: its upper left corner and its size."""
 
     x: float
     y: float
@@ -218,23 +219,23 @@ class Box:
 
     @property
     def right(self) -> float:
-        """The x of the right side."""
+        """The x coordinate of the right side."""
         return self.x + self.width
 
     @property
     def bottom(self) -> float:
-        """The y of the lower side."""
+        """The y coordinate of the lower side."""
         return self.y + self.height
 
     @property
     def middle(self) -> float:
-        """The y of the middle, where arrows leave and arrive."""
+        """The y coordinate of the middle, where arrows start and end."""
         return self.y + self.height / 2
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The path of one arrow: a cubic spline of ``1 + 3 n`` points, from the source's side to the target's."""
+    """The path of one arrow: a cubic spline of ``1 + 3 n`` points from the side of the source to the side of the target."""
 
     edge: LineageEdge
     points: tuple[Point, ...]
@@ -242,7 +243,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A picture's geometry."""
+    """The geometry of a picture."""
 
     width: float
     height: float
@@ -251,7 +252,7 @@ class Layout:
     """Boxes of graph-backed assets, by asset key."""
     routes: tuple[Route, ...] = ()
     note: str = ""
-    """The reason why Graphviz was not used; empty if it was."""
+    """The reason why Graphviz was not used; empty if Graphviz was used."""
 
 
 def members(nodes: Iterable[LineageNode]) -> dict[str, list[LineageNode]]:
@@ -306,7 +307,7 @@ def layout(lineage: Lineage, *, engine: Engine | None = None) -> Layout:
     Parameters
     ----------
     lineage
-        The lineage; only keys, parents and edges matter.
+        The lineage; the layout depends only on keys, parents and edges.
     engine
         A function from DOT to the parsed output of ``dot -Tjson``; by default `graphviz_json`.
 
@@ -319,13 +320,13 @@ def layout(lineage: Lineage, *, engine: Engine | None = None) -> Layout:
     try:
         return laid_out(Lineage(nodes, lineage.edges), engine or graphviz_json)
     except LayoutError as error:
-        # The fallback is not cached: Graphviz may be installed at the next call.
+        # Do not cache the fallback: Graphviz may be installed before the next call.
         return layered(lineage, note=" ".join(str(error).splitlines()))
 
 
 @lru_cache(maxsize=32)
 def laid_out(lineage: Lineage, engine: Engine) -> Layout:
-    """Return the geometry of a structure.
+    """Return the geometry of a lineage as computed by an engine.
 
     Raises
     ------
@@ -390,7 +391,7 @@ def _round(value: float) -> float:
 
 
 def _spline(pos: str) -> Sequence[Point]:
-    """Parse the first spline of an edge's ``pos``; the end points marked s and e are the arrows' tips."""
+    """Parse the first spline of an edge's ``pos``; the points marked s and e are the tips of the arrow."""
     points: list[Point] = []
     start: Point | None = None
     end: Point | None = None

@@ -1,14 +1,15 @@
-"""The lineage in the notebook: an anywidget over the SVG that the kernel draws.
+"""The lineage in the notebook: an anywidget that shows the SVG that the kernel draws.
 
 Python computes the layout and draws the picture; the browser pans, zooms, selects and paints states. The structure is sent as ``svg`` and
-``details``, only when it changes; the states of all cards are sent as ``nodes``.
+``details`` when it changes; the states of all cards are sent as ``nodes``.
 
-A button sends its request twice. ``ask`` may be handled while a cell runs, on a thread of ipykernel, and only shows the step as queued; ``go`` is
-handled by the main thread between cells and runs the step. So user code only runs on the main thread, independent of the kernel's handling of
-widget messages. ``cancel`` takes effect immediately, on the run that the browser showed and on earlier requests, never on later ones.
+A button sends its request twice. The message ``ask`` may be handled on a thread of ipykernel while a cell runs, and only shows the step as
+queued. The message ``go`` is handled on the main thread between cells and runs the step. User code therefore runs only on the main thread,
+however the kernel handles widget messages. The message ``cancel`` takes effect immediately: it cancels the run that the browser showed and
+earlier requests, but no later requests.
 
-During a run, `Overlay` combines the run's events with the last states of the session. Events reach the browser at most every 50 ms, from a
-separate thread, because a step must not wait for a picture. After a delivery the thread sleeps five times as long as it worked.
+During a run, `Overlay` combines the run's events with the last states of the session. A separate thread sends events to the browser, at most
+every 50 ms, so that steps do not wait for the picture. After a delivery, the thread sleeps five times as long as the delivery took.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ from stepwell.widgets.layout import layout, members
 from stepwell.widgets.picture import lineage_svg, static_bundle, status_style
 
 INTERVAL = 0.05
-"""Minimum time between two deliveries in seconds."""
+"""The minimum time between two deliveries, in seconds."""
 
 
 class Paced:
@@ -104,7 +105,7 @@ class Paced:
                 if events:
                     self._deliver(events)
             except Exception:
-                # The thread must survive: the next events bring the full picture again.
+                # The thread must continue, because the next delivery updates the whole picture.
                 logging.getLogger("stepwell").exception("the picture of the lineage was not updated")
             time.sleep(max(INTERVAL, 5 * (time.monotonic() - started)))
 
@@ -127,12 +128,12 @@ class Overlay:
         self._over: dict[str, dict[str, Any]] = {}
         self._asked: set[str] = set()
         self._tracebacks: dict[str, str] = {}
-        # By active run, whether its steps are cards. Steps of a job are not, but may have the names of assets.
+        # For each active run, True if its steps are cards. The steps of a job are not cards, but may have the names of assets.
         self._runs: dict[str, bool] = {}
         self.rest(lineage)
 
     def rest(self, lineage: Lineage) -> None:
-        """Replace the states outside of a run; queued and running steps stay as they are shown."""
+        """Replace the states outside of a run; queued and running steps do not change."""
         self.lineage = lineage
         self._nodes = {node.key: node for node in lineage.nodes}
         self._over = {
@@ -144,11 +145,11 @@ class Overlay:
         self._tracebacks = {key: text for key, text in self._tracebacks.items() if key in failed}
 
     def asked(self, steps: Iterable[str]) -> None:
-        """Show the steps that buttons requested as queued, in addition to the events."""
+        """Show steps as queued that buttons have requested but that no event has announced yet."""
         self._asked = set(steps)
 
     def take(self, event: Event) -> bool:
-        """Apply an event; return True if the session's states may have changed and must be read again."""
+        """Apply an event. Return True if the states of the session may have changed, so that they must be read again."""
         if isinstance(event, RunStarted):
             assets = self._runs[event.run.run_id] = event.run.kind == "assets"
             self._say(event.run.run_id, f"{len(event.steps)} step{'s' * (len(event.steps) != 1)} queued")
@@ -175,7 +176,7 @@ class Overlay:
                 self._lay(event.key, {"status": "queued", "footer": ["Waiting", f"for {claimant}"]})
             return False
         if isinstance(event, StepFinished):
-            # Steps end on the catalog's thread; the end of a run already had the records of steps that arrive later.
+            # This event comes from the catalog's thread and may arrive after the end of its run, which included the step's record.
             if self._runs.get(event.step.run_id):
                 self._finished(event.step)
             return False
@@ -205,7 +206,7 @@ class Overlay:
         return states
 
     def counted(self, states: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the number of steps, of steps by state, and of outdated assets."""
+        """Return the number of steps, the number of steps in each state, and the number of outdated assets."""
         steps = [states[node.key]["status"] for node in self.lineage.nodes if node.state is not None]
         chips = [
             [status, f"{SYMBOLS[status]} {number} {status}"]
@@ -215,7 +216,7 @@ class Overlay:
         return {"steps": len(steps), "outdated": len(self.outdated()), "chips": chips}
 
     def group_words(self, states: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-        """Return the text of the header of each graph-backed asset."""
+        """Return the header of each graph-backed asset."""
         return {
             parent: group_words([states[node.key]["status"] for node in nodes])
             for parent, nodes in members(self.lineage.nodes).items()
@@ -227,12 +228,12 @@ class Overlay:
             self._say(run_id, "Cancelling…")
 
     def outdated(self) -> list[str]:
-        """Return the assets that a run could make fresh, without those that just became fresh."""
+        """Return the assets that a run could make fresh, except assets that have become fresh in the current run."""
         fresh = {key for key, state in self._over.items() if state["status"] == "fresh"}
         return outdated(Lineage(tuple(node for node in self.lineage.nodes if node.key not in fresh), ()))
 
     def assets_of(self, key: str) -> list[str]:
-        """Return the assets that a card's step computes or contributes to."""
+        """Return the assets that a card's step computes or helps to compute."""
         return assets_of(self._nodes[key]) if key in self._nodes else [key]
 
     def steps_of(self, assets: Iterable[str]) -> list[str]:
@@ -301,7 +302,7 @@ class LineageWidget(anywidget.AnyWidget):
     keys
         Assets, steps and jobs to show, with everything upstream of them; None for everything.
     lineage
-        The lineage, if it is known already; by default it is read from the session.
+        The lineage, if the caller already has it; by default it is read from the session.
     """
 
     _esm = _HERE / "lineage.js"
@@ -336,7 +337,7 @@ class LineageWidget(anywidget.AnyWidget):
         self._unsubscribe = source.subscribe(self._paced.put)
 
     def refresh(self, lineage: Lineage | None = None) -> None:
-        """Show a lineage; by default the session's present one."""
+        """Show a lineage; by default the current lineage of the session."""
         self._refreshing = False
         started = time.monotonic()
         try:
@@ -344,7 +345,7 @@ class LineageWidget(anywidget.AnyWidget):
             geometry = layout(lineage)
             drawn = lineage_svg(lineage, geometry=geometry, live=True)
         except Exception as error:
-            # An invalid definition must not remove the picture: the previous one stays.
+            # If a definition is invalid, keep the previous picture.
             with self._lock:
                 self.problem = shown(_problem(error, "the lineage cannot be drawn"))
             return
@@ -358,14 +359,14 @@ class LineageWidget(anywidget.AnyWidget):
             self._publish()
 
     def close(self) -> None:
-        """End the subscription and remove the widget."""
+        """Unsubscribe from the session's events and remove the widget."""
         if hasattr(self, "_paced"):
             self._unsubscribe()
             self._paced.close()
         super().close()
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Apply changes from the browser, but not during a publication by another thread."""
+        """Apply changes from the browser; wait while another thread publishes."""
         with self._lock:
             super().set_state(sync_data)
 
@@ -378,7 +379,7 @@ class LineageWidget(anywidget.AnyWidget):
         return {**data, **still}, metadata
 
     def live_bundle(self) -> dict[str, Any]:
-        """Return the MIME bundle of only the live picture, for a cell that shows the static one as another output."""
+        """Return a MIME bundle with only the live picture, for a cell that shows the static picture as a separate output."""
         bundle = super()._repr_mimebundle_()
         data: dict[str, Any] = dict(bundle[0]) if bundle else {}
         data.pop("text/html", None)
@@ -390,14 +391,14 @@ class LineageWidget(anywidget.AnyWidget):
         with self._lock:
             for event in events:
                 if isinstance(event, RunStarted) and self._stopped and self._stopped == self._performing:
-                    # The request was cancelled while the run was prepared.
+                    # The user cancelled the request before its run began.
                     self._source.cancel(event.run.run_id)
             changed = [self._overlay.take(event) for event in events]
             self._publish()
             ask = any(changed) and not self._refreshing
             self._refreshing = self._refreshing or ask
         if ask:
-            # Reading the states of a large notebook takes long: keep the kernel free for four times as long afterwards.
+            # Reading the states of a large notebook takes long: wait four times as long as the last read took, to keep the kernel responsive.
             _call_between_cells(self.refresh, delay=min(4 * self._cost, 10.0))
 
     def _publish(self) -> None:
@@ -431,7 +432,7 @@ class LineageWidget(anywidget.AnyWidget):
                 return
             self._handled.update([cancel, *self._requests])
             self._requests.clear()
-            # While the lock is held, the active request cannot end and no other run can begin.
+            # The lock prevents the end of the active request and the start of another run.
             if self._performing:
                 self._stopped = self._performing
                 self._source.cancel()
@@ -478,7 +479,7 @@ class LineageWidget(anywidget.AnyWidget):
 
 
 def shown(value: Any) -> Any:
-    """Return JSON values with control and invisible characters escaped in texts and keys."""
+    """Return JSON values with control and invisible characters escaped in strings and keys."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
@@ -516,7 +517,7 @@ def _problem(error: BaseException, title: str) -> dict[str, str]:
     head = f"{type(error).__name__}: {error}".splitlines()[0]
     notes = getattr(error, "__notes__", None)
     if notes and not title:
-        # A step failed: the note names it, and its card has the traceback.
+        # If a step failed, the note of the exception names it, and its card shows the traceback.
         return {"title": head, "text": "\n".join(notes)}
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _ours(frame.filename)]
     lines = [*traceback.format_list(frames), *traceback.format_exception_only(error)]
@@ -530,9 +531,10 @@ def _ours(filename: str) -> bool:
 def _route_requests(comm: Any, receive: Callable[[object, Any, object], None]) -> None:
     """Make ipykernel handle ``ask`` and ``cancel`` while a cell runs, and all other messages between cells.
 
-    ipykernel handles the messages of a comm on the thread that last published on it: the main thread, after the cell. The method that selects
-    the thread is private. Without it, requests are handled between cells, and only the kernel's interrupt cancels. The method is called on the
-    thread that receives messages. If the front end uses no subshells, no other thread is available, so this thread handles the request.
+    By default, ipykernel handles the messages of a comm on the thread that last published on the comm. This is the main thread, which is free only
+    after the cell. The method that selects the thread is private. If it is missing, requests are handled between cells, and only an interrupt of
+    the kernel cancels a run. The method is called on the thread that receives messages. If the front end does not use subshells, no other thread
+    is available, so the receiving thread handles the request.
     """
     if not hasattr(comm, "_reply_subshell_for"):
         return
@@ -542,7 +544,7 @@ def _route_requests(comm: Any, receive: Callable[[object, Any, object], None]) -
         if not isinstance(content, dict) or content.get("type") not in {"ask", "cancel"}:
             return None
         if default is None:
-            # The main thread receives the message again and recognises its id.
+            # The main thread receives the message, too, and recognises its id.
             try:
                 receive(None, content, None)
             except Exception:
@@ -553,7 +555,7 @@ def _route_requests(comm: Any, receive: Callable[[object, Any, object], None]) -
 
 
 def _call_between_cells(callback: Callable[[], None], *, delay: float) -> None:
-    """Call a function on the kernel's main thread between cells, after ``delay`` seconds; immediately without a kernel."""
+    """Call a function on the kernel's main thread between cells, after ``delay`` seconds. Without a kernel, call it immediately."""
     try:
         from IPython import get_ipython
     except ImportError:

@@ -1,10 +1,10 @@
-"""The lineage as an SVG, and the static picture of it: an image, and text.
+"""The lineage as an SVG, and the static picture, which consists of an image and a text.
 
-The static and the live picture are the same drawing. Colours are presentation attributes, so that it looks right wherever images are shown. The
-static image also has a style for dark themes; in the notebook, the widget's CSS overrides both with the colours of the notebook's theme. Parts
-that the live picture changes have CSS classes.
+The static and the live picture are the same drawing. Colours are presentation attributes, so that the drawing looks right wherever images are
+shown. The static image also contains a style for dark themes. In the notebook, the widget's CSS overrides both with the colours of the
+notebook's theme. The parts of the drawing that change in the live picture have CSS classes.
 
-The smallest text is 11 px, and nothing is scaled down: text that does not fit into its card is cut.
+The smallest text is 11 px. Text that does not fit into its card is cut, not scaled down.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def lineage_svg(lineage: Lineage, *, geometry: Layout | None = None, live: bool 
     geometry
         The layout; by default it is computed.
     live
-        Draw for the notebook's widget: without states, so that the text only changes with the structure, and with cards that the keyboard can
-        reach. By default a complete image.
+        Draw for the notebook's widget: without states, so that the SVG changes only with the structure, and with cards that the keyboard can
+        reach. By default, draw a complete image.
 
     Returns
     -------
@@ -148,7 +148,7 @@ def _columns(text: str) -> int:
 
 
 def _cut(text: str, width: float) -> str:
-    """Cut text of the smallest size to a width in pixels."""
+    """Cut text in the smallest font size to a width in pixels."""
     text = " ".join(text.split())
     if _pixels(text) <= width:
         return text
@@ -158,7 +158,7 @@ def _cut(text: str, width: float) -> str:
 
 
 def _pixels(text: str) -> float:
-    """Return the greatest width in pixels of text of the smallest size, in the common sans-serif fonts."""
+    """Return the width of text in the smallest font size, in pixels: the greatest width in the common sans-serif fonts."""
     return _SMALL * sum(_em(c) for c in text)
 
 
@@ -274,26 +274,26 @@ _VIEW = '.jp-OutputArea-output:not([data-mime-type]),[data-mime-type="applicatio
 _BESIDE = (
     f".jp-OutputArea-child:has(>:is({_VIEW})):not(:has(.sw-live)):has(+.jp-OutputArea-child .sw-beside){{display:none}}"
 )
-"""Hides the saved view of a widget without a kernel, which shows an error or loads for ever, if the picture follows."""
+"""CSS that hides the output above the picture if this is the view of a widget without a kernel, which shows an error or loads for ever."""
 
 
 def static_bundle(lineage: Lineage, *, beside: bool = False) -> dict[str, str]:
     """Return a MIME bundle that shows the lineage in every viewer of notebooks.
 
-    ``text/html`` has an image (viewers of untrusted notebooks remove inline SVG), ``text/plain`` a text. The image scrolls if it does not fit.
-    Times are absolute, so that running a notebook again does not change its outputs.
+    ``text/html`` contains an image, because viewers of untrusted notebooks remove inline SVG. An image that does not fit scrolls. Times are
+    absolute, so that running a notebook again does not change its outputs.
 
     Parameters
     ----------
     lineage
         The lineage.
     beside
-        True if the previous output is the live picture, which this one replaces in viewers that cannot show it.
+        True if the previous output is the live picture. The static picture then replaces it in viewers that cannot show widgets.
 
     Returns
     -------
     dict
-        Texts by MIME type.
+        Strings by MIME type.
     """
     image = base64.b64encode(lineage_svg(lineage).encode()).decode()
     alternative = clean(f"Lineage: {headline(lineage)}")
