@@ -220,7 +220,7 @@ class Environment:
             if len(value) >= _LEAST and name not in without and not of_session(name)
         }
         self._values = frozenset(values)
-        # Paths of folders are not secrets, and occur in many texts.
+        # Paths of folders are not secrets, and occur often.
         long = sorted(
             (value for value in values if len(value) >= _LONG and not value.startswith((os.sep, "~", "."))),
             key=len,
