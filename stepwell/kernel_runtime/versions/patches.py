@@ -217,7 +217,7 @@ def _is_original(patch: Patch, value: Any) -> bool:
 
 
 def _imported() -> tuple[list[Any], list[CodeType]]:
-    """Return the modules of libraries that were imported since the last scan, and the code of local modules."""
+    """Return the library modules that were imported since the last scan, and the code of the local modules among the new imports."""
     global _last_modules  # noqa: PLW0603 - a fact about the process
     modules = sys.modules
     # A dict keeps the order of insertion, so a new module is the last one.
