@@ -1,6 +1,6 @@
 """The contents of a file or folder as one digest.
 
-A step that returns the path of a file returns its contents: the store keeps them, and the data version is computed from them.
+If a step returns the path of a file, the store keeps the contents of the file, and the data version is computed from the contents.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ class PathContents:
     kind: Literal["file", "folder", "nothing"]
     """``nothing`` if the path does not exist, or is a device or a pipe, which cannot be read twice."""
     size: int = 0
-    """Total size of all files, in bytes."""
+    """Total size of the file, or of all files below the folder, in bytes."""
     digest: str = ""
-    """Digest of a file's contents, or of the names and contents of everything below a folder: 32 hexadecimal digits."""
+    """Digest of the file's contents, or of the names and contents of all entries below the folder, as 32 hexadecimal digits."""
 
 
 def contents_of(path: Path) -> PathContents:
-    """Return the kind, size and digest of a path. The path may be a link; links below a folder are not followed.
+    """Return the kind, size and digest of the contents of a path. The path may be a link; links below a folder are not followed.
 
     Parameters
     ----------
     path
-        A file or folder; it need not exist.
+        A file or folder, which need not exist.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def contents_of(path: Path) -> PathContents:
     Raises
     ------
     OSError
-        If the path, or something below it, cannot be read.
+        If the path, or an entry below it, cannot be read.
     """
     try:
         status = path.stat()

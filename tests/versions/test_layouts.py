@@ -297,7 +297,7 @@ def test_on_an_untested_python_nothing_is_reused_and_one_line_says_so(python, tm
     assert [line for line in lines if "every step runs" in line] == [
         (
             f"this version of stepwell cannot read the code of Python {sys.version_info[0]}.{sys.version_info[1]}: every step runs, and "
-            "nothing is reused. Use another Python, or a newer stepwell."
+            "nothing is reused. Use another Python or a newer stepwell."
         )
     ]
     assert "reused ·" not in untested

@@ -1,15 +1,15 @@
 """Exclusive locks on whole files, and `Once`, an event for which many threads may wait.
 
-``threading.Event`` is not safe against interrupts: an interrupt while it reacquires its lock becomes a RuntimeError, and one inside
-``Thread.start`` leaves a thread that never ran. Here every waiter blocks on a separate lock that only the other side releases, so an
-interrupted waiter holds nothing that another thread needs.
+``threading.Event`` is not safe against interrupts: an interrupt while it reacquires its lock becomes a RuntimeError, and an interrupt
+inside ``Thread.start``, which waits for an event, leaves a thread that never ran. In `Once`, every waiting thread blocks on a separate lock,
+which only `Once.happen` releases. So an interrupted thread holds nothing that another thread needs.
 
-File locks are exclusive locks on whole files. Every system has them, and releases them when a process dies. On POSIX they are ``flock``
-locks: closing another descriptor of the file never releases the lock, and two locks of one process exclude each other, because a lock
-belongs to an open file. On Windows a byte far behind the contents is locked, so that the contents stay readable.
+Every system has exclusive locks on whole files, and releases them when a process dies. On POSIX these are ``flock`` locks, which belong to
+an open file. So closing another descriptor of the file does not release the lock, and two locks of one process exclude each other. On
+Windows, a byte far behind the contents is locked, so that the contents stay readable.
 
-The holder may remove a lock file. So a lock counts only if the name still refers to the file that was locked (`Folder.is_file`). A process
-that opened the file just before it was removed has locked a file that no other process sees; it must open the file again.
+The holder of a lock may remove the lock file. So a lock is valid only if the name still refers to the locked file (`Folder.is_file`). A
+process that opened the file just before it was removed has locked a file that no other process can find, and must open the file again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ class Once:
         self._waiters: list[LockType] = []
 
     def wait(self, seconds: float = -1) -> bool:
-        """Block until the event has happened, or at most for some seconds; return True if it has happened."""
+        """Block until the event has happened or the time is over; return True if the event has happened.
+
+        Parameters
+        ----------
+        seconds
+            Maximum time to wait; negative for no limit.
+        """
         if self.over:
             return True
         lock = allocate_lock()
@@ -58,7 +64,7 @@ _BYTE = 1 << 30
 if sys.platform == "win32":  # pragma: no cover - exercised on Windows only
     import msvcrt
 
-    # All calls below move the one position of the open file.
+    # All functions below move the position of the open file, so they must not overlap.
     _position = threading.Lock()
 
     def lock(descriptor: int, *, block: bool) -> bool:
@@ -118,7 +124,17 @@ else:
 
 
 def open_file(folder: Folder, name: str, *, create: bool = True, read_only: bool = False) -> int:
-    """Open a lock file, and create it if it is missing; raise `OSError` if that fails. A file opened for reading can be locked, too."""
+    """Open a lock file; raise `OSError` if this fails.
+
+    Parameters
+    ----------
+    folder, name
+        The store directory, and the name of the file.
+    create
+        True to create the file if it is missing.
+    read_only
+        True to open an existing file for reading only. Such a file can be locked, too.
+    """
     if read_only:
         return folder.open(name)
     return folder.open(name, os.O_RDWR | os.O_CREAT if create else os.O_RDWR)
@@ -127,8 +143,8 @@ def open_file(folder: Folder, name: str, *, create: bool = True, read_only: bool
 def remove_locked(folder: Folder, name: str, descriptor: int) -> None:
     """Remove a lock file that this process has locked, and close it, which releases the lock.
 
-    On POSIX the file is removed while it is locked: a waiting process then sees that the name is gone. Windows cannot remove an open file:
-    there it is removed after it was closed. If another process has opened it meanwhile, it stays, and that process removes it.
+    On POSIX the file is removed while it is locked, so that a waiting process detects that the file was removed. Windows cannot remove an
+    open file, so the file is closed first. If another process has opened the file by then, the file stays, and that process removes it.
     """
     try:
         if folder.is_file(name, descriptor):

@@ -1,13 +1,13 @@
-"""Signatures: loading a pickle executes it, so only values that this user's key signed are loaded.
+"""Signatures. Loading a pickle executes code, so only pickles that are signed with this user's key are loaded.
 
-The key is 32 random bytes in the file that ``STEPWELL_KEY_FILE`` names, by default ``stepwell/key`` in the user's configuration
-directory. It is created at first use, readable by its owner only. Several people, or a team and its CI, trust each other's values by
-sharing the file. A file that everybody can read, or that a group can change, is refused. A signature consists of the first eight bytes
-of the key's digest, which identify the key, and an HMAC-SHA256.
+The key consists of 32 random bytes in the file that ``STEPWELL_KEY_FILE`` names, by default ``stepwell/key`` in the user's configuration
+directory. The file is created at first use, readable only by its owner. People who share the file, such as a team and its CI, trust each
+other's values. A file that every user can read, or that a group can change, is refused. A signature consists of the first eight bytes of
+the key's digest, which identify the key, and an HMAC-SHA256.
 
-The output of steps is signed, too: it is replayed unchanged only if this user's key signed it. The last row of a step's output has the
-kind ``signature`` and covers the other rows. Text that another key recorded keeps its colours only: it cannot move the cursor, set the
-title of a window or reverse a line. Of its displays, only plain text and pixel images are shown, not HTML, SVG or JavaScript.
+The outputs of steps are signed, too. They are replayed unchanged only if they are signed with this user's key. The last row of a step's
+outputs has the kind ``signature`` and covers the other rows. Other outputs are sanitized. Text keeps its colours, but cannot move the
+cursor, set the title of a window or reverse a line. Of displays, only plain text and pixel images are shown, not HTML, SVG or JavaScript.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ SIGNATURE_SIZE = 40
 _NAME = 8
 _KEYED = "stepwell 2026-11 digests that tell nothing without the user's key"
 _WHOLE = 1 << 20
-"""Bytes below which joining the parts is faster than feeding them one by one."""
+"""Total size in bytes below which joining the parts is faster than hashing them one by one."""
 
 
 def key_path(named: str = "") -> Path:
-    """Return the path of the user's key: the named file, or the default path."""
+    """Return the path of the user's key, which is ``named`` or, if this is empty, the default path."""
     if named:
         return Path(named).expanduser()
     import platformdirs
@@ -52,15 +52,15 @@ def key_name(signature: bytes | None) -> bytes:
 
 
 def fingerprint(name: bytes) -> str:
-    """Return the name of a key in readable form: ``3f2a-90b1-77c4-0d1e``."""
+    """Return the name of a key in readable form, such as ``3f2a-90b1-77c4-0d1e``."""
     text = name.hex()
     return "-".join(text[start : start + 4] for start in range(0, len(text), 4))
 
 
 class Signer:
-    """Signs and verifies with the key of one user.
+    """Signs and verifies data with the key of one user.
 
-    The path of the key is fixed at construction. The key is read or created when it is first needed: plain scalars and Arrow need none.
+    The path of the key is fixed at construction. The key is read or created when it is first needed; plain scalars and Arrow need no key.
 
     Raises
     ------
@@ -75,19 +75,19 @@ class Signer:
         self._keyed: Any = None
 
     def sign(self, parts: Iterable[bytes | memoryview]) -> bytes:
-        """Return the signature over some parts and their lengths."""
+        """Return the signature over the parts and their lengths."""
         self._load()
         return self._name + self._mac(parts)
 
     def verify(self, signature: bytes | None, parts: Iterable[bytes | memoryview]) -> bool:
-        """Return True if this user's key made the signature over exactly these parts."""
+        """Return True if the signature was made with this user's key over exactly these parts."""
         if signature is None or len(signature) != SIGNATURE_SIZE:
             return False
         self._load()
         return signature[:_NAME] == self._name and hmac.compare_digest(signature[_NAME:], self._mac(parts))
 
     def keyed(self, data: bytes) -> str:
-        """Return a digest of data, keyed with this user's key, so that it reveals nothing without it: 32 hexadecimal digits."""
+        """Return a digest of data as 32 hexadecimal digits. It is keyed with this user's key, so it reveals nothing without the key."""
         if self._keyed is None:
             self._load()
         digest: str = self._keyed(data).hexdigest(16)
@@ -95,7 +95,7 @@ class Signer:
 
     @property
     def name(self) -> bytes:
-        """The name of this user's key, with which its signatures begin; the key is created if it is missing."""
+        """The name of this user's key, with which signatures begin. A missing key is created."""
         self._load()
         return self._name
 
@@ -115,7 +115,7 @@ class Signer:
             self._name = sha256(b"stepwell key\0" + self._key).digest()[:_NAME]
             from blake3 import blake3
 
-            # Not an HMAC: that releases Python's lock on each call, and a run computes thousands of small digests.
+            # Not an HMAC, because it releases the GIL on each call, and a run computes thousands of small digests.
             self._keyed = partial(blake3, key=blake3(self._key, derive_key_context=_KEYED).digest())
 
 
@@ -123,7 +123,7 @@ def _read_or_make(path: Path) -> bytes:
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Written in full under another name, then linked: if two processes create the key at once, both read the first one.
+            # The key is written completely under another name, then linked, so that two processes that create it at once use one key.
             making = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
             descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
@@ -149,9 +149,9 @@ def _read_or_make(path: Path) -> bytes:
 
 
 def _check_privacy(path: Path, status: os.stat_result) -> None:
-    """Refuse a key that others can read or its group can write: whoever has it can sign code that Stepwell then executes.
+    """Refuse a key that other users can read or the group can write, because anyone with the key can sign code that Stepwell executes.
 
-    The group may read it, so that a group can share the key.
+    The group may read the file, so that it can share the key.
     """
     if os.name != "posix":
         return
@@ -180,7 +180,7 @@ _PIXELS = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 
 def sealed(outputs: Sequence[CapturedOutput], signer: Signer) -> Sequence[CapturedOutput]:
-    """Return outputs followed by their signature; unchanged if there are none, or without a usable key."""
+    """Return outputs followed by their signature. Without outputs or a usable key, return the argument unchanged."""
     if not outputs:
         return outputs
     try:
@@ -191,12 +191,12 @@ def sealed(outputs: Sequence[CapturedOutput], signer: Signer) -> Sequence[Captur
 
 
 def read_outputs(catalog: Catalog, signer: Signer, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
-    """Return the output of an executed step: unchanged if this user's key signed exactly it, else sanitized."""
+    """Return the outputs of an executed step, which are sanitized unless they are signed with this user's key."""
     return shown(catalog.ask(tables.read_outputs, run_id, step_key), signer)
 
 
 def shown(outputs: Sequence[CapturedOutput], signer: Signer) -> tuple[CapturedOutput, ...]:
-    """Return recorded outputs for display: unchanged if this user's key signed exactly these, else sanitized."""
+    """Return recorded outputs for display, which are sanitized unless they are signed with this user's key."""
     shown_outputs = tuple(output for output in outputs if output.kind != _SIGNATURE)
     seals = [output.text for output in outputs if output.kind == _SIGNATURE]
     if not shown_outputs or (len(seals) == 1 and _is_signed(shown_outputs, seals[0], signer)):
@@ -235,12 +235,12 @@ def _sanitized(output: CapturedOutput) -> CapturedOutput:
 
 
 def sign_record(signer: Signer, item: Materialization) -> bytes:
-    """Return the signature of a whole record, without its signature column."""
+    """Return the signature of a record, which covers every column except the signature."""
     return signer.sign(_record_parts(item))
 
 
 def vouches(signer: Signer, item: Materialization) -> bool:
-    """Return True if this user's key signed the whole record."""
+    """Return True if the whole record is signed with this user's key."""
     return signer.verify(item.record_signature, _record_parts(item))
 
 

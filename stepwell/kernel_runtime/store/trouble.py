@@ -1,11 +1,11 @@
 """Errors of the operating system, with one class for each kind, and the reserve of disk space for a full disk.
 
-Python's `OSError` has a number; an error of DuckDB has only a message, which contains the system's text for that number. A full disk makes
-DuckDB refuse the database until it is attached again ("database has been invalidated"); the message contains the first error. So
-`trouble` is called before a message is interpreted as damage.
+Python's `OSError` has an error number; an error of DuckDB has only a message, which contains the system's text for the number. After an
+error such as a full disk, DuckDB refuses the database until it is attached again ("database has been invalidated"); this message contains
+the first error. So `trouble` is called before a message is interpreted as damage.
 
-Freeing space on a full disk needs some space: DuckDB writes a transaction to its log before it deletes anything. So a store contains a
-file, the *reserve*. ``gc``, ``forget`` and ``doctor`` delete it while they write, and create it again afterwards.
+Freeing space on a full disk needs some space, because DuckDB writes a transaction to its log before it deletes anything. So a store
+contains a file, the *reserve*. ``gc``, ``forget`` and ``doctor`` delete the reserve while they write, and create it again afterwards.
 """
 
 from __future__ import annotations
@@ -62,21 +62,21 @@ _NAMED: dict[int, tuple[type[StoreError], str, str]] = {
     errno.ESTALE: (StoreDiskError, "the network file system has lost the file", "mount it again, then try again"),
     errno.ENOLCK: (StoreDiskError, "its file system does not support locks", "keep the store on a local disk: STEPWELL_STORE=DIR"),
 }  # fmt: skip
-"""By number: the class of the error, its description, and the remedy."""
+"""Maps an error number to the class of the error, the description and the remedy."""
 _MEMORY = ("Out of Memory", "std::bad_alloc", "failed to allocate", "Allocation failure", "could not allocate block")
 _FLUSH = "fsync failed"
-"""DuckDB's message for a disk that refuses the data; it does not contain the system's text."""
+"""Part of DuckDB's message if data cannot be flushed to the disk, which does not contain the system's text."""
 
 
 def trouble(error: BaseException, what: str) -> StoreError | None:
-    """Return our error for an error of the operating system; None if the error is of another kind.
+    """Return a `StoreError` for an error of the operating system; None for any other error.
 
     Parameters
     ----------
     error
-        An error of Python or DuckDB, or one that has such an error as its cause.
+        An error of Python or DuckDB, or an error whose cause is such an error.
     what
-        The failed action, naming the store: the beginning of the message.
+        The failed action, with the name of the store, as the beginning of the message.
     """
     seen: BaseException | None = error
     while seen is not None:
@@ -113,7 +113,7 @@ def named(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P],
 
 
 def _number(error: BaseException) -> int | None:
-    """Return the error number that an error stands for; None if it is of another kind."""
+    """Return the error number of the operating system to which an error corresponds; None for any other error."""
     if isinstance(error, OSError):
         return error.errno if error.errno in _NAMED else None
     if isinstance(error, MemoryError):
@@ -134,7 +134,7 @@ def _number(error: BaseException) -> int | None:
 
 @cache
 def _system_texts() -> tuple[tuple[str, int], ...]:
-    """Return the system's text for each number. EPERM and EAGAIN are left out because their texts can mean something else."""
+    """Return the system's text for each error number. EPERM and EAGAIN are omitted, because their texts can have other causes."""
     return tuple((os.strerror(number), number) for number in _NAMED if number not in (errno.EPERM, errno.EAGAIN))
 
 
@@ -144,9 +144,9 @@ def one_line(error: BaseException) -> str:
 
 
 RESERVE_SIZE = 1 << 20
-"""Bytes of the reserve: enough for some commits and the blocks of a checkpoint."""
+"""Size of the reserve in bytes, which suffices for some commits and the blocks of a checkpoint."""
 _AMPLE = 4 * RESERVE_SIZE
-"""Bytes of free disk space below which a missing reserve is not created on attach, because rows need the space."""
+"""Free disk space in bytes below which attaching does not create a missing reserve, because rows need the space."""
 
 
 def keep_reserve(folder: Folder) -> None:
@@ -158,7 +158,7 @@ def keep_reserve(folder: Folder) -> None:
 
 @contextlib.contextmanager
 def spare(folder: Folder) -> Iterator[None]:
-    """Release the reserve during the block, and afterwards create it again, as large as the disk allows."""
+    """Delete the reserve for the duration of the block, then create it again, as large as the disk allows."""
     with contextlib.suppress(OSError):
         folder.unlink(RESERVE, missing_ok=True)
     try:
@@ -170,7 +170,7 @@ def spare(folder: Folder) -> Iterator[None]:
 
 
 def with_room(folder: Folder, work: Callable[[], T]) -> T:
-    """Run work that changes nothing if it fails; if the disk is full, run it once more with the space of the reserve."""
+    """Call a function that changes nothing if it fails; if the disk is full, call it again with the space of the reserve."""
     try:
         return work()
     except StoreFullError:
@@ -186,7 +186,7 @@ def _is_whole(folder: Folder) -> bool:
 
 
 def _make(folder: Folder, size: int) -> bool:
-    """Create the reserve with allocated blocks; return True if there was space. On failure no reserve remains."""
+    """Create the reserve with allocated blocks; return True if there was enough space, else leave no reserve."""
     try:
         descriptor = folder.open(RESERVE, os.O_WRONLY | os.O_CREAT)
         try:

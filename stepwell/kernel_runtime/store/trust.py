@@ -1,7 +1,7 @@
-"""Import of another person's values: they are checked as data, listed to the user, and only then signed with the user's key.
+"""Import of another person's values, which are checked as data, listed to the user, and only then signed with the user's key.
 
-No value is loaded here. Every name, size and digest of a pack is checked before anything is written, and again while files are copied; a
-pack with one error is refused as a whole. Rows are added in one transaction after the files are placed.
+No value is loaded. Every name, size and digest in a pack is checked before anything is written, and again while files are copied. A pack
+with one error is refused as a whole. Rows are added in one transaction after the files are placed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Contents:
     current: list[tuple[str, str, str, str]] = field(default_factory=list)
     codes: dict[str, str] = field(default_factory=dict)
     signers: dict[str, bytes] = field(default_factory=dict)
-    """Maps the name of an object to the name of the key that its signature claims."""
+    """Maps the name of a value file to the name of the key that the file's signature claims."""
 
     def values(self) -> tuple[OfferedValue, ...]:
         offers = []
@@ -58,7 +58,7 @@ class _Contents:
 
 
 def inspect_pack(path: Path, signer: Signer) -> Offer:
-    """Check the whole contents of a pack and list them; import nothing.
+    """Check the whole contents of a pack and list them without importing anything.
 
     Raises
     ------
@@ -74,12 +74,12 @@ def inspect_pack(path: Path, signer: Signer) -> Offer:
 def import_pack(store: ValueStore, path: Path) -> Offer:
     """Import a pack and sign its values with this user's key.
 
-    A value becomes current if the store has none for its notebook and key; otherwise it is one more result that can be reused.
+    A value becomes current if the store has no current value for its notebook and key. Any other value only becomes available for reuse.
 
     Raises
     ------
     PackError
-        If the file is not a pack, or is damaged; nothing is imported then.
+        If the file is not a pack, or is damaged. Nothing is imported in these cases.
     """
     label = str(path)
     placed: list[str] = []
@@ -193,7 +193,7 @@ def _text(row: dict[str, Any], name: str, label: str) -> str:
 
 
 class _Digested:
-    """A file that computes the digest of the lines that are read from it."""
+    """A wrapper of a file that computes the digest of the lines that are read."""
 
     def __init__(self, file: IO[bytes]) -> None:
         import blake3
@@ -212,7 +212,10 @@ class _Digested:
 
 
 def _copied(source: IO[bytes], size: int, target: IO[bytes] | None, label: str) -> tuple[Header, bytes, bytes]:
-    """Read a value file to its end, check every digest, and copy it; return the header, its bytes, and the name of the signing key."""
+    """Read a whole value file, check every digest, and copy it to ``target`` unless this is None.
+
+    Return the header, the bytes of the header, and the name of the key that the signature claims.
+    """
     import blake3
 
     def take(length: int) -> Iterator[bytes]:
@@ -246,7 +249,7 @@ def _copied(source: IO[bytes], size: int, target: IO[bytes] | None, label: str) 
             if digest.hexdigest() != expected_digest:
                 raise HeaderError("its contents changed")  # noqa: TRY301 - likewise
             position = end
-        # The archive checks its checksum when its end is read.
+        # `zipfile` compares the checksum of the member when its end is read.
         source.read(1)
     except HeaderError as error:
         raise packs.damaged(label, f"a file in it is damaged: {error}") from error
@@ -265,7 +268,7 @@ def _signed(item: Materialization, signer: Signer) -> Materialization:
 
 @dataclass(frozen=True, slots=True)
 class _Foreign:
-    """A materialization in the store whose value another key signed."""
+    """A materialization in the store whose value is signed with another key, and the name of this key."""
 
     item: Materialization
     signer: bytes
@@ -273,7 +276,7 @@ class _Foreign:
 
 @dataclass(frozen=True, slots=True)
 class ForeignValues:
-    """The values of a store that other keys signed; `adopt` signs exactly these."""
+    """The values in a store that are signed with other keys. `adopt` signs exactly these values."""
 
     items: tuple[_Foreign, ...]
     offer: Offer
@@ -281,7 +284,14 @@ class ForeignValues:
 
 @named
 def foreign_values(store: ValueStore, keys: Sequence[str] | None) -> ForeignValues:
-    """Return the values that other keys signed: of some keys and the steps inside them, or of the whole store.
+    """Return the values that are signed with other users' keys.
+
+    Parameters
+    ----------
+    store
+        The store.
+    keys
+        Keys of assets, which include the steps inside them; None for the whole store.
 
     Raises
     ------
@@ -324,7 +334,7 @@ def adopt(store: ValueStore, values: ForeignValues) -> list[str]:
             if value.object_name is not None:
                 store.objects.adopt(value.object_name)
             else:
-                # The value in the row must match its digest, as in a pack.
+                # As in a pack, the value in the row must match its digest.
                 packs.read_materialization({"row": packs.row_of(foreign.item)}, foreign.item.key)
                 signature = _signed(foreign.item, store.signer).value
                 if signature is not None and signature.signature is not None:

@@ -1,13 +1,12 @@
 """The graph of objects that code reaches, and its digests.
 
-Each function, class, instance and container of a global is a node: its encoding, with a mark for each other node
-that it refers to. The digest of a node covers its bytes and the digests of the nodes that it refers to. Nodes that reach
-each other (mutual recursion, a class whose methods name it) form a group, found with Tarjan's algorithm; the digest of a member
-is that of the whole group, written from this member on, with references by position. So a digest depends only on the reachable
-objects: not on names of files, the order of definition, or the node at which the walk started. The stack is
-explicit, because chains of helpers may be deep.
+Each function, class, instance and container that code reaches is a node. A node consists of an encoding with a mark for each reference to
+another node. The digest of a node covers the encoding and the digests of the referenced nodes. Nodes that reach each other (mutual
+recursion, a class whose methods name the class) form a group, found with Tarjan's algorithm. The digest of a member is the digest of the
+whole group, written from this member on, with references by position. So a digest depends only on the reachable objects, not on file names,
+the order of definitions, or the node at which the walk started. The stack is explicit, because chains of helper functions may be deep.
 
-A path says how an object is reached: ``target -> helper -> CONN``.
+A path shows how the code reaches an object: ``target -> helper -> CONN``.
 """
 
 from __future__ import annotations
@@ -22,15 +21,14 @@ from stepwell.kernel_runtime.versions.secrets import hidden_text
 
 ARROW = " -> "
 IGNORED = "(ignore)"
-"""The end of the path of the part that lists the names of ``ignore``."""
+"""The last step of the path of the part that lists the names of ``ignore``."""
 _MOST_STEPS = 12
 
 
 def reached(path: str, label: str) -> str:
-    """Return the path of the object with a label in the object at `path`.
+    """Return the path of an object, given the path of the referring object and the label of the reference.
 
-    A name is a separate step; an attribute, an item or a default is a suffix of the step before. The middle of a
-    long path is left out.
+    A name is a separate step. An attribute, an item or a default is a suffix of the previous step. The middle of a long path is left out.
     """
     if not label:
         return path
@@ -44,10 +42,10 @@ def reached(path: str, label: str) -> str:
 
 
 _FREED: Any = ()
-"""Replaces the bytes of a node that has its digest, to free memory: a run has thousands of nodes."""
+"""Replaces the encoding of a node after its digest is known, to free memory: a run has thousands of nodes."""
 
 Edge: TypeAlias = tuple[str, "Node"]
-"""The label of an object in the node that refers to it, and its node. Labels of globals are names; others begin with ``.``, ``[`` or ``(``."""
+"""A reference: its label, and the node of the referenced object. Labels of globals are names; others begin with ``.``, ``[`` or ``(``."""
 
 UNVERIFIABLE, ASSET, MUTABLE, READS_DOCS = 1, 2, 4, 8
 VALUE = ("value",)
@@ -61,28 +59,28 @@ known: dict[int, Node] = {}
 
 
 class KeyedRef(weakref.ref[Any]):
-    """A weak reference with the identity of its object, which is still known after the object was deleted."""
+    """A weak reference that keeps the identity of its object after the object is deleted."""
 
     __slots__ = ("key",)
     key: int
 
 
 def keyed_ref(item: object, key: int) -> KeyedRef:
-    """Return a reference to an object with an identity; the object's node leaves `known` when the object is deleted."""
+    """Return a weak reference to an object. When the object is deleted, its node is removed from `known`."""
     ref = KeyedRef(item, _drop)
     ref.key = key
     return ref
 
 
 def _drop(ref: KeyedRef, table: dict[int, Node] = known) -> None:
-    """Drop the node of a deleted object. The table is a default because globals are cleared before the process ends."""
+    """Drop the node of a deleted object. The table is a default argument, because globals are cleared before the process ends."""
     node = table.get(ref.key)
     if node is not None and node.ref is ref:
         del table[ref.key]
 
 
 class Node:
-    """One object that code reaches."""
+    """The node of one object that code reaches."""
 
     __slots__ = (
         "assets", "content", "digest", "edges", "flags", "group", "index", "issues", "lengths", "low", "mappings", "names", "pending",
@@ -90,25 +88,26 @@ class Node:
     )  # fmt: skip
 
     ref: Callable[[], Any]
-    """Returns the object, None after it was deleted."""
+    """Returns the object, or None after the object was deleted."""
     content: list[bytes]
-    """Its encoding, without the nodes that it refers to."""
+    """The encoding of the object, without the referenced nodes."""
     pending: list[tuple[str, Any]]
-    """Labels and objects that it refers to, until their nodes exist."""
+    """References whose nodes do not exist yet: labels and objects."""
     edges: Sequence[Edge]
     digest: bytes | None
     flags: int
-    """UNVERIFIABLE, ASSET, MUTABLE, READS_DOCS (annotations or documentation): set if the node or one below it is of this kind."""
+    """UNVERIFIABLE, ASSET, MUTABLE, READS_DOCS (reads annotations or documentation): set if they apply to the node or to a node below
+    it."""
     issues: tuple[tuple[str, str], ...]
     """Labels of objects that cannot be digested, with the reasons."""
     assets: tuple[tuple[str, str], ...]
-    """Labels and keys of the assets that it reads as globals."""
+    """Labels and keys of the assets that the code reads as globals."""
     stable: bool
-    """True if a guard detects every change of the node and of those below it."""
+    """True if guards detect every change of the node and of the nodes below it."""
     rebinds: tuple[str, ...]
     """Globals that the code assigns."""
     names: Sequence[tuple[str, Any]]
-    """Guard: the global names with their values."""
+    """Guard: global names with their values."""
     mappings: tuple[tuple[Mapping[str, Any], str, Any], ...]
     """Guard: names in modules and classes with their values."""
     lengths: tuple[tuple[Any, int], ...]
@@ -122,7 +121,7 @@ class Node:
         self.ref = ref
         self.content = []
         self.pending = []
-        # Most of these stay empty: the empty tuple costs neither memory nor time of the garbage collector.
+        # Most of these stay empty. The empty tuple costs neither memory nor time of the garbage collector.
         self.edges = ()
         self.digest = None
         self.flags = 0
@@ -148,16 +147,16 @@ class Node:
 
 
 def finish(root: Node, find: Callable[[Any], Node | None], expand: Callable[[Any], Node]) -> None:
-    """Expand and digest all nodes that a node reaches.
+    """Expand and digest a node and all nodes that it reaches.
 
     Parameters
     ----------
     root
-        A node with pending references; one without needs only `close_leaf`.
+        A node with pending references; for a node without references, `close_leaf` is enough.
     find
-        Returns the known node of an object, None if there is none.
+        Returns the known node of an object, or None.
     expand
-        Makes the node of an object.
+        Creates the node of an object.
     """
     counter = 1
     root.index = root.low = 0
@@ -208,7 +207,7 @@ def close_leaf(node: Node) -> None:
 
 
 def _close(members: list[Node]) -> None:
-    """Digest a node, or make a group of nodes that reach each other; combine their flags with those of the nodes below."""
+    """Digest one node, or a group of nodes that reach each other. Their flags are combined with those of the nodes below."""
     flags = 0
     stable = True
     for node in members:
@@ -241,10 +240,10 @@ def _close(members: list[Node]) -> None:
 
 
 def _is_copy(members: list[Node]) -> bool:
-    """Give nodes the digests of equal nodes, if a group that they refer to has some.
+    """Take over the digests of equal nodes from a group to which the nodes refer; return True if there is such a group.
 
-    A recursive function that was kept under another name, and whose cell was executed again, refers to the new function.
-    It is equal to the new function, though it is not a member of that group.
+    Example: a recursive function is kept under another name, and its cell is executed again. The old function then calls the new one, so it
+    is not in the group of the new function, but it is equal to that function.
     """
     identities = {id(node) for node in members}
     tried: set[int] = set()
@@ -265,12 +264,12 @@ def _is_copy(members: list[Node]) -> bool:
 
 
 def _equal_pairs(node: Node, other: Node, identities: set[int]) -> list[tuple[Node, Node]] | None:
-    """Return pairs of equal nodes, beginning with the first two; None if these are not equal.
+    """Return all pairs of nodes that correspond below two nodes, beginning with these two; None if the two are not equal.
 
     Parameters
     ----------
     identities
-        Identities of the nodes that have no digest yet.
+        Identities of the nodes without a digest.
     """
     pairs = [(node, other)]
     paired = {id(node): other}

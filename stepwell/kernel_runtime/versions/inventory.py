@@ -1,7 +1,8 @@
-"""The parts of a code version: all reached objects with their sources, values or versions.
+"""The parts of a code version: all objects that the code reaches, with their sources, values or versions.
 
-They are made for steps that are about to execute and for explanations; no decision depends on them. ``inspect.getsource`` parses the
-file to find the end of a block, which takes too long for a run of a thousand steps: the line numbers of the compiler are enough.
+Parts are made for steps that are about to execute and for explanations; no decision depends on them. Sources are found with the line
+numbers in the bytecode. ``inspect.getsource`` parses the file to find the end of a block, which takes too long for a run of a thousand
+steps.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def source(code: CodeType) -> str | None:
     if not 0 < first <= len(lines):
         return None
     last = _last_line(code)
-    # No instruction has the line of the closing bracket of the last call.
+    # No instruction has the line number of a closing bracket at the end.
     while last < len(lines) and _CLOSING.match(lines[last]):
         last += 1
     block = lines[first - 1 : last]
@@ -78,7 +79,7 @@ def _last_line(code: CodeType) -> int:
 
 _LONG = 200
 _MOST_ITEMS = 1_000
-"""Maximum number of items of an attribute that is a separate part."""
+"""Maximum number of items in an attribute that is listed as a separate part."""
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _MOST_PARTS = 5_000
 
@@ -93,16 +94,16 @@ def parts(
     documented: bool = False,
     ignore: tuple[str, ...] = (),
 ) -> tuple[CodePart, ...]:
-    """Return the parts of a step's code version: the body first, then the objects that it reaches, nearest first.
+    """Return the parts of a step's code version: the body, then the objects that the body reaches, nearest first.
 
     Parameters
     ----------
     digested
-        Returns the node of an object if the walk has digested it, else None.
+        Returns the node of an object that the walk has digested, else None.
     documented
         True if annotations and documentation count.
     ignore
-        Names that do not count. They are a part, because another list of names is a cause of another code version.
+        Names that do not count. The list of these names is a part, because it is in the code version.
     """
     result: list[CodePart] = []
     environment = expander.environment = expander.environment or environment_now()
@@ -126,7 +127,7 @@ def parts(
             result.append(CodePart(f"{base}.{name}", "global", digest(encode(value, refuse)), shown, bound))
         texts = documentation_of(item) if documented else None
         if texts is not None:
-            # The default text of an object contains its address. The code version identifies the object; its address does not count.
+            # The default ``repr`` of an object contains the object's address, which does not count.
             text = _ADDRESS.sub("", f"{texts[0] or {}} {texts[1] or ''}").strip()
             result.append(
                 CodePart(f"{base}.signature", "global", digest(text.encode()), text if len(text) <= _LONG else None)
@@ -158,9 +159,9 @@ def parts(
 def _node_of(
     expander: Expander, item: Any, known: Node | None, trace: list[tuple[str, Any, bytes | None]]
 ) -> tuple[Node, bytes]:
-    """Return the node of an object and its encoding; add the objects that it refers to to `trace`."""
+    """Return the node of an object and its encoding; add the object's references to `trace`."""
     if known is not None and known.shape == VALUE and not known.edges and known.digest is not None:
-        # The walk has digested it. It may be large, and it has no references to trace.
+        # The walk has digested the object, which may be large and has no references to trace.
         return known, known.digest
     expander.trace = trace
     try:
@@ -172,20 +173,20 @@ def _node_of(
 
 
 def _part_digest(keyed: Keyed) -> Callable[[bytes], str]:
-    """Return a function that digests parts with a key: a short value could be guessed from a plain digest. Eight digits identify the key."""
+    """Return a keyed digest function for parts, because a plain digest could reveal short values. Eight digits identify the key."""
     name = keyed(b"parts")[:8]
     return lambda data: name + keyed(data)
 
 
 def _plain_attributes(item: Any, ignored: Ignored) -> list[tuple[str, Any]]:
-    """Return the attributes with plain data of an instance of a user's class: those that its encoding contains."""
+    """Return the attributes with plain data of an instance of a user's class that are part of the encoding."""
     kind = type(item)
     if kind.__module__ == builtins.__name__ or _package(kind) or owner(kind.__module__) == STANDARD:
         return []
     try:
         form = reduced(item)
     except Exception:
-        # Reducing an instance may raise any exception; its node records the reason.
+        # The reduction of an instance may raise any exception. The reason is already recorded in the node.
         return []
     state = form.parts[3] if form.name == "instance" else None
     held = state if type(state) is tuple else (state,)
@@ -207,7 +208,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _bound_in(reader: Any, label: str, notebook: dict[str, Any] | None) -> str:
-    """Return the cell that bound a global of the notebook, for a name that a function or cell reads; empty for other labels."""
+    """Return the cell that bound a global of the notebook that a function or cell reads; empty for other labels."""
     if issubclass(type(reader), CellBody | SqlBody):
         scope = reader.globals
     else:
@@ -251,7 +252,7 @@ def _underlying(item: Any) -> Any:
 
 
 def _class_source(cls: type) -> tuple[str | None, str]:
-    """Return the source and the place of a class: no source, and the place of its first method."""
+    """Return None as the source of a class, and the place of the class's first method."""
     for value in vars(cls).values():
         function = _underlying(value)
         if (
@@ -264,7 +265,7 @@ def _class_source(cls: type) -> tuple[str | None, str]:
 
 
 def _text(label: str, value: Any, environment: Environment) -> str | None:
-    """Return a small value as text; `HIDDEN` in place of one that could be a secret."""
+    """Return a small value as text; `HIDDEN` for a value that could be a secret."""
     if type(value) not in ATOMS and type(value) not in {list, tuple, dict, set, frozenset, range}:
         return None
     if issubclass(type(value), (str, bytes)) and len(value) > _LONG:

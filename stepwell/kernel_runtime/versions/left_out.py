@@ -1,10 +1,10 @@
-"""Exceptions of a definition from its code version: names of ``ignore``, `opaque` objects, and secrets.
+"""Exceptions from code versions: the names of ``ignore``, `opaque` objects, and secrets.
 
-A name of ``ignore`` means one variable, not others with the same name. ``CONN`` is the global of the body's notebook or module, or else the
-variable of an enclosing function in the closure of the body or of its nearest helper. ``module.CONN`` is the variable of that
-module, and ``client.cookies`` the attribute of the variable's object. `opaque` objects count by a version that the user gives
-(``CLIENT = stepwell.opaque(connect(), version="prod")``); they are identified by identity, with a weak reference if their type allows it.
-A secret (``stepwell.secret("API_TOKEN")``) is a text from the environment; code uses it like any text, and the store keeps only its name.
+A name of ``ignore`` refers to one variable, not to others with the same name. ``CONN`` is the global of the body's notebook or module, or
+else the variable of an enclosing function, in the closure of the body or of the nearest helper function. ``module.CONN`` is a variable of
+``module``, and ``client.cookies`` an attribute of the object ``client``. An `opaque` object is represented in code versions by a version
+that the user sets (``CLIENT = stepwell.opaque(connect(), version="prod")``). The object is recognised by identity, with a weak reference if
+its type allows one. A secret (``stepwell.secret("API_TOKEN")``) is a string from the environment; the store keeps only the secret's name.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class Ignored:
     """Variables and attributes that do not count."""
 
     globals: frozenset[tuple[int, str]] = frozenset()
-    """Identities of namespaces, each with a name in it."""
+    """Global variables: identities of namespaces, each with a name in the namespace."""
     cells: frozenset[int] = frozenset()
-    """Identities of closure cells."""
+    """Variables of closures: identities of closure cells."""
     attributes: frozenset[tuple[int, str]] = frozenset()
     """Identities of objects and classes, each with the name of an attribute."""
     data: bool = False
-    """True if only code counts. Attributes of classes and globals that hold data do not count, nor do options of libraries: they may change
-    at any time."""
+    """True if only code counts: not attributes of classes and globals that hold data, nor options of libraries. All of these may change at
+    any time."""
 
 
 NOTHING = Ignored()
@@ -49,7 +49,7 @@ DATA = Ignored(data=True)
 
 
 def ignored_places(body: object, names: Iterable[str]) -> Ignored:
-    """Return the variables and attributes that the names of ``ignore`` mean for a body."""
+    """Return the variables and attributes to which the names of ``ignore`` refer in a body."""
     function = _function(body)
     scope = _scope(body, function)
     places: set[tuple[int, str]] = set()
@@ -143,7 +143,7 @@ def _function(body: object) -> FunctionType | None:
 
 
 def _cell(function: FunctionType, name: str) -> CellType | None:
-    """Return the closure cell of a name: of the function, or else of the nearest function that its closure holds."""
+    """Return the closure cell of a name, from the closure of a function or else of the nearest function in that closure."""
     queue = [function]
     seen = {id(function)}
     for current in queue:
@@ -165,11 +165,11 @@ def _cell(function: FunctionType, name: str) -> CellType | None:
 T = TypeVar("T")
 
 OPAQUE: dict[int, tuple[Callable[[], Any], str]] = {}
-"""By identity: a function that returns the object, and the object's version."""
+"""Opaque objects by identity: a function that returns the object, and the object's version."""
 
 
 def opaque(obj: T, version: str = "") -> T:
-    """Make an object count in code versions by a version only, not by its content.
+    """Represent an object in code versions by a version that you set, not by its content.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def opaque(obj: T, version: str = "") -> T:
     Raises
     ------
     InvalidInvocationError
-        For numbers, texts and tuples, because equal ones may be the same object; if the version is not a text.
+        If the object is a number, string or tuple, because equal ones may be the same object, or if the version is not a string.
 
     Examples
     --------
@@ -210,7 +210,7 @@ def opaque(obj: T, version: str = "") -> T:
     except TypeError:
         ref = lambda: obj  # noqa: E731 - the type does not support weak references
     OPAQUE[key] = (ref, version)
-    # Known nodes contain the content of the object.
+    # Known nodes may contain the content of the object.
     graph.known.clear()
     return obj
 
@@ -222,14 +222,14 @@ def _drop(key: int, dead: Any) -> None:
 
 
 class Secret(str):
-    """A secret text: ``repr`` shows only its name in the environment, and pickle stores only the name.
+    """A secret string: ``repr`` shows and pickle stores only its name in the environment.
 
     Attributes
     ----------
     name
         The name in the environment.
     counts
-        True if another text makes the steps that reach it stale.
+        True if another value of the secret makes the steps that reach it stale.
     """
 
     __slots__ = ("counts", "name")
@@ -237,7 +237,7 @@ class Secret(str):
     counts: bool
 
     def __new__(cls, text: str, name: str, *, counts: bool) -> Self:
-        """Make a secret from its text and its name."""
+        """Create a secret from its value and its name."""
         self = super().__new__(cls, text)
         self.name = name
         self.counts = counts
@@ -250,7 +250,7 @@ class Secret(str):
         return _again, (self.name, self.counts)
 
 
-# Pickles of secrets contain the name of this function.
+# Pickles of secrets contain the name of this function, so it must not change.
 def _again(name: str, counts: bool) -> Secret:
     return secret(name, counts=counts)
 
@@ -263,12 +263,12 @@ def secret(name: str, *, counts: bool = False) -> Secret:
     name
         The name in the environment.
     counts
-        True if another value makes the steps that reach it stale. The values are compared by a digest with the user's key.
+        True if another value of the secret makes the steps that reach it stale. Values are compared by digests with the user's key.
 
     Returns
     -------
     Secret
-        The value, usable like any text.
+        The value, which can be used like any string.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 # ruff: noqa: SLF001 - several libraries have no public access to their options, or one that takes 30 times as long
 """The table of options: rows of libraries, after those of the process and the standard library.
 
-Never in the table: where a figure is shown, numbers of threads, and caches.
+Options for the place where a figure is shown, for numbers of threads and for caches are not in the table.
 """
 
 from __future__ import annotations
@@ -108,13 +108,13 @@ def _polars_glance(pl: Any) -> Any:
     environ, names, direct = _polars_names(pl)
     if not _encoded:
         _encoded.update({name: environ.encodekey(name) for name in names})
-    # Read from the data of the mapping: its methods report to the recorders of steps.
+    # Read from the mapping's data, because its methods report reads to the recorders of steps.
     return [*map(environ._data.get, _encoded.values()), *[get() for get in direct.values()]]
 
 
 def _polars(pl: Any) -> dict[str, Any]:
     environ, names, direct = _polars_names(pl)
-    # As above: these reads are not recorded.
+    # Read from the mapping's data, so that these reads are not recorded.
     data, encode = environ._data, environ.encodekey
     options = {name: os.fsdecode(value) if (value := data.get(encode(name))) is not None else None for name in names}
     for name, get in direct.items():
@@ -152,7 +152,7 @@ def _matplotlib(module: Any) -> dict[str, Any]:
     }
     colors = sys.modules.get("matplotlib.colors")
     if colors is not None:
-        # seaborn.set_theme changes the colours of the letters.
+        # seaborn.set_theme changes the colours of the letters such as "b" and "g".
         for code in _CODES:
             options[f"color {code}"] = tuple(colors.colorConverter.colors[code])
     return options
@@ -167,7 +167,7 @@ def _matplotlib_glance(module: Any) -> Any:
     if not _lists:
         _lists.append(itemgetter(*[index for index, value in enumerate(values) if type(value) is list]))
     colors = sys.modules.get("matplotlib.colors")
-    # Lists may be changed in place.
+    # Copy the lists, because cells may change them in place.
     return (
         values,
         [*map(tuple, _lists[0](values))],
@@ -176,7 +176,7 @@ def _matplotlib_glance(module: Any) -> Any:
 
 
 def _matplotlib_defaults(module: Any) -> Mapping[str, Any]:
-    # Copies: the options may share these lists, and cells change them in place.
+    # Copy the lists: the options may share them, and cells change them in place.
     defaults = {name: list(item) if type(item) is list else item for name, item in dict.items(module.rcParamsDefault)}
     colors = sys.modules.get("matplotlib.colors")
     if colors is not None:
@@ -194,7 +194,7 @@ def _set_matplotlib(module: Any, option: str, value: Any) -> None:
 
 
 def _user_maps(colormaps: Any) -> list[tuple[str, Any]]:
-    """Return the colormaps that the user has registered: those of packages of colormaps are registered by their import."""
+    """Return the colormaps that the user has registered, without those that packages of colormaps register during their import."""
     packaged = {name for package in _MAPS for name in vars(sys.modules.get(package, sys))}
     return [
         (name, colormap)
@@ -218,7 +218,7 @@ def _registered(colormaps: Any) -> dict[str, Any]:
 def _registered_glance(colormaps: Any) -> Any:
     units = sys.modules.get("matplotlib.units")
     maps = colormaps._cmaps
-    # The number of names is not enough: a name may be registered again.
+    # The number of names is not enough, because a name may be registered again.
     return len(maps), list(maps.values())[len(colormaps._builtin_cmaps) :], dict(units.registry) if units else None
 
 
@@ -300,7 +300,7 @@ def _sklearn_defaults(module: Any) -> Mapping[str, Any]:
 
 
 def _xarray_defaults(module: Any) -> Mapping[str, Any]:
-    """Return the options of a second copy of the module that holds them: xarray has no other record of its defaults."""
+    """Return xarray's default options from a second copy of the module, because xarray has no other record of its defaults."""
     from importlib.util import find_spec, module_from_spec
 
     spec = find_spec("xarray.core.options")
@@ -388,7 +388,7 @@ _JAX = {
 
 def _jax(module: Any) -> dict[str, Any]:
     options = {name: getattr(module.config, name) for name in _JAX if hasattr(module.config, name)}
-    # Some are members of enumerations; the library sets them by value.
+    # Some options are members of enumerations; the library sets them by value.
     return {name: getattr(value, "value", value) for name, value in options.items()}
 
 

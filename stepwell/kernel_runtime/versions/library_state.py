@@ -1,14 +1,14 @@
 """State of libraries and of the process on which results depend: options, error handling, styles, the working directory.
 
-`LIBRARIES` is the table. A row reads the options of a library as a mapping, and sets them. It has two uses:
+`LIBRARIES` is the table of options. A row reads the options of a library as a mapping, and sets them. The table has two uses:
 
-- *Reading*: a code version contains the options that the code can reach (`options_of`) and that differ from the defaults, so that a
-  notebook that changes no option depends on none. Options that only govern the text of values count for code that formats text
-  (`RENDERING`). Options that the inputs of a step reach are a recorded read (`reached_by`), and so is the working directory.
-- *Writing*: `snapshot` before and after a step, `changed` for the options that the step has changed, `apply` to set them when the step is
-  reused. Options of a library that is not imported are set after its import, and count as set until then.
+- *Reading*: a code version contains the options that the code can reach (`options_of`) and that differ from the defaults. Options that only
+  affect the formatting of values count only for code that formats text (`RENDERING`). Options that a step can reach through its inputs are a
+  recorded read (`reached_by`), and so is the working directory.
+- *Writing*: `snapshot` is called before and after a step, `changed` returns the options that the step has changed, and `apply` sets them
+  when the step is reused. Options of a library that is not imported are pending until its import, and count as set.
 
-An entry is a name, ``"pandas:display.max_rows"``, and the value as JSON: ``""`` for the default, None for a value that cannot be written down.
+An entry is a name, ``"pandas:display.max_rows"``, and the value as JSON: ``""`` for the default, None for a value without JSON.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ RENDERING = frozenset((
     "array_str", "display", "latex", "pretty", "sstr", "srepr",
     "get_option", "options", "option_context", "get_options", "get_printoptions", "printoptions", "get_config", "Config", "rcParams",
 ))  # fmt: skip
-"""Names in code that formats text, or reads options."""
+"""Names that occur in code that formats text or reads options."""
 PLOTTING = frozenset((
     "plot", "hist", "boxplot", "savefig", "subplots", "heatmap", "scatter", "imshow", "plot_joint", "relplot", "displot", "catplot", "pairplot",
     "from_estimator", "from_predictions", "plot_tree",
 ))  # fmt: skip
-"""Names in code that may draw with matplotlib without naming it."""
+"""Names that occur in code that may draw with matplotlib without naming matplotlib."""
 Entry: TypeAlias = tuple[str, "str | None"]
-"""An option and its value: ``("numpy:errstate.divide", '"raise"')``; see the module's text."""
+"""An option and its value as JSON: ``("numpy:errstate.divide", '"raise"')``; see the module's docstring."""
 
 _ROWS = {row.name: row for row in LIBRARIES}
 _BY_TOP: dict[str, tuple[str, ...]] = {}
@@ -53,7 +53,7 @@ for _row in LIBRARIES:
 
 
 _Counted: TypeAlias = tuple[str, tuple[tuple[str, Any], ...]]
-"""Options that count: those with a text as one text, empty if all have their defaults; names and values of the others."""
+"""Options that count: those with JSON as one string (empty if all have their defaults), and the names and values of the others."""
 _NOTHING: _Counted = ("", ())
 
 
@@ -81,7 +81,7 @@ class _Options:
         return self._texts
 
     def counted(self, wanted: Counts) -> _Counted:
-        """Return those options that count as ``"value"`` or as ``"text"`` and differ from the defaults."""
+        """Return the options that count as ``"value"`` or as ``"text"`` and that differ from the defaults."""
         counted = self._counted.get(wanted)
         if counted is None:
             texts = {name: text for name, text in sorted(self.texts().items()) if self.row.counts(name) == wanted}
@@ -94,14 +94,14 @@ class _Options:
 _last: dict[str, _Options] = {}
 """The last known options of each library: the same object as long as no option changed."""
 _pending: dict[str, dict[str, str]] = {}
-"""Options of libraries that are not imported, by row and option; their import sets them."""
+"""Options that are set when their library is imported, by row and option."""
 
 
 def _equal(value: Any, other: Any) -> bool:
     try:
         return type(value) is type(other) and bool(value == other)
     except Exception:
-        # An array, or an object of the user: their JSON is compared.
+        # The comparison of an array or an object of the user may fail. Then the JSON is compared.
         return False
 
 
@@ -124,11 +124,11 @@ def _present_options(row: Library) -> _Options | None:
         if last is not None and last.glance == glance:
             return last
         if last is None:
-            # The defaults may share lists with the options: read them before a cell changes a list in place.
+            # Read the defaults now: they may share lists with the options, which a cell may change in place.
             row.known_defaults()
         options = _Options(row, row.read(module), glance)
     except Exception:
-        # Its import has not ended, or this version keeps its options elsewhere: then it has none.
+        # The import has not ended, or this version of the library keeps its options elsewhere.
         return None
     if last is not None and last.texts() == options.texts() and None not in options.texts().values():
         last.glance = glance
@@ -140,22 +140,22 @@ def _present_options(row: Library) -> _Options | None:
 # -- options in code versions
 
 state: dict[str, str] = {}
-"""By library that some code has used, the last known options that differ from the defaults, as one string. While the options are
-unchanged the string is the same object, so the walk's guards compare identities only. The entry ``"pandas text"`` holds the options that affect
+"""The last known options that differ from the defaults, as one string, by library that some code has used. The string is the same object
+while the options are unchanged, so the walk's guards compare identities only. The entry ``"pandas text"`` holds the options that affect
 only the formatting of text."""
 _objects: dict[str, tuple[tuple[str, Any], ...]] = {}
-"""By the same names, the options without a text, with their values."""
+"""The options without JSON with their values, by the same names as `state`."""
 
 
 def library_of(value: Any) -> tuple[str, ...]:
-    """Return the names of the rows with the options that an object of a library can reach."""
+    """Return the names of the rows whose options code can reach through an object of a library."""
     module = module_of(value)
     rows = _BY_TOP.get(module)
     return rows if rows is not None else _BY_TOP.get(module.partition(".")[0], ())
 
 
 def module_of(value: Any) -> str:
-    """Return the name of a module, or the module of a function or class, or else of the value's type."""
+    """Return the name of a module, of the module of a function or class, or of the module of another value's type."""
     if type(value) is ModuleType:
         module: Any = value.__name__
     elif type(value) in _NAMED or issubclass(type(value), type):
@@ -184,7 +184,7 @@ def options_of(library: str, *, text: bool) -> list[tuple[str, str, tuple[tuple[
     Returns
     -------
     list of tuple
-        Name in `state`, the options with a text as one text, names and values of the others.
+        For each entry: the name in `state`, the options with JSON as one string, and the names and values of the others.
     """
     names = (library, library + _TEXT_SUFFIX) if text else (library,)
     for name in names:
@@ -194,12 +194,12 @@ def options_of(library: str, *, text: bool) -> list[tuple[str, str, tuple[tuple[
 
 
 def refresh() -> None:
-    """Read the options of every library that some code has used, and find attributes that were set on classes of libraries."""
+    """Read the options of every library that some code has used, and find attributes that were set on classes and modules of libraries."""
     if patches.has_scanned():
         patches.scan()
     limits, _ = _counted(LIMITS)
     if state.setdefault(LIMITS, "") != limits:
-        # Most code can reach them, so nodes have no guards for them.
+        # Most code can reach these options, so nodes have no guards for them.
         known.clear()
     for name, before in state.items():
         now, _objects[name] = _counted(name)
@@ -208,14 +208,14 @@ def refresh() -> None:
 
 
 def reached_by(values: Iterable[Any], codes: Iterable[CodeType | None] = ()) -> tuple[str, ...]:
-    """Return the names of the state that a step can read because of its inputs: their types belong to libraries.
+    """Return the names of the options that a step can read because the types of its inputs belong to libraries.
 
     Parameters
     ----------
     values
-        The inputs; the first members of containers are read, too.
+        The inputs; the first members of containers are examined, too.
     codes
-        The step's code: if it formats text, the names of the options that govern text are included.
+        The step's code. If the code formats text, the options that affect only the formatting of text are included.
     """
     names: dict[str, None] = {}
     _reach(values, names, 2)
@@ -239,12 +239,12 @@ def _reach(values: Iterable[Any], names: dict[str, None], deeper: int) -> None:
         for name in library_of(value):
             names[name] = None
         if owner(kind.__module__) is None:
-            # Operators of a user's class may call any code.
+            # Operators of a user's class may run any code.
             names[LIMITS] = None
 
 
 def is_plain(value: Any, deeper: int = 2) -> bool:
-    """Return True for numbers, texts, and containers whose first members are such: operators on it call no code of the user."""
+    """Return True for numbers, strings, and containers whose first members are plain: their operators call no code of the user."""
     kind = type(value)
     if kind in ATOMS:
         return True
@@ -258,15 +258,15 @@ _CONTAINERS = frozenset((list, tuple, set, frozenset, dict))
 
 
 def state_digest(name: str, data_version: Callable[[Any], str | None]) -> str:
-    """Return the digest of the options of a row that count, empty for the defaults; for `FOLDER`, the digest of its path.
+    """Return the digest of a row's options that count, empty for the defaults; for `FOLDER`, the digest of the working directory's path.
 
     Parameters
     ----------
     data_version
-        Returns the digest of an option without a text.
+        Returns the digest of an option's value that has no JSON.
     """
     if name == FOLDER:
-        # The absolute path: another process may have started in another folder.
+        # The path is absolute, because another process may have started in another folder.
         return digest(_current_folder()).hex()
     if name.startswith(queries.IN_CONNECTION):
         return queries.object_digest(name)
@@ -286,21 +286,21 @@ def _digest(text: str, objects: Iterable[tuple[str, Any]], data_version: Callabl
 
 
 def warnings_watched(noted: Callable[[str], None], data_version: Callable[[Any], str | None]) -> Callable[[], None]:
-    """Report the next warnings to `noted`, with the digest of the present filters; return a function that ends this."""
+    """Report each warning to `noted`, with the digest of the filters at the time of this call; return a function that ends the reports."""
     row, now = _ROWS[WARNINGS], list(warnings.filters)
     return watch_warnings(
         lambda: noted(_digest(*_Options(row, filters_among(now), None).counted("value"), data_version))
     )
 
 
-# The original function: recorders of steps wrap it later.
+# The original function, which recorders of steps wrap later.
 _current_folder = os.getcwdb
 LIMITS = "limits"
-"""The row of limits that any code can reach: the depth of calls, and the digits of an integer's text."""
+"""The row of limits that any code can reach: the recursion limit, and the maximum number of digits of an integer as text."""
 WARNINGS = "warnings"
-"""The row of filters of warnings. Only a step that issues a warning reads it; the read is recorded."""
+"""The row of warning filters. A recorded read of it exists only for steps that issue a warning."""
 FOLDER = "working directory"
-"""The row of the working directory. Its reads are recorded: only code that resolves a relative path depends on it."""
+"""The row of the working directory. Its reads are recorded, because only code that resolves a relative path depends on it."""
 _TEXT_SUFFIX = " text"
 
 
@@ -333,7 +333,8 @@ def snapshot() -> Snapshot:
 def changed(before: Snapshot, after: Snapshot) -> list[Entry]:
     """Return the options that differ between two snapshots, with their values in the second.
 
-    ``changed(after, before)`` gives the values in the first. A library that was imported in between had its defaults before.
+    ``changed(after, before)`` returns the values in the earlier snapshot. A library that was imported in between counts as having its
+    defaults in the earlier one.
     """
     entries: list[Entry] = []
     for name, row in _ROWS.items():
@@ -354,28 +355,28 @@ def changed(before: Snapshot, after: Snapshot) -> list[Entry]:
 
 
 def value_in(taken: Snapshot, name: str) -> Any:
-    """Return the value of an option without a text in a snapshot."""
+    """Return the value in a snapshot of an option without JSON."""
     library, _, option = name.partition(":")
     options = taken.get(library)
     return options.values.get(option) if options is not None else None
 
 
 def _differ(option: str, now: _Options | None, then: _Options | None) -> bool:
-    """Return True if an option without a text has another object as its value."""
+    """Return True if the value of an option without JSON is another object than before."""
     if now is None or then is None or now.texts().get(option, "") is not None:
         return False
     return now.values.get(option) is not then.values.get(option)
 
 
 def apply(entries: Sequence[Entry] | Sequence[Sequence[str | None]], values: Mapping[str, Any] = _NONE) -> list[str]:
-    """Set options to the values that a step left; those of libraries that are not imported are set after the import.
+    """Set options to the values that a step left. Options of libraries that are not imported are set after the import.
 
     Parameters
     ----------
     entries
         The result of `changed`; pairs of any kind.
     values
-        Values of options without a text, by name.
+        Values of options without JSON, by name.
 
     Returns
     -------
@@ -410,7 +411,7 @@ def apply(entries: Sequence[Entry] | Sequence[Sequence[str | None]], values: Map
 
 
 def _set(row: Library, texts: Mapping[str, str]) -> list[str]:
-    """Set options of an imported library; return those that could not be set."""
+    """Set options of an imported library; return the names of options that could not be set."""
     module = sys.modules.get(row.module) if row.module else None
     defaults = row.known_defaults()
     failed = []
@@ -427,7 +428,7 @@ def _set(row: Library, texts: Mapping[str, str]) -> list[str]:
 
 
 class _Finder:
-    """The first of the finders of modules: it uses the others to find a module, and sets pending options after the import."""
+    """The first finder of modules: delegates to the other finders, and sets pending options after the import of a module."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None

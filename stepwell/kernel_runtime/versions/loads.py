@@ -1,8 +1,8 @@
-"""Nodes of functions, cells and SELECTs: their code, and the names that it loads.
+"""Nodes of functions, cells and SELECTs: their code, and the names that the code loads.
 
-The code itself counts, the values of the globals that it names, the attributes that it reads from modules, its imports, and
-the defaults, closure and attributes of a function. If code can reach the options of a library, those that differ from the defaults
-count.
+A node covers the code, the values of the globals that the code names, the attributes that it reads from modules, its imports, and the
+defaults, closure and attributes of a function. If the code can reach the options of a library, the options that differ from the defaults
+count as well.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stepwell.kernel_runtime.versions.references import Writer, bound, from_modu
 
 _BUILTINS = builtins.__dict__
 _WRAPPING = frozenset(("functools", "reprlib"))
-"""Modules whose wrappers hold caches and locks, in variables of their closures and in attributes. Both are named below."""
+"""Modules whose wrappers hold caches and locks in closure variables and attributes, whose names are listed below."""
 _PRIVATE_CELLS = frozenset(
     ("dispatch_cache", "cache_token", "lock", "cache", "cache_get", "root", "stats", "repr_running")
 )
@@ -55,7 +55,7 @@ def function_node(to: Writer, node: Node, function: FunctionType) -> None:
     module = scope.get("__name__")
     library = owner(module) if type(module) is str else None
     if library is not None and getattr(sys.modules.get(str(module)), "__dict__", None) is scope:
-        # A library made it for the user: its closure and defaults count, the library's code does not.
+        # A library created this function for the user: the closure and defaults count, the library's code does not.
         content.append(named(module, code.co_qualname, library))
         if library != STANDARD and function.__closure__:
             # The library may have read annotations and documentation when it wrapped the user's function.
@@ -99,7 +99,7 @@ def function_node(to: Writer, node: Node, function: FunctionType) -> None:
 def _closure(
     to: Writer, node: Node, code: CodeType, closure: tuple[CellType, ...], *, library: bool, private: bool
 ) -> tuple[tuple[CellType, Any], ...]:
-    """Write the contents of a function's closure; return its cells, each with its content.
+    """Write the contents of a function's closure; return the closure cells, each with its content.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def _closure(
 def cell_node(to: Writer, node: Node, body: CellBody) -> None:
     """Write the body of a cell: its code, and the names that the code loads.
 
-    The variable with the asset's name has no name there, so that a renamed asset keeps its results.
+    The name of the variable that is named like the asset is not written, so that a renamed asset keeps its results.
     """
     node.stable = False
     content = node.content
@@ -155,7 +155,7 @@ def cell_node(to: Writer, node: Node, body: CellBody) -> None:
         known = facts(code, variable)
         content.append(known.blob)
         if variable in known.names_in_text:
-            # After a renaming the same text would read another variable.
+            # After the asset is renamed, the same query text would read another variable.
             content.append(atom(variable))
         seen.update(name for name, _ in known.loads)
         seen.update(known.names_in_text)
@@ -174,7 +174,7 @@ def cell_node(to: Writer, node: Node, body: CellBody) -> None:
 
 
 def select_node(to: Writer, node: Node, body: SqlBody) -> None:
-    """Write a SELECT: its canonical text, and its variables."""
+    """Write the canonical text of a SELECT, and its variables."""
     node.stable = False
     node.content.append(Tag.SELECT + atom((body.canonical or body.text, body.frame, body.inputs, body.parameters)))
     for name in body.parameters:
@@ -209,11 +209,11 @@ def _loads(
     codes
         All code objects that share the code's names.
     only
-        The names of `scope` that are visible to the code; None for all.
+        The names in `scope` that are visible to the code; None for all names.
     skip
         Names that do not count.
     earlier
-        Names with their values from before the code ran.
+        Names with the values that they had before the code ran.
     """
     content = node.content
     names: list[tuple[str, Any]] = list(node.names)
@@ -272,7 +272,7 @@ def _beyond_names(
     names: list[tuple[str, Any]],
     skip: frozenset[str],
 ) -> None:
-    """Write dependencies without a loaded name: imports, options, attributes set on classes of libraries, texts of queries.
+    """Write the dependencies that are not loaded names: imports, options, attributes set on classes of libraries, and names in queries.
 
     Parameters
     ----------
@@ -316,7 +316,7 @@ def _texts(
     names: list[tuple[str, Any]],
     skip: frozenset[str],
 ) -> None:
-    """Write the variables that code reads through texts of queries."""
+    """Write the variables that code reads through query strings."""
     content = node.content
     assets = to.assets if scope is to.namespace else _NO_NAMES
     for name in known.names_in_text:
@@ -346,7 +346,7 @@ def _patched(to: Writer, node: Node, codes: tuple[CodeType, ...], values: list[A
 
 
 def _calls(known: CodeFacts, names: list[tuple[str, Any]]) -> bool:
-    """Return True if code may call the user's code or format text; False if it loads only plain values and builtins that do neither."""
+    """Return True if code may call the user's code or format text: unless it loads only plain values and builtins that do neither."""
     if known.formats or known.attributes or known.imports:
         return True
     held = dict(names)
@@ -358,7 +358,7 @@ def _calls(known: CodeFacts, names: list[tuple[str, Any]]) -> bool:
 
 
 def _settings(to: Writer, node: Node, known: CodeFacts, value: Any) -> None:
-    """Write the options that differ from their defaults, of the library to which a value belongs."""
+    """Write the non-default options of the library to which a value belongs."""
     for library in library_state.library_of(value):
         _options(to, node, known, library)
 
@@ -374,20 +374,20 @@ def _options(to: Writer, node: Node, known: CodeFacts, library: str) -> None:
         if text:
             to.refer(node, name, text)
         for option, value in objects:
-            # No guard detects that it changes in place, or is replaced by another value without a text.
+            # No guard detects that the value changes in place, or is replaced by another value without JSON.
             node.stable = False
             to.refer(node, f"{name} {option}", value)
 
 
 def _documentation(to: Writer, node: Node, label: str, value: Any, chain: tuple[str, ...]) -> None:
-    """Write documentation or annotations that code reads; no other node contains them."""
+    """Write documentation or annotations that code reads and that no other node contains."""
     for name in chain[:-1]:
         if not issubclass(type(value), (ModuleType, type)):
             break
         value = vars(value).get(name)
         label += "." + name
     if issubclass(type(value), (FunctionType, type, ModuleType)):
-        # No guard detects that it is set.
+        # No guard detects an assignment to this attribute.
         node.stable = False
         to.refer(node, f"{label}.{chain[-1]}", getattr(value, chain[-1], None))
     else:

@@ -1,21 +1,23 @@
-"""The instructions of each CPython, and a form of the control flow that is the same for all layouts of a source. Only this module names opcodes.
+"""The instructions of each CPython version, and a form of the control flow that does not depend on the source's layout.
 
-Every minor version has different instructions. `decode` translates the bytecode of the running one into a smaller set of instructions,
+Only this module names opcodes.
+
+Every minor version has different instructions. `decode` translates the bytecode of the running version into a smaller set of instructions,
 without details of the compiler or the interpreter:
 
 - inline caches, NOPs and marks for tracing are left out, and so is EXTENDED_ARG;
-- a fused instruction is split in two: CPython fuses only instructions of one line, so that a formatter's line break would count;
-- variants that differ in reference counting or in checks are one instruction;
-- the preparation of a call is left out: ``np.exp(x)`` loads a method, or an attribute and a NULL, depending on the place of the import
-  of ``np``, so that moving an import to another cell would count;
-- a constant is its value; minor versions keep it in ``co_consts``, in the argument, or in a table of the interpreter.
+- a fused instruction is split in two, because CPython fuses only instructions of one line, and a formatter's line break must not count;
+- variants that differ only in reference counting or in checks become one instruction;
+- the preparation of a call is left out: ``np.exp(x)`` loads a method, or an attribute and a NULL, depending on the place where ``np`` is
+  imported, and moving the import to another cell must not count;
+- a constant is replaced by its value, which minor versions keep in ``co_consts``, in the argument, or in a table of the interpreter.
 
-In a minor version that is not in `TESTED` an instruction may have another meaning. Its bytecode is not read.
+The bytecode of a minor version that is not in `TESTED` is not read, because an instruction may have another meaning.
 
-The compiler makes different bytecode for the same source with other line breaks: it shortens a jump to a jump, copies the end of a
-function, inverts a condition and swaps instructions only if their lines allow it. So the instructions become a graph
-of blocks, and the graph is reduced: empty blocks and chains are joined, equal blocks are merged, and the blocks are put in the order of a
-walk from the first one. The result contains the operations, their order, and the handlers of exceptions.
+The compiler's optimizations depend on line breaks: it shortens a jump to a jump, copies the end of a function, inverts a condition and
+swaps instructions only if the line numbers allow it. So the instructions are split into a graph of blocks, and the graph is reduced: empty
+blocks are skipped, chains are joined, equal blocks are merged, and the blocks are put in the order of a walk from the first block. The
+result contains the operations, their order, and the handlers of exceptions.
 """
 
 from __future__ import annotations
@@ -32,14 +34,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Bits and constants that a minor version keeps in the argument of an instruction in addition to an index."""
+    """The encoding of instruction arguments in a minor version: bits in addition to an index, and constants."""
 
     attribute: int
-    """Number of bits below the index of the name in LOAD_ATTR: they select the load of a method."""
+    """Number of bits below the name's index in the argument of LOAD_ATTR; they select the load of a method."""
     imported: int = 0
-    """Number of bits below the index of the name in IMPORT_NAME: they select a lazy import."""
+    """Number of bits below the name's index in the argument of IMPORT_NAME; they select a lazy import."""
     common: Mapping[int, object] = field(default_factory=dict)
-    """Arguments of LOAD_COMMON_CONSTANT that stand for values; the others stand for builtins."""
+    """The arguments of LOAD_COMMON_CONSTANT that mean values, with these values; all others mean builtins."""
 
 
 _PACKING = {
@@ -50,12 +52,12 @@ _PACKING = {
     (3, 15): Packing(attribute=1, imported=2, common={7: None, 8: "", 9: True, 10: False, 11: -1}),
 }
 TESTED = frozenset(_PACKING)
-"""Minor versions of CPython on which all scenarios of edits have run."""
+"""Minor versions of CPython on which all tests of edits pass."""
 THIS = sys.version_info[:2]
 
 
 def untested() -> str:
-    """Return the reason why code cannot be read on this Python; empty if it can be read."""
+    """Return the reason why bytecode cannot be read on this version of Python; empty if it can be read."""
     if THIS in TESTED and sys.implementation.name == "cpython":
         return ""
     name = "Python" if sys.implementation.name == "cpython" else sys.implementation.name
@@ -77,9 +79,9 @@ _TESTS = {
     for way in ("", "FORWARD_", "BACKWARD_")
     for what, kind, outcome in (("TRUE", 0, True), ("FALSE", 0, False), ("NONE", 1, True), ("NOT_NONE", 1, False))
 } | {"JUMP_IF_TRUE_OR_POP": (0, True, True), "JUMP_IF_FALSE_OR_POP": (0, False, True)}
-"""Conditional jumps: the test (truth or None), the outcome for which it jumps, and True if the value then stays on the stack."""
+"""Conditional jumps: the test (truth or None), the outcome that causes the jump, and True if the value then stays on the stack."""
 _STOPS = ("RETURN_VALUE", "RAISE_VARARGS", "RERAISE", "INTERPRETER_EXIT")
-# Its argument is the beginning of the loop, but it does not jump.
+# The argument of this instruction is the beginning of the loop, but the instruction does not jump.
 _NO_JUMPS = ("END_ASYNC_FOR",)
 
 _OP = {name: number for name, number in dis.opmap.items() if number < 256}
@@ -102,9 +104,9 @@ POP_TOP, SWAP = _number("POP_TOP"), _number("SWAP")
 IMPORT_NAME, IMPORT_FROM = _number("IMPORT_NAME"), _number("IMPORT_FROM")
 GLOBAL_STORES = _numbers(("STORE_GLOBAL", "DELETE_GLOBAL"))
 GLOBAL_NAMES = _numbers(("LOAD_GLOBAL",)) | GLOBAL_STORES
-"""Those that name a global."""
+"""Operations that name a global."""
 MODULE_NAMES = GLOBAL_NAMES | _numbers(("LOAD_NAME", "STORE_NAME", "DELETE_NAME"))
-"""Those that name a global in the code of a module or cell."""
+"""Operations that name a global in the code of a module or cell."""
 NAME_LOADS = _numbers(("LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"))
 ATTRIBUTE_LOADS = _numbers(("LOAD_ATTR", "LOAD_METHOD"))
 ATTRIBUTE_STORES = _numbers(("STORE_ATTR", "DELETE_ATTR"))
@@ -115,7 +117,7 @@ BINARY_OP = _number("BINARY_OP")
 REMAINDERS = frozenset((6, 19))
 """Arguments of BINARY_OP for ``%`` and ``%=``, which format text."""
 CLOSURE_LOADS = _numbers(("LOAD_FAST", "LOAD_CLOSURE"))
-"""Loads of local variables, and of the cells of those that nested functions share."""
+"""Loads of local variables, and loads of the closure cells that nested functions share."""
 _CELL_LOADS = _numbers(("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"))
 LOADS = _numbers(("LOAD_GLOBAL",)) | NAME_LOADS | CLOSURE_LOADS | _CELL_LOADS
 """Operations that read a variable."""
@@ -123,7 +125,7 @@ _VARIABLE_STORES = _numbers(("STORE_FAST", "STORE_DEREF"))
 STORES = _numbers(("STORE_NAME", "STORE_GLOBAL")) | _VARIABLE_STORES
 """Operations that bind a variable."""
 VARIABLES = CLOSURE_LOADS | _CELL_LOADS | _VARIABLE_STORES
-"""Operations of both kinds whose argument is the index of a variable of the function."""
+"""Operations that read or bind a variable of the function, with the index of the variable as their argument."""
 GOTO = _numbers(_GOTO)
 TESTS = {_OP[name]: test for name, test in _TESTS.items() if name in _OP}
 STOPS = _numbers(_STOPS)
@@ -162,9 +164,9 @@ _SHIFTS = dict.fromkeys(range(256), 0) | {
     _number("LOAD_SUPER_ATTR"): 2,
     IMPORT_NAME: _PACKED.imported,
 }
-"""Number of bits below the index of the name in an argument."""
+"""Number of bits below the name's index in the argument of each operation."""
 _BITS = [(1 << _SHIFTS[op]) - 1 for op in range(256)]
-"""Mask of the bits below the index of the name that count. Bits that only prepare a call do not count."""
+"""For each operation, the mask of the bits below the name's index that count. Bits that only prepare a call do not count."""
 _BITS[LOAD_GLOBAL] = _BITS[_number("LOAD_ATTR")] = 0
 _CALL_FUNCTION_EX = _number("CALL_FUNCTION_EX")
 _PAIRS = {_OP[name]: (_OP[first], _OP[second]) for name, (first, second) in _FUSED.items() if name in _OP}
@@ -183,10 +185,10 @@ class NoValue:
 
 
 NO_VALUE: Any = NoValue()
-"""The value of an instruction without a name or constant."""
+"""The value of an instruction that has neither a name nor a constant."""
 
 Instruction: TypeAlias = tuple[int, int, Any]
-"""Operation, argument, and constant or name. The value of a jump is the place of its target."""
+"""The operation, the argument, and the value: a constant, a name, or the target's place of a jump."""
 
 
 class Decoded(NamedTuple):
@@ -194,11 +196,11 @@ class Decoded(NamedTuple):
 
     instructions: list[Instruction]
     places: list[int]
-    """The place of each in the bytecode, in code units, as in jumps and exception tables."""
+    """The place of each instruction in the bytecode, in code units, as in jumps and exception tables."""
     jumps: bool
-    """True if there are jumps among them."""
+    """True if any of the instructions is a jump."""
     operations: bytes
-    """All operations of the bytecode, inline caches included."""
+    """All operations of the bytecode, including inline caches."""
 
 
 def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruction, in one loop
@@ -228,7 +230,7 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
             add((_SAME[op], argument, NO_VALUE))
         elif kind == _NAME:
             name = names[argument >> _SHIFTS[op]]
-            # The bit that prepares a call counts for `vars` only: `vars()` reads all variables.
+            # The bit that prepares a call counts only for `vars`, because `vars()` reads all variables.
             add((_SAME[op], argument & (1 if name == "vars" and op == LOAD_GLOBAL else _BITS[op]), name))
         elif kind == _CONSTANT:
             add((op, 0, constants[argument]))
@@ -252,7 +254,7 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
         elif kind == _COMMON and argument in _PACKED.common:
             add((LOAD_CONST, 0, _PACKED.common[argument]))
         elif kind == _NULL and operations[index + 1] != _CALL_FUNCTION_EX:
-            # Before CALL_FUNCTION_EX it is an argument (no keywords), else the preparation of a call.
+            # Before CALL_FUNCTION_EX, this NULL is an argument (no keywords); elsewhere it prepares a call.
             places.pop()
         else:
             add((op, argument if kind == _COMMON else 0, NO_VALUE))
@@ -260,7 +262,7 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
 
 
 def chain(steps: list[Instruction], position: int) -> tuple[str, ...]:
-    """Return the attributes that are read at once from the value that an instruction loads."""
+    """Return the chain of attributes that are read directly from the value that an instruction loads."""
     stop = position + 1
     while stop < len(steps) and steps[stop][0] in ATTRIBUTE_LOADS:
         stop += 1
@@ -270,7 +272,8 @@ def chain(steps: list[Instruction], position: int) -> tuple[str, ...]:
 Write: TypeAlias = Callable[[list[Instruction]], bytes]
 """Encodes instructions without jumps; the bytes are equal for equal instructions only."""
 Cover: TypeAlias = tuple[int, int]
-"""The block that handles an exception, -1 for none; with the stack depth there and the flag that pushes the place of the exception."""
+"""The block that handles an exception (-1 for none), and a number for the stack depth in the handler and the flag that pushes the place of
+the exception."""
 _STOP, _GOES_ON, _TEST, _BRANCH = range(4)
 _TRUTH = 0
 
@@ -283,19 +286,20 @@ class Block:
     def __init__(self, steps: list[Instruction]) -> None:
         self.steps = _settled(steps)
         self.covers: list[Cover] = []
-        """For each instruction that can raise, the block that handles the exception. Empty without an exception table."""
+        """For each instruction that can raise, the handler of the exception. Empty without an exception table."""
         self.content = b""
-        """The steps, encoded."""
+        """The encoded instructions."""
         self.end = _STOP
-        """The kind of its end: a stop, a goto, a test or another instruction that may jump."""
+        """The kind of the block's end: a stop, a goto, a test or another instruction that may jump."""
         self.code = 0
-        """The test (truth or None), or the instruction that may jump."""
+        """The test (truth or None) or the instruction at the end of the block."""
         self.targets: list[tuple[int, bool]] = []
-        """The blocks that follow, each with True if a tested value stays on the stack; for a test, first the block for no, then for yes."""
+        """The successors, each with True if a tested value stays on the stack; after a test, first the block for False, then the block for
+        True."""
 
 
 def ordered(code: CodeType, decoded: Decoded, write: Write) -> tuple[list[Block], tuple[int, ...]]:
-    """Return the blocks of a code object in canonical order, and the numbers that describe how they follow each other.
+    """Return the blocks of a code object in canonical order, and numbers that describe the edges between the blocks.
 
     Parameters
     ----------
@@ -374,7 +378,7 @@ def _split(decoded: Decoded, raw: bytes, table: bytes) -> list[Block]:
 
 
 def _settled(steps: list[Instruction]) -> list[Instruction]:
-    """Return instructions with swaps directly before stores resolved: the compiler resolves them only within a line."""
+    """Resolve the swaps directly before stores, because the compiler resolves them only within a line."""
     operations = [step[0] for step in steps]
     if SWAP not in operations and operations.count(STORE_FAST) < 2:
         return steps
@@ -392,7 +396,7 @@ def _settled(steps: list[Instruction]) -> list[Instruction]:
 
 
 def _stored(run: list[Instruction]) -> list[Instruction]:
-    """Return a run of stores and swaps as one store or pop for each value, from the top of the stack; of two stores to a variable the last counts."""
+    """Return a run of stores and swaps as one store or pop per value, from the top of the stack. The last store to a variable counts."""
     stack = list(range(len(run) + max((argument for op, argument, _ in run if op == SWAP), default=0)))
     variables: dict[int, int] = {}
     taken = 0
@@ -405,7 +409,7 @@ def _stored(run: list[Instruction]) -> list[Instruction]:
         if op == STORE_FAST:
             variables[argument] = value
     if stack != list(range(taken, taken + len(stack))):
-        # A value that stays on the stack was swapped: the run cannot be written as stores.
+        # The run swaps a value that stays on the stack, so it cannot be written as stores only.
         return run
     stored = {value: local for local, value in variables.items()}
     return [
@@ -414,7 +418,7 @@ def _stored(run: list[Instruction]) -> list[Instruction]:
 
 
 def _handlers(table: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Yield the entries of an exception table: start, length and target in code units, then depth and lasti."""
+    """Yield the entries of an exception table: start, length and target in code units, and a number for depth and lasti."""
     numbers = []
     value = 0
     for byte in table:
@@ -430,7 +434,7 @@ def _handlers(table: bytes) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _thread(blocks: list[Block]) -> None:
-    """Replace the target of every jump by its final one: skip empty blocks, and tests with a known outcome."""
+    """Replace the target of every jump by the final target, without empty blocks and tests with a known outcome."""
 
     def end(target: tuple[int, bool], outcome: int) -> tuple[int, bool]:
         seen = set()
@@ -470,7 +474,7 @@ def _merge_equal(blocks: list[Block], start: int) -> int:
     """Merge blocks with equal content and equal successors; return the number of the first block."""
     order = _reached(blocks, start)
     first: dict[tuple[object, ...], int] = {}
-    # Partition by content first; then split by successors until no class is split.
+    # Partition the blocks by content, then refine the partition by successors until no class is split.
     parts = {-1: -1}
     for number in order:
         block = blocks[number]
@@ -497,7 +501,7 @@ def _merge_equal(blocks: list[Block], start: int) -> int:
 
 
 def _join(blocks: list[Block], start: int, write: Write) -> None:
-    """Append to a block the one that always follows it: one without another predecessor, or an end, which the compiler may have copied."""
+    """Join a block with its only successor if that has no other predecessor, or is an end, which the compiler may have copied."""
     order = _reached(blocks, start)
     entries = dict.fromkeys([-1, *order], 0)
     entries[start] = 1
@@ -505,7 +509,7 @@ def _join(blocks: list[Block], start: int, write: Write) -> None:
         block = blocks[number]
         for target, _ in {*block.targets, *block.covers}:
             entries[target] += 1
-    # From the end, so that an appended block is already complete.
+    # In reverse order, so that an appended block is already complete.
     for number in reversed(order):
         block = blocks[number]
         joined = False

@@ -1,6 +1,7 @@
-"""A row of the table of options: functions that read, set and serialize options, and the options that count.
+"""One row of the table of options: functions that read, set and serialize the options of a library.
 
-A row may fail: if another version of a library keeps its options elsewhere, it has no options here, and the rest works.
+A row may fail because another version of the library keeps its options elsewhere. Then the library has no options here, and everything else
+works.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ from typing import Any, Literal, TypeAlias
 from stepwell.kernel_runtime.versions.ownership import is_local, owner
 
 Counts: TypeAlias = Literal["value", "text", "never"]
-"""The code for which an option counts: all that reaches the library, only code that formats text, or none. In each case it is restored."""
+"""The code for which an option counts: all code that reaches the library, only code that formats text, or no code. The option is restored
+in each case."""
 
 
 def values(option: str) -> Counts:
-    """Return ``"value"``, for a row whose options all count."""
+    """Return ``"value"``; for rows whose options all count."""
     del option
     return "value"
 
 
 def never(option: str) -> Counts:
-    """Return ``"never"``, for a row whose options never count."""
+    """Return ``"never"``; for rows whose options never count."""
     del option
     return "never"
 
@@ -37,7 +39,7 @@ UNSET: Any = object()
 
 
 class Unset(dict[str, Any]):
-    """Defaults of a library that accepts options with any name."""
+    """Defaults of a library that accepts options with any name: `UNSET` for every name."""
 
     def __missing__(self, option: str) -> Any:
         return UNSET
@@ -50,7 +52,7 @@ class Library:
     Parameters
     ----------
     name
-        Its name in entries.
+        The name of the row in entries.
     read
         Given the module, returns all options by name.
     write
@@ -58,13 +60,13 @@ class Library:
     module
         The module that holds the options; empty for the process.
     reach
-        Modules whose use in code reaches the options; the first parts of their names are enough.
+        Names of modules, or the first parts of such names: code that uses one of these modules reaches the options.
     defaults
-        Given the module, returns the options' defaults; an option without a default always counts as changed.
+        Given the module, returns the defaults by name; an option without a default always counts as changed.
     counts
         Returns the code for which an option counts.
     glance
-        Given the module, returns an object that is cheap to make and equal as long as no option changes.
+        Given the module, returns an object that is cheap to create and stays equal as long as no option changes.
     lists
         Options that are lists to which cells add: the additions and removals of a step are stored, not the whole list.
     """
@@ -99,11 +101,11 @@ class Library:
 
 
 class _NotPlainError(Exception):
-    """The value has no JSON."""
+    """A value cannot be represented as JSON."""
 
 
 def plain(value: Any) -> str | None:
-    """Return an option's value as JSON; None if it has none: a function of the user, an open file."""
+    """Return an option's value as JSON; None for a value without JSON, such as a function of the user or an open file."""
     try:
         return json.dumps(_plain(value))
     except _NotPlainError:
@@ -111,12 +113,13 @@ def plain(value: Any) -> str | None:
 
 
 def restored(text: str, *, imports: bool = True) -> Any:
-    """Return a value from its JSON.
+    """Return the value that JSON represents.
 
     Parameters
     ----------
     imports
-        True to import the modules of its classes and functions; otherwise those of modules that are not imported become `UNSET`.
+        True to import the modules of classes and functions; otherwise, classes and functions of modules that are not imported become
+        `UNSET`.
     """
     return _restored(json.loads(text), imports=imports)
 
@@ -133,16 +136,16 @@ def _plain(value: Any) -> Any:
     if kind is dict and all(type(key) is str and key for key in value):
         return {key: _plain(member) for key, member in value.items()}
     if kind is BuiltinFunctionType and type(value.__self__) is str and value.__name__ == "format":
-        # The usual value of display.float_format in pandas.
+        # This is the usual kind of value of display.float_format in pandas.
         return {"": ["format", value.__self__]}
     if kind.__name__ == "Cycler":
-        # matplotlib accepts this text as a value.
+        # matplotlib accepts the ``repr`` as a value.
         return repr(value)
     target = value if isinstance(value, (FunctionType, BuiltinFunctionType, type)) else None
     # Functions and classes of the user count by their code, not by their names.
     if target is not None and owner(target.__module__) and _named(target.__module__, target.__qualname__) is target:
         return {"": ["named", [target.__module__, target.__qualname__]]}
-    # Members of enumerations are among these: their text is not their value.
+    # Members of enumerations are integers, too, but their ``str`` is not their value.
     if isinstance(value, int):
         return int.__int__(value)
     if isinstance(value, float):
@@ -198,7 +201,7 @@ def of_user(value: Any) -> bool:
 
 
 def list_change(before: list[Any], after: list[Any]) -> dict[str, list[Any]]:
-    """Return the items that were removed from a list, inserted (with their positions), and added at its end."""
+    """Return the items that were removed from a list, inserted (with their positions), and appended."""
     change: dict[str, list[Any]] = {"removed": [], "inserted": [], "added": []}
     for tag, first, last, start, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if tag != "equal":
@@ -212,7 +215,7 @@ def list_change(before: list[Any], after: list[Any]) -> dict[str, list[Any]]:
 
 
 def with_change(now: list[Any], change: Mapping[str, list[Any]]) -> list[Any]:
-    """Return a list with a change applied; an item that the list already has is not added again."""
+    """Apply a change to a list; an item that the list already contains is not added again."""
     result = [item for item in now if item not in change["removed"]]
     for position, item in change["inserted"]:
         if item not in result and not _is_absent(item):
@@ -221,5 +224,5 @@ def with_change(now: list[Any], change: Mapping[str, list[Any]]) -> list[Any]:
 
 
 def _is_absent(entry: Any) -> bool:
-    """Return True if an entry belongs to a library that is not imported: its import will add the entry."""
+    """Return True if an entry belongs to a library that is not imported, whose import will add the entry."""
     return type(entry) is tuple and any(part is UNSET for part in entry)

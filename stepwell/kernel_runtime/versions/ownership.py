@@ -1,9 +1,9 @@
 # ruff: noqa: PTH112, PTH118, PTH119, PTH120, PTH208 - plain strings: a walk asks for owners by the thousand
 """Owners of modules: the standard library, an installed distribution, or the user.
 
-Modules of the user are digested by content, others by name and version. The metadata of all distributions take 100 ms and more to read.
-So the folder that holds a module is listed once: the entry ``numpy-2.1.0.dist-info`` names distribution and version. The files that list
-a distribution's modules are read only if no entry has the module's name.
+Modules of the user are digested by content, others by name and version. Reading the metadata of all distributions takes 100 ms or more. So
+the folder that contains a module is listed once: an entry such as ``numpy-2.1.0.dist-info`` contains the distribution's name and version.
+The files that list a distribution's modules are read only if no entry has the module's name.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def owner(module_name: str | None) -> str | None:
         result = _owners[module_name] = _owners[top]
         return result
     result = _find(top)
-    # A module that is not imported yet may be created later.
+    # The owner of a module that is not imported may change, because the module may be created later.
     if result is not None or top in sys.modules:
         _owners[top] = result
     return result
@@ -60,7 +60,8 @@ def owner(module_name: str | None) -> str | None:
 def is_local(module_name: str) -> bool:
     """Return True for `__main__`, and for an imported module outside the folders of libraries and of the standard library.
 
-    Unlike `owner` this reads no metadata of distributions. A name without a module belongs to an extension of a library.
+    Unlike `owner`, this function reads no metadata of distributions. The result is False for a name without an imported module: it belongs
+    to an extension of a library.
     """
     top = module_name.partition(".")[0]
     result = _local.get(top)
@@ -127,7 +128,7 @@ def _listing(folder: str) -> dict[str, tuple[str, str]]:
         except OSError:
             names = []
         for name in names:
-            # An .egg-info outside site-packages belongs to a project under development, whose sources belong to the user.
+            # An ``.egg-info`` outside of site-packages belongs to a project under development, whose owner is the user.
             if name.endswith(".dist-info") or (site and name.endswith(".egg-info")):
                 match = _INFO.match(name)
                 if match:
@@ -169,12 +170,12 @@ def _excluded_folders() -> tuple[str, ...]:
     folders = {"/proc/", "/sys/", "/dev/"}
     for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix):
         for path in (prefix, os.path.realpath(prefix)):
-            # /usr contains more than Python.
+            # These folders also contain files of the user, so only their Python folders are excluded.
             if path in {"/usr", "/usr/local", "/"}:
                 folders |= {os.path.join(path, lib, "") + f"python{sys.version_info[0]}" for lib in ("lib", "lib64")}
             else:
                 folders.add(os.path.join(path, ""))
-    # Modules of stepwell are imported at first use, which may be inside a step.
+    # Modules of Stepwell are imported at first use, which may be in a step.
     folders.add(os.path.join(str(Path(__file__).parents[2]), ""))
     return tuple(sorted(folders))
 
@@ -184,5 +185,5 @@ _SITE = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}", f"{
 
 
 def is_input_path(path: str) -> bool:
-    """Return True if a file with this absolute path can be an input: not one of the installation, the system, or caches of bytecode."""
+    """Return True if a file can be an input: unless it belongs to the installation, the system or a bytecode cache."""
     return not (path.startswith(EXCLUDED) or path.endswith(".pyc") or any(part in path for part in _SITE))

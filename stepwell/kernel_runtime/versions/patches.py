@@ -1,11 +1,11 @@
 """Attributes that the user has set on classes and modules of libraries: methods, accessors, replaced functions.
 
-A class of a library counts by its name and version. ``pd.DataFrame.total = total`` adds code of the user to it, so `table` lists
-the attributes that were set. Python has no event for setting an attribute of a class. Therefore `scan` compares, after each cell, the
-number of entries in the namespaces of all imported libraries, and reads the new entries of those that grew or were imported since. A replaced
-entry does not change the number: it is found by its name in the code of the cell, or of a function that the cell calls.
+A class of a library is identified by its name and version. ``pd.DataFrame.total = total`` adds code of the user to the class, so `table`
+lists such attributes. Python has no event for setting an attribute of a class. Therefore `scan` compares, after each cell, the number of
+entries in the namespaces of all imported libraries, and reads the namespaces that grew or were imported since. The replacement of an entry
+does not change the number of entries; it is found by the entry's name in the code of the cell, or of a function that the cell calls.
 
-Code depends on such an attribute if it contains the attribute's name, or if it reaches a library whose code contains the name (`counts_for`).
+Code depends on such an attribute if the code, or a library that it reaches, contains the attribute's name (`counts_for`).
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ _LEFT_OUT = frozenset({
     "IPython", "ipykernel", "traitlets", "zmq", "tornado", "jupyter_client", "jupyter_core", "stepwell", "pytest", "_pytest", "pluggy", "py", "xdist",
     "execnet", "hypothesis", "debugpy", "pydevd", "comm", "prompt_toolkit", "jedi", "parso", "sys", "coverage", "__mp_main__", "site",
 })  # fmt: skip
-"""Modules of the kernel and of tests; and `sys`, whose streams are replaced often."""
+"""Modules that are not scanned: those of the kernel and of tests, and `sys`, whose streams are often replaced."""
 _SETS_BY_NAME = re.compile(r"setattr|delattr|patch|regist|overrid|curse|inject|accessor", re.IGNORECASE)
-"""Names in code that may set an attribute by a text with its name."""
+"""Names in code that may set an attribute whose name is a string."""
 _SETS = re.compile(rf"\w\.\w+[^=\n]*=|{_SETS_BY_NAME.pattern}", re.IGNORECASE)
-"""Patterns in a source that may set attributes."""
+"""Patterns in source code that may set attributes."""
 _ABSENT: Any = object()
 _TEXTS = frozenset({str, tuple, CodeType})
-"""Types of the constants that `texts_of` reads."""
+"""Types of the constants that `texts_of` examines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,37 +59,37 @@ class Patch:
     """An attribute that the user has set on a class or module of a library."""
 
     target: Any
-    """The class or module."""
+    """The class or module whose attribute was set."""
     name: str
 
     @property
     def option(self) -> str:
-        """Its name in entries: ``pandas.core.frame:DataFrame.total``, ``numpy:.float``."""
+        """The name of the patch in entries: ``pandas.core.frame:DataFrame.total``, ``numpy:.float``."""
         if isinstance(self.target, ModuleType):
             return f"{self.target.__name__}:.{self.name}"
         return f"{self.target.__module__}:{self.target.__qualname__}.{self.name}"
 
     @property
     def top(self) -> str:
-        """The library."""
+        """The name of the library's top-level package."""
         module = self.target.__name__ if isinstance(self.target, ModuleType) else self.target.__module__
         return str(module).partition(".")[0]
 
     def value(self) -> Any:
-        """Return the present value."""
+        """Return the present value of the attribute."""
         return vars(self.target).get(self.name, _ABSENT)
 
 
 table: dict[str, Patch] = {}
 """The attributes that the user has set, by option."""
 _values: dict[str, Any] = {}
-"""Their values at the last scan, by option."""
+"""The values of the attributes in `table` at the last scan, by option."""
 _targets: list[Any] = []
-"""Modules and classes of libraries."""
+"""The scanned modules and classes of libraries."""
 _spaces: list[Mapping[str, Any]] = []
-"""Their namespaces."""
+"""The namespaces of `_targets`."""
 _sizes: list[int] = []
-"""The numbers of their entries at the last scan."""
+"""The numbers of entries in `_spaces` at the last scan."""
 _seen_modules: set[str] = set()
 _last_modules = (0, "")
 """The number of modules at the last scan, and the name of the last module."""
@@ -102,7 +102,7 @@ def scan(codes: Iterable[CodeType] = (), namespace: Mapping[str, Any] | None = N
     Parameters
     ----------
     codes
-        The code that has run since.
+        The code that has run since the last scan.
     namespace
         The globals of that code.
     """
@@ -112,7 +112,7 @@ def scan(codes: Iterable[CodeType] = (), namespace: Mapping[str, Any] | None = N
 
 
 def present() -> dict[str, Patch]:
-    """Return `table`, after a first scan if there was none: the scan is delayed until code can reach a library."""
+    """Return `table`. The first call scans: the scan is delayed until code can reach a library."""
     if not has_scanned():
         scan()
     return table
@@ -124,7 +124,7 @@ def has_scanned() -> bool:
 
 
 def may_count(codes: Iterable[CodeType], known: CodeFacts) -> bool:
-    """Return True if an attribute that was set may count for code; it cannot if the code has no attribute, global, import or text."""
+    """Return True if code may depend on a patch: only code with an attribute, a global, an import or a string can."""
     if has_scanned():
         return bool(table)
     if known.attributes or known.loads or known.imports:
@@ -164,7 +164,7 @@ def _scan(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> None:
                 _add(Patch(_targets[index], name))
     _update_values()
     if before.keys() != table.keys() or any(before[option] is not _values.get(option) for option in before):
-        # Known nodes were made without these changes.
+        # Known nodes do not contain these changes.
         known.clear()
 
 
@@ -174,7 +174,7 @@ def _scan_namespace(target: Any, space: dict[str, Any] | MappingProxyType[str, A
     _spaces.append(space)
     _sizes.append(len(space))
     is_module = isinstance(target, ModuleType)
-    # The first scan reads tens of thousands of values: the most frequent kinds are skipped without a call.
+    # The first scan reads tens of thousands of values, so the most frequent types are skipped without a call.
     for name, value in list(space.items()):
         kind = type(value)
         if kind in _instances_only:
@@ -208,7 +208,7 @@ def _update_values() -> None:
 
 
 def _is_original(patch: Patch, value: Any) -> bool:
-    """Return True if the value is the library's original function or class."""
+    """Return True if the value of a patch is the library's original function or class."""
     qualname = getattr(value, "__qualname__", None)
     if qualname is None or of_user(value) or str(getattr(value, "__module__", "")).partition(".")[0] != patch.top:
         return False
@@ -217,14 +217,14 @@ def _is_original(patch: Patch, value: Any) -> bool:
 
 
 def _imported() -> tuple[list[Any], list[CodeType]]:
-    """Return the modules of libraries that were imported since the last scan, and the code of local modules."""
+    """Return the library modules that were imported since the last scan, and the code of the local modules among the new imports."""
     global _last_modules  # noqa: PLW0603 - a fact about the process
     modules = sys.modules
-    # A dict keeps the order of insertion: a module that was imported since is the last one.
+    # A dict keeps the order of insertion, so a new module is the last one.
     if (len(modules), next(reversed(modules))) == _last_modules:
         return [], []
     _last_modules = (len(modules), next(reversed(modules)))
-    # The first scan reads all values of all namespaces, so that it does not need the code of local modules.
+    # The first scan reads all namespaces completely, so it does not need the code of local modules.
     first = not _seen_modules
     libraries = []
     local = []
@@ -244,12 +244,12 @@ def _imported() -> tuple[list[Any], list[CodeType]]:
 
 
 def _code_of(name: str, loader: Any) -> CodeType | None:
-    """Return the code of a local module, if its text may set attributes."""
+    """Return the code of a local module whose source may set attributes; None for others."""
     try:
         source = loader.get_source(name)
         code = loader.get_code(name) if source is None or _SETS.search(source) else None
     except Exception:
-        # It has no source, or the file was changed or removed.
+        # The module has no source, or the file was changed or removed.
         return None
     return code if isinstance(code, CodeType) else None
 
@@ -265,7 +265,7 @@ def _is_of_library(target: Any) -> bool:
 
 
 def _is_of_user(value: Any) -> bool:
-    """Return True for an object of the user, and for a descriptor of a library that holds one: an accessor."""
+    """Return True for an object of the user, and for a library's descriptor that contains an object of the user (an accessor)."""
     kind = type(value)
     if kind in _instances_only:
         return False
@@ -306,11 +306,11 @@ def _is_user_code(value: Any) -> bool:
 
 
 _library_modules: set[str] = set()
-"""Modules of libraries: functions and classes with one of these as `__module__` are not the user's."""
+"""Names of library modules: functions and classes with one of these names as `__module__` do not belong to the user."""
 _instances_only: set[type] = {
     BuiltinFunctionType, ClassMethodDescriptorType, GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, WrapperDescriptorType,
 }  # fmt: skip
-"""Types of libraries whose instances hold no object of the user: neither Python code nor descriptors that keep an object."""
+"""Types of libraries whose instances cannot contain an object of the user."""
 _descriptors: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
@@ -339,7 +339,7 @@ def _resolved(root: str, chain: tuple[str, ...], namespace: Mapping[str, Any]) -
 
 
 def _reached(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> list[CodeType]:
-    """Return code objects, and those of the user's functions that they call directly or indirectly."""
+    """Return the given code objects, and those of the user's functions that they call directly or indirectly."""
     reached: dict[int, CodeType] = {}
     stack: list[tuple[CodeType, Mapping[str, Any]]] = [(code, namespace) for code in codes]
     while stack:
@@ -358,7 +358,7 @@ def _reached(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> list[Co
 
 @lru_cache(maxsize=1024)
 def texts_of(code: CodeType) -> frozenset[str]:
-    """Return the names in texts of code, ``"total"`` and each part of ``"pandas.DataFrame.total"``, and the names of nested functions."""
+    """Return the names in string constants (``"total"``, each part of ``"pandas.DataFrame.total"``) and the names of nested functions."""
     names: set[str] = set()
     stack = [code]
     while stack:
@@ -386,7 +386,7 @@ def counts_for(code: CodeType, tops: Collection[str]) -> list[Patch]:
     code
         The code.
     tops
-        The libraries that it reaches.
+        The top-level packages of the libraries that the code reaches.
     """
     if opcodes.untested():
         return list(table.values())
@@ -400,13 +400,13 @@ def counts_for(code: CodeType, tops: Collection[str]) -> list[Patch]:
 
 
 def reached_in(tops: Iterable[str]) -> list[Patch]:
-    """Return the patches on which code depends if it gets objects of some libraries."""
+    """Return the patches on which code depends if it receives objects of some libraries."""
     wanted = frozenset(tops)
     return [patch for patch in table.values() if patch.top in wanted and is_used_by(patch.top, patch.name)]
 
 
 def is_used_by(top: str, name: str) -> bool:
-    """Return True if a library's code contains a name, or if Python looks the name up implicitly."""
+    """Return True if a library's code contains a name, or if Python looks up the name implicitly."""
     if name.startswith("__") and name.endswith("__"):
         return True
     loaded = sum(1 for module in list(sys.modules) if module.partition(".")[0] == top)
@@ -415,7 +415,7 @@ def is_used_by(top: str, name: str) -> bool:
 
 @lru_cache(maxsize=32)
 def _names_in(top: str, loaded: int) -> frozenset[str]:
-    """Return the names and the texts that are identifiers in functions of a library's modules."""
+    """Return the names, and the strings that are identifiers, in functions of a library's modules."""
     del loaded  # a key of the cache only: more imported modules have more names
     names: set[str] = set()
     codes: dict[int, CodeType] = {}

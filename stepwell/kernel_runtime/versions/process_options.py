@@ -1,7 +1,7 @@
 # ruff: noqa: SLF001 - modules of the standard library have no public access to this state
 """Options of the process and of the standard library: rows of the table.
 
-Never in the table: where a figure is shown, numbers of threads, and caches.
+Options for the place where a figure is shown, for numbers of threads and for caches are not in the table.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _set_search_path(_: Any, __: str, change: Mapping[str, list[Any]]) -> None:
 
 def _zone(_: Any) -> dict[str, Any]:
     zone = (os.environ.get("TZ"), time.tzname, time.timezone, time.altzone)
-    # The zone of the machine is not state of the notebook; a zone that a cell has set is.
+    # The time zone of the machine is not an option of the notebook; a time zone that a cell has set is one.
     return {"TZ": [] if zone[0] is None and zone == _START_ZONE else list(zone)}
 
 
@@ -81,12 +81,12 @@ def _set_locale(_: Any, option: str, value: str) -> None:
 
 
 def _is_ours(entry: Any) -> bool:
-    # Watchers of steps, and the filters for modules of stepwell in its tests.
+    # Watchers of steps, and the filters for modules of Stepwell in Stepwell's tests.
     return type(entry[1]) is Watcher or (entry[3] is not None and str(_pattern(entry[3])).startswith("stepwell"))
 
 
 class Watcher:
-    """The message pattern of a filter that is first while a step runs: it matches no warning, but reports each one.
+    """The message pattern of the first warning filter while a step runs. The pattern matches no warning, but reports each one.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class Watcher:
     """
 
     pattern = "(?!)"
-    """As a compiled regular expression has it: code that copies filters reads it."""
+    """The pattern as text, as in a compiled regular expression, for code that copies filters."""
     flags = 0
 
     def __init__(self, noted: Callable[[], None]) -> None:
@@ -106,12 +106,12 @@ class Watcher:
         self._noted()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # joblib sends filters to its workers, where no step runs: a plain pattern is enough.
+        # joblib sends filters to workers, in which no step runs, so a plain pattern is enough.
         return re.compile, (self.pattern,)
 
 
 def watch_warnings(noted: Callable[[], None]) -> Callable[[], None]:
-    """Report every warning from now on; return a function that ends this.
+    """Report every warning from now on; return a function that ends the reports.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def watch_warnings(noted: Callable[[], None]) -> Callable[[], None]:
     """
     entry: Any = ("ignore", Watcher(noted), Warning, None, 0)
     warnings.filters.insert(0, entry)  # type: ignore[attr-defined]
-    # Modules remember the warnings that they have shown until the filters change; those would not be reported.
+    # Until the filters change, a warning that a module has already shown would not be reported.
     _filters_changed()
 
     def end() -> None:
@@ -128,7 +128,7 @@ def watch_warnings(noted: Callable[[], None]) -> Callable[[], None]:
         if filters and filters[0] is entry:
             del filters[0]
         else:
-            # The step has inserted filters before it.
+            # The step has inserted filters before this one.
             filters[:] = [other for other in filters if other is not entry]
 
     return end
@@ -149,12 +149,12 @@ def _filters(_: Any) -> dict[str, Any]:
 
 
 def filters_among(entries: Iterable[Any]) -> dict[str, Any]:
-    """Return the two options of a list of filters of warnings."""
+    """Return the two options that represent a list of warning filters."""
     filters: list[_Filter] = [
         (action, _pattern(message), category, _pattern(module), line)
         for action, message, category, module, line in _without_ours(entries)
     ]
-    # Filters after the last one with "error" do not decide which warnings become errors.
+    # Filters after the last "error" filter do not affect which warnings become errors.
     last = max((index for index, item in enumerate(filters) if item[0] == "error"), default=-1)
     errors = [("error" if item[0] == "error" else "", *item[1:]) for item in filters[: last + 1]]
     return {"errors": errors, "filters": filters}
@@ -169,13 +169,13 @@ def _without_ours(entries: Iterable[Any]) -> list[Any]:
 
 
 def _filters_count(option: str) -> Counts:
-    # Filters without "error" count only for code that reads the list of filters.
+    # Other filters count only for code that reads the list of filters.
     return "value" if option == "errors" else "text"
 
 
 def _set_filters(_: Any, option: str, change: Mapping[str, list[Any]]) -> None:
     if option == "errors":
-        # The option "filters" contains them.
+        # The option "filters" contains the error filters, too.
         return
     present = dict(zip(_filters(None)["filters"], _filters_glance(None), strict=True))
     wanted = with_change([*present], change)
@@ -233,7 +233,7 @@ _UMASK = 0o077
 
 
 def _process(_: Any) -> dict[str, Any]:
-    # The mask can only be read by setting it: files created meanwhile are private to the user.
+    # The mask can be read only by setting it. Files created in between are private to the user.
     mask = os.umask(_UMASK)
     os.umask(mask)
     return {
@@ -278,14 +278,14 @@ def _set_signal(_: Any, option: str, value: Any) -> None:
 def registry(
     entries: Callable[[Any], Any], put: Callable[[Any, Any, Any], None] | None = None, prefix: str = ""
 ) -> tuple[Callable[[Any], dict[str, Any]], Callable[[Any, str, Any], None]]:
-    """Return the functions that read and write a registry: a mapping in which each entry of the user is an option.
+    """Return the functions that read and write a registry: a mapping in which each entry that the user adds is an option.
 
     Parameters
     ----------
     entries
         Given the module, returns the mapping.
     put
-        Given the mapping, a key and a value, sets an entry; by default with ``[]``.
+        Given the mapping, a key and a value, sets an entry; by default by an item assignment.
     prefix
         Prefix of the options' names.
     """
@@ -365,7 +365,7 @@ _CSV = Unset({
 
 
 def _mimetypes(module: Any) -> dict[str, Any]:
-    # None until the first use of the module.
+    # The database is None until the first use of the module.
     database = module._db
     if database is None:
         return {}
@@ -381,7 +381,7 @@ _mimetypes_known: dict[str, dict[str, str]] = {}
 
 
 def _mimetypes_defaults(module: Any) -> Mapping[str, Any]:
-    # A second database, made in the same way as the module makes its own.
+    # Create a second database in the same way as the module.
     pristine = module.MimeTypes()
     for file in module.knownfiles:
         if os.path.isfile(file):  # noqa: PTH113 - as above
@@ -404,7 +404,7 @@ def _set_mimetype(module: Any, option: str, value: Any) -> None:
         module.add_type(value, ending, strict=kind == "strict")
 
 
-# -- logging: its options never count, and are restored
+# -- logging: the options never count, but are restored
 
 _STREAMS = ("stdout", "stderr")
 
@@ -428,7 +428,7 @@ def _logging_glance(module: Any) -> Any:
 
 
 def _handler(module: Any, handler: Any) -> tuple[Any, ...] | None:
-    """Return the arguments of a handler of the standard library; None for others, which cannot be restored."""
+    """Return the arguments of a handler of the standard library; None for other handlers, which cannot be restored."""
     form = handler.formatter
     if form is not None and type(form) is not module.Formatter:
         return None

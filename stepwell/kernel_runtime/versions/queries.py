@@ -1,17 +1,17 @@
 # ruff: noqa: PTH100, PTH112, PTH113, PTH207 - plain strings are faster, and every statement of a step is read
-"""Reads of queries: tables and files in SQL, ``@name`` in expressions of pandas, and objects in the default connection of DuckDB.
+"""Reads by queries: tables and files in SQL, ``@name`` in expressions of pandas, and objects in DuckDB's default connection.
 
-*Names.* The result may contain too many names, never too few. In a whole statement, names that the statement defines
-(``with df as (...)``), names after another FROM (``extract(month from day)``), and names in its strings and comments do not count. In a part
-of a statement every name after a FROM or JOIN counts.
+*Names.* The result may contain too many names, but never too few. For a complete statement, it excludes names that the statement defines
+(``with df as (...)``), names after a FROM that is not a clause (``extract(month from day)``), and names in strings and comments. For a part
+of a statement, it contains every name after a FROM or JOIN.
 
-*Files.* Only literals are files. A literal counts if a file with this name exists, or if DuckDB expects a file in its place: after FROM,
-JOIN or ATTACH, or inside a reading function.
+*Files.* Only string literals can name files. A literal names a file if the file exists, or if DuckDB expects a file in this place: after
+FROM, JOIN or ATTACH, or inside a reading function.
 
-*The connection.* ``duckdb.sql("create table t ...")`` keeps its tables in the process. `connection_objects` has the digests of the tables, views,
-macros, sequences and types of the connection that the functions of the module use. A step that names one reads it. Objects that a step
-creates there are not restored, so that the step runs once in every kernel. Reads of objects that another connection cannot access (temporary
-tables, registered frames) are never up to date.
+*The connection.* ``duckdb.sql("create table t ...")`` keeps its tables in the process. `connection_objects` returns the digests of the
+tables, views, macros, sequences and types in DuckDB's default connection. A step that names such an object reads it. Objects that a step
+creates there are not restored, so the step runs once in every kernel. A read of an object that another connection cannot access (a
+temporary table, a registered frame) never holds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from stepwell.kernel_runtime.versions.encode import digest
 
 FRAME_TEXT = frozenset(("query", "eval"))
 SQL_TEXT = frozenset(("sql", "query", "execute", "sql_expr", "from_query", "read_sql", "sqldf"))
-"""Functions and methods whose texts can read variables."""
+"""Functions and methods whose string arguments can read variables."""
 _AT_NAME = re.compile(r"@([^\W\d]\w*)")
 _FROM_NAME = re.compile(r"\b(?:from|join)\s+((?:[^\W\d]\w*\s*,\s*)*[^\W\d]\w*)", re.IGNORECASE)
 _TOKEN = re.compile(
@@ -47,14 +47,14 @@ _NO_TABLE = frozenset("on using as inner left right full cross natural asof posi
 
 
 def names_in_texts(texts: Sequence[str], read: Iterable[str]) -> Iterator[str]:
-    """Yield the names that strings read if code calls a function that looks names up in its caller.
+    """Yield the variables that strings read, if the code calls a function that looks up names in its caller.
 
     Parameters
     ----------
     texts
         String constants of the code.
     read
-        Names that the code reads, attributes among them: ``query``, ``sql``.
+        Names that the code reads, including attributes such as ``query`` and ``sql``.
     """
     calls = set(read)
     for text in texts:
@@ -65,7 +65,7 @@ def names_in_texts(texts: Sequence[str], read: Iterable[str]) -> Iterator[str]:
 
 
 def tables_in(text: str) -> list[str]:
-    """Return the names that SQL may read as tables, each once."""
+    """Return the names that a SQL text may read as tables, without repetitions."""
     whole = _whole_statement(text)
     if whole is not None:
         return list(dict.fromkeys(_tables(whole)))
@@ -73,7 +73,7 @@ def tables_in(text: str) -> list[str]:
 
 
 def _whole_statement(text: str) -> list[str] | None:
-    """Return the tokens of a text that is one whole statement; None for other texts."""
+    """Return the tokens of a text that is one complete statement; None for any other text."""
     tokens = [candidate for candidate in _TOKEN.findall(text) if not candidate.startswith(("--", "/*"))]
     while tokens and tokens[-1] == ";":
         tokens.pop()
@@ -92,14 +92,14 @@ def _tables(tokens: list[str]) -> Iterator[str]:
     closing = _closing(words)
     defined = list(_own_names(words, closing))
     inside: list[str] = []
-    """For each open parenthesis, the word before it."""
+    """The word before each open parenthesis."""
     listing = [False]
-    """For the statement and each open parenthesis, True inside a list of tables."""
+    """True inside a list of tables; one entry for the statement and one for each open parenthesis."""
     expected = False
     for position, word in enumerate(words):
         if word == "(":
             inside.append(words[position - 1] if position else "")
-            # Tables are expected in ``from (a join b)``; ``from (select ...)`` looks the same here.
+            # A parenthesis after FROM may contain tables, ``from (a join b)``, or a query, ``from (select ...)``.
             listing.append(expected)
             continue
         if word == ")":
@@ -131,7 +131,7 @@ def _tables(tokens: list[str]) -> Iterator[str]:
 
 
 def _closing(words: list[str]) -> dict[int, int]:
-    """Return the position of the closing parenthesis for the position of each opening one."""
+    """Return the position of each opening parenthesis with the position of the closing one."""
     closing: dict[int, int] = {}
     stack: list[int] = []
     for position, word in enumerate(words):
@@ -143,7 +143,7 @@ def _closing(words: list[str]) -> dict[int, int]:
 
 
 def _own_names(words: list[str], closing: dict[int, int]) -> Iterator[tuple[str, int, int]]:
-    """Yield the names that WITH gives to queries, each with the range of positions in which it means that query."""
+    """Yield the names that WITH defines, each with the range of positions in which the definition is visible."""
     stack = [len(words)]
     for position, word in enumerate(words):
         if word == "(":
@@ -190,7 +190,7 @@ _WORD = re.compile(r"[^\W\d]\w*")
 
 @dataclass(slots=True)
 class NamedFiles:
-    """The files in a statement."""
+    """The files that a statement names."""
 
     read: list[str] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
@@ -200,12 +200,12 @@ class NamedFiles:
 
 
 def files_named(text: str, parameters: Any = None) -> NamedFiles:
-    """Return the files that a statement reads, writes and attaches.
+    """Return the files that a SQL statement reads, writes and attaches.
 
     Parameters
     ----------
     parameters
-        Values of the statement's parameters: names of existing files count.
+        Values of the statement's parameters; names of existing files among them count as files.
     """
     files = NamedFiles()
     before = ""
@@ -273,7 +273,7 @@ SETTINGS = "(settings)"
 
 
 class _Connection:
-    """Effects of the statements on DuckDB's default connection so far."""
+    """The effects that statements have had on DuckDB's default connection."""
 
     def __init__(self) -> None:
         self.used = False
@@ -288,19 +288,19 @@ connection = _Connection()
 
 
 def is_own(handle: Any) -> bool:
-    """Return True for the connection that the functions of the module use, and for None."""
+    """Return True for DuckDB's default connection, and for None."""
     if handle is None:
         return True
     module = sys.modules.get("duckdb")
     try:
         return module is not None and handle is module.default_connection()
     except Exception:
-        # This version has no such function.
+        # This version of DuckDB has no such function.
         return False
 
 
 def note_statement(text: str, *, outside: bool) -> list[str]:
-    """Record a statement that is about to be executed; return those of its effects that `connection_objects` does not contain."""
+    """Record a statement that is about to be executed; return its effects that `connection_objects` does not contain."""
     connection.used = True
     effects = []
     for match in _STATEMENT.finditer(text):
@@ -319,14 +319,14 @@ def note_statement(text: str, *, outside: bool) -> list[str]:
 
 
 def note_registered(name: str, *, outside: bool) -> None:
-    """Record that an object is about to be registered with a name."""
+    """Record that an object is about to be registered under a name."""
     connection.used = True
     connection.outside += outside
     connection.temporary.add(name.lower())
 
 
 def words(text: str) -> set[str]:
-    """Return the words of a statement in lower case, as names of objects are compared."""
+    """Return the words of a statement in lower case, the form in which names of objects are compared."""
     return {word.lower() for word in _WORD.findall(text)}
 
 
@@ -343,7 +343,7 @@ def connection_objects() -> dict[str, str]:
         finally:
             cursor.close()
     except Exception:
-        # A closed or broken database has no objects.
+        # The database is closed or broken.
         return {}
     finally:
         connection.busy = False
@@ -393,7 +393,7 @@ def _objects(cursor: Any, version: str) -> dict[str, str]:
 
 
 def object_digest(name: str) -> str:
-    """Return the digest of an object by the name of its recorded read; empty if the object does not exist."""
+    """Return the digest of an object, given the name of its recorded read; empty if the object does not exist."""
     name = name.removeprefix(IN_CONNECTION)
     if name == SETTINGS:
         return digest("\n".join(connection.settings).encode()).hex() if connection.settings else ""

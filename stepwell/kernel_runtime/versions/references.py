@@ -1,11 +1,12 @@
 """References: the bytes that stand for an object in the node that refers to it.
 
-An atom is written inline, an asset by its key, and an object with a separate version as a mark for its node. Builtins and the
-functions, classes and modules of libraries count by their name and the library's version. A function that a library *made* for the user
-(a wrapper with a closure, a class from a factory) is not an attribute of its module: it is a node like the user's functions.
+An atom is written inline, an asset as its key, and an object with a node as a mark for this node. Builtins and the functions, classes and
+modules of libraries are written as their name and the library's version. A function or class that a library *created* for the user (a
+wrapper with a closure, a class from a factory) is not an attribute of the library's module, so it gets a node like the user's functions.
 
-Only those attributes of a module count that code names: ``lmod.sub.CONST`` depends on that constant. A local module that is imported
-inside a function is imported here, because the code can reach anything in it. An installed module is not imported; its version is enough.
+Only the attributes of a module that the code names count: ``lmod.sub.CONST`` depends only on this constant. A local module that a function
+imports is imported here, because the code can reach everything in the module. For an installed module, the version is enough, and the
+module is not imported.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ class Writer:
     assets
         Names of registered assets with their keys.
     namespace
-        The notebook's globals, in which these names mean assets.
+        The notebook's globals, in which `assets` are names of assets.
     ignored
         Variables that do not count.
     keyed
-        Digests secrets with the user's key; with None, versions are the same for all users.
+        Digests secrets with the user's key; if None, versions are the same for all users.
     """
 
     def __init__(
@@ -63,11 +64,11 @@ class Writer:
         self.keyed = keyed or process_keyed
         self.hides = keyed is not None
         self.environment: Environment | None = None
-        """Values of the environment, which must not be shown; read once per walk."""
+        """Values of environment variables, which must not be shown; read once per walk."""
         self.part_digest: Callable[[bytes], str] | None = None
         """Digests parts of code versions; set when the first part is made."""
         self.slow: dict[int, float] = {}
-        """Seconds for digesting the value of a node, by the identity of the node; only slow ones."""
+        """The time in seconds for the digest of a node's value, by the identity of the node; only for slow nodes."""
         self.assets = assets
         self.namespace = namespace
         self.trace: list[tuple[str, Any, bytes | None]] | None = None
@@ -82,10 +83,10 @@ class Writer:
         if kind in ATOMS:
             written = atom(item)
             if self.hides and kind is not bool and item is not None and _names_secret(label):
-                # A short secret could be guessed from a code version, as from any plain digest.
+                # A plain digest could reveal a short secret, so secrets are digested with a key.
                 written = Tag.KEYED + self.keyed(written).encode()
             if len(written) > _SMALL:
-                # A guard would keep the large value alive.
+                # No guard for this large value, because it would keep the value alive.
                 node.stable = False
         elif kind is tuple and atoms_only(item) and len(item) < 1000:
             written = atom(item)
@@ -103,7 +104,7 @@ class Writer:
         else:
             if not label or label[0] == "(":
                 content.append(written)
-            # The list of parts has one for it, which shows that it changed.
+            # A reference with another label is a separate part, which shows its changes.
             self.trace.append((label, item, written))
 
     def asset(self, node: Node, name: str) -> None:
@@ -120,9 +121,9 @@ class Writer:
 
 
 def mark(item: Any, kind: type) -> bytes:
-    """Return the bytes that stand for a node in another one. For a function they include its name, which the node does not contain.
+    """Return the bytes that stand for a node in a referring node. For a function, they include its name, which its node does not contain.
 
-    So the function of an asset has the same version under every name.
+    So the function of an asset has the same version whatever its name is.
     """
     return Tag.FOREIGN + atom(item.__name__) if kind is FunctionType else Tag.FOREIGN
 
@@ -148,10 +149,10 @@ _names: dict[tuple[str | None, str, str], bytes] = {}
 
 
 def token(item: Any, kind: type) -> bytes | None:
-    """Return the encoding of an object that counts by its name: a builtin, or a function, class or module of a library; None for others."""
+    """Return the encoding of an object that is identified by name (a builtin; a function, class or module of a library), or None."""
     if kind is BuiltinFunctionType:
         holder = item.__self__
-        # A builtin that is bound to another object is a method of that object.
+        # A builtin that is bound to an object other than a module is a method of this object.
         if holder is None or type(holder) is ModuleType:
             return named(item.__module__, item.__qualname__, owner(item.__module__) or "")
         return None
@@ -159,7 +160,7 @@ def token(item: Any, kind: type) -> bytes | None:
         module = item.__globals__.get("__name__")
         library = owner(module) if type(module) is str else None
         return named(module, item.__qualname__, library) if library is not None and is_original(item, module) else None
-    # By the real type: `__class__` of an object may be wrong, or raise an exception.
+    # Use the real type: an object's `__class__` may be wrong, or raise an exception.
     if issubclass(kind, type):
         module = item.__module__
         library = owner(module) if type(module) is str else None
@@ -178,13 +179,13 @@ def token(item: Any, kind: type) -> bytes | None:
 
 
 def bound(scope: Mapping[str, Any], name: str) -> Any:
-    """Return the value of a name, MISSING if it has none; a lazy import is resolved."""
+    """Return the value of a name, or MISSING; a lazy import is resolved."""
     value = scope.get(name, MISSING)
     return resolved(value) if type(value) is LAZY else value
 
 
 def resolved(value: Any) -> Any:
-    """Return the object of a lazy import; MISSING if the import fails."""
+    """Return the object that a lazy import stands for; MISSING if the import fails."""
     if value is MISSING:
         return MISSING
     try:
@@ -195,7 +196,7 @@ def resolved(value: Any) -> Any:
 
 
 def getattr_static(item: Any, name: str) -> Any:
-    """Return an attribute of the object or its class without calling `__getattr__`; None if neither has it."""
+    """Return an attribute of an object or its class without calling `__getattr__`; None if neither has the attribute."""
     for cls in type(item).__mro__:
         if name in vars(cls):
             return getattr(item, name, None)
@@ -209,7 +210,7 @@ def getattr_static(item: Any, name: str) -> Any:
 
 
 def is_module_attribute(cls: type) -> bool:
-    """Return True if a class is the attribute of its module with its name; a class that a library made for the user is not."""
+    """Return True if a class is an attribute of its module under its name, unlike a class that a library created for the user."""
     if not cls.__flags__ & _HEAP_TYPE:
         return True
     current: Any = sys.modules.get(cls.__module__)
@@ -219,7 +220,7 @@ def is_module_attribute(cls: type) -> bool:
 
 
 def named(module: str | None, name: str, who: str) -> bytes:
-    """Return the encoding of an object that counts by its name and its owner."""
+    """Return the encoding of an object that is identified by its name and its owner."""
     key = (module, name, who)
     encoding = _names.get(key)
     if encoding is None:
@@ -228,14 +229,14 @@ def named(module: str | None, name: str, who: str) -> bytes:
 
 
 def is_original(function: FunctionType, module: str) -> bool:
-    """Return True if a library's function is the object with its name there, so that name and version identify it."""
+    """Return True if a library's function is the attribute of its module under its name, so that name and version identify it."""
     holder = sys.modules.get(module)
     if (
         function.__closure__ is None
         and not function.__dict__
         and getattr(holder, "__dict__", None) is function.__globals__
     ):
-        # A function defined inside another one may have values of the user as defaults.
+        # The defaults of a function that is defined in another function may be values of the user.
         return "<locals>" not in function.__qualname__ or not function.__defaults__
     if function.__module__ != module:
         return False
@@ -251,7 +252,7 @@ def is_original(function: FunctionType, module: str) -> bool:
 
 
 def from_module(to: Writer, node: Node, label: str, module: ModuleType, chain: tuple[str, ...]) -> None:
-    """Write the object at the end of a chain of attributes of a module: ``module.sub.CONST`` is only that constant."""
+    """Write only the object at the end of a chain of attributes of a module, such as the constant of ``module.sub.CONST``."""
     value: Any = module
     for name in chain:
         namespace = vars(value)
@@ -263,7 +264,7 @@ def from_module(to: Writer, node: Node, label: str, module: ModuleType, chain: t
         library = owner(value.__name__)
         label += "." + name
         if member is MISSING:
-            # It does not exist, or the module's __getattr__ makes it at first use. In a library it counts as if it existed.
+            # The attribute does not exist, or the module's `__getattr__` creates it at first use. For a library, its name is enough.
             node.content.append(
                 named(value.__name__, name, library)
                 if library is not None
@@ -293,7 +294,7 @@ def _library(to: Writer, node: Node, label: str, item: Any, written: bytes) -> N
 
 
 def _replaced(to: Writer, node: Node, label: str, value: Any) -> None:
-    """Write the value of a library's attribute if it does not belong to the library: it was replaced."""
+    """Write the value of a library's attribute if the value does not belong to the library, because the attribute was replaced."""
     kind = type(value)
     if kind is FunctionType:
         module = value.__globals__.get("__name__")
@@ -312,7 +313,7 @@ def _blind(node: Node, label: str, module: ModuleType, name: str) -> None:
 
 
 def imports(to: Writer, node: Node, statements: Iterable[Imported], scope: Mapping[str, Any]) -> None:
-    """Write the modules and attributes that import statements inside the code reach."""
+    """Write the modules and attributes that import statements in the code reach."""
     for statement in statements:
         name = _absolute(statement.module, statement.level, scope) if statement.level else statement.module
         library = owner(name)
@@ -322,7 +323,7 @@ def imports(to: Writer, node: Node, statements: Iterable[Imported], scope: Mappi
         module = _imported(name)
         node.mappings += ((sys.modules, name, module if module is not None else MISSING),)
         if module is None:
-            # It may exist next time, and no guard detects that.
+            # The module may exist later, which no guard detects.
             node.stable = False
             node.content.append(Tag.NO_MODULE)
         elif statement.item == "*":
@@ -363,7 +364,7 @@ def _item(to: Writer, node: Node, label: str, module: ModuleType, statement: Imp
 
 
 def of_module(to: Writer, node: Node, label: str, module: ModuleType, chains: Chains) -> None:
-    """Write those attributes of a module that are read, or the whole module."""
+    """Write the attributes of a module that are read, or the whole module."""
     if chains is None:
         to.refer(node, label, module)
         return
@@ -372,7 +373,7 @@ def of_module(to: Writer, node: Node, label: str, module: ModuleType, chains: Ch
 
 
 def _absolute(name: str, level: int, scope: Mapping[str, Any]) -> str:
-    """Return the full name of the module of a relative import."""
+    """Return the absolute name of a module in an import statement."""
     package = scope.get("__package__") or str(scope.get("__name__", "")).rpartition(".")[0]
     parts = package.split(".")
     return ".".join([*parts[: len(parts) - level + 1], *([name] if name else [])])

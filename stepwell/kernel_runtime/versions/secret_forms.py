@@ -1,10 +1,10 @@
 """Names of secrets (``API_TOKEN``), and forms of secrets: tokens, keys, addresses with a password.
 
-Names are split into words (``apiToken`` and ``API_TOKEN`` are ``api token``): ``API_TOKEN``, ``db_password`` and ``client-secret`` are
-secrets, ``AUTHOR`` and ``tokenizer`` are not. Names with a word of counting or measuring mean numbers: ``max_tokens``, ``password_length``.
-The word ``tokens`` means tokens of text unless a word such as ``api`` precedes it. Forms are the patterns of detect-secrets and the
-prefixes of services that it does not know. Its import takes a third of a second, so it is imported only for a text with a long run of
-mixed letters and digits, which every token has and few other texts have.
+Names are split into words (``apiToken`` and ``API_TOKEN`` are ``api token``). ``API_TOKEN``, ``db_password`` and ``client-secret`` are
+names of secrets, ``AUTHOR`` and ``tokenizer`` are not. Names that contain a word for a count or measure are names of numbers:
+``max_tokens``, ``password_length``. The word ``tokens`` means tokens of text unless a word such as ``api`` precedes it. The forms are the
+patterns of detect-secrets, and prefixes of services that detect-secrets does not know. The import of detect-secrets takes a third of a
+second, so it happens only for a text with a long run of mixed letters and digits, which every token and few other texts contain.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _SECRETS = frozenset({
     "creds", "bearer", "cookie", "cookies", "auth", "oauth", "authorization", "authentication", "jwt", "token", "apikey", "apikeys", "accesskey",
     "privatekey", "secretkey", "authtoken", "apitoken", "accesstoken",
 })  # fmt: skip
-# Last words of names that are about a secret but do not hold one: TOKEN_URL, password_field.
+# Last words of names that describe a secret but are not its name: TOKEN_URL, password_field.
 _DESCRIBING = frozenset({
     "re", "regex", "regexp", "pattern", "name", "names", "url", "uri", "endpoint", "type", "types", "file", "path", "dir", "folder", "field", "fields", "label",
     "error", "exception", "required", "policy", "expiry", "expires", "ttl", "timeout", "id", "ids", "index", "enabled",
 })  # fmt: skip
-# Also at the end of a longer word: PGPASSWORD, mytoken.
+# These also count at the end of a longer word: PGPASSWORD, mytoken.
 _ENDINGS = ("password", "passwords", "passwd", "passphrase", "token", "secret", "secrets", "credentials", "apikey")
 _OF_KEYS = frozenset({"api", "private", "access", "secret", "auth", "signing", "encryption"})
 _OF_TOKENS = frozenset({"api", "auth", "oauth", "access", "refresh", "bearer", "secret", "session", "login"})
@@ -64,7 +64,7 @@ _WEAK = frozenset({"token", "auth", "cookie", "cookies", "authorization", "authe
 
 @lru_cache(maxsize=8192)
 def is_weak(name: str) -> bool:
-    """Return True if a secret's name may have another meaning: a token of a text, a cookie, but not ``API_TOKEN``."""
+    """Return True if the name of a secret may also have another meaning, as ``token`` and ``cookie``, but not ``API_TOKEN``."""
     words = {word.lower() for word in _WORD.findall(name)}
     strong = any(
         (word in _SECRETS and word not in _WEAK) or (word.endswith(_ENDINGS) and not word.endswith("token"))
@@ -75,7 +75,7 @@ def is_weak(name: str) -> bool:
 
 @lru_cache(maxsize=8192)
 def uses_secret(called: str) -> Literal["", "login", "client"]:
-    """Return the kind of a function that takes a secret: ``login`` (a name and a password) or ``client`` (perhaps a key); empty for others."""
+    """Return the kind of a function that takes a secret: ``login`` (a name and a password), ``client`` (perhaps a key), or empty."""
     if called.lower() in _LOGINS:
         return "login"
     words = {word.lower() for word in _WORD.findall(called)}
@@ -90,7 +90,7 @@ def uses_secret(called: str) -> Literal["", "login", "client"]:
 
 @lru_cache(maxsize=8192)
 def names_secret(text: str) -> bool:
-    """Return True if a name, or one in a path such as ``helper -> config['token']``, is the name of a secret."""
+    """Return True if a name, or a name in a path such as ``helper -> config['token']``, is the name of a secret."""
     return any(_is_secret(identifier) for identifier in _IDENTIFIER.findall(text))
 
 
@@ -139,7 +139,7 @@ _SIGNED_ADDRESS = re.compile(
     r"[?&;](?:amp;)?(?:sig|signature|x-amz-signature|x-amz-security-token|x-goog-signature)=(?P<value>[^&;\s'\"<>]{16,})",
     re.IGNORECASE,
 )
-"""The signature in an address that gives access without a password."""
+"""The signature in an address that grants access without a password."""
 _LOGIN = re.compile(r"(?<![\w-])(?:-u|--user)[ =]['\"]?[^\s:'\"]+:(?P<value>[^\s'\"]+)")
 _KEY = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY|PuTTY-User-Key-File")
 _KEY_BLOCK = re.compile(
@@ -151,7 +151,7 @@ PLACEHOLDER = "\0"
 
 
 def token_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of secrets in a text that are recognised by form."""
+    """Yield the ranges of the secrets in a text that are recognised by form."""
     if "://" in text:
         for pattern, group in ((_URL, "password"), (_SIGNED_ADDRESS, "value"), (_LOGIN, "value")):
             for match in pattern.finditer(text):
@@ -180,10 +180,10 @@ def _matches(
 
 
 def has_run(text: str) -> bool:
-    """Return True if a text has a run of alternating letters and digits, which all tokens have and few other texts."""
+    """Return True if a text contains a run of mixed letters and digits, which all tokens and few other texts contain."""
     if len(text) < _RUN:
         return False
-    # A pattern would take ten times as long, and every source is checked.
+    # Every source is checked, and a regular expression would take ten times as long.
     runs = [run for run in text.encode("utf-8", "replace").translate(_APART).split() if len(run) >= _RUN]
     return bool(runs) and any(alternations(run.decode()) >= 2 for run in runs)
 
@@ -194,9 +194,9 @@ def alternations(run: str) -> int:
 
 
 def looks_generated(text: str) -> bool:
-    """Return True if a text may be a generated password or key: one word of mixed characters, with more entropy than natural words.
+    """Return True if a text may be a generated password or key: one word of mixed characters with a higher entropy than natural words.
 
-    Callers use it only where a name or use suggests a secret: identifiers of other objects look the same.
+    Call this function only if a name or use suggests a secret, because other identifiers look the same.
     """
     if (
         len(text) < 8
@@ -228,12 +228,12 @@ _COMPUTED = re.compile(r"\{[^{}]*\}|%\(?\w*\)?[sdr]|\$\{?\w+\}?|<[^<>]*>|[*x.…
 
 
 def _is_mixed(text: str) -> bool:
-    """Return True if a match has digits and letters, or is a key or address: patterns of services also match plain words."""
+    """Return True if a match contains digits and letters, or is a key or address. The patterns of services also match plain words."""
     return "PRIVATE KEY" in text or "://" in text or (any(map(str.isdigit, text)) and any(map(str.isalpha, text)))
 
 
 def _whole(text: str, start: int, end: int) -> tuple[int, int]:
-    """Return the range of the word around a match: services may change the length of their tokens."""
+    """Return the range of the word around a match, because services may change the length of their tokens."""
     while start and _IN_TOKENS.match(text[start - 1]):
         start -= 1
     while end < len(text) and _IN_TOKENS.match(text[end]):

@@ -1,7 +1,7 @@
-"""Texts that must not be stored or shown: values of the environment, and secrets in code, values and messages.
+"""Text that must not be stored or shown: values of environment variables, and secrets in code, values and messages.
 
-A secret is recognised by its name or its form (`secret_forms`), and, where its use suggests a secret, by looking generated.
-It may be in a value, a source or a message. The functions `hidden_...` replace the secret and leave the rest readable.
+A secret is recognised by its name or its form (`secret_forms`). If the use of a text suggests a secret, a text that looks generated is a
+secret, too. The functions `hidden_...` replace the secrets in a value, a source or a message and leave the rest readable.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from stepwell.kernel_runtime.versions.secret_forms import (
 
 HIDDEN = "<hidden>"
 _MOST_MEMBERS = 100
-"""Maximum number of members of a container that is checked as a whole."""
+"""Maximum number of members for which a container is checked as a whole."""
 _SIGNS = (
     "token", "secret", "passw", "passphrase", "passcode", "cred", "auth", "bearer", "cookie", "pwd", "jwt", "://", "login", "sign_in", "sk-", "hrku", "putty",
 )  # fmt: skip
-"""Texts that occur in every name or use of a secret. They are a fast filter: a run checks thousands of sources, and a pattern takes ten times as long."""
+"""Strings of which at least one occurs in every name or use of a secret. They are a fast filter: a run checks thousands of sources, and a
+pattern takes ten times as long."""
 _KEY_OF = re.compile(r"(?:api|private|access|secret|signing|encryption)[^a-z]{0,8}key")
-"""Names of keys that are secrets; most other keys are those of mappings and tables."""
+"""Names of keys that are secrets; most other keys are keys of mappings and tables."""
 _STRING = r"""\"\"\".*?\"\"\"|\'\'\'.*?\'\'\'|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'"""
 _NAMED = re.compile(
     rf"""(?<![\w-])(?P<name>[A-Za-z_][\w-]*)\\?["']?\]?(?P<gap>[ \t]*)(?::[ \t]*[A-Za-z_][\w.\[\],]*(?:[ \t]*\|[ \t]*[\w.\[\]]+)*[ \t]*(?==))?(?P<sign>[:=]{{1,2}})[ \t]*[rbfuRBFU]{{0,2}}"""
@@ -59,20 +60,20 @@ _SETTERS = frozenset({
 """Calls in which a value follows its name: an environment variable, an attribute, a header."""
 _LEAST_NUMBER = 1000
 _LEAST = 4
-"""Least number of characters of a value of the environment that is recognised as a whole value."""
+"""Minimum length of an environment variable's value that is recognised as a whole value."""
 _LONG = 8
-"""Least number of characters of a value of the environment that is recognised inside of texts."""
+"""Minimum length of an environment variable's value that is recognised inside other text."""
 _LOOK_UPS = frozenset({"environ", "getenv", "secret", "EnvVar", "getpass", "input", "prompt", "get_secret", "Prompt"})
-"""Mappings and calls whose text argument is the name of a secret, or a prompt for it."""
+"""Mappings and calls whose string argument is the name of a secret, or a prompt for one."""
 
 
 def looks_secret(name: str, text: str = "") -> bool:
-    """Return True if a value must not be shown: its name is that of a secret, or its text contains a secret."""
+    """Return True if a value must not be shown, because its name is the name of a secret or its text contains a secret."""
     return names_secret(name) or bool(text and may_contain_secret(text) and _contains_secret(text))
 
 
 def may_contain_secret(text: str) -> bool:
-    """Return False if a text cannot contain a secret: a fast check before the patterns."""
+    """Return False if a text cannot contain a secret. This is a fast check before the patterns."""
     folded = text.casefold()
     return (
         bool([sign for sign in _SIGNS if sign in folded])
@@ -82,14 +83,14 @@ def may_contain_secret(text: str) -> bool:
 
 
 def holds_secret(label: str, value: object, *, most: int = 1000, beyond: bool = True) -> bool:
-    """Return True if a value is or contains a secret, by names of items and by forms.
+    """Return True if a value is or contains a secret, according to the names and forms of its items.
 
     Parameters
     ----------
     label
         The name of the value.
     most, beyond
-        The number of items to check, and the result if there are more.
+        The maximum number of items to check, and the result if there are more items.
     """
     stack: list[tuple[str, Any]] = [(label, value)]
     for _ in range(most):
@@ -107,7 +108,7 @@ def holds_secret(label: str, value: object, *, most: int = 1000, beyond: bool = 
             for before, after in pairwise(members):
                 if type(before) is not str or type(after) is not str:
                     continue
-                # A header, or a flag and its argument. Names of columns also follow each other, so other lists need a generated text.
+                # A header, or a flag and its argument. In other lists (of column names), the second item must look generated.
                 if names_secret(before) and (len(members) == 2 or before.startswith("-") or looks_generated(after)):
                     return True
             stack += [(name, member) for member in members]
@@ -122,7 +123,7 @@ def _contains_secret(text: str) -> bool:
 
 
 def _spans(text: str, *, code: bool = False) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of secrets in a text: by form, and by the names before them.
+    """Yield the ranges of secrets in a text, recognised by form or by the name before the value.
 
     Parameters
     ----------
@@ -160,7 +161,7 @@ def _words(text: str, like: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
 
 
 def _is_value(match: re.Match[str], text: str, *, code: bool) -> bool:
-    """Return True if the text after a secret's name is a value, and not a variable, a type or a word of a sentence."""
+    """Return True if the text after a secret's name is a value, not a variable, a type or a word of a sentence."""
     value = match["value"].replace("\\", "")
     if value[0] in "\"'":
         return any(map(str.isalnum, value[:200])) and len(value.strip("\"'")) > 1 and is_literal(value.strip("\"'"))
@@ -169,13 +170,13 @@ def _is_value(match: re.Match[str], text: str, *, code: bool) -> bool:
     if match["sign"] == "=" and not code:
         return True
     if any(map(str.isdigit, value)) and value.strip("0123456789.") == "":
-        # A number is a value in PIN_SECRET = 1234, and a position in token:12.
+        # A number is a value after "=", as in PIN_SECRET = 1234, but a position in token:12.
         return match["sign"] == "="
     if looks_generated(value):
         return not code or not value.replace(".", "_").isidentifier()
     if code:
         return False
-    # The only word of a line, as in files of settings.
+    # The name and its value are alone on a line, as in files of settings.
     line_start = text.rfind("\n", 0, match.start()) + 1
     return (
         not match["gap"]
@@ -185,9 +186,9 @@ def _is_value(match: re.Match[str], text: str, *, code: bool) -> bool:
 
 
 def is_kept_back(name: str, value: Any) -> bool:
-    """Return True if a variable's value must not be stored: it is or contains a secret or a value of the environment.
+    """Return True if a variable's value must not be stored, because it is or contains a secret or a value of the environment.
 
-    Large containers are judged by their name only, others by their first 10,000 items.
+    Large containers are checked by name only, others by their first 10,000 items.
     """
     kind = type(value)
     if kind in {str, bytes}:
@@ -219,7 +220,7 @@ class Environment:
             if len(value) >= _LEAST and name not in without and not of_session(name)
         }
         self._values = frozenset(values)
-        # Paths of folders are not secrets, and occur in many texts.
+        # Paths of folders are not secrets, and occur often.
         long = sorted(
             (value for value in values if len(value) >= _LONG and not value.startswith((os.sep, "~", "."))),
             key=len,
@@ -228,11 +229,11 @@ class Environment:
         self._long = tuple(long)
 
     def has(self, value: object, text: str) -> bool:
-        """Return True if a value is one of the environment, or if its text contains one."""
+        """Return True if a value is the value of an environment variable, or if `text` contains such a value."""
         return str(value) in self._values or any([known in text for known in self._long])  # noqa: C419 - a list is quicker
 
     def hidden(self, text: str) -> str:
-        """Return a text with the values of the environment replaced."""
+        """Return a text in which the values of environment variables are replaced."""
         # One pattern for all values would take twenty times as long.
         for value in [known for known in self._long if known in text]:
             text = text.replace(value, HIDDEN)
@@ -243,7 +244,7 @@ _newest: tuple[dict[Any, Any], Environment] | None = None
 
 
 def environment_now() -> Environment:
-    """Return the values of the environment; they are read again only after a change."""
+    """Return the present values of environment variables; they are read again only after a change."""
     global _newest  # noqa: PLW0603 - one for the process
     environ: Any = os.environ
     raw: dict[Any, Any] = environ._data  # noqa: SLF001 - an unrecorded read, as in `environment`
@@ -254,13 +255,13 @@ def environment_now() -> Environment:
 
 
 def hidden_message(text: str) -> str:
-    """Return a message, log or traceback with secrets and values of the environment replaced, also those in its source lines."""
+    """Return a message, log or traceback with secrets and values of the environment replaced, including those in source lines."""
     text = environment_now().hidden(text)
     return _text_hidden(text, prose=True) if may_contain_secret(text) else text
 
 
 def hidden_values(value: Any, name: str = "") -> Any:
-    """Return JSON values with secrets replaced: values with a secret's name, and secrets inside of other texts."""
+    """Return JSON values with secrets replaced: values under the name of a secret, and secrets inside other strings."""
     if isinstance(value, str):
         return HIDDEN if value and names_secret(name) else hidden_message(value)
     if isinstance(value, dict):
@@ -271,12 +272,12 @@ def hidden_values(value: Any, name: str = "") -> Any:
 
 
 def hidden_text(text: str) -> str:
-    """Return a path, reason or summary with secrets replaced; fast if there is none."""
+    """Return a path, reason or summary with secrets replaced; fast for text without secrets."""
     return _replaced(text, _spans(text)) if may_contain_secret(text) else text
 
 
 def hidden_source(text: str, environment: Environment | None = None) -> str:
-    """Return source with secrets (literals with the name, use or form of a secret) and values of the environment replaced."""
+    """Return source code with secrets (literals with the name, use or form of a secret) and values of the environment replaced."""
     text = (environment or environment_now()).hidden(text)
     if not may_contain_secret(text):
         return text
@@ -290,7 +291,7 @@ def hidden_source(text: str, environment: Environment | None = None) -> str:
 
 
 def _parsed(text: str) -> ast.AST | None:
-    """Return the syntax tree of a source or cell without its lines of magics and shell commands; None if it has a syntax error."""
+    """Return the syntax tree of a source or cell, ignoring magics and shell commands; None if there is a syntax error."""
     for source in (text, _MAGIC.sub(r"\1pass", text)):
         try:
             return ast.parse(source)
@@ -300,7 +301,7 @@ def _parsed(text: str) -> ast.AST | None:
 
 
 def _outermost(nodes: Iterable[ast.expr]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Return the ranges of literals in order, without those inside of others."""
+    """Return the ranges of literals in order, without literals inside other literals."""
     places = sorted(
         {((node.lineno, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0)) for node in nodes},
         key=lambda place: (place[0], (-place[1][0], -place[1][1])),
@@ -313,12 +314,12 @@ def _outermost(nodes: Iterable[ast.expr]) -> list[tuple[tuple[int, int], tuple[i
 
 
 def _text_hidden(text: str, *, prose: bool = False) -> str:
-    """Return a text that may be code with secrets replaced: quoted values, secrets inside of quotes, tokens, comments.
+    """Return a text, perhaps code, with secrets replaced: quoted values, secrets inside quotes, tokens, comments.
 
     Parameters
     ----------
     prose
-        True for a message, in which a generated word may be without quotes.
+        True for a message, in which a generated word need not be in quotes.
     """
     spans = list(_spans(text, code=True))
     traced = prose and ('File "' in text or "Cell In" in text)
@@ -329,7 +330,7 @@ def _text_hidden(text: str, *, prose: bool = False) -> str:
             spans += [(offset + start, offset + end) for start, end in _spans(inner)]
     for match in _LINE.finditer(text) if prose else _COMMENT.finditer(text):
         line = match[0]
-        # Indented lines of a traceback are source.
+        # Indented lines of a traceback are source code.
         if may_contain_secret(line) and not (traced and line[0].isspace()):
             spans += [(match.start() + start, match.start() + end) for start, end in _spans(line)]
             spans += (
@@ -367,14 +368,14 @@ def _secret_literals(tree: ast.AST) -> Iterator[ast.expr]:
                 yield outer or literal
         if isinstance(node, ast.JoinedStr | ast.BinOp | ast.Constant):
             text = _written(node)
-            # In a text of several lines only the secrets are replaced, later, by `_text_hidden`.
+            # `_text_hidden` later replaces only the secrets in a text of several lines.
             if text and "\n" not in text and may_contain_secret(text) and _contains_secret(text):
                 yield from (outer or literal for literal in _literals(node))
         stack.extend((child, outer) for child in ast.iter_child_nodes(node))
 
 
 def _written(node: ast.AST) -> str:
-    """Return the text of a literal, an f-string or a sum of texts, with placeholders for computed parts."""
+    """Return the text of a literal, an f-string or a concatenation, with placeholders for computed parts."""
     if isinstance(node, ast.Constant):
         if isinstance(node.value, bytes):
             return node.value.decode("latin-1")
@@ -388,7 +389,7 @@ def _written(node: ast.AST) -> str:
 
 
 def _secret_values(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """Yield the expressions whose value gets a secret's name or is used as a secret, each with the name."""
+    """Yield the expressions whose value is bound to a secret's name or used as a secret, each with the name."""
     if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.NamedExpr):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         if node.value is not None:
@@ -416,7 +417,7 @@ def _secret_values(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     elif isinstance(node, ast.Compare):
         yield from _compared(node)
     elif isinstance(node, ast.Tuple | ast.List) and len(node.elts) == 2 and isinstance(node.elts[0], ast.Constant):
-        # A header, an item of dict([...]).
+        # A pair in a header or in dict([...]).
         name, value = _secret_name(node.elts[0]), node.elts[1]
         if name and (not isinstance(value, ast.Constant) or _looks_literal(value.value)):
             yield name, value
@@ -459,7 +460,7 @@ def _compared(node: ast.Compare) -> Iterator[tuple[str, ast.AST]]:
 
 
 def _secret_arguments(call: ast.Call) -> Iterator[tuple[str, ast.AST]]:
-    """Yield the arguments of a call that are secrets because of the called function or the argument before, each with a name."""
+    """Yield the arguments of a call that are secrets because of the called function or the preceding argument, each with a name."""
     called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     if called == "format" and isinstance(call.func, ast.Attribute) and (name := _last_name(call.func.value)):
         yield from ((name, argument) for argument in call.args)
@@ -471,14 +472,14 @@ def _secret_arguments(call: ast.Call) -> Iterator[tuple[str, ast.AST]]:
             if (use == "login" and i > 0) or (use and looks_generated(text)):
                 yield "password", argument
             elif before and (called.lower() in _SETTERS or looks_generated(text)):
-                # The default of an environment variable, or a value that is set by name.
+                # The second argument is the default for an environment variable, or a value that is set by name.
                 yield before, argument
     if call.args and isinstance(call.args[0], ast.Constant) and (name := _secret_name(call.args[0])):
         yield from ((name, keyword.value) for keyword in call.keywords if keyword.arg in {"default", "value"})
 
 
 def _last_name(node: ast.AST) -> str:
-    """Return the secret's name at the end of a format such as ``"password=%s"``; empty for other texts."""
+    """Return the secret's name at the end of a format string such as ``"password=%s"``; empty for other strings."""
     match = re.search(r"([A-Za-z_][\w-]*)['\"]?\s*[:=]\s*['\"]?(?:%s|\{\w*\})['\"]?\s*$", _written(node))
     return match[1] if match is not None and names_secret(match[1]) else ""
 
@@ -488,7 +489,7 @@ def _looks_literal(value: object) -> bool:
 
 
 def _secret_name(target: ast.expr) -> str:
-    """Return the name of an assigned or compared expression if it is the name of a secret, else an empty text."""
+    """Return the name of an assigned or compared expression if it is the name of a secret, else an empty string."""
     name = ""
     if isinstance(target, ast.Name):
         name = target.id
@@ -502,12 +503,12 @@ def _secret_name(target: ast.expr) -> str:
 
 
 def _literals(value: ast.AST, *, weak: bool = False) -> Iterator[ast.expr]:
-    """Yield the texts and numbers of an expression, an f-string as a whole, without names by which secrets are looked up.
+    """Yield the strings and numbers of an expression (an f-string as a whole), except names by which secrets are looked up.
 
     Parameters
     ----------
     weak
-        True if the name may have another meaning, as a lexer's token: then arguments of calls must look generated.
+        True if the name may have another meaning, such as the token of a lexer. Then arguments of calls must look generated.
     """
     stack: list[tuple[ast.AST, bool]] = [(value, False)]
     while stack:

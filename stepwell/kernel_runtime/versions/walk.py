@@ -1,9 +1,9 @@
 """The code version of a step: one canonical walk from its body over everything that its result can depend on.
 
-`CodeWalk.of` returns the digest and is fast. `CodeWalk.parts` lists the parts of the version, with sources, for a step that is about to
-execute or is explained. A walk lives for one run. The nodes of functions and classes stay known for the process while guards confirm that
-nothing changed: the same code, defaults and closure, and each name bound to the same object. Values that can change
-in place are digested again in each run. `Watched` compares them before and after a body runs, together with the globals that it assigns.
+`CodeWalk.of` returns the version quickly. `CodeWalk.parts` returns the parts of the version, with sources, for a step that is about to
+execute or is explained. A walk is used for one run. The nodes of functions and classes are reused in later runs of the process while guards
+confirm that nothing changed: the same code, defaults and closure, and each name bound to the same object. Values that can change in place
+are digested again in each run. `Watched` compares these values before and after a body runs, and the globals that the body assigns.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Roots: TypeAlias = Sequence[tuple[Node, str]]
 
 
 class Watched:
-    """The mutable values below some nodes at the time when the nodes were made."""
+    """The state of the mutable values below some nodes, as of the creation of the nodes."""
 
     def __init__(self, roots: Roots) -> None:
         self.roots = roots
@@ -55,7 +55,7 @@ class Watched:
                 ]
 
     def changed(self, roots: Roots) -> tuple[str, ...]:
-        """Return the paths of values that differ now, given the nodes of a new walk over the same objects."""
+        """Return the paths of values that have changed, given the nodes of a new walk over the same objects."""
         paths = {
             path: None for path, scope, name, value in self._assigned if not _same(value, scope.get(name, MISSING))
         }
@@ -67,7 +67,7 @@ class Watched:
 
 
 def is_mutable(roots: Roots) -> bool:
-    """Return True if anything below the nodes can change in place, or is a global that the code assigns."""
+    """Return True if a value below the nodes can change in place, or is a global that the code assigns."""
     return any([node.flags & MUTABLE for node, _ in roots])  # noqa: C419 - a list is quicker for one or two
 
 
@@ -91,7 +91,7 @@ def _values(roots: Roots) -> Iterable[tuple[str, bytes]]:
 
 
 Pin: TypeAlias = Callable[[str, CellBody, CodeVersion], CodeVersion]
-"""Called with a step's key, its body and its present code version. Returns the version that counts."""
+"""A function of a step's key, its body and its present code version that returns the version that counts."""
 
 _MOST_KNOWN = 100_000
 _NO_ASSETS: Mapping[str, str] = {}
@@ -116,14 +116,14 @@ class CodeWalk:
     ----------
     asset_names
         Names of the notebook's registered assets, each with its key. Code that reads such a name as a global of `namespace`
-        depends on the asset's data version, reported in `CodeVersion.asset_names`, not on the value that is bound.
+        depends on the asset's data version, which is reported in `CodeVersion.asset_names`, not on the value bound to the name.
     namespace
         The notebook's globals; None without a notebook.
     ignored
-        Variables that do not count. Nodes that leave any of them out are not kept for the process.
+        Variables that do not count. Nodes without such a variable's value are not kept for later runs.
     keyed
-        Digests bytes with the user's key, for values that could be guessed from a plain digest: parts, and values with a secret's
-        name. With None, versions are the same for all users, and digests of parts are valid in this process only.
+        Digests bytes with the user's key, for values that a plain digest could reveal: parts, and values with a secret's name. If None,
+        versions are the same for all users, and digests of parts are valid in this process only.
     pin
         Decides which code version counts for a cell that was brought up to date before in this kernel.
     """
@@ -150,7 +150,7 @@ class CodeWalk:
         self._stamp = object()
         self._is_refreshed = False
         self.slow: dict[str, float] = {}
-        """Values that took long to digest, as code reaches them, each with the seconds."""
+        """The paths of values whose digest took long, each with the time in seconds."""
 
     def of(
         self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()
@@ -162,9 +162,9 @@ class CodeWalk:
         body
             A function of any kind, a class, a callable instance, a `CellBody` or a `SqlBody`.
         path
-            The step's key, as shown to a reader.
+            The step's key, with which paths begin.
         extra
-            Further objects that count, each with a name: those that a definition holds in addition to its body.
+            Further objects that count, each with a name: the objects of a definition other than its body.
         ignore
             Names of variables that do not count, as the body refers to them.
         """
@@ -187,13 +187,13 @@ class CodeWalk:
                 return node.version
             code = (node.digest or digest_of(node)).hex()
             if not node.flags:
-                # The version depends on the node only, so the node keeps it. Most steps end here.
+                # This version depends only on the node, so the node keeps it. Most steps end here.
                 version = node.version = CodeVersion.plain(code)
                 return version
         else:
             text = b"".join(name.encode() + b"\0" + digest_of(child) for name, child in more)
             code = digest(digest_of(node) + text).hex()
-        # Annotations and documentation count if some code that is reached reads them: `bytecode` says why.
+        # Annotations and documentation count if the step reaches code that reads them, as `bytecode` explains.
         readers = [child for child in (node, *(child for _, child in more)) if child.flags & READS_DOCS]
         if readers:
             code = digest(
@@ -213,7 +213,7 @@ class CodeWalk:
         )
 
     def _unread(self, body: object, path: str, extra: Iterable[tuple[str, object]]) -> CodeVersion:
-        """Return the code version of a step on a Python whose bytecode is not known; it is always unverifiable."""
+        """Return the code version of a step on a version of Python whose bytecode cannot be read; it is always unverifiable."""
         nodes = [self.node(body), *(self.node(item) for _, item in extra)]
         code = digest(b"".join(map(digest_of, nodes))).hex()
         return CodeVersion(code, unverifiable=(Unverifiable(path, opcodes.untested()),))
@@ -241,7 +241,7 @@ class CodeWalk:
     def watched(
         self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()
     ) -> Watched | None:
-        """Return the present values that a step could change; None if it reaches none. Parameters are those of `of`."""
+        """Return the present values that a step could change; None if there are none. Parameters are those of `of`."""
         roots = self.roots(body, path=path, extra=extra, ignore=ignore)
         return Watched(roots) if is_mutable(roots) else None
 
@@ -256,7 +256,7 @@ class CodeWalk:
                 else:
                     close_leaf(node)
             except BaseException:
-                # An interrupt leaves nodes without digests behind.
+                # An interrupt or an error leaves nodes without digests.
                 self._nodes.clear()
                 raise
             self._remember(node)
@@ -291,7 +291,7 @@ class CodeWalk:
         return node
 
     def _known_key(self, key: int) -> int:
-        """Return the key of a node in `known`: an object has two nodes, one of them for its code without data."""
+        """Return the key of a node in `known`. An object can have two nodes, one of them for its code without data."""
         return ~key if self._expander.ignored is DATA else key
 
     def _expand(self, item: Any) -> Node:
@@ -301,7 +301,7 @@ class CodeWalk:
         return node
 
     def _remember(self, root: Node) -> None:
-        """Keep a node, and those below it, for later runs if guards detect each change."""
+        """Keep a node and the nodes below it for later runs, if guards detect each change."""
         if not self._remembers:
             return
         if len(known) > _MOST_KNOWN:
@@ -324,7 +324,7 @@ class CodeWalk:
                 stack.extend([child for _, child in node.edges])
 
     def _is_valid(self, root: Node) -> bool:
-        """Return True if a node of an earlier run and everything below it are unchanged."""
+        """Return True if a node of an earlier run and all nodes below it are unchanged."""
         stamp = self._stamp
         if root.stamp is stamp:
             return True
@@ -336,7 +336,7 @@ class CodeWalk:
                 continue
             item = node.ref()
             if item is None or not self._unchanged(node, item):
-                # All of them are expanded again in this run, once, so that a long chain takes linear time.
+                # All these nodes are expanded again once in this run, so that a long chain takes linear time.
                 for doubted in (*seen, node):
                     doubted.stamp = None
                     self._doubted.add(identity(doubted.ref()))

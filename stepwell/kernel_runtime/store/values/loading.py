@@ -1,8 +1,8 @@
-"""Parameters of loading a value: functions that read code, and the libraries that wrote the value.
+"""Parameters of loading a value: functions that read code, and the library versions with which the value was written.
 
-A pickle names classes and functions of libraries; another version of a library may have moved them, or expect another format. A library is
-recorded as its module and its distribution: ``("sklearn", "scikit-learn 1.9.1")``. If a value cannot be loaded, the message names the
-libraries whose versions differ.
+A pickle refers to classes and functions of libraries by name. Another version of a library may have moved them, or may expect another
+format. A library is recorded as its module and its distribution, such as ``("sklearn", "scikit-learn 1.9.1")``. If a value cannot be
+loaded, the message names the libraries whose versions differ.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from stepwell.kernel_runtime.records.runs import Notice, Notify
 from stepwell.kernel_runtime.store.folder import Folder
 
 Owner = Callable[[str], "str | None"]
-"""Returns the name and version of the distribution that a module belongs to; None for the user's modules."""
+"""Returns the name and version of the distribution to which a module belongs; None for the user's modules."""
 Library = tuple[str, str]
 
 _OURS = frozenset({"__main__", "stepwell", "builtins"})
@@ -25,7 +25,7 @@ _sets: dict[tuple[Owner, frozenset[str]], tuple[Library, ...]] = {}
 
 
 def declared_version(module: str) -> str | None:
-    """Return the name and version of a library, from its module or its metadata. This is the default `Owner`."""
+    """Return the name and version of a library from its module or its metadata. This function is the default `Owner`."""
     declared = vars(sys.modules[module]).get("__version__") if module in sys.modules else None
     if type(declared) is not str:
         from importlib.metadata import PackageNotFoundError, version
@@ -38,7 +38,7 @@ def declared_version(module: str) -> str | None:
 
 
 def libraries_of(modules: Iterable[str], owner: Owner) -> tuple[Library, ...]:
-    """Return the libraries of modules, without the standard library and the user's modules."""
+    """Return the libraries to which modules belong, without the standard library and the user's modules."""
     key = (owner, frozenset(modules))
     libraries = _sets.get(key)
     if libraries is None:
@@ -52,7 +52,7 @@ def libraries_of(modules: Iterable[str], owner: Owner) -> tuple[Library, ...]:
 
 
 def other_libraries(written: Sequence[Library], owner: Owner) -> list[tuple[str, str]]:
-    """Return the libraries whose version differs here or that are not installed, as pairs of the stored and the present version."""
+    """Return the libraries whose installed version differs or that are not installed, as pairs of the stored and the installed version."""
     return [
         (stored, now or f"no {stored.partition(' ')[0]}")
         for top, stored in written
@@ -61,7 +61,7 @@ def other_libraries(written: Sequence[Library], owner: Owner) -> list[tuple[str,
 
 
 def library_difference(written: Sequence[Library], owner: Owner) -> str:
-    """Return the end of a message that names the libraries whose versions differ; empty if none does."""
+    """Return the end of a message that names the libraries whose versions differ; empty if no version differs."""
     libraries = other_libraries(written, owner)
     if not libraries:
         return ""
@@ -69,7 +69,7 @@ def library_difference(written: Sequence[Library], owner: Owner) -> str:
 
 
 def library_remedy(written: Sequence[Library], owner: Owner) -> str:
-    """Return the remedy for different versions of libraries; empty if none differs."""
+    """Return the remedy for different versions of libraries; empty if no version differs."""
     libraries = other_libraries(written, owner)
     if not libraries:
         return ""
@@ -77,23 +77,23 @@ def library_remedy(written: Sequence[Library], owner: Owner) -> str:
 
 
 UNKNOWN = "?"
-"""The version of code that cannot be versioned; it never counts as equal."""
+"""The version of code that cannot be versioned. It is never regarded as equal to another version."""
 
 
 @dataclass(frozen=True, slots=True)
 class CodeReader:
-    """Functions of the `versions` layer by which the store reads code; the store does not import that layer."""
+    """Functions of the `versions` layer by which the store reads code without importing that layer."""
 
     version: Callable[[Any], str] | None = None
     """Returns the code version of a class or function. If None, only names are compared."""
     owner: Owner = declared_version
-    """Returns the distribution that a module belongs to."""
+    """Returns the distribution to which a module belongs."""
     is_secret: Callable[[str, Any], bool] | None = None
     """Returns True if a value must not be stored as part of a copy, or if the source of a class or function contains a secret."""
     on_copy: Callable[[type, str], None] | None = None
-    """Called with each class that is made from a copy, and the code version of the copy."""
+    """Called with each class that is created from a copy, and with the code version of the copy."""
     data_version: Callable[[Any], str | None] | None = None
-    """Returns the data version of a value, or None if it has none."""
+    """Returns the data version of a value; None if the value has no data version."""
 
     def version_of(self, item: Any) -> str:
         """Return the code version of a class or function; empty if no function reads code versions."""
@@ -104,11 +104,11 @@ class CodeReader:
         except KeyboardInterrupt:
             raise
         except BaseException:
-            # The user's class may raise anything when it is inspected; its copy is used then.
+            # The user's class may raise anything when it is inspected. In this case its copy is used.
             return UNKNOWN
 
     def hides(self, name: str, value: Any) -> bool:
-        """Return True if a value must not be stored, or if the source of a class or function must not."""
+        """Return True if a value, or the source of a class or function, must not be stored."""
         return self.is_secret is not None and self.is_secret(name, value)
 
 
@@ -124,10 +124,10 @@ class Loading:
     notify: Notify = discard
     """Receives notices for the user."""
     folder: Folder | None = None
-    """The store directory; stored files are restored below it."""
+    """The store directory, below which stored files are restored."""
     libraries: tuple[Library, ...] = ()
-    """Libraries that wrote the value, with their versions."""
+    """Libraries with which the value was written, with their versions."""
     check: bool = True
-    """True if the structure of the data must be validated; not necessary for a file that was checked since the machine started."""
+    """True if the structure of the data must be validated, which is unnecessary for a file that was checked since the machine booted."""
     link: Link | None = None
-    """Returns the object that a link in the value refers to."""
+    """Returns the object to which a link in the value refers."""

@@ -1,29 +1,31 @@
 """Pickle, protocol 5, with large buffers out of band; the reducers for exceptions and arrays of numpy; and the frame of a pickle.
 
 A plain pickle is stored unchanged. A pickle with additional data (copies of the notebook's classes, or the path of a file with stored
-contents) is framed, so that everything is in one stream, which the signature and the digest cover::
+contents) is framed, so that all data are in one stream, which the signature and the digest cover::
 
     magic, length of the head, length of the copies       16 bytes
-    head (JSON)                                            kind of the stream, and the names in it
+    head (JSON)                                            kind of the stream, and the names in the stream
     copies                                                 a pickle of classes and functions by value; may be empty
     pickle                                                 the value; may be empty
 
-Stored values refer to the functions in this module that rebuild objects (`exception_of`, `called`, `masked`, ...). These
-functions must keep their names and their parameters.
+Stored values refer to the functions in this module that rebuild objects (`exception_of`, `called`, `masked`, ...). The names and
+parameters of these functions must not change.
 
-Exceptions: pickle rebuilds an exception from ``args``. This calls the user's ``__init__`` with different arguments than the original call, and loses
-the cause and the fields that the interpreter stores outside of ``args``. Here the object is created without ``__init__``, and its fields are set.
+Pickle rebuilds an exception from ``args``. This may call the user's ``__init__`` with other arguments than the original call, and loses the
+cause and the fields that the interpreter stores outside of ``args``. The reducer in this module creates the exception without ``__init__``
+and sets its fields.
 
-Arrays: NumPy passes memory to pickle out of band only if the buffer protocol can describe it. That excludes dates and time spans, and arrays that are
-not contiguous, such as slices and the columns of pandas. Dates are stored as the 64-bit integers that they are. Other arrays are
-stored as a contiguous copy, which pickle would make, too. Small buffers stay in the stream, because a separate entry costs more than it saves.
-NumPy's pickle also changes some arrays: dates, long doubles and strided arrays of the other byte order get the byte order of the machine, and a masked array
-loses its hard mask, and gets a full mask if it had none. The reducers here keep all of that.
+NumPy passes the memory of an array to pickle out of band only if the buffer protocol can describe this memory. This excludes dates and time
+spans, and arrays that are not contiguous, such as slices and the columns of pandas. Dates and time spans are stored as 64-bit integers.
+Arrays that are not contiguous are stored as a contiguous copy, which pickle would make, too. Small buffers stay in the stream, because a
+separate buffer costs more than it saves. NumPy's pickle also changes some arrays: dates, long doubles and strided arrays of the other byte
+order get the byte order of the machine, and a masked array loses its hard mask, or gets a full mask if it had no mask. The reducers in this
+module preserve these properties.
 
 Classes and functions of the notebook are stored by name, with a copy in the frame (`code_copies`). Values that pickle accepts but that load
-as something else (such as a query that is not executed yet) are refused. A figure is stored without its connection to pyplot,
-so that loading it does not open a window. The versions of the libraries that wrote the value are stored in its row: if the value
-cannot be loaded later, the message names them.
+as another object (such as a query that is not executed yet) are refused. A figure is stored without its connection to pyplot, so that
+loading it does not open a window. The versions of the libraries with which a value was written are stored in the value's row. If the value
+cannot be loaded later, the message names these versions.
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ class Frame:
 
 
 def framed(frame: Frame) -> bytes:
-    """Return the stream of a frame; equal frames give equal streams."""
+    """Return the stream of a frame. Equal frames have equal streams."""
     head = json.dumps(frame.head, separators=(",", ":"), sort_keys=True).encode()
     return b"".join((_PREFIX.pack(_MAGIC, len(head), len(frame.copies)), head, frame.copies, frame.pickle))
 
@@ -80,7 +82,7 @@ def is_framed(stream: bytes | memoryview) -> bool:
 
 
 def unframed(stream: bytes | memoryview) -> Frame:
-    """Return the parts of a framed stream; raises ValueError, TypeError or struct.error if it is damaged."""
+    """Return the parts of a framed stream; raise ValueError, TypeError or struct.error if the stream is damaged."""
     _, head_size, copies_size = _PREFIX.unpack_from(stream)
     offset = _PREFIX.size
     head = json.loads(bytes(stream[offset : offset + head_size]))
@@ -92,14 +94,14 @@ def unframed(stream: bytes | memoryview) -> Frame:
 
 _HOOKS = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
 _LEFT_OUT = frozenset({"__class__", "__dict__", "__weakref__", "__traceback__", "message", "exceptions"})
-"""Attributes that are stored separately, or not at all. The parts of an exception group can only be set when it is created."""
+"""Attributes that are stored separately, or not at all. The parts of an exception group can be set only when the group is created."""
 _WORD = 8
 _NAMESPACE: Any = vars(BaseException)["__dict__"]
 _PARTS: Any = (vars(BaseExceptionGroup)["message"], vars(BaseExceptionGroup)["exceptions"])
 
 
 def exception_reducer(kind: type) -> Callable[[Any], Any] | None:
-    """Return the reducer for exceptions of a type; None if the class defines its pickling, or is not written in Python."""
+    """Return the reducer for exceptions of a type; None if the type customizes its pickling or is not written in Python."""
     mro = type.__dict__["__mro__"].__get__(kind)
     base = _builtin_base(kind)
     max_size = base.__basicsize__ + 2 * _WORD
@@ -118,7 +120,7 @@ def exception_reducer(kind: type) -> Callable[[Any], Any] | None:
 
 
 def check_arguments(value: BaseException) -> None:
-    """Raise PicklingError for an exception that plain pickle, which carries values to other processes, cannot rebuild from its ``args``."""
+    """Raise PicklingError if plain pickle, which transfers values to other processes, cannot rebuild an exception from its ``args``."""
     init = type(value).__init__
     has_hooks = any(vars(cls).keys() & set(_HOOKS) for cls in type(value).__mro__ if not _is_builtin(cls))
     if has_hooks or type(init) is not FunctionType:
@@ -169,7 +171,7 @@ def exception_of(kind: type[BaseException], *parts: Any) -> BaseException:
     kind
         The class of the exception.
     parts
-        Message and exceptions of an exception group; otherwise empty.
+        The message and the exceptions of an exception group; empty for any other exception.
 
     Returns
     -------
@@ -188,14 +190,14 @@ def set_exception(error: BaseException, state: tuple[dict[str, Any], dict[str, A
         for name, descriptor in type.__dict__["__dict__"].__get__(cls).items():
             if name in fields and type(descriptor) in {MemberDescriptorType, GetSetDescriptorType}:
                 by_name.setdefault(name, descriptor)
-    # Setting the cause also sets __suppress_context__, so that field comes last.
+    # Setting the cause also sets __suppress_context__, so __suppress_context__ is set last.
     for name in sorted(by_name, key=lambda name: name == "__suppress_context__"):
         by_name[name].__set__(error, fields[name])
     _NAMESPACE.__get__(error).update(attributes)
 
 
 OUT_OF_BAND = 4096
-"""Size in bytes from which a buffer is stored out of band."""
+"""Minimum size in bytes of a buffer that is stored out of band."""
 
 
 def in_stream(buffer: PickleBuffer) -> bool:
@@ -226,7 +228,7 @@ def reducer(kind: type) -> Callable[[Any], Any] | None:
         return _array
     if kind is np.memmap:
         return _mapped
-    # By name, because access to numpy.ma imports the module.
+    # Compare by name, because access to `numpy.ma` imports the module.
     return _masked if (kind.__module__, kind.__name__) == ("numpy.ma", "MaskedArray") else None
 
 
@@ -235,7 +237,7 @@ def _array(value: Any) -> Any:
     if dtype.isnative or dtype.hasobject or not dtype.itemsize:
         return reduced(value)
     np = sys.modules["numpy"]
-    # Stored as raw bytes, which have no byte order; a strided array must be copied first.
+    # The array is stored as raw bytes, which have no byte order. A strided array must be copied first.
     plain = value if value.flags.forc else np.array(value, order="K")
     raw = plain.view(np.dtype((np.void, dtype.itemsize)))
     raw.flags.writeable = value.flags.writeable or plain is not value
@@ -259,7 +261,7 @@ def _masked(value: Any) -> Any:
 
 
 def of_dtype(raw: Any, dtype: Any) -> Any:
-    """Return an array of a type from its raw bytes."""
+    """Return an array with a dtype from its raw bytes."""
     return raw.view(dtype)
 
 
@@ -314,7 +316,7 @@ _OTHERWISE = "return plain data, arrays or frames; or define __getstate__ and __
 
 
 class _RefusedError(Exception):
-    """Pickle would accept the object, but it would load as something else."""
+    """Raised for an object that pickle accepts, but that would load as another object."""
 
 
 class _Pickler(pickle.Pickler):
@@ -324,16 +326,16 @@ class _Pickler(pickle.Pickler):
         super().__init__(stream, 5, buffer_callback=self._put_buffer)
         self._buffers = buffers
         self.numbered: list[Any] = []
-        """Classes and functions of the notebook, by the number that stands for them in the pickle."""
+        """Classes and functions of the notebook; the pickle contains their positions in this list."""
         self.kinds: set[Any] = set()
-        """Types of the objects in the stream, and classes and functions that it names."""
+        """Types of the objects in the stream, and classes and functions that the stream refers to by name."""
         self.last: Any = None
-        """The last object that was reduced: the one that fails if pickling raises an error."""
+        """The last object that was reduced. If pickling raises an error, this object caused it."""
         self.portable = False
-        """True if the value must also survive plain pickle, by which it goes to another process."""
+        """True if plain pickle must be able to transfer the value to another process."""
 
     def _put_buffer(self, buffer: pickle.PickleBuffer) -> bool:
-        """Return True if a buffer goes into the stream; otherwise add it to the buffers."""
+        """Return True if a buffer is to be stored in the stream; otherwise add it to the buffers."""
         if in_stream(buffer):
             return True
         self._buffers.append(buffer)
@@ -371,7 +373,7 @@ class _LinkingPickler(_Pickler):
         super().__init__(stream, buffers)
         self._link = link
         self._in_frames: dict[int, Any] = {}
-        """Arrays of the frames that were pickled, by id."""
+        """Maps ids to the arrays of the frames that were pickled."""
 
     def persistent_id(self, item: Any) -> Any:
         return self._link(item)
@@ -393,7 +395,7 @@ class _LinkingPickler(_Pickler):
         return code_copies.around, (copy, *value.__closure__), bound, None, None, code_copies.bind_around
 
     def _frame(self, value: Any) -> Any:
-        """Return the reduction of a frame of pandas. Arrays that it shares with another frame are copied, as pandas does on writing."""
+        """Return the reduction of a pandas frame. Arrays that it shares with a frame pickled earlier are copied, as pandas does on writing."""
         arrays = [array.values for array in getattr(getattr(value, "_mgr", None), "blocks", ())]
         unlinked = [array for array in arrays if self._link(array) is None]
         if any(id(array) in self._in_frames for array in unlinked):
@@ -405,7 +407,7 @@ class _LinkingPickler(_Pickler):
 
 _MOST_REDUCERS = 1000
 _reducers: dict[type, Callable[[Any], Any] | None] = {}
-"""Reducers by type, for the types seen so far; None if pickle is suitable. A value may contain many objects of a type."""
+"""A cache of reducers by type; None if pickle is suitable. A value may contain many objects of one type."""
 
 
 def _reducer(kind: type, value: Any) -> Callable[[Any], Any] | None:
@@ -448,7 +450,7 @@ class Pickled:
     named: tuple[tuple[str, str], ...]
     """Names and code versions of the classes and functions that are stored with a copy."""
     libraries: tuple[tuple[str, str], ...]
-    """Libraries whose objects are in the value, with their versions."""
+    """Libraries to which objects in the value belong, with their versions."""
     inside: tuple[str, ...]
     """Names of classes that were defined inside a function or an asset's cell."""
     kinds: tuple[type, ...] = ()
@@ -474,12 +476,12 @@ def dump(
     link
         Returns the link for an object that exists where the value is loaded, or None for other objects.
     portable
-        True if the value must also survive plain pickle, by which it goes to another process.
+        True if plain pickle must be able to transfer the value to another process.
 
     Returns
     -------
     Pickled
-        The stream, the buffers, and the names in it.
+        The stream, the buffers, and the names in the stream.
 
     Raises
     ------
@@ -511,7 +513,7 @@ def dump(
     except NoCopyError as error:
         if nameless:
             raise _unstorable(value, nameless[0], error.__cause__ or error, key) from error
-        # Without a copy, a load needs the classes and functions of these names in the notebook.
+        # Without copies, a load needs the classes and functions with these names in the notebook.
         copies, why = b"", str(error)
     inside = [code_copies.name_of(item) for item in nameless]
     head = {"kind": "named", "names": named, "inside": inside, "why": why, "python": code_copies.PYTHON}
@@ -526,12 +528,12 @@ def dump(
 
 
 def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loading: Loading) -> Any:
-    """Return the value of a pickle, which executes code: the stream must be trusted.
+    """Return the value of a pickle. The stream must be trusted, because loading executes code.
 
     Parameters
     ----------
     stream, buffers
-        The stored form, as of `Pickled`.
+        The fields of a `Pickled`.
     key
         The asset's key, for messages.
     loading
@@ -545,9 +547,9 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
     Raises
     ------
     ValueDamagedError
-        If offsets or indices of its data are invalid.
+        If the data contain invalid offsets or indices.
     ValueUnavailableError
-        If it cannot be loaded, for example because a module is not installed, or its version expects another format.
+        If the value cannot be loaded, for example because a module is not installed or expects another format.
     """
     try:
         if not is_framed(stream):
@@ -584,7 +586,7 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
 
 
 def _module_of(kind: Any) -> str:
-    """Return the module of a type or function; empty if it has none."""
+    """Return the name of the module of a type or function; empty if there is none."""
     if issubclass(type(kind), type):
         return name_parts(kind)[0]
     module = getattr(kind, "__module__", "")
