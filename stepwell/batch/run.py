@@ -134,7 +134,7 @@ def result_dict(
 
 
 def run_status(run: RunRecord, *, interrupted: bool) -> str:
-    """Return ``success``, ``failure`` or ``cancelled``. If the kernel died during the run, return ``cancelled`` if it was interrupted, else ``failure``."""
+    """Return ``success``, ``failure`` or ``cancelled``. A run that did not end is ``cancelled`` if `interrupted` is True, else ``failure``."""
     if run.status in {"running", "interrupted"}:
         return "cancelled" if interrupted else "failure"
     return run.status

@@ -220,7 +220,7 @@ def text_lines(difference: TextDifference, most: int) -> list[str]:
     Parameters
     ----------
     difference
-        The difference between two texts.
+        The difference between two strings.
     most
         The greatest number of lines of the diff.
     """

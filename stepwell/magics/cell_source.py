@@ -249,7 +249,7 @@ def cell_text(shell: Any, info: Any, magic: str, line: str, body: str) -> CellTe
 
 
 def _running_name(shell: Any, info: Any) -> tuple[str, int]:
-    """Return the filename and the number of the running cell. Both numbers are tried, because IPython may increment the counter before or after the cell."""
+    """Return the filename and the number of the running cell. IPython may have incremented the counter already, so both numbers are tried."""
     transformed_cell = getattr(info, "transformed_cell", None) or shell.transform_cell(info.raw_cell)
     for number in (shell.execution_count - 1, shell.execution_count):
         name = shell.compile.get_code_name(info.raw_cell, transformed_cell, number)

@@ -502,7 +502,7 @@ def _details(lineage: Lineage) -> dict[str, dict[str, str]]:
 
 
 def _kind_and_place(node: LineageNode) -> str:
-    """Return the kind, group and place of a card: ``op in graph-backed asset report · group daily · cell 14``."""
+    """Return the kind, group and source location of a card: ``op in graph-backed asset report · group daily · cell 14``."""
     kind = KINDS.get(node.kind, node.kind) + (f" in graph-backed asset {node.parent}" if node.parent else "")
     return " · ".join(
         part for part in (kind, f"group {node.group}" if node.group != "default" else "", node.where) if part

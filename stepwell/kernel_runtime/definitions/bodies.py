@@ -187,7 +187,7 @@ def _variadic(name: str, where: str) -> InvalidDefinitionError:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Definition:
-    """A statement that is executed again after a reuse: an import, function or class at the top level of a cell, or a magic that configures the kernel."""
+    """A top-level statement of a cell that is executed again after a reuse: an import, function, class, or magic that configures the kernel."""
 
     names: tuple[str, ...]
     """Names that the statement binds; empty for a magic."""

@@ -112,7 +112,7 @@ class Engine:
         books.code_parts = request.code_parts
         self.request = request
         self.memory: dict[str, Any] = {}
-        """Values by value key: all values of job steps, otherwise immutable values and values of steps that are not isolated."""
+        """Values by value key: values of a job's steps that are not memoised, immutable values, and values of steps that are not isolated."""
         self.error: BaseException | None = None
         self.interrupt: BaseException | None = None
         self.notices = list(request.notices)
@@ -147,7 +147,7 @@ class Engine:
         finally:
             self.seeds.restore()
             self.claiming.close()
-            # The result keeps `known`, which must not keep the engine alive.
+            # `known` may outlive the run, and must not call the engine then.
             self.known.settle = self.known.unrestorable = None
         for step in steps:
             if step.key not in self.books.steps:
@@ -248,7 +248,7 @@ class Engine:
             self.request.hidden.changed()
 
     def _tell_lost(self, step: PlanStep, decision: Decision) -> None:
-        """Give a notice that a value is computed again because the stored one is lost."""
+        """Add a notice that a value is computed again because the stored value is lost."""
         note = notice("computed again", step.key, why=decision.obstacle)
         # For values that an untrusted key signed, the run has one notice for all.
         if note not in self.notices and self.known.snapshot.foreign.keys().isdisjoint(
@@ -489,7 +489,7 @@ class Engine:
         return item is not None and self.cells.has_input(given.name, item)
 
     def _value(self, key: str, step: PlanStep) -> Any:
-        """Return a value for one consumer; if the stored value is lost, run its step again if the plan contains the step."""
+        """Return a value for one consumer; if the stored value is lost and the plan contains the step that produces it, run that step again."""
         if key in self.memory:
             return self.memory[key]
         item = self.known.values[key]

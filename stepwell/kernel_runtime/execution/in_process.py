@@ -93,7 +93,7 @@ class InProcess:
         self.guard = guard
         self.run_sql = run_sql
         self.exclude = exclude
-        """Directories whose files do not count as reads: the store."""
+        """Directories in which file accesses are not recorded as reads, such as the store."""
         self.keyed = keyed
         """Digests values of the environment with the user's key."""
 
@@ -341,7 +341,7 @@ class OpExecutionContext:
 
     @property
     def log(self) -> logging.Logger:
-        """A logger whose lines are kept with the run: ``%stepwell logs`` shows them."""
+        """A logger whose lines are stored with the run; ``%stepwell logs`` shows these lines."""
         if self._log is None:
             # Not registered by name: thousands of steps would fill logging's table.
             logger = logging.Logger(f"stepwell.{self._step.key}", logging.DEBUG)  # noqa: LOG001 - see above

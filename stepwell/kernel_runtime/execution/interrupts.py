@@ -93,8 +93,8 @@ class InterruptGuard:
         pressed, self._pressing = self._pressing, False
         again = self._interrupt(cancelled=pressed)
         if self._calling:
-            # The first interrupt ends the called function. If user code catches it, the next one must have an effect, too,
-            # but must not end Stepwell's code that cleans up after the first.
+            # The first interrupt ends the called function. If user code catches the exception, a second interrupt must end that code,
+            # but it must not end Stepwell's code that cleans up after the first interrupt.
             if frame is not None and frame.f_code is _CALL:
                 # The called function has not begun, or has ended.
                 self._calling = False
@@ -106,7 +106,7 @@ class InterruptGuard:
             raise KeyboardInterrupt
 
     def _interrupt(self, *, cancelled: bool) -> bool:
-        """Note an interrupt; return True if there was one before it."""
+        """Note an interrupt; return True unless it is the first."""
         self._heard += 1
         again, self.interrupted = self.interrupted, True
         self.cancelled = cancelled and (self.cancelled or not again)

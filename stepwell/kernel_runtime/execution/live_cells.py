@@ -105,7 +105,7 @@ class LiveRun:
                 self._space[name] = value
 
     def cover(self, read: Collection[str]) -> None:
-        """Unbind numbers and strings that the body may or may not bind again, because binding an equal one could not be detected by identity.
+        """Unbind numbers and strings that the body binds only on some paths, because rebinding an equal value cannot be detected by identity.
 
         Parameters
         ----------

@@ -180,7 +180,7 @@ class StoredCells:
         )
 
     def _was_written(self, path: str, digest: str) -> bool:
-        """Return True if a step, in this kernel or in an earlier run, left a file of the project with a digest."""
+        """Return True if a step, in this kernel or in an earlier run, wrote a file of the project with this digest."""
         here = self._timeline.world.files.get(path)
         return (here is not None and here[0] == digest) or any(
             digest == state for state, _ in left_states(path, self._store)
@@ -197,7 +197,7 @@ def _unstored(step: PlanStep, group: tuple[Materialization, ...], effects: Effec
 
 
 class NotebookCells:
-    """The asset cells among the steps of one run.
+    """Live runs, effects and reuse of the asset cells in one run.
 
     Parameters
     ----------
@@ -406,7 +406,7 @@ class NotebookCells:
         return self._once(body, effects, [names[name] for name in outputs if name in names])
 
     def _once(self, body: CellBody, effects: Effects, unstored: Collection[str]) -> Effects:
-        """Return effects in which variables without a stored value are lost if the step changes more than its own names.
+        """Return effects in which variables without a stored value count as lost if the step changes more than its own names.
 
         Such a step cannot run later, when the variable is needed: it would apply its changes twice, or to objects that have changed since.
         """

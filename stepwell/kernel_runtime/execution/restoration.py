@@ -47,7 +47,7 @@ _FORM = 2
 """The version of the bundle's format: the first item of a stored bundle."""
 
 WasWritten = Callable[[str, str], bool]
-"""Takes a path in the form of `FileEffect.path` and a digest; returns True if a trusted record names a step that left the file with this digest."""
+"""Takes a path in the form of `FileEffect.path` and a digest; returns True if a step is known to have written the file with this digest."""
 
 
 def taken_files(recorder: ReadRecorder, project: Path) -> tuple[tuple[FileEffect, ...], dict[str, bytes]]:
@@ -187,7 +187,7 @@ def lost_file(path: str, project: Path, files: Mapping[str, tuple[str, str]], st
 
 
 def left_states(path: str, store: ValueStore) -> Iterator[tuple[str, str]]:
-    """Yield the digests with which steps left a file of the project, and the keys of the steps, from trusted records; newest first."""
+    """Yield the digests of a file of the project after steps wrote it, with the keys of the steps, from trusted records; newest first."""
     for item in store.catalog.ask(read_writers, path):
         if vouches(store.signer, item):
             for file in Effects.from_text(item.effects).files:

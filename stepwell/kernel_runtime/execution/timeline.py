@@ -599,7 +599,7 @@ class Timeline:
         ):
             # A requested step reads the names that other cells and steps bound. Changes in place by later steps are not edits.
             return False
-        # The writers of the value that the step read: the last one that bound the name, and all that changed the object until the step.
+        # The writers of the value that the step read: the last writer that bound the name, and those that changed the object until the step ran.
         last = max((number for number, _ in self._binds.get(name, ()) if number <= memory.number), default=0)
         events = (*self._binds.get(name, ()), *self._changes.get(name, ()))
         before = {writer for number, writer in events if last <= number <= memory.number}

@@ -163,7 +163,7 @@ class World:
         kept = before is None or all(
             now == before.glances.get(read) or _has_content(read) for read, now in glances.items()
         )
-        # If the state changed and the values did not, the state that the step read is still the earlier one.
+        # If the state changed but the step's values did not, the earlier state still counts as the state that the step read.
         if kept or not same:
             self._seen[step_key] = _Seen(number, glances)
 
@@ -483,7 +483,7 @@ class _Watch:
         if name != _NUMPY:
             return None
         self.end()
-        # The other finders must all be asked: one of them records seedings by the user.
+        # The spec must come from the other finders, because one of them makes the module record seedings by the user.
         others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
         spec: ModuleSpec | None = next(
             (found for finder in others if (found := finder.find_spec(name, path, target))), None

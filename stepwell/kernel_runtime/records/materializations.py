@@ -36,7 +36,7 @@ class CodePart:
     text: str | None = None
     """The source, a short value, or a version; None if this text is unreadable, long or secret."""
     where: str = ""
-    """The place of the definition for messages: ``cell 9`` or ``helpers.py:12``."""
+    """The source location of the definition, for messages: ``cell 9`` or ``helpers.py:12``."""
 
 
 @dataclass(frozen=True, slots=True)

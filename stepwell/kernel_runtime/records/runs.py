@@ -320,7 +320,7 @@ class LineageNode:
     error: str = ""
     """The error of a failed attempt: ``KeyError: 'carrier'``."""
     where: str = ""
-    """The place of the definition: ``cell 14``."""
+    """The source location of the definition: ``cell 14``."""
     description: str = ""
     code: str = ""
     """The source of the definition."""

@@ -242,7 +242,7 @@ class Origins:
             The notebook whose runs are searched, if several notebooks define the step.
         """
         attempts = self._store.catalog.ask(read_attempts, address, _ATTEMPTS)
-        # A failed attempt has no materialization and therefore no notebook: it counts for all notebooks.
+        # A failed attempt has no materialization and therefore no notebook, so it is included for every notebook.
         of_notebook = [
             record
             for record in attempts
@@ -279,7 +279,7 @@ class Origins:
         return explained or reasons or (lost,)
 
     def _followed(self, reasons: tuple[Reason, ...], until: float = math.inf) -> tuple[Reason, ...]:
-        """Return reasons with their origins; for a past run, only records up to the time `until` count."""
+        """Return reasons with their origins; for a past run, only records up to the time `until` are used."""
         followed = []
         for reason in reasons:
             origins: list[Reason] = []
@@ -399,7 +399,7 @@ def _cause(origin: Reason) -> tuple[object, ...]:
 
 
 def _named(key: str, reason: Reason) -> Reason:
-    """Return a reason whose text names its step."""
+    """Return a reason with the step's key in its text."""
     return replace(reason, text=f"{key} was never computed") if reason.text == "never computed" else reason
 
 

@@ -160,7 +160,7 @@ def _labels(names: Iterable[Any]) -> list[str]:
 
 
 def _pandas_labels(frame: Any) -> tuple[list[str], list[str]]:
-    """Return the labels of the index levels that count as columns, and of the columns."""
+    """Return the labels of the index levels that are compared as columns, and of the columns."""
     import pandas as pd
 
     index = frame.index

@@ -139,7 +139,7 @@ class CodeFacts(weakref.ref[CodeType]):
     assigned: frozenset[str] = _NONE
     """Names that the code of a cell or class assigns."""
     suspects: tuple[str, ...] = ()
-    """Reasons why the code may read names that do not appear in it."""
+    """Reasons why the code may read names that do not occur in the code."""
     reads_docs: bool = False
     """True if the code reads annotations or documentation of objects that are known only at run time."""
     attribute_stores: tuple[tuple[str, tuple[str, ...], str], ...] = ()
@@ -148,7 +148,7 @@ class CodeFacts(weakref.ref[CodeType]):
     formats: bool = False
     """True if the code formats text with f-strings or ``%``."""
     names_in_text: tuple[str, ...] = ()
-    """Names read by strings that are passed to ``frame.query`` and ``duckdb.sql``."""
+    """Variables that are named in strings for ``frame.query`` or ``duckdb.sql``."""
 
 
 _known: dict[int, CodeFacts] = {}

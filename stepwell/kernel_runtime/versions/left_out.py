@@ -1,4 +1,4 @@
-"""Exceptions of a definition from its code version: names of ``ignore``, `opaque` objects, and secrets.
+"""Exceptions from code versions: the names of ``ignore``, `opaque` objects, and secrets.
 
 A name of ``ignore`` refers to one variable, not to others with the same name. ``CONN`` is the global of the body's notebook or module, or
 else the variable of an enclosing function, in the closure of the body or of the nearest helper function. ``module.CONN`` is a variable of
@@ -169,7 +169,7 @@ OPAQUE: dict[int, tuple[Callable[[], Any], str]] = {}
 
 
 def opaque(obj: T, version: str = "") -> T:
-    """Make an object count in code versions by a version only, not by its content.
+    """Represent an object in code versions by a version that you set, not by its content.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def opaque(obj: T, version: str = "") -> T:
     Raises
     ------
     InvalidInvocationError
-        For numbers, texts and tuples, because equal ones may be the same object; if the version is not a text.
+        If the object is a number, string or tuple, because equal ones may be the same object, or if the version is not a string.
 
     Examples
     --------
@@ -222,14 +222,14 @@ def _drop(key: int, dead: Any) -> None:
 
 
 class Secret(str):
-    """A secret text: ``repr`` shows only its name in the environment, and pickle stores only the name.
+    """A secret string: ``repr`` shows and pickle stores only its name in the environment.
 
     Attributes
     ----------
     name
         The name in the environment.
     counts
-        True if another text makes the steps that reach it stale.
+        True if another value of the secret makes the steps that reach it stale.
     """
 
     __slots__ = ("counts", "name")
@@ -237,7 +237,7 @@ class Secret(str):
     counts: bool
 
     def __new__(cls, text: str, name: str, *, counts: bool) -> Self:
-        """Make a secret from its text and its name."""
+        """Create a secret from its value and its name."""
         self = super().__new__(cls, text)
         self.name = name
         self.counts = counts
@@ -263,12 +263,12 @@ def secret(name: str, *, counts: bool = False) -> Secret:
     name
         The name in the environment.
     counts
-        True if another value makes the steps that reach it stale. The values are compared by a digest with the user's key.
+        True if another value of the secret makes the steps that reach it stale. Values are compared by digests with the user's key.
 
     Returns
     -------
     Secret
-        The value, usable like any text.
+        The value, which can be used like any string.
 
     Raises
     ------

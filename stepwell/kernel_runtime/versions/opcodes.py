@@ -185,7 +185,7 @@ class NoValue:
 
 
 NO_VALUE: Any = NoValue()
-"""The value of an instruction without a name or constant."""
+"""The value of an instruction that has neither a name nor a constant."""
 
 Instruction: TypeAlias = tuple[int, int, Any]
 """The operation, the argument, and the value: a constant, a name, or the target's place of a jump."""

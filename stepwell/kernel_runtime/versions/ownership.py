@@ -170,7 +170,7 @@ def _excluded_folders() -> tuple[str, ...]:
     folders = {"/proc/", "/sys/", "/dev/"}
     for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix):
         for path in (prefix, os.path.realpath(prefix)):
-            # These folders contain other files, too, so only their Python folders are excluded.
+            # These folders also contain files of the user, so only their Python folders are excluded.
             if path in {"/usr", "/usr/local", "/"}:
                 folders |= {os.path.join(path, lib, "") + f"python{sys.version_info[0]}" for lib in ("lib", "lib64")}
             else:

@@ -51,7 +51,7 @@ _SETS = re.compile(rf"\w\.\w+[^=\n]*=|{_SETS_BY_NAME.pattern}", re.IGNORECASE)
 """Patterns in source code that may set attributes."""
 _ABSENT: Any = object()
 _TEXTS = frozenset({str, tuple, CodeType})
-"""Types of the constants that `texts_of` reads."""
+"""Types of the constants that `texts_of` examines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def has_scanned() -> bool:
 
 
 def may_count(codes: Iterable[CodeType], known: CodeFacts) -> bool:
-    """Return True if code may depend on a patch: if it contains an attribute, a global, an import or a string."""
+    """Return True if code may depend on a patch: only code with an attribute, a global, an import or a string can."""
     if has_scanned():
         return bool(table)
     if known.attributes or known.loads or known.imports:
@@ -217,7 +217,7 @@ def _is_original(patch: Patch, value: Any) -> bool:
 
 
 def _imported() -> tuple[list[Any], list[CodeType]]:
-    """Return the modules of libraries that were imported since the last scan, and the code of local modules."""
+    """Return the library modules that were imported since the last scan, and the code of the local modules among the new imports."""
     global _last_modules  # noqa: PLW0603 - a fact about the process
     modules = sys.modules
     # A dict keeps the order of insertion, so a new module is the last one.

@@ -73,7 +73,7 @@ def tables_in(text: str) -> list[str]:
 
 
 def _whole_statement(text: str) -> list[str] | None:
-    """Return the tokens of a text that is one complete statement; None for other texts."""
+    """Return the tokens of a text that is one complete statement; None for any other text."""
     tokens = [candidate for candidate in _TOKEN.findall(text) if not candidate.startswith(("--", "/*"))]
     while tokens and tokens[-1] == ";":
         tokens.pop()

@@ -210,7 +210,7 @@ def getattr_static(item: Any, name: str) -> Any:
 
 
 def is_module_attribute(cls: type) -> bool:
-    """Return True if a class is an attribute of its module under its name; a class that a library created for the user is not."""
+    """Return True if a class is an attribute of its module under its name, unlike a class that a library created for the user."""
     if not cls.__flags__ & _HEAP_TYPE:
         return True
     current: Any = sys.modules.get(cls.__module__)

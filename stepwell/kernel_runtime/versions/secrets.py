@@ -176,7 +176,7 @@ def _is_value(match: re.Match[str], text: str, *, code: bool) -> bool:
         return not code or not value.replace(".", "_").isidentifier()
     if code:
         return False
-    # The name and the value are the only word of a line, as in files of settings.
+    # The name and its value are alone on a line, as in files of settings.
     line_start = text.rfind("\n", 0, match.start()) + 1
     return (
         not match["gap"]
@@ -220,7 +220,7 @@ class Environment:
             if len(value) >= _LEAST and name not in without and not of_session(name)
         }
         self._values = frozenset(values)
-        # Paths of folders are not secrets, and occur in many texts.
+        # Paths of folders are not secrets, and occur often.
         long = sorted(
             (value for value in values if len(value) >= _LONG and not value.startswith((os.sep, "~", "."))),
             key=len,
