@@ -65,7 +65,7 @@ _NAMED: dict[int, tuple[type[StoreError], str, str]] = {
 """Maps an error number to the class of the error, the description and the remedy."""
 _MEMORY = ("Out of Memory", "std::bad_alloc", "failed to allocate", "Allocation failure", "could not allocate block")
 _FLUSH = "fsync failed"
-"""Part of DuckDB's message if data cannot be flushed to the disk, which does not contain the system's text."""
+"""Part of DuckDB's message for a failed flush to the disk. This message does not contain the system's text."""
 
 
 def trouble(error: BaseException, what: str) -> StoreError | None:
@@ -134,7 +134,7 @@ def _number(error: BaseException) -> int | None:
 
 @cache
 def _system_texts() -> tuple[tuple[str, int], ...]:
-    """Return the system's text for each error number. EPERM and EAGAIN are omitted, because their texts can have other causes."""
+    """Return the system's text for each error number. EPERM and EAGAIN are omitted, because their messages also occur for other errors."""
     return tuple((os.strerror(number), number) for number in _NAMED if number not in (errno.EPERM, errno.EAGAIN))
 
 

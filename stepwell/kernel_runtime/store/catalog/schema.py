@@ -285,7 +285,7 @@ def run_row(run: RunRecord) -> Row:
 
 @_reader("run")
 def run_record(row: Row) -> RunRecord:
-    """Read a row of `RUN_COLUMNS`. A running run whose process no longer exists gets the status ``interrupted``."""
+    """Read a row of `RUN_COLUMNS`. The status ``running`` becomes ``interrupted`` if the process no longer exists."""
     run_id, kind, notebook, targets, status, started, ended, batch, parent, root, error, process = row
     _check_texts((run_id, kind, notebook, status, batch, parent, root, process or ""))
     if status == "running" and process and is_gone(process):

@@ -7,8 +7,8 @@ A catalog that cannot be read, or that lacks acknowledged commits, is rebuilt fr
 step that wrote the file and the reads of this step (`header.about`), so the new row is reused under the same conditions as the lost row.
 A file whose header lacks this description can be loaded, but is never reused. Inline values, further materializations of a stored value,
 and the history of runs exist only in the catalog. So each table of the old catalog that can be read completely is copied; a damaged page of
-one table does not affect the other tables. The old catalog is attached read-only, so that it does not change. Its log is included if the
-log can be replayed.
+one table, a lost log or an outdated copy of the catalog does not affect the other rows. The old catalog is attached read-only, so that it
+does not change. Its log is included if the log can be replayed.
 
 If the old catalog may lack its newest rows, a lost row may have replaced some of the older rows. This matters for steps with effects, and
 for accepted edits, because the acceptance may have been revoked. These rows lose their memo keys and are not reused.
@@ -77,7 +77,7 @@ class Finding:
     text: str
     remedy: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
-    """The facts of the text as JSON values, such as counts, bytes and names."""
+    """The facts stated in ``text`` as JSON values, such as counts, bytes and names."""
 
     def __str__(self) -> str:
         return printable(

@@ -63,7 +63,7 @@ def cursor(store: Path | None = None) -> Connection:
     Parameters
     ----------
     store
-        The store directory, below which the instance writes temporary files. None for statements without tables, such as calls of the parser.
+        The store directory, below which the instance writes temporary files. None for statements without tables, as for the parser.
     """
     with _lock:
         if store is None and _instances:

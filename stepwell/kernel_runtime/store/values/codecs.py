@@ -273,7 +273,7 @@ def _compacted(array: Any) -> Any:
     """Return an array of views without invisible data, because Arrow would write the whole array from which a slice was taken."""
     import pyarrow as pa
 
-    # concat_arrays drops invisible list items; casting to a type without views and back drops invisible text.
+    # concat_arrays drops invisible list items; casting to a type without views and back drops invisible strings.
     cut = pa.concat_arrays([array, array.slice(0, 0)])
     try:
         compacted = cut.cast(_without_views(array.type))

@@ -395,7 +395,7 @@ class _LinkingPickler(_Pickler):
         return code_copies.around, (copy, *value.__closure__), bound, None, None, code_copies.bind_around
 
     def _frame(self, value: Any) -> Any:
-        """Return the reduction of a pandas frame. Arrays that it shares with a frame pickled earlier are copied, as pandas does on writing."""
+        """Return the reduction of a pandas frame. Arrays shared with an earlier frame are copied, as pandas does on writing."""
         arrays = [array.values for array in getattr(getattr(value, "_mgr", None), "blocks", ())]
         unlinked = [array for array in arrays if self._link(array) is None]
         if any(id(array) in self._in_frames for array in unlinked):
