@@ -139,9 +139,9 @@ def test_a_body_that_used_the_network_says_so_once(notebook):
     port = notebook.ns["port"]
     text = notebook(cell.format(flags="", name="raw", port=port, value=1)).text
     assert "raw used 127.0.0.1: changes there are not detected; add --max-age 1d to refresh daily" in text
-    assert "otherwise" not in notebook(cell.format(flags="", name="raw", port=port, value=2)).text
-    assert "otherwise" not in notebook(cell.format(flags="--max-age 1d", name="other", port=port, value=1)).text
-    assert "otherwise" not in notebook(cell.format(flags="--volatile", name="third", port=port, value=1)).text
+    assert "are not detected" not in notebook(cell.format(flags="", name="raw", port=port, value=2)).text
+    assert "are not detected" not in notebook(cell.format(flags="--max-age 1d", name="other", port=port, value=1)).text
+    assert "are not detected" not in notebook(cell.format(flags="--volatile", name="third", port=port, value=1)).text
     notebook("server.close()")
 
 
