@@ -193,24 +193,15 @@ def _read(code: CodeType, key: int, variable: str = "", named: frozenset[int] = 
     blob = b"".join((_header(code), *[block.content for block in blocks], tail))
     self.blob = blob if len(blob) < _HASH_ABOVE else Tag.LONG_CODE + digest(blob)
     inner = [facts(nested) for nested in code.co_consts if type(nested) is CodeType]
-    if _formats(decoded) or (inner and any(nested.formats for nested in inner)):
+    if decoded.formats or (inner and any(nested.formats for nested in inner)):
         self.formats = True
-    if inner or not opcodes.ATTRIBUTE_STORES.isdisjoint(decoded.operations):
+    if inner or (code.co_names and not opcodes.ATTRIBUTE_STORES.isdisjoint(decoded.operations)):
         self.attribute_stores = _attribute_stores(code, decoded.instructions, inner)
     if inner or code.co_names:
         _note_names(self, code.co_names, blocks)
     else:
         self.loads = ()
     return self
-
-
-def _formats(decoded: opcodes.Decoded) -> bool:
-    return not opcodes.FORMATS.isdisjoint(decoded.operations) or (
-        opcodes.BINARY_OP in decoded.operations
-        and not opcodes.REMAINDERS.isdisjoint(
-            [argument for op, argument, _ in decoded.instructions if op == opcodes.BINARY_OP]
-        )
-    )
 
 
 def _attribute_stores(
@@ -269,15 +260,12 @@ def _encoded(steps: list[Instruction], variable: str = "", named: frozenset[int]
         parts = [
             Tag.CODE + _inner_code(value, variable) if type(value) is CodeType else atom(value) for value in values
         ]
+    try:
+        short: Any = bytes(arguments)
+    except ValueError:
+        short = arguments
     # Plain values are part of the tuple. The tuple contains the number of all other values, which follow it.
-    blob = marshal.dumps(
-        (
-            bytes(operations),
-            bytes(arguments) if not arguments or max(arguments) < 256 else arguments,
-            len(parts) if parts else tuple(values),
-        ),
-        2,
-    )
+    blob = marshal.dumps((bytes(operations), short, len(parts) if parts else tuple(values)), 2)
     return b"".join((blob, *parts)) if parts else blob
 
 

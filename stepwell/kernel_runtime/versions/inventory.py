@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody, place_of, place_of_name
 from stepwell.kernel_runtime.records.materializations import CodeKind, CodePart
-from stepwell.kernel_runtime.versions.bytecode import documentation_of
+from stepwell.kernel_runtime.versions.bytecode import documentation_of, facts
 from stepwell.kernel_runtime.versions.classes import reduced
-from stepwell.kernel_runtime.versions.encode import ATOMS, atoms_only, encode, hexdigest, refuse
+from stepwell.kernel_runtime.versions.encode import ATOMS, Tag, atoms_only, encode, hexdigest, refuse
 from stepwell.kernel_runtime.versions.encode import digest as plain_digest
 from stepwell.kernel_runtime.versions.environment import Keyed
 from stepwell.kernel_runtime.versions.graph import IGNORED, VALUE, Node, reached
@@ -163,6 +163,11 @@ def _node_of(
     if known is not None and known.shape == VALUE and not known.edges and known.digest is not None:
         # The walk has digested the object, which may be large and has no references to trace.
         return known, known.digest
+    if known is not None and type(item) is FunctionType:
+        code = Tag.FUNCTION + facts(item.__code__).blob
+        if plain_digest(code) == known.digest:
+            # The digest covers nothing but the function's code, so the function has no references to trace.
+            return known, code
     expander.trace = trace
     try:
         node = expander.node(item)

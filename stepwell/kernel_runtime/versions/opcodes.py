@@ -114,7 +114,7 @@ SUPER_LOADS = _numbers(("LOAD_SUPER_ATTR",))
 CALLS = _numbers(("PRECALL", "CALL"))
 FORMATS = _numbers(("FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC", "CONVERT_VALUE"))
 BINARY_OP = _number("BINARY_OP")
-REMAINDERS = frozenset((6, 19))
+_REMAINDERS = frozenset((6, 19))
 """Arguments of BINARY_OP for ``%`` and ``%=``, which format text."""
 CLOSURE_LOADS = _numbers(("LOAD_FAST", "LOAD_CLOSURE"))
 """Loads of local variables, and loads of the closure cells that nested functions share."""
@@ -131,7 +131,7 @@ TESTS = {_OP[name]: test for name, test in _TESTS.items() if name in _OP}
 STOPS = _numbers(_STOPS)
 JUMPS = frozenset(op for op in (*dis.hasjrel, *dis.hasjabs) if op < 256) - _numbers(_NO_JUMPS)
 
-_SKIPPED, _PLAIN, _EXTENDED, _CONSTANT, _NAME, _SPLIT, _RETURNS, _NUMBER, _COMMON, _JUMP, _BARE, _NULL = range(12)
+_SKIPPED, _PLAIN, _EXTENDED, _CONSTANT, _NAME, _SPLIT, _RETURNS, _NUMBER, _COMMON, _JUMP, _BARE, _NULL, _FORMAT = range(13)
 
 
 def _kinds() -> bytes:
@@ -148,6 +148,7 @@ def _kinds() -> bytes:
         _NUMBER: _numbers(("LOAD_SMALL_INT",)),
         _COMMON: _numbers(("LOAD_COMMON_CONSTANT",)),
         _NULL: _numbers(("PUSH_NULL",)),
+        _FORMAT: FORMATS | {BINARY_OP},
     }
     for kind, operations in special.items():
         for op in operations:
@@ -201,6 +202,8 @@ class Decoded(NamedTuple):
     """True if any of the instructions is a jump."""
     operations: bytes
     """All operations of the bytecode, including inline caches."""
+    formats: bool
+    """True if an instruction formats text."""
 
 
 def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruction, in one loop
@@ -212,7 +215,7 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
     instructions: list[Instruction] = []
     places: list[int] = []
     add, place = instructions.append, places.append
-    jumps = False
+    jumps = formats = False
     extended = 0
     for index, kind in enumerate(operations.translate(_KINDS)):
         if not kind:
@@ -227,6 +230,9 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
             continue
         place(index)
         if kind == _PLAIN:
+            add((_SAME[op], argument, NO_VALUE))
+        elif kind == _FORMAT:
+            formats = formats or op != BINARY_OP or argument in _REMAINDERS
             add((_SAME[op], argument, NO_VALUE))
         elif kind == _NAME:
             name = names[argument >> _SHIFTS[op]]
@@ -258,7 +264,7 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
             places.pop()
         else:
             add((op, argument if kind == _COMMON else 0, NO_VALUE))
-    return Decoded(instructions, places, jumps, operations)
+    return Decoded(instructions, places, jumps, operations, formats)
 
 
 def chain(steps: list[Instruction], position: int) -> tuple[str, ...]:
