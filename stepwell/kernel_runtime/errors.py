@@ -76,7 +76,8 @@ class InvalidInvocationError(StepwellError):
 
 class InvariantViolationError(StepwellError):
     """Raised when an operation is not possible in the present state, for example a second run while a run is active (Dagster:
-    ``DagsterInvariantViolationError``)."""
+    ``DagsterInvariantViolationError``).
+    """
 
 
 # -- selection ------------------------------------------------------------------------------------------------------
@@ -264,7 +265,8 @@ class StoreDiskError(StoreError):
 
 class UntrustedStoreError(StoreError):
     """Raised when it is unsafe to use the store: its directory contains a link or a file of another user, or its catalog contains objects other
-    than tables."""
+    than tables.
+    """
 
 
 class StoreFormatError(StoreError):
