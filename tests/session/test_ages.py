@@ -171,7 +171,7 @@ def test_the_remedy_is_one_that_works(store_dir):
     found = states(held, blind, store=store_dir)
     ignored = "--ignore Holder.conn (of a decorator: ignore=['Holder.conn'])"
     made = 'stepwell.opaque(Holder.conn, version="1")'
-    assert found["held"].reasons[0].detail == f"to exclude only that object: {ignored}, or {made}"
+    assert found["held"].reasons[0].detail == f"to exclude only this object from the code version: {ignored}, or {made}"
     assert "--ignore eval" in found["blind"].reasons[0].detail
     for name, definition in (("Holder.conn", held), ("eval", blind)):
         left_out = asset(ignore=[name], name=str(definition.key))(definition.node.body)

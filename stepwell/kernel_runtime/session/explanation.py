@@ -255,14 +255,20 @@ class Origins:
             None,
         )
         if before is None and any(other.status == "executed" for other in earlier):
-            return (Reason("the step's code or inputs changed; the result before the change is no longer recorded", kind="missing"),)
+            return (
+                Reason(
+                    "the step's code or inputs changed; the result before the change is no longer recorded",
+                    kind="missing",
+                ),
+            )
         if before is None:
             return (Reason("no result was stored before this run", kind="missing"),)
         reasons = self._followed(tuple(self._differences(new, before)), new.created)
         # A changed input without origins is left out if other reasons remain: its origin is named with another input.
         explained = tuple(reason for reason in reasons if reason.origins or not reason.versions)
         lost = Reason(
-            "the stored result could not be used: another Python version computed it, or its value was missing", kind="missing"
+            "the stored result could not be used: another Python version computed it, or its value was missing",
+            kind="missing",
         )
         return explained or reasons or (lost,)
 
@@ -332,7 +338,13 @@ class Origins:
                 continue
             path = (now.step_key, *below)
             if before is None:
-                origins.append(Reason(f"{now.step_key} was computed again; its earlier value is no longer recorded", chain=path, kind="missing"))
+                origins.append(
+                    Reason(
+                        f"{now.step_key} was computed again; its earlier value is no longer recorded",
+                        chain=path,
+                        kind="missing",
+                    )
+                )
                 continue
             differences = self._differences(now, before)
             inherited = [difference for difference in differences if difference.versions]
