@@ -200,7 +200,7 @@ def test_a_sql_asset_follows_its_files_and_keys_with_prefixes(session, run, proj
         run(outside)
     with pytest.raises(CellError, match="reads the catalog"):
         stepwell.sql_asset("of_runs", "FROM stepwell.runs")
-    with pytest.raises(InvalidInvocationError, match="invalid frame 'reader'"):
+    with pytest.raises(InvalidInvocationError, match="frame='reader' is invalid"):
         stepwell.sql_asset("read", "SELECT 1", frame="reader")
     with pytest.raises(CellNameError, match="low"):
         stepwell.sql_asset("late", "FROM clean WHERE delay > $low")
