@@ -121,7 +121,7 @@ def test_why_a_step_ran_although_nothing_in_it_changed(notebook, tmp_path):
     for _ in range(2):
         notebook("%%asset --volatile tick\n1")
         notebook("%%asset locked\nwith lock:\n    value = 1\nvalue")
-    assert last_run(notebook, "tick")["reasons"][0]["text"] == "volatile: it runs in every run"
+    assert last_run(notebook, "tick")["reasons"][0]["text"] == "volatile: the step runs in every run"
     assert "locked -> lock has no digest" in last_run(notebook, "locked")["reasons"][0]["text"]
 
 
