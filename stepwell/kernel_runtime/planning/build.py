@@ -330,7 +330,7 @@ def resolve_targets(targets: Sequence[str] | None, definitions: Definitions) -> 
 
 
 def step_owner(key: str, definitions: Definitions) -> AssetsDefinition | None:
-    """Return the definition of the asset that the step with a key computes; None if no asset has such a step."""
+    """Return the definition of the asset to which the step `key` belongs; None if no asset has such a step."""
     parent = key.split(".", 1)[0]
     definition = definitions.asset(parent)
     if isinstance(definition, AssetsDefinition) and "." in key and isinstance(definition.node, GraphDefinition):

@@ -4,10 +4,10 @@
 anything runs. Both base the decisions on the same facts (`Known`): a snapshot of the store, the materializations of the step's inputs, and
 checks of recorded reads.
 
-An *execution* is a tuple of materializations: the outputs that one run of a step produced. A step is reused if the store contains an execution
-with the step's memo key whose recorded reads still hold, that is younger than ``max_age``, and that has all required outputs. The memo key
-contains the data versions of the inputs, so a step is decided after all steps before it. The texts of reasons are made only on request, because
-this takes time (`refusal`, `reason_to_run`).
+A *stored result* of a step is the tuple (``group``) of the materializations that one run of the step produced. A step is reused if the store
+contains a result with the step's memo key that has all required outputs, that is younger than ``max_age``, and whose recorded reads still hold.
+The memo key contains the data versions of the inputs, so a step is decided after all steps before it. The texts of reasons are made only on
+request, because this takes time (`refusal`, `reason_to_run`).
 
 Order and decision are separate: the engine takes the steps in the order of the plan, and this module decides which of them must run.
 """
@@ -70,13 +70,13 @@ class Decision:
     cause: Cause = ""
     """Why the step runs or, for a step that waits, why it may run; empty for other actions."""
     memo_key: str = ""
-    """The memo key of the step; empty if it is not known yet, and for a step that is not memoised."""
+    """The memo key of the step; empty if it is not known yet, and for a step without a code version."""
     inputs: tuple[InputVersion, ...] | None = None
     """The versions of the step's inputs; None if they are not known yet."""
     group: tuple[Materialization, ...] = ()
-    """The execution that is reused; for the causes ``lost`` and ``unrestorable``, the execution that cannot be reused; else empty."""
+    """The stored result that is reused; for the causes ``lost`` and ``unrestorable``, the one that cannot be reused; otherwise empty."""
     obstacle: str = ""
-    """For the causes ``lost`` and ``unrestorable``, why the execution in `group` cannot be reused; empty otherwise."""
+    """For the causes ``lost`` and ``unrestorable``, why the result in `group` cannot be reused; otherwise empty."""
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ class Known:
     obstacle
         Returns why the stored value of a materialization cannot be loaded; empty if no reason is known.
     now
-        The time of the snapshot, in seconds since the epoch. The ages of executions are measured from this time.
+        The time of the snapshot, in seconds since the epoch. The ages of stored results are measured from this time.
     """
 
     snapshot: Snapshot
@@ -106,22 +106,26 @@ class Known:
     obstacle: Callable[[Materialization], str] = field(default=lambda item: "")  # noqa: ARG005 - by default, no obstacle is known
     now: float = field(default_factory=time.time)
     kind: Callable[[str], Kind] = field(default=lambda key: "pull")  # noqa: ARG005 - outside notebooks, all steps have the same kind
-    """Returns how the request includes the step with a key."""
+    """Takes a step key and returns how the request includes the step."""
     local: Callable[[Read, str, Materialization, Kind], bool] | None = None
-    """Returns True if a read of the kernel's own state, such as a random stream or a variable named in a string, still holds for a step. None
-    outside notebooks.
+    """Takes a read of the kernel's own state (a random stream, a variable named in a string), a step key and the materialization that recorded
+    the read; returns True if the read still holds. None outside notebooks.
     """
     brought: Callable[[str, Materialization], bool] | None = None
-    """Returns True if the step with a key was last brought up to date in this kernel with a materialization. None outside notebooks."""
+    """Takes a step key and a materialization; returns True if this kernel last brought the step up to date with this materialization. None
+    outside notebooks.
+    """
     unrestorable: Callable[[PlanStep, tuple[Materialization, ...], Kind], str] | None = None
-    """Returns why the effects of an execution cannot be restored in this kernel; empty if they can be restored. None outside notebooks."""
+    """Takes a step, a stored result and a kind; returns why this kernel cannot restore the effects of the result; empty if it can. None outside
+    notebooks.
+    """
     made_from: Callable[[PlanStep], Mapping[str, str]] | None = None
-    """Returns the variables that a step reads and that plain cells computed from assets: for each asset or step key, the name of the variable.
-    None outside notebooks.
+    """Takes a step; returns the variables that the step reads and that plain cells computed from assets: for the key of each such asset or
+    step, the name of the variable. None outside notebooks.
     """
     settle: Callable[[PlanStep], None] | None = None
-    """Computes the code version of a step again if earlier steps of the run may have changed objects that its code reaches. None if no step
-    runs.
+    """Takes a step; computes its code version again if earlier steps of the run may have changed objects that the step's code reaches. None
+    for a request that runs no steps.
     """
     valueless: dict[str, Literal["wait", "untouched"]] = field(default_factory=dict)
     """The keys of steps that have no value. ``wait``: the step must run first. ``untouched``: it failed, was cancelled or never started."""
@@ -186,24 +190,32 @@ class Known:
         return tuple(versions)
 
     def key(self, step: PlanStep, inputs: Iterable[InputVersion]) -> str:
-        """Return the memo key of a step; empty if the step is not memoised."""
+        """Return the memo key of a step with these versions of its inputs; empty if the step has no code version."""
         return memo_key(step.address, step.code.digest, inputs) if step.code is not None else ""
 
     def is_young(self, group: tuple[Materialization, ...], max_age: float) -> bool:
-        """Return True if an execution was younger than `max_age` seconds at the time of the snapshot.
+        """Return True if a stored result was younger than `max_age` seconds at the time of the snapshot.
 
-        Return False if its time is in the future, because then a clock was changed and the age is unknown.
+        Return False if a time in `group` is in the future, because then a clock was changed and the age is unknown.
+
+        Parameters
+        ----------
+        group
+            The stored result: the materializations that one run of a step produced.
         """
         latest = time.time() + _SKEW
         return all(self.now - item.created < max_age and item.created <= latest for item in group)
 
     def is_newest(self, item: Materialization) -> bool:
-        """Return True if `item` is the last committed materialization of its key, among all memo keys. Times are not compared."""
+        """Return True if `item` is the materialization of its key and partition that was committed last, with any memo key.
+
+        The order of commits decides; recorded times are not compared.
+        """
         newest = next((row for row in self.snapshot.current.get(item.key, ()) if row.partition == item.partition), None)
         return newest is None or newest.materialization.id == item.id
 
     def lost(self, item: Materialization) -> str:
-        """Return why the value of a materialization cannot be used; empty if no reason is known."""
+        """Return why the stored value of a materialization cannot be used; empty if no reason is known, or if it has no stored value."""
         value = item.value
         if value is None:
             return ""
@@ -245,7 +257,7 @@ def decide_keyed(
     kind
         How the request includes the step.
     memo
-        The memo key of the step; empty if the step is not memoised.
+        The memo key of the step; empty if the step has no code version.
     inputs
         The versions of the step's inputs.
     """
@@ -266,7 +278,7 @@ def decide_keyed(
 
 
 def lost_value(group: tuple[Materialization, ...], known: Known) -> tuple[Materialization, str] | None:
-    """Return the first materialization of an execution whose stored value cannot be used, and why; None if all values can be used."""
+    """Return the first materialization in `group` whose stored value cannot be used, and why; None if all stored values can be used."""
     for item in group:
         why = known.lost(item)
         if why:
@@ -275,7 +287,13 @@ def lost_value(group: tuple[Materialization, ...], known: Known) -> tuple[Materi
 
 
 def may_be_reused(step: PlanStep, groups: Iterable[tuple[Materialization, ...]], known: Known) -> bool:
-    """Return True if at least one execution of a step could be reused, provided that the step gets the inputs of that execution."""
+    """Return True if at least one stored result of a step could be reused if the step got the inputs with which the result was computed.
+
+    Parameters
+    ----------
+    groups
+        The stored results of the step: for each, the materializations that one run of the step produced.
+    """
     if step.code is None or not step.memoised or step.op.volatile:
         return False
     kind, digest = known.kind(step.key), step.code.digest
@@ -302,12 +320,12 @@ def _held_back(step: PlanStep, plan: Plan, known: Known) -> Action | None:
 
 
 def _cause(step: PlanStep, memo: str, known: Known) -> Cause:
-    """Return why no execution with a memo key is reused, as far as this is known without a comparison of executions; else ``changed``.
+    """Return why a step has no stored result that can be reused, for a step for which none was found; ``changed`` if no other cause applies.
 
     Parameters
     ----------
     memo
-        The memo key; empty if it is not known yet.
+        The memo key of the step; empty if it is not known yet.
     """
     failure = known.snapshot.failures.get(step.address)
     if failure is not None and memo and failure.memo_key == memo:
@@ -320,10 +338,10 @@ def _cause(step: PlanStep, memo: str, known: Known) -> Cause:
 
 
 def _reusable(step: PlanStep, memo: str, known: Known, kind: Kind) -> tuple[Materialization, ...] | None:
-    """Return the newest execution with a memo key that can be reused; None if there is none.
+    """Return the newest stored result of a step with the memo key `memo` that can be reused; None if there is none.
 
-    Among several, the execution with which this kernel last brought the step up to date is preferred. An execution that another user's key
-    signed is returned only if there is no other, because its value counts as missing.
+    If several can be reused, the result with which this kernel last brought the step up to date is preferred. A result that another user's
+    key signed is returned only if there is no other, because its value counts as missing.
     """
     if not step.memoised or step.op.volatile or not memo:
         return None
@@ -348,16 +366,16 @@ def _reusable(step: PlanStep, memo: str, known: Known, kind: Kind) -> tuple[Mate
             elif brought is None or brought(step.key, group[0]):
                 return group
             else:
-                # Continue: this kernel may have last brought the step up to date with an older execution.
+                # Continue: this kernel may have last brought the step up to date with an older result.
                 chosen = chosen or group
         if _has_acted(group):
-            # This execution changed external state and overwrote the effects of older executions, so older ones must not be reused.
+            # The run with this result may have changed external state that older runs produced, so older results must not be reused.
             return chosen
     return chosen or foreign
 
 
 def is_kept(step: PlanStep, group: tuple[Materialization, ...], known: Known, kind: Kind) -> bool:
-    """Return True if a cell that the user runs needs the step, and this kernel last brought the step up to date with this execution.
+    """Return True if a cell that the user runs needs the step, and this kernel last brought the step up to date with the result `group`.
 
     Then an object without a digest does not make the step run again: the running cell uses the variables as they are, as in a plain notebook.
     """
@@ -365,9 +383,16 @@ def is_kept(step: PlanStep, group: tuple[Materialization, ...], known: Known, ki
 
 
 def _objection(step: PlanStep, group: tuple[Materialization, ...], known: Known, kind: Kind) -> tuple[str, Any] | None:
-    """Return why an execution with the step's memo key cannot be reused; None if it can be reused.
+    """Return why a stored result with the step's memo key cannot be reused; None if it can be reused.
 
-    The reason is a key of `_TEXTS`, and the argument for the function with this key.
+    The reason is a tuple: a key of `_TEXTS`, and the argument for the function with this key.
+
+    Parameters
+    ----------
+    group
+        The stored result: the materializations that one run of the step produced.
+    kind
+        How the request includes the step.
     """
     first = group[0]
     if not is_kept(step, group, known, kind):
@@ -399,13 +424,18 @@ _TEXTS: Mapping[str, Callable[[Any], str]] = {
     "lacking": lambda keys: f"{listed(keys)} is no longer stored",
     "acted": lambda _: "another version of the step has run since, and may have changed external state",
 }
-"""Maps a reason why an execution cannot be reused to a function that returns its text."""
+"""Maps a reason why a stored result cannot be reused to a function that returns the text of the reason."""
 
 
 def refusal(step: PlanStep, memo: str, known: Known) -> str:
-    """Return why a step must run although its memo key may be known: no stored execution with this memo key can be reused.
+    """Return why the newest stored result with the step's memo key cannot be reused, or why no result of the step may be reused.
 
-    The result is empty if no such execution is stored, or if one can be reused.
+    Return an empty string if no result with this memo key is stored, or if the newest one can be reused.
+
+    Parameters
+    ----------
+    memo
+        The memo key of the step; empty if it is not known.
     """
     if not step.memoised:
         return "cache=False: the step runs in every run"
@@ -427,7 +457,7 @@ def refusal(step: PlanStep, memo: str, known: Known) -> str:
 
 
 def reason_to_run(step: PlanStep, memo: str, inputs: tuple[InputVersion, ...], known: Known) -> str:
-    """Return why a step runs although its code, config and stored inputs are unchanged; empty if there is no such reason."""
+    """Return why a step must run although its code, config and stored inputs are unchanged; empty if there is no such reason."""
     return refusal(step, memo, known) or _computed_again(step, inputs, known)
 
 
@@ -451,13 +481,13 @@ def _computed_again(step: PlanStep, inputs: tuple[InputVersion, ...], known: Kno
 
 
 def _accepts(item: Materialization, unseen: tuple[Unverifiable, ...]) -> bool:
-    """Return True if the user accepted a materialization when the step's code reached exactly these objects without a digest."""
+    """Return True if the user accepted `item`, and the step's code reached exactly the objects `unseen` without a digest at that time."""
     note = acceptance(item)
     return note is not None and note.get("unverifiable") == [f"{each.path}: {each.reason}" for each in unseen]
 
 
 def _has_acted(group: tuple[Materialization, ...]) -> bool:
-    """Return True if an execution may have changed external state, because one of its materializations has no data version."""
+    """Return True if the run that produced a result may have changed external state: one of its materializations has no data version."""
     return not all([item.data_version for item in group])  # noqa: C419 - a list is quicker for one or two
 
 
@@ -468,7 +498,7 @@ def _version(name: str, item: Materialization, carries_value: bool) -> InputVers
 
 
 def _lacking(step: PlanStep, group: tuple[Materialization, ...]) -> list[str]:
-    """Return the keys of the step's required outputs of which an execution has no materialization."""
+    """Return the keys of the required outputs of `step` of which the stored result `group` has no materialization."""
     if len(step.outputs) == 1 and group[0].key == step.outputs[0].key:
         return []
     made = {item.key for item in group}

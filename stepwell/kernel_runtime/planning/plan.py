@@ -85,7 +85,7 @@ class PlanStep:
     code: CodeVersion | None = None
     """The code version of the step; None before the code walk, and for a step of a job that is not memoised."""
     address: str = ""
-    """The step's key in the store: `key`, for a step of a job with the name of the job before it."""
+    """The step's key in the store: for a step of a job, the name of the job and `key`; for any other step, `key`."""
 
     input_keys: tuple[str, ...] = field(init=False)
     """The value keys of all inputs, including those of inputs that only determine the order of steps."""
@@ -95,7 +95,7 @@ class PlanStep:
         self.input_keys = inputs[0].keys if len(inputs) == 1 else tuple([key for given in inputs for key in given.keys])
 
     def add_inputs(self, inputs: tuple[PlanInput, ...]) -> None:
-        """Add inputs to the step, such as those that the code walk finds."""
+        """Add inputs to this step, for example the assets that the code walk found."""
         self.inputs = (*self.inputs, *inputs)
         self.input_keys = tuple(key for given in self.inputs for key in given.keys)
 
@@ -134,7 +134,7 @@ class Plan:
     """The keys of the requested steps; all other steps are upstream of these."""
 
     def step(self, key: str) -> PlanStep | None:
-        """Return the step with a key; None if the plan does not contain it."""
+        """Return the step whose key is `key`; None if the plan does not contain such a step."""
         return next((step for step in self.steps if step.key == key), None)
 
 
@@ -204,7 +204,7 @@ class _Bound:
 
 
 def asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
-    """Return new step objects for the steps that compute an assets definition; a plan may change these objects."""
+    """Return new step objects for the steps that compute the assets of a definition; a plan may change these objects."""
     known: list[PlanStep] | None = definition.planned
     if known is None:
         known = definition.planned = _asset_steps(definition)
@@ -293,7 +293,7 @@ def _no_asset(node: tuple[str, ...], output: str) -> None:
 
 
 def _final(graph: GraphDefinition, handle: NodeOutput, path: tuple[str, ...] = ()) -> tuple[tuple[str, ...], str]:
-    """Return which op computes an output of a node in a graph: the path of the op, and the name of the op's output.
+    """Return the path of the op that computes an output of a node in a graph, and the op's name for this output.
 
     Parameters
     ----------

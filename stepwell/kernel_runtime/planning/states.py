@@ -50,7 +50,9 @@ class Reason:
     versions: tuple[str, ...] = ()
     """For a changed input, its version before and after the change; otherwise empty."""
     chain: tuple[str, ...] = ()
-    """For a reason that was found upstream, the keys of the steps from the step with this reason to the explained step, without the latter."""
+    """For a reason that was found upstream: the key of the step that has this reason, then the keys of the steps between this step and the
+    explained step. Otherwise empty.
+    """
     origins: tuple[Reason, ...] = ()
     """For a reason that is inherited from an upstream step, the reasons upstream that cause it, if they were requested; otherwise empty."""
 
@@ -171,9 +173,9 @@ class _States:
     def _of_found(
         self, step: PlanStep, decision: Decision, stored: tuple[Materialization, ...]
     ) -> tuple[State, tuple[Reason, ...]]:
-        """Return the state and reasons of a step for which `decision` names an execution with the step's memo key.
+        """Return the state and reasons of a step that has a stored result with its memo key (``decision.group``).
 
-        Either the execution can be reused, or its stored value is lost, or its effects cannot be restored.
+        Either this result can be reused, or a stored value of it is lost, or its effects cannot be restored.
         """
         known, group = self.known, decision.group
         lost = lost_value(group, known)
@@ -236,7 +238,7 @@ class _States:
         )
 
     def _executions_of(self, step: PlanStep) -> list[tuple[Materialization, ...]]:
-        """Return the executions of a step in the snapshot, with any memo key; the snapshot contains those with code versions of the plan."""
+        """Return the stored results of a step in the snapshot, with any memo key: those of the code versions that the plan has now."""
         if self._executions is None:
             self._executions = {}
             for groups in self.known.snapshot.by_memo_key.values():
@@ -264,9 +266,9 @@ def _how(state: StepState) -> str:
 
 
 def _would_change(step: PlanStep, group: tuple[Materialization, ...], known: Known) -> list[str]:
-    """Return the names of the variables, and the paths of the files, that the reuse of an execution would change in the notebook.
+    """Return the names of the variables, and the paths of the files, that the reuse of the stored result `group` would change.
 
-    The result is empty if the execution has no effects, or if no trusted key signed their record.
+    Return an empty list if the result has no effects, or if no trusted key signed their record.
     """
     kept = next((item for item in group if item.output == NOTEBOOK), None)
     if kept is None or not known.vouches(kept):
@@ -312,9 +314,14 @@ def _moved(
     inputs: tuple[InputVersion, ...] | None,
     explain: Explainer,
 ) -> tuple[Reason, ...]:
-    """Return, for a fresh step, the reasons why a run would reuse a result other than the current one, or that the result was accepted.
+    """Return the reasons to show for a fresh step: its result was accepted, or a run would reuse a result other than the current one.
 
-    The result is empty if a run would reuse the current result.
+    Parameters
+    ----------
+    stored
+        The current materializations of the step's outputs.
+    group
+        The stored result that a run would reuse.
     """
     note = acceptance(group[0])
     if note is not None:
@@ -356,7 +363,7 @@ def lineage_of(
     source_of
         Returns the source code of a step's body, or of a job, for its card.
     left_by
-        Returns, for a step, the keys of the steps whose cells bound variables that it reads, other than their values.
+        Returns, for a step, the keys of the other steps whose cells bound variables that this step reads, apart from the values of assets.
     """
     owners: dict[str, AssetsDefinition] = {}
     for key, definition in definitions.computed().items():

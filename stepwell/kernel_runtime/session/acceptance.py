@@ -142,18 +142,18 @@ def check_acceptable(step: PlanStep, state: StepState) -> None:
         raise InvariantViolationError(
             f"the stored value of {step.key!r} cannot be accepted: the step runs in every run, because it is declared volatile or not cached",
             where=step.where,
-            remedy="remove volatile=True (--volatile) or cache=False (--no-cache) from its definition",
+            remedy="remove volatile=True (--volatile) or cache=False (--no-cache) from the step's definition",
         )
     if not state.memo_key:
         causes = "; ".join(reason.text for reason in state.reasons)
         raise InvariantViolationError(
-            f"the stored value of {step.key!r} cannot be accepted, because its upstream is not up to date: {causes}",
+            f"the stored value of {step.key!r} cannot be accepted, because an upstream step is not up to date: {causes}",
             where=step.where,
             remedy="materialize the upstream steps first, or accept their stored values",
         )
     if any(reason.kind == "age" for reason in state.reasons):
         raise InvariantViolationError(
-            f"the stored value of {step.key!r} cannot be accepted: it is older than the step's max_age",
+            f"the stored value of {step.key!r} cannot be accepted, because the value is older than the step's max_age",
             where=step.where,
             remedy="increase max_age, or run the step",
         )

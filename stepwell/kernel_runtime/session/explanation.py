@@ -57,7 +57,10 @@ _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 @dataclass(frozen=True, slots=True)
 class LastRun:
-    """The newest run in which a step was executed (not reused), failed or was cancelled, and the reasons why it ran or ended so."""
+    """The newest run in which a step did not reuse a stored result: the step was executed, failed or was cancelled.
+
+    `reasons` says why the step did not reuse a result, or why it failed.
+    """
 
     run_id: str
     started: float
@@ -65,7 +68,7 @@ class LastRun:
     status: str
     """The outcome of the step: ``executed``, ``failed`` or ``cancelled``."""
     reasons: tuple[Reason, ...]
-    """Why the step was executed; for a failed step, the error."""
+    """The reasons why the step was executed; for a failed step, its error."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the run as JSON values."""
@@ -85,7 +88,7 @@ class Explanation:
     steps: tuple[StepState, ...]
     """The states of the key's steps; empty if the key is stored but not defined in this process."""
     last_runs: Mapping[str, LastRun] = field(default_factory=dict)
-    """The newest run in which each step was not reused, by step key. Steps without such a run are missing."""
+    """For each step key, the newest run in which the step did not reuse a stored result. Steps without such a run are not in the mapping."""
     stored: Materialization | None = None
     """The current materialization of a key that is stored but not defined in this process; None for a defined key."""
 
@@ -147,7 +150,10 @@ class Explanation:
 
 
 def headline(reason: Reason) -> str:
-    """Return a reason as one phrase with its place and the steps in between: ``LIMIT 3 -> 4 in cell 5, two steps up: clean -> rep.f``."""
+    """Return a reason as one phrase: ``LIMIT 3 -> 4 in cell 5, two steps up: clean -> rep.f``.
+
+    The phrase consists of the reason's text, its place, and the chain of steps from the reason to the explained step.
+    """
     text = reason.text.replace(": ", " ", 1) if reason.kind == "global" and ARROW in reason.text else reason.text
     place = f" in {reason.place}" if reason.place else ""
     count = len(reason.chain)
@@ -214,11 +220,11 @@ class Origins:
         self._histories: dict[str, list[Materialization]] = {}
 
     def of(self, state: StepState) -> StepState:
-        """Return a copy of a step's state in which each reason has its origins upstream."""
+        """Return a copy of a step's state in which each inherited reason has its origins: the reasons upstream that cause it."""
         return replace(state, reasons=self._followed(state.reasons))
 
     def last_run(self, address: str, notebook: str) -> LastRun | None:
-        """Return the newest run in which a step was executed (not reused), failed or was cancelled; None if no such run is recorded.
+        """Return the newest run in which a step did not reuse a stored result; None if no such run is recorded.
 
         Parameters
         ----------
@@ -273,7 +279,7 @@ class Origins:
         return explained or reasons or (lost,)
 
     def _followed(self, reasons: tuple[Reason, ...], until: float = math.inf) -> tuple[Reason, ...]:
-        """Return copies of reasons in which inherited reasons have their origins.
+        """Return copies of reasons in which each inherited reason has its origins: the reasons upstream that cause it.
 
         Parameters
         ----------
@@ -432,7 +438,7 @@ def _cause(origin: Reason) -> tuple[object, ...]:
 
 
 def _named(key: str, reason: Reason) -> Reason:
-    """Return a reason for the state of an upstream step; the text ``never computed`` gets the step's key as its subject."""
+    """Return a reason for the state of the upstream step `key`; if its text is ``never computed``, put the key before the text."""
     return replace(reason, text=f"{key} was never computed") if reason.text == "never computed" else reason
 
 

@@ -1,8 +1,8 @@
 """The versions of a key, and renaming, which copies stored versions to another key.
 
 A version is one or more consecutive materializations of a key, by one notebook and for one partition, with the same data version: the value
-was computed again and did not change. A version is selected by the beginning of its identifier, by a number (-1 is the newest version, -2 the second newest; 0, 1, ... count from the
-oldest version), or by a time, which selects the newest version at that time.
+was computed again and did not change. A version is selected by the beginning of its identifier, by a number (-1 is the newest version, -2 the
+second newest; 0, 1, ... count from the oldest version), or by a time, which selects the newest version at that time.
 
 Renaming an asset copies its materializations, and those of the steps inside a graph-backed asset, to the new key. It removes the old key from
 the current materializations. The old materializations are not deleted, so a renaming can be reversed.
@@ -57,7 +57,7 @@ class Version:
     number: int
     """-1 for the newest version, -2 for the second newest, and so on."""
     created: float
-    """Seconds since the epoch."""
+    """The time of the version's newest materialization, in seconds since the epoch."""
     data_version: str
     code_version: str
     run_id: str
@@ -66,9 +66,9 @@ class Version:
     type_name: str
     summary: str
     size: int
-    """Size of the stored value in bytes."""
+    """The size of the stored value in bytes; 0 if no value is stored."""
     seconds: float
-    """Duration of the step in seconds."""
+    """The duration of the step that computed the value, in seconds."""
     current: bool
     """True if the version is the current value of the key in any notebook."""
     available: bool

@@ -54,7 +54,7 @@ class Explainer:
     known
         The facts on which the decisions about the steps are based.
     walk
-        The code walk with which remedies are tried.
+        The code walk that tests whether a remedy works.
     code_parts
         Returns the present code version of a step with its parts.
     """
@@ -127,7 +127,7 @@ class Explainer:
         return tuple(Reason(item.reason, item.path, self._way_out(step, item), "unverifiable") for item in items)
 
     def _recorded(self, version: str) -> CodeVersion | None:
-        """Return the code version with a digest and its parts; None if the store has not recorded it.
+        """Return the recorded code version whose digest is `version`, with its parts; None if it is not recorded.
 
         The first call reads the code versions of all changed steps in one query.
         """
@@ -388,7 +388,7 @@ def _unmatched(
     edited
         The paths of the objects whose source code or value changed.
     canonical
-        As in `_change`.
+        True to ignore layout, comments, annotations and docstrings in diffs.
     """
     known = [{(*_label(key), part.digest) for key, part in parts.items()} for parts in (before, after)]
 
