@@ -159,7 +159,7 @@ def test_what_cannot_be_digested_can_be_accepted_but_not_what_comes_later(sessio
 
 
 def test_what_cannot_be_accepted_says_why(session, monkeypatch):
-    with pytest.raises(ValueUnavailableError, match="nothing is stored"):
+    with pytest.raises(ValueUnavailableError, match="no value is stored"):
         stepwell.why("clean", accept=True, definitions=[clean])
     run(clean, model)
     assert stepwell.why("model", accept=True, definitions=[clean, model]).state == "fresh"

@@ -93,8 +93,8 @@ def test_a_selection_that_cannot_be_read(refused, either, store_dir):
     refused(
         InvalidSelectionError,
         lambda: stepwell.materialize("raw,clean", definitions=[raw, clean], store=store_dir),
-        "'raw,clean' cannot be read",
-        "a list in Python",
+        "'raw,clean' is invalid",
+        "pass a list in Python",
     )
 
 
