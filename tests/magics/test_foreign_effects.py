@@ -245,7 +245,7 @@ def test_a_crafted_record_says_nothing_of_other_steps(scene, name):
         scene.notebook(cell)
     text = scene.notebook("%stepwell status").text
     assert "reader  stale" in text
-    assert "would change" not in text
+    assert "would first change" not in text
 
 
 def test_a_record_of_ours_says_what_its_step_would_change(scene):
