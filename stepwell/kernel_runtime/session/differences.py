@@ -5,8 +5,8 @@
 
 Members of objects are compared by data version, so a difference is reported exactly if the data versions differ: 1, 1.0 and True differ, and
 so do 0.0 and -0.0, and two dicts with different orders; two NaNs are equal. The search through the members of objects ends after a maximum
-number of differences and of compared members, and below a maximum depth. Arrays are read in parts and never copied as a whole. Examples of
-differing values are short strings in which secrets are hidden.
+number of differences or of compared members, and members below a maximum depth are compared as a whole. Arrays are read in parts and never
+copied as a whole. Examples of differing values are short strings in which secrets are hidden.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class BytesDifference:
     sizes: tuple[int, int]
     """The lengths of the earlier and of the later byte string."""
     first: int
-    """The position of the first differing byte."""
+    """The position of the first differing byte; the length of the shorter byte string if the longer one begins with it."""
 
 
 Details: TypeAlias = "FrameDifference | ArrayDifference | ObjectDifference | TextDifference | BytesDifference | None"
@@ -163,7 +163,7 @@ class Comparison:
         """
         if kind not in ("added", "removed", "changed"):
             raise InvalidInvocationError(
-                f"there are no rows of the kind {kind!r}",
+                f"{kind!r} is not a kind of differing rows",
                 remedy="choose one of the kinds 'added', 'removed' and 'changed'",
             )
         if self.changed_rows is None:
@@ -397,7 +397,7 @@ def _parts(old: Any, new: Any) -> Iterator[_Part]:
 
 
 def _sparse_parts(old: Any, new: Any) -> Iterator[_Part]:
-    """Yield the elements of two sparse arrays that are not zero in both; yield nothing if there are none."""
+    """Yield the elements that are nonzero in at least one of two sparse arrays; yield nothing if there are none."""
     import numpy as np
 
     places = (old.astype(bool) + new.astype(bool)).nonzero()

@@ -234,7 +234,7 @@ class Session:
         create
             True to create the store if it does not exist.
         follow
-            True to allow that the directory is a link: only the user may choose to follow a link, by naming its path.
+            True if the directory may be a link. A link is followed only if the user named its path.
         """
         from stepwell.kernel_runtime.store.sql import instance as sql_instance
         from stepwell.kernel_runtime.store.store import open_store
@@ -250,14 +250,14 @@ class Session:
             return self.stores[directory]
 
     def use(self, path: str | os.PathLike[str]) -> ValueStore:
-        """Make the store of a directory the session's store, and return this store; create it if it does not exist."""
+        """Open the store in the directory `path`, make it the session's store, and return it. Create the store if it does not exist."""
         self._store = self.open(path)
         # All steps may have other states in the new store.
         self.publish(DefinitionsChanged(()))
         return self._store
 
     def attach(self, namespace: dict[str, Any] | None) -> None:
-        """Use a dict as the namespace of the notebook; with None, the session no longer has a notebook."""
+        """Set the namespace of the session's notebook; None means that the session has no notebook."""
         if namespace is not None:
             # Plain cells can seed random generators before the first step runs, and the hooks must record this.
             watch()
@@ -268,7 +268,7 @@ class Session:
         self.namespace = namespace
 
     def close(self) -> None:
-        """Close every store after committing its pending changes; first run the hourly housekeeping of stores for which it is due.
+        """Run the hourly housekeeping of each store for which it is due, commit all pending changes, and close all stores.
 
         A closed store opens again when it is used.
         """
@@ -371,7 +371,7 @@ class Session:
     def states(
         self, targets: Targets = None, *, definitions: Given = None, store: AnyStore = None
     ) -> dict[str, StepState]:
-        """Return the state of each step of `targets` and of everything upstream by step key, in execution order; no step runs.
+        """Return the states of the steps of `targets` and of all steps upstream, by step key and in execution order. No step runs.
 
         Parameters
         ----------
