@@ -234,7 +234,7 @@ class Origins:
             The notebook whose runs are searched first. If it never executed the step, the runs of all notebooks are searched.
         """
         attempts = self._store.catalog.ask(read_attempts, address, _ATTEMPTS)
-        # The record of a failed run of the step names no notebook, because it has no materialization: it may be of any notebook.
+        # The record of a failed attempt has no materialization, which would name the notebook. Such records are searched for every notebook.
         of_notebook = [
             record
             for record in attempts

@@ -103,7 +103,7 @@ class Version:
         )
 
 
-class Versions(tuple[Version, ...]):  # noqa: SLOT001 - it has attributes
+class Versions(tuple[Version, ...]):  # noqa: SLOT001 - instances have attributes
     """The versions of a key, newest first. ``str`` and ``repr`` return one line for each version."""
 
     key: str = ""

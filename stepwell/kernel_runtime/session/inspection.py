@@ -419,7 +419,7 @@ def recorded_by(key: str, store: ValueStore) -> str:
     If nothing is stored for `key` itself, the values of its asset or job, and of the steps inside, are searched.
     """
     whole = key.split(".", 1)[0]
-    inside = (name for name in store.keys() if name.startswith(f"{whole}."))  # noqa: SIM118 - a store is no dict
+    inside = (name for name in store.keys() if name.startswith(f"{whole}."))  # noqa: SIM118 - a store is not a dict and cannot be iterated
     for name in dict.fromkeys((key, whole, *inside)):
         rows = store.current(name)
         if rows:
@@ -472,7 +472,7 @@ def check_reads(
                     raise _missing(key, step, definitions, stored)
                 if item.value is None and (resumed or key.startswith(inside)):
                     raise ValueNotKeptError(
-                        f"step {step.key!r} needs the value of step {item.step_key!r}, and this value could not be stored",
+                        f"step {step.key!r} needs the value of {item.step_key!r}, and this value could not be stored",
                         where=step.where,
                         remedy=f"run both steps again: stepwell.rerun([{item.step_key!r}, {step.address!r}])",
                     )

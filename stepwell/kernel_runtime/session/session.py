@@ -641,7 +641,7 @@ class Session:
             raise DefinitionsOnlyError("nothing was run, because this kernel only registers the notebook's definitions")
         # This opens the store, or creates it. A new store is not deleted if one of the checks below refuses the run.
         guard, store = InterruptGuard(), inspection.store
-        # The guard postpones an interrupt until the lock is released; otherwise an interrupt could leave the lock acquired.
+        # The guard handles interrupts from before the lock is acquired until after its release, so no interrupt leaves the lock acquired.
         with guard:
             if not self._running.acquire(blocking=False):
                 raise InvariantViolationError(
