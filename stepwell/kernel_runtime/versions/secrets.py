@@ -523,9 +523,9 @@ def _secret_arguments(call: ast.Call) -> Iterator[tuple[str, ast.AST]]:
 
 
 def _last_name(node: ast.AST) -> str:
-    """Return the name before the last placeholder of a format string such as ``"password=%s"``, if it is the name of a secret, else "".
+    """Return ``password`` for a format string that ends with ``password=%s``, if the name before the placeholder is the name of a secret.
 
-    A string that does not end with a placeholder also gives "".
+    Return an empty string for any other node.
     """
     match = re.search(r"([A-Za-z_][\w-]*)['\"]?\s*[:=]\s*['\"]?(?:%s|\{\w*\})['\"]?\s*$", _written(node))
     return match[1] if match is not None and names_secret(match[1]) else ""
@@ -536,7 +536,7 @@ def _looks_literal(value: object) -> bool:
 
 
 def _secret_name(target: ast.expr) -> str:
-    """Return the name of an expression (variable, attribute, string or key of an item) if it is the name of a secret, else "" (empty)."""
+    """Return the name of a variable, attribute or item, or a string, if it is the name of a secret; else an empty string."""
     name = ""
     if isinstance(target, ast.Name):
         name = target.id
