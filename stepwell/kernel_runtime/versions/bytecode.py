@@ -298,7 +298,7 @@ def _encoded(steps: list[Instruction], variable: str = "", named: frozenset[int]
 
 
 def _inner_code(code: CodeType, variable: str) -> bytes:
-    """Return the encoding of a nested function or class: its name and its blob, both without the name `variable`."""
+    """Return the encoding of a nested function or class: its name and its behaviour, both without the name `variable`."""
     name = code.co_name
     if not variable or not _contains_name(code, variable):
         return atom(name) + facts(code).blob
@@ -528,7 +528,7 @@ def _nested(codes: tuple[CodeType, ...]) -> list[CodeType]:
 
 
 def _instructions(code: CodeType) -> list[Instruction]:
-    """Return the instructions of a code object; those on a local or closure variable get the variable's name as their value.
+    """Return the instructions of a code object. An instruction on a local or closure variable has the variable's name as its value.
 
     The list is empty on a version of Python whose bytecode cannot be read.
     """

@@ -129,7 +129,7 @@ def _function(function: FunctionType | BuiltinFunctionType) -> tuple[Any, ...]:
 
 
 def class_version(item: object) -> str:
-    """Return the code version of a class or function of the user, 32 hexadecimal digits."""
+    """Return the code version of a class or function of the user, as 32 hexadecimal digits."""
     return _digested(item)[0]
 
 

@@ -58,7 +58,7 @@ class Tag:
     EMPTY = b"\xd4"
     """Stands for a closure cell whose content is missing or left out, and for the missing statements or last expression of a notebook cell."""
     UNBOUND, ASSET, NO_MODULE = b"\xd6", b"\xd7", b"\xd8"
-    """A name without a value, the key of an asset, and a module that cannot be imported."""
+    """For a name without a value, for the key of an asset, and for a module that cannot be imported."""
 
     # Objects.
     CLASS, CLASS_ENTRY, MODULE = b"\xdb", b"\xdc", b"\xdd"
@@ -70,9 +70,9 @@ class Tag:
 
     # Nodes.
     NAMED = b"\xc7"
-    """An object that is identified by its name and by the owner of its module."""
+    """For an object that is identified by its name and by the owner of its module."""
     GROUP, MEMBER = b"\xc5", b"\xc6"
-    """A group of nodes that reach each other, and a reference from one node of a group to another."""
+    """For a group of nodes that reach each other, and for a reference from one node of a group to another."""
 
 
 PLAIN: frozenset[type] = frozenset({int, str, bytes, bool, NoneType, EllipsisType})
@@ -82,7 +82,7 @@ ATOMS: frozenset[type] = PLAIN | {float, complex}
 
 
 def atom(value: Any) -> bytes:
-    """Return the encoding of an atom, or of a tuple, frozenset or slice that contains only atoms or such objects."""
+    """Return the encoding of an atom, or of a tuple, frozenset or slice that contains nothing but atoms, at any depth."""
     kind = type(value)
     if kind in PLAIN:
         return marshal.dumps(value, 2)
@@ -416,7 +416,7 @@ def _step(container: Any, position: int, *, of_instance: bool) -> str:
     Parameters
     ----------
     position
-        The position of the item, counted from 1. In a dict, keys and values are counted separately.
+        The position of the item, counted from 1. In a dict, each key and each value is counted.
     of_instance
         True if the container is a part of an instance, so that the string keys of a dict are attributes.
     """

@@ -466,7 +466,7 @@ def _wide(pa: Any, value: Any) -> Any:
 
 
 def _without_hidden_text(pa: Any, value: Any) -> Any:
-    """Return an array of strings whose missing strings have no text in the buffer, where Arrow permits any text for them."""
+    """Return an array of strings in which missing strings have no text. Arrow permits any text in the buffer for a missing string."""
     if not value.null_count:
         return value
     np = __import__("numpy")

@@ -98,7 +98,7 @@ def _drop(ref: KeyedRef, table: dict[int, Node] = known) -> None:
 
 
 class Node:
-    """The node of one object that code reaches."""
+    """One object that code reaches, as a node of the graph of a code walk, with its encoding and its references to other nodes."""
 
     __slots__ = (
         "assets", "content", "digest", "edges", "flags", "group", "index", "issues", "lengths", "low", "mappings", "names", "pending",
@@ -116,13 +116,13 @@ class Node:
     """The digest. None before the node is finished, and for a node of a group until `digest_of` is called."""
     flags: int
     """UNVERIFIABLE (an object has no digest), ASSET (code reads an asset as a global), MUTABLE (a value can change in place, or code assigns
-    a global) and READS_DOCS (code reads annotations or documentation). A flag is set if it applies to this node or to a node below it."""
+    a global) and READS_DOCS (code reads annotations or documentation). A flag is set if it applies to this node or to a node that it reaches."""
     issues: tuple[tuple[str, str], ...]
     """Referenced objects that cannot be digested, each as the label of the reference and the reason."""
     assets: tuple[tuple[str, str], ...]
     """Assets that the code reads as globals, each as its name and its asset key."""
     stable: bool
-    """True if the guards of this node and of the nodes below it detect every change of their objects."""
+    """True if the guards of this node and of the nodes that it reaches detect every change of their objects."""
     rebinds: tuple[str, ...]
     """Globals that the code assigns or deletes."""
     names: Sequence[tuple[str, Any]]
@@ -235,7 +235,9 @@ def close_leaf(node: Node) -> None:
 
 
 def _close(members: list[Node]) -> None:
-    """Digest one node, or let several nodes be a group, whose digests `digest_of` computes later. Add the flags of the nodes below them.
+    """Digest one node, or record several nodes as a group, whose digests `digest_of` computes later.
+
+    The nodes also get the flags of the nodes that they reach.
 
     Parameters
     ----------
@@ -274,7 +276,7 @@ def _close(members: list[Node]) -> None:
 
 
 def _is_copy(members: list[Node]) -> bool:
-    """Give nodes the digests of equal nodes in a group to which they refer; return True if they refer to a group with equal nodes.
+    """If some nodes refer to a group that contains equal nodes, give them the digests of these nodes and return True; else return False.
 
     Example: the user keeps a recursive function under another name and executes the function's cell again. The old function then calls the
     new one, so the old function is not in the group of the new function. Nevertheless, the two functions are equal.
@@ -298,12 +300,12 @@ def _is_copy(members: list[Node]) -> bool:
 
 
 def _equal_pairs(node: Node, other: Node, identities: set[int]) -> list[tuple[Node, Node]] | None:
-    """Return the pairs of corresponding nodes below `node` and `other`, beginning with these two; None if `node` and `other` are not equal.
+    """Return the pairs of corresponding nodes that `node` and `other` reach, beginning with these two; None if they are not equal.
 
     Parameters
     ----------
     identities
-        The ``id`` of each node below `node` that has no digest yet.
+        The ``id`` of each node that `node` reaches and that has no digest yet.
     """
     pairs = [(node, other)]
     paired = {id(node): other}

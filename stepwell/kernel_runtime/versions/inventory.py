@@ -280,7 +280,10 @@ def _underlying(item: Any) -> Any:
 
 
 def _class_source(cls: type) -> tuple[str | None, str]:
-    """Return None, because the source code of a class is not listed, and the file or cell of the class's first method (empty if unknown)."""
+    """Return the source code and the location of a class.
+
+    The source code is always None, because parts of classes show none. The location is the file or cell of the class's first method, or empty.
+    """
     for value in vars(cls).values():
         function = _underlying(value)
         if (

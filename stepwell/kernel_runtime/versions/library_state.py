@@ -204,7 +204,10 @@ def options_of(library: str, *, text: bool) -> list[tuple[str, str, tuple[tuple[
 
 
 def refresh() -> None:
-    """Read the options of all libraries that code has used again, and find attributes that were set on classes and modules of libraries."""
+    """Bring `state` up to date: read the options of all libraries in it again, and drop known nodes if limits of the process have changed.
+
+    Also find the attributes that the user has set on classes and modules of libraries since the last scan (`patches.scan`).
+    """
     if patches.has_scanned():
         patches.scan()
     limits, _ = _counted(LIMITS)
@@ -256,7 +259,13 @@ def _reach(values: Iterable[Any], names: dict[str, None], deeper: int) -> None:
 
 
 def is_plain(value: Any, deeper: int = 2) -> bool:
-    """Return True if operators on a value call no code of the user: for numbers, strings, and containers whose first members are such values."""
+    """Return True if operators on a value call no code of the user: for numbers, strings, and containers whose first members are such values.
+
+    Parameters
+    ----------
+    deeper
+        How many levels of containers are examined; a container at a deeper level gives False.
+    """
     kind = type(value)
     if kind in ATOMS:
         return True
@@ -301,7 +310,7 @@ def _digest(text: str, objects: Iterable[tuple[str, Any]], data_version: Callabl
 
 
 def warnings_watched(noted: Callable[[str], None], data_version: Callable[[Any], str | None]) -> Callable[[], None]:
-    """Call a function at every warning from now on; return a function that ends this.
+    """Call a function at every warning from now on; return a function that ends these calls.
 
     Parameters
     ----------

@@ -179,8 +179,9 @@ _RETURN_VALUE = _number("RETURN_VALUE")
 QUIET = (_numbers(("LOAD_FAST",)) if "LOAD_FAST_CHECK" in _OP else frozenset()) | _numbers(
     ("LOAD_FAST_BORROW", "STORE_FAST", "POP_TOP", "SWAP", *_FUSED, *_GOTO)
 )
-"""Operations that cannot raise an exception. Whether an exception table covers such an instruction makes no difference, and CPython fuses
-instructions across the limits of a ``try``. In versions without LOAD_FAST_CHECK, LOAD_FAST raises for an unbound variable."""
+"""Operations that cannot raise an exception, so that it does not matter whether an exception table covers them. (CPython fuses instructions
+across the limits of a ``try``, so the table may cover more or fewer of them.) LOAD_FAST is only included in versions with LOAD_FAST_CHECK; in
+other versions, it raises for an unbound variable."""
 _BACKWARD = frozenset(op for op in JUMPS if "BACKWARD" in dis.opname[op])
 
 
@@ -462,7 +463,7 @@ def _handlers(table: bytes) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _thread(blocks: list[Block]) -> None:
-    """Let every block lead directly to the next block that does something, past empty blocks and tests whose outcome is already known."""
+    """Skip empty blocks, and tests whose outcome is already known: let every block lead directly to the next block that does something."""
 
     def end(target: tuple[int, bool], outcome: int) -> tuple[int, bool]:
         seen = set()
@@ -499,9 +500,9 @@ def _reached(blocks: list[Block], start: int) -> list[int]:
 
 
 def _merge_equal(blocks: list[Block], start: int) -> int:
-    """Let all blocks that have the same content and lead to the same blocks be replaced by the first of them.
+    """Replace equal blocks by one of them. Two blocks are equal if they have the same content and lead to equal blocks.
 
-    Return the number of the block that replaces block `start`, the entry of the code.
+    Return the number of the block with which the code then begins: `start`, or the block that replaces it.
     """
     order = _reached(blocks, start)
     first: dict[tuple[object, ...], int] = {}

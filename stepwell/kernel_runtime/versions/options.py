@@ -206,8 +206,8 @@ def list_change(before: list[Any], after: list[Any]) -> dict[str, list[Any]]:
     Returns
     -------
     dict
-        ``removed``: the items that only `before` contains; ``inserted``: the new items before the end of `after`, each as its position and the
-        item; ``added``: the new items at the end of `after`.
+        ``removed``: the items of `before` that are not kept; ``inserted``: the new items that a kept item of `before` follows, each as its position in
+        `after` and the item; ``added``: the new items at the end of `after`.
     """
     change: dict[str, list[Any]] = {"removed": [], "inserted": [], "added": []}
     for tag, first, last, start, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
@@ -222,7 +222,7 @@ def list_change(before: list[Any], after: list[Any]) -> dict[str, list[Any]]:
 
 
 def with_change(now: list[Any], change: Mapping[str, list[Any]]) -> list[Any]:
-    """Return a list with a change applied that `list_change` has returned. An item that the list already contains is not added again."""
+    """Apply a change from `list_change` to a list, and return the new list. An item that the list already contains is not added again."""
     result = [item for item in now if item not in change["removed"]]
     for position, item in change["inserted"]:
         if item not in result and not _is_absent(item):

@@ -179,7 +179,10 @@ def _scan(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> None:
 
 
 def _scan_namespace(target: Any, space: dict[str, Any] | MappingProxyType[str, Any]) -> None:
-    """Add the user's attributes in a module or class of a library, and in the classes of a module, to `table`. Later scans check it again."""
+    """Add the user's attributes in a module or class of a library, and in the classes of a module, to `table`.
+
+    Also keep the namespace, so that later scans compare its number of entries.
+    """
     _targets.append(target)
     _spaces.append(space)
     _sizes.append(len(space))

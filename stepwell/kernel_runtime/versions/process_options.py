@@ -108,7 +108,7 @@ class Watcher:
 
 
 def watch_warnings(noted: Callable[[], None]) -> Callable[[], None]:
-    """Call a function at every warning from now on; return a function that ends this.
+    """Call a function at every warning from now on; return a function that ends these calls.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def watch_warnings(noted: Callable[[], None]) -> Callable[[], None]:
     """
     entry: Any = ("ignore", Watcher(noted), Warning, None, 0)
     warnings.filters.insert(0, entry)  # type: ignore[attr-defined]
-    # Otherwise, a warning that a module has already shown would not reach the filters until these change.
+    # Without this call, `warnings` would not pass a warning to the filters that a module has already shown.
     _filters_changed()
 
     def end() -> None:

@@ -288,7 +288,7 @@ def is_original(function: FunctionType, module: str) -> bool:
 
 
 def from_module(to: Writer, node: Node, label: str, module: ModuleType, chain: tuple[str, ...]) -> None:
-    """Write a reference to the first object that is not a module on a chain of attributes: the constant in ``module.sub.CONST``.
+    """Follow a chain of attributes, and write a reference to the first object that is not a module: the constant in ``module.sub.CONST``.
 
     If all objects on the chain are modules, or the chain is empty, write a reference to the last module as a whole.
 
@@ -367,6 +367,8 @@ def imports(to: Writer, node: Node, statements: Iterable[Imported], scope: Mappi
     ----------
     node
         The node of the code.
+    statements
+        The names that the import statements bind.
     scope
         The globals of the code, for relative imports.
     """

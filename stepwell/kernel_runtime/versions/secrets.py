@@ -341,7 +341,7 @@ def _parsed(text: str) -> ast.AST | None:
 
 
 def _outermost(nodes: Iterable[ast.expr]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Return the start and end (line, column) of each expression, in order, without expressions inside another one of them."""
+    """Return the start and the end (line, column) of expressions in order, without expressions that lie inside others of `nodes`."""
     places = sorted(
         {((node.lineno, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0)) for node in nodes},
         key=lambda place: (place[0], (-place[1][0], -place[1][1])),
@@ -523,9 +523,9 @@ def _secret_arguments(call: ast.Call) -> Iterator[tuple[str, ast.AST]]:
 
 
 def _last_name(node: ast.AST) -> str:
-    """Return ``password`` for a format string that ends with ``password=%s``, if the name before the placeholder is the name of a secret.
+    """Return the name of the secret at the end of a format string: ``password`` for ``"host=%s password=%s"``.
 
-    Return an empty string for any other node.
+    Return an empty string if the node is not such a string.
     """
     match = re.search(r"([A-Za-z_][\w-]*)['\"]?\s*[:=]\s*['\"]?(?:%s|\{\w*\})['\"]?\s*$", _written(node))
     return match[1] if match is not None and names_secret(match[1]) else ""

@@ -63,7 +63,7 @@ class Watched:
                 ]
 
     def changed(self, roots: Roots) -> tuple[str, ...]:
-        """Return the paths of the values that have changed since.
+        """Return the paths of the values that have changed since this object was created.
 
         Parameters
         ----------
@@ -400,7 +400,7 @@ class CodeWalk:
         assets: dict[str, str],
         mutable: dict[str, None],
     ) -> None:
-        """Add the unverifiable objects, assets and mutable globals that a node reaches to the dicts; also fill `slow`.
+        """Add the unverifiable objects, the assets and the mutable globals that a node reaches to three dicts, and slow values to `slow`.
 
         Parameters
         ----------
