@@ -19,7 +19,7 @@ version. "The user's code" is the code of the notebook and of local modules.
 ``ownership``        the owner of a module: the user, a library or the standard library
 ``left_out``         objects whose content is not in code versions: ignored names, opaque objects, secrets
 ``secrets``          the search for secrets in values, source code and messages
-``secret_forms``     names and forms of secrets
+``secret_forms``     names and formats of secrets
 ``environment``      the reads of environment variables that are recorded, and their digests
 ``library_state``    options of libraries and of the process: those in code versions, and how the changes by a step are restored
 ``options``          the type `Library`: functions that read and set the options of one library
