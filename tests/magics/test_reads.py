@@ -37,7 +37,7 @@ def test_a_cell_that_reads_the_environment_and_shows_a_frame(notebook, monkeypat
     assert statuses(notebook) == {"region": "reused"}
     monkeypatch.setenv("REGION", "a-certain-south")
     told = notebook("%why region").text
-    assert "the environment name REGION changed" in told
+    assert "the environment variable REGION changed" in told
     assert "a-certain-south" not in told
     notebook(cell)
     assert statuses(notebook) == {"region": "executed"}
