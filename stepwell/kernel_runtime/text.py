@@ -34,17 +34,17 @@ _UNCOLOURED = re.compile(rf"(\x1b\[[0-9;:]*m)|[{_INVISIBLE}]")
 
 
 def printable(text: str) -> str:
-    r"""Return `text` with each unsafe character replaced by an escape such as ``\x1b``. Line breaks and tabs are safe."""
+    r"""Return `text` with control, direction-changing and invisible characters replaced by escapes (``\x1b``). Line breaks and tabs stay."""
     return _UNSAFE.sub(_escaped, text) if _UNSAFE.search(text) else text
 
 
 def in_one_line(text: str) -> str:
-    r"""Return `text` with unsafe characters, line breaks and tabs replaced by escapes such as ``\x1b`` and ``\n``."""
+    r"""Return the result of `printable` for `text`, with line breaks and tabs also replaced by escapes (``\n``)."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def coloured(text: str) -> str:
-    """Return `text` with unsafe characters escaped, except for ANSI colours. If `text` has colours, they are reset at the end."""
+    """Return the result of `printable` for `text`, but with its ANSI colours. If `text` has colours, they are reset at the end."""
     shown = _UNCOLOURED.sub(lambda match: match[1] or _escaped(match), text)
     return f"{shown}\x1b[0m" if _COLOUR.search(shown) else shown
 
@@ -55,12 +55,12 @@ def without_colours(text: str) -> str:
 
 
 def as_html(text: object) -> str:
-    """Return the string form of `text` as HTML: unsafe characters are escaped, and ``<`` is written as ``&lt;``."""
+    """Return the string form of `text` as HTML, with the escapes of `printable` and of HTML (``&lt;``)."""
     return html.escape(printable(str(text)))
 
 
 def as_json(value: Any, *, indent: int | None = None) -> str:
-    r"""Return `value` as JSON. Unsafe characters are written as JSON escapes (``\u202e``), so that a JSON parser restores them."""
+    r"""Return `value` as JSON. Characters that `printable` replaces are written as JSON escapes (``\u202e``), which a JSON parser decodes."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return _UNSAFE.sub(_json_escaped, text) if _UNSAFE.search(text) else text
 

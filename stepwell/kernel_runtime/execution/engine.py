@@ -342,7 +342,7 @@ class Engine:
             self.notices.append(notice("processes", step.key, programs=outcome.children[:3]))
 
     def _take_present_names(self, execution: Execution) -> None:
-        """Compute the memo key of a live cell that is about to run from the present variables, if earlier ones were used for the decision."""
+        """Compute the memo key of a live cell again, before the cell runs, if the decision was made with earlier values of variables."""
         step, state, cells = execution.step, self.request.hidden, self.cells
         if state is not None and cells is not None and cells.is_live(step) and cells.is_renamed(step):
             state.changed()
@@ -350,7 +350,10 @@ class Engine:
             execution.memo = self.known.key(step, execution.inputs)
 
     def _reason(self, step: PlanStep, decision: Decision) -> str:
-        """Return the reason for a run that cannot be seen from the recorded differences of code, config and inputs; empty if there is none."""
+        """Return the reason why a step runs, such as a changed file.
+
+        Return an empty string if recorded differences of code, config or inputs show the reason, and for a step of a job.
+        """
         if decision.cause == "unrestorable":
             return decision.obstacle
         if self.plan.kind == "job":
@@ -521,7 +524,7 @@ class Engine:
                 return self.cells.value(key)
         if item.value is None:
             raise ValueUnavailableError(
-                f"step {step.key!r} needs the value of {key!r}, which has no stored value: the output is Nothing or could not be stored",
+                f"step {step.key!r} needs the value of {key!r}, which is not stored: the output is Nothing or could not be stored",
                 where=step.where,
                 remedy=f"declare deps=[{key!r}] instead of an input if only the order matters, else return a value from {key} that can be stored",
             )

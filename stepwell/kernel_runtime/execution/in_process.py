@@ -408,7 +408,9 @@ class OpExecutionContext:
             raise InvariantViolationError(
                 f"step {self._step.key!r} adds metadata to {what}",
                 where=self._step.where,
-                remedy=f"pass output_name= with the name of an output of the step: {', '.join(names) or 'it has none'}",
+                remedy=f"pass one of the step's outputs as output_name=: {', '.join(names)}"
+                if names
+                else "declare an output",
             )
         self.output_metadata.setdefault(output_name, {}).update(metadata)
 

@@ -59,7 +59,7 @@ class LiveRun:
     names
         The variables whose values the body may change in place.
     arguments
-        The values of the inputs that the notebook does not have, or not unchanged, by name. They are bound while the body runs.
+        The values, by name, of those inputs whose variables in the notebook are unbound or changed. They are bound while the body runs.
     """
 
     def __init__(
@@ -372,7 +372,7 @@ class LiveRun:
     def _shared(self, outputs: Sequence[str], rebound: Sequence[str]) -> list[str]:
         """Return the outputs that share objects or memory with each other, with `rebound` variables, or with the rest of the notebook.
 
-        These outputs are stored in the bundle, because only then they also share the objects and the memory after a reuse.
+        These outputs are stored in the bundle, because only then do they share the objects and the memory after a reuse, too.
         """
         space = self._space
         inside = {name: objects_in([space[name]]) for name in outputs}

@@ -356,7 +356,7 @@ class NotebookCells:
         return run
 
     def is_renamed(self, step: PlanStep) -> bool:
-        """Let a step that is about to run use the present values of variables. Return True if its code version was computed from earlier ones."""
+        """Let a step that is about to run use the present values of variables. Return True if its code version was computed from earlier values."""
         return not self._runs_for_unstored(step) and self._timeline.unpin(step.key)
 
     def _runs_for_unstored(self, step: PlanStep) -> bool:

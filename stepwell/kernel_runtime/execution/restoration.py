@@ -275,7 +275,7 @@ class Held:
     end: int
     """The address after the last byte of the array."""
     linked: bool
-    """True if the array can be stored as a link. This is not possible for a buffer, and for arrays of other subclasses."""
+    """True if the array can be stored as a link. This is not possible for a buffer, and for most subclasses of arrays."""
     memory: int
     """An identifier of the memory, which is equal for all arrays in the same memory."""
 
@@ -332,7 +332,7 @@ def _kinds(np: Any) -> tuple[type, ...]:
 
 
 def _column(frame: Any, at: int) -> Any:
-    """Return the column at the position `at` of a frame, or the data of a series, as an array in the same memory; None if numpy has no such dtype."""
+    """Return the column at the position `at` of a frame, or the data of a series, as an array in the same memory; None if its dtype is not one of numpy."""
     column = frame.iloc[:, at] if frame.ndim == 2 else frame
     return column.to_numpy() if type(column.dtype).__module__.startswith("numpy") else None
 

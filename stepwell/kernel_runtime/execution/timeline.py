@@ -226,9 +226,9 @@ class Timeline:
         return sources | {bound.key} if bound is not None else sources
 
     def made_from(self, step_key: str, body: object) -> dict[str, str]:
-        """Return the steps and assets from which variables that a step reads, without its inputs, were computed.
+        """Return the keys of the steps and assets from which the variables that a step reads were computed.
 
-        The result has, for the key of each step or asset, the name of such a variable.
+        The value of each key is the name of such a variable. Inputs of the step are left out.
         """
         variables: dict[str, str] = {}
         for name in sorted(body.reads - set(body.parameters)) if isinstance(body, CellBody) else ():
@@ -237,7 +237,7 @@ class Timeline:
         return variables
 
     def left_by(self, step_key: str, body: object) -> list[str]:
-        """Return the keys of those other steps that bound a variable which a step reads, and bound it last."""
+        """Return the keys of the steps, other than this step itself, that last bound the variables which this step reads."""
         names = body.reads if isinstance(body, CellBody) else ()
         writers = [self.binder(name) for name in sorted(names) if name in self.namespace]
         return [
@@ -446,7 +446,7 @@ class Timeline:
         return {name: value for name, value in self._earlier.get(step_key, {}).items() if self.is_of(name, step_key)}
 
     def unpin(self, step_key: str) -> bool:
-        """Let a step that is about to run use the present values of variables. Return True if its code version was computed from earlier ones."""
+        """Let a step that is about to run use the present values of variables. Return True if its code version was computed from earlier values."""
         earlier = self.earlier(step_key)
         differs = any(
             self.namespace.get(name, MISSING) is not value and self.namespace.get(name, MISSING) != value

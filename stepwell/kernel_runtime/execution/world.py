@@ -2,8 +2,8 @@
 
 `World` records which cells and steps changed the files, environment variables and other external state that the steps of a kernel read. The
 operating system does not report such changes to the kernel, so the state behind every recorded read is examined before and after each cell. A
-step becomes outdated by a change between two cells, and by a change of the cell that had made the state which the step read. A change by a
-cell or step that comes after the step does not make the step outdated, as in a plain notebook.
+step becomes stale if the state changes between two cells, or if the cell that had made the state changes it again. As in a plain notebook, a step
+does not become stale if a cell or step that comes after it changes the state.
 
 `Seeds` seeds the global generators of ``random`` and ``numpy.random`` from the key of each step, so that a step which does not seed them gets the
 same numbers in each run, and different steps get different numbers. The states from before the run are restored after the run, not after each

@@ -2,7 +2,7 @@
 """`ReadRecorder` notes what one step reads while the step runs, and computes the digests of these reads when the step ends.
 
 Files and folders that the step created, and environment variables that it set, are not recorded as reads. A file that the step both read *and*
-changed is recorded with its content after the step: the result is reused until something else changes the file. For an asset cell, the file is
+changed is recorded with its content after the step: the result is reused until something else changes the file. For a live cell, the file is
 recorded with its content before the step, because a reuse changes the file again.
 """
 
@@ -279,7 +279,7 @@ class ReadRecorder:
                 self._noted = True
 
     def status_read(self, path: str, aspect: str, state: str) -> None:
-        """Note that the step read the attributes `aspect` of a path; `state` has their values in the form of `checks.status`."""
+        """Note that the step read the attributes `aspect` of a path; `state` has their values, as `checks.status` returns them."""
         self._noted = True
         if self._statuses is None:
             self._statuses = {}
