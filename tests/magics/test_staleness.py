@@ -229,7 +229,10 @@ def test_a_step_that_depends_on_an_effect_that_a_reuse_would_have_may_change(not
     assert "fresh" in found["free"]
     assert "may change · the reuse of step would first change config" in found["model"]
     assert "may change · the reuse of step would first change out.txt" in found["rows"]
-    assert "would run model (may change; the reuse of step would first change config" in notebook(cells[1].format(" -n")).text
+    assert (
+        "would run model (may change; the reuse of step would first change config"
+        in notebook(cells[1].format(" -n")).text
+    )
     assert not (tmp_path / "out.txt").exists()
     assert notebook.ns["config"] == {"lr": 1}
     # Where they are reused, the states that were announced as possible turn out to be none.

@@ -235,7 +235,10 @@ def test_of_executions_that_changed_external_state_only_the_newest_can_be_reused
     facts.give("raw", "1")
     assert facts.outcome() == ("run", "changed")
     memo = facts.decide().memo_key
-    assert refusal(facts.step("clean"), memo, facts.known) == "another version of the step has run since, and may have changed external state"
+    assert (
+        refusal(facts.step("clean"), memo, facts.known)
+        == "another version of the step has run since, and may have changed external state"
+    )
 
 
 def test_a_value_that_another_user_signed_comes_last():
@@ -255,7 +258,10 @@ def test_an_acceptance_that_was_revoked_is_not_reused():
     accepted = facts.keep("clean")
     facts.keep("clean", metadata={REVOKED: accepted[0].run_id})
     assert facts.decide().group == before
-    assert refusal(facts.step("clean"), before[0].memo_key, facts.known) == "the acceptance of the stored value was revoked"
+    assert (
+        refusal(facts.step("clean"), before[0].memo_key, facts.known)
+        == "the acceptance of the stored value was revoked"
+    )
 
 
 def test_a_failed_attempt_counts_while_the_memo_key_is_the_same():

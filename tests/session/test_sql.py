@@ -196,7 +196,9 @@ def test_a_sql_asset_follows_its_files_and_keys_with_prefixes(session, run, proj
     assert run(flights, joined, quoted) == ["reused", "executed", "reused"]
     assert session.load("joined")["rate"].tolist() == [11, 12]
     outside = stepwell.sql_asset("outside", "FROM '/etc/x.csv'")
-    with pytest.raises(CellError, match=r"the SQL asset 'outside' could not be computed: '/etc/x\.csv' is not below the project"):
+    with pytest.raises(
+        CellError, match=r"the SQL asset 'outside' could not be computed: '/etc/x\.csv' is not below the project"
+    ):
         run(outside)
     with pytest.raises(CellError, match="reads the catalog"):
         stepwell.sql_asset("of_runs", "FROM stepwell.runs")
