@@ -110,7 +110,7 @@ CoercibleToAssetKey: TypeAlias = "AssetKey | str | Sequence[str]"
 
 
 def as_asset_key(value: CoercibleToAssetKey) -> AssetKey:
-    """Convert ``value`` to an `AssetKey`. A string may contain several parts, separated by ``/``."""
+    """Convert ``value`` to an `AssetKey`. A string may contain several parts, separated by ``/``; a sequence contains one part per item."""
     if isinstance(value, AssetKey):
         return value
     if isinstance(value, str):
@@ -134,7 +134,7 @@ def check_name(kind: str, name: str, *, where: str = "") -> str:
     Parameters
     ----------
     kind
-        The named thing with its article, for the message: ``an op``.
+        What is named, with an article, for the message: ``an op``.
     name
         The name.
     where
@@ -171,7 +171,7 @@ _LISTED = 6
 
 
 def listed(keys: Iterable[object]) -> str:
-    """Return a text with the keys, separated by commas. Of more than six keys, only six and the number of the others are in the text."""
+    """Return the keys as one text, separated by commas. After six keys, only the number of the others follows: ``a, b, c, d, e, f and 3 more``."""
     names = [str(key) for key in keys]
     return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 

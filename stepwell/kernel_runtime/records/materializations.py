@@ -42,7 +42,7 @@ class CodePart:
 
 @dataclass(frozen=True, slots=True)
 class Unverifiable:
-    """An object that has no digest but that the code of a step can reach. Such a step is executed in every run, unless the user accepts it."""
+    """An object that has no digest but that the code of a step can reach. Such a step is executed in every run, unless the user accepts the object."""
 
     path: str
     """The names by which the step's code reaches the object: ``target -> helper -> CONN``."""
@@ -114,7 +114,7 @@ class StoredValue:
     codec: str
     """The name of the codec that encoded the value."""
     digest: str
-    """Digest of the stored form, which consists of a stream, executed at loading if the codec is pickle, and raw buffers."""
+    """Digest of the stored form, which consists of a stream and raw buffers. The stream of a pickle is executed when the value is loaded."""
     size: int
     """Size of the stored form in bytes."""
     inline: bytes | None = None
@@ -141,7 +141,7 @@ identifier for the object, or None to store the object itself. When the value is
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """A value that is stored with links in place of some of its objects, for example objects that other variables share."""
+    """A value that is stored with links in place of some of its objects, for example objects that belong to other variables of the notebook."""
 
     value: Any
     link: Link
@@ -187,8 +187,8 @@ class Materialization:
     memo_key: str
     code_version: str
     data_version: str
-    """The digest of the value, or else of its stored form. If a value cannot be stored, the result of `provenance`, or empty. Empty if the output
-    has no value (its type is Nothing)."""
+    """The digest of the value, or of its stored form if the value has no digest. For a value that cannot be stored, the result of `provenance`
+    or an empty string. Empty if the output has no value, because its type is Nothing."""
     value: StoredValue | None
     created: float
     """Time of creation in seconds since the epoch."""
@@ -205,7 +205,7 @@ class Materialization:
     """The effects of the step as JSON (`Effects.as_text`), or `ELSEWHERE` if the record of another output contains them; empty if there are
     none."""
     record_signature: bytes | None = None
-    """The signature of this record, if it contains effects. They are restored only if the user's key signed the record."""
+    """The signature of this record; None if the record contains no effects. The effects are restored only if the user's key signed the record."""
 
 
 @quick

@@ -148,9 +148,9 @@ class Snapshot:
     current: dict[str, list[Current]] = field(default_factory=dict)
     """The current materializations by key, newest first. A key has one for each notebook that defined the key, and for each partition."""
     failures: dict[str, FailedAttempt] = field(default_factory=dict)
-    """The newest attempt at a step by step key, if this attempt failed. A step whose newest attempt did not fail is absent."""
+    """Maps the key of each step whose newest attempt failed to this attempt."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """The time in seconds that the newest execution of a step took, by step key."""
+    """Maps a step key to the time in seconds that the newest execution of the step took."""
     missing_files: frozenset[str] = frozenset()
     """The names of value files that are missing, although a materialization in the snapshot refers to them."""
     foreign: dict[str, str] = field(default_factory=dict)
@@ -159,7 +159,10 @@ class Snapshot:
     """The catalog's `epoch` when the snapshot was read. It tells `ValueStore.is_newest` whether the snapshot is out of date."""
 
     def take(self, later: Snapshot) -> None:
-        """Update this snapshot from a later one: replace the entries for the memo keys and keys that ``later`` contains; keep the others."""
+        """Replace the executions and current materializations for the memo keys and keys that ``later``, a newer snapshot, contains.
+
+        Everything else stays as it was.
+        """
         self.by_memo_key.update(later.by_memo_key)
         self.current.update(later.current)
         items = list(later.materializations())
@@ -170,7 +173,7 @@ class Snapshot:
         self.foreign.update(later.foreign)
 
     def materializations(self) -> Iterator[Materialization]:
-        """Yield every materialization in the snapshot. A materialization that is current is yielded more than once."""
+        """Yield every materialization in the snapshot. A materialization may be yielded more than once."""
         for executions in self.by_memo_key.values():
             for execution in executions:
                 yield from execution
@@ -215,7 +218,7 @@ class RunEnded:
 
     result: Any
     error: BaseException | None = None
-    """The error that the run is about to raise; None if it returns ``result``."""
+    """The error that the run is about to raise; None if the run is about to return ``result``."""
 
 
 @dataclass(frozen=True, slots=True)

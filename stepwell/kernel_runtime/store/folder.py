@@ -154,7 +154,10 @@ class Folder:
         self._seen[folder] = state
 
     def _check(self, name: str, status: os.stat_result) -> None:
-        """Raise an error if an entry is neither a file nor a folder, or if both its owner and its group differ from the store directory's."""
+        """Raise an error if the entry ``name`` is neither a file nor a folder, or if both its owner and its group differ from the store's.
+
+        ``status`` is the status of the entry.
+        """
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
             raise self._refused(name, _KINDS.get(stat.S_IFMT(status.st_mode), "a special file"))
         root = self._status_of_root
@@ -167,9 +170,9 @@ class Folder:
             )
 
     def _check_names(self, name: str, status: os.stat_result) -> None:
-        """Raise an error if a file has a hard link outside the store. A second name inside the store is allowed.
+        """Raise an error if the file ``name`` has a hard link outside the store.
 
-        ``doctor --rebuild`` makes such a second name of the catalog.
+        A hard link inside the store is allowed, because ``doctor --rebuild`` creates one for the catalog.
         """
         inside = sum(
             os.path.samestat(status, other)
@@ -238,7 +241,7 @@ class Folder:
         self._seen.clear()
 
     def _make(self) -> None:
-        """Create the store directory. If the parent folder has the setgid bit and is writable for its group, copy both to the directory."""
+        """Create the store directory. If its parent folder is shared with a group (setgid and writable), the directory is shared, too."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         above = self.path.parent.stat()
         with contextlib.suppress(FileExistsError):
@@ -256,7 +259,7 @@ class Folder:
             self.mkdir(name)
 
     def is_in_place(self) -> bool:
-        """Return True if `path` still refers to the directory that was opened, which may have been renamed or replaced."""
+        """Return False if the directory that was opened has been renamed, removed or replaced, so that `path` does not refer to it."""
         status = self._status_of_root
         try:
             return status is not None and os.path.samestat(self.path.stat(follow_symlinks=self._follow), status)
@@ -319,9 +322,9 @@ class Folder:
         return status
 
     def glance(self, name: str) -> os.stat_result:
-        """Return the ``os.stat_result`` of a file with one system call, for checks of many files.
+        """Return the ``os.stat_result`` of a file with a single system call, which is fast enough to check many files.
 
-        Unlike `stat`, this follows a link to a folder in the path of the file.
+        Unlike `stat`, this follows symbolic links to folders in the path ``name``.
         """
         status = os.lstat(name, dir_fd=self._root()) if _ANCHORED else os.lstat(self.path / name)
         self._check(name, status)
@@ -481,7 +484,7 @@ class Folder:
             return []
 
     def is_file(self, name: str, descriptor: int) -> bool:
-        """Return True if ``name`` refers to the file that ``descriptor`` has open, which may have been removed or replaced."""
+        """Return True if ``name`` still refers to the file that is open as ``descriptor``; False if it was renamed, removed or replaced."""
         try:
             return os.path.samestat(self.stat(name), os.fstat(descriptor))
         except (OSError, UntrustedStoreError):
@@ -489,7 +492,7 @@ class Folder:
 
     @staticmethod
     def is_open(status: os.stat_result) -> bool:
-        """Return True if this process has the file with the status ``status`` open, or if the system cannot tell."""
+        """Return True if this process has the file with the status ``status`` open, or if the system does not list open files."""
         try:
             descriptors = os.listdir(_PROC)  # noqa: PTH208 - with every attach
         except OSError:

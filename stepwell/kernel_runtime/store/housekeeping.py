@@ -104,14 +104,16 @@ def write_sizes(folder: Folder, sizes: Sizes) -> None:
 
 
 def fold(connection: Connection, name: str, reused: int = REUSED) -> tuple[int, int]:
-    """Delete replaced pointers and, above a limit, rows of reused steps of older runs. The caller has begun a transaction.
+    """Delete the pointers that newer pointers have replaced, and rows of reused steps if there are too many of them.
+
+    The caller has begun a transaction.
 
     Parameters
     ----------
     connection, name
         The connection, and the name of the attached catalog.
     reused
-        The limit: the number of rows of reused steps above which some of these rows are deleted.
+        The number of rows of reused steps in the catalog above which such rows of older runs are deleted.
 
     Returns
     -------
@@ -155,7 +157,7 @@ CONDEMNED = ".condemned"
 def collect(
     store: ValueStore, *, dry_run: bool = False, grace: float = GRACE, compact: bool | None = None
 ) -> Collected:
-    """Delete dropped materializations, value files to which no row refers, and abandoned files in ``tmp/``.
+    """Delete the materializations that the retention rules drop, value files to which no row refers, and abandoned files in ``tmp/``.
 
     Parameters
     ----------
@@ -313,10 +315,12 @@ def _referenced(connection: Connection, name: str, without: Collection[str]) -> 
 
 
 def _orphans(folder: Folder, referenced: Collection[str], before: float) -> tuple[dict[str, int], int]:
-    """Return the value files that are not in ``referenced``.
+    """Return the value files to which no row refers.
 
     Parameters
     ----------
+    referenced
+        The names of the value files to which rows refer.
     before
         A time in seconds since the epoch.
 
@@ -338,9 +342,9 @@ def _orphans(folder: Folder, referenced: Collection[str], before: float) -> tupl
 
 
 def _condemned(folder: Folder, before: float) -> list[str]:
-    """Return the names of the value files that a killed collector left in ``tmp/``.
+    """Return the names of the value files that a killed collector has moved to ``tmp/`` and not deleted.
 
-    Only files that were last changed before a time in seconds since the epoch are returned.
+    Files that were changed after ``before``, a time in seconds since the epoch, are omitted.
     """
     return [
         f"{name[:2]}/{name.removesuffix(CONDEMNED)}"
@@ -401,9 +405,9 @@ def delete_unneeded(connection: Connection, name: str, folder: Folder, names: li
 
 
 def _clear_temporary(folder: Folder, before: float, *, dry_run: bool) -> tuple[int, int]:
-    """Delete abandoned files and folders in ``tmp/``: those that were last changed before a time in seconds since the epoch.
+    """Delete abandoned files and folders in ``tmp/``: those that were not changed after ``before``, a time in seconds since the epoch.
 
-    Condemned value files are kept. If ``dry_run`` is true, nothing is deleted. Return the number of these files and folders, and the sum of
+    Value files that a collector has moved to ``tmp/`` are kept. If ``dry_run`` is true, nothing is deleted. Return the number of these files and folders, and the sum of
     their sizes.
     """
     count = total = 0

@@ -137,7 +137,7 @@ _BYTES = "base64"
 
 
 def line(kind: str, **fields: Any) -> bytes:
-    """Return a line of ``pack.jsonl``: a JSON object with the member ``is``, which is ``kind``, and the members ``fields``."""
+    """Return a line of ``pack.jsonl``: a JSON object with ``kind`` under the name ``is``, and with ``fields`` as further members."""
     return json.dumps({"is": kind, **fields}, separators=(",", ":"), default=_marked).encode() + b"\n"
 
 
@@ -147,7 +147,7 @@ def materialization_line(item: Materialization) -> bytes:
 
 
 def row_of(item: Materialization) -> list[Any]:
-    """Return the columns of a materialization's row, as `read_materialization` expects them in the member ``row``."""
+    """Return the columns of a materialization's row, in the form that `read_materialization` expects under the name ``row``."""
     return list(materialization_row(item))
 
 
@@ -234,7 +234,7 @@ _OF_THE_VALUE = range(9, 18)
 
 
 def damaged(label: str, reason: str) -> PackError:
-    """Return the error for the pack ``label``, which is refused for a reason."""
+    """Return the error with the message that the pack ``label`` cannot be imported, and with the reason."""
     return PackError(
         f"the pack {label} cannot be imported: {reason}",
         where="nothing was imported",

@@ -66,7 +66,7 @@ def this_process() -> str:
 
 
 def is_gone(process: str) -> bool:
-    """Return True if the process with an identity (see `this_process`) has ended.
+    """Return True if the process with the identity ``process`` has ended. `this_process` returns such an identity.
 
     Return False if the process is alive, if it belongs to another machine and therefore cannot be checked, or if ``process`` is not an
     identity.
@@ -146,7 +146,7 @@ class Claim:
 
 
 class Claims:
-    """The claims of memo keys in one store, held by any process.
+    """The claims of memo keys in one store, whichever process holds them.
 
     Parameters
     ----------
@@ -241,7 +241,7 @@ def _locked(folder: Folder, name: str, flags: int = os.O_RDWR | os.O_CREAT) -> i
 
 
 def _files_of_others(folder: Folder, below: str, is_own: Callable[[str], bool]) -> Iterator[int]:
-    """Yield an open descriptor of each lock file that another live process holds, and remove the lock files of dead processes.
+    """Yield an open descriptor of each lock file that another live process has locked, and remove the lock files of dead processes.
 
     The descriptor is closed when the next one is requested.
 
@@ -250,7 +250,7 @@ def _files_of_others(folder: Folder, below: str, is_own: Callable[[str], bool]) 
     folder, below
         The store directory, and the name of the folder in it that contains the lock files.
     is_own
-        Returns True if this process holds the lock file at an absolute path. Such a file is skipped and not opened. On NFS, where locks
+        Returns True if this process has locked the file at an absolute path. Such a file is skipped and not opened. On NFS, where locks
         belong to processes, this process could lock the file a second time, and closing the second descriptor would release both locks.
     """
     for file_name in folder.names(below):
@@ -296,9 +296,9 @@ _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND
 
 
 class Unrecorded:
-    """The list of this process's unrecorded value files in one store, which protects these files from ``gc`` in other processes.
+    """The list of the value files that this process places in one store and whose rows are not committed yet.
 
-    Every method may be called from any thread.
+    The list protects these files from ``gc`` in other processes. Every method may be called from any thread.
 
     Parameters
     ----------
@@ -400,9 +400,9 @@ def unrecorded_names(folder: Folder) -> set[str]:
 
 
 def _listed(lines: Iterable[str]) -> set[str]:
-    """Return the names on a list with these lines: those that are added and not removed later.
+    """Return the names on a list of unrecorded value files: those that a line of the list adds and no later line removes.
 
-    The last line may be incomplete, because the owner of the list may be writing it.
+    The last line may be incomplete, because the process to which the list belongs may be writing it.
     """
     names: set[str] = set()
     for line in lines:

@@ -103,7 +103,7 @@ def _key_rule(key: str, rules: Mapping[str, Rule]) -> Rule | None:
 
 
 def _rule_for(key: str, rules: Mapping[str, Rule]) -> Rule:
-    """Return the limits for ``key``, with the limits on number and age in the rule of the store as defaults."""
+    """Return the limits that apply to ``key``. If its rule does not limit the number or age of versions, the rule of the store does."""
     key_rule, store_rule = _key_rule(key, rules) or Rule(), rules.get(STORE, Rule())
     return Rule(
         key_rule.versions if key_rule.versions is not None else store_rule.versions,
@@ -164,9 +164,9 @@ def _too_large(newest_first: Sequence[Kept], rule: Rule, fixed: Collection[str])
 
 
 def _needed(rows: Sequence[Kept], dropped_ids: Collection[str]) -> set[str]:
-    """Return the ids of the materializations to which acceptances refer that are not in ``dropped_ids``.
+    """Return the ids of the materializations that are needed by acceptances whose ids are not in ``dropped_ids``.
 
-    An acceptance refers to the materialization that the user accepted, and to the rows that revoke the acceptance.
+    An acceptance needs the materialization that the user accepted, and the rows that revoke the acceptance.
     """
     by_id = {row.id: row for row in rows}
     notes = {row.id: note for row in rows if isinstance(note := row.metadata.get(ACCEPTED), dict)}
@@ -195,7 +195,7 @@ def rules_of(store: ValueStore) -> dict[str, Rule]:
 
 
 def keep(store: ValueStore, key: str, rule: Rule) -> None:
-    """Set the retention rule of a key, or of the whole store if ``key`` is empty. If ``rule`` has no limits, the present rule is removed."""
+    """Set the retention rule of a key, or of the whole store if ``key`` is empty. If ``rule`` has no limits, the rule that was set before is removed."""
     store.catalog.change(write_rule, key, rule)
 
 
@@ -211,7 +211,7 @@ def read_rules(connection: Connection, name: str) -> dict[str, Rule]:
 
 
 def write_rule(connection: Connection, name: str, key: str, rule: Rule) -> None:
-    """Append a row with the rule of a key to the catalog. If ``rule`` has no limits, it removes the present rule of the key."""
+    """Append a row with the rule of a key to the catalog. If ``rule`` has no limits, the key then has no rule."""
     rows_of(
         connection,
         name,

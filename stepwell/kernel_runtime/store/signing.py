@@ -1,4 +1,4 @@
-"""Signatures of stored values, of records, and of the captured outputs of steps, made with the user's signing key.
+"""Signatures of stored values, of records with effects, and of the captured outputs of steps, made with the user's signing key.
 
 Loading a pickle executes code, so a pickle is only loaded if it is signed with this user's key.
 
@@ -52,7 +52,7 @@ def key_path(named: str = "") -> Path:
 
 
 def key_name(signature: bytes | None) -> bytes:
-    """Return the name of the key with which a signature claims to be made; empty without a signature. The signature is not verified."""
+    """Return the name of the key with which a signature claims to be made; empty if there is no signature. The signature is not verified."""
     return signature[:_NAME] if signature else b""
 
 
@@ -95,7 +95,7 @@ class Signer:
     def keyed(self, data: bytes) -> str:
         """Return a digest of ``data`` that is keyed with this user's key, as 32 hexadecimal digits.
 
-        Without the key, nobody can find out from the digest which data it belongs to.
+        Without the key, nobody can guess the data from the digest.
         """
         if self._keyed is None:
             self._load()

@@ -128,7 +128,7 @@ def open_store(
     UntrustedStoreError
         If the directory contains a link, a pipe or another user's file, or the catalog contains a view or a trigger.
     StoreNotWritableError
-        If the store does not exist and the directory cannot be created, or the store cannot be used.
+        If the store directory cannot be created, or files in it cannot be opened.
     StoreFormatError
         If a newer version of Stepwell or DuckDB wrote the store.
     StoreDamagedError

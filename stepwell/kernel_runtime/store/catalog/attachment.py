@@ -357,7 +357,7 @@ class Attachment:
                 self.folder.write(LOG, b"")
 
     def _has_log(self) -> bool:
-        """Return True if there is a log with contents: a process died, or could not write the checkpoint."""
+        """Return True if there is a log with contents, which means that a process died or could not write the checkpoint."""
         try:
             return self.folder.stat(LOG).st_size > 0
         except FileNotFoundError:
@@ -371,7 +371,7 @@ class Attachment:
         self.connection = cursor()
 
     def _is_attached(self) -> bool:
-        """Return True if the catalog is attached to the DuckDB instance. A DETACH whose checkpoint fails may have detached it or not."""
+        """Return True if the catalog is attached to the DuckDB instance. A DETACH that raises an error may have detached the catalog or not."""
         with alone():
             names = self.connection.execute("SELECT database_name FROM duckdb_databases()").fetchall()
         return (self.name,) in names
@@ -474,7 +474,7 @@ class Attachment:
         self.open = True
 
     def _check_tables_only(self) -> None:
-        """Raise an error if the catalog contains a view or a trigger. Skip the check if no other process has changed the catalog since."""
+        """Raise an error if the catalog contains a view or a trigger. Do not repeat the check until another process changes the catalog."""
         if not self._is_checked:
             vet_catalog(self.connection, self.name, self.directory)
             self._is_checked = True
@@ -618,7 +618,8 @@ class Attachment:
 def _copy_files(folder: Folder) -> str:
     """Copy the seal, catalog and log of a store that cannot be locked to a new temporary folder; return its path.
 
-    The files are read twice. They are copied only if both reads gave the same contents, because then no process was changing them.
+    The files are read repeatedly, until two reads in succession give the same contents, because then no process is changing the files. Raise
+    `StoreError` if this does not happen in `_TRIES` attempts.
     """
     for _ in range(_TRIES):
         first = _read_all(folder)

@@ -100,17 +100,17 @@ def _is_worthwhile(connection: Connection, name: str) -> bool:
 
 
 def _keeps_owner(attachment: Attachment) -> bool:
-    """Return True if a catalog that this user writes would have the owner of the present catalog. Root can set the owner to anyone."""
+    """Return True if rewriting the catalog would not change its owner: this user owns the catalog, or is root and can set the owner."""
     return sys.platform == "win32" or os.geteuid() in (0, attachment.folder.stat(CATALOG).st_uid)
 
 
 def _check_owner(attachment: Attachment) -> None:
-    """Raise `StorePermissionError` if a catalog that this user writes would have another owner than the present catalog."""
+    """Raise `StorePermissionError` if rewriting the catalog would change its owner to this user."""
     if _keeps_owner(attachment):
         return
     owner = user_name(attachment.folder.stat(CATALOG).st_uid)
     raise StorePermissionError(
-        f"the catalog of the store {attachment.directory} was not compacted: it belongs to {owner}, and would then belong to you",
+        f"the catalog of the store {attachment.directory} was not compacted, because its owner would change from {owner} to you",
         where="nothing was written",
         remedy=f"ask {owner} to run: stepwell gc --compact --store {attachment.directory}",
     )

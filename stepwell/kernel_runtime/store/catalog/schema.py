@@ -156,7 +156,7 @@ _TEXT = {str}
 
 
 def _moment(seconds: Any) -> float:
-    """Return a time or a duration as a float; raise `ValueError` if it is out of range."""
+    """Return a time or a duration as a float; raise `ValueError` if it is negative, or later than the year 9999."""
     if not 0 <= seconds < LATEST:
         raise ValueError("a time is out of range")
     return float(seconds)

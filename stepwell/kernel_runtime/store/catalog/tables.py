@@ -84,7 +84,7 @@ _BETWEEN = "\x1f"
 
 
 def one_of(texts: Sequence[str]) -> tuple[str, Any]:
-    """Return an SQL expression that can follow ``IN`` and contains all of ``texts``, and the value of its one parameter ``?``.
+    """Return an SQL expression to write after ``IN``, which matches any of ``texts``, and the value of its parameter ``?``.
 
     The value is one joined string if possible, because DuckDB would convert a list value by value, which takes three times as long.
     """

@@ -52,7 +52,7 @@ _log = logging.getLogger(__name__)
 
 
 class Commit:
-    """Records that are committed together, in one transaction; a handle to wait for this commit."""
+    """Records that are committed together, in one transaction. The threads that added the records can wait for the commit."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -656,7 +656,8 @@ class Catalog:
         action
             What could not be done, as the end of a sentence about the store: ``could not be changed``.
         remedy
-            The remedy, unless the kind of error has its own.
+            The remedy in the message. It is replaced if the error is an error of the operating system or means that the catalog is damaged,
+            because these kinds of errors have their own remedies.
         """
         damage = self.attachment.damage(error)
         if damage is not None:
