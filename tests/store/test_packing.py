@@ -115,7 +115,7 @@ def test_rows_changed_after_signing_are_nobodys(packed, tmp_path):
 
 
 def test_what_cannot_be_vouched_for_is_not_packed(store, packed, theirs, tmp_path):
-    with pytest.raises(UntrustedValueError, match="cannot sign"):
+    with pytest.raises(UntrustedValueError, match="not signed with your key"):
         packs.write_pack(open_store(store.directory), ["frame"], tmp_path / "o.zip")
     with pytest.raises(PackError, match="nothing to pack"):
         packs.write_pack(theirs, ["none"], tmp_path / "o.zip")
