@@ -232,7 +232,7 @@ def test_a_source_with_a_secret_in_it_has_no_copy(store, tmp_path, monkeypatch):
     assert b"hidden-in-the-source" not in stored.inline
     assert type(get(store, stored)) is main.Client
     del main.Client
-    with pytest.raises(ValueUnavailableError, match=r"needs Client, which is not defined here\n.*secret"):
+    with pytest.raises(ValueUnavailableError, match=r"needs Client, which is not defined in this process\n.*secret"):
         get(store, stored)
 
 

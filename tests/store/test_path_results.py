@@ -133,7 +133,7 @@ def test_a_file_that_is_too_large_is_kept_by_its_path_only_and_is_missing_when_i
     assert "the path is stored, not the contents" in said[0]
     assert store.get(stored, key="out") == path
     path.write_bytes(b"y" * 101)
-    with pytest.raises(ValueUnavailableError, match="its contents were not kept"):
+    with pytest.raises(ValueUnavailableError, match="its contents were not stored"):
         store.get(stored, key="out")
 
 
