@@ -331,7 +331,7 @@ def test_a_file_that_is_longer_than_its_header_says_is_damaged(store):
 def test_a_signature_that_was_changed_is_damage_not_somebody_elses(store):
     stored = store.put(MEDIUM, key="a", memo_key="m")
     flip(path_of(store, stored), at=-path_of(store, stored).stat().st_size + 50)
-    with pytest.raises(SignatureDamagedError, match="damaged: it is not what you signed"):
+    with pytest.raises(SignatureDamagedError, match="damaged: it differs from the value that you signed"):
         store.get(stored, key="a")
     assert not store.objects.holds(stored)
 

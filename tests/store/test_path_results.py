@@ -146,7 +146,7 @@ def test_a_folder_is_kept_by_its_path_and_the_digest_of_all_that_is_in_it(store,
     assert store.get(stored, key="out") == path
     (path / "year=2026" / "1.bin").write_bytes(b"y")
     assert data_version(path) != version
-    with pytest.raises(ValueUnavailableError, match="path of a folder that has changed or is gone"):
+    with pytest.raises(ValueUnavailableError, match="path of a folder that has changed or does not exist"):
         store.get(stored, key="out")
     (path / "year=2026" / "1.bin").unlink()
     assert store.get(stored, key="out") == path

@@ -151,7 +151,7 @@ def around(copy: FunctionType, *cells: CellType) -> FunctionType:
 
 
 def bound_around(function: FunctionType) -> tuple[tuple[int, Any], ...]:
-    """Return the position and the contents of each closure cell of a function that is not empty."""
+    """Return the position and the contents of each non-empty closure cell of a function."""
     contents = []
     for position, cell in enumerate(function.__closure__ or ()):
         try:

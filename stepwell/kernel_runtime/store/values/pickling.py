@@ -221,9 +221,9 @@ def in_stream(buffer: PickleBuffer) -> bool:
 
 
 def reduced(array: Any) -> Any:
-    """Return the pickle reduction of a large array of dates, or of a large array that is not contiguous.
+    """Return the pickle reduction of an array of dates or time spans, or of an array that is not contiguous.
 
-    The result for other arrays is NotImplemented: NumPy reduces them itself.
+    For other arrays, and for arrays below `OUT_OF_BAND` bytes, the result is NotImplemented: NumPy reduces them itself.
     """
     if array.nbytes < OUT_OF_BAND or array.dtype.hasobject:
         return NotImplemented
