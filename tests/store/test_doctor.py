@@ -298,7 +298,7 @@ def test_a_newer_catalog_is_not_rebuilt(scene):
     with duckdb.connect(str(scene.store / "catalog.duckdb")) as connection:
         connection.execute("UPDATE meta SET format = 99")
     before = (scene.store / "catalog.duckdb").read_bytes()
-    with pytest.raises(StoreFormatError, match="newer Stepwell"):
+    with pytest.raises(StoreFormatError, match="newer version of Stepwell"):
         scene.rebuild()
     assert (scene.store / "catalog.duckdb").read_bytes() == before
 

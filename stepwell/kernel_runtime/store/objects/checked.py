@@ -11,7 +11,7 @@ machine crashes, which may leave a file truncated or filled with zeros, all witn
 
 A file of at least `AT_ONCE` bytes gets its witness when it is written, because its digest was computed from the memory that was written.
 Smaller files are checked at their first load, which takes less than a millisecond. If a file was changed less than `_COARSE` before a check,
-the check gives the file no witness: file times may be too coarse to distinguish a later change.
+the check gives the file no witness, because the times of the file may be too coarse to show a later change.
 
 Witnesses are lines of a file in the user's cache directory. There is one such file per boot, to which all processes of the user append. The
 digests are computed with the user's signing key. So nobody can forge a witness without this key, and a store from another person brings no
@@ -231,8 +231,8 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 def set_aside(folder: Folder, name: str) -> None:
     """Move a damaged value file from ``objects/`` to ``damaged/``, so that its value counts as missing and is computed again.
 
-    Do nothing if the file cannot be moved, or if ``name`` is not the name of a value file: it comes from a catalog row, which another person
-    may have written.
+    The file stays where it is if it cannot be moved, or if ``name`` does not have the form of a value file's name: the name comes from
+    a catalog row, which another person may have written.
     """
     if not is_name(name):
         return

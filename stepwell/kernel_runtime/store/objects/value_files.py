@@ -150,7 +150,7 @@ class Objects:
     signer
         Signs and verifies the headers of pickles, which execute code when they are loaded.
     unrecorded
-        Protects new files from ``gc`` until their catalog rows are committed.
+        Protects new files from ``gc`` until their catalog rows are committed. None to use a new `Unrecorded`.
     """
 
     def __init__(self, folder: Folder, signer: Signer, unrecorded: Unrecorded | None = None) -> None:
@@ -284,8 +284,8 @@ class Objects:
         Raises
         ------
         ValueUnavailableError
-            If the file is missing, cannot be read, or belongs to another digest or codec. If it is damaged, the error is a
-            `ValueDamagedError`.
+            If the file is missing or cannot be read, or if ``name`` does not belong to ``digest`` and ``codec``. If the file is damaged, the
+            error is a `ValueDamagedError`.
         UntrustedValueError
             If the file is a pickle that is not signed with this user's key.
         """
@@ -540,7 +540,7 @@ def _parts(file: _ValueFile, unchecked: os.stat_result | None) -> Parts:
     file
         The file. If it is a pickle, the caller must have verified the signature of its header.
     unchecked
-        The field of the result.
+        The value of `Parts.unchecked` in the result.
     """
     data, header = file.data, file.header
     (start, end), *places = header.places(len(file.packed))
@@ -584,7 +584,7 @@ def untrusted(key: str, where: str, signature: bytes | None, own: Signer) -> Unt
     signature
         The signature of the value; None if the value is not signed.
     own
-        The owner of this user's key.
+        The signer with this user's key.
 
     Returns
     -------

@@ -253,8 +253,8 @@ def run_select(text: str, scope: Scope) -> Any:
     NotTabularError
         If a value that the SELECT names is not a table.
     QueryError
-        If the SELECT names a table or parameter that ``scope`` does not contain, or if DuckDB cannot run the SELECT. In the second case, the
-        message contains the message of DuckDB.
+        If the SELECT names a table or parameter that ``scope`` does not contain, or if DuckDB cannot run the SELECT; then the error contains
+        DuckDB's message.
     """
     with _ready(text, scope) as query:
         return _numbered(query.run(lambda: query.relation().to_arrow_table()))
@@ -430,7 +430,7 @@ def _check(statement: Statement, tables: Mapping[TablePath, object], scope: Scop
             )
     if statement.files and scope.files is None:
         raise QueryError(
-            f"the SELECT failed: this SELECT must not read files, but {statement.files[0].label} reads a file",
+            f"the SELECT failed: it contains {statement.files[0].label}, but it must not read files in this call",
             remedy="read the file in an asset, and select from the asset",
         )
 
@@ -472,7 +472,7 @@ def _make_schemas(connection: Connection, database: str, paths: list[TablePath],
     paths
         The table names.
     shapes
-        The SELECTs that define views of the catalog.
+        The SELECTs that define the views of the catalog, by table name.
     """
     connection.execute(f"ATTACH ':memory:' AS {database}")
     connection.execute(f"USE {database}")

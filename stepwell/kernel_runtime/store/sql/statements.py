@@ -207,7 +207,7 @@ def _walk(tree: Any, field: str, hidden: frozenset[str], references: _References
         return
     kind = tree.get("type")
     if "cte_map" in tree and kind not in _NODES:
-        raise _refused(f"{str(kind).partition('_')[0]} inside a SELECT")
+        raise _refused(f"the statement {str(kind).partition('_')[0]}")
     if field in _SOURCE_FIELDS and "class" not in tree and kind not in _NODES | _SOURCES:
         raise _refused(f"a table source of type {kind}")
     if kind == "BASE_TABLE":
@@ -472,7 +472,7 @@ def _matches(path: str, written: str) -> list[str]:
     if not files:
         raise QueryError(
             f"there is no file {written!r}" if not glob.has_magic(path) else f"no file matches the pattern {written!r}",
-            where=f"the file was searched in {os.getcwd()}" if not os.path.isabs(written) else "",
+            where=f"searched in the folder {os.getcwd()}" if not os.path.isabs(written) else "",
             remedy="write the path relative to the notebook's folder; to read an asset, write its name without a file extension",
         )
     return sorted(files)
