@@ -411,5 +411,5 @@ def test_a_pack_with_a_record_of_another_form_is_refused(scene):
     with zipfile.ZipFile(scene.folder / "bad.zip", "w") as archive:
         for name, data in parts.items():
             archive.writestr(name, data)
-    with pytest.raises(stepwell.StepwellError, match="not a pack that can be trusted"):
+    with pytest.raises(stepwell.StepwellError, match="cannot be imported"):
         stepwell.trust(scene.folder / "bad.zip", store=scene.store, yes=True)

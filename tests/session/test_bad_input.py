@@ -254,7 +254,7 @@ def test_a_store_of_a_newer_format(python, store_dir):
     )
     error = python("import stepwell, sys\nstepwell.load('raw', store=sys.argv[1])", store_dir, fails=True)
     assert "StoreFormatError" in error
-    assert "written by a newer Stepwell" in error
+    assert "written by a newer version of Stepwell" in error
     assert "upgrade" in error
 
 
