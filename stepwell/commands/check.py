@@ -85,7 +85,7 @@ def check(targets: Targets = None, *, definitions: Given = None, store: AnyStore
     Returns
     -------
     Check
-        The states of the steps. It is printed with one line for each step that is not fresh.
+        The states of the steps. Its text has a line for each step that is not fresh, and a line with the totals.
 
     Raises
     ------

@@ -377,7 +377,7 @@ def read_names(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of texts that ``str`` aligns in columns."""
+    """Rows of texts. ``str`` returns the rows as lines in which the columns are aligned."""
 
     rows: Sequence[tuple[str, ...]]
     empty: str = field(default="")

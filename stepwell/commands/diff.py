@@ -100,14 +100,14 @@ def diff(
     key
         An asset or step.
     before
-        The older version: a number (-1 is the newest version, -2 the version before it; 0 is the oldest), the beginning of an identifier that
-        versions lists, or a time, which selects the newest version at that time. The default is -2.
+        The older version: a number (-1 is the newest version, -2 the version before it; 0 is the oldest), the beginning of a version's identifier
+        (stepwell versions lists these), or a time, which selects the newest version at that time. The default is -2.
     after
         The newer version, in the same notation; the default is -1, the newest version.
     on
-        For frames, the key columns or index levels: a row of one version is compared with the row of the other version that has equal values in
-        these. If empty, rows with the same position are compared. By default the index is the key if it is unique in both versions, else the
-        first unique column that is named id, key, uuid, index, name, or ends in _id, _key or _uuid, else the position.
+        For frames, the columns or index levels that identify a row: rows with equal values in these columns are compared. If empty, rows at
+        the same position are compared. By default, the index if it is unique in both versions; else the first column that is unique in both
+        versions and is named id, key, uuid, index or name, or ends in _id, _key or _uuid; else the position.
     notebook
         Compare only versions that this notebook computed.
     memory_limit

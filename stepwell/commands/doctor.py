@@ -59,7 +59,8 @@ def doctor(
     quick
         Check only that the value files exist; by default every byte of them is checked.
     clean
-        Delete damaged value files, and, if they are older than an hour, files of dead processes and value files that no catalog row refers to.
+        Delete damaged value files. Also delete files of dead processes, and value files that no catalog row refers to, if the files are older
+        than an hour.
     rebuild
         Build a new catalog from the readable parts of the old catalog and the headers of the value files; the old catalog is kept.
     store

@@ -14,7 +14,7 @@ from stepwell.kernel_runtime.store import housekeeping
 def gc(*, dry_run: bool = False, compact: bool = False, store: AnyStore = None) -> Collected:
     """Delete versions that the rules of `keep` drop, value files that no version needs, and files of dead processes.
 
-    Files younger than an hour stay, because another process may be about to record them. Without a rule, no version is deleted.
+    Files younger than an hour stay, because another process may be about to record them in the catalog. Without a rule, no version is deleted.
 
     Parameters
     ----------

@@ -41,9 +41,9 @@ def load(
         The notebook whose value is loaded; needed only if several notebooks computed different values of the key.
     version
         A version to load instead of the current value: a number (-1 is the newest version, -2 the version before it; 0 is the oldest), the
-        beginning of an identifier that versions lists, or a time, which selects the newest version at that time.
+        beginning of a version's identifier (stepwell versions lists these), or a time, which selects the newest version at that time.
     verify
-        ``full`` checks every byte of the value file. The default, ``signed``, does so only at the first load since the machine started.
+        ``full`` checks every byte of the value file. The default, ``signed``, checks every byte only at the first load since the machine started.
 
     Returns
     -------

@@ -46,7 +46,7 @@ def logs(run: str | None = None, *, store: AnyStore = None) -> Logs:
     Parameters
     ----------
     run
-        The identifier of the run, which runs lists; by default the newest run.
+        The identifier of the run, as stepwell runs prints it; by default the newest run.
     store
         A store directory or an open store; by default the session's store.
 

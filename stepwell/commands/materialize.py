@@ -59,7 +59,8 @@ def materialize(
     upstream
         Bring upstream assets up to date, too. Otherwise their stored values are used, and notices name the stale ones.
     raise_on_error
-        Raise the exception of a failed step after the run has ended. Its note names the run. If False, the exception is only in the result.
+        Raise the exception of a failed step after the run has ended; a note on the exception names the run. If False, the exception is only
+        stored in the result.
 
     Returns
     -------

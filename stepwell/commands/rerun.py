@@ -29,7 +29,7 @@ def rerun(
     store
         A store directory or an open store; by default the session's store.
     raise_on_error
-        Raise the exception of a failed step after the run has ended. If False, the exception is only in the result.
+        Raise the exception of a failed step after the run has ended. If False, the exception is only stored in the result.
 
     Returns
     -------

@@ -21,13 +21,13 @@ def resume(run: str, *, definitions: Given = None, store: AnyStore = None, raise
     Parameters
     ----------
     run
-        The identifier of the run, which runs lists.
+        The identifier of the run, as stepwell runs prints it.
     definitions
         Definitions, or a module that contains definitions. They take precedence over registered definitions with the same keys.
     store
         A store directory or an open store; by default the session's store.
     raise_on_error
-        Raise the exception of a failed step after the run has ended. If False, the exception is only in the result.
+        Raise the exception of a failed step after the run has ended. If False, the exception is only stored in the result.
 
     Returns
     -------
