@@ -421,12 +421,12 @@ def checked_parameters(notebook: Any, values: Mapping[str, Any]) -> dict[str, An
     notebook
         The contents of the notebook.
     values
-        The values by name of the parameter.
+        The values by parameter name.
 
     Raises
     ------
     InvalidInvocationError
-        If the notebook does not declare a parameter of this name, or a value has the wrong type.
+        If the notebook declares no parameters, or not one of these, or a value has the wrong type.
     """
     if not values:
         return {}
@@ -505,7 +505,7 @@ def _checked(name: str, value: Any, declared: Mapping[str, Parameter]) -> Any:
     if parameter is None:
         near = difflib.get_close_matches(name, declared, 1)
         known = (
-            f"use one of its parameters: {', '.join(declared)}"
+            f"use a declared parameter: {', '.join(declared)}"
             if declared
             else "assign a default in the cell tagged `parameters`"
         )

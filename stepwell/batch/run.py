@@ -113,7 +113,7 @@ def result_dict(
     result
         The result of the execution; None if no cell was executed.
     error
-        ``{"cell": None, "name", "message"}`` for an error that occurred before the first cell, else None.
+        ``{"cell": None, "name", "message"}`` for an error that did not occur in a cell, else None.
     """
     runs = result.runs if result else ()
     interrupted = result is not None and result.signal is not None

@@ -158,12 +158,15 @@ class Progress:
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Return True if a stream is a terminal on which a line can be rewritten. With the environment variable ``CI``, output is recorded: return False."""
+    """Return True if a stream is a terminal on which a printed line can be replaced.
+
+    Return False if the environment variable ``CI`` is set, because the output is then recorded.
+    """
     return stream.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
 
 
 def first_words(source: str) -> str:
-    """Return the first line of a cell that is not empty, shortened to 48 characters."""
+    """Return the first non-empty line of a cell's source, cut to 48 characters."""
     line = re.sub(r"\s+", " ", next((line for line in source.splitlines() if line.strip()), "")).strip()
     return line if len(line) <= _FIRST_WORDS else line[: _FIRST_WORDS - 1] + "…"
 
