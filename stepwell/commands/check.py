@@ -60,8 +60,8 @@ class Check:
             return f"fresh: {fresh} step{'' if fresh == 1 else 's'}, nothing would be computed"
         counts = [f"{sure} would be computed"] if sure else []
         counts += [f"{len(lines) - sure} may be computed"] if len(lines) > sure else []
-        took = f", last {duration(seconds)}" if seconds else ""
-        return "\n".join([*lines, f"{', '.join(counts)}, {fresh} fresh{took}"])
+        took = f"; last duration {duration(seconds)}" if seconds else ""
+        return "\n".join([*lines, f"steps: {', '.join(counts)}, {fresh} fresh{took}"])
 
 
 @command(

@@ -12,7 +12,7 @@ from stepwell.kernel_runtime.store import housekeeping
 
 @command(options={"dry_run": Option("-n")})
 def gc(*, dry_run: bool = False, compact: bool = False, store: AnyStore = None) -> Collected:
-    """Delete versions that the rules of `keep` drop, value files that no version needs, and files of dead processes.
+    """Delete versions that exceed the limits set with `keep`, value files that no version needs, and files of dead processes.
 
     Files younger than an hour stay, because another process may be about to record them in the catalog. Without a rule, no version is deleted.
 
