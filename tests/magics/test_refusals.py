@@ -44,13 +44,13 @@ from stepwell.kernel_runtime.errors import (
         ("%%asset input\n1", CellError, "reserved"),
         ("%%asset clean --in flights\nclean = 1", CellError, "--in NAME=KEY"),
         ("%%multi_asset train test\ntrain = 1", CellValueError, "never assigns 'test'"),
-        ("%%multi_asset train train\ntrain = 1", CellError, "named twice"),
+        ("%%multi_asset train train\ntrain = 1", CellError, "the asset 'train' twice"),
         ("%%op f(x) -> y\nz = x", CellValueError, "never assigns 'y'"),
         ("%%op f(x)\nz = x", CellValueError, "has no value"),
-        ("%%op f(x, *args)\nx", CellSyntaxError, "cannot be read"),
-        ("%%op f(x\nx", CellSyntaxError, "cannot be read"),
-        ("%%op f(x) -> 1\nx", CellSyntaxError, "cannot be read"),
-        ("%%op f(context, x)\nx", CellError, "gets no context"),
+        ("%%op f(x, *args)\nx", CellSyntaxError, "parameters with * or **"),
+        ("%%op f(x\nx", CellSyntaxError, "is not a signature"),
+        ("%%op f(x) -> 1\nx", CellSyntaxError, "is not a signature"),
+        ("%%op f(context, x)\nx", CellError, "only functions get a context"),
         ("%%op f(x, *, k=undefined)\nx", CellError, "undefined cannot be evaluated"),
         ("%%op f(x)\nx + base", CellError, "reads the asset base"),
         ("%%op type(x)\nx", InvalidDefinitionError, "reserved"),
@@ -58,13 +58,13 @@ from stepwell.kernel_runtime.errors import (
         ("%%graph_asset report\n3", InvalidDefinitionError, "not the result of a call"),
         ("%%graph_asset report\ndouble(base) + 1", TypeError, "unsupported operand"),
         ("%%graph_asset report\ndouble(3)", InvalidDefinitionError, "an input gets the result of another call"),
-        ("%%graph_asset report\nawait double(base)", CellError, "awaits"),
-        ("%%graph tidy(data, *, k=1)\ndouble(data)", CellError, "config belongs to ops"),
+        ("%%graph_asset report\nawait double(base)", CellError, "contains await"),
+        ("%%graph tidy(data, *, k=1)\ndouble(data)", CellError, "a graph has only inputs"),
         ("%%graph tidy(data)\ndouble(base)", InvalidDefinitionError, "the input 'data' is not used"),
-        ("%%job mail(x)\ndouble(base)", CellSyntaxError, "cannot be read"),
+        ("%%job mail(x)\ndouble(base)", CellSyntaxError, "a job has only a name"),
         ("%%job base\ndouble(base)", InvalidDefinitionError, "already the name of an asset"),
         ("%%sql_asset daily\nselect * from nowhere", CellNameError, "'nowhere', which is not an asset"),
-        ("%%sql_asset daily\nselect * from plain", CellNameError, "plain is a variable"),
+        ("%%sql_asset daily\nselect * from plain", CellNameError, "make the variable plain an asset"),
         ("%%sql_asset daily\nselect * from base where x > $limit", CellNameError, "$limit"),
         ("%%sql_asset daily\ndelete from base", CellSyntaxError, "not one SELECT"),
         ("%%sql_asset daily\nselect 1; select 2", CellSyntaxError, "2 statements"),
@@ -125,7 +125,7 @@ def test_another_cell_with_the_same_key_wins_with_a_line_that_names_both(noteboo
 def test_in_batch_another_cell_with_the_same_key_is_an_error(notebook, monkeypatch):
     notebook("%%asset a\n1", cell_id="one")
     monkeypatch.setenv("STEPWELL_BATCH", "x")
-    assert "defined by two cells" in notebook.refused("%%asset a\n2", DuplicateKeyError)
+    assert "two cells define the asset key a" in notebook.refused("%%asset a\n2", DuplicateKeyError)
     notebook("%%asset a\n3", cell_id="one")
 
 
