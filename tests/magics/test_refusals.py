@@ -108,7 +108,7 @@ def test_two_assets_that_share_a_name_need_to_be_told_apart(notebook):
     notebook("%%asset raw/flights\n[1]")
     notebook("%%asset old/flights\n[2]")
     text = notebook.refused("%%asset clean\nflights[0]", CellError)
-    assert "old/flights or raw/flights" in text
+    assert "old/flights, raw/flights" in text
     assert "--in flights=old/flights" in text
     notebook("%%asset clean --in flights=raw/flights\nflights[0]")
     assert notebook.session.load("clean") == 1
