@@ -251,7 +251,7 @@ class CellSource:
 def cell_text(shell: Any, info: Any, magic: str, line: str, body: str) -> CellText:
     """Return the text of the cell that contains a cell magic, with the position of the body and the filename for the code.
 
-    If the magic was called otherwise than by the first line of the running cell, the text is put together from `magic`, `line` and `body`.
+    If the magic is not in the running cell, because code has called it with ``run_cell_magic``, the text is made from `magic`, `line` and `body`.
 
     Parameters
     ----------

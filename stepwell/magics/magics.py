@@ -200,7 +200,7 @@ class Stepwell(Magics):
             raise UsageError(f"{missing}run %%{magic}? to read the help")
         if cell is None:
             raise UsageError(
-                f"%{magic} cannot be used in the middle of a cell: write %%{magic} as the first line of a cell, and the code below it"
+                f"%{magic} is not a line magic: write %%{magic} as the first line of a cell, and the code below it"
             )
         with user_errors(self.face):
             definition = make(self.face, line, cell)

@@ -393,7 +393,7 @@ def _read(lineage: Lineage, drawing: dict[str, Any]) -> Layout:
             for edge in drawn_edges(lineage)
         )
     except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise LayoutError(f"the layout that Graphviz printed is not complete: {error!r}", remedy=_OTHER) from error
+        raise LayoutError(f"Graphviz printed an invalid layout: {error!r}", remedy=_OTHER) from error
     return Layout(
         width=_round(right - left + 2 * MARGIN),
         height=_round(high - low + 2 * MARGIN),
