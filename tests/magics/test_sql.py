@@ -30,8 +30,8 @@ def test_wrong_lines_are_refused_on_one_screen(notebook):
         ("%stepwell sql SELECT nope FROM clean", QueryError, "^^^^"),
     ):
         assert says in notebook.refused(cell, kind)
-    assert "one SELECT" in notebook.run("%stepwell sql").text
-    assert "only command with a body" in notebook.run("%%stepwell runs\nx").text
+    assert "needs a SELECT" in notebook.run("%stepwell sql").text
+    assert "only %%stepwell sql takes the rest of the cell" in notebook.run("%%stepwell runs\nx").text
     notebook("place = 'elsewhere'")
     assert "elsewhere" in notebook("%stepwell store $place").text
 
@@ -53,7 +53,7 @@ def test_an_asset_of_a_select_reads_keys_with_prefixes_and_files(notebook, tmp_p
     assert notebook.ns["daily"]["rate"].tolist() == [11]
     told = notebook.run("%%sql_asset wrong\nSELECT nope\nFROM raw.flights")
     assert isinstance(told.error, CellError)
-    assert "wrong: the SELECT failed" in told.text
+    assert "the SQL asset 'wrong' could not be computed: the SELECT failed" in told.text
     assert "LINE 1: SELECT nope" in told.text
     assert "cell " in told.text
     assert "reads the catalog" in notebook.refused("%%sql_asset wrong\nFROM stepwell.runs", CellError)

@@ -295,7 +295,7 @@ def _state_of(item: Any) -> dict[str, Any] | None:
             if name in {"__dict__", "__weakref__"}:
                 continue
             if name.startswith("__") and not name.endswith("__"):
-                name = f"_{base.__name__.lstrip('_')}{name}"  # noqa: PLW2901 - as the compiler mangles it
+                name = f"_{base.__name__.lstrip('_')}{name}"  # noqa: PLW2901 - the compiler mangles the name in this way
             descriptor = base.__dict__.get(name)
             try:
                 value = descriptor.__get__(item, kind)  # type: ignore[union-attr]

@@ -139,7 +139,10 @@ class Engine:
         self._run_again = 0
 
     def run(self) -> RunResult:
-        """Carry out the steps of the plan in order, until the last step or an interrupt. Exceptions of user code are not raised: they are in the result."""
+        """Carry out the steps of the plan in order, until the last step or an interrupt.
+
+        Exceptions of user code are not raised: the result contains the first one.
+        """
         steps = self.plan.steps
         self.books.begin(steps)
         interrupted = False
@@ -262,7 +265,7 @@ class Engine:
     def _tell_lost(self, step: PlanStep, decision: Decision) -> None:
         """Add a notice that a step runs again because its stored value is lost."""
         note = notice("computed again", step.key, why=decision.obstacle)
-        # For all values that are signed with another key, the run has one notice together.
+        # Values that are signed with another key get no notice here, because one notice of the run names all of them.
         if note not in self.notices and self.known.snapshot.foreign.keys().isdisjoint(
             [item.id for item in decision.group]
         ):

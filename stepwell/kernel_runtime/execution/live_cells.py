@@ -604,7 +604,7 @@ def _gave(definition: Definition, name: str, value: Any, *, alone: bool, stored:
         return True
     inside = vars(value).values() if issubclass(type(value), type) else ()
     for item in (value, *inside):
-        item = item.__func__ if type(item) in {staticmethod, classmethod} else item  # noqa: PLW2901 - what it is around
+        item = item.__func__ if type(item) in {staticmethod, classmethod} else item  # noqa: PLW2901 - the function inside the method object
         code = contents.attribute(contents.attribute(item, "__wrapped__") or item, "__code__")
         if isinstance(code, CodeType) and code.co_filename == definition.code.co_filename:
             return definition.line <= code.co_firstlineno <= definition.end

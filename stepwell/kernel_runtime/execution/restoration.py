@@ -332,7 +332,10 @@ def _kinds(np: Any) -> tuple[type, ...]:
 
 
 def _column(frame: Any, at: int) -> Any:
-    """Return the column at the position `at` of a frame, or the data of a series, as an array in the same memory; None if its dtype is not one of numpy."""
+    """Return the column at the position `at` of a frame, or the data of a series, as an array in the same memory.
+
+    Return None if the dtype is not one of numpy.
+    """
     column = frame.iloc[:, at] if frame.ndim == 2 else frame
     return column.to_numpy() if type(column.dtype).__module__.startswith("numpy") else None
 

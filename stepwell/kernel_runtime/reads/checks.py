@@ -256,7 +256,7 @@ _KINDS = {modes.S_IFREG: "file", modes.S_IFDIR: "folder", modes.S_IFLNK: "link"}
 def _attributes(stat: os.stat_result, aspect: str) -> str:
     kind = _KINDS.get(modes.S_IFMT(stat.st_mode), "special")
     if aspect in ("kind", "link") or (kind == "folder" and aspect != "ctime"):
-        # The size and times of a folder also change when its names in the end stay the same, so they are not compared.
+        # The size and times of a folder can change although the names in it stay the same, so only the kind is compared.
         return kind
     values = {
         "size": (stat.st_size,),
@@ -309,7 +309,7 @@ def bound(original, active, observed):
 def _note(
     watcher: Watcher, path: Any, result: os.stat_result | bool | None, *, follows: bool, mode: int | None = None
 ) -> None:
-    aspect, asker = aspect_of(sys._getframe(3))  # noqa: SLF001 - the caller decides what counts
+    aspect, asker = aspect_of(sys._getframe(3))  # noqa: SLF001 - the frame of the caller determines what is recorded
     if aspect is None or isinstance(path, int):
         return
     written = os.fsdecode(path)
@@ -413,7 +413,7 @@ def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
     if read.digest == UNSTABLE:
         return False
     if read.kind == "absent":
-        return not os.path.exists(read.name)  # noqa: PTH110 - quicker
+        return not os.path.exists(read.name)  # noqa: PTH110 - a string is quicker than a path
     if read.kind == "file":
         return _file_holds(read)
     if read.kind == "status":

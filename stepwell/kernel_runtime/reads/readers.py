@@ -73,7 +73,10 @@ _SECOND = frozenset({"write_table", "write_feather", "write_csv", "write_metadat
 
 
 def _written(*names: str, position: int) -> Note:
-    """Return a `Note` for a function that writes a file in native code. The path is the argument at `position`, or the keyword argument with one of `names`."""
+    """Return a `Note` for a function that writes a file in native code.
+
+    The path is the argument at `position`, or the keyword argument with one of `names`.
+    """
 
     def note(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         target = (
@@ -155,7 +158,10 @@ def _hdf5(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, An
 
 
 def _first(reader: str, *names: str, position: int = 0) -> Note:
-    """Return a `Note` for a function that reads files in native code. The path is the argument at `position`, or the keyword argument with one of `names`."""
+    """Return a `Note` for a function that reads files in native code.
+
+    The path is the argument at `position`, or the keyword argument with one of `names`.
+    """
 
     def note(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         source = (
