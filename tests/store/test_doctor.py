@@ -468,8 +468,8 @@ SAID = {
 
 
 @pytest.mark.attack(
-    "The header of a value file, which needs no signature for plain data, says anything of its record.",
-    "doctor --rebuild makes a catalog of all other files, and nothing that the header says keeps a command from working.",
+    "The header of a value file contains any record. The headers of plain data need no signature.",
+    "`stepwell doctor --rebuild` makes a catalog from all other files, and every command works, whatever the header contains.",
 )
 def test_a_header_that_says_anything_does_not_keep_a_store_from_being_rebuilt(tmp_path, capsys):
     store = open_store(tmp_path / "store")

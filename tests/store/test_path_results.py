@@ -65,7 +65,7 @@ def test_otherwise_its_contents_are_restored_below_the_store(store, folder, said
     assert back.name == "data.csv"
     assert store.directory in back.parents
     assert store.get(stored, key="out") == back
-    assert said[0] == f"out: {path} has changed or is gone; the stored contents are in {back}"
+    assert said[0] == f"out: {path} has changed or no longer exists; the stored contents are in {back}"
     assert (path.read_bytes() if path.exists() else None) == now
 
 

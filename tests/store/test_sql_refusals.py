@@ -16,8 +16,8 @@ from stepwell.kernel_runtime.store.sql.select import Scope, run_select
 from stepwell.kernel_runtime.store.sql.statements import file_access, read_statement
 
 pytestmark = pytest.mark.attack(
-    "A SELECT from a stranger writes, reads files outside of the project, loads extensions or changes settings.",
-    "It is refused before it runs: one SELECT as the parser sees it, and only functions that are on a list.",
+    "A SELECT of another person writes, reads files outside of the project, loads extensions or changes settings.",
+    "The text is refused before it runs: it must be one SELECT for DuckDB's parser, and may call only functions that are on a list.",
 )
 
 SECRET = "value-nobody-may-see"
