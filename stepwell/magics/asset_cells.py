@@ -443,7 +443,7 @@ def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tupl
                 remedy=f"run the cell that assigns {name} first",
             )
     definition = select_asset(
-        key, select, inputs, deps=read_deps(face, arguments.deps, (key,), text.where), group=arguments.group or None,
+        key, select, inputs, deps=read_deps(face, arguments.deps, (key,), text.where), group_name=arguments.group or None,
         cache=False if arguments.no_cache else None, volatile=arguments.volatile, max_age=arguments.max_age,
         ignore=",".join(arguments.ignore), where=text.where, module="__main__",
     )  # fmt: skip

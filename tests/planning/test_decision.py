@@ -63,13 +63,13 @@ class Facts:
         """Let the store have an execution of a step with its present inputs, newer than all before; return it."""
         step = self.step(key)
         memo = self.known.key(step, self.known.inputs(step))
-        group = tuple(
+        materializations = tuple(
             materialization(output.key, output=output.name, memo_key=memo, **attributes) for output in step.outputs
         )
-        self.known.snapshot.by_memo_key.setdefault(memo, []).insert(0, group)
-        for item in group:
+        self.known.snapshot.by_memo_key.setdefault(memo, []).insert(0, materializations)
+        for item in materializations:
             self.known.snapshot.current.setdefault(item.key, []).insert(0, Current(step.notebook, item.key, item))
-        return group
+        return materializations
 
     def decide(self, key="clean", kind="pull"):
         return decide(self.step(key), self.plan, self.known, kind)
@@ -92,8 +92,8 @@ def test_a_step_without_an_execution_under_its_memo_key_runs():
     facts = Facts()
     facts.give("raw")
     assert facts.outcome() == ("run", "changed")
-    group = facts.keep("clean")
-    assert (facts.decide().action, facts.decide().group) == ("reuse", group)
+    materializations = facts.keep("clean")
+    assert (facts.decide().action, facts.decide().materializations) == ("reuse", materializations)
     facts.give("raw", "2")
     assert facts.outcome() == ("run", "changed")
 
@@ -102,11 +102,11 @@ def test_the_newest_execution_whose_reads_hold_is_reused():
     facts = Facts()
     facts.give("raw")
     oldest = facts.keep("clean", reads=(replace(FILE, digest="now"),))
-    assert facts.decide().group == oldest
+    assert facts.decide().materializations == oldest
     facts.keep("clean", reads=(FILE,))
-    assert facts.decide().group == oldest
+    assert facts.decide().materializations == oldest
     newest = facts.keep("clean")
-    assert facts.decide().group == newest
+    assert facts.decide().materializations == newest
 
 
 @pytest.mark.parametrize(("upstream", "action"), [("wait", "wait"), ("untouched", "untouched")])
@@ -152,10 +152,10 @@ def test_a_forced_step_runs_whatever_is_stored():
 
 def test_a_lost_value_is_computed_again_only_for_steps_that_were_asked_for():
     facts = Facts()
-    group = facts.keep("raw")
+    materializations = facts.keep("raw")
     facts.known.snapshot.missing_files = frozenset({"raw.file", "clean.file"})
     assert facts.outcome("raw") == ("reuse", "")
-    facts.known.values["raw"] = group[0]
+    facts.known.values["raw"] = materializations[0]
     facts.keep("clean")
     assert facts.outcome("clean") == ("run", "lost")
     assert facts.decide().obstacle == "clean: its file is gone from the store, or cut short"
@@ -164,11 +164,11 @@ def test_a_lost_value_is_computed_again_only_for_steps_that_were_asked_for():
 def test_a_cell_whose_effects_cannot_be_restored_runs():
     facts = Facts()
     facts.give("raw")
-    group = facts.keep("clean")
+    materializations = facts.keep("clean")
     facts.known.unrestorable = lambda step, found, kind: "no kernel has it" if kind == "cell" else ""
     decision = facts.decide(kind="cell")
     assert (decision.action, decision.cause, decision.obstacle) == ("run", "unrestorable", "no kernel has it")
-    assert decision.group == group
+    assert decision.materializations == materializations
     assert facts.outcome() == ("reuse", "")
 
 
@@ -200,9 +200,9 @@ def test_what_has_no_digest_runs_unless_a_running_cell_needs_what_it_gave_in_thi
     facts = Facts()
     facts.give("raw")
     facts.step("clean").code = CodeVersion("code", unverifiable=(Unverifiable("clean -> CONN", "no digest"),))
-    group = facts.keep("clean", unverifiable=("clean -> CONN: no digest",))
+    materializations = facts.keep("clean", unverifiable=("clean -> CONN: no digest",))
     assert facts.outcome() == facts.outcome(kind="cell pull") == ("run", "unverifiable")
-    facts.known.brought = lambda key, item: item is group[0]
+    facts.known.brought = lambda key, item: item is materializations[0]
     assert facts.outcome(kind="cell pull") == ("reuse", "")
     assert facts.outcome() == facts.outcome(kind="cell") == facts.outcome(kind="named") == ("run", "unverifiable")
 
@@ -220,16 +220,16 @@ def test_an_execution_that_this_kernel_has_comes_before_newer_ones():
     facts = Facts()
     facts.give("raw")
     here, newer = facts.keep("clean"), facts.keep("clean")
-    assert facts.decide().group == newer
+    assert facts.decide().materializations == newer
     facts.known.brought = lambda key, item: item is here[0]
-    assert facts.decide().group == here
+    assert facts.decide().materializations == here
 
 
 def test_of_executions_that_changed_external_state_only_the_newest_can_be_reused():
     facts = Facts()
     facts.give("raw")
     older = facts.keep("clean", data_version="", value=None)
-    assert facts.decide().group == older
+    assert facts.decide().materializations == older
     facts.give("raw", "2")
     facts.keep("clean", data_version="", value=None)
     facts.give("raw", "1")
@@ -243,7 +243,7 @@ def test_a_value_that_another_user_signed_comes_last():
     facts.give("raw")
     own, foreign = facts.keep("clean"), facts.keep("clean")
     facts.known.snapshot.foreign = {foreign[0].id: "abc"}
-    assert facts.decide().group == own
+    assert facts.decide().materializations == own
     facts.known.snapshot.foreign[own[0].id] = "abc"
     assert facts.outcome() == ("run", "lost")
 
@@ -254,7 +254,7 @@ def test_an_acceptance_that_was_revoked_is_not_reused():
     before = facts.keep("clean")
     accepted = facts.keep("clean")
     facts.keep("clean", metadata={REVOKED: accepted[0].run_id})
-    assert facts.decide().group == before
+    assert facts.decide().materializations == before
     assert refusal(facts.step("clean"), before[0].memo_key, facts.known) == "what was accepted for it was revoked"
 
 
@@ -280,9 +280,9 @@ def test_a_failed_attempt_counts_while_the_memo_key_is_the_same():
 def test_the_reason_of_a_refusal_is_the_objection_that_decided(attributes, text):
     facts = Facts()
     facts.give("raw")
-    group = tuple(replace(item, **attributes) for item in facts.keep("clean"))
-    memo = group[0].memo_key
-    facts.known.snapshot.by_memo_key[memo] = [group]
+    materializations = tuple(replace(item, **attributes) for item in facts.keep("clean"))
+    memo = materializations[0].memo_key
+    facts.known.snapshot.by_memo_key[memo] = [materializations]
     assert refusal(facts.step("clean"), memo, facts.known) == text
     assert facts.outcome() == (("run", "changed") if text else ("reuse", ""))
 
@@ -300,10 +300,10 @@ def test_an_input_that_is_not_stored_and_was_computed_again_is_a_reason_to_run()
 def test_an_execution_with_other_inputs_may_be_reused_again():
     facts = Facts()
     facts.give("raw")
-    group = facts.keep("clean")
-    assert may_be_reused(facts.step("clean"), [group], facts.known)
-    assert not may_be_reused(facts.step("clean"), [(replace(group[0], reads=(FILE,)),)], facts.known)
-    assert not may_be_reused(facts.step("clean"), [(replace(group[0], code_version="other"),)], facts.known)
+    materializations = facts.keep("clean")
+    assert may_be_reused(facts.step("clean"), [materializations], facts.known)
+    assert not may_be_reused(facts.step("clean"), [(replace(materializations[0], reads=(FILE,)),)], facts.known)
+    assert not may_be_reused(facts.step("clean"), [(replace(materializations[0], code_version="other"),)], facts.known)
 
 
 def test_the_inputs_of_a_memo_key():

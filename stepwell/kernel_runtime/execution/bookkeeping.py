@@ -180,8 +180,10 @@ class Bookkeeping:
     def explained(self, step: PlanStep) -> CodeVersion | None:
         """Return a step's code version, with its explaining parts unless the store has them from an earlier run."""
         if self._recorded_codes is None:
-            groups = [group for groups in self.known.snapshot.by_memo_key.values() for group in groups]
-            self._recorded_codes = {group[0].code_version for group in groups}
+            by_memo_key = self.known.snapshot.by_memo_key
+            self._recorded_codes = {
+                execution[0].code_version for executions in by_memo_key.values() for execution in executions
+            }
         if step.code is not None and step.code.digest in self._recorded_codes:
             return step.code
         return self.code_parts(step)
@@ -226,10 +228,10 @@ class Bookkeeping:
         outputs = outcome.outputs if outcome is not None else ()
         self._record(record, execution.step, made, code=execution.code, outputs=outputs)
 
-    def reused(self, step: PlanStep, memo: str, group: tuple[Materialization, ...]) -> None:
+    def reused(self, step: PlanStep, memo: str, materializations: tuple[Materialization, ...]) -> None:
         """Record a reused step; its materializations become current."""
-        moved = [item for item in group if not self._is_current(step, item)]
-        record = StepRecord(self.run.run_id, step.key, "reused", 0.0, 0.0, memo, group)
+        moved = [item for item in materializations if not self._is_current(step, item)]
+        record = StepRecord(self.run.run_id, step.key, "reused", 0.0, 0.0, memo, materializations)
         self._record(record, step, moved)
 
     def not_run(self, step: PlanStep, *, skipped: bool) -> None:

@@ -56,25 +56,25 @@ def _is_immutable(value: Any) -> bool:
 
 
 @dataclass(slots=True)
-class Request:
+class EngineOptions:
     """A request to the engine: everything except the plan."""
 
-    forced: frozenset[str] = frozenset()
+    forced_steps: frozenset[str] = frozenset()
     """Keys of steps that run even if they could be reused."""
-    shown: frozenset[str] = frozenset()
+    display_steps: frozenset[str] = frozenset()
     """Keys of steps whose displays appear while they run."""
     code_parts: Callable[[PlanStep], CodeVersion | None] = field(default=lambda step: step.code)
     """Returns a step's code version with the parts that explain it."""
     notices: tuple[Notice, ...] = ()
-    hidden: HiddenState | None = None
+    hidden_state: HiddenState | None = None
     """Watches changes by bodies; None if code versions are given and final."""
     seed_steps: bool = True
     """True if the global random generators are seeded before each body."""
     timeline: Timeline | None = None
     """The history of the notebook's names; None outside notebooks."""
-    said: set[Notice] = field(default_factory=set)
+    published_notices: set[Notice] = field(default_factory=set)
     """Notices that this session has published already; they are not repeated."""
-    told: list[Notice] = field(default_factory=list)
+    run_notices: list[Notice] = field(default_factory=list)
     """Notices that the session receives during the run, for example from the store."""
     strict: bool = False
     """True if an asset cell fails when its value cannot be stored, as any other step does."""
@@ -100,7 +100,7 @@ class Engine:
         executor: InProcess,
         guard: InterruptGuard,
         books: Bookkeeping,
-        request: Request,
+        options: EngineOptions,
     ) -> None:
         self.plan = plan
         self.known = known
@@ -109,21 +109,21 @@ class Engine:
         self.guard = guard
         self.books = books
         books.look = guard.look
-        books.code_parts = request.code_parts
-        self.request = request
+        books.code_parts = options.code_parts
+        self.options = options
         self.memory: dict[str, Any] = {}
         """Values by value key: values of a job's steps that are not memoised, immutable values, and values of steps that are not isolated."""
         self.error: BaseException | None = None
         self.interrupt: BaseException | None = None
-        self.notices = list(request.notices)
-        self.seeds = Seeds(enabled=request.seed_steps)
-        if request.hidden is not None:
+        self.notices = list(options.notices)
+        self.seeds = Seeds(enabled=options.seed_steps)
+        if options.hidden_state is not None:
             known.settle = self._settle
         self.claiming = Claiming(store, known, books, guard, len(plan.steps))
         self.collection = no_collection()
         self.cells = (
-            NotebookCells(request.timeline, store, self.seeds, self.notices.append, strict=request.strict)
-            if request.timeline is not None
+            NotebookCells(options.timeline, store, self.seeds, self.notices.append, strict=options.strict)
+            if options.timeline is not None
             else None
         )
         if self.cells is not None:
@@ -167,7 +167,7 @@ class Engine:
             load=self._load_stored,
             values=self.known.values,
             memory=self.memory,
-            notices=(*self.notices, *self.request.told),
+            notices=(*self.notices, *self.options.run_notices),
         )
 
     # -- one step
@@ -190,7 +190,7 @@ class Engine:
             return self._fail(Execution(step, code=step.code), error)
 
     def _step_or_raise(self, step: PlanStep, position: int) -> str:
-        kind = "forced" if step.key in self.request.forced else self.known.kind(step.key)
+        kind = "forced" if step.key in self.options.forced_steps else self.known.kind(step.key)
         decision = decide(step, self.plan, self.known, kind)
         if decision.action in {"skip", "untouched"}:
             self.books.not_run(step, skipped=decision.action == "skip")
@@ -219,7 +219,7 @@ class Engine:
         """Carry out a decision to reuse; return a decision to run instead if the effects could not be restored."""
         if decision.action != "reuse":
             return decision
-        group = decision.group
+        materializations = decision.materializations
         if self.cells is not None and self.cells.is_live(step):
             self.collection.resume()
             try:
@@ -228,7 +228,7 @@ class Engine:
                 self.collection.suspend()
             if obstacle:
                 return replace(decision, action="run", cause="unrestorable", obstacle=obstacle)
-            if len(group) > len(step.outputs):
+            if len(materializations) > len(step.outputs):
                 self._rekey()
             before, now = self.cells.changed_since(step)
             if before:
@@ -237,22 +237,22 @@ class Engine:
         return decision
 
     def _take(self, step: PlanStep, decision: Decision) -> None:
-        for item in decision.group:
+        for item in decision.materializations:
             self.known.values[item.key] = item
-        self.books.reused(step, decision.memo_key, decision.group)
+        self.books.reused(step, decision.memo_key, decision.materializations)
 
     def _rekey(self) -> None:
         """Make the memo keys of the following steps be computed again, because effects were applied."""
         self.known.forget_checks()
-        if self.request.hidden is not None:
-            self.request.hidden.changed()
+        if self.options.hidden_state is not None:
+            self.options.hidden_state.changed()
 
     def _tell_lost(self, step: PlanStep, decision: Decision) -> None:
         """Add a notice that a value is computed again because the stored value is lost."""
         note = notice("computed again", step.key, why=decision.obstacle)
         # For values that an untrusted key signed, the run has one notice for all.
         if note not in self.notices and self.known.snapshot.foreign.keys().isdisjoint(
-            [item.id for item in decision.group]
+            [item.id for item in decision.materializations]
         ):
             self.notices.append(note)
 
@@ -290,7 +290,7 @@ class Engine:
     ) -> LiveRun | None:
         """Run a step's body; return the record of a cell's run in the notebook, or None."""
         step, cells = execution.step, self.cells
-        state = None if live else self.request.hidden
+        state = None if live else self.options.hidden_state
         # The parts that explain a code version are read before the body can change them.
         watched, execution.code = self.guard.look(
             lambda: (state.before(step) if state is not None else None, self.books.explained(step))
@@ -301,7 +301,7 @@ class Engine:
             run = self.guard.look(partial(cells.begin, step, arguments, self.known.values))
         self.claiming.computing(step, execution.memo)
         self.collection.resume()
-        outcome = self.executor.run(step, arguments, hidden, show_displays=step.key in self.request.shown)
+        outcome = self.executor.run(step, arguments, hidden, show_displays=step.key in self.options.display_steps)
         self.collection.suspend()
         execution.outcome = outcome
         if state is not None and (watched is not None or step.code is None):
@@ -320,8 +320,8 @@ class Engine:
             return
         if outcome.network:
             used = notice("network", step.key, hosts=outcome.network[:3])
-            if used not in self.request.said:
-                self.request.said.add(used)
+            if used not in self.options.published_notices:
+                self.options.published_notices.add(used)
                 self.notices.append(used)
         if outcome.unseen:
             reader, _, what = outcome.unseen[0].partition(": ")
@@ -331,7 +331,7 @@ class Engine:
 
     def _take_present_names(self, execution: Execution) -> None:
         """Compute the memo key of an asset cell that is about to run again from the present variables."""
-        step, state, cells = execution.step, self.request.hidden, self.cells
+        step, state, cells = execution.step, self.options.hidden_state, self.cells
         if state is not None and cells is not None and cells.is_live(step) and cells.is_renamed(step):
             state.changed()
             self._settle(step)
@@ -349,7 +349,7 @@ class Engine:
 
     def _settle(self, step: PlanStep) -> None:
         """Compute the code version of a step again if a step before it has changed objects that its code reaches."""
-        state = self.request.hidden
+        state = self.options.hidden_state
         if state is None or state.is_settled(step):
             return
         if self.guard.look(lambda: state.settle(step)) and step.code is not None:
@@ -530,7 +530,9 @@ class Engine:
             if self.claiming.before(producer, decision.memo_key, position):
                 kind = known.kind(producer.key)
                 new = decide_keyed(producer, self.plan, known, kind, memo=decision.memo_key, inputs=inputs)
-                if new.action == "reuse" and new.group[0].id not in {item.id for item in known.values.values()}:
+                if new.action == "reuse" and new.materializations[0].id not in {
+                    item.id for item in known.values.values()
+                }:
                     self._take(producer, new)
                     return
             status = "cancelled" if self.guard.interrupted else self._execute(producer, decision, position)

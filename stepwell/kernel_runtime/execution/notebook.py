@@ -63,7 +63,7 @@ class _Hit:
 
     step: PlanStep
     body: CellBody
-    group: tuple[Materialization, ...]
+    materializations: tuple[Materialization, ...]
     kept: Materialization | None
     """The record of the execution's effects on the notebook; None if it had no effects except its values."""
     effects: Effects
@@ -105,7 +105,7 @@ class StoredCells:
         """Return True if the step of a cell fails when a value cannot be stored."""
         return isinstance(step.op.body, CellBody) and (self._strict or step.op.body.must_be_stored)
 
-    def obstacle(self, step: PlanStep, group: tuple[Materialization, ...], kind: Kind) -> str:
+    def obstacle(self, step: PlanStep, materializations: tuple[Materialization, ...], kind: Kind) -> str:
         """Return why the effects of an execution cannot be restored; empty if no reason is known.
 
         Parameters
@@ -118,19 +118,21 @@ class StoredCells:
             return ""
         body, timeline = step.op.body, self._timeline
         assert isinstance(body, CellBody)
-        again = timeline.has_brought(step.key, group[0])
+        again = timeline.has_brought(step.key, materializations[0])
         if again and kind != "cell":
             return ""
-        kept = next((item for item in group if item.output == NOTEBOOK), None)
-        if kept is None and any(item.effects for item in group):
+        kept = next((item for item in materializations if item.output == NOTEBOOK), None)
+        if kept is None and any(item.effects for item in materializations):
             return "its effects on the notebook are not recorded"
         # The signature is verified before any part of the record is used, even before it is known to have effects.
-        if kept is not None and not self._is_trusted(kept, group):
+        if kept is not None and not self._is_trusted(kept, materializations):
             return "its effects on the notebook are not signed with a trusted key"
         effects = Effects.from_text(kept.effects) if kept is not None else Effects()
-        unstored = _unstored(step, group, effects)
+        unstored = _unstored(step, materializations, effects)
         skips_objects = again and step.key in timeline.pinned
-        obstacle = self._unrestorable(step, group, effects, unstored, again=again, skips_objects=skips_objects)
+        obstacle = self._unrestorable(
+            step, materializations, effects, unstored, again=again, skips_objects=skips_objects
+        )
         if obstacle:
             return obstacle
         own = kind == "cell"
@@ -142,13 +144,13 @@ class StoredCells:
             has_appended=lambda path: again and not timeline.world.was_written_before(path, step.key),
         )
         if not files.obstacle:
-            self.hit = _Hit(step, body, group, kept, effects, own, again, skips_objects, unstored, files)
+            self.hit = _Hit(step, body, materializations, kept, effects, own, again, skips_objects, unstored, files)
         return files.obstacle
 
     def _unrestorable(
         self,
         step: PlanStep,
-        group: tuple[Materialization, ...],
+        materializations: tuple[Materialization, ...],
         effects: Effects,
         unstored: list[str],
         *,
@@ -168,15 +170,17 @@ class StoredCells:
         assert isinstance(step.op.body, CellBody)
         if not again and not step.op.body.kept.isdisjoint(effects.unstored):
             return "a variable that --keep names is not stored"
-        if self.must_be_stored(step) and any(item.value is None for item in group if item.output != NOTEBOOK):
+        if self.must_be_stored(step) and any(
+            item.value is None for item in materializations if item.output != NOTEBOOK
+        ):
             return "its value is not stored"
         return ""
 
-    def _is_trusted(self, kept: Materialization, group: tuple[Materialization, ...]) -> bool:
+    def _is_trusted(self, kept: Materialization, materializations: tuple[Materialization, ...]) -> bool:
         """Return True if a trusted key signed the record of a step's effects, and the step's other records have the same reads, inputs and code."""
         return vouches(self._store.signer, kept) and all(
             (item.reads, item.inputs, item.code_version) == (kept.reads, kept.inputs, kept.code_version)
-            for item in group
+            for item in materializations
         )
 
     def _was_written(self, path: str, digest: str) -> bool:
@@ -187,11 +191,11 @@ class StoredCells:
         )
 
 
-def _unstored(step: PlanStep, group: tuple[Materialization, ...], effects: Effects) -> list[str]:
+def _unstored(step: PlanStep, materializations: tuple[Materialization, ...], effects: Effects) -> list[str]:
     """Return the variables of a step whose values are not stored."""
     body = step.op.body
     assert isinstance(body, CellBody)
-    lacking = {item.output for item in group if item.value is None and item.output != NOTEBOOK}
+    lacking = {item.output for item in materializations if item.value is None and item.output != NOTEBOOK}
     mine = [name for name, output in zip(body.variables, step.outputs, strict=False) if output.name in lacking]
     return [*mine, *[name for name in effects.unstored if name != RESULT]]
 
@@ -519,7 +523,7 @@ class NotebookCells:
         if hit is None:
             return ""
         body, todo = hit.body, hit.files
-        by_text = [read.name for read in hit.group[0].reads if read.kind == "name"]
+        by_text = [read.name for read in hit.materializations[0].reads if read.kind == "name"]
         timeline.look_before(step.key, body.bound & body.reads.union(by_text))
         restoration = Restoration(timeline, body, hit.effects, self._names_to_bind(hit))
         try:
@@ -555,17 +559,23 @@ class NotebookCells:
 
     def _note_reuse(self, hit: _Hit, bound: Collection[str]) -> None:
         """Note the events of a reuse that bound names."""
-        step, body, group, effects, timeline = hit.step, hit.body, hit.group, hit.effects, self._timeline
-        timeline.brought(step.key, step.code, body.source, group)
+        step, body, materializations, effects, timeline = (
+            hit.step,
+            hit.body,
+            hit.materializations,
+            hit.effects,
+            self._timeline,
+        )
+        timeline.brought(step.key, step.code, body.source, materializations)
         if not hit.again:
             for name in hit.unstored:
                 if name not in bound and (hit.own or timeline.may_bind(name, step.key)):
                     # The name is bound to a value of another cell, or of another run of this cell.
                     timeline.namespace.pop(name, None)
-                    timeline.unstored[name] = group[0].key
+                    timeline.unstored[name] = materializations[0].key
             timeline.handles.update(effects.handles)
         if hit.own and RESULT in effects.unstored:
-            timeline.results[step.key] = Unstored(group[0].key)
+            timeline.results[step.key] = Unstored(materializations[0].key)
         changed = () if hit.skips_objects else effects.objects
         timeline.note(
             Writer("step", step.key, step.key), bound=dict.fromkeys(bound), changed=changed, read=body.parameters
@@ -575,7 +585,7 @@ class NotebookCells:
     def _restore(self, hit: _Hit, restoration: Restoration, todo: FilesToRestore) -> list[str]:
         """Restore files, definitions, values, objects, random streams and settings; return the names that were bound."""
         timeline, store, body, effects = self._timeline, self._store, hit.body, hit.effects
-        items = {item.output: item for item in hit.group}
+        items = {item.output: item for item in hit.materializations}
         outputs = [
             (name, item)
             for name, output in zip(body.variables, hit.step.outputs, strict=False)

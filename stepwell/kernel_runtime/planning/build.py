@@ -367,7 +367,7 @@ def _plan(
         for step in steps:
             if step.op.defaults and isinstance(definition.node, OpDefinition):
                 _take_defaults(step, definitions)
-            _walk(step, code, names)
+            _walk_step_code(step, code, names)
             for need in step.input_keys:
                 if need in seen or need in own:
                     continue
@@ -391,7 +391,7 @@ def build_job_plan(job: JobDefinition, code: CodeWalk, *, steps_only: Collection
     steps = [step for step in job_steps(job) if steps_only is None or step.key in steps_only]
     for step in steps:
         if step.memoised:
-            _walk(step, code, {})
+            _walk_step_code(step, code, {})
     return finish(Plan("job", (job.name,), tuple(steps), target_steps=frozenset(step.key for step in steps)))
 
 
@@ -446,7 +446,7 @@ def _take_defaults(step: PlanStep, definitions: Definitions) -> None:
         step.add_inputs(inputs)
 
 
-def _walk(step: PlanStep, code: CodeWalk, names: Mapping[str, str]) -> None:
+def _walk_step_code(step: PlanStep, code: CodeWalk, names: Mapping[str, str]) -> None:
     step.code = code.of(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
     if step.code.asset_names:
         known = set(step.input_keys)

@@ -68,7 +68,7 @@ class Decision:
     """Empty where it is not known yet."""
     inputs: tuple[InputVersion, ...] | None = None
     """None where they are not known yet."""
-    group: tuple[Materialization, ...] = ()
+    materializations: tuple[Materialization, ...] = ()
     """The execution that is reused; for the causes ``lost`` and ``unrestorable``, the execution that would otherwise be reused."""
     obstacle: str = ""
     """For the causes ``lost`` and ``unrestorable``, why the step must run although none of its dependencies has changed."""
@@ -163,13 +163,13 @@ class Known:
         """Return the memo key of a step; empty if the step is not memoised."""
         return memo_key(step.address, step.code.digest, inputs) if step.code is not None else ""
 
-    def is_young(self, group: tuple[Materialization, ...], max_age: float) -> bool:
+    def is_young(self, materializations: tuple[Materialization, ...], max_age: float) -> bool:
         """Return True if an execution is younger than `max_age` seconds at the time of the snapshot.
 
         False for an execution with a time in the future: a clock was set back, so the age is unknown.
         """
         latest = time.time() + _SKEW
-        return all(self.now - item.created < max_age and item.created <= latest for item in group)
+        return all(self.now - item.created < max_age and item.created <= latest for item in materializations)
 
     def is_newest(self, item: Materialization) -> bool:
         """Return True if no materialization of the key with any memo key was committed later; clocks do not count."""
@@ -210,34 +210,37 @@ def decide_keyed(
     """Return the decision about a step that has a memo key and is not held back: the step is reused or runs."""
     if kind == "forced":
         return Decision("run", "forced", memo, inputs)
-    group = _reusable(step, memo, known, kind)
-    if group is None:
+    materializations = _reusable(step, memo, known, kind)
+    if materializations is None:
         return Decision("run", _cause(step, memo, known), memo, inputs)
     # For other steps the data version is enough; a lost value is computed again when a step needs it.
-    lost = lost_value(group, known) if step.key in plan.target_steps else None
+    lost = lost_value(materializations, known) if step.key in plan.target_steps else None
     if lost is not None:
-        return Decision("run", "lost", memo, inputs, group, f"{lost[0].key}: {lost[1]}")
-    obstacle = known.unrestorable(step, group, kind) if known.unrestorable is not None else ""
+        return Decision("run", "lost", memo, inputs, materializations, f"{lost[0].key}: {lost[1]}")
+    obstacle = known.unrestorable(step, materializations, kind) if known.unrestorable is not None else ""
     if obstacle:
-        return Decision("run", "unrestorable", memo, inputs, group, obstacle)
-    return Decision("reuse", "", memo, inputs, group)
+        return Decision("run", "unrestorable", memo, inputs, materializations, obstacle)
+    return Decision("reuse", "", memo, inputs, materializations)
 
 
-def lost_value(group: tuple[Materialization, ...], known: Known) -> tuple[Materialization, str] | None:
+def lost_value(materializations: tuple[Materialization, ...], known: Known) -> tuple[Materialization, str] | None:
     """Return the first materialization of an execution whose value cannot be used, and the reason; None if there is none."""
-    for item in group:
+    for item in materializations:
         why = known.lost(item)
         if why:
             return item, why
     return None
 
 
-def may_be_reused(step: PlanStep, groups: Iterable[tuple[Materialization, ...]], known: Known) -> bool:
+def may_be_reused(step: PlanStep, executions: Iterable[tuple[Materialization, ...]], known: Known) -> bool:
     """Return True if one of a step's executions could be reused if the step had the same inputs as that execution."""
     if step.code is None or not step.memoised or step.op.volatile:
         return False
     kind, digest = known.kind(step.key), step.code.digest
-    return any(group[0].code_version == digest and _objection(step, group, known, kind) is None for group in groups)
+    return any(
+        materializations[0].code_version == digest and _objection(step, materializations, known, kind) is None
+        for materializations in executions
+    )
 
 
 def _held_back(step: PlanStep, plan: Plan, known: Known) -> Action | None:
@@ -275,63 +278,67 @@ def _reusable(step: PlanStep, memo: str, known: Known, kind: Kind) -> tuple[Mate
     """
     if not step.memoised or step.op.volatile or not memo:
         return None
-    groups = known.snapshot.by_memo_key.get(memo)
-    if not groups:
+    executions = known.snapshot.by_memo_key.get(memo)
+    if not executions:
         return None
     revoked: set[str] = set()
     foreign: tuple[Materialization, ...] | None = None
     chosen: tuple[Materialization, ...] | None = None
-    brought = known.brought if len(groups) > 1 else None
-    for group in groups:
-        taken_back = revoked_run(group[0])
+    brought = known.brought if len(executions) > 1 else None
+    for materializations in executions:
+        taken_back = revoked_run(materializations[0])
         if taken_back:
             revoked.add(taken_back)
-        if taken_back or group[0].run_id in revoked:
+        if taken_back or materializations[0].run_id in revoked:
             continue
-        if chosen is not None and brought is not None and not brought(step.key, group[0]):
+        if chosen is not None and brought is not None and not brought(step.key, materializations[0]):
             continue
-        if _objection(step, group, known, kind) is None:
-            if known.snapshot.foreign and any(item.id in known.snapshot.foreign for item in group):
-                foreign = foreign or group
-            elif brought is None or brought(step.key, group[0]):
-                return group
+        if _objection(step, materializations, known, kind) is None:
+            if known.snapshot.foreign and any(item.id in known.snapshot.foreign for item in materializations):
+                foreign = foreign or materializations
+            elif brought is None or brought(step.key, materializations[0]):
+                return materializations
             else:
                 # An older execution may be the one whose results this notebook has now.
-                chosen = chosen or group
-        if _has_acted(group):
+                chosen = chosen or materializations
+        if _has_acted(materializations):
             # This execution changed external state and overwrote the effects of older executions, so these are not considered.
             return chosen
     return chosen or foreign
 
 
-def is_kept(step: PlanStep, group: tuple[Materialization, ...], known: Known, kind: Kind) -> bool:
+def is_kept(step: PlanStep, materializations: tuple[Materialization, ...], known: Known, kind: Kind) -> bool:
     """Return True if a running cell needs a step whose last materialization in this kernel is from this execution.
 
     Then a read that cannot be compared does not make the step run again, as in a plain notebook.
     """
-    return kind == "cell pull" and known.brought is not None and known.brought(step.key, group[0])
+    return kind == "cell pull" and known.brought is not None and known.brought(step.key, materializations[0])
 
 
-def _objection(step: PlanStep, group: tuple[Materialization, ...], known: Known, kind: Kind) -> tuple[str, Any] | None:
+def _objection(
+    step: PlanStep, materializations: tuple[Materialization, ...], known: Known, kind: Kind
+) -> tuple[str, Any] | None:
     """Return why an execution with the step's memo key cannot be reused, as a key of `_TEXTS` and its argument; None if it can."""
-    first = group[0]
-    if not is_kept(step, group, known, kind):
+    first = materializations[0]
+    if not is_kept(step, materializations, known, kind):
         unseen = step.code.unverifiable if step.code is not None else ()
         if unseen and not _accepts(first, unseen):
             return "no digest", f"{unseen[0].path} has no digest ({unseen[0].reason})"
-        for item in group:
+        for item in materializations:
             if item.unverifiable:
                 return "had no digest", item.unverifiable[0]
     max_age = step.op.max_age
-    if max_age is not None and not known.is_young(group, max_age):
+    if max_age is not None and not known.is_young(materializations, max_age):
         return "age", max_age
     for read in first.reads:
         if not known.holds(read, step, first, kind):
             return "read", read
-    lacking = _lacking(step, group)
+    lacking = _lacking(step, materializations)
     if lacking:
         return "lacking", lacking
-    if _has_acted(group) and not all(known.is_newest(item) for item in group if not item.data_version):
+    if _has_acted(materializations) and not all(
+        known.is_newest(item) for item in materializations if not item.data_version
+    ):
         return "acted", None
     return None
 
@@ -355,15 +362,15 @@ def refusal(step: PlanStep, memo: str, known: Known) -> str:
     if step.code is not None and step.code.unverifiable:
         item = step.code.unverifiable[0]
         return f"{item.path} has no digest ({item.reason})"
-    groups = known.snapshot.by_memo_key.get(memo)
-    if not memo or not groups:
+    executions = known.snapshot.by_memo_key.get(memo)
+    if not memo or not executions:
         return ""
-    if revoked_run(groups[0][0]):
+    if revoked_run(executions[0][0]):
         return "what was accepted for it was revoked"
-    objection = _objection(step, groups[0], known, known.kind(step.key))
+    objection = _objection(step, executions[0], known, known.kind(step.key))
     if objection is not None:
         return _TEXTS[objection[0]](objection[1])
-    lost = lost_value(groups[0], known)
+    lost = lost_value(executions[0], known)
     return lost[1] if lost is not None else ""
 
 
@@ -394,9 +401,9 @@ def _accepts(item: Materialization, unseen: tuple[Unverifiable, ...]) -> bool:
     return note is not None and note.get("unverifiable") == [f"{each.path}: {each.reason}" for each in unseen]
 
 
-def _has_acted(group: tuple[Materialization, ...]) -> bool:
+def _has_acted(materializations: tuple[Materialization, ...]) -> bool:
     """Return True if an execution changed external state: one of its materializations has no value to compare."""
-    return not all([item.data_version for item in group])  # noqa: C419 - a list is quicker for one or two
+    return not all([item.data_version for item in materializations])  # noqa: C419 - a list is quicker for one or two
 
 
 def _version(name: str, item: Materialization, carries_value: bool) -> InputVersion:
@@ -405,11 +412,11 @@ def _version(name: str, item: Materialization, carries_value: bool) -> InputVers
     return InputVersion(name, item.key, item.id, "order")
 
 
-def _lacking(step: PlanStep, group: tuple[Materialization, ...]) -> list[str]:
+def _lacking(step: PlanStep, materializations: tuple[Materialization, ...]) -> list[str]:
     """Return the keys of the required outputs that an execution does not have."""
-    if len(step.outputs) == 1 and group[0].key == step.outputs[0].key:
+    if len(step.outputs) == 1 and materializations[0].key == step.outputs[0].key:
         return []
-    made = {item.key for item in group}
+    made = {item.key for item in materializations}
     return [output.key for output in step.outputs if output.required and output.key not in made]
 
 

@@ -69,7 +69,7 @@ class PlanStep:
     notebook: str
     """The notebook or module that defined the step."""
     where: str = ""
-    group: str = "default"
+    group_name: str = "default"
     isolate: bool = True
     code: CodeVersion | None = None
     """The code version; None for a step that is not memoised."""
@@ -92,7 +92,7 @@ class PlanStep:
         """Return a copy of a step for another plan."""
         new = object.__new__(PlanStep)
         new.key, new.op, new.inputs, new.outputs, new.config = self.key, self.op, self.inputs, self.outputs, self.config
-        new.memoised, new.notebook, new.where, new.group = self.memoised, notebook, self.where, self.group
+        new.memoised, new.notebook, new.where, new.group_name = self.memoised, notebook, self.where, self.group_name
         new.isolate, new.code, new.address, new.input_keys = self.isolate, None, self.address, self.input_keys
         return new
 
@@ -187,7 +187,7 @@ def asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
 
 def _asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
     key = definition.step_key
-    group = definition.group_name(definition.keys[0])
+    group_name = definition.group_name(definition.keys[0])
     # Lists are faster than generators for so few items.
     order = tuple([PlanInput("", (str(dep),), carries_value=False) for dep in definition.deps])
     if isinstance(definition.node, OpDefinition):
@@ -216,7 +216,7 @@ def _asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
                 memoised=op.cache is not False,
                 notebook=definition.notebook or definition.module,
                 where=definition.where,
-                group=group,
+                group_name=group_name,
                 isolate=definition.isolate,
                 address=key,
             )
@@ -239,7 +239,7 @@ def _asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
         )
     )
     for step in steps:
-        step.group = group
+        step.group_name = group_name
         step.isolate = definition.isolate
         if order:
             step.add_inputs(order)

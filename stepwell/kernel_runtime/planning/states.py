@@ -147,10 +147,10 @@ class _States:
             if (item := choose_current(snapshot.current.get(output.key, []), step.notebook)) is not None
         )
         current = stored
-        if decision.group:
+        if decision.materializations:
             state, reasons = self._of_found(step, decision, stored)
             lost = state == "missing"
-            current = tuple([item for item in decision.group if lost or item.output != NOTEBOOK])
+            current = tuple([item for item in decision.materializations if lost or item.output != NOTEBOOK])
         elif not stored and decision.cause != "failed":
             state, reasons = "missing", (Reason("never computed", kind="missing"),)
         else:
@@ -162,20 +162,20 @@ class _States:
         self, step: PlanStep, decision: Decision, stored: tuple[Materialization, ...]
     ) -> tuple[State, tuple[Reason, ...]]:
         """Return the state of a step that has an execution with its memo key that can be reused, or only lacks the stored value."""
-        known, group = self.known, decision.group
-        lost = lost_value(group, known)
+        known, materializations = self.known, decision.materializations
+        lost = lost_value(materializations, known)
         if lost is not None:
             return "missing", (_lost(*lost, known),)
         if decision.cause == "unrestorable":
             reason = Reason(decision.obstacle, kind="unrestorable")
             earlier = _pending_change(reason, self.pending)
             return ("stale", (reason,)) if earlier is None else ("may change", (earlier,))
-        if len(group) > 1 and not is_kept(step, group, known, known.kind(step.key)):
-            self.pending.update(dict.fromkeys(_would_change(step, group, known), step.key))
+        if len(materializations) > 1 and not is_kept(step, materializations, known, known.kind(step.key)):
+            self.pending.update(dict.fromkeys(_would_change(step, materializations, known), step.key))
         doubts = self._doubts(step)
         if doubts:
             return "may change", tuple(doubts)
-        return "fresh", _moved(step, stored, group, decision.inputs, self.explain)
+        return "fresh", _moved(step, stored, materializations, decision.inputs, self.explain)
 
     def _of_computed(
         self, step: PlanStep, decision: Decision, stored: tuple[Materialization, ...]
@@ -226,8 +226,8 @@ class _States:
         """Return the stored executions of a step with a code version of the plan, under any memo key."""
         if self._executions is None:
             self._executions = {}
-            for groups in self.known.snapshot.by_memo_key.values():
-                self._executions.setdefault(groups[0][0].step_key, []).extend(groups)
+            for executions in self.known.snapshot.by_memo_key.values():
+                self._executions.setdefault(executions[0][0].step_key, []).extend(executions)
         return self._executions.get(step.address, [])
 
     def _doubts(self, step: PlanStep) -> list[Reason]:
@@ -246,9 +246,9 @@ def _how(state: StepState) -> str:
     return "may change" if state.state == "may change" else f"is {state.state}"
 
 
-def _would_change(step: PlanStep, group: tuple[Materialization, ...], known: Known) -> list[str]:
+def _would_change(step: PlanStep, materializations: tuple[Materialization, ...], known: Known) -> list[str]:
     """Return the names and files of the notebook that a reuse of a step would change."""
-    kept = next((item for item in group if item.output == NOTEBOOK), None)
+    kept = next((item for item in materializations if item.output == NOTEBOOK), None)
     if kept is None or not known.vouches(kept):
         return []
     effects, body = Effects.from_text(kept.effects), step.op.body
@@ -282,16 +282,16 @@ def _too_old(step: PlanStep, stored: tuple[Materialization, ...], known: Known) 
 def _moved(
     step: PlanStep,
     stored: tuple[Materialization, ...],
-    group: tuple[Materialization, ...],
+    materializations: tuple[Materialization, ...],
     inputs: tuple[InputVersion, ...] | None,
     explain: Explainer,
 ) -> tuple[Reason, ...]:
     """Return the reasons why a run would reuse a result other than the current one."""
-    note = acceptance(group[0])
+    note = acceptance(materializations[0])
     if note is not None:
         causes = "; ".join(note.get("causes", ())) or "nothing that could be named"
         return (Reason(f"accepted on {note.get('on', '')}, as not mattering: {causes}", kind="accepted"),)
-    if not stored or stored[0].memo_key == group[0].memo_key:
+    if not stored or stored[0].memo_key == materializations[0].memo_key:
         return ()
     return (
         Reason("a result kept for exactly this will be reused; since the current one:"),
@@ -380,7 +380,7 @@ def _step_node(
         label=step.key,
         kind=_KINDS.get(owner.kind, "asset") if owner is not None else "op",
         state=state.state,
-        group=step.group,
+        group_name=step.group_name,
         parent=step.key.split(".", 1)[0] if inside else "",
         reason="" if failed else "; ".join(reason.text for reason in state.reasons[:2]),
         summary=describe(shown) if shown is not None else "",

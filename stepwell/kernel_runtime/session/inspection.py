@@ -45,7 +45,7 @@ from stepwell.kernel_runtime.planning.states import StepState, lineage_of, plan_
 from stepwell.kernel_runtime.reads import read_holds
 from stepwell.kernel_runtime.records.materializations import CodeVersion, Current, Materialization, Read
 from stepwell.kernel_runtime.records.runs import Lineage, Notice, RunRecord, StepRecord, notice
-from stepwell.kernel_runtime.session.reasons import Explainer
+from stepwell.kernel_runtime.session.reasons import ResultComparer
 from stepwell.kernel_runtime.store import housekeeping
 from stepwell.kernel_runtime.store.signing import Signer, vouches
 from stepwell.kernel_runtime.versions.environment import Keyed, process_keyed
@@ -175,7 +175,7 @@ class Inspection:
     def states(self, plan: Plan, known: Known | None = None) -> dict[str, StepState]:
         """Return the states of the steps of a plan in execution order."""
         known = known or self.known(plan)
-        return plan_states(plan, known, Explainer(self.store, known, self.walk, code_parts(self.walk)))
+        return plan_states(plan, known, ResultComparer(self.store, known, self.walk, code_parts(self.walk)))
 
     def lineage(self) -> Lineage:
         """Return all registered definitions as cards and edges."""
@@ -437,9 +437,9 @@ def foreign_notices(plan: Plan, known: Known) -> tuple[Notice, ...]:
     read = [known.values[key] for key in plan.read if key in known.values]
     reusable = [
         item
-        for groups in known.snapshot.by_memo_key.values()
-        if all(any(item.id in foreign for item in group) for group in groups)
-        for item in groups[0]
+        for executions in known.snapshot.by_memo_key.values()
+        if all(any(item.id in foreign for item in execution) for execution in executions)
+        for item in executions[0]
     ]
     signers = {item.key: foreign[item.id] for item in (*read, *reusable) if item.id in foreign and item.key in keys}
     if not signers:

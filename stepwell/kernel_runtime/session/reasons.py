@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
 
 
-class Explainer:
+class ResultComparer:
     """Comparison of the stored results of a step with its present code, inputs and reads."""
 
     def __init__(
@@ -108,7 +108,9 @@ class Explainer:
         """Return the code versions of current materializations that differ from those of the plan's steps."""
         snapshot = self.known.snapshot
         current = {row.materialization.code_version for rows in snapshot.current.values() for row in rows}
-        return current - {group[0].code_version for groups in snapshot.by_memo_key.values() for group in groups}
+        return current - {
+            execution[0].code_version for executions in snapshot.by_memo_key.values() for execution in executions
+        }
 
     def _code(self, step: PlanStep, old: Materialization) -> list[Reason]:
         before = self._recorded(old.code_version)

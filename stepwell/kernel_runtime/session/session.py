@@ -32,7 +32,7 @@ from stepwell.kernel_runtime.errors import (
     unknown_key,
 )
 from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping, new_run
-from stepwell.kernel_runtime.execution.engine import Engine, Request
+from stepwell.kernel_runtime.execution.engine import Engine, EngineOptions
 from stepwell.kernel_runtime.execution.in_process import InProcess
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.result import RunResult
@@ -150,7 +150,7 @@ class Session:
         self._store: ValueStore | None = None
         self._opening = threading.RLock()
         self._subscribers: list[Subscriber] = []
-        self._noticed: set[Notice] = set()
+        self._published_notices: set[Notice] = set()
         self._noticed_keys: set[tuple[str, str]] = set()
         self._running = threading.Lock()
         self._run: _ActiveRun | None = None
@@ -303,9 +303,9 @@ class Session:
         """Return the notices that are new in this session."""
         new = []
         for item in notices:
-            if item in self._noticed or (item.kind, item.key) in self._noticed_keys:
+            if item in self._published_notices or (item.kind, item.key) in self._noticed_keys:
                 continue
-            self._noticed.add(item)
+            self._published_notices.add(item)
             if item.kind in _ONCE_BY_KEY:
                 self._noticed_keys.add((item.kind, item.key))
             new.append(item)
@@ -345,7 +345,7 @@ class Session:
         known = lookup(self.registry, definitions, more)
         return Inspection(
             known,
-            partial(self._walk, known),
+            partial(self._new_code_walk, known),
             partial(self.open, store, create=create),
             choose=partial(choose, self.registry, self.notebook),
             find=self._find,
@@ -433,7 +433,7 @@ class Session:
             read.name, self.open(directory, create=False) if directory else store, notebook=notebook or None
         )
 
-    def _walk(self, definitions: Definitions) -> CodeWalk:
+    def _new_code_walk(self, definitions: Definitions) -> CodeWalk:
         watch()
         # DuckDB starts in the background during the code walk.
         warm_up()
@@ -676,7 +676,7 @@ class Session:
                 guard.run_id = record.run_id
                 sql = partial(run_sql, around=surroundings(store.directory, self.namespace))
                 hidden = HiddenState(inspection.walk, inspection.new_walk)
-                request = Request(
+                options = EngineOptions(
                     forced,
                     shown,
                     code_parts(hidden),
@@ -684,7 +684,7 @@ class Session:
                     hidden,
                     self.seed_steps,
                     self.timeline,
-                    self._noticed,
+                    self._published_notices,
                     run.notices,
                     strict=bool(os.environ.get("STEPWELL_STRICT")),
                 )
@@ -695,7 +695,7 @@ class Session:
                     executor=InProcess(guard, sql, (store.directory,), Signer().keyed, self.namespace),
                     guard=guard,
                     books=Bookkeeping(record, store, self.publish, known),
-                    request=request,
+                    options=options,
                 ).run()
             finally:
                 self._run = None

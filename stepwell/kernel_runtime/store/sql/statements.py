@@ -122,7 +122,7 @@ def read_statement(text: str) -> Statement:
     """
     tree = _parsed(text)
     references = _References()
-    _walk(tree, "", frozenset(), references)
+    _collect_references(tree, "", frozenset(), references)
     return Statement(
         text,
         tuple(references.tables),
@@ -168,11 +168,11 @@ class _References:
         self.parameters: dict[str, None] = {}
 
 
-def _walk(tree: Any, field: str, hidden: frozenset[str], references: _References) -> None:
+def _collect_references(tree: Any, field: str, hidden: frozenset[str], references: _References) -> None:
     """Collect the references in a part of the parse tree; ``hidden`` contains the folded WITH names in scope."""
     if isinstance(tree, list):
         for node in tree:
-            _walk(node, field, hidden, references)
+            _collect_references(node, field, hidden, references)
         return
     if not isinstance(tree, dict):
         return
@@ -199,13 +199,13 @@ def _walk(tree: Any, field: str, hidden: frozenset[str], references: _References
         name = folded(cte["key"])
         # Only a recursive WITH can read itself; in any other WITH, its name refers to the table of this name.
         itself = {name, f"recurring.{name}"} if _is_recursive(query) else set()
-        _walk(cte["value"], "", hidden | itself, references)
+        _collect_references(cte["value"], "", hidden | itself, references)
         hidden = hidden | {name}
     for name, value in tree.items():
         if name != "cte_map":
             # The node of a table function contains the function call.
             below = "table function" if kind == "TABLE_FUNCTION" and name == "function" else name
-            _walk(value, below, hidden, references)
+            _collect_references(value, below, hidden, references)
 
 
 def _table(tree: dict[str, Any], hidden: frozenset[str], references: _References) -> None:
