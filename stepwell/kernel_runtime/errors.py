@@ -165,14 +165,19 @@ class UnstorableValueError(StepwellError):
     path
         The path inside the value to the object that cannot be stored, as a Python expression: ``['fits'][3].model``. Empty for the value
         itself, or if the object is unknown.
+    reason
+        The reason without the path, in two parts: the path belongs between them. ``("the Fit", " does not load as an equal object")``.
     """
 
-    def __init__(self, what: str, *, where: str = "", remedy: str = "", path: str = "") -> None:
+    def __init__(
+        self, what: str, *, where: str = "", remedy: str = "", path: str = "", reason: tuple[str, str] = ("", "")
+    ) -> None:
         super().__init__(what, where=where, remedy=remedy)
         self.path = path
+        self.reason = reason
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (*super().__reduce__(), {"path": self.path})
+        return (*super().__reduce__(), {"path": self.path, "reason": self.reason})
 
 
 class UntrustedValueError(ValueUnavailableError):

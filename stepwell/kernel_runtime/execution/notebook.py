@@ -437,9 +437,10 @@ class NotebookCells:
             if error is None:
                 continue
             if name in kept:
-                held = error.what.partition(" cannot be stored: ")[2].replace("a tuple that contains ", "", 1)
+                # `_obstacle` stores the variable's value as the only element of a tuple.
+                place = f" at {name}{error.path.removeprefix('[0]')}" if error.path else ""
                 raise UnstorableValueError(
-                    f"{name}, which --keep names, cannot be stored: {held.replace(' at [0]', f' at {name}', 1)}",
+                    f"{name}, which --keep names, cannot be stored: {place.join(error.reason)}",
                     where=error.where,
                     remedy=f"leave out --keep {name}, or {error.remedy}",
                 ) from error

@@ -72,10 +72,12 @@ def dump(path: Path, *, key: str) -> tuple[dict[str, Any], list[memoryview], tup
         is_kept = contents.kind == "file" and contents.size <= MOST_KEPT
         buffers = [_contents(path)] if is_kept else []
     except OSError as error:
+        reason = f"the file or folder {path} cannot be read"
         raise UnstorableValueError(
-            f"the value of {key!r} cannot be stored: the file or folder {path} cannot be read",
+            f"the value of {key!r} cannot be stored: {reason}",
             where=f"{type(error).__name__}: {error}",
             remedy="return the path of a readable file, or str(path) to store only the text",
+            reason=(reason, ""),
         ) from error
     notices: tuple[Notice, ...] = ()
     if contents.kind != "nothing" and not is_kept:

@@ -612,21 +612,21 @@ def _unstorable(value: Any, inner: Any, error: BaseException, key: str) -> Unsto
     outer = type_name(value)
     offender = value if inner is None else inner
     name = type_name(offender)
+    description = _description(offender, name)
     path = ""
     if offender is value:
-        message = f"the value of {key!r} cannot be stored: it is {_called(offender, name)}"
+        message = f"the value of {key!r} cannot be stored: it is {description}"
     else:
         located = path_to(value, lambda item: item is offender)
         path = located[0] if located is not None else ""
         place = f" at {path}" if path else ""
-        message = (
-            f"the value of {key!r} cannot be stored: it is a {outer} that contains {_called(offender, name)}{place}"
-        )
+        message = f"the value of {key!r} cannot be stored: it is a {outer} that contains {description}{place}"
     where = f"{type(error).__name__}: {error_text(error)}"
-    return UnstorableValueError(message, where=where, remedy=_remedy(offender, name), path=path)
+    reason = (f"it is {description}", "")
+    return UnstorableValueError(message, where=where, remedy=_remedy(offender, name), path=path, reason=reason)
 
 
-def _called(offender: Any, name: str) -> str:
+def _description(offender: Any, name: str) -> str:
     kind = type(offender)
     if kind is FunctionType:
         return "a lambda" if offender.__name__ == "<lambda>" else f"the function {offender.__qualname__}"
