@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.commands.wording import listen, notice_text
-from stepwell.kernel_runtime.definitions.bodies import set_cell_names, set_name_places
+from stepwell.kernel_runtime.definitions.bodies import set_cell_labels
 from stepwell.kernel_runtime.errors import DuplicateKeyError, StoreError
 from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.contents import can_change, is_iterator
@@ -112,10 +112,8 @@ class Extension:
         self._end.append(self._no_notebook)
         formatters.install(shell)
         self._end.append(partial(formatters.remove, shell))
-        set_cell_names(self._cell_name)
-        self._end.append(lambda: set_cell_names(None))
-        set_name_places(self.face.timeline.place)
-        self._end.append(lambda: set_name_places(None))
+        set_cell_labels(self._cell_name, self.face.timeline.place)
+        self._end.append(set_cell_labels)
 
     def remove(self) -> None:
         """Remove every part and close the session; variables stay."""

@@ -22,30 +22,34 @@ from stepwell.kernel_runtime.definitions.declarations import UNSET
 from stepwell.kernel_runtime.errors import CellValueError, InvalidDefinitionError
 from stepwell.kernel_runtime.records.bulk import quick
 
-_cells: Callable[[str], str | None] | None = None
-_names: Callable[[str], str] | None = None
+_label_of_file: Callable[[str], str | None] | None = None
+_label_of_variable: Callable[[str], str] | None = None
 
 
-def set_cell_names(names: Callable[[str], str | None] | None) -> None:
-    """Set the function that returns the label of the notebook cell with a filename, or None if the file is not a cell."""
-    global _cells  # noqa: PLW0603 - one per process, like the notebook
-    _cells = names
+def set_cell_labels(
+    label_of_file: Callable[[str], str | None] | None = None, label_of_variable: Callable[[str], str] | None = None
+) -> None:
+    """Set the functions that return the labels of the notebook's cells; without arguments, there is no notebook.
 
-
-def set_name_places(places: Callable[[str], str] | None) -> None:
-    """Set the function that returns the label of the last cell that bound a variable; empty if the cell is unknown."""
-    global _names  # noqa: PLW0603 - one per process, like the notebook
-    _names = places
+    Parameters
+    ----------
+    label_of_file
+        Returns the label of the cell with a filename, or None if the file is not a cell.
+    label_of_variable
+        Returns the label of the last cell that bound a variable; empty if the cell is unknown.
+    """
+    global _label_of_file, _label_of_variable  # noqa: PLW0603 - one of each per process, like the notebook
+    _label_of_file, _label_of_variable = label_of_file, label_of_variable
 
 
 def place_of_name(name: str) -> str:
     """Return the label of the last cell that bound a variable of the notebook, such as ``cell 5``; empty if the cell is unknown."""
-    return _names(name) if _names is not None else ""
+    return _label_of_variable(name) if _label_of_variable is not None else ""
 
 
 def place(filename: str, line: int) -> str:
     """Return a source location for messages: ``cell 9``, ``helpers.py:12`` or ``<stdin>``."""
-    cell = _cells(filename) if _cells is not None else None
+    cell = _label_of_file(filename) if _label_of_file is not None else None
     if cell is not None:
         return f"{cell}, line {line}"
     # A Path would cost ten times as much, and a notebook may define thousands of steps.
