@@ -8,7 +8,7 @@ from typing import Any
 from stepwell.commands.command import Option, command
 from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.records.runs import DefinitionsChanged
-from stepwell.kernel_runtime.session.history import carry_over
+from stepwell.kernel_runtime.session.history import rename_key
 from stepwell.kernel_runtime.session.requests import AnyStore, key_text
 
 
@@ -63,6 +63,6 @@ def rename(old: str, new: str, *, store: AnyStore = None) -> Renamed:
         If the new key has results, or the old one is an output of a multi-asset.
     """
     session, before, after = get_session(), key_text(old), key_text(new)
-    count = carry_over(session.open(store, create=False), before, after, session.notebook)
+    count = rename_key(session.open(store, create=False), before, after, session.notebook)
     session.publish(DefinitionsChanged((before, after)))
     return Renamed(before, after, count)

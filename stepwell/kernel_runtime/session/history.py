@@ -237,7 +237,7 @@ def _matching_id(key: str, versions: Versions, which: WhichVersion, items: list[
         if not 0 <= index < len(versions):
             raise UnknownVersionError(
                 f"{key!r} has {len(versions)} versions: there is no {which}",
-                remedy=f"-1 is the newest, -{len(versions)} the oldest",
+                remedy=f"give a number from -1 (the newest) to -{len(versions)} (the oldest)",
             )
         return versions[index].id
     if isinstance(which, str):
@@ -343,7 +343,7 @@ def _see(key: str) -> str:
 _EVERY = 1_000_000_000
 
 
-def carry_over(store: ValueStore, old: str, new: str, notebook: str) -> int:
+def rename_key(store: ValueStore, old: str, new: str, notebook: str) -> int:
     """Copy the versions of a key to another key, and return the number of copies.
 
     Parameters
@@ -362,7 +362,9 @@ def carry_over(store: ValueStore, old: str, new: str, notebook: str) -> int:
     """
     AssetKey.from_user_string(new)
     if old == new:
-        raise InvalidInvocationError(f"{old!r} already has this name", remedy="%stepwell rename OLD NEW")
+        raise InvalidInvocationError(
+            f"{old!r} already has this name", remedy="give another name: %stepwell rename OLD NEW"
+        )
     known = store.keys()
     if "." in old:
         raise InvalidInvocationError(
@@ -388,8 +390,8 @@ def carry_over(store: ValueStore, old: str, new: str, notebook: str) -> int:
     shared = next((item for item in rows if item.step_key != old and not item.step_key.startswith(f"{old}.")), None)
     if shared is not None:
         raise InvariantViolationError(
-            f"{old!r} is one of several outputs of the step {shared.step_key!r}, whose key consists of their names",
-            remedy="an output of a multi-asset cannot be renamed without running the step again",
+            f"{old!r} cannot be renamed: it is one of several outputs of the step {shared.step_key!r}, whose key consists of their names",
+            remedy="rename it in the definition of the multi-asset, and run the step again",
         )
     copies = _copies(store, rows, old, new)
     current = [
@@ -397,7 +399,7 @@ def carry_over(store: ValueStore, old: str, new: str, notebook: str) -> int:
         for row in reversed(pointers)
     ]
     steps = {item.step_key: _mapped(item.step_key, old, new) for item in rows}
-    housekeeping.carry_over(store, list(copies.values()), current, steps=steps, removed=pointers)
+    housekeeping.record_copies(store, list(copies.values()), current, steps=steps, removed=pointers)
     _record(store, owner, steps, rows, old)
     return sum(item.key == old for item in rows)
 

@@ -44,12 +44,12 @@ from typing import TYPE_CHECKING
 from stepwell.kernel_runtime.errors import StoreFullError, unknown_key
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.maintenance import STORE, Collected, Forgotten, KeySize, Rule, Sizes
-from stepwell.kernel_runtime.records.materializations import CodeVersion, Current, Materialization
+from stepwell.kernel_runtime.records.materializations import Current, Materialization
 from stepwell.kernel_runtime.store.catalog import compaction
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.instance import Connection
-from stepwell.kernel_runtime.store.catalog.schema import code_row, current_row, materialization_row
-from stepwell.kernel_runtime.store.catalog.tables import append, known_codes, read_counts, read_keys, rows_of
+from stepwell.kernel_runtime.store.catalog.schema import current_row, materialization_row
+from stepwell.kernel_runtime.store.catalog.tables import append, read_counts, read_keys, rows_of
 from stepwell.kernel_runtime.store.catalog.thread import Catalog
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects.value_files import value_files
@@ -509,14 +509,13 @@ def _rows_to_forget(
     return forgotten, [row[0] for row in rows], alone
 
 
-def carry_over(
+def record_copies(
     store: ValueStore,
     copies: Sequence[Materialization],
     current: Sequence[Current],
     *,
     steps: Mapping[str, str],
     removed: Sequence[Current] = (),
-    code: CodeVersion | None = None,
 ) -> None:
     """Record copies of materializations under another key, with their pointers, in one transaction.
 
@@ -528,13 +527,9 @@ def carry_over(
         Maps an old step key to the new step key. Captured outputs of the old step are copied to the new step.
     removed
         Pointers that are deleted.
-    code
-        The code version of the copies, with its parts.
     """
 
-    def carried(connection: Connection, name: str) -> None:
-        if code is not None and code.digest not in known_codes(connection, name, [code.digest]):
-            append(connection, f"{name}.code_versions", [code_row(code)])
+    def record(connection: Connection, name: str) -> None:
         append(connection, f"{name}.materializations", [materialization_row(item) for item in copies])
         now = time.time()
         append(connection, f"{name}.current", [current_row(pointer, now) for pointer in current])
@@ -555,4 +550,4 @@ def carry_over(
                 [pointer.notebook, pointer.key, pointer.partition],
             )
 
-    store.catalog.change(carried)
+    store.catalog.change(record)
