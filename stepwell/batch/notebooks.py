@@ -163,9 +163,9 @@ def _missing(path: Path) -> NotebookNotFoundError:
     try:
         names = sorted(entry.name for entry in folder.iterdir() if entry.suffix == SUFFIX)
     except OSError:
-        return NotebookNotFoundError(problem, remedy=f"the folder {folder} does not exist either: check the path")
+        return NotebookNotFoundError(f"{problem}; the folder {folder} cannot be read", remedy="check the path")
     if not names:
-        return NotebookNotFoundError(problem, remedy=f"{folder.absolute()} contains no notebooks: check the path")
+        return NotebookNotFoundError(f"{problem}; {folder.absolute()} contains no notebooks", remedy="check the path")
     stems = [name.removesuffix(SUFFIX) for name in names]
     near = [] if path.is_dir() else difflib.get_close_matches(path.name.removesuffix(SUFFIX), stems, n=3, cutoff=0.5)
     if near:
@@ -450,7 +450,7 @@ def _read_file(file: Path) -> dict[str, Any]:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise NotebookNotFoundError(
-            f"the file {file} does not exist", remedy="-f takes a YAML file of parameters"
+            f"the file {file} does not exist", remedy="name a YAML file of parameters: -f FILE"
         ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         first = str(error).partition("\n")[0]

@@ -57,6 +57,9 @@ def why(
     final: may change, because LIMIT 3 -> 4 in cell 5, three steps up: clean -> rep.f -> rep.g
     """
     if accept and revoke:
-        raise InvalidInvocationError("why takes --accept or --revoke, not both", remedy="%why KEY --accept")
+        raise InvalidInvocationError(
+            "why takes --accept or --revoke, not both",
+            remedy="give one of them: %why KEY --accept, or %why KEY --revoke",
+        )
     action = acceptance.accept if accept else acceptance.revoke if revoke else explain
     return action(get_session(), key_text(key), definitions=definitions, store=store)

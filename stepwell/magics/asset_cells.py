@@ -237,8 +237,8 @@ def _explainer(face: Face, names: Names, name: str, text: CellText) -> Callable[
             return None  # an unknown name, a variable that the cell assigns later, or another kind of NameError: the traceback is clear enough
         missing = match[1]
         return CellNameError(
-            f"the cell of {name!r} uses {missing!r}, which its text does not show",
-            where=text.where, remedy=f"an op gets only the names that its text shows: write {missing} in the cell",
+            f"the cell of {name!r} uses {missing!r}, but an op gets only the names that its text shows",
+            where=text.where, remedy=f"write {missing} in the cell",
         )  # fmt: skip
 
     return explain

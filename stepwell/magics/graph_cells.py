@@ -79,9 +79,9 @@ def graph_of_cell(face: Face, line: str, body: str) -> GraphDefinition:
     header = read_header(line, "graph", face.namespace, text.where)
     if header.config or header.defaults:
         raise CellError(
-            f"the graph {header.name!r} has more than inputs in its parentheses",
+            f"the graph {header.name!r} has more than inputs in its parentheses: config belongs to ops",
             where=text.where,
-            remedy="config belongs to ops: pass constants to their keyword-only parameters in the calls",
+            remedy="pass constants to the keyword-only parameters of its ops, in the calls",
         )
     source = _composition(face, text, header.name)
     inputs = tuple(header.ins)

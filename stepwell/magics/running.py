@@ -152,8 +152,8 @@ def check_budget(face: Face, name: str, waiting: Sequence[StepState]) -> None:
     budget = face.settings.upstream_budget
     if face.interactive and known > budget:
         raise UpstreamBudgetError(
-            f"{upstream_line(name, waiting)}: nothing was run",
-            remedy=f"upstream took {duration(known)} the last time, more than Stepwell.upstream_budget ({duration(budget)}): %materialize {name} runs it",
+            f"{upstream_line(name, waiting)}: nothing was run, because upstream took {duration(known)} the last time, more than Stepwell.upstream_budget ({duration(budget)})",
+            remedy=f"run it: %materialize {name}",
         )
 
 
@@ -327,8 +327,8 @@ def _run_again(face: Face, key: str, definition: AssetsDefinition, name: str, wh
             return
         if late and face.interactive:
             raise UpstreamBudgetError(
-                f"{name} is needed, but {key}, which assigns it, was reused and its value was not stored",
-                remedy=f"{key} took {duration(seconds)} the last time: run its cell with -f",
+                f"{name} is needed, but {key}, which assigns it, was reused and its value was not stored; {key} took {duration(seconds)} the last time",
+                remedy=f"run the cell of {key} with -f",
             )
         face.say(f"{key}: runs again, because {why or f'{name} is needed and was not stored'}")
         with user_errors(face):

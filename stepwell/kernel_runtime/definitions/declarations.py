@@ -405,7 +405,7 @@ def check_reuse(*, cache: bool | None, volatile: bool, max_age: float | None, na
     if volatile and (cache or max_age is not None):
         other = "cache=True" if cache else "max_age"
         raise InvalidDefinitionError(
-            f"{name!r} is volatile, which cannot be combined with {other}",
+            f"{name!r} is volatile and runs every time, which cannot be combined with {other}",
             where=where,
-            remedy="a volatile step runs every time; with --max-age 1d a result is reused until it is a day old",
+            remedy=f"remove volatile or {other}; with --max-age 1d, a result is reused until it is a day old",
         )

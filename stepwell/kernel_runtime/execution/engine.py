@@ -501,9 +501,9 @@ class Engine:
                 return self.cells.value(key)
         if item.value is None:
             raise ValueUnavailableError(
-                f"step {step.key!r} needs the value of {key!r}, which is not stored",
+                f"step {step.key!r} needs the value of {key!r}, which is not stored: it returns None by its annotation, or its value could not be stored",
                 where=step.where,
-                remedy=f"{key} returns None by its annotation, or its value could not be stored: deps=[{key!r}] declares the order alone",
+                remedy=f"return a value that can be stored, or declare only the order: deps=[{key!r}]",
             )
         producer = self.plan.producers.get(key)
         try:

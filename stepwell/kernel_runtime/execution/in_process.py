@@ -389,7 +389,7 @@ class OpExecutionContext:
             raise InvariantViolationError(
                 f"step {self._step.key!r} adds metadata to {output_name or 'an output without a name'}",
                 where=self._step.where,
-                remedy=f"output_name= is one of: {', '.join(names) or 'none'}",
+                remedy=f"pass output_name=, one of: {', '.join(names) or 'none'}",
             )
         self.output_metadata.setdefault(output_name, {}).update(metadata)
 

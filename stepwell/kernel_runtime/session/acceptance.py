@@ -105,7 +105,7 @@ def revoke(session: Session, key: str, *, definitions: Given = None, store: AnyS
     ]
     if not revoked:
         raise InvariantViolationError(
-            f"nothing was accepted for {key!r}: there is nothing to revoke", remedy=f"%why {key} shows its state"
+            f"nothing was accepted for {key!r}: there is nothing to revoke", remedy=f"see its state: %why {key}"
         )
     session.publish(DefinitionsChanged(tuple(revoked)))
     return explain(session, key, definitions=definitions, store=used)

@@ -396,7 +396,7 @@ class Session:
         """
         if verify not in get_args(Verify):
             raise InvalidInvocationError(
-                f"invalid verify={verify!r}", remedy='verify is "signed" or "full"; "full" checks every byte'
+                f"invalid verify={verify!r}", remedy='use "signed", or "full" to check every byte'
             )
         step = active()
         used = self.open(store, create=False)
@@ -408,7 +408,7 @@ class Session:
                 # A number or a time may select another version in the next run, and no state would show it.
                 raise InvalidInvocationError(
                     f"inside a step, a version of {key!r} must be given by its identifier",
-                    remedy=f"stepwell.versions({key!r}) lists them",
+                    remedy=f"choose one: stepwell.versions({key!r})",
                 )
             with unobserved():
                 return load_version(used, key, version, notebook, verify=verify)
@@ -609,7 +609,7 @@ class Session:
         if run.status == "success":
             raise InvariantViolationError(
                 f"the run {run_id} succeeded: there is nothing to resume",
-                remedy=f"to run it again: stepwell.materialize({list(run.targets)!r})",
+                remedy=f"run it again: stepwell.materialize({list(run.targets)!r})",
             )
         inspection = self.inspect(definitions, store=used)
         unfinished, produced, ended = unfinished_steps(run, records, used)
@@ -659,8 +659,8 @@ class Session:
         with guard:
             if not self._running.acquire(blocking=False):
                 raise InvariantViolationError(
-                    "another run is active in this session",
-                    remedy="a step cannot start another run; load what it needs as an input",
+                    "another run is active in this session; a step cannot start another run",
+                    remedy="wait until the run has ended; in a step, load what it needs as an input",
                 )
             try:
                 self._run = run = _ActiveRun(guard, store, threading.get_ident())

@@ -77,7 +77,7 @@ def frame_type(setting: str, kinds: tuple[str, ...] = FRAMES) -> str:
         If the setting is invalid.
     """
     if setting not in kinds:
-        raise InvalidInvocationError(f"invalid frame {setting!r}", remedy=f"frame is one of {', '.join(kinds)}")
+        raise InvalidInvocationError(f"invalid frame {setting!r}", remedy=f"use one of {', '.join(kinds)}")
     if setting != "auto":
         return setting
     return "pandas" if importlib.util.find_spec("pandas") is not None else "pyarrow"
@@ -167,7 +167,7 @@ def run_sql(body: SqlBody, arguments: Mapping[str, Any], around: Surroundings) -
         raise
     except StepwellError as error:
         place = "; ".join(part for part in (body.where, error.where) if part)
-        remedy = error.remedy or f"tables that the query reads: {', '.join(arguments) or 'none'}"
+        remedy = error.remedy or f"check the tables that the query reads: {', '.join(arguments) or 'none'}"
         raise CellError(f"{body.name}: {error.what}", where=place, remedy=remedy) from error
 
 

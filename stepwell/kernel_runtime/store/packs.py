@@ -315,7 +315,7 @@ class _Writer:
         if not self.values:
             raise PackError(
                 "there is nothing to pack: none of the selected keys has a stored value",
-                remedy="stepwell status lists what is stored",
+                remedy="see what is stored: stepwell status",
             )
         for group in _groups(sorted(codes)):
             for digest_of_code, code in sorted(self._store.catalog.ask(tables.read_codes, group).items()):

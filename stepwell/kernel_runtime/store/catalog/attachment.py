@@ -425,7 +425,7 @@ class Attachment:
                     self._renew()
                     what = f"the store {self.directory} could not be migrated from format {number} to {FORMAT}"
                     raise trouble(error, what) or StoreError(
-                        what, where=one_line(error), remedy="nothing was changed: try again"
+                        what, where=one_line(error), remedy="try again: nothing was changed"
                     ) from error
         except BaseException:
             self._detach_quietly()

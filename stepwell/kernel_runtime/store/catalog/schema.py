@@ -171,9 +171,9 @@ def _reader(what: str) -> Callable[[Callable[[Row], _T]], Callable[[Row], _T]]:
 
 def _unreadable(what: str, error: Exception) -> StoreDamagedError:
     return StoreDamagedError(
-        f"the record of {what[:200]} cannot be read",
+        f"the record of {what[:200]} cannot be read: the catalog was changed or damaged",
         where=type(error).__name__,
-        remedy="the catalog was changed or damaged: restore it, or move the store away; its values can be computed again",
+        remedy="restore the catalog, or move the store away: its values can be computed again",
     )
 
 

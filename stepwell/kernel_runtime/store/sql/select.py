@@ -26,7 +26,7 @@ from stepwell.kernel_runtime.store.sql import instance as sql_instance
 from stepwell.kernel_runtime.store.sql.statements import FileAccess, Statement, TablePath, folded, read_statement
 from stepwell.kernel_runtime.store.trouble import one_line
 
-_TABLES = "SQL reads pandas, polars and pyarrow tables, numpy arrays of one or two dimensions, lists of dicts and dicts of lists"
+_TABLES = "return a table: a pandas, polars or pyarrow table, a numpy array of one or two dimensions, a list of dicts or a dict of lists"
 
 
 def as_table(value: Any, name: str) -> Any:
@@ -306,7 +306,7 @@ class _Query:
 
         remedy = ""
         if isinstance(error, duckdb.PermissionException):
-            remedy = "a SELECT can read only assets and files below the project"
+            remedy = "select from assets, or from files below the project"
         elif isinstance(error, duckdb.OutOfMemoryException):
             remedy = "set STEPWELL_SQL_MEMORY=8GB in the environment for more memory, and free disk space for the data that DuckDB spills"
         elif "Ambiguous reference to catalog or schema" in str(error):

@@ -392,8 +392,8 @@ def _absolute(written: str) -> str:
         path = "/" + path.removeprefix("file:").lstrip("/")
     if "://" in path or not path or "\0" in path:
         raise QueryError(
-            f"{written!r} is not below the project",
-            remedy="a SELECT cannot open connections: fetch the data in an asset, and select from the asset",
+            f"{written!r} is not below the project, and a SELECT cannot open connections",
+            remedy="fetch the data in an asset, and select from the asset",
         )
     return os.path.abspath(os.path.expanduser(path))
 
@@ -422,7 +422,7 @@ def _matches(path: str, written: str) -> list[str]:
         raise QueryError(
             f"no file is called {written!r}" if not glob.has_magic(path) else f"no file matches {written!r}",
             where=f"searched in {os.getcwd()}" if not os.path.isabs(written) else "",
-            remedy="paths are relative to the notebook's folder; for an asset, leave out the ending",
+            remedy="write the path relative to the notebook's folder; for an asset, leave out the ending",
         )
     return sorted(files)
 
