@@ -131,7 +131,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 def _add(added: Any, command: Command[Any, Any]) -> None:
     parser = added.add_parser(
         command.name,
-        help=_first(command.summary),
+        help=summary_start(command.summary),
         description="\n\n".join(
             textwrap.fill(text, 100) for text in (command.summary, command.description) if text
         ).replace("`", ""),
@@ -160,7 +160,7 @@ def _add(added: Any, command: Command[Any, Any]) -> None:
     parser.set_defaults(act=lambda options: _act(command, options))
 
 
-def _first(summary: str) -> str:
+def summary_start(summary: str) -> str:
     """Return the first part of a command's summary, for the list of commands."""
     text = summary.partition(", ")[0].partition(": ")[0].partition("; ")[0].removesuffix(".")
     return (text[0].lower() + text[1:]).replace("`", "")
@@ -195,7 +195,7 @@ def _act(command: Command[Any, Any], options: argparse.Namespace) -> int:
             os.environ["STEPWELL_STORE"] = str(opened.enter_context(_named_store(options)).directory)
         if command.printer is not None:
             more |= command.printer.given(options)
-        results = _called(command, options, more)
+        results = call_with_trust(command, options, more)
         if results is None:
             return NOT_TRUSTED
         if command.printer is not None:
@@ -206,7 +206,7 @@ def _act(command: Command[Any, Any], options: argparse.Namespace) -> int:
         return max(map(command.exit_code, results), default=OK)
 
 
-def _called(command: Command[Any, Any], options: argparse.Namespace, more: dict[str, Any]) -> list[Any] | None:
+def call_with_trust(command: Command[Any, Any], options: argparse.Namespace, more: dict[str, Any]) -> list[Any] | None:
     """Call a command and return its results. If it asks for trust, show the offer and ask the user; return None if the user does not confirm."""
     try:
         return command.call(vars(options), **more)

@@ -106,7 +106,7 @@ def read_notebook(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise _missing(path) from error
+        raise _notebook_not_found(path) from error
     except OSError as error:
         raise NotebookNotFoundError(
             f"the notebook {path} cannot be read", where=str(error), remedy="check its permissions"
@@ -157,7 +157,7 @@ def _name_cells(notebook: Any) -> None:
     notebook["nbformat_minor"] = max(5, notebook.get("nbformat_minor") or 0)
 
 
-def _missing(path: Path) -> NotebookNotFoundError:
+def _notebook_not_found(path: Path) -> NotebookNotFoundError:
     folder = path if path.is_dir() else path.parent
     problem = f"{path} is a folder, not a notebook" if path.is_dir() else f"the notebook {path} does not exist"
     try:
@@ -405,7 +405,7 @@ def checked_parameters(notebook: Any, values: Mapping[str, Any]) -> dict[str, An
             "the notebook has no cell tagged `parameters`, so it takes no parameters",
             remedy="tag the cell that assigns the defaults: in JupyterLab, Property Inspector, Cell Tags",
         )
-    return {name: _checked(name, value, declared) for name, value in values.items()}
+    return {name: _parameter_value(name, value, declared) for name, value in values.items()}
 
 
 def inject(notebook: Any, values: Mapping[str, Any]) -> None:
@@ -462,7 +462,7 @@ def _read_file(file: Path) -> dict[str, Any]:
     return content
 
 
-def _checked(name: str, value: Any, declared: Mapping[str, Parameter]) -> Any:
+def _parameter_value(name: str, value: Any, declared: Mapping[str, Parameter]) -> Any:
     parameter = declared.get(name)
     if parameter is None:
         near = difflib.get_close_matches(name, declared, 1)

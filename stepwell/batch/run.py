@@ -289,13 +289,13 @@ def _seconds(text: str) -> float:
 @command(
     needs="itself",
     options={
-        "notebook": Option(read=Path, metavar="NOTEBOOK"),
+        "notebook": Option(parse=Path, metavar="NOTEBOOK"),
         "output": Option(metavar="OUTPUT"),
         "cwd": Option(metavar="DIR"),
         "kernel": Option(metavar="NAME"),
-        "cell_timeout": Option(read=_seconds, metavar="SECONDS"),
-        "timeout": Option(read=_seconds, metavar="SECONDS"),
-        "progress": Option(hidden=True),
+        "cell_timeout": Option(parse=_seconds, metavar="SECONDS"),
+        "timeout": Option(parse=_seconds, metavar="SECONDS"),
+        "progress": Option(is_hidden=True),
     },
     text=lambda result: "\n".join([*result_lines(result, colour=False), str(result.output)]),
     data=lambda result: result_dict(result.notebook, result),

@@ -74,7 +74,7 @@ class Progress:
         self._log_output = log_output
         self._stream = stream
         self._total = total
-        self._live = stream is not None and is_terminal(stream)
+        self._is_terminal = stream is not None and is_terminal(stream)
         self._label = ""
         self._note = ""
         self._began = 0.0
@@ -87,14 +87,14 @@ class Progress:
 
     def tick(self) -> None:
         """Update the elapsed time of the line."""
-        if self._live and self._label:
+        if self._is_terminal and self._label:
             note = f"  {self._note}" if self._note else ""
             self._rewrite(f"{self._label}  {monotonic() - self._began:.1f} s{note}")
 
     def note(self, line: str) -> None:
         """Print a note about the running cell, which waits for another process."""
         line = self._note = in_one_line(line)
-        if self._live:
+        if self._is_terminal:
             self.tick()
         elif self._stream is not None:
             self._stream.write(f"{self._label}  {line}\n")
@@ -104,7 +104,7 @@ class Progress:
         """Write output of the running cell if `log_output` is True."""
         if self._stream is None or not self._log_output:
             return
-        if self._live:
+        if self._is_terminal:
             self._rewrite("")
         self._stream.write(coloured(text))
         self._stream.flush()
@@ -112,7 +112,7 @@ class Progress:
     def end(self, outcome: str = "") -> None:
         """Print that the cell ended, with its outcome if it did not succeed."""
         line = f"{self._label}  {monotonic() - self._began:.1f} s" + (f"  {outcome}" if outcome else "")
-        if self._live:
+        if self._is_terminal:
             self._rewrite(line)
         elif self._stream is not None:
             self._stream.write(line + "\n")
@@ -121,7 +121,7 @@ class Progress:
 
     def close(self) -> None:
         """Clear the updated line, so that later output starts on an empty line."""
-        if self._live:
+        if self._is_terminal:
             self._rewrite("")
 
     def _rewrite(self, line: str) -> None:

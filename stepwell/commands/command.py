@@ -40,25 +40,25 @@ class Option:
 
     Parameters
     ----------
-    short
+    letter
         A short flag: ``-n``.
-    read
+    parse
         Parses a value from a line; raises `ValueError` if the value is invalid.
     completes
         The kind of names that completion offers for the argument.
     metavar
         The name of the value in the help; by default the parameter's name in capitals.
-    hidden
+    is_hidden
         True for a parameter that only Python can pass.
     repeated
         True to accept several positional values in a line and to call the function once for each value.
     """
 
-    short: str = ""
-    read: Callable[[str], Any] | None = None
+    letter: str = ""
+    parse: Callable[[str], Any] | None = None
     completes: Completes = ""
     metavar: str = ""
-    hidden: bool = False
+    is_hidden: bool = False
     repeated: bool = False
 
 
@@ -70,7 +70,7 @@ class Argument:
     help: str
     is_flag: bool
     is_switch: bool
-    many: bool
+    takes_several: bool
     required: bool
     default: Any
     option: Option
@@ -81,7 +81,7 @@ class Argument:
         metavar = self.option.metavar or self.name.upper()
         if self.is_flag:
             return f"[{self.flags[0]}]" if self.is_switch else f"[{self.flags[0]} {metavar}]"
-        several = "..." if self.many or self.option.repeated else ""
+        several = "..." if self.takes_several or self.option.repeated else ""
         return metavar + several if self.required else f"[{metavar}{several}]"
 
     @property
@@ -90,7 +90,7 @@ class Argument:
         if not self.is_flag:
             return ()
         long = ("--no-" if self.is_switch and self.default is True else "--") + self.name.rstrip("_").replace("_", "-")
-        return (self.option.short, long) if self.option.short else (long,)
+        return (self.option.letter, long) if self.option.letter else (long,)
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
         """Add the argument to a parser."""
@@ -101,14 +101,14 @@ class Argument:
             parser.add_argument(*self.flags, dest=self.name, action=action, **settings)
             return
         settings["metavar"] = metavar
-        if self.option.read is not None:
-            settings["type"] = _reader(self.option.read, metavar)
+        if self.option.parse is not None:
+            settings["type"] = _reader(self.option.parse, metavar)
         if self.is_flag:
-            if self.many:
+            if self.takes_several:
                 settings |= {"action": "append"}
             parser.add_argument(*self.flags, dest=self.name, default=self.default, **settings)
             return
-        several = self.many or self.option.repeated
+        several = self.takes_several or self.option.repeated
         nargs = ("+" if self.required else "*") if several else (None if self.required else "?")
         if not self.required:
             settings["default"] = self.default
@@ -172,10 +172,10 @@ class Command(Generic[P, R]):
         values = {argument.name: line_values[argument.name] for argument in self.arguments}
         repeated = next((argument.name for argument in self.arguments if argument.option.repeated), None)
         if repeated is None:
-            return [self._called(values, more)]
-        return [self._called({**values, repeated: value}, more) for value in values[repeated]]
+            return [self._call_function(values, more)]
+        return [self._call_function({**values, repeated: value}, more) for value in values[repeated]]
 
-    def _called(self, values: Mapping[str, Any], more: Mapping[str, Any]) -> R:
+    def _call_function(self, values: Mapping[str, Any], more: Mapping[str, Any]) -> R:
         parameters = inspect.signature(self.function).parameters
         first: list[Any] = []
         for name, parameter in parameters.items():
@@ -261,14 +261,14 @@ def _arguments(function: Callable[..., Any], doc: str, options: Mapping[str, Opt
     help_texts = parameter_help(doc)
     for name, parameter in inspect.signature(function).parameters.items():
         option = options.get(name, Option())
-        if name in PYTHON_ONLY or option.hidden:
+        if name in PYTHON_ONLY or option.is_hidden:
             continue
         hint = str(parameter.annotation)
         star = parameter.kind is parameter.VAR_POSITIONAL
         many = star or any(word in hint for word in ("Sequence[", "Iterable[", "Targets"))
         default = () if star else None if parameter.default is parameter.empty else parameter.default
         yield Argument(
-            name, help_texts.get(name, ""), parameter.kind is parameter.KEYWORD_ONLY, hint == "bool", many and not option.read,
+            name, help_texts.get(name, ""), parameter.kind is parameter.KEYWORD_ONLY, hint == "bool", many and not option.parse,
             parameter.default is parameter.empty and not star, default, option,
         )  # fmt: skip
 
@@ -356,11 +356,11 @@ class Table:
     """Rows of text, rendered in columns."""
 
     rows: Sequence[tuple[str, ...]]
-    empty: str = field(default="")
+    empty_text: str = field(default="")
 
     def __str__(self) -> str:
         if not self.rows:
-            return self.empty
+            return self.empty_text
         widths = [max(map(len, column)) for column in zip(*self.rows, strict=True)]
         return "\n".join(
             "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in self.rows

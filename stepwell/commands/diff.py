@@ -70,7 +70,7 @@ def worded(comparison: Comparison) -> Difference:
         "key": Option(completes="steps"),
         "before": Option(metavar="A"),
         "after": Option(metavar="B"),
-        "on": Option(read=read_names, metavar="COLUMN,..."),
+        "on": Option(parse=read_names, metavar="COLUMN,..."),
         "memory_limit": Option(metavar="SIZE"),
     },
     displayed=True,
@@ -139,7 +139,7 @@ def _summary(comparison: Comparison) -> str:
     if isinstance(details, ArrayDifference):
         return _array_summary(details)
     if isinstance(details, TextDifference):
-        return f"{_counted(details.added, 'line')} added, {details.removed:,} removed"
+        return f"{_count_text(details.added, 'line')} added, {details.removed:,} removed"
     if isinstance(details, BytesDifference):
         before, after = details.sizes
         return f"{before:,} bytes before, {after:,} after, different from byte {details.first:,} on"
@@ -153,7 +153,7 @@ def _summary(comparison: Comparison) -> str:
     return "the figures differ; figures are not compared in detail: look at both"
 
 
-def _counted(count: int, noun: str) -> str:
+def _count_text(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
@@ -169,7 +169,7 @@ def _frame_summary(difference: FrameDifference) -> str:
         (len(schema.retyped), "column", "of another type"),
         (not_compared, "column", "not compared"),
     ]
-    changes = ", ".join(f"{_counted(count, noun)} {change}" for count, noun, change in counts if count) or _UNSEEN
+    changes = ", ".join(f"{_count_text(count, noun)} {change}" for count, noun, change in counts if count) or _UNSEEN
     by = f"matched by {', '.join(difference.matched_by) or 'position'}{_CHOSEN[difference.chosen]}"
     return f"{changes} ({difference.rows_before:,} -> {difference.rows_after:,} rows, {by})"
 
@@ -237,7 +237,7 @@ def _frame_lines(difference: FrameDifference) -> list[str]:
     for sign, columns in (("+", difference.schema.added), ("-", difference.schema.removed)):
         if columns:
             names = ", ".join(f"{name} ({dtype})" for name, dtype in columns[:_MOST_COLUMNS])
-            lines.append(f"{sign} {names}{_more(columns)}")
+            lines.append(f"{sign} {names}{_further_columns(columns)}")
     lines += [f"{name}: {old} -> {new}" for name, old, new in difference.schema.retyped[:6]]
     for column in difference.columns[:_MOST_COLUMNS]:
         note = column_note(column)
@@ -249,7 +249,7 @@ def _frame_lines(difference: FrameDifference) -> list[str]:
     return [*lines, *frame_notes(difference)]
 
 
-def _more(columns: Sized) -> str:
+def _further_columns(columns: Sized) -> str:
     return f" and {len(columns) - _MOST_COLUMNS} more" if len(columns) > _MOST_COLUMNS else ""
 
 

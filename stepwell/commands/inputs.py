@@ -42,7 +42,7 @@ def step_inputs(session: Session, step_key: str, *, store: AnyStore = None) -> I
     try:
         plan = plan_of_steps([step_key], inspection.definitions, inspection.walk, inspection.store)
     except DefinitionUnavailableError:
-        recorded = _recorded(step_key, inspection.store)
+        recorded = _recorded_inputs(step_key, inspection.store)
         if recorded is None:
             raise
         return recorded
@@ -58,7 +58,7 @@ def step_inputs(session: Session, step_key: str, *, store: AnyStore = None) -> I
     return values
 
 
-def _recorded(step_key: str, store: ValueStore) -> Inputs | None:
+def _recorded_inputs(step_key: str, store: ValueStore) -> Inputs | None:
     """Return the inputs of the last successful execution of a step; None if no execution is recorded."""
     attempts = store.catalog.ask(read_attempts, step_key)
     newest = next((record.materializations[0] for record in attempts if record.materializations), None)

@@ -40,7 +40,7 @@ def lineage_text(lineage: Lineage) -> str:
         prefix, branch, key, parent = stack.pop()
         rows.append(
             (
-                prefix + branch + _plain(nodes[key].label or key),
+                prefix + branch + _plain_text(nodes[key].label or key),
                 nodes[key],
                 [source for source in inputs[key] if source != parent],
             )
@@ -52,14 +52,19 @@ def lineage_text(lineage: Lineage) -> str:
     width = min(48, max(len(name) for name, _, _ in rows))
     lines = [f"Lineage: {headline(lineage)}"]
     for name, node, others in rows:
-        facts = [f"{SYMBOLS[status_of(node)]} {_plain(written(footer(node)))}", KINDS.get(node.kind, node.kind)]
-        facts += [_plain(node.summary)] if node.summary else []
-        facts += ["also from " + ", ".join(_plain(nodes[other].label or other) for other in others)] if others else []
+        facts = [
+            f"{SYMBOLS[status_of(node)]} {_plain_text(footer_as_text(footer(node)))}",
+            KINDS.get(node.kind, node.kind),
+        ]
+        facts += [_plain_text(node.summary)] if node.summary else []
+        facts += (
+            ["also from " + ", ".join(_plain_text(nodes[other].label or other) for other in others)] if others else []
+        )
         lines.append(f"{name.ljust(width)}  {' · '.join(facts)}")
     return "\n".join(lines)
 
 
-def _plain(text: str) -> str:
+def _plain_text(text: str) -> str:
     """Return text on one line without terminal control characters."""
     return in_one_line(" ".join(text.split()))
 
@@ -201,7 +206,7 @@ def footer(node: LineageNode) -> list[Part]:
     return [part for part in parts if part]
 
 
-def written(parts: Sequence[Part]) -> str:
+def footer_as_text(parts: Sequence[Part]) -> str:
     """Return a footer as text with absolute times, which stay correct in a saved picture."""
     return " · ".join(part if isinstance(part, str) else moment(next(iter(part.values()))) for part in parts)
 

@@ -186,7 +186,7 @@ def print_json(reader: Any, out: TextIO) -> None:
     out.write(f'{{"columns": {as_json(columns)}, "rows": [')
     begin = "\n"
     for row in _rows(reader):
-        out.write(begin + as_json([_plain(value) for value in row]))
+        out.write(begin + as_json([_json_value(value) for value in row]))
         begin = ",\n"
     out.write("]}\n")
 
@@ -195,7 +195,8 @@ def print_json_lines(reader: Any, out: TextIO) -> None:
     """Print one JSON object per row, with a member for each column."""
     names = reader.schema.names
     out.writelines(
-        as_json({name: _plain(value) for name, value in zip(names, row, strict=True)}) + "\n" for row in _rows(reader)
+        as_json({name: _json_value(value) for name, value in zip(names, row, strict=True)}) + "\n"
+        for row in _rows(reader)
     )
 
 
@@ -209,7 +210,7 @@ def print_table(reader: Any, out: TextIO, *, limit: int) -> None:
             break
         shown.append(row)
     names = [in_one_line(name) for name in reader.schema.names]
-    lines = [[_short(value) for value in row] for row in shown]
+    lines = [[_short_text(value) for value in row] for row in shown]
     numbers = [
         any(isinstance(row[position], int | float) for row in shown)
         and all(row[position] is None or isinstance(row[position], int | float) for row in shown)
@@ -233,7 +234,7 @@ def _rows(reader: Any) -> Iterator[tuple[Any, ...]]:
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
-def _short(value: Any) -> str:
+def _short_text(value: Any) -> str:
     text = "NULL" if value is None else in_one_line(" ".join(_text(value).split()))
     return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
 
@@ -244,20 +245,20 @@ def _text(value: Any) -> str:
     if isinstance(value, datetime | date | time):
         return value.isoformat(" ") if isinstance(value, datetime) else value.isoformat()
     if isinstance(value, dict | list):
-        return as_json(_plain(value))
+        return as_json(_json_value(value))
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     """Return a value as JSON values; values that JSON cannot represent become strings."""
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, dict):
-        return {str(name): _plain(member) for name, member in value.items()}
+        return {str(name): _json_value(member) for name, member in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(member) for member in value]
+        return [_json_value(member) for member in value]
     return _text(value)
 
 

@@ -85,15 +85,15 @@ def run_line(name: str, steps: Sequence[StepRecord]) -> str:
 
 def upstream_line(target: str, states: Iterable[StepState]) -> str:
     """Return the line that announces upstream work: ``model: first raw (last 18 min; parse() changed), clean``."""
-    return f"{target}: first {_named(states)}"
+    return f"{target}: first {_state_names(states)}"
 
 
 def work_line(states: Iterable[StepState]) -> str:
     """Return the line that announces the work of a run: ``to run: raw (last 18 min), clean``."""
-    return f"to run: {_named(states)}"
+    return f"to run: {_state_names(states)}"
 
 
-def _named(states: Iterable[StepState], most: int = 6) -> str:
+def _state_names(states: Iterable[StepState], most: int = 6) -> str:
     shown = []
     for state in states:
         facts = [f"last {duration(state.seconds)}"] if state.seconds else []
@@ -131,7 +131,7 @@ def notice_text(notice: Notice) -> str:
     return _NOTICES[notice.kind](notice)
 
 
-def _first(names: Sequence[str], most: int = 3) -> str:
+def _first_names(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
@@ -191,7 +191,7 @@ _NOTICES: dict[str, Callable[[Notice], str]] = {
     ),
     "foreign": _foreign,
     "global changed": lambda n: (
-        f"{n.key} changed the global {_first(n['names'])}: steps that read it are checked again"
+        f"{n.key} changed the global {_first_names(n['names'])}: steps that read it are checked again"
     ),
     "large store": _large_store,
     "network": lambda n: (
@@ -209,7 +209,7 @@ _NOTICES: dict[str, Callable[[Notice], str]] = {
     "slow global": lambda n: f"the global {n.key} takes {n['seconds']:.1f} s to digest in every run: make it an asset",
     "stale input": _stale_input,
     "unrestored": lambda n: (
-        f"{n.key} changed {_first(n['names'])}, which cannot be restored: it runs once in every kernel"
+        f"{n.key} changed {_first_names(n['names'])}, which cannot be restored: it runs once in every kernel"
     ),
     "unseen read": lambda n: (
         f"{n.key} read {n['what']} with {n['reader']}, whose changes are not detected: declare files with reads=[...], anything else with max_age"

@@ -131,7 +131,7 @@ def _definition(
         earlier=partial(face.timeline.earlier, step_key),
     )
     always_stored, dropped = (_others(arguments, flag, source, variables, keys[0].name) for flag in ("keep", "drop"))
-    body = replace(body, kept=always_stored, dropped=dropped, must_be_stored=arguments.stored)
+    body = replace(body, kept_variables=always_stored, dropped_variables=dropped, must_be_stored=arguments.stored)
     several = len(keys) > 1 or kind == "multi_asset"
     outs = {key.name: Out() for key in keys} if several else {"result": Out()}
     name = "_".join(key.name for key in keys) if several else "__".join(keys[0].path)
@@ -219,9 +219,9 @@ def cell_body(
         reads=source.names.reads - set(parameters) - (set() if live else assets), globals=face.namespace, sees_all=source.names.looks_up,
         is_async=source.is_async, display=None if source.quiet or not (assets or outputs) else face.figures.show,
         finish=lambda value, has_tail: value_or_figure(value, face.figures, say, name, must=live and source.ends_in_assignment and not has_tail),
-        settle=face.figures.settle, missing=None if live else _explainer(face, source.names, name, text),
-        live=live, variables=variables, definitions=source.definitions, sure=source.names.sure, stored=source.stored,
-        changes=source.names.changes, changed=changed, result=result, unseen=() if declared else source.shell,
+        settle=face.figures.settle, explain_name_error=None if live else _explainer(face, source.names, name, text),
+        runs_in_notebook=live, variables=variables, definitions=source.definitions, always_assigned=source.names.sure, assigned_values=source.stored,
+        changes=source.names.changes, changed_variables=changed, result=result, unseen=() if declared else source.shell,
         earlier=earlier,
     )  # fmt: skip
 

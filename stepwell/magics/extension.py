@@ -106,8 +106,8 @@ class Extension:
             self._end.append(partial(shell.events.unregister, event, callback))
         self._end.append(face.session.subscribe(self._on_event))
         registry = face.session.registry
-        registry.replaced = self._replaced
-        self._end.append(lambda: setattr(registry, "replaced", None))
+        registry.on_replacement = self._replaced
+        self._end.append(lambda: setattr(registry, "on_replacement", None))
         self.face.session.face = "notebook"
         self._end.append(self._no_notebook)
         formatters.install(shell)

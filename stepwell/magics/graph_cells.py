@@ -301,8 +301,8 @@ class Recomposition:
         for name, value in list(namespace.items()):
             if value is old:
                 namespace[name] = new
-        if registry.changed is not None:
-            registry.changed(names)
+        if registry.on_change is not None:
+            registry.on_change(names)
 
 
 def _setter(namespace: dict[str, Any], name: str) -> Replace:

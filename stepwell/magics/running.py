@@ -141,8 +141,8 @@ def registry_restored(face: Face) -> Iterator[None]:
         registry.assets.update(assets)
         registry.jobs.clear()
         registry.jobs.update(jobs)
-        if registry.changed is not None:
-            registry.changed(changed)
+        if registry.on_change is not None:
+            registry.on_change(changed)
         raise
 
 
@@ -338,9 +338,11 @@ def _run_again(face: Face, key: str, definition: AssetsDefinition, name: str, wh
 def changed_text(definition: AssetsDefinition) -> str:
     """Return the part of a cell's output line about variables that plain cells had changed when the cell read them."""
     body = getattr(definition.node, "body", None)
-    if not isinstance(body, CellBody) or not body.changed:
+    if not isinstance(body, CellBody) or not body.changed_variables:
         return ""
-    return " · with " + ", ".join(f"your {name}{f' from {label}' if label else ''}" for name, label in body.changed)
+    return " · with " + ", ".join(
+        f"your {name}{f' from {label}' if label else ''}" for name, label in body.changed_variables
+    )
 
 
 def _show_picture(face: Face, definition: AssetsDefinition, records: Sequence[StepRecord]) -> None:

@@ -19,12 +19,12 @@ from stepwell.commands.lineage import (
     SYMBOLS,
     chip,
     footer,
+    footer_as_text,
     group_words,
     headline,
     lineage_text,
     status_of,
     summary,
-    written,
 )
 from stepwell.kernel_runtime.records.runs import Lineage, LineageNode
 from stepwell.kernel_runtime.text import as_html
@@ -177,7 +177,7 @@ def _em(c: str) -> float:
 def _card(node: LineageNode, box: Box, *, live: bool) -> str:
     status = status_of(node)
     colours = LIGHT["source" if live else status]
-    footer_text = "" if live else f"{SYMBOLS[status]} {_cut(written(footer(node)), _TEXT_WIDTH)}"
+    footer_text = "" if live else f"{SYMBOLS[status]} {_cut(footer_as_text(footer(node)), _TEXT_WIDTH)}"
     below = "" if live else _cut(summary(node), _TEXT_WIDTH)
     dash = f' stroke-dasharray="{DASHES[status]}"' if status in DASHES and not live else ""
     name = clean(shorten(node.label or node.key, _NAME_WIDTH))

@@ -119,7 +119,7 @@ class AssetsDefinition:
         self.isolate = isolate
         self.notebook = ""
         """The notebook or module that defined the assets, set by the registry."""
-        self.planned: Any = None
+        self.planned_steps: Any = None
         """The steps from the first planning, or None. The definition itself never changes, but the notebook that registers it may."""
         self._check()
 

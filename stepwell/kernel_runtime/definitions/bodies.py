@@ -38,7 +38,7 @@ def set_cell_labels(
     label_of_variable
         Returns the label of the last cell that bound a variable; empty if the cell is unknown.
     """
-    global _label_of_file, _label_of_variable  # noqa: PLW0603 - one of each per process, like the notebook
+    global _label_of_file, _label_of_variable
     _label_of_file, _label_of_variable = label_of_file, label_of_variable
 
 
@@ -243,21 +243,21 @@ class CellBody:
     there is no last expression."""
     settle: Callable[[tuple[Any, ...]], None] | None = None
     """Shows and closes open figures. Called with the values of the output variables, if the cell has any."""
-    missing: Callable[[NameError], BaseException | None] | None = None
+    explain_name_error: Callable[[NameError], BaseException | None] | None = None
     """Returns an error that explains a NameError in the pruned namespace, or None."""
-    live: bool = False
+    runs_in_notebook: bool = False
     """True for asset cells, which run in the notebook's namespace like plain cells; False for ops, which run in a separate namespace."""
     variables: tuple[str, ...] = ()
     """For each output of the step, the variable of the notebook that is bound to its value."""
     definitions: tuple[Definition, ...] = ()
     """Imports, functions, classes and setup magics at the top level of the body, in order."""
-    sure: frozenset[str] = frozenset()
+    always_assigned: frozenset[str] = frozenset()
     """Names that the body assigns on every path through it."""
-    stored: frozenset[str] = frozenset()
+    assigned_values: frozenset[str] = frozenset()
     """Names that the body assigns in a statement that is not a definition."""
     changes: frozenset[str] | None = None
     """Names whose objects the body itself may change in place; None if the names are unknown."""
-    changed: tuple[tuple[str, str], ...] = ()
+    changed_variables: tuple[tuple[str, str], ...] = ()
     """Variables that held the values of assets until plain cells changed or rebound them, each with the label of the last such cell."""
     earlier: Callable[[], Mapping[str, Any]] = dict
     """Returns the names that the cell may read and that its last run in this kernel bound. Each name has its value before that run, or
@@ -266,21 +266,21 @@ class CellBody:
     """The variable that the shell's ``Out`` keeps as the result; empty for the last expression, None if the cell has no result."""
     unseen: tuple[str, ...] = ()
     """Reasons why the step is unverifiable that an analysis of its code objects cannot find, such as shell commands."""
-    kept: frozenset[str] = frozenset()
+    kept_variables: frozenset[str] = frozenset()
     """Secondary variables that are stored even if this is expensive (``--keep``)."""
-    dropped: frozenset[str] = frozenset()
+    dropped_variables: frozenset[str] = frozenset()
     """Secondary variables that are not stored (``--drop``)."""
     must_be_stored: bool = False
     """True if a value that cannot be stored makes the step fail even in an interactive kernel (``--stored``)."""
 
-    def defined(self, numbers: Iterable[int]) -> list[str]:
+    def defined_names(self, numbers: Iterable[int]) -> list[str]:
         """Return the names bound by the definitions with these indices."""
         return [name for number in numbers if number < len(self.definitions) for name in self.definitions[number].names]
 
     @property
-    def bound(self) -> set[str]:
+    def bound_names(self) -> set[str]:
         """Names that the body may bind at its top level."""
-        return {*self.stored, *[name for definition in self.definitions for name in definition.names]}
+        return {*self.assigned_values, *[name for definition in self.definitions for name in definition.names]}
 
     def namespace(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the pruned namespace in which the body runs."""

@@ -1,7 +1,7 @@
 """The definitions of this process: assets by key, jobs by name, each with the cell that made it.
 
 When a cell runs again, its new definitions replace the earlier ones, and definitions that the cell no longer makes are withdrawn. If two
-live cells define the same key, the cell that ran last wins; `Registry.replaced` notifies the front end, which prints a line or, in batch,
+live cells define the same key, the cell that ran last wins; `Registry.on_replacement` notifies the front end, which prints a line or, in batch,
 raises an error.
 """
 
@@ -34,26 +34,26 @@ class Registry:
 
     Attributes
     ----------
-    changed
+    on_change
         Called with the keys of definitions that have been registered or withdrawn.
-    replaced
+    on_replacement
         Called when a definition replaces one from another live cell, with the key, the old location and the new location.
     """
 
     assets: dict[str, Entry] = field(default_factory=dict)
     """Assets and source assets by key in written form."""
     jobs: dict[str, Entry] = field(default_factory=dict)
-    changed: Callable[[tuple[str, ...]], None] | None = None
-    replaced: Callable[[str, str, str], None] | None = None
+    on_change: Callable[[tuple[str, ...]], None] | None = None
+    on_replacement: Callable[[str, str, str], None] | None = None
     notebook: Callable[[], str] | None = None
     """Returns the path of the notebook or script that is ``__main__``."""
     _origin: str = ""
-    _defined: set[str] = field(default_factory=set)
+    _defined_keys: set[str] = field(default_factory=set)
 
     def begin_cell(self, origin: str) -> None:
         """Attribute all definitions that are registered until `end_cell` to a cell."""
         self._origin = origin
-        self._defined = set()
+        self._defined_keys = set()
 
     def end_cell(self, *, succeeded: bool = True) -> tuple[str, ...]:
         """End a cell, and withdraw the keys that only its previous run defined. After a failure, nothing is withdrawn.
@@ -69,7 +69,7 @@ class Registry:
         gone = [
             key
             for key, entry in (*self.assets.items(), *self.jobs.items())
-            if entry.origin == origin and key not in self._defined
+            if entry.origin == origin and key not in self._defined_keys
         ]
         for key in gone:
             self.withdraw(key)
@@ -101,12 +101,12 @@ class Registry:
             old = table.get(name)
             if (
                 old is not None
-                and self.replaced is not None
+                and self.on_replacement is not None
                 and old.origin != self._origin
                 and old.origin
                 and self._origin
             ):
-                self.replaced(name, place_of_definition(old.definition), place_of_definition(definition))
+                self.on_replacement(name, place_of_definition(old.definition), place_of_definition(definition))
         if not isinstance(definition, SourceAsset):
             in_notebook = definition.module == "__main__"
             definition.notebook = self.notebook() if in_notebook and self.notebook else definition.module
@@ -117,17 +117,17 @@ class Registry:
                 self._drop(old.definition)
         for name in names:
             table[name] = Entry(definition, self._origin)
-            self._defined.add(name)
-        if self.changed is not None:
-            self.changed(names)
+            self._defined_keys.add(name)
+        if self.on_change is not None:
+            self.on_change(names)
 
     def withdraw(self, name: str) -> None:
         """Remove a definition with all its keys."""
         entry = self.assets.get(name) or self.jobs.get(name)
         if entry is not None:
             self._drop(entry.definition)
-            if self.changed is not None:
-                self.changed(names_of(entry.definition))
+            if self.on_change is not None:
+                self.on_change(names_of(entry.definition))
 
     def _drop(self, definition: Definition) -> None:
         table = self.jobs if isinstance(definition, JobDefinition) else self.assets

@@ -12,7 +12,7 @@ No deadlock is possible:
 
 1. A run waits for at most one claim at a time, in `before`, on the thread that runs its steps.
 2. While a run waits, it holds no claim of a step whose body has not ended. Steps run one after the other, so there is at most one such
-   step, and its claim is taken at the end of `before`, after the wait. Only `Engine._again` starts another step before the body of a
+   step, and its claim is taken at the end of `before`, after the wait. Only `Engine._run_producer` starts another step before the body of a
    claimed step, to compute a lost input: it releases the claim first (`drop`), and the outer step takes the claim again only if the
    claim is free (`computing` never waits).
 3. So a waiting run only holds claims of steps that ended and whose rows are not committed yet. The catalog thread releases these claims
@@ -38,7 +38,7 @@ from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.execution.in_process import Outcome
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.result import error_record
-from stepwell.kernel_runtime.planning.decision import Known
+from stepwell.kernel_runtime.planning.decision import DecisionFacts
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.materializations import (
@@ -96,7 +96,7 @@ class Execution:
     """The reason why the step runs, if no difference from an earlier execution shows the reason."""
     outcome: Outcome | None = None
     """The outcome of the body; None if the body did not begin."""
-    stored: dict[str, tuple[StoredValue | None, str]] = field(default_factory=dict)
+    stored_outputs: dict[str, tuple[StoredValue | None, str]] = field(default_factory=dict)
     """The stored value and the data version of each output by name; the value is None if the output has none or was not stored."""
     not_kept: list[str] = field(default_factory=list)
     """The outputs that could not be stored, each with the reason."""
@@ -129,16 +129,16 @@ class Bookkeeping:
         One record per step that ended, by key.
     """
 
-    def __init__(self, run: RunRecord, store: ValueStore, publish: Publish, known: Known) -> None:
+    def __init__(self, run: RunRecord, store: ValueStore, publish: Publish, facts: DecisionFacts) -> None:
         self.run = run
         self.store = store
         self.publish = publish
-        self.known = known
+        self.facts = facts
         self.steps: dict[str, StepRecord] = {}
         self._commits: list[Commit] = []
         self._logs: list[LogRecord] = []
         self._failure: BaseException | None = None
-        self._shown: tuple[BaseException, ErrorRecord] | None = None
+        self._shown_error: tuple[BaseException, ErrorRecord] | None = None
         self._recorded_codes: set[str] | None = None
         """Code versions of materializations from earlier runs; the store has their parts already."""
         self.look: Callable[[Callable[[], ErrorRecord]], ErrorRecord] = lambda function: function()
@@ -147,9 +147,9 @@ class Bookkeeping:
 
     def _error_record(self, error: BaseException) -> ErrorRecord:
         """Return the record of an exception; an exception is converted only once."""
-        if self._shown is None or self._shown[0] is not error:
-            self._shown = error, error_record(error, self.look)
-        return self._shown[1]
+        if self._shown_error is None or self._shown_error[0] is not error:
+            self._shown_error = error, error_record(error, self.look)
+        return self._shown_error[1]
 
     def begin(self, steps: Sequence[PlanStep]) -> None:
         """Record that the run starts."""
@@ -168,19 +168,19 @@ class Bookkeeping:
 
     def waiting(self, step: PlanStep, position: int, total: int, claimant: Claimant) -> None:
         """Publish that a step waits for another process that computes the same step."""
-        seconds = self.known.snapshot.seconds.get(step.address)
+        seconds = self.facts.snapshot.seconds.get(step.address)
         self.publish(StepWaiting(self.run.run_id, step.key, position, total, claimant, seconds))
 
-    def started(self, step: PlanStep, position: int, total: int) -> None:
+    def step_started(self, step: PlanStep, position: int, total: int) -> None:
         """Publish that a step's body begins."""
         self.publish(
-            StepStarted(self.run.run_id, step.key, position, total, self.known.snapshot.seconds.get(step.address))
+            StepStarted(self.run.run_id, step.key, position, total, self.facts.snapshot.seconds.get(step.address))
         )
 
-    def explained(self, step: PlanStep) -> CodeVersion | None:
+    def explained_code(self, step: PlanStep) -> CodeVersion | None:
         """Return a step's code version, with its explaining parts unless the store has them from an earlier run."""
         if self._recorded_codes is None:
-            by_memo_key = self.known.snapshot.by_memo_key
+            by_memo_key = self.facts.snapshot.by_memo_key
             self._recorded_codes = {
                 execution[0].code_version for executions in by_memo_key.values() for execution in executions
             }
@@ -199,7 +199,7 @@ class Bookkeeping:
         self._record_execution(execution, "executed", made)
         return made
 
-    def failed(self, execution: Execution, error: BaseException, *, cancelled: bool = False) -> None:
+    def step_failed(self, execution: Execution, error: BaseException, *, cancelled: bool = False) -> None:
         """Record a step that failed or was interrupted; the outputs that it yielded before are recorded without a memo key."""
         made = self._materializations(execution, "")
         error_record = None if cancelled else self._error_record(error)
@@ -228,7 +228,7 @@ class Bookkeeping:
         outputs = outcome.outputs if outcome is not None else ()
         self._record(record, execution.step, made, code=execution.code, outputs=outputs)
 
-    def reused(self, step: PlanStep, memo: str, materializations: tuple[Materialization, ...]) -> None:
+    def step_reused(self, step: PlanStep, memo: str, materializations: tuple[Materialization, ...]) -> None:
         """Record a reused step; its materializations become current."""
         moved = [item for item in materializations if not self._is_current(step, item)]
         record = StepRecord(self.run.run_id, step.key, "reused", 0.0, 0.0, memo, materializations)
@@ -278,7 +278,7 @@ class Bookkeeping:
         self.publish(RunFinished(run, records))
         return run, records
 
-    def put(self, execution: Execution, name: str, value: Any, *, version: str, portable: bool) -> StoredValue:
+    def put_output(self, execution: Execution, name: str, value: Any, *, version: str, portable: bool) -> StoredValue:
         """Store the value of one output, together with its future materialization (without the place of the value).
 
         Raises
@@ -298,13 +298,13 @@ class Bookkeeping:
         return self.store.put(value, key=produced.output.key, memo_key=memo, about=about, portable=portable)
 
     def _is_current(self, step: PlanStep, item: Materialization) -> bool:
-        for row in self.known.snapshot.current.get(item.key, ()):
+        for row in self.facts.snapshot.current.get(item.key, ()):
             if row.notebook == step.notebook and row.materialization.id == item.id:
                 return True
         return False
 
     def _materializations(self, execution: Execution, memo: str) -> tuple[Materialization, ...]:
-        created, stored = time.time(), execution.stored.items()
+        created, stored = time.time(), execution.stored_outputs.items()
         return tuple([self._materialization(execution, memo, created, name, place) for name, place in stored])
 
     def _materialization(
@@ -347,7 +347,7 @@ class Bookkeeping:
     ) -> None:
         self.steps[step.key] = record
         if record.status in _WITHOUT_VALUE:
-            self.known.valueless[step.key] = "untouched"
+            self.facts.steps_without_value[step.key] = "untouched"
         logs, self._logs = self._logs, []
         # The store identifies a step by its address, which includes the job.
         stored = record if step.address == step.key else replace(record, key=step.address)
@@ -388,25 +388,27 @@ class _Watched:
 class Claiming:
     """The claims of one run."""
 
-    def __init__(self, store: ValueStore, known: Known, books: Bookkeeping, guard: InterruptGuard, total: int) -> None:
+    def __init__(
+        self, store: ValueStore, facts: DecisionFacts, books: Bookkeeping, guard: InterruptGuard, total: int
+    ) -> None:
         self._store = store
         self._claims = store.claims
-        self._known = known
+        self._facts = facts
         self._books = books
         self._guard = guard
         self._total = total
         self._claim: Claim | None = None
         self._watched: _Watched | None = None
         self._watching = False
-        self._over = Once()
+        self._end = Once()
 
-    def before(self, step: PlanStep, memo: str, position: int) -> bool:
+    def claim_step(self, step: PlanStep, memo: str, position: int) -> bool:
         """Wait while another process computes a step; then claim the step. An unclaimed step is claimed only if it takes long.
 
         Returns
         -------
         bool
-            True if `Known` received a new snapshot, so that the step may be reused; False also after an interrupt.
+            True if `DecisionFacts` received a new snapshot, so that the step may be reused; False also after an interrupt.
         """
         if not _can_be_reused(step, memo) or not (self._takes_long(step) or self._claims.is_there(memo)):
             return False
@@ -416,7 +418,7 @@ class Claiming:
             self._claim = self._wait(step, memo, position)
             if self._claim is None:
                 return False
-        elif self._store.is_newest(self._known.snapshot):
+        elif self._store.is_newest(self._facts.snapshot):
             return False
         codes = [step.code.digest] if step.code is not None else []
         keys = [output.key for output in step.outputs]
@@ -424,7 +426,7 @@ class Claiming:
             snapshot = self._guard.call(lambda: self._store.snapshot(keys, [step.address], codes, remember=False))
         except KeyboardInterrupt:
             return False
-        self._known.look_again(snapshot)
+        self._facts.use_snapshot(snapshot)
         return True
 
     def computing(self, step: PlanStep, memo: str) -> None:
@@ -439,7 +441,7 @@ class Claiming:
                 self._watching = True
                 start_new_thread(self._watch, ())
 
-    def ended(self) -> None:
+    def step_ended(self) -> None:
         """Note that a step ended or will not run; its claim is released when its rows are committed."""
         watched, self._watched = self._watched, None
         claim, self._claim = self._claim, None
@@ -455,10 +457,10 @@ class Claiming:
 
     def close(self) -> None:
         """Stop the thread that takes claims."""
-        self._over.happen()
+        self._end.happen()
 
     def _takes_long(self, step: PlanStep) -> bool:
-        return self._known.snapshot.seconds.get(step.address, 0.0) >= LONG
+        return self._facts.snapshot.seconds.get(step.address, 0.0) >= LONG
 
     def _take(self, memo: str) -> Claim | None:
         return self._claims.take(memo, Claimant(self._books.run.notebook, os.getpid(), platform.node(), time.time()))
@@ -483,7 +485,7 @@ class Claiming:
         return None
 
     def _watch(self) -> None:
-        while not self._over.wait(LONG / 2):
+        while not self._end.wait(LONG / 2):
             watched = self._watched
             if watched is None or watched.claim is not None or time.monotonic() - watched.since < LONG:
                 continue

@@ -29,7 +29,7 @@ from stepwell.kernel_runtime.execution.result import (
 )
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.execution.world import HiddenState, Seeds
-from stepwell.kernel_runtime.planning.decision import Decision, Known, decide, decide_keyed, reason_to_run
+from stepwell.kernel_runtime.planning.decision import Decision, DecisionFacts, decide, decide_keyed, reason_to_run
 from stepwell.kernel_runtime.planning.plan import Plan, PlanInput, PlanStep
 from stepwell.kernel_runtime.records.bulk import no_collection
 from stepwell.kernel_runtime.records.materializations import (
@@ -95,7 +95,7 @@ class Engine:
         self,
         *,
         plan: Plan,
-        known: Known,
+        facts: DecisionFacts,
         store: ValueStore,
         executor: InProcess,
         guard: InterruptGuard,
@@ -103,7 +103,7 @@ class Engine:
         options: EngineOptions,
     ) -> None:
         self.plan = plan
-        self.known = known
+        self.facts = facts
         self.store = store
         self.executor = executor
         self.guard = guard
@@ -118,8 +118,8 @@ class Engine:
         self.notices = list(options.notices)
         self.seeds = Seeds(enabled=options.seed_steps)
         if options.hidden_state is not None:
-            known.settle = self._settle
-        self.claiming = Claiming(store, known, books, guard, len(plan.steps))
+            facts.settle = self._settle
+        self.claiming = Claiming(store, facts, books, guard, len(plan.steps))
         self.collection = no_collection()
         self.cells = (
             NotebookCells(options.timeline, store, self.seeds, self.notices.append, strict=options.strict)
@@ -127,8 +127,8 @@ class Engine:
             else None
         )
         if self.cells is not None:
-            known.unrestorable = self.cells.stored.obstacle
-        self._run_again = 0
+            facts.restore_obstacle = self.cells.stored_cells.obstacle
+        self._reruns = 0
 
     def run(self) -> RunResult:
         """Run the plan to its end, or to an interrupt. Exceptions of user code are in the result."""
@@ -147,8 +147,8 @@ class Engine:
         finally:
             self.seeds.restore()
             self.claiming.close()
-            # `known` may outlive the run, and must not call the engine then.
-            self.known.settle = self.known.unrestorable = None
+            # `facts` may outlive the run, and must not call the engine then.
+            self.facts.settle = self.facts.restore_obstacle = None
         for step in steps:
             if step.key not in self.books.steps:
                 self.books.not_run(step, skipped=False)
@@ -165,7 +165,7 @@ class Engine:
             error=self.error,
             interrupt=self.interrupt,
             load=self._load_stored,
-            values=self.known.values,
+            values=self.facts.values,
             memory=self.memory,
             notices=(*self.notices, *self.options.run_notices),
         )
@@ -183,20 +183,20 @@ class Engine:
                 raise
             if self._is_users_interrupt(error):
                 self.interrupt = error
-                self.books.failed(Execution(step, code=step.code), error, cancelled=True)
+                self.books.step_failed(Execution(step, code=step.code), error, cancelled=True)
                 return "cancelled"
             if not issubclass(type(error), StepwellError | MemoryError):
                 error = user_object_error(step, "an object that it reaches, takes or gives", error)
             return self._fail(Execution(step, code=step.code), error)
 
     def _step_or_raise(self, step: PlanStep, position: int) -> str:
-        kind = "forced" if step.key in self.options.forced_steps else self.known.kind(step.key)
-        decision = decide(step, self.plan, self.known, kind)
+        kind = "forced" if step.key in self.options.forced_steps else self.facts.kind(step.key)
+        decision = decide(step, self.plan, self.facts, kind)
         if decision.action in {"skip", "untouched"}:
             self.books.not_run(step, skipped=decision.action == "skip")
             return decision.action
         if decision.inputs is None:
-            missing = next(key for key in step.input_keys if key not in self.known.values)
+            missing = next(key for key in step.input_keys if key not in self.facts.values)
             error = ValueUnavailableError(f"step {step.key!r} needs {missing!r}, which has no value", where=step.where)
             return self._fail(Execution(step, code=step.code), error)
         memo, inputs = decision.memo_key, decision.inputs
@@ -204,16 +204,16 @@ class Engine:
         if decision.action == "reuse":
             return "reused"
         try:
-            if kind != "forced" and self.claiming.before(step, memo, position):
+            if kind != "forced" and self.claiming.claim_step(step, memo, position):
                 # Another process may have computed it meanwhile.
-                decision = decide_keyed(step, self.plan, self.known, kind, memo=memo, inputs=inputs)
+                decision = decide_keyed(step, self.plan, self.facts, kind, memo=memo, inputs=inputs)
                 decision = self._reuse(step, decision)
                 if decision.action == "reuse":
                     return "reused"
             # An interrupt may have come during the wait for another process.
             return "cancelled" if self.guard.interrupted else self._execute(step, decision, position)
         finally:
-            self.claiming.ended()
+            self.claiming.step_ended()
 
     def _reuse(self, step: PlanStep, decision: Decision) -> Decision:
         """Carry out a decision to reuse; return a decision to run instead if the effects could not be restored."""
@@ -238,20 +238,20 @@ class Engine:
 
     def _take(self, step: PlanStep, decision: Decision) -> None:
         for item in decision.materializations:
-            self.known.values[item.key] = item
-        self.books.reused(step, decision.memo_key, decision.materializations)
+            self.facts.values[item.key] = item
+        self.books.step_reused(step, decision.memo_key, decision.materializations)
 
     def _rekey(self) -> None:
         """Make the memo keys of the following steps be computed again, because effects were applied."""
-        self.known.forget_checks()
+        self.facts.forget_checks()
         if self.options.hidden_state is not None:
-            self.options.hidden_state.changed()
+            self.options.hidden_state.mark_outdated()
 
     def _tell_lost(self, step: PlanStep, decision: Decision) -> None:
         """Add a notice that a value is computed again because the stored value is lost."""
         note = notice("computed again", step.key, why=decision.obstacle)
         # For values that an untrusted key signed, the run has one notice for all.
-        if note not in self.notices and self.known.snapshot.foreign.keys().isdisjoint(
+        if note not in self.notices and self.facts.snapshot.foreign.keys().isdisjoint(
             [item.id for item in decision.materializations]
         ):
             self.notices.append(note)
@@ -262,13 +262,15 @@ class Engine:
         execution.reason = self._reason(step, decision)
         if decision.cause == "lost" and decision.obstacle:
             self._tell_lost(step, decision)
-        self.books.started(step, position, len(self.plan.steps))
-        before = self._run_again
+        self.books.step_started(step, position, len(self.plan.steps))
+        before = self._reruns
         live = self.cells is not None and self.cells.is_live(step)
         try:
             if self.cells is not None and live:
                 self.cells.check(step)
-            arguments, hidden = self.guard.look(lambda: (self._arguments(step), {} if live else self._hidden(step)))
+            arguments, hidden = self.guard.look(
+                lambda: (self._arguments(step), {} if live else self._hidden_assets(step))
+            )
         except _ValueLostError as lost:
             if lost.status == "cancelled":
                 return "cancelled"
@@ -276,10 +278,10 @@ class Engine:
             return "untouched"
         except (StepwellError, MemoryError) as error:
             return self._fail(execution, error)
-        if self._run_again != before:
+        if self._reruns != before:
             # A step that ran again may have produced a value that differs from the lost one.
-            execution.inputs = self.known.inputs(step) or execution.inputs
-            execution.memo = self.known.key(step, execution.inputs)
+            execution.inputs = self.facts.inputs(step) or execution.inputs
+            execution.memo = self.facts.key(step, execution.inputs)
         self._take_present_names(execution)
         run = self._run_body(execution, arguments, hidden, live=live)
         del arguments
@@ -293,19 +295,19 @@ class Engine:
         state = None if live else self.options.hidden_state
         # The parts that explain a code version are read before the body can change them.
         watched, execution.code = self.guard.look(
-            lambda: (state.before(step) if state is not None else None, self.books.explained(step))
+            lambda: (state.watch(step) if state is not None else None, self.books.explained_code(step))
         )
         self.seeds.seed(step.key, live=live)
         run: LiveRun | None = None
         if cells is not None and live:
-            run = self.guard.look(partial(cells.begin, step, arguments, self.known.values))
+            run = self.guard.look(partial(cells.begin, step, arguments, self.facts.values))
         self.claiming.computing(step, execution.memo)
         self.collection.resume()
         outcome = self.executor.run(step, arguments, hidden, show_displays=step.key in self.options.display_steps)
         self.collection.suspend()
         execution.outcome = outcome
         if state is not None and (watched is not None or step.code is None):
-            self._tell_changes(step, self.guard.look(lambda: state.after(step, watched)))
+            self._tell_changes(step, self.guard.look(lambda: state.changed_names(step, watched)))
         self._tell_unchecked(step, outcome)
         context = arguments.get(step.op.context) if step.op.context is not None else None
         if isinstance(context, OpExecutionContext):
@@ -333,9 +335,9 @@ class Engine:
         """Compute the memo key of an asset cell that is about to run again from the present variables."""
         step, state, cells = execution.step, self.options.hidden_state, self.cells
         if state is not None and cells is not None and cells.is_live(step) and cells.is_renamed(step):
-            state.changed()
+            state.mark_outdated()
             self._settle(step)
-            execution.memo = self.known.key(step, execution.inputs)
+            execution.memo = self.facts.key(step, execution.inputs)
 
     def _reason(self, step: PlanStep, decision: Decision) -> str:
         """Return the reason why a step runs although its memo key has not changed; empty if the key has changed."""
@@ -345,7 +347,7 @@ class Engine:
             return ""
         if decision.cause == "forced":
             return FORCED
-        return reason_to_run(step, decision.memo_key, decision.inputs or (), self.known)
+        return reason_to_run(step, decision.memo_key, decision.inputs or (), self.facts)
 
     def _settle(self, step: PlanStep) -> None:
         """Compute the code version of a step again if a step before it has changed objects that its code reaches."""
@@ -357,7 +359,7 @@ class Engine:
             # An interrupt during the wait ends the run before this step begins.
             with suppress(KeyboardInterrupt):
                 snapshot = self.guard.call(lambda: self.store.snapshot([], [address], [digest], remember=False))
-                self.known.snapshot.take(snapshot)
+                self.facts.snapshot.take(snapshot)
 
     def _tell_changes(self, step: PlanStep, names: tuple[str, ...]) -> None:
         if names:
@@ -378,23 +380,23 @@ class Engine:
                 if not issubclass(type(broken), StepwellError | MemoryError) and not self._is_users_interrupt(broken):
                     error = user_object_error(step, "storing what it gave", broken)
                 produced = outcome.produced
-                execution.stored = {
-                    name: value for name, value in execution.stored.items() if not produced[name].output.stored
+                execution.stored_outputs = {
+                    name: value for name, value in execution.stored_outputs.items() if not produced[name].output.stored
                 }
         if error is None:
             made = self.books.executed(execution)
-            self.known.values.update([(item.key, item) for item in made])
+            self.facts.values.update([(item.key, item) for item in made])
             if run is not None and cells is not None:
-                cells.executed(step, run, outcome, {item.output: item for item in made}, execution.effects)
+                cells.step_executed(step, run, outcome, {item.output: item for item in made}, execution.effects)
                 if execution.effects:
                     self._rekey()
             return "executed"
         if run is not None and cells is not None:
-            cells.failed(step, run)
+            cells.step_failed(step, run)
             self._rekey()
         if is_interrupt(error):
             self.interrupt = error
-            self.books.failed(execution, error, cancelled=True)
+            self.books.step_failed(execution, error, cancelled=True)
             return "cancelled"
         return self._fail(execution, error)
 
@@ -415,15 +417,15 @@ class Engine:
             execution.effects = cells.lacking(step, execution.effects, unstored)
             if execution.code is None or not execution.code.unverifiable:
                 for name in unstored:
-                    execution.stored[name] = (None, provenance(execution.memo, outcome.reads, name))
+                    execution.stored_outputs[name] = (None, provenance(execution.memo, outcome.reads, name))
         if execution.effects:
-            execution.stored[NOTEBOOK] = (left, left.digest if left is not None else "none")
+            execution.stored_outputs[NOTEBOOK] = (left, left.digest if left is not None else "none")
 
     def _store_output(self, execution: Execution, name: str, produced: Produced, run: LiveRun | None) -> bool:
         """Store one output; return False if the value cannot be stored and this is not an error."""
         step, value = execution.step, produced.value
         if not produced.output.stored:
-            execution.stored[name] = (None, "")
+            execution.stored_outputs[name] = (None, "")
             return True
         is_job = self.plan.kind == "job" and not step.memoised
         # Immutable values run no user code that might never return.
@@ -431,15 +433,17 @@ class Engine:
         version = "" if is_job else look(partial(data_version, value)) or ""
         kept = True
         try:
-            stored_value = look(partial(self.books.put, execution, name, value, version=version, portable=run is None))
-            execution.stored[name] = (stored_value, version or stored_value.digest)
+            stored_value = look(
+                partial(self.books.put_output, execution, name, value, version=version, portable=run is None)
+            )
+            execution.stored_outputs[name] = (stored_value, version or stored_value.digest)
         except UnstorableValueError as unstorable:
-            if not is_job and (run is None or self.cells is None or self.cells.stored.must_be_stored(step)):
+            if not is_job and (run is None or self.cells is None or self.cells.stored_cells.must_be_stored(step)):
                 raise
             # In a kernel the value stays available through its variable.
             held = unstorable.what.partition(" cannot be stored: ")[2] if run is not None else ""
             execution.not_kept.append(f"{name}: {held or name_parts(type(value))[1]}")
-            execution.stored[name] = (None, "")
+            execution.stored_outputs[name] = (None, "")
             kept = False
         if is_job or _is_immutable(value) or not step.isolate:
             self.memory[produced.output.key] = value
@@ -450,7 +454,7 @@ class Engine:
         return is_interrupt(error) and self.guard.interrupted
 
     def _fail(self, execution: Execution, error: BaseException) -> str:
-        self.books.failed(execution, error)
+        self.books.step_failed(execution, error)
         if self.error is None:
             self.error = error
         return "failed"
@@ -470,7 +474,7 @@ class Engine:
             if self._is_bound(step, given):
                 continue
             if given.fan_in:
-                value: Any = [self._value(key, step) for key in given.keys if key in self.known.values]
+                value: Any = [self._value(key, step) for key in given.keys if key in self.facts.values]
             else:
                 value = self._value(given.keys[0], step)
             if given.name in op.input_checks:
@@ -485,19 +489,19 @@ class Engine:
         """Return True if the variable with the name of a cell's input has the input's value in the notebook."""
         if self.cells is None or given.fan_in or not self.cells.is_live(step):
             return False
-        item = self.known.values.get(given.keys[0])
+        item = self.facts.values.get(given.keys[0])
         return item is not None and self.cells.has_input(given.name, item)
 
     def _value(self, key: str, step: PlanStep) -> Any:
         """Return a value for one consumer; if the stored value is lost and the plan contains the step that produces it, run that step again."""
         if key in self.memory:
             return self.memory[key]
-        item = self.known.values[key]
+        item = self.facts.values[key]
         if item.value is None and self.cells is not None:
             producer = self.plan.producers.get(key)
             if producer is not None and self.cells.is_live(producer):
                 if not self.cells.has_value(key, item):
-                    self._again(producer)
+                    self._run_producer(producer)
                 return self.cells.value(key)
         if item.value is None:
             raise ValueUnavailableError(
@@ -512,32 +516,32 @@ class Engine:
             if producer is None or not producer.memoised or self.books.steps[producer.key].status != "reused":
                 raise
             self.notices.append(notice("computed again", step.key, why=error.what))
-            self._again(producer)
+            self._run_producer(producer)
             return self._value(key, step)
         if _is_immutable(value) or (producer is not None and not producer.isolate):
             self.memory[key] = value
         return value
 
-    def _again(self, producer: PlanStep) -> None:
+    def _run_producer(self, producer: PlanStep) -> None:
         """Run a step whose stored value cannot be loaded, or reuse the result that another process computed meanwhile."""
-        known = self.known
-        inputs = known.inputs(producer) or ()
-        decision = Decision("run", "lost", known.key(producer, inputs), inputs)
+        facts = self.facts
+        inputs = facts.inputs(producer) or ()
+        decision = Decision("run", "lost", facts.key(producer, inputs), inputs)
         position = self.plan.steps.index(producer) + 1
-        self._run_again += 1
+        self._reruns += 1
         self.claiming.drop()
         try:
-            if self.claiming.before(producer, decision.memo_key, position):
-                kind = known.kind(producer.key)
-                new = decide_keyed(producer, self.plan, known, kind, memo=decision.memo_key, inputs=inputs)
+            if self.claiming.claim_step(producer, decision.memo_key, position):
+                kind = facts.kind(producer.key)
+                new = decide_keyed(producer, self.plan, facts, kind, memo=decision.memo_key, inputs=inputs)
                 if new.action == "reuse" and new.materializations[0].id not in {
-                    item.id for item in known.values.values()
+                    item.id for item in facts.values.values()
                 }:
                     self._take(producer, new)
                     return
             status = "cancelled" if self.guard.interrupted else self._execute(producer, decision, position)
         finally:
-            self.claiming.ended()
+            self.claiming.step_ended()
         if status != "executed":
             raise _ValueLostError(status)
 
@@ -546,7 +550,7 @@ class Engine:
             raise ValueUnavailableError(f"{item.key!r} has no stored value")
         return self.store.get(item.value, key=item.key)
 
-    def _hidden(self, step: PlanStep) -> dict[str, Any]:
+    def _hidden_assets(self, step: PlanStep) -> dict[str, Any]:
         """Return the values by name of assets that a helper function reads as globals."""
         if self.executor.namespace is None:
             return {}

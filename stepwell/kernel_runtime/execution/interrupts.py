@@ -63,7 +63,7 @@ class InterruptGuard:
         self._heard = 0
         """The number of signals that the handler has received."""
         self._sending = allocate_lock()
-        self._open = False
+        self._accepts_signals = False
         """True if signals can be sent; changes under `_sending`."""
 
     def __enter__(self) -> Self:
@@ -73,14 +73,14 @@ class InterruptGuard:
             if self._previous is not signal.SIG_IGN:
                 signal.signal(signal.SIGINT, self._handle)
                 self._owns = True
-        self._open = True
+        self._accepts_signals = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with self._sending:
-            self._open = False
+            self._accepts_signals = False
         if self._owns:
             if hasattr(signal, "pthread_sigmask"):
                 # The call returns after the handler has run for every signal that `cancel` sent to this thread.
@@ -124,10 +124,10 @@ class InterruptGuard:
             self.cancelled = self.stops_itself = not self.interrupted
             self.interrupted = True
         elif self._owns:
-            start_new_thread(self._press, ())
+            start_new_thread(self._repeat_signal, ())
         else:
             with self._sending:
-                if not self._open:
+                if not self._accepts_signals:
                     return
                 self.cancelled = self.cancelled or not self.interrupted
                 self.interrupted = True
@@ -135,7 +135,7 @@ class InterruptGuard:
                     self._thrown = True
                     _raise_in(self._thread, KeyboardInterrupt)
 
-    def _press(self) -> None:
+    def _repeat_signal(self) -> None:
         """Send SIGINT until the handler has seen it, or the run has ended.
 
         One signal is not enough: it can come just before a call that blocks, and signals are ignored during `os.system`.
@@ -143,7 +143,7 @@ class InterruptGuard:
         heard, pause = self._heard, _FIRST_PAUSE
         while True:
             with self._sending:
-                if not self._open or self._heard != heard:
+                if not self._accepts_signals or self._heard != heard:
                     return
                 self._pressing = True
                 if hasattr(signal, "pthread_kill"):

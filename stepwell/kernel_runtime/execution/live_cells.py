@@ -21,7 +21,7 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody, Definition
 from stepwell.kernel_runtime.execution import contents
 from stepwell.kernel_runtime.execution.addresses import (
     Inventory,
-    Seen,
+    ObjectState,
     class_data,
     content_of,
     objects_in,
@@ -68,32 +68,32 @@ class LiveRun:
         self._body = body
         self._timeline = timeline
         self._space = space = timeline.namespace
-        self.before = dict(space)
-        self._placed = dict(arguments)
+        self.space_before = dict(space)
+        self._placed_inputs = dict(arguments)
         space.update(arguments)
         self._inventory = Inventory(space, names)
         self._links: dict[int, str] = {}
-        self._unchanged: dict[int, Seen] = {}
-        self._own: dict[int, Seen] = {}
+        self._unchanged: dict[int, ObjectState] = {}
+        self._definition_objects: dict[int, ObjectState] = {}
         """The objects that are reached through functions and classes which the body defined, by `id`."""
         self._changed_roots: set[str] = set()
         self._streams: dict[str, Any] = {}
         self._seedings = len(seedings)
         self.settings: library_state.Snapshot = {}
         self.environment: dict[str, str] = {}
-        self._covered: dict[str, Any] = {}
+        self._covered_values: dict[str, Any] = {}
         self._rebound: set[str] = set()
         self._views: dict[int, View] | None = None
-        self._there: dict[int, Any] = {}
+        self._objects_before: dict[int, Any] = {}
         """Objects of the notebook from before the run that may share objects or memory with the stored objects; by `id`."""
         self.reads: tuple[Read, ...] = ()
         """The states before the run of the variables that code in the values of inputs reads."""
         self.bundle = Bundle()
         self.suspects: frozenset[str] | set[str] | None = None
         """Names whose objects the body, or functions that it uses, may change; None if the code does not show these names."""
-        self.made_again = False
+        self.reruns_for_unstored = False
         """True if the step was reused before and runs only for variables that are not stored; its reads are the same as before."""
-        self.theirs: frozenset[str] = frozenset()
+        self.users_names: frozenset[str] = frozenset()
         """Names that belong to the user; their bindings are restored after the run."""
 
     def place_earlier(self, values: Mapping[str, Any]) -> None:
@@ -116,12 +116,12 @@ class LiveRun:
         if body.sees_all:
             return
         said = _texts((body.code, body.tail))
-        for name in body.bound - body.sure - set(read):
+        for name in body.bound_names - body.always_assigned - set(read):
             if type(space.get(name, MISSING)) in ATOMS and name not in said:
-                self._covered[name] = space.pop(name)
+                self._covered_values[name] = space.pop(name)
 
     def _uncover(self) -> None:
-        covered, self._covered = self._covered, {}
+        covered, self._covered_values = self._covered_values, {}
         for name, value in covered.items():
             if name in self._space:
                 self._rebound.add(name)
@@ -150,15 +150,17 @@ class LiveRun:
 
     def changed_names(self) -> list[str]:
         """Return the names of the notebook whose objects were changed in place so far."""
-        return list(dict.fromkeys(seen.root for seen in self._inventory.changed(self.suspects)))
+        return list(dict.fromkeys(seen.root for seen in self._inventory.changed_objects(self.suspects)))
 
-    def bound(self) -> list[str]:
+    def bound_names(self) -> list[str]:
         """Return the names that the body has bound so far."""
         self._uncover()
-        before, placed = self.before, self._placed
+        before, placed = self.space_before, self._placed_inputs
         # A number or string that the body both reads and may bind counts as bound, whether the body bound it or not.
-        read = {name for name in self._body.bound & self._body.reads if type(self._space.get(name, MISSING)) in ATOMS}
-        own = self._body.sure | self._rebound | read
+        read = {
+            name for name in self._body.bound_names & self._body.reads if type(self._space.get(name, MISSING)) in ATOMS
+        }
+        own = self._body.always_assigned | self._rebound | read
         return [
             name
             for name, value in self._space.items()
@@ -168,17 +170,17 @@ class LiveRun:
             and (value is not placed.get(name, before.get(name, MISSING)) or name in own)
         ]
 
-    def deleted(self) -> tuple[str, ...]:
+    def deleted_names(self) -> tuple[str, ...]:
         """Return the names that the body has deleted so far."""
         self._uncover()
-        return tuple(name for name in {**self.before, **self._placed} if name not in self._space)
+        return tuple(name for name in {**self.space_before, **self._placed_inputs} if name not in self._space)
 
-    def _is_users_handle(self, seen: Seen) -> bool:
+    def _is_users_handle(self, seen: ObjectState) -> bool:
         """Return True for a handle (a file, a connection) that no step created: it has no digest, so a step that reads it runs in every kernel."""
         writer = self._timeline.binder(seen.root)
         return contents.is_handle(seen.item) and (writer is None or writer.kind != "step")
 
-    def _updated(self, changed: list[Seen]) -> list[Seen]:
+    def _updated(self, changed: list[ObjectState]) -> list[ObjectState]:
         """Return the DuckDB connections that strings in the body may have changed in ways that `database_state` does not show."""
         words = {word.lower() for word in _texts((self._body.code, self._body.tail))}
         if words.isdisjoint(contents.CHANGING):
@@ -186,7 +188,7 @@ class LiveRun:
         there = {id(seen) for seen in changed}
         return [
             seen
-            for seen in self._inventory.seen.values()
+            for seen in self._inventory.objects.values()
             if type(seen.item).__module__ == "_duckdb"
             and (self.suspects is None or seen.root in self.suspects)
             and id(seen) not in there
@@ -204,10 +206,10 @@ class LiveRun:
             The value of the last expression, if the shell keeps the value and the expression is not just a variable.
         """
         space, body, bundle = self._space, self._body, self.bundle
-        bound = self.bound()
+        bound = self.bound_names()
         definitions, values = self._split(bound)
         outputs = [name for name in bound if name in body.outputs]
-        changed = [seen for seen in self._inventory.changed(self.suspects) if not self._is_users_handle(seen)]
+        changed = [seen for seen in self._inventory.changed_objects(self.suspects) if not self._is_users_handle(seen)]
         changed += self._updated(changed)
         self._changed_roots = {seen.root for seen in changed}
         # Links use the oldest name of an object: a newer one may be the variable of an asset, whose value is the object itself.
@@ -218,14 +220,14 @@ class LiveRun:
                 self._links.setdefault(id(space[name]), name)
         bundle.values = {name: space[name] for name in values if name not in outputs}
         lost = []
-        for seen in (*changed, *self._made([name for name in bound if name not in values])):
+        for seen in (*changed, *self._objects_in_definitions([name for name in bound if name not in values])):
             content = content_of(seen.item) if seen.content is not None else ()
             if any(is_kept_back("", dict(enumerate(part))) for _, part in content):
                 lost.append(seen.root)
             elif seen.content is not None:
-                bundle.put.append((seen.item, "content", content))
+                bundle.contents.append((seen.item, "content", content))
             elif contents.can_be_put(seen.item):
-                bundle.put.append((seen.item, "leaf", contents.leaf_state(seen.item)))
+                bundle.contents.append((seen.item, "leaf", contents.leaf_state(seen.item)))
             else:
                 lost.append(seen.root)
         shared = self._shared(outputs, [name for name in bound if name not in body.outputs])
@@ -256,7 +258,7 @@ class LiveRun:
         entries = [entry for entry in entries if entry[0] not in secret]
         bundle.settings = {name: value for name, value in held.items() if name not in secret}
         variables = [(f"{ENVIRONMENT}{name}", value_of(name)) for name in environment if name not in secret]
-        deleted = self.deleted()
+        deleted = self.deleted_names()
         roots = tuple(dict.fromkeys(seen.root for seen in changed))
         return Effects(
             values=tuple(bundle.values),
@@ -269,7 +271,7 @@ class LiveRun:
             state=(*entries, *variables),
         )
 
-    def _made(self, names: Iterable[str]) -> list[Seen]:
+    def _objects_in_definitions(self, names: Iterable[str]) -> list[ObjectState]:
         """Return the objects inside functions and classes that the body defined and may have changed afterwards.
 
         Executing the definitions again restores only the initial state of these objects.
@@ -277,8 +279,8 @@ class LiveRun:
         code = (self._body.code, self._body.tail)
         used = {name for each in code if each is not None for name, _ in facts(each).loads}
         made_names = []
-        for key, seen in Inventory(self._space, used.intersection(names), digests=False).seen.items():
-            if key in self._inventory.seen:
+        for key, seen in Inventory(self._space, used.intersection(names), digests=False).objects.items():
+            if key in self._inventory.objects:
                 continue
             item = seen.item
             holds = (
@@ -286,7 +288,7 @@ class LiveRun:
                 or (type(item) is FunctionType and (vars(item) or item.__closure__))
                 or (contents.can_change(item) and not callable(item) and contents.can_be_put(item))
             )
-            self._own[key] = seen
+            self._definition_objects[key] = seen
             if holds:
                 made_names.append(seen)
         return made_names
@@ -303,11 +305,13 @@ class LiveRun:
         candidates = [
             name
             for name, value in values.items()
-            if name not in body.outputs and (name in body.dropped or is_kept_back(name, value))
+            if name not in body.outputs and (name in body.dropped_variables or is_kept_back(name, value))
         ]
         for name in candidates:
             del values[name]
-        sizes = {name: size_of(value) for name, value in values.items() if name not in {*body.outputs, *body.kept}}
+        sizes = {
+            name: size_of(value) for name, value in values.items() if name not in {*body.outputs, *body.kept_variables}
+        }
         left = sum(sizes.values())
         for name in sorted(sizes, key=lambda each: -sizes[each]):
             if left <= min(size, 1e9):
@@ -330,13 +334,17 @@ class LiveRun:
         values: list[str] = []
         for name in bound:
             places = by_name.get(name, [])
-            alone = name not in self._body.stored and len(places) == 1
+            alone = name not in self._body.assigned_values and len(places) == 1
             number: int | None = next(
                 (
                     address
                     for address in reversed(places)
                     if _gave(
-                        definitions[address], name, self._space[name], alone=alone, stored=name in self._body.stored
+                        definitions[address],
+                        name,
+                        self._space[name],
+                        alone=alone,
+                        stored=name in self._body.assigned_values,
                     )
                 ),
                 None,
@@ -381,7 +389,7 @@ class LiveRun:
             there = self._note_there(names)
             links = views([item for key, item in mine.items() if key not in there], there.values())
             owners = {id(each.holder) for each in links.values()}
-            linked = {id(each.inside) for each in links.values()}
+            linked = {id(each.owner) for each in links.values()}
             for name, objects in inside.items():
                 # An output's memory can be linked through its name, that of objects inside the output cannot.
                 deeper = owners & (objects.keys() - {id(space[name])})
@@ -397,23 +405,23 @@ class LiveRun:
             roots = [name for name in read if not held.isdisjoint(objects_in([space[name]]))]
             self._unchanged = {
                 key: seen
-                for key, seen in Inventory(space, roots, digests=False).seen.items()
-                if key not in self._inventory.seen and seen.root not in self._changed_roots
+                for key, seen in Inventory(space, roots, digests=False).objects.items()
+                if key not in self._inventory.objects and seen.root not in self._changed_roots
             }
         return shared
 
     def _stored_objects(self) -> dict[int, Any]:
         """Return the mutable objects in the bundle, by `id`."""
-        states = [state for _, how, state in self.bundle.put if how == "content"]
+        states = [state for _, how, state in self.bundle.contents if how == "content"]
         return objects_in([*self.bundle.values.values(), *states])
 
     def _note_there(self, names: Iterable[str]) -> dict[int, Any]:
         """Return the objects that are reached from names of the notebook and existed before the body ran, by `id`."""
-        changed = {id(item) for item, _, _ in self.bundle.put}
+        changed = {id(item) for item, _, _ in self.bundle.contents}
         values = [self._space[name] for name in names if name in self._space]
-        before = {key: seen.item for key, seen in self._inventory.seen.items()}
-        self._there = {**objects_in(values, stop=changed), **before}
-        return self._there
+        before = {key: seen.item for key, seen in self._inventory.objects.items()}
+        self._objects_before = {**objects_in(values, stop=changed), **before}
+        return self._objects_before
 
     def _with_last(self, last: Any, apart: Sequence[str]) -> tuple[str, ...]:
         """Add the value of the last expression to the bundle; return `RESULT` if the value cannot be added.
@@ -434,18 +442,18 @@ class LiveRun:
             for name in (*self._body.reads, *self._body.parameters)
             if name in space and name not in self.bundle.values
         ]
-        there = {**(self._there or self._note_there(names)), **objects_in([space[name] for name in apart])}
+        there = {**(self._objects_before or self._note_there(names)), **objects_in([space[name] for name in apart])}
         stored = self._stored_objects()
         inside = objects_in([last], stop=there.keys())
         links = views(inside.values(), there.values()) if has_arrays(inside.values()) else {}
         shared = {key for key in inside if key in there and key not in stored}
         shared |= {id(each.holder) for each in links.values() if id(each.holder) in there}
         if shared:
-            changed = {id(item) for item, _, _ in self.bundle.put}
+            changed = {id(item) for item, _, _ in self.bundle.contents}
             for key, seen in places(space, [*apart, *names], changed).items():
-                if key not in self._inventory.seen:
+                if key not in self._inventory.objects:
                     self._unchanged.setdefault(key, seen)
-            if not shared <= self._links.keys() | self._inventory.seen.keys() | self._unchanged.keys():
+            if not shared <= self._links.keys() | self._inventory.objects.keys() | self._unchanged.keys():
                 return (RESULT,)
         self.bundle.values[RESULT] = last
         return ()
@@ -454,11 +462,11 @@ class LiveRun:
         """Return the arrays of the bundle that are stored as links, by `id`."""
         if self._views is None:
             self._views = {}
-            ours = {key: item for key, item in self._stored_objects().items() if key not in self._there}
+            ours = {key: item for key, item in self._stored_objects().items() if key not in self._objects_before}
             if has_arrays(ours.values()):
                 names = [name for name in self._body.outputs if name not in self.bundle.values]
                 outputs = [self._space[name] for name in names if name in self._space]
-                self._views = views(ours.values(), [*self._there.values(), *outputs])
+                self._views = views(ours.values(), [*self._objects_before.values(), *outputs])
         return self._views
 
     def link(self, item: Any) -> Any:
@@ -469,8 +477,8 @@ class LiveRun:
         view = self._linked_arrays().get(id(item))
         if view is not None:
             return ("view", view.holder, view.link)
-        seen = self._inventory.seen.get(id(item)) or self._unchanged.get(id(item))
-        own = self._own.get(id(item))
+        seen = self._inventory.objects.get(id(item)) or self._unchanged.get(id(item))
+        own = self._definition_objects.get(id(item))
         if own is not None and seen is None:
             return ("at", own.root, own.address)
         if kind is ModuleType:
@@ -485,24 +493,24 @@ class LiveRun:
             return self._link_to(seen)
         return ("at", linked, ()) if linked is not None else None
 
-    def _link_to(self, seen: Seen) -> tuple[str, str, Any]:
+    def _link_to(self, seen: ObjectState) -> tuple[str, str, Any]:
         """Return the link to an object. The link is ``was`` if the body rebound the name through which the object was reached before the run."""
-        root = self._placed.get(seen.root, self.before.get(seen.root, MISSING))
-        was = id(seen.item) in self._inventory.seen and root is not self._space.get(seen.root, MISSING)
+        root = self._placed_inputs.get(seen.root, self.space_before.get(seen.root, MISSING))
+        was = id(seen.item) in self._inventory.objects and root is not self._space.get(seen.root, MISSING)
         return ("was" if was else "at", seen.root, seen.address)
 
     def root_of(self, item: Any) -> str:
         """Return the name of the notebook through which a changed object is reached."""
-        seen = self._inventory.seen.get(id(item)) or self._own.get(id(item))
+        seen = self._inventory.objects.get(id(item)) or self._definition_objects.get(id(item))
         return seen.root if seen is not None else type(item).__name__
 
     def give_back(self) -> None:
         """Restore the bindings of the user's names, and of names that were bound to inputs only for this run."""
-        for name, value in self._placed.items():
-            if self._space.get(name, MISSING) is value and name in self.before:
-                self._space[name] = self.before[name]
-        for name in self.theirs:
-            self._space[name] = self.before[name]
+        for name, value in self._placed_inputs.items():
+            if self._space.get(name, MISSING) is value and name in self.space_before:
+                self._space[name] = self.space_before[name]
+        for name in self.users_names:
+            self._space[name] = self.space_before[name]
 
 
 def coded_inputs(step: PlanStep, materializations: Mapping[str, Materialization]) -> set[str]:

@@ -58,29 +58,29 @@ _RATE = 1e9
 
 
 @dataclass(frozen=True, slots=True)
-class _Hit:
+class _Reuse:
     """An execution of a cell that is about to be reused in this kernel."""
 
     step: PlanStep
     body: CellBody
     materializations: tuple[Materialization, ...]
-    kept: Materialization | None
+    effects_record: Materialization | None
     """The record of the execution's effects on the notebook; None if it had no effects except its values."""
     effects: Effects
-    own: bool
+    cell_runs: bool
     """True if the step's cell runs."""
-    again: bool
+    is_repeated: bool
     """True if the step was last brought up to date in this kernel with this execution."""
     skips_objects: bool
     """True if objects are not restored, because names that the step reads have changed since it was brought up to date."""
-    unstored: list[str]
+    unstored_names: list[str]
     """The variables whose values are not stored."""
     files: FilesToRestore
 
 
 def _is_live(step: PlanStep) -> bool:
     """Return True for a step that runs in the notebook's namespace."""
-    return isinstance(step.op.body, CellBody) and step.op.body.live
+    return isinstance(step.op.body, CellBody) and step.op.body.runs_in_notebook
 
 
 class StoredCells:
@@ -98,7 +98,7 @@ class StoredCells:
         self._timeline = timeline
         self._store = store
         self._strict = strict
-        self.hit: _Hit | None = None
+        self.hit: _Reuse | None = None
         """The execution of the last call of `obstacle`, if it can be restored; None if there is nothing to restore."""
 
     def must_be_stored(self, step: PlanStep) -> bool:
@@ -144,7 +144,7 @@ class StoredCells:
             has_appended=lambda path: again and not timeline.world.was_written_before(path, step.key),
         )
         if not files.obstacle:
-            self.hit = _Hit(step, body, materializations, kept, effects, own, again, skips_objects, unstored, files)
+            self.hit = _Reuse(step, body, materializations, kept, effects, own, again, skips_objects, unstored, files)
         return files.obstacle
 
     def _unrestorable(
@@ -168,7 +168,7 @@ class StoredCells:
         ):
             return f"once in every kernel: its changes cannot be restored ({', '.join(effects.lost)})"
         assert isinstance(step.op.body, CellBody)
-        if not again and not step.op.body.kept.isdisjoint(effects.unstored):
+        if not again and not step.op.body.kept_variables.isdisjoint(effects.unstored):
             return "a variable that --keep names is not stored"
         if self.must_be_stored(step) and any(
             item.value is None for item in materializations if item.output != NOTEBOOK
@@ -216,14 +216,14 @@ class NotebookCells:
 
     Attributes
     ----------
-    stored
+    stored_cells
         The stored executions of these cells.
     """
 
     def __init__(
         self, timeline: Timeline, store: ValueStore, seeds: Seeds, notify: Notify, *, strict: bool = False
     ) -> None:
-        self.stored = StoredCells(timeline, store, strict=strict)
+        self.stored_cells = StoredCells(timeline, store, strict=strict)
         self._seeds = seeds
         self._timeline = timeline
         self._store = store
@@ -257,7 +257,7 @@ class NotebookCells:
             return
         body = step.op.body
         assert isinstance(body, CellBody)
-        for name, label in body.changed:
+        for name, label in body.changed_variables:
             if self._timeline.asset_of(name) is not None:
                 raise NamesReassignedError(
                     f"{step.key!r} reads your {name} from {label}, which has not run since {name} was bound to its asset",
@@ -305,7 +305,7 @@ class NotebookCells:
         body = step.op.body
         assert isinstance(body, CellBody)
         space = self._timeline.namespace
-        self._timeline.look_before(step.key, body.bound & body.reads)
+        self._timeline.look_before(step.key, body.bound_names & body.reads)
         self._timeline.world.undo_settings(step.key)
         names = {*body.reads, *body.parameters}
         timeline = self._timeline
@@ -320,17 +320,17 @@ class NotebookCells:
         run.reads = tuple(
             Read("given", name, timeline.digest_of(name))
             for name in sorted(through - body.reads - set(body.parameters))
-            if name in run.before and type(run.before[name]) is not ModuleType
+            if name in run.space_before and type(run.space_before[name]) is not ModuleType
         )
         run.watch_process()
         if self._runs_for_unstored(step):
-            run.theirs = frozenset(run.before)
-            run.made_again = True
+            run.users_names = frozenset(run.space_before)
+            run.reruns_for_unstored = True
             run.place_earlier(timeline.earlier(step.key))
-        elif timeline.only_unbound:
-            run.theirs = frozenset(run.before)
+        elif timeline.binds_only_unbound:
+            run.users_names = frozenset(run.space_before)
         elif not self.is_cell(step):
-            run.theirs = frozenset(name for name in run.before if not timeline.may_bind(name, step.key))
+            run.users_names = frozenset(name for name in run.space_before if not timeline.may_bind(name, step.key))
         # `cover` unbinds names. It comes last, because the code above needs these names, and nothing may fail between it and the body.
         run.cover(reached_names(space, {*body.reads, *body.parameters}))
         return run
@@ -343,7 +343,7 @@ class NotebookCells:
         """Return True if a step runs only to compute its unstored variables: it was reused in this kernel and not edited since."""
         body = step.op.body
         assert isinstance(body, CellBody)
-        if self.is_cell(step) and not self._timeline.only_unbound:
+        if self.is_cell(step) and not self._timeline.binds_only_unbound:
             return False
         return self._timeline.is_reused_without_all(step.key, step.code, body.source)
 
@@ -359,7 +359,7 @@ class NotebookCells:
         for stream in streams:
             self._seeds.leave(stream)
             self._timeline.seeded(stream, Writer("step", step.key))
-        effects = run.finish(outcome.recorder.names_set if outcome.recorder is not None else (), outcome.last)
+        effects = run.finish(outcome.recorder.names_set if outcome.recorder is not None else (), outcome.last_value)
         self._timeline.world.note_settings(step.key, run.settings, run.environment)
         effects = replace(effects, seeded=tuple(sorted(streams & effects.streams.keys())))
         if outcome.recorder is not None:
@@ -382,11 +382,11 @@ class NotebookCells:
         unstored: list[str] = []
         if run.bundle:
             try:
-                value = self._store.put(Linked(run.bundle.plain(), run.link), key=key, memo_key=memo)
+                value = self._store.put(Linked(run.bundle.as_tuple(), run.link), key=key, memo_key=memo)
             except UnstorableValueError:
-                unstored, lost = self._without_unstorable(run, key, body.kept)
+                unstored, lost = self._without_unstorable(run, key, body.kept_variables)
                 if run.bundle:
-                    value = self._store.put(Linked(run.bundle.plain(), run.link), key=key, memo_key=memo)
+                    value = self._store.put(Linked(run.bundle.as_tuple(), run.link), key=key, memo_key=memo)
                 effects = replace(
                     effects,
                     values=tuple(name for name in effects.values if name not in unstored),
@@ -398,7 +398,7 @@ class NotebookCells:
             # An attribute of a library's class is named as in Python code.
             names = [name.removeprefix("patches:").replace(":.", ".").replace(":", ".") for name in effects.lost]
             self._notify(notice("unrestored", step.key, names=tuple(names)))
-        effects = self._once(body, effects, (*unstored, *left_out))
+        effects = self._with_lost_variables(body, effects, (*unstored, *left_out))
         outcome.produced[NOTEBOOK] = Produced(PlanOutput(NOTEBOOK, key, None, stored=True, required=False), None)
         return effects, value
 
@@ -407,9 +407,9 @@ class NotebookCells:
         body = step.op.body
         assert isinstance(body, CellBody)
         names = dict(zip([output.name for output in step.outputs], body.variables, strict=False))
-        return self._once(body, effects, [names[name] for name in outputs if name in names])
+        return self._with_lost_variables(body, effects, [names[name] for name in outputs if name in names])
 
-    def _once(self, body: CellBody, effects: Effects, unstored: Collection[str]) -> Effects:
+    def _with_lost_variables(self, body: CellBody, effects: Effects, unstored: Collection[str]) -> Effects:
         """Return effects in which variables without a stored value count as lost if the step changes more than its own names.
 
         Such a step cannot run later, when the variable is needed: it would apply its changes twice, or to objects that have changed since.
@@ -418,11 +418,11 @@ class NotebookCells:
         handles = [name for name in unstored if name in space and is_handle(space[name])]
         effects = replace(effects, handles=(*effects.handles, *handles))
         # The earlier values of numbers and strings that the step reads and binds again are known (`Timeline.earlier`).
-        again = {name for name in body.bound & body.reads if type(space.get(name)) not in ATOMS}
+        again = {name for name in body.bound_names & body.reads if type(space.get(name)) not in ATOMS}
         if (
             not effects.acts
             and again.isdisjoint((*effects.values, *body.variables))
-            and body.bound.issuperset(effects.values)
+            and body.bound_names.issuperset(effects.values)
         ):
             return effects
         lost = [name for name in unstored if name in space and name not in handles]
@@ -448,12 +448,12 @@ class NotebookCells:
         settings = [name for name, value in bundle.settings.items() if self._obstacle(run, value, key) is not None]
         # Entries are identified by position, because comparison of a library's objects may raise an exception.
         unstorable = [
-            position for position, entry in enumerate(bundle.put) if self._obstacle(run, entry, key) is not None
+            position for position, entry in enumerate(bundle.contents) if self._obstacle(run, entry, key) is not None
         ]
-        lost = [*settings, *[run.root_of(bundle.put[position][0]) for position in unstorable]]
+        lost = [*settings, *[run.root_of(bundle.contents[position][0]) for position in unstorable]]
         bundle.values = {name: value for name, value in bundle.values.items() if name not in values}
         bundle.settings = {name: value for name, value in bundle.settings.items() if name not in settings}
-        bundle.put = [entry for position, entry in enumerate(bundle.put) if position not in unstorable]
+        bundle.contents = [entry for position, entry in enumerate(bundle.contents) if position not in unstorable]
         return values, lost
 
     def _obstacle(self, run: LiveRun, value: Any, key: str) -> UnstorableValueError | None:
@@ -463,26 +463,26 @@ class NotebookCells:
             return error
         return None
 
-    def executed(
+    def step_executed(
         self, step: PlanStep, run: LiveRun, outcome: Outcome, made: Mapping[str, Materialization], effects: Effects
     ) -> None:
         """Bind the variables of a step that ran, and note the events."""
         body, timeline = step.op.body, self._timeline
         assert isinstance(body, CellBody)
         own = self.is_cell(step)
-        bound, deleted = run.bound(), run.deleted()
-        theirs = run.theirs
+        bound, deleted = run.bound_names(), run.deleted_names()
+        theirs = run.users_names
         variables = dict(zip(body.variables, step.outputs, strict=False))
         run.give_back()
-        timeline.brought(step.key, step.code, body.source, made.values(), as_before=run.made_again)
+        timeline.brought(step.key, step.code, body.source, made.values(), as_before=run.reruns_for_unstored)
         for name, output in variables.items():
             item = made.get(output.name)
             if item is None or name in theirs or output.name not in outcome.produced:
                 continue
             if own or name in bound or timeline.may_bind(name, step.key):
                 timeline.bind(name, item.key, item, outcome.produced[output.name].value)
-        if outcome.last is not None and own:
-            timeline.results[step.key] = outcome.last
+        if outcome.last_value is not None and own:
+            timeline.results[step.key] = outcome.last_value
         mine = [name for name in (*bound, *variables, *deleted) if name not in theirs]
         for name in mine:
             timeline.unstored.pop(name, None)
@@ -503,9 +503,9 @@ class NotebookCells:
             if said:
                 error.add_note(said)
 
-    def failed(self, step: PlanStep, run: LiveRun) -> None:
+    def step_failed(self, step: PlanStep, run: LiveRun) -> None:
         """Note the names that a body bound before it failed; as after a plain cell, they stay bound."""
-        bound, changed = [*run.bound(), *run.deleted()], run.changed_names()
+        bound, changed = [*run.bound_names(), *run.deleted_names()], run.changed_names()
         run.give_back()
         self._timeline.world.note_settings(step.key, run.settings, run.environment)
         self._timeline.note(Writer("step", step.key, step.key), bound=bound, changed=changed)
@@ -520,12 +520,12 @@ class NotebookCells:
         str
             The reason why the execution cannot be restored, so that the step must run; empty on success.
         """
-        hit, timeline = self.stored.hit, self._timeline
+        hit, timeline = self.stored_cells.hit, self._timeline
         if hit is None:
             return ""
         body, todo = hit.body, hit.files
         by_text = [read.name for read in hit.materializations[0].reads if read.kind == "name"]
-        timeline.look_before(step.key, body.bound & body.reads.union(by_text))
+        timeline.look_before(step.key, body.bound_names & body.reads.union(by_text))
         restoration = Restoration(timeline, body, hit.effects, self._names_to_bind(hit))
         try:
             bound = self._restore(hit, restoration, todo)
@@ -538,17 +538,21 @@ class NotebookCells:
         self._note_reuse(hit, bound)
         return ""
 
-    def _names_to_bind(self, hit: _Hit) -> Collection[str] | None:
+    def _names_to_bind(self, hit: _Reuse) -> Collection[str] | None:
         """Return the names that a reuse binds; None for all."""
         step, body, effects, timeline = hit.step, hit.body, hit.effects, self._timeline
-        left = (*effects.values, *body.defined(effects.definitions), *body.variables)
-        if not hit.own:
+        left = (*effects.values, *body.defined_names(effects.definitions), *body.variables)
+        if not hit.cell_runs:
             return [name for name in (*left, *effects.deleted) if timeline.may_bind(name, step.key)]
         space = timeline.namespace
-        if not hit.again or not space.keys().isdisjoint(effects.deleted) or timeline.is_touched(step.key, left):
+        if not hit.is_repeated or not space.keys().isdisjoint(effects.deleted) or timeline.is_touched(step.key, left):
             return None
         # The bundle may contain links to objects of variables that the step reads.
-        read = reached_names(space, {*body.reads, *body.parameters}) if hit.kept and hit.kept.value else ()
+        read = (
+            reached_names(space, {*body.reads, *body.parameters})
+            if hit.effects_record and hit.effects_record.value
+            else ()
+        )
         if timeline.is_bound_since(step.key, read):
             return None
         classes = [name for name, value in space.items() if isinstance(value, type)]
@@ -558,7 +562,7 @@ class NotebookCells:
             return None
         return ()
 
-    def _note_reuse(self, hit: _Hit, bound: Collection[str]) -> None:
+    def _note_reuse(self, hit: _Reuse, bound: Collection[str]) -> None:
         """Note the events of a reuse that bound names."""
         step, body, materializations, effects, timeline = (
             hit.step,
@@ -568,14 +572,14 @@ class NotebookCells:
             self._timeline,
         )
         timeline.brought(step.key, step.code, body.source, materializations)
-        if not hit.again:
-            for name in hit.unstored:
-                if name not in bound and (hit.own or timeline.may_bind(name, step.key)):
+        if not hit.is_repeated:
+            for name in hit.unstored_names:
+                if name not in bound and (hit.cell_runs or timeline.may_bind(name, step.key)):
                     # The name is bound to a value of another cell, or of another run of this cell.
                     timeline.namespace.pop(name, None)
                     timeline.unstored[name] = materializations[0].key
             timeline.handles.update(effects.handles)
-        if hit.own and RESULT in effects.unstored:
+        if hit.cell_runs and RESULT in effects.unstored:
             timeline.results[step.key] = Unstored(materializations[0].key)
         changed = () if hit.skips_objects else effects.objects
         timeline.note(
@@ -583,7 +587,7 @@ class NotebookCells:
         )
         timeline.settle(body.variables)
 
-    def _restore(self, hit: _Hit, restoration: Restoration, todo: FilesToRestore) -> list[str]:
+    def _restore(self, hit: _Reuse, restoration: Restoration, todo: FilesToRestore) -> list[str]:
         """Restore files, definitions, values, objects, random streams and settings; return the names that were bound."""
         timeline, store, body, effects = self._timeline, self._store, hit.body, hit.effects
         items = {item.output: item for item in hit.materializations}
@@ -594,17 +598,17 @@ class NotebookCells:
         ]
         waiting = restoration.define()
         # `effects.definitions` omits definitions that the run did not execute, and names that then had another value.
-        bound = [name for name in body.defined(effects.definitions) if restoration.may(name)]
+        bound = [name for name in body.defined_names(effects.definitions) if restoration.may(name)]
         for name, item in outputs:
             if item.value is not None and restoration.may(name):
                 timeline.bind(name, item.key, item, store.get(item.value, key=item.key))
                 bound.append(name)
         settings: dict[str, Any] = {}
-        if hit.kept is not None and hit.kept.value is not None:
-            plain = store.get(hit.kept.value, key=hit.kept.key, link=restoration.link)
+        if hit.effects_record is not None and hit.effects_record.value is not None:
+            plain = store.get(hit.effects_record.value, key=hit.effects_record.key, link=restoration.link)
             restore_files(todo, plain[4], timeline.project)
             more = restoration.apply(plain, skip_objects=hit.skips_objects)
-            if RESULT in plain[1] and hit.own:
+            if RESULT in plain[1] and hit.cell_runs:
                 timeline.results[hit.step.key] = plain[1][RESULT]
             self._restore_streams(hit, plain[3])
             bound += more
@@ -619,14 +623,14 @@ class NotebookCells:
         bound += restoration.delete()
         self._note_files(hit, todo)
         self._restore_settings(hit, settings)
-        for path in todo.left:
+        for path in todo.left_paths:
             self._notify(notice("file left", hit.step.key, path=path))
         return bound
 
-    def _restore_streams(self, hit: _Hit, states: Mapping[str, Any]) -> None:
+    def _restore_streams(self, hit: _Reuse, states: Mapping[str, Any]) -> None:
         step_key, effects, timeline = hit.step.key, hit.effects, self._timeline
         for stream, state in states.items():
-            if hit.again and stream not in effects.seeded and not timeline.was_seeded(stream, step_key):
+            if hit.is_repeated and stream not in effects.seeded and not timeline.was_seeded(stream, step_key):
                 continue
             if stream in effects.seeded:
                 timeline.seeded(stream, Writer("step", step_key))
@@ -634,17 +638,17 @@ class NotebookCells:
             seeded.add(stream)
             self._seeds.leave(stream)
 
-    def _note_files(self, hit: _Hit, todo: FilesToRestore) -> None:
+    def _note_files(self, hit: _Reuse, todo: FilesToRestore) -> None:
         """Note the digest of each file that the step wrote."""
         for file in hit.effects.files:
-            if file.path in todo.left:
+            if file.path in todo.left_paths:
                 continue
-            if hit.again and file.path not in {*todo.write, *todo.remove}:
+            if hit.is_repeated and file.path not in {*todo.write, *todo.remove}:
                 self._timeline.world.files[file.path] = (file.digest, hit.step.key)
             else:
                 self._timeline.wrote(file.path, file.digest, hit.step.key)
 
-    def _restore_settings(self, hit: _Hit, values: Mapping[str, Any]) -> None:
+    def _restore_settings(self, hit: _Reuse, values: Mapping[str, Any]) -> None:
         """Restore the settings of libraries and the environment variables that the step changed.
 
         Parameters
@@ -653,7 +657,7 @@ class NotebookCells:
             Settings that cannot be recorded as strings, by name.
         """
         step_key, entries, world = hit.step.key, hit.effects.state, self._timeline.world
-        if not hit.again:
+        if not hit.is_repeated:
             world.undo_settings(step_key)
         if not entries or (hit.skips_objects and world.has_settings(step_key)):
             return

@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, Definition
-from stepwell.kernel_runtime.execution.addresses import put, resolve
+from stepwell.kernel_runtime.execution.addresses import replace_content, resolve
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.reads.checks import file_digest
 from stepwell.kernel_runtime.reads.recorder import ReadRecorder
@@ -106,14 +106,14 @@ class FilesToRestore:
     ----------
     obstacle
         The reason why the step must run; empty if the step can be reused.
-    left
+    left_paths
         Paths that are not restored, because something other than a step changed them.
     """
 
     write: list[str]
     remove: list[str]
     folders: list[str]
-    left: list[str]
+    left_paths: list[str]
     obstacle: str = ""
 
 
@@ -141,7 +141,7 @@ def compare_files(
             continue
         path = os.path.join(os.path.realpath(project), effect.path)
         if not _is_inside(path, project):
-            todo.left.append(effect.path)
+            todo.left_paths.append(effect.path)
             continue
         now = _state(path)
         if now == effect.digest or (now is None and not os.path.lexists(path) and effect.digest == ""):
@@ -160,7 +160,7 @@ def compare_files(
             if not own:
                 continue
             if now is None or now == FOLDER or not (now == effect.before or was_written(effect.path, now)):
-                todo.left.append(effect.path)
+                todo.left_paths.append(effect.path)
                 continue
         if effect.digest == "":
             todo.remove.append(effect.path)
@@ -233,7 +233,7 @@ _MOST_COMPARED = 200
 
 
 @dataclass(slots=True)
-class Held:
+class MemoryRange:
     """A range of memory, and the object that holds it."""
 
     array: Any
@@ -250,11 +250,11 @@ class Held:
     memory: int
     """An identifier of the memory: equal for all arrays over the same memory."""
 
-    def has(self, other: Held) -> bool:
+    def has(self, other: MemoryRange) -> bool:
         """Return True if this range contains another."""
         return self.start <= other.start and other.end <= self.end
 
-    def meets(self, other: Held) -> bool:
+    def meets(self, other: MemoryRange) -> bool:
         """Return True if this range overlaps another."""
         return self.start < other.end and other.start < self.end
 
@@ -266,7 +266,7 @@ def has_arrays(values: Iterable[Any]) -> bool:
     return any(issubclass(type(value), kinds) for value in values)
 
 
-def held_by(values: Iterable[Any]) -> Iterator[Held]:
+def held_by(values: Iterable[Any]) -> Iterator[MemoryRange]:
     """Yield the memory of each array, frame and buffer among some objects."""
     np = sys.modules.get("numpy")
     if np is None:
@@ -274,12 +274,12 @@ def held_by(values: Iterable[Any]) -> Iterator[Held]:
     pd = sys.modules.get("pandas")
     for item in values:
         if issubclass(type(item), np.ndarray):
-            yield from _held(np, item, item, (), linked=type(item) in _kinds(np))
+            yield from _memory_ranges(np, item, item, (), linked=type(item) in _kinds(np))
         elif type(item) in {bytearray, array.array}:
-            yield from _held(np, np.frombuffer(item, np.uint8), item, ("buffer",), linked=False)
+            yield from _memory_ranges(np, np.frombuffer(item, np.uint8), item, ("buffer",), linked=False)
         elif pd is not None and issubclass(type(item), (pd.DataFrame, pd.Series)):
             for column, block in blocks_of(item):
-                yield from _held(np, block, item, ("column", column), linked=True)
+                yield from _memory_ranges(np, block, item, ("column", column), linked=True)
 
 
 def blocks_of(frame: Any) -> list[tuple[int, Any]]:
@@ -305,12 +305,12 @@ def _column(frame: Any, at: int) -> Any:
     return column.to_numpy() if type(column.dtype).__module__.startswith("numpy") else None
 
 
-def _held(np: Any, array: Any, holder: Any, part: tuple[Any, ...], *, linked: bool) -> Iterator[Held]:
+def _memory_ranges(np: Any, array: Any, holder: Any, part: tuple[Any, ...], *, linked: bool) -> Iterator[MemoryRange]:
     bounds = _bounds(array)
     if bounds is not None:
         root = _root(np, array)
         base = root.base.obj if isinstance(root.base, memoryview) else root.base
-        yield Held(array, holder, part, root, *bounds, linked, id(root if base is None else base))
+        yield MemoryRange(array, holder, part, root, *bounds, linked, id(root if base is None else base))
 
 
 def _root(np: Any, array: Any) -> Any:
@@ -338,7 +338,7 @@ def _bounds(array: Any) -> tuple[int, int] | None:
 class View:
     """An array that is stored as a link."""
 
-    inside: Any
+    owner: Any
     """The array, or the frame that holds it; the reference keeps its `id` unique."""
     holder: Any
     """The owner of the memory: stored in place of the array."""
@@ -359,10 +359,10 @@ def views(ours: Iterable[Any], theirs: Iterable[Any]) -> dict[int, View]:
     mine = list(held_by(ours))
     if not any(part.linked for part in mine):
         return {}
-    others: dict[int, list[Held]] = {}
+    others: dict[int, list[MemoryRange]] = {}
     for part in held_by(theirs):
         others.setdefault(part.memory, []).append(part)
-    groups: dict[int, list[Held]] = {}
+    groups: dict[int, list[MemoryRange]] = {}
     for part in mine:
         groups.setdefault(part.memory, []).append(part)
     links: dict[int, View] = {}
@@ -372,7 +372,7 @@ def views(ours: Iterable[Any], theirs: Iterable[Any]) -> dict[int, View]:
     return links
 
 
-def _link_group(group: list[Held], others: list[Held], links: dict[int, View]) -> None:
+def _link_group(group: list[MemoryRange], others: list[MemoryRange], links: dict[int, View]) -> None:
     """Find the links among arrays over one memory."""
     # Sorted by size, the largest first: an array can only be a link to an array before it.
     order = sorted(group, key=lambda part: (part.start - part.end, part.array is not part.root))
@@ -395,7 +395,7 @@ def _link_group(group: list[Held], others: list[Held], links: dict[int, View]) -
             links[id(part.array)] = View(part.holder, owner.holder, (len(links), *_link(owner, part)))
 
 
-def _may_own(other: Held, part: Held) -> bool:
+def _may_own(other: MemoryRange, part: MemoryRange) -> bool:
     """Return True if an array can be a link to the memory of another object."""
     if part.part and (other.part or not other.array.flags.writeable):
         # Frames keep track of shared memory themselves. Arrays that they return over shared memory are read-only.
@@ -403,7 +403,7 @@ def _may_own(other: Held, part: Held) -> bool:
     return other.array is not part.array and other.holder is not part.holder and other.meets(part)
 
 
-def _link(owner: Held, part: Held) -> tuple[Any, ...]:
+def _link(owner: MemoryRange, part: MemoryRange) -> tuple[Any, ...]:
     item = part.array
     own = owner.array if owner.part[:1] != ("column",) else _column(owner.holder, owner.part[1])
     inside = not owner.part and owner.has(part)
@@ -453,7 +453,7 @@ class Bundle:
 
     values: dict[str, Any] = field(default_factory=dict)
     """Variables by name."""
-    put: list[tuple[Any, str, Any]] = field(default_factory=list)
+    contents: list[tuple[Any, str, Any]] = field(default_factory=list)
     """The changed objects (stored as links), each with ``content`` or ``leaf`` and the content to restore."""
     streams: dict[str, Any] = field(default_factory=dict)
     """States of random streams."""
@@ -462,13 +462,13 @@ class Bundle:
     settings: dict[str, Any] = field(default_factory=dict)
     """Settings of libraries that cannot be recorded as strings: functions of the notebook, objects of libraries."""
 
-    def plain(self) -> tuple[Any, ...]:
+    def as_tuple(self) -> tuple[Any, ...]:
         """Return the tuple that is stored."""
-        return (_FORM, self.values, self.put, self.streams, self.files, self.settings)
+        return (_FORM, self.values, self.contents, self.streams, self.files, self.settings)
 
     def __bool__(self) -> bool:
         """Return True unless the bundle is empty."""
-        return bool(self.values or self.put or self.streams or self.files or self.settings)
+        return bool(self.values or self.contents or self.streams or self.files or self.settings)
 
 
 class Restoration:
@@ -487,7 +487,7 @@ class Restoration:
         self._body = body
         self.effects = effects
         self._names = names
-        self._before = dict(timeline.namespace)
+        self._space_before = dict(timeline.namespace)
         self._views: dict[int, Any] = {}
         """The arrays created for links, by the number of the link."""
 
@@ -529,7 +529,7 @@ class Restoration:
             return self._views[number]
         if kind == "module":
             return sys.modules.get(name) or import_module(name)
-        return resolve(self._before if kind == "was" else self._space, name, address)
+        return resolve(self._space_before if kind == "was" else self._space, name, address)
 
     def apply(self, plain: tuple[Any, ...], *, skip_objects: bool) -> list[str]:
         """Bind variables and restore contents in place; return the names that were bound.
@@ -546,7 +546,7 @@ class Restoration:
                 self._space[name] = value
                 bound.append(name)
         for item, how, value in () if skip_objects else changes:
-            put(item, how, value)
+            replace_content(item, how, value)
         return bound
 
     def delete(self) -> list[str]:

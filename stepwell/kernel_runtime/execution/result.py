@@ -66,12 +66,12 @@ class _PlainMetadata:
     """Converts the values of one step's metadata to JSON values, up to `_MOST` characters and members in total."""
 
     def __init__(self) -> None:
-        self.left = _MOST
+        self.items_left = _MOST
 
     def value(self, value: Any, depth: int = 0) -> Any:
         kind = type(value)
-        self.left -= 1
-        if self.left < 0:
+        self.items_left -= 1
+        if self.items_left < 0:
             return "…"
         if value is None or kind in {bool, float}:
             return value
@@ -93,14 +93,14 @@ class _PlainMetadata:
         return self._bounded(_own_text(value))
 
     def _bounded(self, text: str) -> str:
-        room, self.left = max(self.left, 0), self.left - len(text)
+        room, self.items_left = max(self.items_left, 0), self.items_left - len(text)
         return text if len(text) <= room else f"{text[:room]}… ({len(text):,} characters)"
 
     def _while_room(self, members: Iterable[T]) -> Iterator[T]:
         """Yield members until the limit is reached."""
         for member in members:
             yield member
-            if self.left < 0:
+            if self.items_left < 0:
                 return
 
 
@@ -130,9 +130,9 @@ class Collector:
 
     def __init__(self, step: PlanStep) -> None:
         self.step = step
-        self.declared = {output.name: output for output in step.outputs}
+        self.declared_outputs = {output.name: output for output in step.outputs}
         self.produced: dict[str, Produced] = {}
-        self.last: Any = None
+        self.last_value: Any = None
         """The value of a cell's last expression, if the shell keeps the value and the expression is not just a variable."""
 
     def add(self, name: str, value: Any, metadata: dict[str, Any] | None = None) -> None:
@@ -146,12 +146,12 @@ class Collector:
             If the value is not of the output's type.
         """
         step = self.step
-        output = self.declared.get(name)
+        output = self.declared_outputs.get(name)
         if output is None:
             raise InvariantViolationError(
                 f"step {step.key!r} produced the output {name!r}, which it does not declare",
                 where=step.where,
-                remedy=f"declare it, or return only the declared outputs: {', '.join(self.declared) or 'none'}",
+                remedy=f"declare it, or return only the declared outputs: {', '.join(self.declared_outputs) or 'none'}",
             )
         if name in self.produced:
             raise InvariantViolationError(f"step {step.key!r} produced the output {name!r} twice", where=step.where)
@@ -170,7 +170,7 @@ class Collector:
             )
         self.produced[name] = Produced(output, value, metadata or {})
 
-    def returned(self, value: Any) -> None:
+    def add_returned(self, value: Any) -> None:
         """Add the outputs in a body's return value.
 
         Raises
@@ -178,7 +178,7 @@ class Collector:
         InvariantViolationError
             If the return value does not have one value per output.
         """
-        step, names = self.step, list(self.declared)
+        step, names = self.step, list(self.declared_outputs)
         if issubclass(type(value), Output):
             self._output(value)
         elif not names:
@@ -204,8 +204,8 @@ class Collector:
 
     def _output(self, value: Output[Any]) -> None:
         name = value.output_name
-        if name == "result" and name not in self.declared and len(self.declared) == 1:
-            name = next(iter(self.declared))
+        if name == "result" and name not in self.declared_outputs and len(self.declared_outputs) == 1:
+            name = next(iter(self.declared_outputs))
         self.add(name, value.value, dict(value.metadata))
 
     def yielded(self, value: Any) -> None:
@@ -232,7 +232,7 @@ class Collector:
         StepOutputNotFoundError
             If a required output was not produced.
         """
-        for name, output in self.declared.items():
+        for name, output in self.declared_outputs.items():
             if name in self.produced or not output.required:
                 continue
             if not output.stored:

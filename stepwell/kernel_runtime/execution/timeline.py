@@ -119,7 +119,7 @@ class Timeline:
         Keys of the steps that the current request names, because their cell runs or by key. These steps read the present names.
     cells
         Keys of the requested steps whose cell runs. The cell binds all of its names, even if other cells bound them before.
-    only_unbound
+    binds_only_unbound
         True if such a cell only binds names that are not bound.
     pinned
         Keys of steps that keep their previous code version, although names that they read have changed.
@@ -135,7 +135,7 @@ class Timeline:
         self._load = load
         self.requested: frozenset[str] = frozenset()
         self.cells: frozenset[str] = frozenset()
-        self.only_unbound = False
+        self.binds_only_unbound = False
         self._reassigned: dict[str, dict[str, tuple[str, str]]] = {}
         """For each step key, the names that other cells assigned again since the step was brought up to date, with the labels of the
         earlier and the later cell."""
@@ -147,7 +147,7 @@ class Timeline:
         """The group of each name; names that may share objects have the same group."""
         self._sources: dict[str, frozenset[str]] = {}
         """For each variable, the keys of the steps and assets from which its value was computed."""
-        self._bound: dict[str, Bound] = {}
+        self._bindings: dict[str, Bound] = {}
         self._waiting: dict[str, Materialization] = {}
         self._memories: dict[str, Memory] = {}
         self._earlier: dict[str, dict[str, Any]] = {}
@@ -162,7 +162,7 @@ class Timeline:
         self._count += 1
         event = (self._count, writer)
         if writer.kind == "cell":
-            self.world.ran(writer, self._count)
+            self.world.note_run(writer, self._count)
         for name in bound:
             self.unstored.pop(name, None)
             self.handles.discard(name)
@@ -254,20 +254,20 @@ class Timeline:
         except TypeError:
             ref, strong = None, value
         self.namespace[name] = value
-        self._bound[name] = Bound(key, item.id, item.data_version, ref, strong, self._count)
+        self._bindings[name] = Bound(key, item.id, item.data_version, ref, strong, self._count)
         with self._lock:
             self._waiting.pop(key, None)
 
     def settle(self, names: Iterable[str]) -> None:
         """Note that variables have the values of their assets now, after the events of the step that bound them."""
         for name in names:
-            bound = self._bound.get(name)
+            bound = self._bindings.get(name)
             if bound is not None:
                 bound.unchanged_at = self._count
 
     def alive(self, key: str, item: Materialization | None = None) -> Any:
         """Return the object that a variable was bound to as the value of an asset, or None if it no longer exists."""
-        for bound in self._bound.values():
+        for bound in self._bindings.values():
             if bound.key == key and (
                 item is None or item.id == bound.materialization or (item.data_version or item.id) == bound.data_version
             ):
@@ -283,7 +283,7 @@ class Timeline:
 
     def bound_to(self, name: str) -> Bound | None:
         """Return the asset binding of a variable if the variable still has that object, changed in place or not; else None."""
-        bound = self._bound.get(name)
+        bound = self._bindings.get(name)
         if bound is None:
             return None
         value = self.namespace.get(name, _GONE)
@@ -319,7 +319,7 @@ class Timeline:
 
     def changed_by(self, name: str) -> str:
         """Return the label of the cell that changed or rebound the variable of an asset; empty if no cell did."""
-        bound = self._bound.get(name)
+        bound = self._bindings.get(name)
         if bound is None:
             return ""
         if self.bound_to(name) is not None:
@@ -341,7 +341,7 @@ class Timeline:
             value = space.get(name, _GONE)
             if value is _GONE or hasattr(type(value), "__stepwell_asset_key__"):
                 keys[name] = key
-        for name in self._bound:
+        for name in self._bindings:
             bound = self.asset_of(name)
             if bound is not None:
                 keys[name] = bound.key
@@ -358,7 +358,7 @@ class Timeline:
             return
         with self._lock:
             waiting, self._waiting = self._waiting, {}
-        for name, bound in list(self._bound.items()):
+        for name, bound in list(self._bindings.items()):
             new = waiting.get(bound.key)
             if new is None or new.id == bound.materialization or self.bound_to(name) is None:
                 continue
@@ -373,21 +373,21 @@ class Timeline:
 
     def withdraw(self, key: str) -> None:
         """Remove the variables that Stepwell bound to an asset whose definition was removed."""
-        for name, bound in list(self._bound.items()):
+        for name, bound in list(self._bindings.items()):
             if bound.key == key:
                 if self.bound_to(name) is not None:
                     del self.namespace[name]
-                del self._bound[name]
+                del self._bindings[name]
 
     def after_cell(self) -> None:
         """Drop values whose variables the user has deleted or bound to something else."""
-        for name, bound in list(self._bound.items()):
+        for name, bound in list(self._bindings.items()):
             if bound.ref is None and self.bound_to(name) is None:
                 bound.strong = None
 
     def clear(self) -> None:
         """Remove all records of asset bindings; the variables stay."""
-        self._bound.clear()
+        self._bindings.clear()
 
     def may_bind(self, name: str, step_key: str) -> bool:
         """Return True if an upstream step may bind a name: the name is unbound, has an asset's value, or was last bound by this step."""

@@ -62,7 +62,7 @@ OTHER = Writer("other", "")
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _LastRead:
     """The external state that a step read."""
 
     number: int
@@ -104,7 +104,7 @@ class World:
         """The changes by kind and name of the read, each with the number of events before the change."""
         self._first_run: dict[Writer, int] = {}
         """The number of events before the first run of each cell and step in this kernel."""
-        self._seen: dict[str, _Seen] = {}
+        self._last_read: dict[str, _LastRead] = {}
         self._settings: dict[str, SettingsOfStep] = {}
 
     @staticmethod
@@ -112,13 +112,13 @@ class World:
         """Return True for a read of state outside the kernel."""
         return read.kind not in LOCAL and read.kind != "asset"
 
-    def ran(self, writer: Writer, number: int) -> None:
+    def note_run(self, writer: Writer, number: int) -> None:
         """Note that a cell or step has run."""
         self._first_run.setdefault(writer, number)
 
     def look(self, number: int, writer: Writer = OTHER) -> None:
         """Note the changes of watched reads since the last look as changes by a writer."""
-        self.ran(writer, number)
+        self.note_run(writer, number)
         for read, before in self._watched.items():
             now = _glance(read)
             if now != before:
@@ -158,14 +158,14 @@ class World:
                 self._changes.setdefault((read.kind, read.name), []).append((number, own))
             if read in self._watched or len(self._watched) < _MOST_WATCHED:
                 self._watched[read] = now
-        self.ran(own, number)
-        before = self._seen.get(step_key)
+        self.note_run(own, number)
+        before = self._last_read.get(step_key)
         kept = before is None or all(
             now == before.glances.get(read) or _has_content(read) for read, now in glances.items()
         )
         # If the state changed but the step's values did not, the earlier state still counts as the state that the step read.
         if kept or not same:
-            self._seen[step_key] = _Seen(number, glances)
+            self._last_read[step_key] = _LastRead(number, glances)
 
     def is_later_change(self, read: Read, step_key: str, *, pulled: bool) -> bool:
         """Return True if only the step itself, or cells and steps that come after it, have changed the state that a read of the step names.
@@ -180,7 +180,7 @@ class World:
         left, by = self.files.get(os.path.relpath(read.name, self._project), ("", ""))
         if read.kind == "file" and by == step_key and file_digest(read.name) == left:
             return True
-        seen = self._seen[step_key]
+        seen = self._last_read[step_key]
         name = (read.kind, read.name)
         now = _glance(read)
         if not any(number > seen.number for number, _ in self._changes.get(name, ())):
@@ -196,7 +196,7 @@ class World:
         The path has the form of `FileEffect.path`.
         """
         name = ("file", os.path.normpath(Path(self._project, path)))
-        return not self._come_after(name, step_key, self._seen[step_key].number, pulled=True)
+        return not self._come_after(name, step_key, self._last_read[step_key].number, pulled=True)
 
     def _come_after(self, name: tuple[str, str], step_key: str, number: int, *, pulled: bool) -> bool:
         """Return True if each change after a number of events is by the step itself, or by a cell or step that comes after it.
@@ -247,7 +247,7 @@ class World:
 
     def changed_by_cells(self, step_key: str) -> dict[Read, str]:
         """Return the reads of a step that cells have changed since the step was last brought up to date, each with the label of the last such cell."""
-        seen = self._seen.get(step_key)
+        seen = self._last_read.get(step_key)
         changed: dict[Read, str] = {}
         if seen is None or not self._changes:
             return changed
@@ -296,33 +296,33 @@ class HiddenState:
         self.walk = walk
         self._new_walk = new_walk
         self._changes = 0
-        self._settled: dict[str, int] = {}
+        self._settled_steps: dict[str, int] = {}
 
     def is_settled(self, step: PlanStep) -> bool:
         """Return True if the code version of a step is valid for the present globals."""
-        return not self._changes or step.code is None or self._settled.get(step.key) == self._changes
+        return not self._changes or step.code is None or self._settled_steps.get(step.key) == self._changes
 
     def settle(self, step: PlanStep) -> bool:
         """Compute a step's code version from the present globals; return True if the code version changed."""
         if step.code is None or self.is_settled(step):
             return False
-        self._settled[step.key] = self._changes
+        self._settled_steps[step.key] = self._changes
         before = step.code.digest
         step.code = self.walk.of(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
         return step.code.digest != before
 
-    def changed(self) -> None:
+    def mark_outdated(self) -> None:
         """Mark the code versions of the following steps as outdated, because a cell has changed the notebook."""
         self._changes += 1
         self.walk = self._new_walk()
 
-    def before(self, step: PlanStep) -> Watched | None:
+    def watch(self, step: PlanStep) -> Watched | None:
         """Return a record of the mutable objects that a step could change, or None if its code reaches none."""
         if step.code is None:
             return None
         return self.walk.watched(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
 
-    def after(self, step: PlanStep, watched: Watched | None) -> tuple[str, ...]:
+    def changed_names(self, step: PlanStep, watched: Watched | None) -> tuple[str, ...]:
         """Return the names of the objects that a step changed, as its code reaches them: ``CACHE``, ``helper(seen=)``."""
         if step.code is None:
             self._changes += 1
@@ -354,7 +354,7 @@ class Seeds:
 
     def __init__(self, *, enabled: bool = True) -> None:
         self._enabled = enabled
-        self._saved: dict[str, Any] = {}
+        self._saved_states: dict[str, Any] = {}
         """The user's states by stream; None for numpy if numpy was not imported."""
         self._watch: _Watch | None = None
 
@@ -381,35 +381,35 @@ class Seeds:
 
     def leave(self, stream: str) -> None:
         """Exclude a stream from the restoration after the run, because a cell seeded the stream or a reuse set it."""
-        self._saved.pop(stream, None)
+        self._saved_states.pop(stream, None)
         if stream == "numpy" and self._watch is not None:
             self._watch.end()
             self._watch = None
 
     def restore(self) -> None:
         """Restore the states of the generators before they were first seeded for a step."""
-        for stream in tuple(self._saved):
+        for stream in tuple(self._saved_states):
             self._give_back(stream)
 
     def _save(self, stream: str) -> None:
-        if stream in self._saved:
+        if stream in self._saved_states:
             return
         if stream == "random":
-            self._saved[stream] = random.getstate()
+            self._saved_states[stream] = random.getstate()
             return
-        self._saved[stream] = None
+        self._saved_states[stream] = None
         module = sys.modules.get(_NUMPY)
         if module is None:
             self._watch = _Watch()
             sys.meta_path.insert(0, self._watch)
             return
         with suppress(Exception):
-            self._saved[stream] = module.get_state()
+            self._saved_states[stream] = module.get_state()
 
     def _give_back(self, stream: str) -> None:
-        if stream not in self._saved:
+        if stream not in self._saved_states:
             return
-        state = self._saved.pop(stream)
+        state = self._saved_states.pop(stream)
         if stream == "random":
             _RANDOM_SETSTATE(state)
             return
@@ -421,9 +421,9 @@ class Seeds:
             # A bit generator that the body has put in place may not accept the saved state.
             with suppress(Exception):
                 if state is not None:
-                    _plain(module.set_state)(state)
+                    _unwrapped(module.set_state)(state)
                 else:
-                    _plain(module.seed)()
+                    _unwrapped(module.seed)()
 
 
 def _seed_numpy(number: int) -> None:
@@ -432,14 +432,14 @@ def _seed_numpy(number: int) -> None:
     if seed is not None:
         # The user may have replaced the bit generator by one that cannot be seeded.
         with suppress(Exception):
-            _plain(seed)(number)
+            _unwrapped(seed)(number)
 
 
 _RANDOM_SEED = random._inst.seed  # noqa: SLF001 - the functions of the module may be wrapped
 _RANDOM_SETSTATE = random._inst.setstate  # noqa: SLF001 - as above
 
 
-def _plain(function: Any) -> Any:
+def _unwrapped(function: Any) -> Any:
     """Return the library's function without our wrapper, so that the call is not recorded as a seeding by the user."""
     return getattr(function, "__wrapped__", function)
 
@@ -464,7 +464,7 @@ def set_stream(name: str, state: Any) -> None:
         _RANDOM_SETSTATE(state)
     elif name == "numpy":
         # numpy imports numpy.random only on first use.
-        _plain(import_module(_NUMPY).set_state)(state)
+        _unwrapped(import_module(_NUMPY).set_state)(state)
     else:
         torch = import_module("torch")
         torch.set_rng_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))

@@ -349,9 +349,9 @@ def _plan(
     names = definitions.names()
     steps_of: dict[AssetsDefinition, list[PlanStep]] = {}
     pending: list[str] = list(targets)
-    asked = set(pending)
+    requested_keys = set(pending)
     seen = set(pending)
-    wanted: set[str] = set()
+    target_steps: set[str] = set()
     while pending:
         key = pending.pop()
         definition = definitions.asset(key)
@@ -361,23 +361,23 @@ def _plan(
         if steps_only is not None:
             steps = [step for step in steps if step.key in steps_only]
         steps_of[definition] = steps
-        own = definition.written_keys
-        if not asked.isdisjoint(own):
-            wanted.update([step.key for step in steps])
+        definition_keys = definition.written_keys
+        if not requested_keys.isdisjoint(definition_keys):
+            target_steps.update([step.key for step in steps])
         for step in steps:
             if step.op.defaults and isinstance(definition.node, OpDefinition):
                 _take_defaults(step, definitions)
             _walk_step_code(step, code, names)
-            for need in step.input_keys:
-                if need in seen or need in own:
+            for input_key in step.input_keys:
+                if input_key in seen or input_key in definition_keys:
                     continue
-                seen.add(need)
+                seen.add(input_key)
                 if upstream:
-                    pending.append(need)
+                    pending.append(input_key)
     in_order = [
         step for each in dict.fromkeys(definitions.computed().values()) if each in steps_of for step in steps_of[each]
     ]
-    return finish(Plan("assets", tuple(targets), tuple(in_order), target_steps=frozenset(wanted)))
+    return finish(Plan("assets", tuple(targets), tuple(in_order), target_steps=frozenset(target_steps)))
 
 
 def build_job_plan(job: JobDefinition, code: CodeWalk, *, steps_only: Collection[str] | None = None) -> Plan:
@@ -449,13 +449,15 @@ def _take_defaults(step: PlanStep, definitions: Definitions) -> None:
 def _walk_step_code(step: PlanStep, code: CodeWalk, names: Mapping[str, str]) -> None:
     step.code = code.of(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
     if step.code.asset_names:
-        known = set(step.input_keys)
-        own = {output.key for output in step.outputs}
-        read = {name: names[name] for name, _ in step.code.asset_names if name in names}
-        more = [
-            PlanInput(name, (key,), declared=False) for name, key in read.items() if key not in known and key not in own
+        input_keys = set(step.input_keys)
+        output_keys = {output.key for output in step.outputs}
+        assets_read = {name: names[name] for name, _ in step.code.asset_names if name in names}
+        new_inputs = [
+            PlanInput(name, (key,), declared=False)
+            for name, key in assets_read.items()
+            if key not in input_keys and key not in output_keys
         ]
-        step.add_inputs(tuple(more))
+        step.add_inputs(tuple(new_inputs))
 
 
 def step_extra(step: PlanStep) -> list[tuple[str, object]]:
@@ -472,10 +474,12 @@ def step_extra(step: PlanStep) -> list[tuple[str, object]]:
     return extra
 
 
-def unknown_step(key: str, definitions: Definitions, known: Callable[[], Iterable[str]] | None = None) -> Exception:
+def unknown_step(
+    key: str, definitions: Definitions, stored_keys: Callable[[], Iterable[str]] | None = None
+) -> Exception:
     """Return the exception for an unknown step key; its message names similar keys."""
     keys = [
         step.key for definition in dict.fromkeys(definitions.computed().values()) for step in asset_steps(definition)
     ]
     keys += [f"{job.name}.{step.key}" for job in definitions.jobs.values() for step in job_steps(job)]
-    return unknown_key("step", key, [*keys, *(known() if known else ())])
+    return unknown_key("step", key, [*keys, *(stored_keys() if stored_keys else ())])

@@ -1,7 +1,7 @@
 """The decision about a step, and its reason: the step is reused, runs, or is held back.
 
 All decisions are made by `decide`. The engine acts on them; status, ``%why`` and the lineage show them before anything runs (`states`). In
-both cases the decisions are based on the same facts (`Known`): a snapshot of the store, the materializations of the step's inputs, and
+both cases the decisions are based on the same facts (`DecisionFacts`): a snapshot of the store, the materializations of the step's inputs, and
 checks of the reads that earlier executions recorded.
 
 A step is decided after all steps before it, because its memo key contains the data versions of its inputs. The step is reused if the store
@@ -75,7 +75,7 @@ class Decision:
 
 
 @dataclass(slots=True)
-class Known:
+class DecisionFacts:
     """The facts on which decisions are based, for one run or one request for states.
 
     Attributes
@@ -86,7 +86,7 @@ class Known:
         The materialization of each value key in this run: computed, reused, or read from the store.
     obstacle
         Returns why a stored value cannot be loaded; empty if no reason is known.
-    now
+    snapshot_time
         The time of the snapshot, in seconds since the epoch. Ages are measured from this time.
     """
 
@@ -95,22 +95,22 @@ class Known:
     vouches: Callable[[Materialization], bool]
     values: dict[str, Materialization] = field(default_factory=dict)
     obstacle: Callable[[Materialization], str] = field(default=lambda item: "")  # noqa: ARG005 - where all that is stored can be loaded
-    now: float = field(default_factory=time.time)
+    snapshot_time: float = field(default_factory=time.time)
     kind: Callable[[str], Kind] = field(default=lambda key: "pull")  # noqa: ARG005 - outside notebooks all steps count alike
     """Returns the kind of request for a step, given its key."""
-    local: Callable[[Read, str, Materialization, Kind], bool] | None = None
+    kernel_read_holds: Callable[[Read, str, Materialization, Kind], bool] | None = None
     """Returns True if a read of the kernel's state still holds: variables named in strings, random streams. None outside notebooks."""
-    brought: Callable[[str, Materialization], bool] | None = None
+    is_last_in_kernel: Callable[[str, Materialization], bool] | None = None
     """Returns True for the last materialization of a step in this kernel; None outside notebooks."""
-    unrestorable: Callable[[PlanStep, tuple[Materialization, ...], Kind], str] | None = None
+    restore_obstacle: Callable[[PlanStep, tuple[Materialization, ...], Kind], str] | None = None
     """Returns why a cell's effects cannot be restored in this kernel; empty if they can be restored. None outside notebooks."""
     made_from: Callable[[PlanStep], Mapping[str, str]] | None = None
     """Returns the variables that a step reads and that plain cells computed from assets, each with the key of the step or asset."""
     settle: Callable[[PlanStep], None] | None = None
     """Computes the code version of a step again if earlier steps may have changed objects that its code reaches."""
-    valueless: dict[str, Literal["wait", "untouched"]] = field(default_factory=dict)
+    steps_without_value: dict[str, Literal["wait", "untouched"]] = field(default_factory=dict)
     """Keys of the steps without a value: not decided yet, failed, cancelled or never started."""
-    _checked: dict[Read, bool] = field(default_factory=dict)
+    _read_results: dict[Read, bool] = field(default_factory=dict)
 
     def holds(
         self, read: Read, step: PlanStep | None = None, item: Materialization | None = None, kind: Kind | None = None
@@ -120,11 +120,11 @@ class Known:
             # This run may materialize the asset. An asset of an explicitly named notebook or store can only be looked up by the session.
             item = None if read.names else self.values.get(read.name)
             return self.read_holds(read) if item is None else (item.data_version or item.id) == read.digest
-        local = self.local if step is not None and item is not None else None
+        local = self.kernel_read_holds if step is not None and item is not None else None
         if read.kind not in LOCAL or local is None:
-            holds = self._checked.get(read)
+            holds = self._read_results.get(read)
             if holds is None:
-                holds = self._checked[read] = self.read_holds(read)
+                holds = self._read_results[read] = self.read_holds(read)
             if holds or local is None:
                 return holds
         # Also for reads of files: the step, or a later one, may have changed them in this kernel.
@@ -132,14 +132,14 @@ class Known:
         assert item is not None
         return local(read, step.key, item, kind or self.kind(step.key))
 
-    def look_again(self, later: Snapshot) -> None:
+    def use_snapshot(self, later: Snapshot) -> None:
         """Use a later snapshot of some steps and keys, and check recorded reads again when they are needed."""
         self.snapshot.take(later)
-        self._checked.clear()
+        self._read_results.clear()
 
     def forget_checks(self) -> None:
         """Discard the results of checks, because effects of a step may have changed files or other state."""
-        self._checked.clear()
+        self._read_results.clear()
 
     def inputs(self, step: PlanStep) -> tuple[InputVersion, ...] | None:
         """Return the versions of a step's inputs, or None if one has no materialization."""
@@ -169,14 +169,14 @@ class Known:
         False for an execution with a time in the future: a clock was set back, so the age is unknown.
         """
         latest = time.time() + _SKEW
-        return all(self.now - item.created < max_age and item.created <= latest for item in materializations)
+        return all(self.snapshot_time - item.created < max_age and item.created <= latest for item in materializations)
 
     def is_newest(self, item: Materialization) -> bool:
         """Return True if no materialization of the key with any memo key was committed later; clocks do not count."""
         newest = next((row for row in self.snapshot.current.get(item.key, ()) if row.partition == item.partition), None)
         return newest is None or newest.materialization.id == item.id
 
-    def lost(self, item: Materialization) -> str:
+    def value_obstacle(self, item: Materialization) -> str:
         """Return why the value of a materialization cannot be used; empty if no reason is known."""
         value = item.value
         if value is None:
@@ -188,64 +188,66 @@ class Known:
         return self.obstacle(item)
 
 
-def decide(step: PlanStep, plan: Plan, known: Known, kind: Kind) -> Decision:
+def decide(step: PlanStep, plan: Plan, facts: DecisionFacts, kind: Kind) -> Decision:
     """Return the decision about a step for a kind of request.
 
-    All steps before this one must be decided: each has its materializations in ``known.values`` or its key in ``known.valueless``.
+    All steps before this one must be decided: each has its materializations in ``facts.values`` or its key in ``facts.steps_without_value``.
     """
-    held = _held_back(step, plan, known)
+    held = _held_back(step, plan, facts)
     if held is not None:
-        return Decision(held, _cause(step, "", known) if held == "wait" else "")
-    if known.settle is not None:
-        known.settle(step)
-    inputs = known.inputs(step)
+        return Decision(held, _cause(step, "", facts) if held == "wait" else "")
+    if facts.settle is not None:
+        facts.settle(step)
+    inputs = facts.inputs(step)
     if inputs is None:
         return Decision("unavailable")
-    return decide_keyed(step, plan, known, kind, memo=known.key(step, inputs), inputs=inputs)
+    return decide_keyed(step, plan, facts, kind, memo=facts.key(step, inputs), inputs=inputs)
 
 
 def decide_keyed(
-    step: PlanStep, plan: Plan, known: Known, kind: Kind, *, memo: str, inputs: tuple[InputVersion, ...]
+    step: PlanStep, plan: Plan, facts: DecisionFacts, kind: Kind, *, memo: str, inputs: tuple[InputVersion, ...]
 ) -> Decision:
     """Return the decision about a step that has a memo key and is not held back: the step is reused or runs."""
     if kind == "forced":
         return Decision("run", "forced", memo, inputs)
-    materializations = _reusable(step, memo, known, kind)
+    materializations = _reusable(step, memo, facts, kind)
     if materializations is None:
-        return Decision("run", _cause(step, memo, known), memo, inputs)
+        return Decision("run", _cause(step, memo, facts), memo, inputs)
     # For other steps the data version is enough; a lost value is computed again when a step needs it.
-    lost = lost_value(materializations, known) if step.key in plan.target_steps else None
+    lost = lost_value(materializations, facts) if step.key in plan.target_steps else None
     if lost is not None:
         return Decision("run", "lost", memo, inputs, materializations, f"{lost[0].key}: {lost[1]}")
-    obstacle = known.unrestorable(step, materializations, kind) if known.unrestorable is not None else ""
+    obstacle = facts.restore_obstacle(step, materializations, kind) if facts.restore_obstacle is not None else ""
     if obstacle:
         return Decision("run", "unrestorable", memo, inputs, materializations, obstacle)
     return Decision("reuse", "", memo, inputs, materializations)
 
 
-def lost_value(materializations: tuple[Materialization, ...], known: Known) -> tuple[Materialization, str] | None:
+def lost_value(
+    materializations: tuple[Materialization, ...], facts: DecisionFacts
+) -> tuple[Materialization, str] | None:
     """Return the first materialization of an execution whose value cannot be used, and the reason; None if there is none."""
     for item in materializations:
-        why = known.lost(item)
+        why = facts.value_obstacle(item)
         if why:
             return item, why
     return None
 
 
-def may_be_reused(step: PlanStep, executions: Iterable[tuple[Materialization, ...]], known: Known) -> bool:
+def may_be_reused(step: PlanStep, executions: Iterable[tuple[Materialization, ...]], facts: DecisionFacts) -> bool:
     """Return True if one of a step's executions could be reused if the step had the same inputs as that execution."""
     if step.code is None or not step.memoised or step.op.volatile:
         return False
-    kind, digest = known.kind(step.key), step.code.digest
+    kind, digest = facts.kind(step.key), step.code.digest
     return any(
-        materializations[0].code_version == digest and _objection(step, materializations, known, kind) is None
+        materializations[0].code_version == digest and _objection(step, materializations, facts, kind) is None
         for materializations in executions
     )
 
 
-def _held_back(step: PlanStep, plan: Plan, known: Known) -> Action | None:
+def _held_back(step: PlanStep, plan: Plan, facts: DecisionFacts) -> Action | None:
     """Return the action for a step that can neither be reused nor run: an upstream step has no value, or an optional output was not produced."""
-    values, producers, valueless = known.values, plan.producers, known.valueless
+    values, producers, valueless = facts.values, plan.producers, facts.steps_without_value
     if valueless:
         states = {valueless.get(producers[key].key) for key in step.input_keys if key in producers}
         if "untouched" in states:
@@ -259,9 +261,9 @@ def _held_back(step: PlanStep, plan: Plan, known: Known) -> Action | None:
     return None
 
 
-def _cause(step: PlanStep, memo: str, known: Known) -> Cause:
+def _cause(step: PlanStep, memo: str, facts: DecisionFacts) -> Cause:
     """Return the cause for which no execution with a memo key is reused, as far as it is known without a comparison."""
-    failure = known.snapshot.failures.get(step.address)
+    failure = facts.snapshot.failures.get(step.address)
     if failure is not None and memo and failure.memo_key == memo:
         return "failed"
     if not step.memoised:
@@ -271,20 +273,20 @@ def _cause(step: PlanStep, memo: str, known: Known) -> Cause:
     return "unverifiable" if step.code is not None and step.code.unverifiable else "changed"
 
 
-def _reusable(step: PlanStep, memo: str, known: Known, kind: Kind) -> tuple[Materialization, ...] | None:
+def _reusable(step: PlanStep, memo: str, facts: DecisionFacts, kind: Kind) -> tuple[Materialization, ...] | None:
     """Return the newest reusable execution with a memo key, or None.
 
     An execution signed with another user's key is chosen only if there is no other, because its value counts as missing.
     """
     if not step.memoised or step.op.volatile or not memo:
         return None
-    executions = known.snapshot.by_memo_key.get(memo)
+    executions = facts.snapshot.by_memo_key.get(memo)
     if not executions:
         return None
     revoked: set[str] = set()
     foreign: tuple[Materialization, ...] | None = None
     chosen: tuple[Materialization, ...] | None = None
-    brought = known.brought if len(executions) > 1 else None
+    brought = facts.is_last_in_kernel if len(executions) > 1 else None
     for materializations in executions:
         taken_back = revoked_run(materializations[0])
         if taken_back:
@@ -293,8 +295,8 @@ def _reusable(step: PlanStep, memo: str, known: Known, kind: Kind) -> tuple[Mate
             continue
         if chosen is not None and brought is not None and not brought(step.key, materializations[0]):
             continue
-        if _objection(step, materializations, known, kind) is None:
-            if known.snapshot.foreign and any(item.id in known.snapshot.foreign for item in materializations):
+        if _objection(step, materializations, facts, kind) is None:
+            if facts.snapshot.foreign and any(item.id in facts.snapshot.foreign for item in materializations):
                 foreign = foreign or materializations
             elif brought is None or brought(step.key, materializations[0]):
                 return materializations
@@ -307,20 +309,24 @@ def _reusable(step: PlanStep, memo: str, known: Known, kind: Kind) -> tuple[Mate
     return chosen or foreign
 
 
-def is_kept(step: PlanStep, materializations: tuple[Materialization, ...], known: Known, kind: Kind) -> bool:
+def is_kept(step: PlanStep, materializations: tuple[Materialization, ...], facts: DecisionFacts, kind: Kind) -> bool:
     """Return True if a running cell needs a step whose last materialization in this kernel is from this execution.
 
     Then a read that cannot be compared does not make the step run again, as in a plain notebook.
     """
-    return kind == "cell pull" and known.brought is not None and known.brought(step.key, materializations[0])
+    return (
+        kind == "cell pull"
+        and facts.is_last_in_kernel is not None
+        and facts.is_last_in_kernel(step.key, materializations[0])
+    )
 
 
 def _objection(
-    step: PlanStep, materializations: tuple[Materialization, ...], known: Known, kind: Kind
+    step: PlanStep, materializations: tuple[Materialization, ...], facts: DecisionFacts, kind: Kind
 ) -> tuple[str, Any] | None:
     """Return why an execution with the step's memo key cannot be reused, as a key of `_TEXTS` and its argument; None if it can."""
     first = materializations[0]
-    if not is_kept(step, materializations, known, kind):
+    if not is_kept(step, materializations, facts, kind):
         unseen = step.code.unverifiable if step.code is not None else ()
         if unseen and not _accepts(first, unseen):
             return "no digest", f"{unseen[0].path} has no digest ({unseen[0].reason})"
@@ -328,16 +334,16 @@ def _objection(
             if item.unverifiable:
                 return "had no digest", item.unverifiable[0]
     max_age = step.op.max_age
-    if max_age is not None and not known.is_young(materializations, max_age):
+    if max_age is not None and not facts.is_young(materializations, max_age):
         return "age", max_age
     for read in first.reads:
-        if not known.holds(read, step, first, kind):
+        if not facts.holds(read, step, first, kind):
             return "read", read
     lacking = _lacking(step, materializations)
     if lacking:
         return "lacking", lacking
     if _has_acted(materializations) and not all(
-        known.is_newest(item) for item in materializations if not item.data_version
+        facts.is_newest(item) for item in materializations if not item.data_version
     ):
         return "acted", None
     return None
@@ -353,7 +359,7 @@ _TEXTS: Mapping[str, Callable[[Any], str]] = {
 }
 
 
-def refusal(step: PlanStep, memo: str, known: Known) -> str:
+def refusal(step: PlanStep, memo: str, facts: DecisionFacts) -> str:
     """Return why no execution with the step's memo key is reused; empty if there is no such execution."""
     if not step.memoised:
         return "cache=False: it runs in every run"
@@ -362,34 +368,34 @@ def refusal(step: PlanStep, memo: str, known: Known) -> str:
     if step.code is not None and step.code.unverifiable:
         item = step.code.unverifiable[0]
         return f"{item.path} has no digest ({item.reason})"
-    executions = known.snapshot.by_memo_key.get(memo)
+    executions = facts.snapshot.by_memo_key.get(memo)
     if not memo or not executions:
         return ""
     if revoked_run(executions[0][0]):
         return "what was accepted for it was revoked"
-    objection = _objection(step, executions[0], known, known.kind(step.key))
+    objection = _objection(step, executions[0], facts, facts.kind(step.key))
     if objection is not None:
         return _TEXTS[objection[0]](objection[1])
-    lost = lost_value(executions[0], known)
+    lost = lost_value(executions[0], facts)
     return lost[1] if lost is not None else ""
 
 
-def reason_to_run(step: PlanStep, memo: str, inputs: tuple[InputVersion, ...], known: Known) -> str:
+def reason_to_run(step: PlanStep, memo: str, inputs: tuple[InputVersion, ...], facts: DecisionFacts) -> str:
     """Return a reason to run that is not a change of code, config or stored inputs; empty if there is none."""
-    return refusal(step, memo, known) or _computed_again(step, inputs, known)
+    return refusal(step, memo, facts) or _computed_again(step, inputs, facts)
 
 
-def _computed_again(step: PlanStep, inputs: tuple[InputVersion, ...], known: Known) -> str:
+def _computed_again(step: PlanStep, inputs: tuple[InputVersion, ...], facts: DecisionFacts) -> str:
     """Return a text that names the input without a stored value that was computed again since the step last ran; empty if there is none."""
     parameters = {version.name for version in step.inputs if version.carries_value}
     unstored = [
         version
         for version in inputs
-        if version.name in parameters and version.key in known.values and known.values[version.key].value is None
+        if version.name in parameters and version.key in facts.values and facts.values[version.key].value is None
     ]
     if not unstored:
         return ""
-    earlier = known.snapshot.current.get(step.outputs[0].key, ())
+    earlier = facts.snapshot.current.get(step.outputs[0].key, ())
     before = {(version.name, version.version) for row in earlier[:1] for version in row.materialization.inputs}
     changed = [version.key for version in unstored if (version.name, version.version) not in before]
     return f"{changed[0]} is not stored and was computed again" if earlier and changed else ""

@@ -178,11 +178,11 @@ class _Bound:
 
 def asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
     """Return new step objects that compute an assets definition; a plan may complete them."""
-    known: list[PlanStep] | None = definition.planned
-    if known is None:
-        known = definition.planned = _asset_steps(definition)
+    steps: list[PlanStep] | None = definition.planned
+    if steps is None:
+        steps = definition.planned_steps = _asset_steps(definition)
     notebook = definition.notebook or definition.module
-    return [step.copy(notebook) for step in known]
+    return [step.copy(notebook) for step in steps]
 
 
 def _asset_steps(definition: AssetsDefinition) -> list[PlanStep]:

@@ -12,7 +12,7 @@ from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, JobDefin
 from stepwell.kernel_runtime.planning.build import Definitions
 from stepwell.kernel_runtime.planning.decision import (
     Decision,
-    Known,
+    DecisionFacts,
     choose_current,
     decide,
     is_kept,
@@ -100,17 +100,17 @@ class Explainer(Protocol):
         """Return a reason for each object that the step reaches and that has no digest."""
 
 
-def plan_states(plan: Plan, known: Known, explain: Explainer) -> dict[str, StepState]:
+def plan_states(plan: Plan, facts: DecisionFacts, explain: Explainer) -> dict[str, StepState]:
     """Return the state of every step of a plan, in the plan's order, from decisions made before anything runs.
 
     Parameters
     ----------
-    known
+    facts
         The facts. This function adds the materializations of fresh steps and of the values that the plan reads from the store.
     explain
         Called for steps whose stored results cannot be reused.
     """
-    states = _States(plan, known, explain)
+    states = _States(plan, facts, explain)
     for step in plan.steps:
         states.add(step)
     return states.by_key
@@ -119,9 +119,9 @@ def plan_states(plan: Plan, known: Known, explain: Explainer) -> dict[str, StepS
 class _States:
     """The states of a plan's steps, as far as they are known."""
 
-    def __init__(self, plan: Plan, known: Known, explain: Explainer) -> None:
+    def __init__(self, plan: Plan, facts: DecisionFacts, explain: Explainer) -> None:
         self.plan = plan
-        self.known = known
+        self.facts = facts
         self.explain = explain
         self.by_key: dict[str, StepState] = {}
         self.pending: dict[str, str] = {}
@@ -130,17 +130,17 @@ class _States:
 
     def add(self, step: PlanStep) -> None:
         """Decide a step, and record its value, or that it has none, for the later steps."""
-        known = self.known
-        decision = decide(step, self.plan, known, known.kind(step.key))
+        facts = self.facts
+        decision = decide(step, self.plan, facts, facts.kind(step.key))
         state = self._state(step, decision)
         self.by_key[step.key] = state
         if state.state == "fresh":
-            known.values.update((item.key, item) for item in state.current)
+            facts.values.update((item.key, item) for item in state.current)
         else:
-            known.valueless[step.key] = "wait"
+            facts.steps_without_value[step.key] = "wait"
 
     def _state(self, step: PlanStep, decision: Decision) -> StepState:
-        snapshot = self.known.snapshot
+        snapshot = self.facts.snapshot
         stored = tuple(
             item
             for output in step.outputs
@@ -162,16 +162,16 @@ class _States:
         self, step: PlanStep, decision: Decision, stored: tuple[Materialization, ...]
     ) -> tuple[State, tuple[Reason, ...]]:
         """Return the state of a step that has an execution with its memo key that can be reused, or only lacks the stored value."""
-        known, materializations = self.known, decision.materializations
-        lost = lost_value(materializations, known)
+        facts, materializations = self.facts, decision.materializations
+        lost = lost_value(materializations, facts)
         if lost is not None:
-            return "missing", (_lost(*lost, known),)
+            return "missing", (_lost(*lost, facts),)
         if decision.cause == "unrestorable":
             reason = Reason(decision.obstacle, kind="unrestorable")
             earlier = _pending_change(reason, self.pending)
             return ("stale", (reason,)) if earlier is None else ("may change", (earlier,))
-        if len(materializations) > 1 and not is_kept(step, materializations, known, known.kind(step.key)):
-            self.pending.update(dict.fromkeys(_would_change(step, materializations, known), step.key))
+        if len(materializations) > 1 and not is_kept(step, materializations, facts, facts.kind(step.key)):
+            self.pending.update(dict.fromkeys(_would_change(step, materializations, facts), step.key))
         doubts = self._doubts(step)
         if doubts:
             return "may change", tuple(doubts)
@@ -181,9 +181,9 @@ class _States:
         self, step: PlanStep, decision: Decision, stored: tuple[Materialization, ...]
     ) -> tuple[State, tuple[Reason, ...]]:
         """Return the state of a step that was computed or failed before and that will or may run now."""
-        known, cause = self.known, decision.cause
+        facts, cause = self.facts, decision.cause
         if cause == "failed":
-            error = known.snapshot.failures[step.address].error
+            error = facts.snapshot.failures[step.address].error
             text = f"{error.name}: {error.message}" if error else "the last attempt failed"
             why = self.explain(step, stored, decision.inputs) if stored else ()
             return "failed", (
@@ -198,7 +198,7 @@ class _States:
             return "unverifiable", self.explain.unverifiable(step)
         if decision.action == "wait":
             return self._of_waiting(step, stored)
-        old = _too_old(step, stored, known) if stored[0].memo_key == decision.memo_key else None
+        old = _too_old(step, stored, facts) if stored[0].memo_key == decision.memo_key else None
         if old is not None:
             return "stale", (old,)
         reasons = self.explain(step, stored, decision.inputs)
@@ -211,7 +211,7 @@ class _States:
     def _of_waiting(self, step: PlanStep, stored: tuple[Materialization, ...]) -> tuple[State, tuple[Reason, ...]]:
         """Return the state of a step that is downstream of a step that is not fresh."""
         changes = self.explain(step, stored, None)
-        if changes and not may_be_reused(step, self._executions_of(step), self.known):
+        if changes and not may_be_reused(step, self._executions_of(step), self.facts):
             # A change in the step itself is certain; a change upstream is only possible.
             return "stale", changes
         producers, states = self.plan.producers, self.by_key
@@ -226,15 +226,15 @@ class _States:
         """Return the stored executions of a step with a code version of the plan, under any memo key."""
         if self._executions is None:
             self._executions = {}
-            for executions in self.known.snapshot.by_memo_key.values():
+            for executions in self.facts.snapshot.by_memo_key.values():
                 self._executions.setdefault(executions[0][0].step_key, []).extend(executions)
         return self._executions.get(step.address, [])
 
     def _doubts(self, step: PlanStep) -> list[Reason]:
         """Return a reason for each variable of a step that was made from an asset that is not fresh."""
-        known, plan = self.known, self.plan
+        facts, plan = self.facts, self.plan
         reasons = []
-        for key, name in (known.made_from(step) if known.made_from is not None else {}).items():
+        for key, name in (facts.made_from(step) if facts.made_from is not None else {}).items():
             giver = plan.producers[key].key if key in plan.producers else key
             state = self.by_key.get(giver)
             if state is not None and giver != step.key and state.state != "fresh":
@@ -246,13 +246,13 @@ def _how(state: StepState) -> str:
     return "may change" if state.state == "may change" else f"is {state.state}"
 
 
-def _would_change(step: PlanStep, materializations: tuple[Materialization, ...], known: Known) -> list[str]:
+def _would_change(step: PlanStep, materializations: tuple[Materialization, ...], facts: DecisionFacts) -> list[str]:
     """Return the names and files of the notebook that a reuse of a step would change."""
     kept = next((item for item in materializations if item.output == NOTEBOOK), None)
-    if kept is None or not known.vouches(kept):
+    if kept is None or not facts.vouches(kept):
         return []
     effects, body = Effects.from_text(kept.effects), step.op.body
-    names = body.defined(effects.definitions) if isinstance(body, CellBody) else []
+    names = body.defined_names(effects.definitions) if isinstance(body, CellBody) else []
     return [*effects.values, *effects.objects, *effects.deleted, *names, *(file.path for file in effects.files)]
 
 
@@ -266,15 +266,15 @@ def _pending_change(reason: Reason, pending: dict[str, str]) -> Reason | None:
     return None
 
 
-def _lost(item: Materialization, why: str, known: Known) -> Reason:
-    if item.id in known.snapshot.foreign:
+def _lost(item: Materialization, why: str, facts: DecisionFacts) -> Reason:
+    if item.id in facts.snapshot.foreign:
         return Reason(why, detail=f"if you trust who made it: stepwell trust {item.key}", kind="untrusted")
     return Reason(why, kind="missing")
 
 
-def _too_old(step: PlanStep, stored: tuple[Materialization, ...], known: Known) -> Reason | None:
+def _too_old(step: PlanStep, stored: tuple[Materialization, ...], facts: DecisionFacts) -> Reason | None:
     age = step.op.max_age
-    if age is None or known.is_young(stored, age):
+    if age is None or facts.is_young(stored, age):
         return None
     return Reason(f"older than max_age ({age_text(age)})", kind="age")
 

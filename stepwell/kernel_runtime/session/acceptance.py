@@ -73,8 +73,8 @@ def accept(session: Session, key: str, *, definitions: Given = None, store: AnyS
     for step_key in inspection.steps_of(key):
         # The acceptance of one step changes the state of the next, so each step needs a new plan.
         plan = inspection.plan_of(key)
-        known = inspection.known(plan)
-        step, state = plan.step(step_key), inspection.states(plan, known)[step_key]
+        facts = inspection.decision_facts(plan)
+        step, state = plan.step(step_key), inspection.states(plan, facts)[step_key]
         if step is None or state.state == "fresh":
             continue
         check_acceptable(step, state)
@@ -84,7 +84,7 @@ def accept(session: Session, key: str, *, definitions: Given = None, store: AnyS
             used,
             code_parts(inspection.walk)(step),
             session.notebook,
-            holds=known.holds,
+            holds=facts.holds,
             reread=reread,
         )
         accepted.append(step_key)

@@ -350,13 +350,13 @@ class Origins:
         if items is None:
             items = self._histories[reason.path] = self._store.history(reason.path, limit=_VERSIONS)
         earlier, version = reason.versions
-        known = [item for item in reversed(items) if item.created <= until and item.memo_key]
-        olds = [index for index, item in enumerate(known) if earlier in (item.id, item.data_version)]
-        news = [index for index, item in enumerate(known) if version in (item.id, item.data_version)]
+        items_until = [item for item in reversed(items) if item.created <= until and item.memo_key]
+        olds = [index for index, item in enumerate(items_until) if earlier in (item.id, item.data_version)]
+        news = [index for index, item in enumerate(items_until) if version in (item.id, item.data_version)]
         # The newest change from old to new. If a reuse restored the new value, its materialization is older than that of the old value.
         now = next((index for index in news if olds and index > olds[-1]), news[-1] if news else None)
         before = next((index for index in reversed(olds) if now is None or index < now), olds[-1] if olds else None)
-        return (None if before is None else known[before], None if now is None else known[now])
+        return (None if before is None else items_until[before], None if now is None else items_until[now])
 
     def _note(self, item: Materialization) -> str:
         for record in self._store.catalog.ask(read_attempts, item.step_key, _ATTEMPTS):
@@ -381,8 +381,8 @@ def _once(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
     shortest: dict[tuple[object, ...], Reason] = {}
     for reason in reasons:
         for origin in reason.origins:
-            known = shortest.get(_cause(origin))
-            if known is None or len(origin.chain) < len(known.chain):
+            shortest_origin = shortest.get(_cause(origin))
+            if shortest_origin is None or len(origin.chain) < len(shortest_origin.chain):
                 shortest[_cause(origin)] = origin
     unnamed = dict(shortest)
     result = []

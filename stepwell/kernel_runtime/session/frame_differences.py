@@ -456,17 +456,17 @@ def _register(connection: Any, pairs: Sequence[_Pair], rows: tuple[int, int]) ->
 
 
 def _requested_keys(pairs: Sequence[_Pair], names: Iterable[str]) -> list[_Pair]:
-    known = {pair.label: pair for pair in pairs}
+    pairs_by_label = {pair.label: pair for pair in pairs}
     for name in names:
-        if name not in known:
-            raise unknown_key("column in both frames called", str(name), known)
-        if known[name].how == "not compared":
+        if name not in pairs_by_label:
+            raise unknown_key("column in both frames called", str(name), pairs_by_label)
+        if pairs_by_label[name].how == "not compared":
             raise InvalidInvocationError(
                 f"rows cannot be matched by {name!r}",
                 where="its values cannot be compared",
                 remedy="choose other columns",
             )
-    return [known[name] for name in names]
+    return [pairs_by_label[name] for name in names]
 
 
 def _chosen_keys(

@@ -365,15 +365,15 @@ def rename_key(store: ValueStore, old: str, new: str, notebook: str) -> int:
         raise InvalidInvocationError(
             f"{old!r} already has this name", remedy="give another name: %stepwell rename OLD NEW"
         )
-    known = store.keys()
+    stored_keys = store.keys()
     if "." in old:
         raise InvalidInvocationError(
             f"{old!r} is a step: only assets can be renamed", remedy="rename its asset, or the op in the cell"
         )
-    renamed_keys = [key for key in known if key == old or key.startswith((f"{old}.", f"{old}:"))]
+    renamed_keys = [key for key in stored_keys if key == old or key.startswith((f"{old}.", f"{old}:"))]
     if not renamed_keys:
-        raise unknown_key("stored key", old, known)
-    if any(key == new or key.startswith((f"{new}.", f"{new}:")) for key in known) or store.history(new, limit=1):
+        raise unknown_key("stored key", old, stored_keys)
+    if any(key == new or key.startswith((f"{new}.", f"{new}:")) for key in stored_keys) or store.history(new, limit=1):
         raise InvariantViolationError(
             f"{new!r} already has results",
             remedy=f"choose another name, or delete them first: %stepwell forget {new}",

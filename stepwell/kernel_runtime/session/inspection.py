@@ -39,7 +39,7 @@ from stepwell.kernel_runtime.planning.build import (
     step_owner,
     unknown_step,
 )
-from stepwell.kernel_runtime.planning.decision import Known
+from stepwell.kernel_runtime.planning.decision import DecisionFacts
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep, asset_steps, job_steps
 from stepwell.kernel_runtime.planning.states import StepState, lineage_of, plan_states
 from stepwell.kernel_runtime.reads import read_holds
@@ -138,7 +138,7 @@ class Inspection:
 
     # -- the store's knowledge of a plan
 
-    def known(self, plan: Plan, produced: Mapping[str, Materialization] | None = None) -> Known:
+    def decision_facts(self, plan: Plan, produced: Mapping[str, Materialization] | None = None) -> DecisionFacts:
         """Return the store's knowledge of the steps of a plan and of the values that the plan reads.
 
         Parameters
@@ -150,12 +150,12 @@ class Inspection:
         keys = [output.key for step in plan.steps for output in step.outputs]
         codes = {step.code.digest for step in plan.steps if step.code is not None}
         snapshot = store.snapshot([*keys, *plan.read], [step.address for step in plan.steps], codes)
-        known = Known(
+        facts = DecisionFacts(
             snapshot,
             _still_holds(store, self.find),
             partial(vouches, store.signer),
             obstacle=lambda item: store.obstacle(item.value, key=item.key) if item.value is not None else "",
-            now=time.time(),
+            snapshot_time=time.time(),
         )
         for key in plan.read:
             if key in plan.absent:
@@ -165,17 +165,23 @@ class Inspection:
                 rows = snapshot.current.get(key)
                 item = self._choose(key, rows, store) if rows else None
             if item is not None:
-                known.values[key] = item
+                facts.values[key] = item
         if (timeline := self._timeline) is not None:
-            known.kind, known.local, known.brought = timeline.kind, timeline.read_holds, timeline.has_brought
-            known.unrestorable = StoredCells(timeline, store, strict=bool(os.environ.get("STEPWELL_STRICT"))).obstacle
-            known.made_from = lambda step: timeline.made_from(step.key, step.op.body)
-        return known
+            facts.kind, facts.kernel_read_holds, facts.is_last_in_kernel = (
+                timeline.kind,
+                timeline.read_holds,
+                timeline.has_brought,
+            )
+            facts.restore_obstacle = StoredCells(
+                timeline, store, strict=bool(os.environ.get("STEPWELL_STRICT"))
+            ).obstacle
+            facts.made_from = lambda step: timeline.made_from(step.key, step.op.body)
+        return facts
 
-    def states(self, plan: Plan, known: Known | None = None) -> dict[str, StepState]:
+    def states(self, plan: Plan, facts: DecisionFacts | None = None) -> dict[str, StepState]:
         """Return the states of the steps of a plan in execution order."""
-        known = known or self.known(plan)
-        return plan_states(plan, known, ResultComparer(self.store, known, self.walk, code_parts(self.walk)))
+        facts = facts or self.decision_facts(plan)
+        return plan_states(plan, facts, ResultComparer(self.store, facts, self.walk, code_parts(self.walk)))
 
     def lineage(self) -> Lineage:
         """Return all registered definitions as cards and edges."""
@@ -274,8 +280,8 @@ def plan_of_steps(keys: Sequence[str], definitions: Definitions, code: CodeWalk,
             elif inner in inner_steps:
                 jobs.setdefault(name, set()).add(inner)
             else:
-                known = job is not None or definitions.asset(name) is not None
-                definer = "" if known else recorded_by(key, store)
+                is_defined = job is not None or definitions.asset(name) is not None
+                definer = "" if is_defined else recorded_by(key, store)
                 raise code_unavailable(key, definer) if definer else unknown_step(key, definitions)
             continue
         targets.update(dict.fromkeys(str(asset_key) for asset_key in owner.keys))
@@ -325,21 +331,21 @@ def unfinished_steps(
     """
     records = list(records)
     unfinished = {record.key for record in records if record.status in ("failed", "cancelled", "untouched")}
-    ended: dict[str, StepRecord] = {}
+    finished_records: dict[str, StepRecord] = {}
     parent = run.parent_run_id
     while True:
         for record in records:
             if record.status in ("executed", "reused", "skipped") and record.key not in unfinished:
-                known = ended.get(record.key)
+                finished_record = finished_records.get(record.key)
                 # A step that ran again because its value was lost has two records in one run; the later record counts.
-                if known is None or known.run_id == record.run_id:
-                    ended[record.key] = record
+                if finished_record is None or finished_record.run_id == record.run_id:
+                    finished_records[record.key] = record
         resumed = store.run(parent) if parent else None
         if resumed is None:
             break
         parent, records = resumed[0].parent_run_id, list(resumed[1])
-    produced = {item.key: item for record in ended.values() for item in record.materializations}
-    return unfinished, produced, set(ended)
+    produced = {item.key: item for record in finished_records.values() for item in record.materializations}
+    return unfinished, produced, set(finished_records)
 
 
 def not_produced(
@@ -380,7 +386,7 @@ def code_unavailable(key: str, notebook: str) -> DefinitionUnavailableError:
 
 
 def check_reads(
-    plan: Plan, known: Known, definitions: Definitions, stored: Callable[[], Iterable[str]], *, resumed: bool
+    plan: Plan, facts: DecisionFacts, definitions: Definitions, stored: Callable[[], Iterable[str]], *, resumed: bool
 ) -> None:
     """Check that every value that a plan reads is available.
 
@@ -397,7 +403,7 @@ def check_reads(
             for key in step_input.keys if step_input.carries_value else ():
                 if key in plan.producers or key in plan.absent:
                     continue
-                item = known.values.get(key)
+                item = facts.values.get(key)
                 if item is None:
                     raise _missing(key, step, definitions, stored)
                 if item.value is None and (resumed or key.startswith(inside)):
@@ -428,16 +434,16 @@ def _missing(
     )
 
 
-def foreign_notices(plan: Plan, known: Known) -> tuple[Notice, ...]:
+def foreign_notices(plan: Plan, facts: DecisionFacts) -> tuple[Notice, ...]:
     """Return a notice if values that the plan would reuse or read were signed with another user's key."""
-    foreign = known.snapshot.foreign
+    foreign = facts.snapshot.foreign
     if not foreign:
         return ()
     keys = {*plan.read, *[output.key for step in plan.steps for output in step.outputs]}
-    read = [known.values[key] for key in plan.read if key in known.values]
+    read = [facts.values[key] for key in plan.read if key in facts.values]
     reusable = [
         item
-        for executions in known.snapshot.by_memo_key.values()
+        for executions in facts.snapshot.by_memo_key.values()
         if all(any(item.id in foreign for item in execution) for execution in executions)
         for item in executions[0]
     ]
@@ -448,13 +454,13 @@ def foreign_notices(plan: Plan, known: Known) -> tuple[Notice, ...]:
     return (notice("foreign", names=tuple(names), signer=signers[names[0]]),)
 
 
-def read_notices(plan: Plan, known: Known, definitions: Definitions) -> tuple[Notice, ...]:
+def read_notices(plan: Plan, facts: DecisionFacts, definitions: Definitions) -> tuple[Notice, ...]:
     """Return a notice for each value that is read from the store and not defined in this process."""
     inside = f"{plan.targets[0]}." if plan.kind == "job" and plan.targets else "\0"
     items = [
-        known.values[key]
+        facts.values[key]
         for key in plan.read
-        if key in known.values
+        if key in facts.values
         and not key.startswith(inside)
         and definitions.asset(key) is None
         and step_owner(key.split(":", 1)[0], definitions) is None

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
 from stepwell.kernel_runtime.planning.build import step_extra
-from stepwell.kernel_runtime.planning.decision import Known, refusal
+from stepwell.kernel_runtime.planning.decision import DecisionFacts, refusal
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.planning.states import Reason
 from stepwell.kernel_runtime.reads import what_changed
@@ -51,12 +51,12 @@ class ResultComparer:
     def __init__(
         self,
         store: ValueStore,
-        known: Known,
+        facts: DecisionFacts,
         walk: CodeWalk,
         code_parts: Callable[[PlanStep], CodeVersion | None],
     ) -> None:
         self.store = store
-        self.known = known
+        self.facts = facts
         self.walk = walk
         self.code_parts = code_parts
         self._codes: dict[str, CodeVersion] = {}
@@ -75,7 +75,7 @@ class ResultComparer:
         if inputs is not None:
             reasons += input_reasons(old.inputs, inputs)
         reasons += [
-            Reason(what_changed(read), kind=read.kind) for read in old.reads if not self.known.holds(read, step, old)
+            Reason(what_changed(read), kind=read.kind) for read in old.reads if not self.facts.holds(read, step, old)
         ]
         if not reasons and inputs is not None and old.code_version == (step.code.digest if step.code else ""):
             if not old.memo_key:
@@ -86,7 +86,7 @@ class ResultComparer:
                 return (Reason(f"{listed(lacking)} is no longer stored", kind="missing"),)
             if old.unverifiable:
                 return (Reason(f"it used an object without a digest: {old.unverifiable[0]}", kind="unverifiable"),)
-            if old.memo_key == self.known.key(step, inputs) and (why := refusal(step, old.memo_key, self.known)):
+            if old.memo_key == self.facts.key(step, inputs) and (why := refusal(step, old.memo_key, self.facts)):
                 return (Reason(why, kind="refused"),)
             return (Reason(f"it was computed by another Python than {PYTHON}, or under another key", kind="python"),)
         return tuple(reasons)
@@ -106,7 +106,7 @@ class ResultComparer:
 
     def _changed(self) -> set[str]:
         """Return the code versions of current materializations that differ from those of the plan's steps."""
-        snapshot = self.known.snapshot
+        snapshot = self.facts.snapshot
         current = {row.materialization.code_version for rows in snapshot.current.values() for row in rows}
         return current - {
             execution[0].code_version for executions in snapshot.by_memo_key.values() for execution in executions

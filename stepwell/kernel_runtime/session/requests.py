@@ -155,16 +155,16 @@ def requesting(
     if timeline is None:
         yield
         return
-    before = timeline.requested, timeline.cells, timeline.only_unbound
+    before = timeline.requested, timeline.cells, timeline.binds_only_unbound
     steps = [step.key for item in definitions if isinstance(item, AssetsDefinition) for step in asset_steps(item)]
     timeline.requested = frozenset(steps)
     if cell:
         timeline.cells = timeline.requested
-        timeline.only_unbound = only_unbound
+        timeline.binds_only_unbound = only_unbound
     try:
         yield
     finally:
-        timeline.requested, timeline.cells, timeline.only_unbound = before
+        timeline.requested, timeline.cells, timeline.binds_only_unbound = before
 
 
 class HoldsValues(Protocol):

@@ -155,7 +155,7 @@ class Session:
         self._running = threading.Lock()
         self._run: _ActiveRun | None = None
         self.registry.notebook = lambda: self.notebook
-        self.registry.changed = lambda keys: self.publish(DefinitionsChanged(keys))
+        self.registry.on_change = lambda keys: self.publish(DefinitionsChanged(keys))
 
     # -- stores and the notebook
 
@@ -342,10 +342,10 @@ class Session:
         DuplicateKeyError, InvalidInvocationError
             If two passed definitions have the same key, or a passed object is not a definition.
         """
-        known = lookup(self.registry, definitions, more)
+        request_definitions = lookup(self.registry, definitions, more)
         return Inspection(
-            known,
-            partial(self._new_code_walk, known),
+            request_definitions,
+            partial(self._new_code_walk, request_definitions),
             partial(self.open, store, create=create),
             choose=partial(choose, self.registry, self.notebook),
             find=self._find,
@@ -665,10 +665,10 @@ class Session:
             try:
                 self._run = run = _ActiveRun(guard, store, threading.get_ident())
                 # No step has begun, so an interrupt may end the wait for another process that holds the catalog.
-                known = guard.call(lambda: inspection.known(plan, produced))
-                check_reads(plan, known, inspection.definitions, store.keys, resumed=produced is not None)
-                foreign = self._once(foreign_notices(plan, known))
-                notices = (*read_notices(plan, known, inspection.definitions), *foreign, *notices)
+                facts = guard.call(lambda: inspection.decision_facts(plan, produced))
+                check_reads(plan, facts, inspection.definitions, store.keys, resumed=produced is not None)
+                foreign = self._once(foreign_notices(plan, facts))
+                notices = (*read_notices(plan, facts, inspection.definitions), *foreign, *notices)
                 run.notices = []
                 record = new_run(
                     new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent
@@ -690,11 +690,11 @@ class Session:
                 )
                 result = self.last_run = Engine(
                     plan=plan,
-                    known=known,
+                    facts=facts,
                     store=store,
                     executor=InProcess(guard, sql, (store.directory,), Signer().keyed, self.namespace),
                     guard=guard,
-                    books=Bookkeeping(record, store, self.publish, known),
+                    books=Bookkeeping(record, store, self.publish, facts),
                     options=options,
                 ).run()
             finally:

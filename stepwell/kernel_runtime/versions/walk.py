@@ -170,7 +170,7 @@ class CodeWalk:
         """
         walk = self._without(body, ignore) if ignore else self
         version = walk._version(body, path, extra)  # noqa: SLF001 - a walk of the same class
-        if self._pin is not None and type(body) is CellBody and body.live:
+        if self._pin is not None and type(body) is CellBody and body.runs_in_notebook:
             return self._pin(path, body, version)
         return version
 
