@@ -306,7 +306,7 @@ def query(
     shapes: dict[_Path, str] = {}
     if views:
         if step is not None:
-            step.not_seen("stepwell.sql", "the catalog of the store")
+            step.unseen_read("stepwell.sql", "the catalog of the store")
         sources = used.catalog.ask(catalog_views.read_sources, catalog_views.sources_of(views.values()))
         tables |= {(catalog_views.source_table(name),): table for name, table in sources.items()}
         shapes = {path: catalog_views.view_select(view) for path, view in views.items()}

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from stepwell.kernel_runtime.errors import StepwellWarning
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.planning.states import StepState
-from stepwell.kernel_runtime.records.keys import listed
+from stepwell.kernel_runtime.records.keys import keys_text
 from stepwell.kernel_runtime.records.materializations import NOTEBOOK, Materialization
 from stepwell.kernel_runtime.records.runs import FORCED, Event, Notice, StepRecord, StepWaiting
 from stepwell.kernel_runtime.session import session as process
@@ -143,7 +143,7 @@ def _stale_input(notice: Notice) -> str:
 def _foreign(notice: Notice) -> str:
     names = notice["names"]
     verbs = ("is", "counts") if len(names) == 1 else ("are", "count")
-    line = f"{listed(names)} {verbs[0]} signed with another key ({notice['signer']}) and {verbs[1]} as missing"
+    line = f"{keys_text(names)} {verbs[0]} signed with another key ({notice['signer']}) and {verbs[1]} as missing"
     return f"{line}; if you trust its author: stepwell trust {' '.join(names[:5])}"
 
 

@@ -18,7 +18,7 @@ from stepwell.kernel_runtime.definitions.declarations import UNSET, In, Out
 from stepwell.kernel_runtime.definitions.decorators import select_asset
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.errors import CellError, CellNameError, CellSyntaxError, CellValueError
-from stepwell.kernel_runtime.records.keys import AssetKey, as_asset_key, check_name, listed
+from stepwell.kernel_runtime.records.keys import AssetKey, as_asset_key, check_name, keys_text
 from stepwell.kernel_runtime.session.sql import read_select
 from stepwell.kernel_runtime.store.sql.statements import folded
 from stepwell.magics.cell_inputs import cell_origin, check_self_reference, inputs_of, key_from, read_deps, read_inputs
@@ -169,7 +169,7 @@ def _others(
         raise CellNameError(
             f"--{flag} {unknown[0]}: {'that is the value of' if unknown[0] in variables else 'no variable of'} the cell of {name!r}",
             where=source.text.where,
-            remedy=f"name a variable that the cell assigns, other than {listed(variables)}",
+            remedy=f"name a variable that the cell assigns, other than {keys_text(variables)}",
         )
     return names
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from stepwell.kernel_runtime.definitions.declarations import UNSET
 from stepwell.kernel_runtime.errors import CellValueError, InvalidDefinitionError
-from stepwell.kernel_runtime.records.bulk import quick
+from stepwell.kernel_runtime.records.bulk import quick_init
 
 _label_of_file: Callable[[str], str | None] | None = None
 _label_of_variable: Callable[[str], str] | None = None
@@ -68,7 +68,7 @@ def place_of(code: CodeType | None) -> str:
     return place(code.co_filename, code.co_firstlineno) if code is not None else ""
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One parameter of a step's function."""
@@ -79,7 +79,7 @@ class Parameter:
     keyword_only: bool
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class Signature:
     """The parameters and the return annotation of a function."""

@@ -24,7 +24,7 @@ from stepwell.kernel_runtime.definitions.composition import (
 from stepwell.kernel_runtime.definitions.declarations import GraphOut, In
 from stepwell.kernel_runtime.definitions.ops import Alias
 from stepwell.kernel_runtime.errors import CycleError, InvariantViolationError
-from stepwell.kernel_runtime.records.keys import AssetKey, check_name, listed
+from stepwell.kernel_runtime.records.keys import AssetKey, check_name, keys_text
 
 
 class GraphDefinition:
@@ -117,7 +117,7 @@ def check_cycles(graph: GraphDefinition) -> None:
         graphlib.TopologicalSorter(waits).prepare()
     except graphlib.CycleError as error:
         raise CycleError(
-            f"in graph {graph.name!r}: steps wait for each other: {listed(error.args[1])}", where=graph.where
+            f"in graph {graph.name!r}: steps wait for each other: {keys_text(error.args[1])}", where=graph.where
         ) from None
 
 

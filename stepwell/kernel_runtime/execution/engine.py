@@ -325,8 +325,8 @@ class Engine:
             if used not in self.options.published_notices:
                 self.options.published_notices.add(used)
                 self.notices.append(used)
-        if outcome.unseen:
-            reader, _, what = outcome.unseen[0].partition(": ")
+        if outcome.unseen_reads:
+            reader, _, what = outcome.unseen_reads[0].partition(": ")
             self.notices.append(notice("unseen read", step.key, reader=reader, what=what))
         if outcome.children and not step.op.reads:
             self.notices.append(notice("processes", step.key, programs=outcome.children[:3]))
@@ -381,7 +381,9 @@ class Engine:
                     error = user_object_error(step, "storing what it gave", broken)
                 produced = outcome.produced
                 execution.stored_outputs = {
-                    name: value for name, value in execution.stored_outputs.items() if not produced[name].output.stored
+                    name: value
+                    for name, value in execution.stored_outputs.items()
+                    if not produced[name].output.has_value
                 }
         if error is None:
             made = self.books.executed(execution)
@@ -424,7 +426,7 @@ class Engine:
     def _store_output(self, execution: Execution, name: str, produced: Produced, run: LiveRun | None) -> bool:
         """Store one output; return False if the value cannot be stored and this is not an error."""
         step, value = execution.step, produced.value
-        if not produced.output.stored:
+        if not produced.output.has_value:
             execution.stored_outputs[name] = (None, "")
             return True
         is_job = self.plan.kind == "job" and not step.memoised
@@ -466,7 +468,7 @@ class Engine:
         op = step.op
         arguments: dict[str, Any] = dict(step.config)
         for given in step.inputs:
-            if not given.carries_value or not given.declared:
+            if not given.carries_value or not given.is_declared:
                 continue
             if not given.keys and not given.fan_in:
                 arguments[given.name] = given.default
@@ -554,4 +556,4 @@ class Engine:
         """Return the values by name of assets that a helper function reads as globals."""
         if self.executor.namespace is None:
             return {}
-        return {given.name: self._value(given.keys[0], step) for given in step.inputs if not given.declared}
+        return {given.name: self._value(given.keys[0], step) for given in step.inputs if not given.is_declared}

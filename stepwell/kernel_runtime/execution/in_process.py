@@ -63,7 +63,7 @@ class Outcome:
     reads: tuple[Read, ...]
     network: tuple[str, ...] = ()
     """Network hosts to which the body opened a connection."""
-    unseen: tuple[str, ...] = ()
+    unseen_reads: tuple[str, ...] = ()
     """Reads through native readers that cannot be checked later, as ``reader: source``."""
     children: tuple[str, ...] = ()
     """Programs and processes that the body started: their reads are not recorded."""
@@ -127,8 +127,8 @@ class InProcess:
             step.op.reads,
             self.namespace,
             partial(self._unrecorded_names, step) if live else lambda: step.op.parameters,
-            before=live,
-            own=own,
+            keep_digests=live,
+            bound_names=own,
             reads_filters=any(["filters" in facts(code).attributes for code in codes if code is not None]),  # noqa: C419 - a list is quicker for one or two
         )
         error: BaseException | None = None
@@ -151,7 +151,7 @@ class InProcess:
             capture.outputs(),
             recorder.reads,
             recorder.network,
-            recorder.unseen,
+            recorder.unseen_reads,
             recorder.children,
             collector.last_value,
             recorder,

@@ -399,7 +399,7 @@ class NotebookCells:
             names = [name.removeprefix("patches:").replace(":.", ".").replace(":", ".") for name in effects.lost]
             self._notify(notice("unrestored", step.key, names=tuple(names)))
         effects = self._with_lost_variables(body, effects, (*unstored, *left_out))
-        outcome.produced[NOTEBOOK] = Produced(PlanOutput(NOTEBOOK, key, None, stored=True, required=False), None)
+        outcome.produced[NOTEBOOK] = Produced(PlanOutput(NOTEBOOK, key, None, has_value=True, required=False), None)
         return effects, value
 
     def lacking(self, step: PlanStep, effects: Effects, outputs: Collection[str]) -> Effects:

@@ -63,7 +63,7 @@ def taken_files(recorder: ReadRecorder, project: Path) -> tuple[tuple[FileEffect
         state = _state(path)
         if state is None:
             if existed:
-                effects.append(FileEffect(name, "", before=recorder.before.get(path, "")))
+                effects.append(FileEffect(name, "", digest_before=recorder.digests_before.get(path, "")))
         elif state == FOLDER:
             effects.append(FileEffect(name, FOLDER))
         else:
@@ -73,7 +73,7 @@ def taken_files(recorder: ReadRecorder, project: Path) -> tuple[tuple[FileEffect
                 with open(path, "rb") as file:
                     contents[name] = file.read()
                 total += size
-            before = recorder.before.get(path, "")
+            before = recorder.digests_before.get(path, "")
             effects.append(FileEffect(name, state, size, keep, before, existed and path in recorder.appended))
     return tuple(effects), contents
 
@@ -151,7 +151,7 @@ def compare_files(
                 todo.folders.append(effect.path)
             continue
         lost = not os.path.lexists(path)
-        if own and effect.appended and now != effect.before and (lost or was_written(effect.path, now or "")):
+        if own and effect.appended and now != effect.digest_before and (lost or was_written(effect.path, now or "")):
             # The step appends to a file that another step has written since.
             if lost or not has_appended(effect.path):
                 todo.obstacle = f"it appends to {effect.path}, which others have written"
@@ -159,12 +159,12 @@ def compare_files(
         if not lost:
             if not own:
                 continue
-            if now is None or now == FOLDER or not (now == effect.before or was_written(effect.path, now)):
+            if now is None or now == FOLDER or not (now == effect.digest_before or was_written(effect.path, now)):
                 todo.left_paths.append(effect.path)
                 continue
         if effect.digest == "":
             todo.remove.append(effect.path)
-        elif effect.kept:
+        elif effect.is_stored:
             todo.write.append(effect.path)
         else:
             todo.obstacle = f"{effect.path}, which it wrote, is lost and too large to be stored"

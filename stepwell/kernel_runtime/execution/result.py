@@ -155,7 +155,7 @@ class Collector:
             )
         if name in self.produced:
             raise InvariantViolationError(f"step {step.key!r} produced the output {name!r} twice", where=step.where)
-        if output.stored:
+        if output.has_value:
             try:
                 step.op.check_output(name, value, step.key)
             except (StepwellError, KeyboardInterrupt):
@@ -235,7 +235,7 @@ class Collector:
         for name, output in self.declared_outputs.items():
             if name in self.produced or not output.required:
                 continue
-            if not output.stored:
+            if not output.has_value:
                 self.produced[name] = Produced(output, None)
                 continue
             raise StepOutputNotFoundError(

@@ -23,7 +23,7 @@ from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.errors import CycleError, DuplicateKeyError, InvalidSelectionError, unknown_key
 from stepwell.kernel_runtime.planning.plan import Plan, PlanInput, PlanStep, asset_steps, job_steps, order_steps
 from stepwell.kernel_runtime.records.bulk import no_collection
-from stepwell.kernel_runtime.records.keys import AssetKey, listed
+from stepwell.kernel_runtime.records.keys import AssetKey, keys_text
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.versions.walk import CodeWalk
@@ -75,7 +75,7 @@ class _Parser:
     def __init__(self, text: str, graph: SelectionGraph) -> None:
         self.text = text
         self.graph = graph
-        self.down = graph.downstream()
+        self.downstream = graph.downstream()
         self.tokens = self._tokens()
         self.position = 0
 
@@ -100,7 +100,7 @@ class _Parser:
     def _peek(self) -> tuple[str, str]:
         return self.tokens[self.position] if self.position < len(self.tokens) else ("end", "")
 
-    def _next(self) -> tuple[str, str]:
+    def _next_token(self) -> tuple[str, str]:
         token = self._peek()
         self.position += 1
         return token
@@ -116,20 +116,20 @@ class _Parser:
     def _or(self) -> set[str]:
         keys = self._and()
         while self._peek() == ("name", "or"):
-            self._next()
+            self._next_token()
             keys = keys | self._and()
         return keys
 
     def _and(self) -> set[str]:
         keys = self._not()
         while self._peek() == ("name", "and"):
-            self._next()
+            self._next_token()
             keys = keys & self._not()
         return keys
 
     def _not(self) -> set[str]:
         if self._peek() == ("name", "not"):
-            self._next()
+            self._next_token()
             return set(self.graph.upstream) - self._not()
         return self._walked()
 
@@ -137,28 +137,28 @@ class _Parser:
         up = 0
         kind, text = self._peek()
         if kind == "depth":
-            up = int(self._next()[1][:-1])
+            up = int(self._next_token()[1][:-1])
             if self._peek()[0] == "name":
                 raise self._error(f"at {text!r}", f"write {up}+key:{self._peek()[1]}, or a + for each level")
         elif kind == "plus":
             if text[-1].isdigit():
                 raise self._error(f"at {text!r}")
-            up = len(self._next()[1])
+            up = len(self._next_token()[1])
         keys, all_up, all_down = self._atom()
         down = 0
         if self._peek()[0] == "plus":
-            text = self._next()[1]
+            text = self._next_token()[1]
             digits = text.lstrip("+")
             down = int(digits) if digits else len(text)
         start = keys
         if up or all_up:
             keys = keys | self._reach(start, self.graph.upstream, None if all_up else up)
         if down or all_down:
-            keys = keys | self._reach(start, self.down, None if all_down else down)
+            keys = keys | self._reach(start, self.downstream, None if all_down else down)
         return keys
 
     def _atom(self) -> tuple[set[str], bool, bool]:
-        kind, text = self._next()
+        kind, text = self._next_token()
         if kind == "open":
             keys = self._or()
             self._close()
@@ -172,20 +172,20 @@ class _Parser:
         if text == "*":
             return set(self.graph.upstream), False, False
         if text in {"roots", "sinks"} and self._peek()[0] == "open":
-            self._next()
+            self._next_token()
             inner = self._or()
             self._close()
-            edges = self.graph.upstream if text == "roots" else self.down
+            edges = self.graph.upstream if text == "roots" else self.downstream
             return {key for key in inner if not any(other in inner for other in edges.get(key, ()))}, False, False
         all_up, all_down = text.startswith("*"), text.endswith("*")
         return self._matching(text.strip("*")), all_up, all_down
 
     def _close(self) -> None:
-        if self._next()[0] != "close":
+        if self._next_token()[0] != "close":
             raise self._error("because a parenthesis is not closed")
 
     def _attribute(self, name: str) -> set[str]:
-        kind, text = self._next()
+        kind, text = self._next_token()
         if kind not in {"name", "quoted"}:
             raise self._error(f"after {name!r}")
         wanted = text.strip('"')
@@ -222,25 +222,29 @@ class _Parser:
 class Definitions:
     """A lookup of definitions: first in a given list, then in the registry."""
 
-    given: Mapping[str, AssetsDefinition | SourceAsset] = field(default_factory=dict)
+    requested: Mapping[str, AssetsDefinition | SourceAsset] = field(default_factory=dict)
     registered: Mapping[str, AssetsDefinition | SourceAsset] = field(default_factory=dict)
     jobs: Mapping[str, JobDefinition] = field(default_factory=dict)
     _names: dict[str, str] | None = None
 
     def asset(self, key: str) -> AssetsDefinition | SourceAsset | None:
         """Return the definition of a key, or None."""
-        return self.given.get(key) or self.registered.get(key)
+        return self.requested.get(key) or self.registered.get(key)
 
     def keys(self) -> list[str]:
         """Return all keys, those of the given list first."""
-        return list(self._all())
+        return list(self._all_definitions())
 
-    def _all(self) -> dict[str, AssetsDefinition | SourceAsset]:
-        return {**self.given, **self.registered, **self.given} if self.registered else {**self.given}
+    def _all_definitions(self) -> dict[str, AssetsDefinition | SourceAsset]:
+        return {**self.requested, **self.registered, **self.requested} if self.registered else {**self.requested}
 
-    def computed(self) -> dict[str, AssetsDefinition]:
+    def computed_assets(self) -> dict[str, AssetsDefinition]:
         """Return the definitions that compute values, by key."""
-        return {key: definition for key, definition in self._all().items() if isinstance(definition, AssetsDefinition)}
+        return {
+            key: definition
+            for key, definition in self._all_definitions().items()
+            if isinstance(definition, AssetsDefinition)
+        }
 
     def names(self) -> dict[str, str]:
         """Return the key of each asset by its Python name: the last part of the key, if no other key ends with it."""
@@ -283,7 +287,7 @@ def resolve_targets(targets: Sequence[str] | None, definitions: Definitions) -> 
         If a target is neither a known key nor a valid selection string.
     """
     if targets is None:
-        return [key for key, definition in definitions.computed().items() if definition is not None]
+        return [key for key, definition in definitions.computed_assets().items() if definition is not None]
     chosen: dict[str, None] = {}
     graph: SelectionGraph | None = None
     for target in targets:
@@ -306,7 +310,7 @@ def step_owner(key: str, definitions: Definitions) -> AssetsDefinition | None:
     if isinstance(definition, AssetsDefinition) and "." in key and isinstance(definition.node, GraphDefinition):
         return definition if any(step.key == key for step in asset_steps(definition)) else None
     if "." not in key:
-        return next((other for other in definitions.computed().values() if other.step_key == key), None)
+        return next((other for other in definitions.computed_assets().values() if other.step_key == key), None)
     return None
 
 
@@ -375,7 +379,10 @@ def _plan(
                 if upstream:
                     pending.append(input_key)
     in_order = [
-        step for each in dict.fromkeys(definitions.computed().values()) if each in steps_of for step in steps_of[each]
+        step
+        for each in dict.fromkeys(definitions.computed_assets().values())
+        if each in steps_of
+        for step in steps_of[each]
     ]
     return finish(Plan("assets", tuple(targets), tuple(in_order), target_steps=frozenset(target_steps)))
 
@@ -409,12 +416,14 @@ def finish(plan: Plan) -> Plan:
         places = {step.key: step.where for step in plan.steps}
         raise CycleError(
             "assets wait for each other: " + " -> ".join(reversed(cycle)),
-            where=listed(dict.fromkeys(f"{key} in {places[key]}" for key in cycle if places.get(key))),
+            where=keys_text(dict.fromkeys(f"{key} in {places[key]}" for key in cycle if places.get(key))),
             remedy="remove one of these inputs, or split an asset in two",
         )
     plan.steps = tuple(ordered)
     plan.producers = {output.key: step for step in ordered for output in step.outputs}
-    plan.read = tuple(dict.fromkeys(key for step in ordered for key in step.input_keys if key not in plan.producers))
+    plan.read_keys = tuple(
+        dict.fromkeys(key for step in ordered for key in step.input_keys if key not in plan.producers)
+    )
     return plan
 
 
@@ -427,7 +436,7 @@ def _check_keys(steps: Iterable[PlanStep]) -> None:
             if other is not step:
                 raise DuplicateKeyError(
                     f"two steps have the key {key!r} or produce it",
-                    where=listed(dict.fromkeys(place for place in (other.where, step.where) if place)),
+                    where=keys_text(dict.fromkeys(place for place in (other.where, step.where) if place)),
                     remedy="give a multi-asset a different name, @multi_asset(name=...), and an asset one definition",
                 )
 
@@ -453,7 +462,7 @@ def _walk_step_code(step: PlanStep, code: CodeWalk, names: Mapping[str, str]) ->
         output_keys = {output.key for output in step.outputs}
         assets_read = {name: names[name] for name, _ in step.code.asset_names if name in names}
         new_inputs = [
-            PlanInput(name, (key,), declared=False)
+            PlanInput(name, (key,), is_declared=False)
             for name, key in assets_read.items()
             if key not in input_keys and key not in output_keys
         ]
@@ -479,7 +488,9 @@ def unknown_step(
 ) -> Exception:
     """Return the exception for an unknown step key; its message names similar keys."""
     keys = [
-        step.key for definition in dict.fromkeys(definitions.computed().values()) for step in asset_steps(definition)
+        step.key
+        for definition in dict.fromkeys(definitions.computed_assets().values())
+        for step in asset_steps(definition)
     ]
     keys += [f"{job.name}.{step.key}" for job in definitions.jobs.values() for step in job_steps(job)]
     return unknown_key("step", key, [*keys, *(stored_keys() if stored_keys else ())])

@@ -20,8 +20,8 @@ from typing import Any, Literal, TypeAlias
 
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.reads import what_changed
-from stepwell.kernel_runtime.records.bulk import quick
-from stepwell.kernel_runtime.records.keys import listed
+from stepwell.kernel_runtime.records.bulk import quick_init
+from stepwell.kernel_runtime.records.keys import keys_text
 from stepwell.kernel_runtime.records.materializations import (
     LOCAL,
     Current,
@@ -56,7 +56,7 @@ _SKEW = 1.0
 """Seconds by which another process's clock may be ahead."""
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The decision about one step."""
@@ -193,7 +193,7 @@ def decide(step: PlanStep, plan: Plan, facts: DecisionFacts, kind: Kind) -> Deci
 
     All steps before this one must be decided: each has its materializations in ``facts.values`` or its key in ``facts.steps_without_value``.
     """
-    held = _held_back(step, plan, facts)
+    held = _blocked_action(step, plan, facts)
     if held is not None:
         return Decision(held, _cause(step, "", facts) if held == "wait" else "")
     if facts.settle is not None:
@@ -245,7 +245,7 @@ def may_be_reused(step: PlanStep, executions: Iterable[tuple[Materialization, ..
     )
 
 
-def _held_back(step: PlanStep, plan: Plan, facts: DecisionFacts) -> Action | None:
+def _blocked_action(step: PlanStep, plan: Plan, facts: DecisionFacts) -> Action | None:
     """Return the action for a step that can neither be reused nor run: an upstream step has no value, or an optional output was not produced."""
     values, producers, valueless = facts.values, plan.producers, facts.steps_without_value
     if valueless:
@@ -354,7 +354,7 @@ _TEXTS: Mapping[str, Callable[[Any], str]] = {
     "had no digest": lambda path: f"{path} had no digest",
     "age": lambda age: f"older than max_age ({age_text(age)})",
     "read": what_changed,
-    "lacking": lambda keys: f"{listed(keys)} is no longer stored",
+    "lacking": lambda keys: f"{keys_text(keys)} is no longer stored",
     "acted": lambda _: "another version of it has acted since",
 }
 
@@ -382,10 +382,10 @@ def refusal(step: PlanStep, memo: str, facts: DecisionFacts) -> str:
 
 def reason_to_run(step: PlanStep, memo: str, inputs: tuple[InputVersion, ...], facts: DecisionFacts) -> str:
     """Return a reason to run that is not a change of code, config or stored inputs; empty if there is none."""
-    return refusal(step, memo, facts) or _computed_again(step, inputs, facts)
+    return refusal(step, memo, facts) or _recomputed_input(step, inputs, facts)
 
 
-def _computed_again(step: PlanStep, inputs: tuple[InputVersion, ...], facts: DecisionFacts) -> str:
+def _recomputed_input(step: PlanStep, inputs: tuple[InputVersion, ...], facts: DecisionFacts) -> str:
     """Return a text that names the input without a stored value that was computed again since the step last ran; empty if there is none."""
     parameters = {version.name for version in step.inputs if version.carries_value}
     unstored = [

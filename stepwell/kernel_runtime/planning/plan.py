@@ -19,13 +19,13 @@ from stepwell.kernel_runtime.definitions.declarations import UNSET, is_nothing
 from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, JobDefinition
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.errors import InvalidDefinitionError
-from stepwell.kernel_runtime.records.bulk import quick
+from stepwell.kernel_runtime.records.bulk import quick_init
 from stepwell.kernel_runtime.records.keys import AssetKey, join_step
 from stepwell.kernel_runtime.records.materializations import CodeVersion
 from stepwell.kernel_runtime.records.runs import RunKind
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class PlanInput:
     """One input of a step."""
@@ -37,11 +37,11 @@ class PlanInput:
     fan_in: bool = False
     carries_value: bool = True
     default: Any = UNSET
-    declared: bool = True
+    is_declared: bool = True
     """False for an asset that a helper function reads by its global name."""
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class PlanOutput:
     """One output of a step."""
@@ -50,7 +50,7 @@ class PlanOutput:
     key: str
     """The value key."""
     asset_key: AssetKey | None
-    stored: bool
+    has_value: bool
     """True if the output has a value; False for `Nothing`."""
     required: bool
 
@@ -107,7 +107,7 @@ class Plan:
     steps: tuple[PlanStep, ...]
     producers: dict[str, PlanStep] = field(default_factory=dict)
     """The step that produces each value key."""
-    read: tuple[str, ...] = ()
+    read_keys: tuple[str, ...] = ()
     """Value keys that are read from the store."""
     absent: frozenset[str] = frozenset()
     """The value keys in `read` that were not produced. Steps that need them are skipped."""
@@ -380,4 +380,6 @@ def _config(op: OpDefinition, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _output(op: OpDefinition, name: str, key: str, asset_key: AssetKey | None) -> PlanOutput:
     declared = op.outs[name]
-    return PlanOutput(name, key, asset_key, stored=not is_nothing(declared.dagster_type), required=declared.is_required)
+    return PlanOutput(
+        name, key, asset_key, has_value=not is_nothing(declared.dagster_type), required=declared.is_required
+    )

@@ -165,7 +165,7 @@ class _States:
         facts, materializations = self.facts, decision.materializations
         lost = lost_value(materializations, facts)
         if lost is not None:
-            return "missing", (_lost(*lost, facts),)
+            return "missing", (_lost_value_reason(*lost, facts),)
         if decision.cause == "unrestorable":
             reason = Reason(decision.obstacle, kind="unrestorable")
             earlier = _pending_change(reason, self.pending)
@@ -175,7 +175,7 @@ class _States:
         doubts = self._doubts(step)
         if doubts:
             return "may change", tuple(doubts)
-        return "fresh", _moved(step, stored, materializations, decision.inputs, self.explain)
+        return "fresh", _other_result_reasons(step, stored, materializations, decision.inputs, self.explain)
 
     def _of_computed(
         self, step: PlanStep, decision: Decision, stored: tuple[Materialization, ...]
@@ -198,7 +198,7 @@ class _States:
             return "unverifiable", self.explain.unverifiable(step)
         if decision.action == "wait":
             return self._of_waiting(step, stored)
-        old = _too_old(step, stored, facts) if stored[0].memo_key == decision.memo_key else None
+        old = _age_reason(step, stored, facts) if stored[0].memo_key == decision.memo_key else None
         if old is not None:
             return "stale", (old,)
         reasons = self.explain(step, stored, decision.inputs)
@@ -217,7 +217,7 @@ class _States:
         producers, states = self.plan.producers, self.by_key
         sources = dict.fromkeys(producers[key].key for key in step.input_keys if key in producers)
         return "may change", tuple(
-            Reason(f"{key} {_how(states[key])}", path=key, kind="upstream")
+            Reason(f"{key} {_difference_text(states[key])}", path=key, kind="upstream")
             for key in sources
             if states[key].state != "fresh"
         )
@@ -238,11 +238,13 @@ class _States:
             giver = plan.producers[key].key if key in plan.producers else key
             state = self.by_key.get(giver)
             if state is not None and giver != step.key and state.state != "fresh":
-                reasons.append(Reason(f"{name} was made from {key}, which {_how(state)}", path=giver, kind="variable"))
+                reasons.append(
+                    Reason(f"{name} was made from {key}, which {_difference_text(state)}", path=giver, kind="variable")
+                )
         return reasons
 
 
-def _how(state: StepState) -> str:
+def _difference_text(state: StepState) -> str:
     return "may change" if state.state == "may change" else f"is {state.state}"
 
 
@@ -266,20 +268,20 @@ def _pending_change(reason: Reason, pending: dict[str, str]) -> Reason | None:
     return None
 
 
-def _lost(item: Materialization, why: str, facts: DecisionFacts) -> Reason:
+def _lost_value_reason(item: Materialization, why: str, facts: DecisionFacts) -> Reason:
     if item.id in facts.snapshot.foreign:
         return Reason(why, detail=f"if you trust who made it: stepwell trust {item.key}", kind="untrusted")
     return Reason(why, kind="missing")
 
 
-def _too_old(step: PlanStep, stored: tuple[Materialization, ...], facts: DecisionFacts) -> Reason | None:
+def _age_reason(step: PlanStep, stored: tuple[Materialization, ...], facts: DecisionFacts) -> Reason | None:
     age = step.op.max_age
     if age is None or facts.is_young(stored, age):
         return None
     return Reason(f"older than max_age ({age_text(age)})", kind="age")
 
 
-def _moved(
+def _other_result_reasons(
     step: PlanStep,
     stored: tuple[Materialization, ...],
     materializations: tuple[Materialization, ...],
@@ -326,7 +328,7 @@ def lineage_of(
         Returns the keys of the steps whose variables (other than their values) in the notebook a step reads.
     """
     owners: dict[str, AssetsDefinition] = {}
-    for key, definition in definitions.computed().items():
+    for key, definition in definitions.computed_assets().items():
         owners[definition.step_key] = definition
         owners[key] = definition
     nodes: list[LineageNode] = []
@@ -345,7 +347,7 @@ def lineage_of(
             if giver in steps and not _leads(after, step.key, giver):
                 edges.append(LineageEdge(giver, step.key))
                 after.setdefault(giver, []).append(step.key)
-    nodes += [LineageNode(key, key, "source", None, reason="read, not computed here") for key in plan.read]
+    nodes += [LineageNode(key, key, "source", None, reason="read, not computed here") for key in plan.read_keys]
     drawn = {node.key for node in nodes}
     for job, job_plan in job_plans:
         source = job.graph.source
@@ -360,7 +362,7 @@ def lineage_of(
                 code=source_of(source),
             )
         )
-        for key in job_plan.read:
+        for key in job_plan.read_keys:
             giver = plan.producers[key].key if key in plan.producers else key
             if giver not in drawn:
                 nodes.append(LineageNode(giver, giver, "source", None, reason="read, not computed here"))

@@ -76,7 +76,7 @@ class ReadRecorder:
     counted
         Returns the names of variables that are inputs or are part of the code version, and need no recorded read. The step may have changed
         their values.
-    before
+    digests_before
         True if a file that the step reads and changes is recorded with its content before the change, because a reuse applies the change
         again.
     own
@@ -86,23 +86,23 @@ class ReadRecorder:
     """
 
     # Class attributes as defaults, because each step has a recorder and most steps read nothing.
-    _noted = False
+    _has_reads = False
     is_paused = False
     """True while Stepwell itself reads; its reads are not those of the step."""
     network: tuple[str, ...] = ()
     """Hosts to which the step opened a connection, in order."""
-    unseen: tuple[str, ...] = ()
+    unseen_reads: tuple[str, ...] = ()
     """Reads that cannot be checked later, each as ``reader: item``."""
     children: tuple[str, ...] = ()
     """Programs and processes that the step started."""
     _result: tuple[Read, ...] = ()
     _token: Token[ReadRecorder | None] | None = None
-    _seen: dict[str, tuple[int, ...] | None] | None = None
+    _files: dict[str, tuple[int, ...] | None] | None = None
     _folders: dict[str, list[str] | None] | None = None
     _globs: dict[str, list[str]] | None = None
     _names: dict[str, str | None] | None = None
     _environment: dict[str, str] | None = None
-    _without: tuple[str, ...] = ()
+    _absent_variables: tuple[str, ...] = ()
     _assets: dict[tuple[str, ...], str] | None = None
     _states: dict[str, str] | None = None
     _states_set: frozenset[str] = frozenset()
@@ -112,50 +112,50 @@ class ReadRecorder:
     """Objects without a digest that the step left in DuckDB's default connection."""
     _databases: frozenset[str] = frozenset()
     _names_set: frozenset[str] = frozenset()
-    _made: frozenset[str] = frozenset()
-    _removed: frozenset[str] = frozenset()
-    _lost: frozenset[str] = frozenset()
+    _created: frozenset[str] = frozenset()
+    _removed_paths: frozenset[str] = frozenset()
+    _lost_files: frozenset[str] = frozenset()
     """Files that existed before the step and that the step removed."""
     _statuses: dict[tuple[str, str], str] | None = None
     """The attributes that the step read without opening the file, by path and aspect."""
     _tree: Tree | None = None
     """The project's files before the first child process started."""
-    _asked: str = ""
-    _started: int = 0
+    _last_host: str = ""
+    _start_time: int = 0
     _end_warnings: Callable[[], None]
 
     def __init__(
         self,
         exclude: tuple[Path, ...] = (),
         keyed: Keyed | None = None,
-        declared: Iterable[str] = (),
+        declared_paths: Iterable[str] = (),
         namespace: dict[str, Any] | None = None,
-        counted: Callable[[], Collection[str]] = tuple,
+        unrecorded_names: Callable[[], Collection[str]] = tuple,
         *,
-        before: bool = False,
-        own: Iterable[str] = (),
+        keep_digests: bool = False,
+        bound_names: Iterable[str] = (),
         reads_filters: bool = False,
     ) -> None:
-        self._keeps_before = before
+        self._keeps_before = keep_digests
         self._reads_filters = reads_filters
-        self._own_names = {name: namespace.get(name, _UNBOUND) for name in own} if namespace is not None else {}
+        self._own_names = {name: namespace.get(name, _UNBOUND) for name in bound_names} if namespace is not None else {}
         self.appended: frozenset[str] = frozenset()
         """Files that the step opened first for appending."""
-        self.before: dict[str, str] = {}
+        self.digests_before: dict[str, str] = {}
         """The digests that files had before the step changed or removed them, by path."""
         self._namespace = namespace
-        self._counted = counted
+        self._unrecorded_names = unrecorded_names
         self._looked_up: dict[str, str] = {}
         self._exclude = exclude
         self._keyed = keyed
-        self._declared = declared
-        self._written: dict[str, bool] = {}
+        self._declared_paths = declared_paths
+        self._written_files: dict[str, bool] = {}
 
     def __enter__(self) -> Self:
-        if self._declared:
-            for path in self._declared:
+        if self._declared_paths:
+            for path in self._declared_paths:
                 self.path_read(path)
-        self._started = time.time_ns()
+        self._start_time = time.time_ns()
         self._token = _current.set(self)
         if self._reads_filters:
             self.state_read(WARNINGS)
@@ -173,7 +173,7 @@ class ReadRecorder:
             _current.reset(self._token)
             self._token = None
         self._note_children()
-        if self._noted:
+        if self._has_reads:
             self._result = tuple(self._digested())
 
     @property
@@ -183,53 +183,57 @@ class ReadRecorder:
 
     # -- notes while the step runs
 
-    def opened(self, path: str, *, reads: bool, writes: bool, appends: bool = False) -> None:
+    def file_opened(self, path: str, *, reads: bool, writes: bool, appends: bool = False) -> None:
         """Note that a file will be opened."""
         if reads:
-            self._noted = True
-            if self._seen is None:
-                self._seen = {}
-            if path not in self._seen and path not in self._written:
-                self._seen[path] = file_stat(path)
-        if writes and path not in self._written:
+            self._has_reads = True
+            if self._files is None:
+                self._files = {}
+            if path not in self._files and path not in self._written_files:
+                self._files[path] = file_stat(path)
+        if writes and path not in self._written_files:
             stat = file_stat(path)
-            self._written[path] = stat is not None
+            self._written_files[path] = stat is not None
             if appends:
                 self.appended |= {path}
             if stat is not None:
                 self._note_before(path, stat[0])
 
-    def made(self, path: str) -> None:
+    def folder_created(self, path: str) -> None:
         """Note that the step will create a folder, unless the folder exists."""
         path = os.path.abspath(path)
         if not os.path.lexists(path):
-            self._made |= {path}
+            self._created |= {path}
 
-    def removed(self, path: str) -> None:
+    def path_removed(self, path: str) -> None:
         """Note that the step will remove a file, or a folder with everything in it."""
         path = os.path.abspath(path)
-        self._removed |= {path}
-        if path not in self._written and path not in self._made and os.path.isfile(path):
-            self._lost |= {path}
+        self._removed_paths |= {path}
+        if path not in self._written_files and path not in self._created and os.path.isfile(path):
+            self._lost_files |= {path}
             self._note_before(path, os.path.getsize(path))
-        elif os.path.isdir(path) and path not in self._made:
+        elif os.path.isdir(path) and path not in self._created:
             inside = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
-            self._lost |= {file for file in inside if file not in self._written}
+            self._lost_files |= {file for file in inside if file not in self._written_files}
 
     def _note_before(self, path: str, size: int) -> None:
         """Digest a file that a live cell will change. A reuse changes the file only if the file has this content."""
         if self._keeps_before and size <= _MOST_BEFORE and is_input_path(path):
             with self.paused():
-                self.before[path] = file_digest(path) or ""
+                self.digests_before[path] = file_digest(path) or ""
 
     def changes(self) -> dict[str, bool]:
         """Return the paths that the step wrote, created or removed, each with True if the path existed before."""
-        existed = {**dict.fromkeys(self._made, False), **self._written, **dict.fromkeys(self._lost, True)}
+        existed = {
+            **dict.fromkeys(self._created, False),
+            **self._written_files,
+            **dict.fromkeys(self._lost_files, True),
+        }
         for path in self._databases:
             if (
                 not path.endswith(_WRITE_AHEAD)
-                and path in (self._seen or {})
-                and (self._seen or {})[path] != file_stat(path)
+                and path in (self._files or {})
+                and (self._files or {})[path] != file_stat(path)
             ):
                 existed[path] = True
         return existed
@@ -266,15 +270,15 @@ class ReadRecorder:
                 and (value is None or value is space[name])
                 and name not in self._looked_up
                 and space[name] is self._own_names.get(name, space[name])
-                and name not in self._counted()
+                and name not in self._unrecorded_names()
             ):
                 with self.paused():
                     self._looked_up[name] = value_digest(space[name])
-                self._noted = True
+                self._has_reads = True
 
     def status_read(self, path: str, aspect: str, state: str) -> None:
         """Note that attributes of a path were read without opening it."""
-        self._noted = True
+        self._has_reads = True
         if self._statuses is None:
             self._statuses = {}
         self._statuses.setdefault((path, aspect), state)
@@ -283,10 +287,10 @@ class ReadRecorder:
         """Return True if a read of these attributes was noted before."""
         return self._statuses is not None and (path, aspect) in self._statuses
 
-    def listed(self, path: str) -> None:
+    def folder_listed(self, path: str) -> None:
         """Note that a folder will be listed."""
         path = os.path.abspath(path)
-        self._noted = True
+        self._has_reads = True
         if self._folders is None:
             self._folders = {}
         if path not in self._folders and is_input_path(os.path.join(path, "")):
@@ -302,18 +306,18 @@ class ReadRecorder:
         if not os.path.isabs(expanded):
             self.state_read(FOLDER)
         if os.path.isdir(path):
-            path = checks.below(path)
+            path = checks.files_below(path)
         elif not checks.has_magic(path) or os.path.exists(path):
-            self.opened(path, reads=True, writes=False)
+            self.file_opened(path, reads=True, writes=False)
             return
-        self._noted = True
+        self._has_reads = True
         if self._globs is None:
             self._globs = {}
         if path not in self._globs:
             with self.paused():
                 files = self._globs[path] = checks.matches(path)
             for file in files:
-                self.opened(file, reads=True, writes=False)
+                self.file_opened(file, reads=True, writes=False)
 
     def database_opened(self, path: str, log: str) -> None:
         """Note that a database file will be opened for reading and perhaps writing.
@@ -325,14 +329,14 @@ class ReadRecorder:
         """
         path = os.path.abspath(path)
         exists = os.path.exists(path)
-        self.opened(path, reads=exists, writes=not exists)
+        self.file_opened(path, reads=exists, writes=not exists)
         if exists:
-            self.opened(path + log, reads=True, writes=False)
+            self.file_opened(path + log, reads=True, writes=False)
             self._databases |= {path, path + log}
 
     def name_read(self, name: str, value: str | None) -> None:
         """Note that an environment variable was read."""
-        self._noted = True
+        self._has_reads = True
         if self._names is None:
             self._names = {}
         self._names[name] = value
@@ -348,12 +352,12 @@ class ReadRecorder:
             or self._environment is not None
         )
 
-    def all_read(self, environment: dict[str, str]) -> None:
+    def environment_read(self, environment: dict[str, str]) -> None:
         """Note that the whole environment was read."""
-        self._noted = True
+        self._has_reads = True
         if self._environment is None:
             self._environment = environment
-            self._without = tuple(sorted(self._names_set))
+            self._absent_variables = tuple(sorted(self._names_set))
 
     def name_set(self, name: str) -> None:
         """Note that the step set or removed an environment variable."""
@@ -363,7 +367,7 @@ class ReadRecorder:
         """Note that the step reads a state of `library_state` by its name: options of a library, or the working directory."""
         if name in self._states_set or (self._states is not None and name in self._states):
             return
-        self._noted = True
+        self._has_reads = True
         if self._states is None:
             self._states = {}
         with self.paused():
@@ -372,7 +376,7 @@ class ReadRecorder:
     def _warned(self, digest: str) -> None:
         """Note that a warning was issued. This reads the warning filters, which decide whether the warning becomes an error."""
         if not self.is_paused:
-            self._noted = True
+            self._has_reads = True
             self._states = {WARNINGS: digest} | (self._states or {})
 
     def state_set(self, name: str) -> None:
@@ -389,7 +393,7 @@ class ReadRecorder:
         leftovers
             Objects without a digest that the statement leaves in the connection.
         """
-        self._noted = True
+        self._has_reads = True
         if self._objects is None:
             with self.paused():
                 self._objects = queries.connection_objects()
@@ -418,26 +422,26 @@ class ReadRecorder:
 
     def asset_loaded(self, key: str, version: str, where: tuple[str, ...]) -> None:
         """Note that the value of an asset was loaded."""
-        self._noted = True
+        self._has_reads = True
         if self._assets is None:
             self._assets = {}
         self._assets.setdefault((key, *where), version)
 
     def host_asked(self, host: str) -> None:
         """Note that the step looks up the address of a host."""
-        self._asked = host
+        self._last_host = host
 
     def connected(self, address: str) -> None:
         """Note that a connection is opened, and attribute it to the host that was looked up last."""
-        host = self._asked or address
+        host = self._last_host or address
         if host not in self.network:
             self.network = (*self.network, host)
 
-    def not_seen(self, reader: str, item: str) -> None:
+    def unseen_read(self, reader: str, item: str) -> None:
         """Note that a native reader read an item that cannot be checked later."""
         line = f"{reader}: {item}"
-        if line not in self.unseen:
-            self.unseen = (*self.unseen, line)
+        if line not in self.unseen_reads:
+            self.unseen_reads = (*self.unseen_reads, line)
 
     def location_read(self, reader: str, location: str, folder: str = "") -> None:
         """Note that a native reader reads a path or an address.
@@ -452,7 +456,7 @@ class ReadRecorder:
         if "://" in location and not location.startswith("file://"):
             parts = urlsplit(location)
             # The path and query of a signed address may contain a secret.
-            self.not_seen(reader, f"{parts.scheme}://{parts.hostname or ''}")
+            self.unseen_read(reader, f"{parts.scheme}://{parts.hostname or ''}")
         else:
             self.path_read(os.path.join(folder, location.removeprefix("file://")))
 
@@ -482,23 +486,23 @@ class ReadRecorder:
         with self.paused():
             now = Tree(before.roots)
         for path in now.folders - before.folders:
-            self._made |= {path}
+            self._created |= {path}
         for path, stat in now.files.items():
-            if path in self._written or before.files.get(path) == stat or not is_input_path(path):
+            if path in self._written_files or before.files.get(path) == stat or not is_input_path(path):
                 continue
-            if path in before.files and path in (self._seen or {}) and path not in before.digests:
+            if path in before.files and path in (self._files or {}) and path not in before.digests:
                 # The step read the file, and another process may have changed it.
                 continue
-            self._written[path] = path in before.files
+            self._written_files[path] = path in before.files
             if path in before.digests:
-                self.before[path] = before.digests[path]
+                self.digests_before[path] = before.digests[path]
         gone = {path for path in before.files.keys() - now.files.keys() if not os.path.lexists(path)}
-        for path in gone - self._removed:
-            self._removed |= {path}
-            if path not in self._written:
-                self._lost |= {path}
+        for path in gone - self._removed_paths:
+            self._removed_paths |= {path}
+            if path not in self._written_files:
+                self._lost_files |= {path}
                 if path in before.digests:
-                    self.before[path] = before.digests[path]
+                    self.digests_before[path] = before.digests[path]
 
     def paused(self) -> _Pause:
         """Return a context manager during which nothing is noted."""
@@ -510,7 +514,7 @@ class ReadRecorder:
         exclude = tuple(
             os.path.join(form, "") for path in self._exclude for form in {os.path.abspath(path), os.path.realpath(path)}
         )
-        created = tuple(os.path.join(path, "") for path in self._made)
+        created = tuple(os.path.join(path, "") for path in self._created)
         reads: list[Read] = []
 
         def is_own(path: str) -> bool:
@@ -518,7 +522,7 @@ class ReadRecorder:
                 return True
             return bool(exclude) and (path.startswith(exclude) or os.path.realpath(path).startswith(exclude))
 
-        for path, before in sorted((self._seen or {}).items()):
+        for path, before in sorted((self._files or {}).items()):
             read = None if is_own(path) else self._file(path, before)
             if read is not None:
                 reads.append(read)
@@ -526,13 +530,13 @@ class ReadRecorder:
             if not is_own(os.path.join(path, "")):
                 reads.append(self._listing(path, names, exclude))
         for pattern, paths in sorted((self._globs or {}).items()):
-            own = self._own(dict.fromkeys((*paths, *checks.matches(pattern))))
+            own = self._created_paths(dict.fromkeys((*paths, *checks.matches(pattern))))
             reads.append(Read("glob", pattern, checks.names_digest(paths, own), (), checks.recorded_names(paths), own))
         files = [read.name for read in reads if read.kind in {"file", "absent", "listing"}]
         for (path, aspect), state in sorted((self._statuses or {}).items()):
             read = None if is_own(os.path.join(path, "")) else self._status(path, aspect, state)
             # A read of the file or its listing implies its kind and size, and the existence of the folders above.
-            if read is None or (aspect in {"kind", "size"} and (path in files or path in (self._seen or ()))):
+            if read is None or (aspect in {"kind", "size"} and (path in files or path in (self._files or ()))):
                 continue
             if read.digest != "folder" or not any(name.startswith(os.path.join(path, "")) for name in files):
                 reads.append(read)
@@ -541,11 +545,11 @@ class ReadRecorder:
         return [*reads, *self._from_environment(), *self._from_assets()]
 
     def _status(self, path: str, aspect: str, before: str) -> Read | None:
-        if self._written.get(path) is False or path in self._made:
+        if self._written_files.get(path) is False or path in self._created:
             return None
         now = status(path, aspect)
         if now != before:
-            if path not in self._written and not self._has_removed(path):
+            if path not in self._written_files and not self._has_removed(path):
                 if before == ABSENT and self.children:
                     # A program that the step started created the path.
                     return None
@@ -555,17 +559,17 @@ class ReadRecorder:
         return Read("absent", path) if now == ABSENT and aspect != "link" else Read("status", path, now, (), (aspect,))
 
     def _file(self, path: str, before: tuple[int, ...] | None) -> Read | None:
-        existed = self._written.get(path)
-        if existed is False or path in self._made:
+        existed = self._written_files.get(path)
+        if existed is False or path in self._created:
             return None
-        if path in self.before:
-            return Read("file", path, self.before[path])
+        if path in self.digests_before:
+            return Read("file", path, self.digests_before[path])
         now = file_stat(path)
         if before is None and now is None:
             return Read("absent", path)
         if path in self._databases and path.endswith(_WRITE_AHEAD) and now is None:
             return Read("absent", path)
-        if now is None and before is not None and max(before[1:3]) > self._started - _CLOCK_TICK_NS:
+        if now is None and before is not None and max(before[1:3]) > self._start_time - _CLOCK_TICK_NS:
             # A native writer or a child process created and removed the file while the step ran.
             return None
         if now is None and self._has_removed(path):
@@ -577,7 +581,7 @@ class ReadRecorder:
         return None if digest is None else Read("file", path, digest, () if too_recent(now) else now)
 
     def _has_removed(self, path: str) -> bool:
-        return any(path == removed or path.startswith(os.path.join(removed, "")) for removed in self._removed)
+        return any(path == removed or path.startswith(os.path.join(removed, "")) for removed in self._removed_paths)
 
     def _listing(self, path: str, names: list[str] | None, exclude: tuple[str, ...]) -> Read:
         if names is None:
@@ -585,16 +589,16 @@ class ReadRecorder:
         if not os.path.isdir(path):
             return Read("listing", path, UNSTABLE)
         inside = [folder.rstrip(os.sep) for folder in exclude]
-        created = (*inside, *self._made, *(file for file, existed in self._written.items() if not existed))
+        created = (*inside, *self._created, *(file for file, existed in self._written_files.items() if not existed))
         own = {os.path.basename(item) for item in created if os.path.dirname(item) == path}
         counted = [name for name in names if name not in own]
         return Read(
             "listing", path, checks.names_digest(counted), (), checks.recorded_names(counted), tuple(sorted(own))
         )
 
-    def _own(self, paths: Iterable[str]) -> tuple[str, ...]:
+    def _created_paths(self, paths: Iterable[str]) -> tuple[str, ...]:
         """Return the paths that the step itself created."""
-        return tuple([path for path in paths if self._written.get(path) is False or path in self._made])
+        return tuple([path for path in paths if self._written_files.get(path) is False or path in self._created])
 
     def _from_environment(self) -> list[Read]:
         keyed = self._keyed or process_keyed
@@ -604,7 +608,14 @@ class ReadRecorder:
                 reads.append(Read("environment", name, name_digest(name, value, keyed)))
             if self._environment is not None:
                 reads.append(
-                    Read("environment", ALL, all_digest(self._environment, keyed, self._without), (), (), self._without)
+                    Read(
+                        "environment",
+                        ALL,
+                        all_digest(self._environment, keyed, self._absent_variables),
+                        (),
+                        (),
+                        self._absent_variables,
+                    )
                 )
         except StoreError:
             # Without the user's key, values of the environment must not be stored, even as digests. So this read never holds.

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 T = TypeVar("T")
 
 
-def quick(cls: type[T]) -> type[T]:
+def quick_init(cls: type[T]) -> type[T]:
     """Replace the ``__init__`` of a frozen dataclass with slots by a faster one with the same signature.
 
     Raises

@@ -151,7 +151,7 @@ def join_step(parent: str, node: str) -> str:
 _LISTED = 6
 
 
-def listed(keys: Iterable[object]) -> str:
+def keys_text(keys: Iterable[object]) -> str:
     """Return the first keys, separated by commas, and the number of other keys."""
     names = [str(key) for key in keys]
     return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")

@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Literal, TypeAlias
 
-from stepwell.kernel_runtime.records.bulk import quick
+from stepwell.kernel_runtime.records.bulk import quick_init
 
 CodeKind: TypeAlias = Literal["body", "function", "class", "global", "module", "package", "sql", "graph", "name"]
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class CodePart:
     """One part of the code on which the result of a step can depend."""
@@ -53,7 +53,7 @@ class Unverifiable:
 class CodeVersion:
     """The digest of the code on which the result of a step can depend.
 
-    The class has no slots, so that `plain` can leave the other fields at their class defaults.
+    The class has no slots, so that `without_parts` can leave the other fields at their class defaults.
     """
 
     digest: str
@@ -69,7 +69,7 @@ class CodeVersion:
     """Names of globals that a step could change in place; they are digested again after a run."""
 
     @classmethod
-    def plain(cls, digest: str) -> CodeVersion:
+    def without_parts(cls, digest: str) -> CodeVersion:
         """Return a version with only a digest. A run makes thousands, and this takes a third of the constructor's time."""
         version = object.__new__(cls)
         object.__setattr__(version, "digest", digest)
@@ -100,11 +100,11 @@ class Read:
     names: tuple[str, ...] = ()
     """For a listing or pattern: the listed or matched names, if they are few, for explanations. For an asset: the notebook and the store
     that the step named. For the status of a path: the attribute that was read (kind, size, times or access)."""
-    own: tuple[str, ...] = ()
+    own_names: tuple[str, ...] = ()
     """Names that are ignored because the step itself created or set them."""
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class StoredValue:
     """The location of a stored value, and the data needed to load it. Stored values are immutable."""
@@ -149,7 +149,7 @@ Verify: TypeAlias = Literal["signed", "full"]
 InputKind: TypeAlias = Literal["value", "order"]
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class InputVersion:
     """The version of one input of a step when the memo key was computed."""
@@ -163,7 +163,7 @@ class InputVersion:
     kind: InputKind = "value"
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class Materialization:
     """The record of one output of a step."""
@@ -200,7 +200,7 @@ class Materialization:
     """The signature of a record with effects. Effects are only restored if a trusted key signed the record."""
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class Current:
     """The materialization that ``load``, source assets and SQL read for a key of one notebook."""
@@ -247,9 +247,9 @@ class FileEffect:
     digest: str
     """Digest of the content; ``/`` for a folder, empty for a path that the step removed."""
     size: int = 0
-    kept: bool = False
+    is_stored: bool = False
     """True if the content is stored, so that the file can be restored."""
-    before: str = ""
+    digest_before: str = ""
     """Digest of the content before the step; empty if the file did not exist or was too large."""
     appended: bool = False
     """True if the step appended to the existing content."""
@@ -309,7 +309,8 @@ class Effects:
                 values[name] = value
         if self.files:
             values["files"] = [
-                [file.path, file.digest, file.size, file.kept, file.before, file.appended] for file in self.files
+                [file.path, file.digest, file.size, file.is_stored, file.digest_before, file.appended]
+                for file in self.files
             ]
         if self.state:
             values["state"] = [list(setting) for setting in self.state]

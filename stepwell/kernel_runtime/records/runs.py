@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from stepwell.kernel_runtime.records.bulk import quick
+from stepwell.kernel_runtime.records.bulk import quick_init
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
 
 
@@ -87,7 +87,7 @@ class RunRecord:
     """The process that executes the run, as ``host/boot/pid/start``. If it no longer exists, the run was interrupted."""
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class StepRecord:
     """The outcome of one step in one run."""
@@ -218,7 +218,7 @@ class RunStarted:
     """The step keys of the plan, sorted so that each step follows its upstream steps."""
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class StepStarted:
     """The body of a step begins."""
@@ -246,7 +246,7 @@ class StepWaiting:
     """The duration of the last execution in seconds; None if it is unknown."""
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class StepFinished:
     """A step ended or was reused, and its rows are committed."""

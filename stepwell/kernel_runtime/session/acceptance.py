@@ -292,15 +292,15 @@ def reader_of_now(keyed: Keyed, find: Callable[[Read], Materialization]) -> Call
             return replace(read, digest=item.data_version or item.id)
         with ReadRecorder((), keyed) as recorder:
             if read.kind in {"file", "absent"}:
-                recorder.opened(read.name, reads=True, writes=False)
+                recorder.file_opened(read.name, reads=True, writes=False)
             elif read.kind == "listing":
-                recorder.listed(read.name)
+                recorder.folder_listed(read.name)
             elif read.kind == "glob":
                 recorder.path_read(read.name)
             elif read.kind == "state":
                 recorder.state_read(read.name)
             elif read.name == ALL:
-                recorder.all_read(whole())
+                recorder.environment_read(whole())
             else:
                 recorder.name_read(read.name, value_of(read.name))
         kind = {"absent": "file"}.get(read.kind, read.kind)

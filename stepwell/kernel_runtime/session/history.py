@@ -26,7 +26,7 @@ from stepwell.kernel_runtime.errors import (
     ValueUnavailableError,
     unknown_key,
 )
-from stepwell.kernel_runtime.records.keys import AssetKey, listed, new_id
+from stepwell.kernel_runtime.records.keys import AssetKey, keys_text, new_id
 from stepwell.kernel_runtime.records.materializations import (
     Current,
     Materialization,
@@ -412,7 +412,7 @@ def _owner(old: str, pointers: list[Current], notebook: str) -> str:
         return owners[0]
     raise InvariantViolationError(
         f"{old!r} is not defined in this notebook, but in several others",
-        where=listed(owners),
+        where=keys_text(owners),
         remedy="rename it in the notebook that defines it",
     )
 

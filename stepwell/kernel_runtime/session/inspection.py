@@ -149,7 +149,7 @@ class Inspection:
         store = self.store
         keys = [output.key for step in plan.steps for output in step.outputs]
         codes = {step.code.digest for step in plan.steps if step.code is not None}
-        snapshot = store.snapshot([*keys, *plan.read], [step.address for step in plan.steps], codes)
+        snapshot = store.snapshot([*keys, *plan.read_keys], [step.address for step in plan.steps], codes)
         facts = DecisionFacts(
             snapshot,
             _still_holds(store, self.find),
@@ -157,7 +157,7 @@ class Inspection:
             obstacle=lambda item: store.obstacle(item.value, key=item.key) if item.value is not None else "",
             snapshot_time=time.time(),
         )
-        for key in plan.read:
+        for key in plan.read_keys:
             if key in plan.absent:
                 continue
             item = produced.get(key) if produced else None
@@ -353,7 +353,7 @@ def not_produced(
 ) -> frozenset[str]:
     """Return the keys of optional outputs that a plan reads and that their finished steps did not produce."""
     absent = set()
-    for key in plan.read:
+    for key in plan.read_keys:
         if key not in produced:
             definition = definitions.asset(key)
             steps = (
@@ -439,8 +439,8 @@ def foreign_notices(plan: Plan, facts: DecisionFacts) -> tuple[Notice, ...]:
     foreign = facts.snapshot.foreign
     if not foreign:
         return ()
-    keys = {*plan.read, *[output.key for step in plan.steps for output in step.outputs]}
-    read = [facts.values[key] for key in plan.read if key in facts.values]
+    keys = {*plan.read_keys, *[output.key for step in plan.steps for output in step.outputs]}
+    read = [facts.values[key] for key in plan.read_keys if key in facts.values]
     reusable = [
         item
         for executions in facts.snapshot.by_memo_key.values()
@@ -459,7 +459,7 @@ def read_notices(plan: Plan, facts: DecisionFacts, definitions: Definitions) -> 
     inside = f"{plan.targets[0]}." if plan.kind == "job" and plan.targets else "\0"
     items = [
         facts.values[key]
-        for key in plan.read
+        for key in plan.read_keys
         if key in facts.values
         and not key.startswith(inside)
         and definitions.asset(key) is None
@@ -471,7 +471,7 @@ def read_notices(plan: Plan, facts: DecisionFacts, definitions: Definitions) -> 
 def stale_notices(plan: Plan, inspection: Inspection) -> tuple[Notice, ...]:
     """Return a notice for each stored value that the plan reads although it is not fresh."""
     definitions = inspection.definitions
-    owners = {key: definitions.asset(key) or step_owner(key.split(":", 1)[0], definitions) for key in plan.read}
+    owners = {key: definitions.asset(key) or step_owner(key.split(":", 1)[0], definitions) for key in plan.read_keys}
     keys = [
         str(asset_key) for owner in owners.values() if isinstance(owner, AssetsDefinition) for asset_key in owner.keys
     ]
@@ -480,7 +480,7 @@ def stale_notices(plan: Plan, inspection: Inspection) -> tuple[Notice, ...]:
     whole = build_plan(list(dict.fromkeys(keys)), definitions, inspection.walk)
     states = inspection.states(whole)
     notices = []
-    for key in plan.read:
+    for key in plan.read_keys:
         state = states[whole.producers[key].key] if key in whole.producers else None
         if state is not None and state.state not in ("fresh", "missing"):
             cause = state.reasons[0].text if state.reasons else ""

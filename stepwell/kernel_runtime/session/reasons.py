@@ -25,7 +25,7 @@ from stepwell.kernel_runtime.planning.decision import DecisionFacts, refusal
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.planning.states import Reason
 from stepwell.kernel_runtime.reads import what_changed
-from stepwell.kernel_runtime.records.keys import listed
+from stepwell.kernel_runtime.records.keys import keys_text
 from stepwell.kernel_runtime.records.materializations import (
     PYTHON,
     CodeKind,
@@ -83,7 +83,7 @@ class ResultComparer:
             lacking = [output.key for output in step.outputs if output.required]
             lacking = [key for key in lacking if key not in {item.key for item in stored}]
             if lacking:
-                return (Reason(f"{listed(lacking)} is no longer stored", kind="missing"),)
+                return (Reason(f"{keys_text(lacking)} is no longer stored", kind="missing"),)
             if old.unverifiable:
                 return (Reason(f"it used an object without a digest: {old.unverifiable[0]}", kind="unverifiable"),)
             if old.memo_key == self.facts.key(step, inputs) and (why := refusal(step, old.memo_key, self.facts)):

@@ -27,7 +27,7 @@ from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.planning.build import Definitions, step_owner
 from stepwell.kernel_runtime.planning.decision import choose_current
 from stepwell.kernel_runtime.planning.plan import asset_steps
-from stepwell.kernel_runtime.records.keys import AssetKey, listed
+from stepwell.kernel_runtime.records.keys import AssetKey, keys_text
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def read_targets(targets: Targets) -> tuple[list[AssetsDefinition | SourceAsset]
     """
     if targets is None:
         return [], None
-    listed: Sequence[Target] = (
+    target_list: Sequence[Target] = (
         _members(targets)
         if isinstance(targets, ModuleType)
         else list(targets)
@@ -58,7 +58,7 @@ def read_targets(targets: Targets) -> tuple[list[AssetsDefinition | SourceAsset]
     )
     definitions: list[AssetsDefinition | SourceAsset] = []
     words: list[str] = []
-    for target in listed:
+    for target in target_list:
         if isinstance(target, AssetsDefinition | SourceAsset):
             definitions.append(target)
             if isinstance(target, AssetsDefinition):
@@ -91,7 +91,7 @@ def _members(module: ModuleType) -> list[Target]:
 
 
 def lookup(
-    registry: Registry, definitions: Given = None, more: Iterable[AssetsDefinition | SourceAsset] = ()
+    registry: Registry, definitions: Given = None, targets: Iterable[AssetsDefinition | SourceAsset] = ()
 ) -> Definitions:
     """Return the definitions of a request: passed definitions take precedence over registered ones.
 
@@ -101,7 +101,7 @@ def lookup(
         The registry.
     definitions
         Definitions or modules of definitions; or one module.
-    more
+    targets
         More definitions, usually the targets.
 
     Raises
@@ -111,9 +111,9 @@ def lookup(
     InvalidInvocationError
         If a passed object is not a definition.
     """
-    listed = [definitions] if isinstance(definitions, ModuleType) else list(definitions or ())
+    definition_list = [definitions] if isinstance(definitions, ModuleType) else list(definitions or ())
     passed: list[Any] = []
-    for item in listed:
+    for item in definition_list:
         passed += _definitions_of(item) if isinstance(item, ModuleType) else [item]
     for definition in passed:
         if not isinstance(definition, AssetsDefinition | SourceAsset | JobDefinition):
@@ -121,7 +121,7 @@ def lookup(
                 f"definitions are assets, source assets and jobs, not a {type(definition).__name__}",
                 remedy="for example: definitions=[clean, send], or a module of them",
             )
-    unique = list({id(definition): definition for definition in (*passed, *more)}.values())
+    unique = list({id(definition): definition for definition in (*passed, *targets)}.values())
     assets = by_key(definition for definition in unique if not isinstance(definition, JobDefinition))
     jobs: dict[str, JobDefinition] = {
         name: entry.definition for name, entry in registry.jobs.items() if isinstance(entry.definition, JobDefinition)
@@ -226,7 +226,7 @@ def choose(registry: Registry, reader: str, key: str, rows: list[Current], store
     if len(versions) > 1:
         raise AmbiguousKeyError(
             f"{key!r} is defined by several notebooks and their values differ",
-            where=listed(row.notebook for row in alive),
+            where=keys_text(row.notebook for row in alive),
             remedy=f"run the cell that defines {key} here, or choose a notebook: stepwell.load({key!r}, notebook={alive[0].notebook!r})",
         )
     return choose_current(alive or rows, "")
@@ -325,7 +325,7 @@ def _folder(namespace: Mapping[str, Any] | None) -> Path:
     return path.parent if path is not None and path.parent.is_dir() else Path.cwd()
 
 
-def named_or_found(asked: str | None, folder: Path) -> tuple[Path, bool]:
+def named_or_found(named_directory: str | None, folder: Path) -> tuple[Path, bool]:
     """Return a store directory, and True if the user named the directory.
 
     A directory from the argument or the environment takes precedence over the store of the folder's project. The second value decides if the
@@ -333,12 +333,12 @@ def named_or_found(asked: str | None, folder: Path) -> tuple[Path, bool]:
 
     Parameters
     ----------
-    asked
+    named_directory
         The directory that the user named, or None.
     folder
         The folder of the notebook or script.
     """
-    named = asked or os.environ.get("STEPWELL_STORE")
+    named = named_directory or os.environ.get("STEPWELL_STORE")
     return (Path(named).expanduser().absolute(), True) if named else (project_root(folder) / STORE, False)
 
 

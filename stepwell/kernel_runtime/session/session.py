@@ -316,7 +316,7 @@ class Session:
     def inspect(
         self,
         definitions: Given = None,
-        more: Iterable[AssetsDefinition | SourceAsset] = (),
+        targets: Iterable[AssetsDefinition | SourceAsset] = (),
         *,
         store: AnyStore = None,
         create: bool = False,
@@ -325,7 +325,7 @@ class Session:
 
         Parameters
         ----------
-        definitions, more
+        definitions, targets
             Definitions, or a module of definitions, that take precedence over the registry.
         store
             As in `open`.
@@ -342,7 +342,7 @@ class Session:
         DuplicateKeyError, InvalidInvocationError
             If two passed definitions have the same key, or a passed object is not a definition.
         """
-        request_definitions = lookup(self.registry, definitions, more)
+        request_definitions = lookup(self.registry, definitions, targets)
         return Inspection(
             request_definitions,
             partial(self._new_code_walk, request_definitions),

@@ -62,7 +62,7 @@ class Reader(Protocol):
     def knows_name(self, name: str) -> bool:
         """Return True if a read of this name need not be recorded."""
 
-    def all_read(self, environment: dict[str, str]) -> None:
+    def environment_read(self, environment: dict[str, str]) -> None:
         """Record that the whole environment was read."""
 
     def name_set(self, name: str) -> None:
@@ -207,7 +207,7 @@ def watch_environment(active: Callable[[], Reader | None]) -> None:
     def record_all() -> None:
         reader = active()
         if reader is not None and not _copies_for_child(sys._getframe(2)) and counts_here(sys._getframe(2)):
-            reader.all_read(whole())
+            reader.environment_read(whole())
 
     @wraps(begin)
     def iterate(self: Any) -> Iterator[Any]:

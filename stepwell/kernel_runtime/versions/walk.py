@@ -188,7 +188,7 @@ class CodeWalk:
             code = (node.digest or digest_of(node)).hex()
             if not node.flags:
                 # This version depends only on the node, so the node keeps it. Most steps end here.
-                version = node.version = CodeVersion.plain(code)
+                version = node.version = CodeVersion.without_parts(code)
                 return version
         else:
             text = b"".join(name.encode() + b"\0" + digest_of(child) for name, child in more)

@@ -226,7 +226,7 @@ def materialization_row(m: Materialization) -> Row:
 
 def _read(read: Read) -> tuple[Any, ...]:
     columns = (read.kind, read.name, read.digest, read.stat)
-    return (*columns, read.names, read.own) if read.names or read.own else columns
+    return (*columns, read.names, read.own_names) if read.names or read.own_names else columns
 
 
 def materialization(row: Row) -> Materialization:
