@@ -24,7 +24,7 @@ from stepwell.kernel_runtime.errors import AmbiguousKeyError, QueryError, ValueU
 from stepwell.kernel_runtime.reads import active
 from stepwell.kernel_runtime.session.requests import AnyStore
 from stepwell.kernel_runtime.session.session import Session
-from stepwell.kernel_runtime.session.sql import frame_type, plain, rows_as, surroundings
+from stepwell.kernel_runtime.session.sql import frame_type, rows_as, surroundings, without_semicolons
 from stepwell.kernel_runtime.text import as_json, in_one_line, printable
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ def query(
             remedy = error.remedy.replace(f"stepwell.load({key!r}, ", "stepwell.sql(..., ")
             raise AmbiguousKeyError(error.what, where=error.where, remedy=remedy) from None
 
-    statement = read_statement(plain(text))
+    statement = read_statement(without_semicolons(text))
     tables: dict[_Path, Any] = {}
     views: dict[_Path, str] = {}
     loaded: dict[str, Any] = {}

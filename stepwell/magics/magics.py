@@ -27,7 +27,7 @@ from stepwell.commands.wording import later_changes, result_lines, step_lines, w
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.errors import CellNameError, InvalidInvocationError, TrustNeededError
 from stepwell.kernel_runtime.records.runs import DefinitionsChanged
-from stepwell.kernel_runtime.session.sql import plain
+from stepwell.kernel_runtime.session.sql import without_semicolons
 from stepwell.kernel_runtime.store.sql.statements import read_statement
 from stepwell.kernel_runtime.text import moment
 from stepwell.magics import asset_cells, graph_cells
@@ -418,7 +418,7 @@ def select_rows(face: Face, line: Sequence[str], cell: str | None) -> Any:
     cell
         The body of a cell; None for a line.
     """
-    text = plain("\n".join([*line, cell or ""]))
+    text = without_semicolons("\n".join([*line, cell or ""]))
     if not text:
         raise UsageError("%stepwell sql SELECT ...: one SELECT over stored assets, or FROM stepwell.runs")
     statement = read_statement(text)

@@ -505,7 +505,7 @@ def _kind_and_place(node: LineageNode) -> str:
     """Return the kind, group and source location of a card: ``op in graph-backed asset report · group daily · cell 14``."""
     kind = KINDS.get(node.kind, node.kind) + (f" in graph-backed asset {node.parent}" if node.parent else "")
     return " · ".join(
-        part for part in (kind, f"group {node.group_name}" if node.group_name != "default" else "", node.where) if part
+        part for part in (kind, f"group {node.group}" if node.group != "default" else "", node.where) if part
     )
 
 

@@ -84,7 +84,7 @@ def hostile():
             where=text,
             description=text,
             code=text,
-            group_name=text,
+            group=text,
         )
         for place, text in enumerate(HOSTILE)
     )

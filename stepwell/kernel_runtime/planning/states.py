@@ -382,7 +382,7 @@ def _step_node(
         label=step.key,
         kind=_KINDS.get(owner.kind, "asset") if owner is not None else "op",
         state=state.state,
-        group_name=step.group_name,
+        group=step.group_name,
         parent=step.key.split(".", 1)[0] if inside else "",
         reason="" if failed else "; ".join(reason.text for reason in state.reasons[:2]),
         summary=describe(shown) if shown is not None else "",

@@ -306,7 +306,7 @@ class LineageNode:
     """None for sources and jobs."""
     assets: tuple[str, ...] = ()
     """The keys of the assets that a multi-asset's step computes; empty if ``key`` is the only one."""
-    group_name: str = "default"
+    group: str = "default"
     parent: str = ""
     """The graph-backed asset to which an op belongs; empty otherwise."""
     reason: str = ""

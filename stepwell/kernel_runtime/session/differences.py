@@ -450,14 +450,14 @@ class _Search:
         if old is new or pair in above:
             return
         if type(old) is not type(new):
-            yield _change(path, _shown(old, typed=True), _shown(new, typed=True))
+            yield _change(path, _short_value(old, typed=True), _short_value(new, typed=True))
         elif isinstance(old, set | frozenset):
-            yield from (_change(path, text, "", " without") for text in sorted(map(_shown, old - new)))
-            yield from (_change(path, "", text, " with") for text in sorted(map(_shown, new - old)))
+            yield from (_change(path, text, "", " without") for text in sorted(map(_short_value, old - new)))
+            yield from (_change(path, "", text, " with") for text in sorted(map(_short_value, new - old)))
         elif len(above) < _DEEPEST and (members := _members(old)) is not None:
             yield from self._changes_inside(members, _members(new) or {}, _label(old), path, above | {pair})
         elif not _are_equal(old, new):
-            yield _change(path, _shown(old), _shown(new))
+            yield _change(path, _short_value(old), _short_value(new))
 
     def _changes_inside(
         self, old: _Members, new: _Members, label: Callable[[Any], str], path: _Path, above: frozenset[tuple[int, int]]
@@ -467,14 +467,14 @@ class _Search:
             if self.steps >= _STEPS:
                 return
             if key not in new:
-                yield _change(place, _shown(old[key]), "")
+                yield _change(place, _short_value(old[key]), "")
             elif key not in old:
-                yield _change(place, "", _shown(new[key]))
+                yield _change(place, "", _short_value(new[key]))
             else:
                 yield from self.changes(old[key], new[key], place, above)
         orders = [key for key in old if key in new], [key for key in new if key in old]
         if orders[0] != orders[1]:
-            before, after = (", ".join(map(_shown, order[:5])) for order in orders)
+            before, after = (", ".join(map(_short_value, order[:5])) for order in orders)
             yield _change(path, before, after, " order")
 
 
@@ -498,7 +498,7 @@ def _label(value: Any) -> Callable[[Any], str]:
     if isinstance(value, tuple) and names:
         return lambda number: f".{names[number]}"
     if isinstance(value, dict | list | tuple):
-        return lambda key: f"[{_shown(key)}]"
+        return lambda key: f"[{_short_value(key)}]"
     return lambda name: f".{name}"
 
 
@@ -523,7 +523,7 @@ def _change(path: _Path, before: str, after: str, suffix: str = "") -> Example:
     return example(f"{place}{suffix}", before, after, longest=_LONGEST)
 
 
-def _shown(value: Any, *, typed: bool = False) -> str:
+def _short_value(value: Any, *, typed: bool = False) -> str:
     """Return a short string for a value; `repr` is only called for numbers and strings, because other classes may run user code."""
     if not isinstance(value, _SCALARS):
         return " ".join(filter(None, (type_name(value), summary(value))))

@@ -288,7 +288,7 @@ class Origins:
             elif reason.versions:
                 origins = self._through_records(reason, (), until)
             followed.append(replace(reason, origins=tuple(origins[:_MOST])) if origins else reason)
-        return _once(followed)
+        return _unique_origins(followed)
 
     def _through_states(self, start: str) -> list[Reason]:
         origins: list[Reason] = []
@@ -309,7 +309,7 @@ class Origins:
                 else:
                     reasons.append(replace(reason, chain=chain))
             origins += (
-                _failure(key, reasons) if state.state == "failed" else [_named(key, reason) for reason in reasons]
+                _failure(key, reasons) if state.state == "failed" else [_with_key(key, reason) for reason in reasons]
             )
         return origins
 
@@ -375,7 +375,7 @@ class Origins:
         return [*reasons, *input_reasons(old.inputs, new.inputs), *_reads(old.reads, new.reads)]
 
 
-def _once(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
+def _unique_origins(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
     """Return reasons without duplicate origins; an origin with several paths keeps the shortest."""
     reasons = list(reasons)
     shortest: dict[tuple[object, ...], Reason] = {}
@@ -398,7 +398,7 @@ def _cause(origin: Reason) -> tuple[object, ...]:
     return origin.kind, origin.text, origin.path, origin.place, origin.chain[:1]
 
 
-def _named(key: str, reason: Reason) -> Reason:
+def _with_key(key: str, reason: Reason) -> Reason:
     """Return a reason with the step's key in its text."""
     return replace(reason, text=f"{key} was never computed") if reason.text == "never computed" else reason
 

@@ -437,11 +437,11 @@ def _copies(store: ValueStore, rows: list[Materialization], old: str, new: str) 
             item, id=ids[item.id], key=_mapped(item.key, old, new), step_key=step, inputs=inputs,
             memo_key=memo_key(step, item.code_version, inputs) if item.memo_key else "",
         )  # fmt: skip
-        copies[item.id] = _signed(store, copy, item)
+        copies[item.id] = _with_signature(store, copy, item)
     return copies
 
 
-def _signed(store: ValueStore, copy: Materialization, item: Materialization) -> Materialization:
+def _with_signature(store: ValueStore, copy: Materialization, item: Materialization) -> Materialization:
     """Return a copy of a record with a new signature if a trusted key signed the record; then its effects can be restored."""
     if item.record_signature is None:
         return copy

@@ -405,7 +405,7 @@ def check_reads(
                     continue
                 item = facts.values.get(key)
                 if item is None:
-                    raise _missing(key, step, definitions, stored)
+                    raise _missing_upstream(key, step, definitions, stored)
                 if item.value is None and (resumed or key.startswith(inside)):
                     raise ValueNotKeptError(
                         f"step {step.key!r} needs the value of {item.step_key!r}, which could not be stored",
@@ -414,7 +414,7 @@ def check_reads(
                     )
 
 
-def _missing(
+def _missing_upstream(
     key: str, step: PlanStep, definitions: Definitions, stored: Callable[[], Iterable[str]]
 ) -> MissingUpstreamError:
     if definitions.asset(key) is not None:

@@ -60,7 +60,7 @@ class ResultComparer:
         self.walk = walk
         self.code_parts = code_parts
         self._codes: dict[str, CodeVersion] = {}
-        self._asked: set[str] = set()
+        self._read_versions: set[str] = set()
 
     def __call__(
         self, step: PlanStep, stored: tuple[Materialization, ...], inputs: tuple[InputVersion, ...] | None
@@ -96,15 +96,15 @@ class ResultComparer:
         items = step.code.unverifiable if step.code is not None else ()
         return tuple(Reason(item.reason, item.path, self._way_out(step, item), "unverifiable") for item in items)
 
-    def _recorded(self, version: str) -> CodeVersion | None:
+    def _recorded_code(self, version: str) -> CodeVersion | None:
         """Return a recorded code version with its parts; the first call reads the code versions of all changed steps in one query."""
-        if version not in self._asked:
-            wanted = {version, *self._changed()} - self._asked
-            self._asked |= wanted
+        if version not in self._read_versions:
+            wanted = {version, *self._changed_versions()} - self._read_versions
+            self._read_versions |= wanted
             self._codes.update(self.store.codes(wanted))
         return self._codes.get(version)
 
-    def _changed(self) -> set[str]:
+    def _changed_versions(self) -> set[str]:
         """Return the code versions of current materializations that differ from those of the plan's steps."""
         snapshot = self.facts.snapshot
         current = {row.materialization.code_version for rows in snapshot.current.values() for row in rows}
@@ -113,7 +113,7 @@ class ResultComparer:
         }
 
     def _code(self, step: PlanStep, old: Materialization) -> list[Reason]:
-        before = self._recorded(old.code_version)
+        before = self._recorded_code(old.code_version)
         now = self.code_parts(step)
         return code_reasons(before, now, step.key, lambda change: self._remedy(step, change))
 
@@ -128,7 +128,7 @@ class ResultComparer:
 
     def _remedy(self, step: PlanStep, change: Change) -> str:
         """Return how to exclude a changed secret from the code version; empty for other changes."""
-        if not change.secret or change.what != "changed":
+        if not change.secret or change.change_kind != "changed":
             return ""
         name = self._ignorable(step, change.path, lambda ignore: change.path not in self._paths_without(step, ignore))
         ways = _flags(step, name)
@@ -247,7 +247,7 @@ class Change:
     after: str | None = None
     diff: str = ""
     """A unified diff of the source; empty for an object that is not code."""
-    what: str = "changed"
+    change_kind: str = "changed"
     """``changed``, ``added`` or ``removed``."""
     secret: bool = False
     """True if the object's value is not shown because it could be a secret."""
@@ -283,9 +283,9 @@ def explain(old: CodeVersion, new: CodeVersion, key: str = "") -> tuple[Change, 
     edited = {path for path, group in changed if (path, group) not in unedited}
     added, removed = _unmatched(before, after, changed, edited, canonical=canonical)
     for pair, part in added.items():
-        changed[pair] = Change(part.kind, part.path, part.where, None, _shown(part), what="added")
+        changed[pair] = Change(part.kind, part.path, part.where, None, _part_text(part), change_kind="added")
     for pair, part in removed.items():
-        changed[pair] = Change(part.kind, part.path, part.where, _shown(part), None, what="removed")
+        changed[pair] = Change(part.kind, part.path, part.where, _part_text(part), None, change_kind="removed")
     for pair in unedited:
         if any(_follows(path, {pair[0]}) for path, _ in changed):
             del changed[pair]
@@ -297,7 +297,7 @@ def explain(old: CodeVersion, new: CodeVersion, key: str = "") -> tuple[Change, 
     once: dict[tuple[object, ...], Change] = {}
     for pair in in_order:
         digests = [parts[pair].digest if pair in parts else "" for parts in (before, after)]
-        once.setdefault((_label(pair), changed[pair].what, *digests), changed[pair])
+        once.setdefault((_label(pair), changed[pair].change_kind, *digests), changed[pair])
     return tuple(once.values())
 
 
@@ -375,28 +375,33 @@ def describe(change: Change) -> str:
     name = change.path.rpartition(ARROW)[2]
     place = f" ({change.where})" if change.where else ""
     if change.kind == "package":
-        if change.what == "changed":
+        if change.change_kind == "changed":
             return f"{name} {change.before} -> {change.after}"
-        return f"package {name} {change.what}"
+        return f"package {name} {change.change_kind}"
     if change.kind in {"function", "body"}:
         called = f"{name}()" if change.kind == "function" else name
-        return f"{called} {change.what}{place}"
+        return f"{called} {change.change_kind}{place}"
     if change.kind == "class":
-        return f"class {name} {change.what}{place}"
+        return f"class {name} {change.change_kind}{place}"
     if change.kind == "sql":
-        return f"the SELECT of {name} {change.what}{place}"
+        return f"the SELECT of {name} {change.change_kind}{place}"
     if change.kind == "name":
         return (
-            f"{name} is {'now' if change.what == 'added' else 'no longer'} an asset"
-            if change.what != "changed"
+            f"{name} is {'now' if change.change_kind == 'added' else 'no longer'} an asset"
+            if change.change_kind != "changed"
             else f"{name} refers to another asset"
         )
     if change.path.endswith(IGNORED):
-        names = change.after if change.what != "removed" else change.before
-        return f"--ignore {names} was {change.what}"
-    if change.what == "changed" and change.before is not None and change.after is not None and not looks_secret(name):
+        names = change.after if change.change_kind != "removed" else change.before
+        return f"--ignore {names} was {change.change_kind}"
+    if (
+        change.change_kind == "changed"
+        and change.before is not None
+        and change.after is not None
+        and not looks_secret(name)
+    ):
         return f"{name}: {change.before} -> {change.after}"
-    return f"{name} {change.what}{place}"
+    return f"{name} {change.change_kind}{place}"
 
 
 def _by_path(parts: tuple[CodePart, ...]) -> Parts:
@@ -433,7 +438,7 @@ def _change(before: CodePart, after: CodePart, *, canonical: bool) -> Change:
             )
         )
     secret = after.kind == "global" and (HIDDEN in (before.text, after.text) or looks_secret(_last_name(after.path)))
-    return Change(after.kind, after.path, after.where, _shown(before), _shown(after), diff, secret=secret)
+    return Change(after.kind, after.path, after.where, _part_text(before), _part_text(after), diff, secret=secret)
 
 
 def _canonical(source: str) -> str:
@@ -463,7 +468,7 @@ def _last_name(path: str) -> str:
     return path.rpartition(ARROW)[2]
 
 
-def _shown(part: CodePart) -> str | None:
+def _part_text(part: CodePart) -> str | None:
     """Return the source or value of a part as a string; None if it must not be shown."""
     hidden = part.kind == "global" and (part.text == HIDDEN or looks_secret(_last_name(part.path)))
     if hidden or part.text is None or part.kind != "global":

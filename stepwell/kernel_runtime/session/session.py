@@ -83,7 +83,7 @@ from stepwell.kernel_runtime.session.requests import (
     requesting,
     store_directory,
 )
-from stepwell.kernel_runtime.session.sql import read_select, run_sql, surroundings
+from stepwell.kernel_runtime.session.sql import read_select, run_sql_body, surroundings
 from stepwell.kernel_runtime.store import housekeeping
 from stepwell.kernel_runtime.store.catalog.instance import at_end, warm_up
 from stepwell.kernel_runtime.store.signing import Signer
@@ -153,7 +153,7 @@ class Session:
         self._published_notices: set[Notice] = set()
         self._noticed_keys: set[tuple[str, str]] = set()
         self._running = threading.Lock()
-        self._run: _ActiveRun | None = None
+        self._active_run: _ActiveRun | None = None
         self.registry.notebook = lambda: self.notebook
         self.registry.on_change = lambda keys: self.publish(DefinitionsChanged(keys))
 
@@ -180,11 +180,11 @@ class Session:
                 return self._store
             if in_ipython() or self.namespace is not None or os.environ.get("STEPWELL_STORE"):
                 directory, named = self.location
-                self._store = self._open(directory, follow=named)
+                self._store = self._open_directory(directory, follow=named)
             else:
                 folder = tempfile.mkdtemp(prefix="stepwell-")
                 at_end(partial(shutil.rmtree, folder, ignore_errors=True), last=True)
-                self._store = self._open(Path(folder) / "store")
+                self._store = self._open_directory(Path(folder) / "store")
         return self._store
 
     def open(self, store: AnyStore = None, *, create: bool = True) -> ValueStore:
@@ -208,16 +208,16 @@ class Session:
             If the store cannot be used.
         """
         if store is None:
-            run = self._run if active() is not None else None
+            run = self._active_run if active() is not None else None
             return self.store if run is None else run.store
         if isinstance(store, str | os.PathLike):
-            return self._open(Path(store).absolute(), create=create)
+            return self._open_directory(Path(store).absolute(), create=create)
         # The public `Store` wraps the internal store.
         values: Any = getattr(store, "values", store)
         opened: ValueStore = values
         return opened
 
-    def _open(self, directory: Path, *, create: bool = True, follow: bool = True) -> ValueStore:
+    def _open_directory(self, directory: Path, *, create: bool = True, follow: bool = True) -> ValueStore:
         """Open the store of a directory.
 
         Parameters
@@ -288,10 +288,10 @@ class Session:
         A notice is published once per session. Notices during a run go to the run's result.
         """
         if isinstance(event, Notice):
-            if not self._once((event,)):
+            if not self._new_notices((event,)):
                 return
-            if self._run is not None and self._run.notices is not None:
-                self._run.notices.append(event)
+            if self._active_run is not None and self._active_run.notices is not None:
+                self._active_run.notices.append(event)
                 return
         for subscriber in tuple(self._subscribers):
             try:
@@ -299,7 +299,7 @@ class Session:
             except Exception as error:
                 print(f"stepwell: {getattr(subscriber, '__qualname__', subscriber)} failed: {error!r}", file=sys.stderr)  # noqa: T201 - the run must continue, and the error must be visible
 
-    def _once(self, notices: Iterable[Notice]) -> tuple[Notice, ...]:
+    def _new_notices(self, notices: Iterable[Notice]) -> tuple[Notice, ...]:
         """Return the notices that are new in this session."""
         new = []
         for item in notices:
@@ -634,7 +634,7 @@ class Session:
         run_id
             Only cancel the run with this identifier; None for any run.
         """
-        run = self._run
+        run = self._active_run
         if run is not None and run_id in {None, run.guard.run_id}:
             run.guard.cancel()
 
@@ -663,24 +663,24 @@ class Session:
                     remedy="wait until the run has ended; in a step, load what it needs as an input",
                 )
             try:
-                self._run = run = _ActiveRun(guard, store, threading.get_ident())
+                self._active_run = run = _ActiveRun(guard, store, threading.get_ident())
                 # No step has begun, so an interrupt may end the wait for another process that holds the catalog.
                 facts = guard.call(lambda: inspection.decision_facts(plan, produced))
                 check_reads(plan, facts, inspection.definitions, store.keys, resumed=produced is not None)
-                foreign = self._once(foreign_notices(plan, facts))
+                foreign = self._new_notices(foreign_notices(plan, facts))
                 notices = (*read_notices(plan, facts, inspection.definitions), *foreign, *notices)
                 run.notices = []
                 record = new_run(
                     new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent
                 )
                 guard.run_id = record.run_id
-                sql = partial(run_sql, around=surroundings(store.directory, self.namespace))
+                sql = partial(run_sql_body, around=surroundings(store.directory, self.namespace))
                 hidden = HiddenState(inspection.walk, inspection.new_walk)
                 options = EngineOptions(
                     forced,
                     shown,
                     code_parts(hidden),
-                    (*notices, *self._once((*slow_notices(inspection.walk), *size_notices(store)))),
+                    (*notices, *self._new_notices((*slow_notices(inspection.walk), *size_notices(store)))),
                     hidden,
                     self.seed_steps,
                     self.timeline,
@@ -698,7 +698,7 @@ class Session:
                     options=options,
                 ).run()
             finally:
-                self._run = None
+                self._active_run = None
                 self._running.release()
         error: BaseException | None = None
         # A cancellation after the last step has no effect.
@@ -714,9 +714,9 @@ class Session:
     def forget_other_threads(self) -> None:
         """Discard, in a forked child, a run on another thread, because the run continues only in the parent."""
         self._opening = threading.RLock()
-        if self._running.locked() and (self._run is None or self._run.thread != threading.get_ident()):
+        if self._running.locked() and (self._active_run is None or self._active_run.thread != threading.get_ident()):
             self._running = threading.Lock()
-            self._run = None
+            self._active_run = None
 
 
 def _with_note(error: BaseException, result: RunResult) -> BaseException:

@@ -83,7 +83,7 @@ def frame_type(setting: str, kinds: tuple[str, ...] = FRAMES) -> str:
     return "pandas" if importlib.util.find_spec("pandas") is not None else "pyarrow"
 
 
-def plain(text: str) -> str:
+def without_semicolons(text: str) -> str:
     """Return an SQL statement without the semicolons at its end."""
     return text.strip().rstrip("; \n\t")
 
@@ -114,7 +114,7 @@ def read_select(name: str, text: str, variables: dict[str, Any], *, what: str, f
     from stepwell.kernel_runtime.store.sql.catalog_views import catalog_view
     from stepwell.kernel_runtime.store.sql.statements import folded, read_statement
 
-    statement = plain(text)
+    statement = without_semicolons(text)
     try:
         parsed = read_statement(statement)
     except CellSyntaxError as error:
@@ -137,7 +137,7 @@ def read_select(name: str, text: str, variables: dict[str, Any], *, what: str, f
     return SqlBody(name, statement, where, tuple(tables.values()), parsed.parameters, variables, kind, parsed.canonical)
 
 
-def run_sql(body: SqlBody, arguments: Mapping[str, Any], around: Surroundings) -> Any:
+def run_sql_body(body: SqlBody, arguments: Mapping[str, Any], around: Surroundings) -> Any:
     """Run the SELECT of a SQL asset and return its result as a frame.
 
     Parameters
@@ -184,7 +184,7 @@ def rows_as(frame: str, text: str, scope: Scope, around: Surroundings) -> Any:
         with recorder.paused() if recorder is not None else nullcontext():
             files = file_access(sources, scope.parameters, around.project, around.secret)
         if recorder is not None:
-            for path in files.named:
+            for path in files.named_folders:
                 recorder.path_read(path)
     scope = replace(scope, files=files, store=around.store)
     result = (stream_select if frame == "reader" else run_select)(text, scope)

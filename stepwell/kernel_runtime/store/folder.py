@@ -88,7 +88,7 @@ class Folder:
         """Descriptors of directories that were replaced, which stay open because another thread may be using one of them."""
         self._status_of_root: os.stat_result | None = None
         self._modes: tuple[int, int] | None = None
-        self._seen: dict[str, tuple[int, int, int]] = {}
+        self._checked_files: dict[str, tuple[int, int, int]] = {}
         _folders.add(self)
 
     def __repr__(self) -> str:
@@ -140,23 +140,23 @@ class Folder:
     def _examine_below(self, folder: str, status: os.stat_result) -> None:
         """Check the type of each entry of a folder if the folder has changed since the last check."""
         state = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
-        if self._seen.get(folder) == state:
+        if self._checked_files.get(folder) == state:
             return
-        with self._opened(folder) as descriptor, os.scandir(self._place(descriptor, folder)) as entries:
+        with self._folder_descriptor(folder) as descriptor, os.scandir(self._place(descriptor, folder)) as entries:
             for entry in entries:
                 # The listing includes the type of each entry, so no system call per entry is needed.
                 if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
                     name = f"{folder}/{entry.name}"
                     self._check(name, self._status(descriptor, name, entry.name))
-        self._seen[folder] = state
+        self._checked_files[folder] = state
 
     def _check(self, name: str, status: os.stat_result) -> None:
         """Refuse an entry that is neither a file nor a folder, or that belongs to neither the user nor the group of the directory."""
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-            raise self._refused(name, _KINDS.get(stat.S_IFMT(status.st_mode), "a special file"))
+            raise self._untrusted(name, _KINDS.get(stat.S_IFMT(status.st_mode), "a special file"))
         root = self._status_of_root
         if root is not None and status.st_uid != root.st_uid and status.st_gid != root.st_gid:
-            raise self._refused(
+            raise self._untrusted(
                 name,
                 f"something of another user ({user_name(status.st_uid)}, {group_name(status.st_gid)})",
                 where=f"the store belongs to {user_name(root.st_uid)}, group {group_name(root.st_gid)}",
@@ -173,13 +173,13 @@ class Folder:
         )
         if inside < status.st_nlink:
             path = self.path / name
-            raise self._refused(
+            raise self._untrusted(
                 name,
                 "a file that has another name outside the store (a hard link)",
                 remedy=f"replace it with a copy: cp -p {path} {path}.new && mv {path}.new {path}",
             )
 
-    def _refused(self, name: str, kind: str, *, where: str = "", remedy: str = "") -> UntrustedStoreError:
+    def _untrusted(self, name: str, kind: str, *, where: str = "", remedy: str = "") -> UntrustedStoreError:
         return UntrustedStoreError(
             f"the store {self.path} contains {kind}: {name!r}",
             where=where or "through it, Stepwell could read or change files outside the store",
@@ -229,7 +229,7 @@ class Folder:
         if self._descriptor >= 0:
             self._outdated.append(self._descriptor)
         self._descriptor, self._status_of_root = -1, None
-        self._seen.clear()
+        self._checked_files.clear()
 
     def _make(self) -> None:
         """Create the directory, shared with the group if the group shares the parent folder by its setgid bit."""
@@ -338,7 +338,7 @@ class Folder:
                 if not flags & os.O_CREAT:
                     raise
                 return self._created(descriptor, name, leaf, flags)
-            opened = self._open(descriptor, name, leaf, flags & ~os.O_CREAT | _SAFE)
+            opened = self._open_leaf(descriptor, name, leaf, flags & ~os.O_CREAT | _SAFE)
         try:
             self._check_file(name, os.fstat(opened), written=bool(flags & (os.O_WRONLY | os.O_RDWR)))
         except BaseException:
@@ -353,7 +353,7 @@ class Folder:
             if flags & os.O_EXCL:
                 raise
             # Another process has just created the file.
-            opened = self._open(descriptor, name, leaf, flags & ~os.O_CREAT | _SAFE)
+            opened = self._open_leaf(descriptor, name, leaf, flags & ~os.O_CREAT | _SAFE)
         try:
             self._give(opened)
             self._check_file(name, os.fstat(opened))
@@ -362,7 +362,7 @@ class Folder:
             raise
         return opened
 
-    def _open(self, descriptor: int | None, name: str, leaf: str, flags: int) -> int:
+    def _open_leaf(self, descriptor: int | None, name: str, leaf: str, flags: int) -> int:
         try:
             return os.open(leaf, flags, dir_fd=descriptor)
         except OSError:
@@ -374,7 +374,7 @@ class Folder:
     def _check_file(self, name: str, status: os.stat_result, *, written: bool = False) -> None:
         self._check(name, status)
         if not stat.S_ISREG(status.st_mode):
-            raise self._refused(name, "a folder where a file is expected")
+            raise self._untrusted(name, "a folder where a file is expected")
         if status.st_nlink > 1 and (written or name in _WRITTEN_IN_PLACE):
             self._check_names(name, status)
 
@@ -460,7 +460,7 @@ class Folder:
     def names(self, name: str) -> list[str]:
         """Return the names of a folder's entries without checking the entries; an empty list if the folder does not exist."""
         try:
-            with self._opened(name) as descriptor:
+            with self._folder_descriptor(name) as descriptor:
                 return os.listdir(self._place(descriptor, name))  # noqa: PTH208 - of a descriptor
         except FileNotFoundError:
             return []
@@ -534,7 +534,7 @@ class Folder:
         self.mkdir("tmp")
         self.mkdir(name)
         try:
-            with self._opened(name) as descriptor:
+            with self._folder_descriptor(name) as descriptor:
                 yield Path(f"{_PROC}/{descriptor}") if _has_proc(descriptor) else self.path / name
         finally:
             with contextlib.suppress(OSError):
@@ -558,11 +558,11 @@ class Folder:
         elif not above:
             yield root, leaf
         else:
-            with self._opened(above) as descriptor:
+            with self._folder_descriptor(above) as descriptor:
                 yield descriptor, leaf
 
     @contextlib.contextmanager
-    def _opened(self, folder: str) -> Iterator[int | None]:
+    def _folder_descriptor(self, folder: str) -> Iterator[int | None]:
         """Yield the descriptor of a folder, opened without following links; None on Windows."""
         descriptor: int | None = self._root()
         if not _ANCHORED:
@@ -577,7 +577,7 @@ class Folder:
             # The directory itself is opened again, because a listing moves the position of its descriptor.
             for part in folder.split("/") if folder else (".",):
                 entered = f"{entered}/{part}" if entered else part
-                descriptor = self._open(descriptor, entered, part, _DIRECTORY | os.O_NOFOLLOW)
+                descriptor = self._open_leaf(descriptor, entered, part, _DIRECTORY | os.O_NOFOLLOW)
                 opened.append(descriptor)
                 if entered != part:
                     # Folders directly below the directory were checked by `examine`.
@@ -603,7 +603,7 @@ class Folder:
         return os.lstat(self.path / name) if descriptor is None else os.lstat(leaf, dir_fd=descriptor)
 
     def _entries(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
-        with self._opened(folder) as descriptor, os.scandir(self._place(descriptor, folder)) as entries:
+        with self._folder_descriptor(folder) as descriptor, os.scandir(self._place(descriptor, folder)) as entries:
             for entry in entries:
                 # Another process may have removed the entry.
                 with contextlib.suppress(FileNotFoundError):

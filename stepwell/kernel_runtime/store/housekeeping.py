@@ -54,8 +54,8 @@ from stepwell.kernel_runtime.store.catalog.thread import Catalog
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects.value_files import value_files
 from stepwell.kernel_runtime.store.processes import unrecorded_names
-from stepwell.kernel_runtime.store.retention import Kept, dropped, read_rules
-from stepwell.kernel_runtime.store.trouble import named
+from stepwell.kernel_runtime.store.retention import Kept, ids_to_drop, read_rules
+from stepwell.kernel_runtime.store.trouble import with_store_errors
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
@@ -73,7 +73,7 @@ def is_due(store: ValueStore) -> bool:
 
     The first housekeeping is due an hour after the creation of the store. If the clock was set back, housekeeping is due at once.
     """
-    if store.catalog.read_only or not store.folder.is_in_place():
+    if store.catalog.is_read_only or not store.folder.is_in_place():
         return False
     for name in (_FILE, "CACHEDIR.TAG"):
         with contextlib.suppress(OSError):
@@ -133,7 +133,7 @@ CONDEMNED = ".condemned"
 """The suffix of files that were moved away and are not deleted yet."""
 
 
-@named
+@with_store_errors
 def collect(
     store: ValueStore, *, dry_run: bool = False, grace: float = GRACE, compact: bool | None = None
 ) -> Collected:
@@ -233,7 +233,7 @@ def _to_drop(
     current = {value for (value,) in rows_of(connection, name, _CURRENT)}
     now = time.time()
     running = {value for (value,) in rows_of(connection, name, _RUNNING, [now - GOING_ON])}
-    return rules, dropped(rows, rules, now=now, current=current, running=running)
+    return rules, ids_to_drop(rows, rules, now=now, current=current, running=running)
 
 
 _RUNNING = "SELECT run_id FROM @runs WHERE status = 'running' AND started > ?"
@@ -394,7 +394,7 @@ def read_key_sizes(connection: Connection, name: str) -> list[KeySize]:
     return [KeySize(*row) for row in rows]
 
 
-@named
+@with_store_errors
 def housekeep(store: ValueStore) -> bool:
     """Run the hourly housekeeping if it is due; return True if it was due.
 
@@ -425,7 +425,7 @@ def _bytes(store: ValueStore) -> tuple[int, int]:
     return store.objects.usage()[1], store.folder.stat(CATALOG).st_size
 
 
-@named
+@with_store_errors
 def sizes(store: ValueStore) -> dict[str, int]:
     """Return the counts ``materializations``, ``runs`` and ``objects``, and the sizes ``object_bytes`` and ``catalog_bytes``."""
     counts = store.catalog.ask(read_counts)
@@ -457,7 +457,7 @@ _SHARED = f"SELECT DISTINCT object_name FROM @materializations WHERE NOT {_MINE}
 _DELETE = tuple(f"DELETE FROM @{table} WHERE {_MINE}" for table in ("current", "retention"))  # noqa: S608 - as above
 
 
-@named
+@with_store_errors
 def forget(store: ValueStore, key: str, *, dry_run: bool = False) -> Forgotten:
     """Delete every version of a key in all notebooks, with the steps inside it; return the counts and sizes of the deleted data.
 

@@ -112,7 +112,7 @@ _MOST = 4096
 _TRIES = 100
 """The number of attempts to open a file that other processes remove at the same time."""
 
-_held: dict[str, Claim] = {}
+_claims_held: dict[str, Claim] = {}
 """Maps the path of a file to the claim on it that this process holds."""
 _mutex = threading.Lock()
 
@@ -133,7 +133,7 @@ class Claim:
             try:
                 remove_locked(self._folder, self._name, descriptor)
             finally:
-                _held.pop(str(self._folder.path / self._name), None)
+                _claims_held.pop(str(self._folder.path / self._name), None)
 
     def text(self) -> bytes:
         """Return the contents of the claim's file."""
@@ -157,7 +157,7 @@ class Claims:
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._swept = False
-        self._listed_at = -1.0
+        self._listing_time = -1.0
         self._names: frozenset[str] = frozenset()
 
     def is_there(self, memo_key: str) -> bool:
@@ -166,8 +166,8 @@ class Claims:
         The listing is reused because every step that runs calls this method, and each system call releases the GIL to another thread.
         """
         now = monotonic()
-        if now - self._listed_at >= _LOOK:
-            self._listed_at = now
+        if now - self._listing_time >= _LOOK:
+            self._listing_time = now
             try:
                 self._names = frozenset(self._folder.names(CLAIMS))
             except OSError:
@@ -182,7 +182,7 @@ class Claims:
         folder, name = self._folder, f"{CLAIMS}/{memo_key}"
         path = str(folder.path / name)
         with _mutex:
-            if path in _held:
+            if path in _claims_held:
                 return None
             try:
                 descriptor = _locked(folder, name)
@@ -190,7 +190,7 @@ class Claims:
                 return Claim(folder, name, -1)
             if descriptor < 0:
                 return None
-            claim = _held[path] = Claim(folder, name, descriptor)
+            claim = _claims_held[path] = Claim(folder, name, descriptor)
             # On a full disk the file stays empty; only the lock matters.
             with suppress(OSError):
                 os.ftruncate(descriptor, 0)
@@ -198,13 +198,13 @@ class Claims:
             if not self._swept:
                 self._swept = True
                 with suppress(OSError):
-                    deque(_files_of_others(folder, CLAIMS, _held.__contains__), maxlen=0)
+                    deque(_files_of_others(folder, CLAIMS, _claims_held.__contains__), maxlen=0)
         return claim
 
     def claimant(self, memo_key: str) -> Claimant:
         """Return the claimant from the file of a claim, or an empty `Claimant` if the file cannot be read."""
         name = f"{CLAIMS}/{memo_key}"
-        held = _held.get(str(self._folder.path / name))
+        held = _claims_held.get(str(self._folder.path / name))
         try:
             fields = json.loads(self._folder.read(name, _MOST) if held is None else held.text())
             return Claimant(str(fields["notebook"]), int(fields["pid"]), str(fields["host"]), float(fields["since"]))
@@ -268,14 +268,14 @@ def _files_of_others(folder: Folder, below: str, is_own: Callable[[str], bool]) 
 def _after_fork_in_child() -> None:
     global _mutex  # noqa: PLW0603 - another thread of the parent may have held the lock
     _mutex = threading.Lock()
-    for claim in list(_held.values()):
+    for claim in list(_claims_held.values()):
         claim.abandon()
-    _held.clear()
+    _claims_held.clear()
 
 
 def release_all() -> None:
     """Release every claim of this process; called at exit."""
-    for claim in list(_held.values()):
+    for claim in list(_claims_held.values()):
         claim.release()
 
 
@@ -326,7 +326,7 @@ class Unrecorded:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._names[name] += 1
 
-    def recorded(self, names: Iterable[str]) -> None:
+    def remove_recorded(self, names: Iterable[str]) -> None:
         """Remove one entry of each name, when the row that refers to the file is committed or will never be written."""
         if not self._names or self._process != os.getpid():
             return
@@ -380,11 +380,11 @@ def unrecorded_names(folder: Folder) -> set[str]:
         folder, LISTS, lambda path: any(own_list.is_own(path) for own_list in own_lists)
     ):
         with suppress(OSError), os.fdopen(os.dup(descriptor), encoding="utf-8") as lines:
-            names |= _listed(lines)
+            names |= _listed_names(lines)
     return names
 
 
-def _listed(lines: Iterable[str]) -> set[str]:
+def _listed_names(lines: Iterable[str]) -> set[str]:
     """Return the names that the lines of a list add and do not remove. The last line may be incomplete while it is being written."""
     names: set[str] = set()
     for line in lines:

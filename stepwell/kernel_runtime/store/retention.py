@@ -4,7 +4,7 @@ Without a rule nothing is dropped. A limit on number or age in the rule of a key
 graph-backed asset or job applies to the steps inside it. Some materializations are never dropped: those that are current in a notebook, the
 newest of each key, notebook and partition, those of a run that is still running, and those that are needed to show or revoke an acceptance.
 
-`dropped` chooses the materializations to delete; `housekeeping.collect` deletes them. The rules are rows of the catalog.
+`ids_to_drop` chooses the materializations to delete; `housekeeping.collect` deletes them. The rules are rows of the catalog.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Kept:
     metadata: Mapping[str, Any]
 
 
-def dropped(
+def ids_to_drop(
     rows: Sequence[Kept],
     rules: Mapping[str, Rule],
     *,
@@ -79,18 +79,18 @@ def dropped(
         for row in newest_first
         if (age := limits[row.key].age) is not None and now - row.created > age and row.id not in fixed
     }
-    dropped_ids |= _too_many(newest_first, limits) - fixed
+    dropped_ids |= _beyond_count(newest_first, limits) - fixed
     own_bytes = {
         key for key in limits if (key_rule := _key_rule(key, rules)) is not None and key_rule.bytes is not None
     }
     for key in own_bytes:
-        dropped_ids |= _too_large(
+        dropped_ids |= _beyond_bytes(
             [row for row in newest_first if row.key == key and row.id not in dropped_ids], limits[key], fixed
         )
     if STORE in rules:
         remaining = [row for row in newest_first if row.id not in dropped_ids]
-        dropped_ids |= _too_large(remaining, rules[STORE], fixed)
-    return dropped_ids - _needed(rows, dropped_ids)
+        dropped_ids |= _beyond_bytes(remaining, rules[STORE], fixed)
+    return dropped_ids - _referenced_ids(rows, dropped_ids)
 
 
 def _key_rule(key: str, rules: Mapping[str, Rule]) -> Rule | None:
@@ -107,7 +107,7 @@ def _rule_for(key: str, rules: Mapping[str, Rule]) -> Rule:
     )
 
 
-def _too_many(newest_first: Iterable[Kept], limits: Mapping[str, Rule]) -> set[str]:
+def _beyond_count(newest_first: Iterable[Kept], limits: Mapping[str, Rule]) -> set[str]:
     """Return the ids of rows that exceed the maximum number of versions of their key, notebook and partition.
 
     Consecutive rows with the same data version count as one version.
@@ -129,7 +129,7 @@ def _too_many(newest_first: Iterable[Kept], limits: Mapping[str, Rule]) -> set[s
     return dropped_ids
 
 
-def _too_large(newest_first: Sequence[Kept], rule: Rule, fixed: Collection[str]) -> set[str]:
+def _beyond_bytes(newest_first: Sequence[Kept], rule: Rule, fixed: Collection[str]) -> set[str]:
     """Return the ids of the oldest rows, which must be dropped so that the remaining distinct values fit into the bytes of the rule."""
     if rule.bytes is None:
         return set()
@@ -154,7 +154,7 @@ def _too_large(newest_first: Sequence[Kept], rule: Rule, fixed: Collection[str])
     return dropped_ids
 
 
-def _needed(rows: Sequence[Kept], dropped_ids: Collection[str]) -> set[str]:
+def _referenced_ids(rows: Sequence[Kept], dropped_ids: Collection[str]) -> set[str]:
     """Return the ids that a retained acceptance refers to: the accepted materialization and the revocations."""
     by_id = {row.id: row for row in rows}
     notes = {row.id: note for row in rows if isinstance(note := row.metadata.get(ACCEPTED), dict)}

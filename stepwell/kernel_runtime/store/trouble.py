@@ -90,13 +90,13 @@ def trouble(error: BaseException, what: str) -> StoreError | None:
     return None
 
 
-def refused(directory: Path, error: OSError | MemoryError, done: str = "used") -> StoreError:
+def unusable_directory(directory: Path, error: OSError | MemoryError, done: str = "used") -> StoreError:
     """Return the error for a store directory that cannot be used or written."""
     what = f"the store {directory} cannot be {done}"
     return trouble(error, what) or StoreNotWritableError(what, where=one_line(error), remedy=_PLACE)
 
 
-def named(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+def with_store_errors(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
     """Decorate a function of a store so that errors of the operating system become errors of the store."""
 
     @wraps(method)

@@ -21,7 +21,7 @@ from stepwell.kernel_runtime.store import packs
 from stepwell.kernel_runtime.store.objects.header import PREFIX, Header, HeaderError, is_name, read_header, read_prefix
 from stepwell.kernel_runtime.store.packs import offered
 from stepwell.kernel_runtime.store.signing import SIGNATURE_SIZE, Signer, fingerprint, key_name
-from stepwell.kernel_runtime.store.trouble import named
+from stepwell.kernel_runtime.store.trouble import with_store_errors
 from stepwell.kernel_runtime.store.values.codecs import PICKLE
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class _Contents:
     """The checked contents of a pack."""
 
     signer: bytes = b""
-    own: bool = False
+    is_own: bool = False
     materializations: dict[str, Materialization] = field(default_factory=dict)
     current: list[tuple[str, str, str, str]] = field(default_factory=list)
     codes: dict[str, str] = field(default_factory=dict)
@@ -66,11 +66,11 @@ def inspect_pack(path: Path, signer: Signer) -> Offer:
         If the file is not a pack, or is damaged.
     """
     with _archive(path) as archive:
-        contents = _checked(archive, str(path), signer)
-    return Offer(str(path), fingerprint(contents.signer), contents.own, contents.values())
+        contents = _check_pack(archive, str(path), signer)
+    return Offer(str(path), fingerprint(contents.signer), contents.is_own, contents.values())
 
 
-@named
+@with_store_errors
 def import_pack(store: ValueStore, path: Path) -> Offer:
     """Import a pack and sign its values with this user's key.
 
@@ -85,22 +85,22 @@ def import_pack(store: ValueStore, path: Path) -> Offer:
     placed: list[str] = []
     try:
         with _archive(path) as archive:
-            contents = _checked(archive, label, store.signer)
+            contents = _check_pack(archive, label, store.signer)
             for name in sorted(contents.signers):
                 with store.objects.making(name) as making:
                     with archive.open(packs.OBJECTS + name) as source:
                         size = archive.getinfo(packs.OBJECTS + name).file_size
-                        header, packed, _ = _copied(source, size, making, label)
+                        header, packed, _ = _copy_value_file(source, size, making, label)
                     if header.name != name:
                         raise packs.damaged(label, "it changed while it was read")
                     making.seek(0)
                     making.write(store.objects.signed_prefix(header.codec, packed))
                 placed.append(name)
-        items = [_signed(item, store.signer) for item in contents.materializations.values()]
+        items = [_sign_item(item, store.signer) for item in contents.materializations.values()]
         store.catalog.change(packs.add, items, contents.codes, contents.current)
     finally:
-        store.objects.recorded(placed)
-    return Offer(label, fingerprint(contents.signer), contents.own, contents.values())
+        store.objects.release_recorded(placed)
+    return Offer(label, fingerprint(contents.signer), contents.is_own, contents.values())
 
 
 @contextmanager
@@ -114,7 +114,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
         raise packs.damaged(str(path), str(error) or type(error).__name__) from error
 
 
-def _checked(archive: zipfile.ZipFile, label: str, signer: Signer) -> _Contents:
+def _check_pack(archive: zipfile.ZipFile, label: str, signer: Signer) -> _Contents:
     members = _members(archive, label)
     contents = _Contents()
     if not {packs.ROWS, packs.SIGNATURE} <= set(members):
@@ -124,15 +124,15 @@ def _checked(archive: zipfile.ZipFile, label: str, signer: Signer) -> _Contents:
         raise packs.damaged(label, "its signature cannot be read")
     signature = archive.read(packs.SIGNATURE)
     contents.signer = key_name(signature)
-    contents.own = signer.verify(signature, (packs.SIGNED, digest))
+    contents.is_own = signer.verify(signature, (packs.SIGNED, digest))
     for name, member in members.items():
         if name.startswith(packs.OBJECTS):
             with archive.open(member) as source:
-                header, _, key = _copied(source, member.file_size, None, label)
+                header, _, key = _copy_value_file(source, member.file_size, None, label)
             if header.name != name.removeprefix(packs.OBJECTS):
                 raise packs.damaged(label, f"{name} contains another value than its name says")
             contents.signers[header.name] = key
-            contents.own = contents.own and (header.codec != PICKLE or key == contents.signer)
+            contents.is_own = contents.is_own and (header.codec != PICKLE or key == contents.signer)
     needed = {m.value.object_name for m in contents.materializations.values() if m.value and m.value.object_name}
     if needed != set(contents.signers):
         raise packs.damaged(label, "its rows and its files do not belong together")
@@ -211,7 +211,7 @@ class _Digested:
         return result
 
 
-def _copied(source: IO[bytes], size: int, target: IO[bytes] | None, label: str) -> tuple[Header, bytes, bytes]:
+def _copy_value_file(source: IO[bytes], size: int, target: IO[bytes] | None, label: str) -> tuple[Header, bytes, bytes]:
     """Read a whole value file, check every digest, and copy it to ``target`` unless this is None.
 
     Return the header, the bytes of the header, and the name of the key that the signature claims.
@@ -256,7 +256,7 @@ def _copied(source: IO[bytes], size: int, target: IO[bytes] | None, label: str) 
     return header, packed, key_name(signature)
 
 
-def _signed(item: Materialization, signer: Signer) -> Materialization:
+def _sign_item(item: Materialization, signer: Signer) -> Materialization:
     value = item.value
     if value is None or value.inline is None or value.codec != PICKLE:
         return item
@@ -282,7 +282,7 @@ class ForeignValues:
     offer: Offer
 
 
-@named
+@with_store_errors
 def foreign_values(store: ValueStore, keys: Sequence[str] | None) -> ForeignValues:
     """Return the values that are signed with other users' keys.
 
@@ -314,14 +314,14 @@ def foreign_values(store: ValueStore, keys: Sequence[str] | None) -> ForeignValu
         signer = (
             key_name(value.signature) if value.object_name is None else objects.signer_of(value.object_name, own_key)
         )
-        if signer != own_key and (value.object_name is None or not objects.missing(value.object_name)):
+        if signer != own_key and (value.object_name is None or not objects.is_missing(value.object_name)):
             foreign.append(_Foreign(item, signer))
     values = tuple(offered(foreign_value.item, fingerprint(foreign_value.signer)) for foreign_value in foreign)
     offer = Offer(str(objects.folder.path), values[0].signer if values else "", own=not values, values=values)
     return ForeignValues(tuple(foreign), offer)
 
 
-@named
+@with_store_errors
 def adopt(store: ValueStore, values: ForeignValues) -> list[str]:
     """Sign values of the store with this user's key; return the keys of damaged values, which are not signed."""
     signatures: dict[str, bytes] = {}
@@ -336,11 +336,11 @@ def adopt(store: ValueStore, values: ForeignValues) -> list[str]:
             else:
                 # As in a pack, the value in the row must match its digest.
                 packs.read_materialization({"row": packs.row_of(foreign.item)}, foreign.item.key)
-                signature = _signed(foreign.item, store.signer).value
+                signature = _sign_item(foreign.item, store.signer).value
                 if signature is not None and signature.signature is not None:
                     signatures[foreign.item.id] = signature.signature
         except StepwellError:
             damaged_keys.append(foreign.item.key)
     if signatures:
-        store.catalog.change(packs.sign, signatures)
+        store.catalog.change(packs.replace_signatures, signatures)
     return damaged_keys

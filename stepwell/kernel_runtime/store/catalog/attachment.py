@@ -34,11 +34,11 @@ from stepwell.kernel_runtime.errors import (
 )
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.runs import Notice, notice
-from stepwell.kernel_runtime.store.catalog.instance import Connection, alone, cursor, give_up_if_dead, leak
+from stepwell.kernel_runtime.store.catalog.instance import Connection, cursor, exclusive_access, give_up_if_dead, leak
 from stepwell.kernel_runtime.store.catalog.lease import SEAL, Lease, read_seal, write_seal
 from stepwell.kernel_runtime.store.catalog.schema import FORMAT, create_statements, keep_copy, migrate
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.trouble import keep_reserve, one_line, refused, trouble
+from stepwell.kernel_runtime.store.trouble import keep_reserve, one_line, trouble, unusable_directory
 from stepwell.kernel_runtime.text import moment
 
 _EXTRA = """
@@ -55,7 +55,7 @@ def vet_catalog(connection: Any, name: str, directory: Path) -> None:
     UntrustedStoreError
         If the catalog contains a view or a trigger.
     """
-    with alone():
+    with exclusive_access():
         extras = connection.execute(_EXTRA, [name]).fetchall()
     if extras:
         kind, extra_name = extras[0]
@@ -92,16 +92,16 @@ class Attachment:
         self.lease = Lease(folder)
         self.connection: Connection = None
         self.name = f"store_{next(_aliases)}"
-        self.open = False
-        self.stuck = False
+        self.is_open = False
+        self.is_stuck = False
         self.store_id = ""
-        self.seen: Fingerprint | None = None
+        self.last_fingerprint: Fingerprint | None = None
         """The fingerprint of the catalog when it was last detached."""
         self.epoch = 0
         """A number that is incremented when another process has changed the catalog, or rows were changed in place."""
         self._is_checked = False
         """True if the catalog was checked for views and triggers after the last change by another process."""
-        self.read_only: StoreError | None = None
+        self.write_error: StoreError | None = None
         """The error that explains why the store was not writable at the last attach; None if it was writable."""
         self.notices: list[Notice] = []
         """Notices that the next thread with a question passes on."""
@@ -125,7 +125,7 @@ class Attachment:
         StoreDamagedError
             If the catalog is not a database, belongs to another program, or lacks acknowledged commits.
         """
-        if self.open:
+        if self.is_open:
             return
         folder = self.folder
         try:
@@ -138,18 +138,18 @@ class Attachment:
                 folder.examine(create=True)
             existed = folder.exists("catalog.lock")
             self._check_writable()
-            if self.read_only is None:
+            if self.write_error is None:
                 self.lease.acquire()
             elif is_new:
-                raise self.read_only
+                raise self.write_error
             else:
                 existed = True
                 self._attach_for_reading()
                 return
         except OSError as error:
-            raise refused(self.directory, error) from error
+            raise unusable_directory(self.directory, error) from error
         try:
-            if self.seen is None or self.seen != (self.lease.token(), *self.stat()):
+            if self.last_fingerprint is None or self.last_fingerprint != (self.lease.token(), *self.stat()):
                 self.epoch += 1
                 self._is_checked = False
             if not folder.exists(CATALOG):
@@ -163,12 +163,12 @@ class Attachment:
                 self.lease.remove_files()
             self.lease.release()
             if isinstance(error, OSError | MemoryError):
-                raise refused(self.directory, error) from error
+                raise unusable_directory(self.directory, error) from error
             raise
 
     def is_usable(self) -> bool:
         """Return False if the catalog is attached to an instance that no longer executes statements."""
-        if not self.open:
+        if not self.is_open:
             return True
         try:
             self.connection.execute("SELECT 1")
@@ -179,7 +179,7 @@ class Attachment:
     def _check_writable(self) -> None:
         """Set `read_only` if this user cannot write to the store. The check itself writes nothing."""
         obstacle = self.folder.obstacle((CATALOG, LOG, "catalog.lock", "want.lock", SEAL, "objects", "tmp", "writers"))
-        self.read_only = refused(self.directory, obstacle, "written") if obstacle is not None else None
+        self.write_error = unusable_directory(self.directory, obstacle, "written") if obstacle is not None else None
 
     def _attach_for_reading(self) -> None:
         """Attach the catalog read-only under the lease. Attach a private copy if the lease cannot be taken or the format is older."""
@@ -189,7 +189,7 @@ class Attachment:
             self._attach_copy(without_lease=True)
             return
         try:
-            if self.seen is None or self.seen != (self.lease.token(), *self.stat()):
+            if self.last_fingerprint is None or self.last_fingerprint != (self.lease.token(), *self.stat()):
                 self.epoch += 1
             self._attach_file("(READ_ONLY)")
             try:
@@ -201,7 +201,7 @@ class Attachment:
             if number < FORMAT:
                 self._detach_quietly()
                 self._attach_copy(without_lease=False)
-            self.open = True
+            self.is_open = True
         except BaseException:
             self.lease.release()
             raise
@@ -235,7 +235,7 @@ class Attachment:
                 raise
         finally:
             self._source = self.folder
-        self.open = True
+        self.is_open = True
 
     def detach(self) -> None:
         """Write the checkpoint, detach the file, then release the lease.
@@ -243,10 +243,10 @@ class Attachment:
         If the checkpoint fails, its error is raised after the release; the committed rows are then in the log next to the catalog. The
         lease is kept only if DuckDB keeps the file open (`stuck`): no other process may open the file until this process ends.
         """
-        if not self.open:
+        if not self.is_open:
             return
         failure = self._detach()
-        self.seen = None if failure else (self.lease.token(), *self.stat())
+        self.last_fingerprint = None if failure else (self.lease.token(), *self.stat())
         self.lease.release()
         if failure:
             raise failure
@@ -267,7 +267,7 @@ class Attachment:
                 self.folder.rename(making, CATALOG)
             self._attach_existing()
         except BaseException:
-            self.seen = None
+            self.last_fingerprint = None
             self.lease.release()
             raise
         if failure:
@@ -287,7 +287,7 @@ class Attachment:
             self.connection.execute("SET checkpoint_on_detach = 'DISABLED'")
         for _ in range(2):
             try:
-                with alone():
+                with exclusive_access():
                     self.connection.execute(f"DETACH {self.name}")
             except Exception as error:
                 failure = error
@@ -300,9 +300,9 @@ class Attachment:
                     continue
             break
         else:
-            self.stuck = True
+            self.is_stuck = True
             raise StoreError(f"the catalog {self._path} cannot be closed", remedy="restart this process") from failure
-        self.open = False
+        self.is_open = False
         self.connection.close()
         self.connection = None
         if failure is None:
@@ -334,7 +334,7 @@ class Attachment:
 
     def _is_attached(self) -> bool:
         """Return True if DuckDB still has the file attached. A DETACH whose checkpoint fails raises an error, but may detach the file."""
-        with alone():
+        with exclusive_access():
             names = self.connection.execute("SELECT database_name FROM duckdb_databases()").fetchall()
         return (self.name,) in names
 
@@ -343,9 +343,9 @@ class Attachment:
 
         Rows that were read in an older `epoch` are out of date even if this returns True.
         """
-        if self.open:
+        if self.is_open:
             return True
-        seen = self.seen
+        seen = self.last_fingerprint
         return seen is not None and seen == (self.lease.token(), *self.stat())
 
     def stat(self) -> Fingerprint:
@@ -365,8 +365,8 @@ class Attachment:
             leak(self.connection)
             self.connection = None
         self.name = f"store_{next(_aliases)}"
-        self.open = False
-        self.seen = None
+        self.is_open = False
+        self.last_fingerprint = None
         self.lease.abandon()
 
     def count(self) -> None:
@@ -430,7 +430,7 @@ class Attachment:
         except BaseException:
             self._detach_quietly()
             raise
-        self.open = True
+        self.is_open = True
 
     def _check_tables_only(self) -> None:
         if not self._is_checked:
@@ -465,7 +465,7 @@ class Attachment:
         """Detach the file, whether or not it is attached, and ignore errors; called after an error or a check."""
         import duckdb
 
-        with contextlib.suppress(duckdb.Error), alone():
+        with contextlib.suppress(duckdb.Error), exclusive_access():
             self.connection.execute(f"DETACH DATABASE IF EXISTS {self.name}")
 
     def _refuse_lost_catalog(self) -> None:
@@ -491,7 +491,7 @@ class Attachment:
             appender.flush()
             self.connection.commit()
         finally:
-            with alone():
+            with exclusive_access():
                 self.connection.execute(f"DETACH {name}")
         self.folder.give(making)
         self.lease.mark()
@@ -523,7 +523,7 @@ class Attachment:
         self.store_id = meta["store_id"]
         self.commits = meta.get("commits") or 0
         seal = read_seal(self._source)
-        lost = seal.lost(self.commits, self.store_id) if seal is not None else 0
+        lost = seal.lost_commits(self.commits, self.store_id) if seal is not None else 0
         if lost:
             raise self._damaged(
                 f"lacks the last {lost} commits that were acknowledged"
@@ -567,9 +567,9 @@ class Attachment:
 def _copy_files(folder: Folder) -> str:
     """Copy the seal, catalog and log of a store without its lock, when two reads have given the same contents; return the new folder."""
     for _ in range(_TRIES):
-        first = _read_all(folder)
+        first = _read_files(folder)
         time.sleep(_STILL)
-        if _read_all(folder) == first:
+        if _read_files(folder) == first:
             target = tempfile.mkdtemp(prefix="stepwell-copy-")
             for name, data in first.items():
                 Path(target, name).write_bytes(data)
@@ -580,7 +580,7 @@ def _copy_files(folder: Folder) -> str:
     )
 
 
-def _read_all(folder: Folder) -> dict[str, bytes]:
+def _read_files(folder: Folder) -> dict[str, bytes]:
     # The seal is read first, because it must not be newer than the catalog.
     files = {}
     for name in (SEAL, CATALOG, LOG):

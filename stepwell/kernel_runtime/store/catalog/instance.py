@@ -6,7 +6,7 @@ this thread before it forks or ends. A forked child abandons the instance withou
 exist in the child, and its destructor would write a checkpoint.
 
 A query of DuckDB's system tables (such as ``duckdb_views()``) visits *every* attached file, including those of other stores. If DETACH
-runs during such a query, it returns without a checkpoint and keeps the file open. So `alone` makes these statements exclude each other.
+runs during such a query, it returns without a checkpoint and keeps the file open. So `exclusive_access` makes these statements exclude each other.
 
 If a commit fails and the rollback fails, too (on a full disk, for example), DuckDB refuses every later statement of the instance.
 `give_up_if_dead` abandons such an instance, and another one is started. An instance closes its files, without a checkpoint, only when its
@@ -37,8 +37,8 @@ _cursors: weakref.WeakSet[Connection] = weakref.WeakSet()
 _PATIENCE = 2.0
 """Seconds for which a dead instance waits for the statements of its connections."""
 _attached = threading.RLock()
-"""The lock of `alone`."""
-_held: list[threading.Lock] = []
+"""The lock of `exclusive_access`."""
+_locks_held: list[threading.Lock] = []
 _endings: list[Callable[[], None]] = []
 _warming: list[Once] = []
 """The event that happens when the instance of `warm_up` has started; empty if `warm_up` was not called."""
@@ -104,7 +104,7 @@ def _is_closed(connection: Connection) -> bool:
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
+def exclusive_access() -> Iterator[None]:
     """Keep every other thread from querying system tables and from detaching a file."""
     with _attached:
         yield
@@ -147,13 +147,13 @@ def _start(started: Once) -> None:
 
 def _before_fork_lock() -> None:
     """Before a fork, wait until no instance is being started, and keep other threads from starting one."""
-    _held.append(_instance_lock)
+    _locks_held.append(_instance_lock)
     _instance_lock.acquire()
 
 
 def _unlock_after_fork() -> None:
-    while _held:
-        _held.pop().release()
+    while _locks_held:
+        _locks_held.pop().release()
 
 
 def _wait_for_warm_up() -> None:
@@ -235,7 +235,7 @@ def _after_fork_in_parent() -> None:
     for catalog in _paused:
         catalog.resume()
     _paused.clear()
-    if _interrupted.over:
+    if _interrupted.is_over:
         # Another thread sends the interrupt, because Python would print and drop an exception raised here.
         start_new_thread(interrupt_main, ())
 

@@ -45,7 +45,7 @@ class Seal:
     catalog: bytes
     """The digest of the catalog's identity."""
 
-    def lost(self, commits: int, store_id: str) -> int:
+    def lost_commits(self, commits: int, store_id: str) -> int:
         """Return the number of acknowledged commits that are missing from a catalog with ``commits`` commits."""
         return max(0, self.commits - commits) if self.catalog == _identity(store_id) else 0
 
@@ -97,11 +97,11 @@ class Lease:
         self._folder = folder
         self._catalog_descriptor = -1
         self._want_descriptor = -1
-        self._marked = False
-        self._read_only = False
+        self._is_marked = False
+        self._is_read_only = False
         self.gate = threading.RLock()
         """A lock that prevents the lease from being taken during a fork: `acquire` does not return while another thread holds it."""
-        self.held = False
+        self.is_held = False
         self.since = 0.0
         """The time when the lease was taken, on the monotonic clock."""
 
@@ -113,10 +113,10 @@ class Lease:
         read_only
             True if nothing will be written. The lock files are then opened for reading only, which suffices for an exclusive lock.
         """
-        if read_only != self._read_only:
-            self._catalog_descriptor = _closed(self._catalog_descriptor)
-            self._want_descriptor = _closed(self._want_descriptor)
-            self._read_only = read_only
+        if read_only != self._is_read_only:
+            self._catalog_descriptor = _close(self._catalog_descriptor)
+            self._want_descriptor = _close(self._want_descriptor)
+            self._is_read_only = read_only
         while True:
             self._open_files()
             lock(self._want_descriptor, block=True)
@@ -128,27 +128,27 @@ class Lease:
                 break
             # The file was removed while we waited: a lock on it would not exclude other processes.
             unlock(self._catalog_descriptor)
-        self._marked = False
+        self._is_marked = False
         self.since = time.monotonic()
         with self.gate:
-            self.held = True
+            self.is_held = True
 
     def _open_files(self) -> None:
         """Open the lock files that are not open yet, or that were replaced."""
         if self._want_descriptor < 0 or not self._folder.is_file(_WANT, self._want_descriptor):
-            self._want_descriptor = _closed(self._want_descriptor)
-            self._want_descriptor = open_file(self._folder, _WANT, read_only=self._read_only)
+            self._want_descriptor = _close(self._want_descriptor)
+            self._want_descriptor = open_file(self._folder, _WANT, read_only=self._is_read_only)
         if self._catalog_descriptor < 0 or not self._folder.is_file(_CATALOG, self._catalog_descriptor):
-            self._catalog_descriptor = _closed(self._catalog_descriptor)
-            self._catalog_descriptor = open_file(self._folder, _CATALOG, read_only=self._read_only)
+            self._catalog_descriptor = _close(self._catalog_descriptor)
+            self._catalog_descriptor = open_file(self._folder, _CATALOG, read_only=self._is_read_only)
 
     def release(self) -> None:
         """Release the lease, so that another process can take it."""
-        if self.held:
-            self.held = False
+        if self.is_held:
+            self.is_held = False
             unlock(self._catalog_descriptor)
 
-    def wanted(self) -> bool:
+    def is_requested(self) -> bool:
         """Return True if another process waits for the catalog, or could be waiting unnoticed because the lock files were replaced."""
         if not (
             self._folder.is_file(_WANT, self._want_descriptor)
@@ -162,9 +162,9 @@ class Lease:
 
     def mark(self) -> None:
         """Change the token before the first write; later calls during the same lease do nothing."""
-        if not self._marked:
+        if not self._is_marked:
             write_at_start(self._catalog_descriptor, os.urandom(_TOKEN))
-            self._marked = True
+            self._is_marked = True
 
     def token(self) -> bytes:
         """Return the current token, or empty bytes if there is none."""
@@ -183,16 +183,16 @@ class Lease:
 
     def abandon(self) -> None:
         """Close the descriptors in a forked child. The parent keeps the lock, because its descriptors stay open."""
-        self._catalog_descriptor = _closed(self._catalog_descriptor)
-        self._want_descriptor = _closed(self._want_descriptor)
+        self._catalog_descriptor = _close(self._catalog_descriptor)
+        self._want_descriptor = _close(self._want_descriptor)
         self.gate = threading.RLock()
-        self.held = False
+        self.is_held = False
 
     def __del__(self) -> None:
         self.abandon()
 
 
-def _closed(descriptor: int) -> int:
+def _close(descriptor: int) -> int:
     if descriptor >= 0:
         os.close(descriptor)
     return -1

@@ -120,7 +120,7 @@ def _texts(values: Sequence[str]) -> str:
 
 
 def _tuple(text: str) -> tuple[str, ...]:
-    return () if text == "[]" else tuple(_plain(_decode(text)))
+    return () if text == "[]" else tuple(_checked_strings(_decode(text)))
 
 
 # -- checks of rows, because a catalog can come from another person --------------------------------------------------
@@ -131,7 +131,7 @@ _UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, Recu
 _T = TypeVar("_T")
 
 
-def _plain(texts: Any) -> list[str]:
+def _checked_strings(texts: Any) -> list[str]:
     """Return the argument if it is a list of strings; raise `TypeError` for anything else."""
     if type(texts) is not list or not all([type(text) is str for text in texts]):  # noqa: C419 - a list is faster for a few items
         raise TypeError("not a list of texts")
@@ -184,7 +184,7 @@ def _error_text(error: ErrorRecord | None) -> str | None:
 def error_record(text: str | None) -> ErrorRecord | None:
     """Return the record of an error from its column; raise `StoreDamagedError` if the column cannot be read."""
     try:
-        return None if text is None else ErrorRecord(*_plain(_decode(text)))
+        return None if text is None else ErrorRecord(*_checked_strings(_decode(text)))
     except _UNREADABLE as error:
         raise _unreadable("a failure", error) from error
 
@@ -217,14 +217,14 @@ def materialization_row(m: Materialization) -> Row:
         *value,
         m.created, m.seconds, m.partition,
         _list([_texts((i.name, i.key, i.version, i.kind)) for i in m.inputs]) if m.inputs else "[]",
-        _encode([_read(r) for r in m.reads]) if m.reads else "[]",
+        _encode([_read_columns(r) for r in m.reads]) if m.reads else "[]",
         _texts(m.unverifiable),
         _encode(m.metadata) if m.metadata else "{}",
         m.effects, m.record_signature,
     )  # fmt: skip
 
 
-def _read(read: Read) -> tuple[Any, ...]:
+def _read_columns(read: Read) -> tuple[Any, ...]:
     columns = (read.kind, read.name, read.digest, read.stat)
     return (*columns, read.names, read.own_names) if read.names or read.own_names else columns
 
@@ -254,14 +254,14 @@ def _materialization(row: Row) -> Materialization:
             raise TypeError("a size is not a number")
         value = StoredValue(
             codec, row[10], row[11], row[12], row[13], row[14], row[15], row[16],
-            () if classes == "[]" else tuple((name, version) for name, version in map(_plain, _decode(classes))),
+            () if classes == "[]" else tuple((name, version) for name, version in map(_checked_strings, _decode(classes))),
         )  # fmt: skip
     inputs, reads, metadata = row[21], row[22], {} if row[24] == "{}" else _decode(row[24])
     if type(metadata) is not dict:
         raise TypeError("metadata are not a mapping")
     return Materialization(
         row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], value, _moment(row[18]), _moment(row[19]), row[20],
-        () if inputs == "[]" else tuple([InputVersion(*_plain(fields)) for fields in _decode(inputs)]),  # type: ignore[arg-type]  # the kind is one of two texts
+        () if inputs == "[]" else tuple([InputVersion(*_checked_strings(fields)) for fields in _decode(inputs)]),  # type: ignore[arg-type]  # the kind is one of two texts
         () if reads == "[]" else tuple([_read_of(fields) for fields in _decode(reads)]),
         _tuple(row[23]), metadata, row[25] or "", row[26],
     )  # fmt: skip
@@ -384,9 +384,9 @@ def code_record(row: Row) -> CodeVersion:
     return CodeVersion(
         row[0],
         parts,
-        tuple(Unverifiable(*_plain(texts)) for texts in fields["unverifiable"]),
-        tuple((name, path) for name, path in map(_plain, fields["asset_names"])),
-        tuple(_plain(fields["mutable_globals"])),
+        tuple(Unverifiable(*_checked_strings(texts)) for texts in fields["unverifiable"]),
+        tuple((name, path) for name, path in map(_checked_strings, fields["asset_names"])),
+        tuple(_checked_strings(fields["mutable_globals"])),
     )
 
 

@@ -294,7 +294,7 @@ class RowWriter:
     """Appends the rows of a commit; remembers which code versions the catalog contains."""
 
     def __init__(self) -> None:
-        self.expected: frozenset[str] = frozenset()
+        self.expected_codes: frozenset[str] = frozenset()
         """The digests of the newest plan's code versions, some of which will probably be written soon."""
         self._codes: set[str] = set()
         self._absent: frozenset[str] = frozenset()
@@ -335,7 +335,7 @@ class RowWriter:
                 outputs.extend(output_rows(step.run_id, step.key, record.outputs))
             if record.logs:
                 logs.extend([log_row(log) for log in record.logs])
-        materializations.extend(_dropped(connection, name, records))
+        materializations.extend(_rows_of_dropped(connection, name, records))
         ended = [run.run_id for run in runs.values() if run.status != "running"]
         begun = [run_id for run_id in ended if run_id in self._running]
         if begun:
@@ -343,7 +343,7 @@ class RowWriter:
         if runs:
             append(connection, f"{name}.runs", [run_row(run) for run in runs.values()])
         if codes:
-            known = self._known(connection, name, codes)
+            known = self._stored_codes(connection, name, codes)
             append(
                 connection,
                 f"{name}.code_versions",
@@ -358,11 +358,11 @@ class RowWriter:
         self._running.update(run.run_id for run in runs.values() if run.status == "running")
         self._running.difference_update(ended)
 
-    def _known(self, connection: Connection, name: str, codes: Collection[str]) -> set[str]:
+    def _stored_codes(self, connection: Connection, name: str, codes: Collection[str]) -> set[str]:
         """Return the digests that the catalog contains. One query covers the whole plan, so that most commits need none."""
         if self._absent.issuperset(codes):
             return set()
-        asked = self.expected.union(codes)
+        asked = self.expected_codes.union(codes)
         known = known_codes(connection, name, asked)
         self._absent = asked - known
         return known
@@ -373,7 +373,7 @@ class RowWriter:
         self._absent = frozenset()
 
 
-def _dropped(connection: Connection, name: str, records: Sequence[Record]) -> list[Row]:
+def _rows_of_dropped(connection: Connection, name: str, records: Sequence[Record]) -> list[Row]:
     """Return rows for reused materializations that become current but were deleted by retention after they were read."""
     reused = {
         pointer.materialization.id: pointer.materialization
@@ -409,7 +409,7 @@ def _encodable(value: Any) -> Any:
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
-Asked: TypeAlias = tuple[frozenset[str], frozenset[str], frozenset[str]]
+SnapshotRequest: TypeAlias = tuple[frozenset[str], frozenset[str], frozenset[str]]
 """Keys, step keys and code versions."""
 
 
@@ -418,27 +418,27 @@ class Remembered:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._asked: Asked | None = None
+        self._request: SnapshotRequest | None = None
         self._epoch = -1
         self._snapshot = Snapshot()
 
-    def keep(self, asked: Asked, epoch: int, snapshot: Snapshot) -> Snapshot:
+    def keep(self, asked: SnapshotRequest, epoch: int, snapshot: Snapshot) -> Snapshot:
         """Remember a new snapshot and return a copy of it; called on the catalog thread."""
         with self._lock:
-            self._asked, self._epoch, self._snapshot = asked, epoch, snapshot
-            return _copied(snapshot)
+            self._request, self._epoch, self._snapshot = asked, epoch, snapshot
+            return _snapshot_copy(snapshot)
 
-    def snapshot(self, asked: Asked, epoch: int) -> Snapshot | None:
+    def snapshot(self, asked: SnapshotRequest, epoch: int) -> Snapshot | None:
         """Return a copy of the remembered snapshot if it was read for the same keys in the same epoch, else None."""
         with self._lock:
-            return _copied(self._snapshot) if epoch == self._epoch and asked == self._asked else None
+            return _snapshot_copy(self._snapshot) if epoch == self._epoch and asked == self._request else None
 
     def add(self, records: Iterable[Recorded]) -> None:
         """Update the snapshot with the records of a commit; called on the catalog thread."""
         with self._lock:
-            if self._asked is None:
+            if self._request is None:
                 return
-            keys, step_keys, code_versions = self._asked
+            keys, step_keys, code_versions = self._request
             for record in records:
                 step = record.step
                 if step.key in step_keys:
@@ -453,7 +453,7 @@ class Remembered:
                     )
                 for pointer in record.current:
                     if pointer.key in keys:
-                        self._moved(pointer)
+                        self._move_pointers(pointer)
 
     def _attempt(self, record: Recorded) -> None:
         step = record.step
@@ -473,7 +473,7 @@ class Remembered:
         for (memo_key, _, _), group in groups.items():
             self._snapshot.by_memo_key[memo_key] = [tuple(group), *self._snapshot.by_memo_key.get(memo_key, ())]
 
-    def _moved(self, current: Current) -> None:
+    def _move_pointers(self, current: Current) -> None:
         item = _as_read(current.materialization)
         if item is not current.materialization:
             current = replace(current, materialization=item)
@@ -490,7 +490,7 @@ def _as_read(m: Materialization) -> Materialization:
     return replace(m, metadata=json.loads(json.dumps(m.metadata, default=repr))) if m.metadata else m
 
 
-def _copied(snapshot: Snapshot) -> Snapshot:
+def _snapshot_copy(snapshot: Snapshot) -> Snapshot:
     return Snapshot(
         dict(snapshot.by_memo_key),
         dict(snapshot.current),

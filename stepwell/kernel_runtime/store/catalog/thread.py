@@ -55,29 +55,29 @@ class Commit:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._over = Once()
+        self._end = Once()
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[BaseException | None], None]] = []
         self.records: list[Any] = []
         self.since = monotonic()
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         """True after the commit has succeeded or failed."""
-        return self._over.over
+        return self._end.is_over
 
     def wait(self) -> None:
         """Block until the commit has succeeded or failed; raise `StoreError` if it failed."""
-        if not self._over.over:
+        if not self._end.is_over:
             self._catalog.hurry()
-            self._over.wait()
+            self._end.wait()
         if self._error is not None:
             raise self._error
 
     def then(self, callback: Callable[[BaseException | None], None]) -> None:
         """Call ``callback`` with the error or None, on the catalog thread after the commit, or at once if the commit is over."""
         with self._catalog.mutex:
-            if not self._over.over:
+            if not self._end.is_over:
                 self._callbacks.append(callback)
                 return
         callback(self._error)
@@ -85,13 +85,13 @@ class Commit:
     def disown(self, error: BaseException) -> None:
         """In a forked child, make `wait` raise an error. The callbacks run only in the parent."""
         self._error = error
-        self._over.happen()
+        self._end.happen()
 
     def finish(self, error: BaseException | None) -> None:
         """Wake waiting threads and call the callbacks; called on the catalog thread."""
         with self._catalog.mutex:
             self._error = error
-            self._over.happen()
+            self._end.happen()
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             try:
@@ -106,7 +106,7 @@ class Question(Generic[T]):
     def __init__(self, answer: Callable[[Connection, str], T], *, create: bool = True) -> None:
         self._answer = answer
         self.create = create
-        self._over = Once()
+        self._end = Once()
         self._result: T | None = None
         self.error: BaseException | None = None
 
@@ -120,16 +120,16 @@ class Question(Generic[T]):
 
     def finish(self) -> None:
         """Wake the waiting thread."""
-        self._over.happen()
+        self._end.happen()
 
     def fail(self, error: BaseException) -> None:
         """Wake the waiting thread with an error."""
         self.error = error
-        self._over.happen()
+        self._end.happen()
 
     def wait(self) -> T:
         """Block until the function has run; return its result or raise its error."""
-        self._over.wait()
+        self._end.wait()
         if self.error is not None:
             raise self.error
         return self._result  # type: ignore[return-value]  # set together with the event
@@ -185,7 +185,7 @@ class Catalog:
     def open(self, *, create: bool) -> None:
         """Attach the catalog once, so that the error of an unusable store is raised at this point."""
         question: Question[None] = Question(lambda *_: None, create=create)
-        self._put(question)
+        self._add_question(question)
         question.wait()
         self._pass_notices()
 
@@ -208,7 +208,7 @@ class Catalog:
             # Called from a callback after a commit: this thread cannot wait for itself.
             self._serve([question], None)
         else:
-            self._put(question)
+            self._add_question(question)
         result = question.wait()
         self._pass_notices()
         return result
@@ -267,13 +267,13 @@ class Catalog:
 
     def check_writable(self) -> None:
         """Raise an error if the store was not writable when it was last attached."""
-        if self.attachment.read_only is not None:
-            raise self.attachment.read_only
+        if self.attachment.write_error is not None:
+            raise self.attachment.write_error
 
     @property
-    def read_only(self) -> bool:
+    def is_read_only(self) -> bool:
         """True if the store was not writable for this user when it was last attached."""
-        return self.attachment.read_only is not None
+        return self.attachment.write_error is not None
 
     def pending(self) -> Commit | None:
         """Return the newest commit that is not over, or None."""
@@ -331,7 +331,12 @@ class Catalog:
             self._condition.notify_all()
         while True:
             lease.gate.acquire()
-            if not lease.held or self.attachment.stuck or self._thread in (None, get_ident()) or monotonic() > until:
+            if (
+                not lease.is_held
+                or self.attachment.is_stuck
+                or self._thread in (None, get_ident())
+                or monotonic() > until
+            ):
                 break
             lease.gate.release()
             sleep(0.002)
@@ -361,7 +366,7 @@ class Catalog:
         self.attachment.abandon()
         self._reset()
 
-    def _put(self, question: Question[Any]) -> None:
+    def _add_question(self, question: Question[Any]) -> None:
         check_going_on()
         with self.mutex:
             self._wake()
@@ -412,25 +417,25 @@ class Catalog:
         idle_since = monotonic()
         while True:
             with self.mutex:
-                if self._closing and not self.attachment.open and self._ready() and self._are_done(self._closers):
+                if self._closing and not self.attachment.is_open and self._is_ready() and self._are_done(self._closers):
                     # Other threads may go on recording; `close` waits only for the commits that were pending when it was called.
                     self._wake_closers()
-                while self._pausing or not self._ready():
+                while self._pausing or not self._is_ready():
                     if self._pausing:
-                        if self.attachment.open and not self.attachment.stuck:
+                        if self.attachment.is_open and not self.attachment.is_stuck:
                             break
                         self._condition.wait()
                         continue
                     now = monotonic()
                     idle = now - idle_since
                     if (
-                        self.attachment.open
-                        and not self.attachment.stuck
+                        self.attachment.is_open
+                        and not self.attachment.is_stuck
                         and (self._closing or self._may_release(now, idle))
                     ):
                         break
                     if (
-                        (not self.attachment.open or self.attachment.stuck)
+                        (not self.attachment.is_open or self.attachment.is_stuck)
                         and (self._closing or idle > LINGER)
                         and self._group is None
                     ):
@@ -438,7 +443,7 @@ class Catalog:
                         self._wake_closers()
                         return
                     self._condition.wait(self._patience(now))
-                ready = not self._pausing and self._ready()
+                ready = not self._pausing and self._is_ready()
                 questions: list[Question[Any]] = []
                 group = None
                 if ready:
@@ -451,16 +456,16 @@ class Catalog:
                 self._serve(questions, group)
                 del questions, group
                 idle_since = monotonic()
-                if not self.attachment.open or self.attachment.stuck:
+                if not self.attachment.is_open or self.attachment.is_stuck:
                     continue
                 if not self._closing and not self._may_release(idle_since, 0.0):
                     continue
             self._release()
 
     def _are_done(self, farewells: list[tuple[Once, Commit | None]]) -> bool:
-        return all(pending is None or pending.over for _, pending in farewells)
+        return all(pending is None or pending.is_over for _, pending in farewells)
 
-    def _ready(self) -> bool:
+    def _is_ready(self) -> bool:
         if self._questions:
             return True
         group = self._group
@@ -472,7 +477,7 @@ class Catalog:
         """Return the maximum time in seconds that the thread waits to be woken."""
         if self._group is not None:
             return max(0.0, self._group.since + GATHER - now)
-        if not self.attachment.open:
+        if not self.attachment.is_open:
             return LINGER
         return max(QUIET, self.attachment.lease.since + HOLD - now)
 
@@ -481,7 +486,7 @@ class Catalog:
             return True
         lease = self.attachment.lease
         held = now - lease.since
-        return (held >= BUSY or (held >= HOLD and idle >= QUIET)) and lease.wanted()
+        return (held >= BUSY or (held >= HOLD and idle >= QUIET)) and lease.is_requested()
 
     def _serve(self, questions: list[Question[Any]], group: Commit | None) -> None:
         """Commit a group of records, then answer questions. Errors are raised in the waiting threads, never here."""

@@ -95,7 +95,7 @@ def worst(findings: Iterable[Finding]) -> Status:
     return max((finding.status for finding in findings), key=order.index, default="ok")
 
 
-def counted(number: int, thing: str) -> str:
+def count_text(number: int, thing: str) -> str:
     """Return a number with a noun in singular or plural, such as ``1 file`` or ``3 files``."""
     return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
@@ -111,12 +111,12 @@ class CheckedFile:
     name: str
     """The path of the file, relative to ``objects/``."""
     size: int
-    written: float
+    modified: float
     """The modification time of the file, in seconds since the epoch."""
     state: Literal["whole", "damaged", "foreign", "unreadable"]
     """``foreign`` means undamaged, but unsigned or signed with another key. ``unreadable`` means written by another version of Stepwell,
     deleted during the check, or too large for this machine."""
-    why: str = ""
+    reason: str = ""
     header: Header | None = None
     """The header of a whole file, otherwise None."""
 
@@ -141,14 +141,14 @@ def _few_at_a_time(
 ) -> Iterator[CheckedFile]:
     running: set[Future[CheckedFile]] = set()
     for file in files:
-        running.add(pool.submit(_checked, objects, *file))
+        running.add(pool.submit(_check_value_file, objects, *file))
         if len(running) >= limit:
             ready, running = wait(running, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in ready)
     yield from (future.result() for future in running)
 
 
-def _checked(objects: Objects, name: str, size: int, written: float) -> CheckedFile:
+def _check_value_file(objects: Objects, name: str, size: int, written: float) -> CheckedFile:
     try:
         header = objects.verify(name)
         # The bytes are verified at this point; reading also checks the signature.
@@ -196,7 +196,7 @@ def check_catalog(folder: Folder) -> CheckedCatalog:
     for table in TABLES:
         begin, end = 0, 1
         while begin < end:
-            rows, end = with_catalog(attachment, partial(_read, table=table, begin=begin))
+            rows, end = with_catalog(attachment, partial(_read_rows, table=table, begin=begin))
             catalog.rows[table] = catalog.rows.get(table, 0) + rows
             begin += ROWS_AT_ONCE
     begin, end = 0, 1
@@ -239,7 +239,7 @@ def _detach(attachment: Attachment) -> None:
             raise
 
 
-def _read(connection: Connection, name: str, table: str, begin: int) -> tuple[int, int]:
+def _read_rows(connection: Connection, name: str, table: str, begin: int) -> tuple[int, int]:
     """Return the number of rows in a portion, and the highest row id plus one. The hash makes DuckDB read and check every column."""
     rows, _, end = connection.execute(
         f"SELECT count(*), bit_xor(hash(t)), (SELECT coalesce(max(rowid) + 1, 0) FROM {name}.{table}) "  # noqa: S608 - constant names of tables
@@ -316,7 +316,7 @@ def remove_orphans(folder: Folder, names: Sequence[str]) -> tuple[int, int]:
 class Salvaged:
     """The readable part of the old catalog."""
 
-    opened: bool = False
+    could_open: bool = False
     with_log: bool = False
     rows: dict[str, int] = field(default_factory=dict)
     """Number of copied rows by table."""
@@ -328,11 +328,11 @@ class Salvaged:
     def complete(self, seal: Seal | None) -> bool:
         """Return True if no acknowledged row is missing, according to the seal."""
         return (
-            self.opened
+            self.could_open
             and self.with_log
             and not self.unread
             and seal is not None
-            and not seal.lost(self.commits, self.store_id)
+            and not seal.lost_commits(self.commits, self.store_id)
         )
 
 
@@ -358,7 +358,7 @@ def _copy_tables(connection: Connection, folder: Folder, spare: str) -> Salvaged
             source = spare
         if not (salvaged.with_log or _attach_old(connection, folder, source)):
             return salvaged
-        salvaged.opened = True
+        salvaged.could_open = True
         with contextlib.suppress(duckdb.Error):
             _read_meta(connection, folder, salvaged)
         for table in TABLES:
@@ -441,7 +441,7 @@ class Rebuilt:
     """Number of restored materializations that can be loaded but not reused, because their headers do not describe the step."""
     distrusted: int = 0
     """Number of copied rows that lost their memo keys."""
-    kept: list[Path] = field(default_factory=list)
+    old_files: list[Path] = field(default_factory=list)
     """New paths of the damaged catalog and its log."""
 
 
@@ -469,7 +469,7 @@ def rebuild(folder: Folder, files: Iterable[CheckedFile]) -> Rebuilt:
     """
     import duckdb
 
-    files = sorted(files, key=lambda file: (file.written, file.name))
+    files = sorted(files, key=lambda file: (file.modified, file.name))
     new_catalog, spare = f"tmp/{new_id()}.duckdb", f"tmp/{new_id()}.duckdb"
     folder.examine()
     folder.mkdir("tmp")
@@ -495,7 +495,7 @@ def rebuild(folder: Folder, files: Iterable[CheckedFile]) -> Rebuilt:
         folder.give(new_catalog)
         folder.sync(new_catalog)
         lease.mark()
-        result.kept = _put_in_place(folder, new_catalog)
+        result.old_files = _put_in_place(folder, new_catalog)
         write_seal(folder, 1, store_id)
     finally:
         lease.release()
@@ -528,7 +528,7 @@ def _add_files(connection: Connection, files: list[CheckedFile], result: Rebuilt
     for file in files:
         if file.state == "whole" and file.header is not None and file.name not in known:
             row = _materialization(file, file.header)
-            result.only_loadable += not row.memo_key and not file.header.more.get("about")
+            result.only_loadable += not row.memo_key and not file.header.metadata.get("about")
             restored.append(row)
     result.from_files = len(restored)
     restored.sort(key=lambda row: row.created)
@@ -547,7 +547,7 @@ def _add_files(connection: Connection, files: list[CheckedFile], result: Rebuilt
 
 def _materialization(file: CheckedFile, header: Header) -> Materialization:
     # JSON can contain lone surrogates, but a catalog cannot.
-    more = json.loads(json.dumps(header.more, ensure_ascii=False).encode("utf-8", "replace"))
+    more = json.loads(json.dumps(header.metadata, ensure_ascii=False).encode("utf-8", "replace"))
     value = StoredValue(
         header.codec,
         header.digest,
@@ -563,7 +563,7 @@ def _materialization(file: CheckedFile, header: Header) -> Materialization:
         value,
         key=str(more.get("key", "")),
         id_=new_id(),
-        created=file.written,
+        created=file.modified,
     )
 
 

@@ -221,7 +221,7 @@ def _shared(folder: Folder) -> Finding:
     owner = folder.owner
     group = group_name(owner.st_gid)
     closed: dict[str, list[str]] = {}
-    for name, status in _everything(folder):
+    for name, status in _all_entries(folder):
         # A value file is replaced, never changed.
         value = name.startswith("objects/") and stat.S_ISREG(status.st_mode)
         wanted = stat.S_IRGRP if value else stat.S_IRGRP | stat.S_IWGRP
@@ -242,7 +242,7 @@ def _shared(folder: Folder) -> Finding:
     )
 
 
-def _everything(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
+def _all_entries(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
     """Yield every file and folder of a store, except those inside folders of ``tmp/``."""
     for name, status in folder.entries(""):
         yield name, status

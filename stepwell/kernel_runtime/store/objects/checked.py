@@ -105,41 +105,41 @@ class _List:
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._known: set[bytes] = set()
-        self._read = 0
-        self._descriptor = _open()
+        self._entries: set[bytes] = set()
+        self._read_size = 0
+        self._descriptor = _open_list()
 
     def has(self, line: bytes) -> bool:
         with self._mutex:
-            if line not in self._known:
-                self._read_on()
-            return line in self._known
+            if line not in self._entries:
+                self._read_new_lines()
+            return line in self._entries
 
     def add(self, line: bytes) -> None:
         with self._mutex:
-            self._known.add(line)
+            self._entries.add(line)
             if self._descriptor >= 0:
                 with contextlib.suppress(OSError):
                     if os.fstat(self._descriptor).st_size > _LARGEST:
                         os.ftruncate(self._descriptor, 0)
                     os.write(self._descriptor, line + b"\n")
 
-    def _read_on(self) -> None:
+    def _read_new_lines(self) -> None:
         """Read the lines that other processes have appended."""
         if self._descriptor < 0:
             return
         with contextlib.suppress(OSError):
             size = os.fstat(self._descriptor).st_size
-            if size < self._read:
-                self._read = 0
-            while self._read < size:
-                data = _read_at(self._descriptor, size - self._read, self._read)
+            if size < self._read_size:
+                self._read_size = 0
+            while self._read_size < size:
+                data = _read_at(self._descriptor, size - self._read_size, self._read_size)
                 # Another process may still be writing the last line.
                 whole = data.rfind(b"\n") + 1
                 if not whole:
                     break
-                self._known.update(data[:whole].split())
-                self._read += whole
+                self._entries.update(data[:whole].split())
+                self._read_size += whole
 
 
 def _read_at(descriptor: int, size: int, offset: int) -> bytes:
@@ -149,7 +149,7 @@ def _read_at(descriptor: int, size: int, offset: int) -> bytes:
     return os.read(descriptor, size)
 
 
-def _open() -> int:
+def _open_list() -> int:
     """Open the list for the current boot in a directory that only this user can write to; return -1 if this is not possible."""
     import platformdirs
 
@@ -234,14 +234,14 @@ class Marks:
         self._digests: set[str] | None = None
 
     def __contains__(self, digest: str) -> bool:
-        return bool(self._all()) and _name(digest) in self._all()
+        return bool(self._all_marks()) and _name(digest) in self._all_marks()
 
     def add(self, digest: str) -> None:
         """Mark a value. If the store cannot be written, the mark is valid only in this process."""
         digest = _name(digest)
-        if digest in self._all():
+        if digest in self._all_marks():
             return
-        self._all().add(digest)
+        self._all_marks().add(digest)
         with contextlib.suppress(OSError):
             self._folder.mkdir(DAMAGED)
             self._folder.write(f"{DAMAGED}/{digest}{_MARK}", b"")
@@ -249,11 +249,11 @@ class Marks:
     def remove(self, digest: str) -> None:
         """Remove a mark."""
         if digest in self:
-            self._all().discard(_name(digest))
+            self._all_marks().discard(_name(digest))
             with contextlib.suppress(OSError):
                 self._folder.unlink(f"{DAMAGED}/{_name(digest)}{_MARK}", missing_ok=True)
 
-    def _all(self) -> set[str]:
+    def _all_marks(self) -> set[str]:
         if self._digests is None:
             try:
                 names = self._folder.names(DAMAGED)

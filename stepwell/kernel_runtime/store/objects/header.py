@@ -62,7 +62,7 @@ class Header:
     """The size and digest of the stream."""
     buffers: tuple[tuple[int, str, bool], ...]
     """The size and digest of each buffer, and True if the buffer is read-only."""
-    more: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
     """The fields ``python``, ``classes`` (with library versions), ``key``, ``memo_key`` and ``about``, for people and for rebuilding a lost
     catalog."""
 
@@ -76,9 +76,9 @@ class Header:
         """The name of the file below ``objects/``."""
         return name_of(self.digest, self.codec)
 
-    def packed(self) -> bytes:
+    def pack(self) -> bytes:
         """Return the bytes of the header."""
-        fields = {"codec": self.codec, "stream": self.stream, "buffers": self.buffers, **self.more}
+        fields = {"codec": self.codec, "stream": self.stream, "buffers": self.buffers, **self.metadata}
         return json.dumps(fields, separators=(",", ":")).encode()
 
     def places(self, length: int) -> Iterator[tuple[int, int]]:
@@ -93,7 +93,7 @@ class Header:
 def room_for(codec: str, stream: int, buffers: Sequence[tuple[int, bool]], more: dict[str, Any]) -> int:
     """Return the position of the stream. The digests need not be known, because all digests have the same length."""
     blank = Header(codec, (stream, _UNKNOWN), tuple((size, _UNKNOWN, readonly) for size, readonly in buffers), more)
-    return aligned(PREFIX.size + len(blank.packed()))
+    return aligned(PREFIX.size + len(blank.pack()))
 
 
 def name_of(digest: str, codec: str) -> str:

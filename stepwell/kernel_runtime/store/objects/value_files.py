@@ -48,7 +48,7 @@ from stepwell.kernel_runtime.store.objects.header import (
 )
 from stepwell.kernel_runtime.store.processes import Unrecorded
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name
-from stepwell.kernel_runtime.store.trouble import refused, trouble
+from stepwell.kernel_runtime.store.trouble import trouble, unusable_directory
 from stepwell.kernel_runtime.store.values.codecs import PICKLE, Encoded, Parts
 
 MAP_FROM = 1 << 20
@@ -93,10 +93,10 @@ def _write_all(descriptor: int, batch: list[bytes | memoryview]) -> None:
 def contents(descriptor: int) -> memoryview:
     """Return the whole contents of a file, mapped copy-on-write if it is large."""
     size = os.fstat(descriptor).st_size
-    return _mapped(descriptor, size) if size >= MAP_FROM else _whole(descriptor, size)
+    return _mapped(descriptor, size) if size >= MAP_FROM else _read_whole(descriptor, size)
 
 
-def _whole(descriptor: int, size: int) -> memoryview:
+def _read_whole(descriptor: int, size: int) -> memoryview:
     data = bytearray(size)
     view, position = memoryview(data), 0
     while position < size:
@@ -144,7 +144,7 @@ class Objects:
         self._signer = signer
         self._unrecorded = unrecorded or Unrecorded(folder)
         self.witnesses = Witnesses(signer)
-        self._own: set[str] = set()
+        self._own_files: set[str] = set()
         """Names of files that are known to be signed with this user's key."""
 
     def write(
@@ -184,7 +184,7 @@ class Objects:
                 )
                 header = Header(encoded.codec, (len(encoded.stream), stream), described, fields)
                 os.lseek(descriptor, 0, os.SEEK_SET)
-                write_parts(descriptor, [self._signed(header).ljust(room, b"\0")], 0)
+                write_parts(descriptor, [self._signature(header).ljust(room, b"\0")], 0)
             digest = header.digest
             name = object_header.name_of(digest, encoded.codec)
             self.place(making, name)
@@ -194,10 +194,10 @@ class Objects:
             digesting.stop()
             self._discard(making)
             if isinstance(error, OSError | MemoryError):
-                raise refused(self.folder.path, error) from error
+                raise unusable_directory(self.folder.path, error) from error
             raise
         if encoded.codec == PICKLE:
-            self._own.add(name)
+            self._own_files.add(name)
         return digest, name
 
     def place(self, making: str, name: str) -> None:
@@ -216,9 +216,9 @@ class Objects:
             if os.name != "nt" or not self.folder.exists(path):
                 raise
 
-    def recorded(self, names: Iterable[str]) -> None:
+    def release_recorded(self, names: Iterable[str]) -> None:
         """Stop protecting placed files from ``gc``, when rows that refer to the files are committed or will never be written."""
-        self._unrecorded.recorded(names)
+        self._unrecorded.remove_recorded(names)
 
     def read(self, name: str, digest: str, codec: str, *, key: str, full: bool = False) -> Parts:
         """Map a file copy-on-write and return its parts.
@@ -246,16 +246,16 @@ class Objects:
             )
         try:
             file = self._read_file(name, key)
-            if codec == PICKLE and not self._signer.verify(file.signature, (_SIGNED, file.packed)):
+            if codec == PICKLE and not self._signer.verify(file.signature, (_SIGNED, file.header_bytes)):
                 raise untrusted(key, f"file {self.folder.path / 'objects' / name}", file.signature, self._signer)
             witnessed = not full and self.witnesses.file_holds(name, file.status)
             if not witnessed:
                 _check_contents(file, stream=False)
             return _parts(file, None if witnessed else file.status)
         except HeaderError as error:
-            raise _refused(key, name, error) from error
+            raise _unreadable_value(key, name, error) from error
 
-    def checked(self, name: str, status: os.stat_result) -> None:
+    def mark_checked(self, name: str, status: os.stat_result) -> None:
         """Record that every byte and the structure of a file are correct, so that later loads in this boot need not check them."""
         self.witnesses.add_file(name, status)
 
@@ -271,7 +271,7 @@ class Objects:
             file = self._read_file(name, name)
             _check_contents(file)
         except HeaderError as error:
-            raise _refused(name, name, error) from error
+            raise _unreadable_value(name, name, error) from error
         return file.header
 
     def adopt(self, name: str) -> None:
@@ -279,7 +279,7 @@ class Objects:
         header = self.verify(name)
         if header.codec != PICKLE:
             return
-        packed = self._read_file(name, name).packed
+        packed = self._read_file(name, name).header_bytes
         prefix = self.signed_prefix(header.codec, packed)
         try:
             if self.folder.stat(f"objects/{name}").st_nlink > 1:
@@ -287,19 +287,19 @@ class Objects:
             descriptor = self.folder.open(f"objects/{name}", os.O_WRONLY)
         except PermissionError:
             # The file belongs to another user: replace it with a copy.
-            with self.opened(name) as source, self.making(name) as target:
+            with self.open_file(name) as source, self.making(name) as target:
                 shutil.copyfileobj(source, target, _PIECE_COPIED)
                 target.seek(0)
                 target.write(prefix)
-            self.recorded([name])
+            self.release_recorded([name])
         else:
             try:
                 os.write(descriptor, prefix)
             finally:
                 os.close(descriptor)
-        self._own.add(name)
+        self._own_files.add(name)
 
-    def missing(self, name: str, size: int = 0) -> bool:
+    def is_missing(self, name: str, size: int = 0) -> bool:
         """Return True if a file is missing, or too short for a value of ``size`` bytes."""
         if not is_name(name):
             return True
@@ -310,7 +310,7 @@ class Objects:
 
     def holds(self, value: StoredValue) -> bool:
         """Return True if the stored form of a value exists, even if it cannot be loaded."""
-        return value.inline is not None or (value.object_name is not None and not self.missing(value.object_name))
+        return value.inline is not None or (value.object_name is not None and not self.is_missing(value.object_name))
 
     def signer_of(self, name: str, own_key: bytes) -> bytes:
         """Return the name of the key that the signature of a file claims; empty if the file cannot be read.
@@ -320,22 +320,22 @@ class Objects:
         own_key
             The name of this user's key. A file that is known to be signed with it is not read again.
         """
-        if name in self._own:
+        if name in self._own_files:
             return own_key
         try:
-            with self._opened(name, name) as descriptor:
+            with self._descriptor_of(name, name) as descriptor:
                 _, signature = object_header.read_prefix(os.read(descriptor, PREFIX.size))
         except (ValueUnavailableError, HeaderError, OSError):
             return b""
         signer = key_name(signature)
         if signer == own_key:
-            self._own.add(name)
+            self._own_files.add(name)
         return signer
 
     @contextlib.contextmanager
-    def opened(self, name: str) -> Iterator[IO[bytes]]:
+    def open_file(self, name: str) -> Iterator[IO[bytes]]:
         """Open a file for reading; raise `ValueUnavailableError` if it is missing."""
-        with self._opened(name, name) as descriptor, os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
+        with self._descriptor_of(name, name) as descriptor, os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
             yield file
 
     @contextlib.contextmanager
@@ -349,7 +349,7 @@ class Objects:
         except BaseException as error:
             self._discard(making)
             if isinstance(error, OSError | MemoryError):
-                raise refused(self.folder.path, error) from error
+                raise unusable_directory(self.folder.path, error) from error
             raise
 
     def signed_prefix(self, codec: str, packed: bytes) -> bytes:
@@ -367,12 +367,12 @@ class Objects:
                 files += 1
         return files, total
 
-    def _signed(self, header: Header) -> bytes:
-        packed = header.packed()
+    def _signature(self, header: Header) -> bytes:
+        packed = header.pack()
         return self.signed_prefix(header.codec, packed) + packed
 
     @contextlib.contextmanager
-    def _opened(self, name: str, key: str) -> Iterator[int]:
+    def _descriptor_of(self, name: str, key: str) -> Iterator[int]:
         try:
             descriptor = self.folder.open(f"objects/{name}")
         except OSError as error:
@@ -410,7 +410,7 @@ class Objects:
     def _read_file(self, name: str, key: str) -> _ValueFile:
         if not is_name(name):
             raise HeaderError("its name is not that of a value file")
-        with self._opened(name, key) as descriptor:
+        with self._descriptor_of(name, key) as descriptor:
             status = os.fstat(descriptor)
             if status.st_size >= MAP_FROM:
                 # A sparse file can be larger than memory, so the file's size is compared with its header before the file is mapped.
@@ -439,7 +439,7 @@ class _ValueFile:
 
     data: memoryview
     signature: bytes
-    packed: bytes
+    header_bytes: bytes
     header: Header
     status: os.stat_result
     """The status that was obtained before the file was read."""
@@ -448,7 +448,7 @@ class _ValueFile:
 def _parts(file: _ValueFile, unchecked: os.stat_result | None) -> Parts:
     """Return the parts of a file whose header is trusted; raise `HeaderError` if the stream does not match."""
     data, header = file.data, file.header
-    (start, end), *places = header.places(len(file.packed))
+    (start, end), *places = header.places(len(file.header_bytes))
     # The stream is copied before it is checked, so that nobody can change the executed bytes after the check.
     stream = bytes(data[start:end])
     if stream and blake(stream) != header.stream[1]:
@@ -470,7 +470,7 @@ def _check_contents(file: _ValueFile, *, stream: bool = True) -> None:
     """
     header = file.header
     digests = (header.stream[1], *[digest for _, digest, _ in header.buffers])
-    for index, ((start, end), digest) in enumerate(zip(header.places(len(file.packed)), digests, strict=True)):
+    for index, ((start, end), digest) in enumerate(zip(header.places(len(file.header_bytes)), digests, strict=True)):
         if (index or stream) and blake(file.data[start:end]) != digest:
             raise HeaderError("its contents changed")
 
@@ -493,7 +493,7 @@ def untrusted(key: str, where: str, signature: bytes | None, own: Signer) -> Unt
     )
 
 
-def _refused(key: str, name: str, error: HeaderError) -> ValueUnavailableError:
+def _unreadable_value(key: str, name: str, error: HeaderError) -> ValueUnavailableError:
     if isinstance(error, OtherFormError):
         return ValueUnavailableError(
             f"the stored value of {key!r} cannot be read: {error}",
@@ -535,7 +535,7 @@ def lacking(snapshot: Snapshot, objects: Objects, signer: Signer) -> tuple[froze
         name = value.object_name
         if name is not None:
             if name not in missing:
-                missing[name] = objects.missing(name, value.size)
+                missing[name] = objects.is_missing(name, value.size)
             if missing[name]:
                 continue
         if value.codec != PICKLE:

@@ -236,7 +236,7 @@ def run_select(text: str, scope: Scope) -> Any:
     QueryError
         If a table does not exist, or DuckDB cannot run the SELECT. The message includes that of DuckDB.
     """
-    with _ready(text, scope) as query:
+    with _prepared_query(text, scope) as query:
         return _numbered(query.run(lambda: query.relation().to_arrow_table()))
 
 
@@ -252,7 +252,7 @@ def stream_select(text: str, scope: Scope) -> Any:
     """
     import pyarrow as pa
 
-    ready = _ready(text, scope)
+    ready = _prepared_query(text, scope)
     query = ready.__enter__()
     try:
         reader = query.run(lambda: query.relation().to_arrow_reader(BATCH))
@@ -343,7 +343,7 @@ def _line_and_caret(error: Exception) -> str:
 
 
 @contextmanager
-def _ready(text: str, scope: Scope) -> Iterator[_Query]:
+def _prepared_query(text: str, scope: Scope) -> Iterator[_Query]:
     statement = read_statement(text)
     files, shapes = scope.files, scope.shapes
     tables: dict[TablePath, object] = {
@@ -351,7 +351,9 @@ def _ready(text: str, scope: Scope) -> Iterator[_Query]:
     }
     _check(statement, tables, scope)
     instance = (
-        sql_instance.private_instance(scope.store, files.allowed) if files is not None and files.allowed else None
+        sql_instance.private_instance(scope.store, files.allowed_files)
+        if files is not None and files.allowed_files
+        else None
     )
     connection = sql_instance.cursor(scope.store) if instance is None else instance.cursor()
     database = ""

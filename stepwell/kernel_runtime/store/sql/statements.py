@@ -149,7 +149,7 @@ def _parsed(text: str) -> dict[str, Any]:
                 remedy = "list the columns that the PIVOT makes: PIVOT t ON a IN (1, 2) USING sum(b)"
             raise CellSyntaxError("the text is not one SELECT", where=_first_line(text), remedy=remedy)
         raise CellSyntaxError(
-            f"the SELECT cannot be read: {message}", where=_around(text, parsed.get("position")), remedy=""
+            f"the SELECT cannot be read: {message}", where=_context_of(text, parsed.get("position")), remedy=""
         )
     statements = parsed["statements"]
     if len(statements) != 1:
@@ -178,14 +178,16 @@ def _collect_references(tree: Any, field: str, hidden: frozenset[str], reference
         return
     kind = tree.get("type")
     if "cte_map" in tree and kind not in _NODES:
-        raise _refused(f"{str(kind).partition('_')[0]} inside a SELECT")
+        raise _not_allowed(f"{str(kind).partition('_')[0]} inside a SELECT")
     if field in _SOURCE_FIELDS and "class" not in tree and kind not in _NODES | _SOURCES:
-        raise _refused(f"the source {kind}")
+        raise _not_allowed(f"the source {kind}")
     if kind == "BASE_TABLE":
         _table(tree, hidden, references)
     elif kind == "SHOW_REF" and not tree.get("query"):
         if tree.get("show_type") == "SHOW_SPECIAL" or not tree.get("table_name"):
-            raise _refused("SHOW", "name a table: DESCRIBE flights; for a list of stored assets: FROM stepwell.current")
+            raise _not_allowed(
+                "SHOW", "name a table: DESCRIBE flights; for a list of stored assets: FROM stepwell.current"
+            )
         _table(tree, hidden, references)
     elif tree.get("class") == "FUNCTION":
         _function(tree, field, references)
@@ -223,11 +225,11 @@ def _function(tree: dict[str, Any], field: str, references: _References) -> None
     name = folded(str(path[-1]))
     if field == "table function":
         if name not in _TABLE_FUNCTIONS:
-            raise _refused(f"{name}()", _alternative_to(name))
+            raise _not_allowed(f"{name}()", _alternative_to(name))
         if name in _FILE_FUNCTIONS:
             references.files.setdefault(_file_source(name, tree))
     elif name in _REFUSED_FUNCTIONS or name.startswith("__internal"):
-        raise _refused(f"{name}()", _alternative_to(name))
+        raise _not_allowed(f"{name}()", _alternative_to(name))
 
 
 def _alternative_to(name: str) -> str:
@@ -254,7 +256,7 @@ def _file_source(function: str, tree: dict[str, Any]) -> FileSource:
     parts = [item.get("expression", item) for item in path.get("arguments") or path.get("children") or ()]
     names = [_text(part) for part in (parts if listed else [path])]
     if not names or None in names:
-        raise _refused(
+        raise _not_allowed(
             f"{function}() with a computed path",
             f"write the path: {function}('data/x'), or pass it as a parameter: {function}($path)",
         )
@@ -271,7 +273,7 @@ def _text(expression: dict[str, Any]) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _refused(construct: str, remedy: str = _ALLOWED) -> CellSyntaxError:
+def _not_allowed(construct: str, remedy: str = _ALLOWED) -> CellSyntaxError:
     return CellSyntaxError(f"{construct} is not allowed in a SELECT over assets", remedy=remedy)
 
 
@@ -285,7 +287,7 @@ def _first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "")[:100]
 
 
-def _around(text: str, position: str | None) -> str:
+def _context_of(text: str, position: str | None) -> str:
     if position is None or not position.isdigit():
         return _first_line(text)
     # DuckDB's position is in bytes.
@@ -318,14 +320,14 @@ class FileAccess:
 
     Attributes
     ----------
-    allowed
+    allowed_files
         Absolute paths and patterns that DuckDB may open.
-    named
+    named_folders
         Absolute paths and patterns that the statement names, which are recorded as reads.
     """
 
-    allowed: tuple[str, ...]
-    named: tuple[str, ...]
+    allowed_files: tuple[str, ...]
+    named_folders: tuple[str, ...]
 
 
 def file_access(
@@ -430,7 +432,7 @@ def _matches(path: str, written: str) -> list[str]:
 def _check(real: str, written: str, project: Path | None, hidden: list[str]) -> None:
     shown = f"{written!r}" if real.endswith(written.lstrip("./")) else f"{written!r} ({real})"
     root = os.path.realpath(project) if project is not None else ""
-    if not root or not (_below(real, root) or (real == root and glob.has_magic(written))):
+    if not root or not (_is_below(real, root) or (real == root and glob.has_magic(written))):
         raise QueryError(
             f"{shown} is not below the project",
             where=f"the project is {root}"
@@ -438,14 +440,14 @@ def _check(real: str, written: str, project: Path | None, hidden: list[str]) -> 
             else "there is no project here: the home folder does not count as one",
             remedy="read it in an asset, and select from the asset",
         )
-    if any(real == folder or _below(real, folder) for folder in hidden) or _is_in_a_store(real, root):
+    if any(real == folder or _is_below(real, folder) for folder in hidden) or _is_in_a_store(real, root):
         raise QueryError(
             f"{shown} belongs to a store",
             remedy="select from the asset, or from a view of the schema stepwell: FROM stepwell.runs",
         )
 
 
-def _below(path: str, folder: str) -> bool:
+def _is_below(path: str, folder: str) -> bool:
     return path.startswith(os.path.join(folder, ""))
 
 

@@ -109,9 +109,11 @@ def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE, portable: bool 
         head, buffers, notices = path_results.dump(value, key=key)
         return Encoded(PICKLE, pickling.framed(pickling.Frame(head, b"", b"")), buffers, notices=notices)
     pickled = pickling.dump(value, key=key, code=code, link=link, portable=portable)
-    advice = tuple(notice("class inside", key, name=name) for name in dict.fromkeys(pickled.inside))
-    classes = (*pickled.named, *pickled.libraries)
-    return Encoded(PICKLE, pickled.stream, pickled.buffers, classes, advice, pickled.kinds, bool(pickled.named))
+    advice = tuple(notice("class inside", key, name=name) for name in dict.fromkeys(pickled.inner_classes))
+    classes = (*pickled.named_versions, *pickled.libraries)
+    return Encoded(
+        PICKLE, pickled.stream, pickled.buffers, classes, advice, pickled.kinds, bool(pickled.named_versions)
+    )
 
 
 def decode(

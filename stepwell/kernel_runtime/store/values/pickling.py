@@ -329,7 +329,7 @@ class _Pickler(pickle.Pickler):
         """Classes and functions of the notebook; the pickle contains their positions in this list."""
         self.kinds: set[Any] = set()
         """Types of the objects in the stream, and classes and functions that the stream refers to by name."""
-        self.last: Any = None
+        self.last_reduced: Any = None
         """The last object that was reduced. If pickling raises an error, this object caused it."""
         self.portable = False
         """True if plain pickle must be able to transfer the value to another process."""
@@ -342,7 +342,7 @@ class _Pickler(pickle.Pickler):
         return False
 
     def reducer_override(self, value: Any) -> Any:
-        self.last = value
+        self.last_reduced = value
         kind = type(value)
         if self.portable and issubclass(kind, BaseException):
             check_arguments(value)
@@ -447,11 +447,11 @@ class Pickled:
 
     stream: bytes
     buffers: list[memoryview]
-    named: tuple[tuple[str, str], ...]
+    named_versions: tuple[tuple[str, str], ...]
     """Names and code versions of the classes and functions that are stored with a copy."""
     libraries: tuple[tuple[str, str], ...]
     """Libraries to which objects in the value belong, with their versions."""
-    inside: tuple[str, ...]
+    inner_classes: tuple[str, ...]
     """Names of classes that were defined inside a function or an asset's cell."""
     kinds: tuple[type, ...] = ()
     """Types of the objects in the value, except plain data."""
@@ -499,7 +499,7 @@ def dump(
         raise
     except BaseException as error:
         # Methods of the user's classes may raise anything.
-        raise _unstorable(value, pickler.last, error, key) from error
+        raise _unstorable(value, pickler.last_reduced, error, key) from error
     kinds = tuple([kind for kind in pickler.kinds if issubclass(type(kind), type)])
     libraries = () if not pickler.kinds else libraries_of([_module_of(kind) for kind in pickler.kinds], code.owner)
     numbered = pickler.numbered
