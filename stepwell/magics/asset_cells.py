@@ -116,7 +116,7 @@ def _definition(
     compute_unstored(face, source.names.reads - known, source.names.assigned, source.names.reads)
     inputs, changed = inputs_of(face, source.names.reads, keys, explicit_inputs, where, origin=origin)
     check_self_reference(source.names, keys, variables, inputs, where)
-    face.read_before[origin] = dict(inputs)
+    face.earlier_reads[origin] = dict(inputs)
     step_key = str(keys[0]) if len(keys) == 1 else "/".join((*keys[0].path[:-1], "_".join(key.name for key in keys)))
     body = cell_body(
         face,
@@ -130,7 +130,9 @@ def _definition(
         changed=changed,
         earlier=partial(face.timeline.earlier, step_key),
     )
-    always_stored, dropped = (_others(arguments, flag, source, variables, keys[0].name) for flag in ("keep", "drop"))
+    always_stored, dropped = (
+        _flagged_variables(arguments, flag, source, variables, keys[0].name) for flag in ("keep", "drop")
+    )
     body = replace(body, kept_variables=always_stored, dropped_variables=dropped, must_be_stored=arguments.stored)
     several = len(keys) > 1 or kind == "multi_asset"
     outs = {key.name: Out() for key in keys} if several else {"result": Out()}
@@ -153,7 +155,7 @@ def _definition(
     )  # fmt: skip
 
 
-def _others(
+def _flagged_variables(
     arguments: Namespace, flag: str, source: CellSource, variables: tuple[str, ...], name: str
 ) -> frozenset[str]:
     """Return the variables in ``--keep`` or ``--drop``.
@@ -164,7 +166,7 @@ def _others(
         If the cell does not assign one of the variables, or one of them is the value.
     """
     names = frozenset(part.strip() for text in getattr(arguments, flag) for part in text.split(",") if part.strip())
-    unknown = sorted(names - (source.stored - set(variables)))
+    unknown = sorted(names - (source.assigned_values - set(variables)))
     if unknown:
         raise CellNameError(
             f"--{flag} {unknown[0]}: {'that is the value of' if unknown[0] in variables else 'no variable of'} the cell of {name!r}",
@@ -220,7 +222,7 @@ def cell_body(
         is_async=source.is_async, display=None if source.quiet or not (assets or outputs) else face.figures.show,
         finish=lambda value, has_tail: value_or_figure(value, face.figures, say, name, must=live and source.ends_in_assignment and not has_tail),
         settle=face.figures.settle, explain_name_error=None if live else _explainer(face, source.names, name, text),
-        runs_in_notebook=live, variables=variables, definitions=source.definitions, always_assigned=source.names.sure, assigned_values=source.stored,
+        runs_in_notebook=live, variables=variables, definitions=source.definitions, always_assigned=source.names.always_assigned, assigned_values=source.assigned_values,
         changes=source.names.changes, changed_variables=changed, result=result, unseen=() if declared else source.shell,
         earlier=earlier,
     )  # fmt: skip
@@ -244,7 +246,7 @@ def _explainer(face: Face, names: Names, name: str, text: CellText) -> Callable[
     return explain
 
 
-def run_plain(face: Face, source: CellSource) -> Any:
+def run_as_plain_cell(face: Face, source: CellSource) -> Any:
     """Run a body as an ordinary cell in the notebook's namespace; store nothing."""
     from stepwell.kernel_runtime.execution.in_process import evaluate
 

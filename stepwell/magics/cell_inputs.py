@@ -97,7 +97,7 @@ def check_self_reference(
     If the variable has another name, the body may read it first: ``df = df.dropna()`` in ``%%asset clean -> df`` reads the earlier `df`.
     """
     for key, variable in zip(own_keys, variables, strict=True):
-        if variable in names.early and variable == key.name and variable not in inputs:
+        if variable in names.read_first and variable == key.name and variable not in inputs:
             raise CellError(
                 f"the cell of {key.name!r} reads {key.name!r} before assigning it, so the asset would depend on itself",
                 where=where, remedy=f"give the asset another key and keep the variable: %%asset {key.name}_2 -> {key.name}",
@@ -140,20 +140,20 @@ def inputs_of(
     unknown = []
     registered = _by_name(face.session.registry.assets)
     mine = {str(key) for key in own_keys}
-    before = face.read_before.get(origin, {})
+    before = face.earlier_reads.get(origin, {})
     timeline, namespace = face.timeline, face.namespace
     for name in sorted(set(names) - set(inputs)):
         if face.is_definition(name):
             continue
         bound = timeline.bound_to(name)
         sharing = registered.get(name, [])
-        if name in before and _bound_below(face, name, before[name], mine):
+        if name in before and _is_bound_downstream(face, name, before[name], mine):
             inputs[name] = before[name]
         elif bound is not None:
             if is_inner(bound.key) or bound.key in mine:
                 continue
             if bound.key in sharing:
-                _only(name, sharing, where)
+                _only_key(name, sharing, where)
             if timeline.asset_of(name) is not None:
                 inputs[name] = as_asset_key(bound.key)
             else:
@@ -162,17 +162,17 @@ def inputs_of(
             if label := timeline.changed_by(name):
                 changed.append((name, label))
         elif keys := [key for key in sharing if key not in mine]:
-            inputs[name] = _only(name, keys, where)
+            inputs[name] = _only_key(name, keys, where)
         elif name not in mine and name not in namespace and not hasattr(builtins, name):
             unknown.append(name)
     if unknown:
         keys = face.session.store.keys()
         stored = _by_name(key for key in keys if not is_inner(key))
-        inputs |= {name: _only(name, stored[name], where) for name in unknown if name in stored}
+        inputs |= {name: _only_key(name, stored[name], where) for name in unknown if name in stored}
     return inputs, tuple(changed)
 
 
-def _bound_below(face: Face, name: str, earlier: AssetKey, own_keys: Collection[str]) -> bool:
+def _is_bound_downstream(face: Face, name: str, earlier: AssetKey, own_keys: Collection[str]) -> bool:
     """Return True if the cell's step, or a step that depends on it, has bound a name that earlier referred to another asset."""
     bound, binder = face.timeline.bound_to(name), face.timeline.binder(name)
     if str(earlier) in own_keys or (bound is not None and bound.key == str(earlier)):
@@ -234,7 +234,7 @@ def _by_name(keys: Iterable[str]) -> dict[str, list[str]]:
     return keys_by_name
 
 
-def _only(name: str, keys: Sequence[str], where: str) -> AssetKey:
+def _only_key(name: str, keys: Sequence[str], where: str) -> AssetKey:
     if len(keys) > 1:
         raise CellError(
             f"{name!r} could be {' or '.join(sorted(keys))}",

@@ -28,7 +28,7 @@ class Names:
 
     reads: frozenset[str]
     """Names that some path reads before it assigns them, including builtins."""
-    early: frozenset[str]
+    read_first: frozenset[str]
     """The names in `reads` that are read where no path has assigned them, so that they cannot be variables of the body."""
     assigned: frozenset[str]
     """Names that the body binds at its top level, on any path."""
@@ -36,7 +36,7 @@ class Names:
     """The names in `assigned` that an import binds."""
     looks_up: bool = False
     """True if the body resolves names at run time, as `eval` does."""
-    sure: frozenset[str] = frozenset()
+    always_assigned: frozenset[str] = frozenset()
     """The names in `assigned` that every path assigns."""
     changes: frozenset[str] | None = None
     """Names whose objects the body may change in place; None if these names are unknown."""
@@ -57,11 +57,11 @@ def names_of(tree: ast.Module) -> Names:
     changed, _, everything = changed_names(tree)
     return Names(
         frozenset(walker.reads | spoken),
-        frozenset(walker.early),
+        frozenset(walker.read_first),
         frozenset(walker.assigned),
         frozenset(walker.imported),
         looks_up(tree),
-        frozenset(walker.now.sure & walker.assigned),
+        frozenset(walker.paths.on_every_path & walker.assigned),
         None if everything else changed,
     )
 
@@ -70,24 +70,24 @@ def names_of(tree: ast.Module) -> Names:
 class Paths:
     """The names that are assigned when a point of the body is reached: on every path to this point, and on some path."""
 
-    sure: set[str] = field(default_factory=set)
-    maybe: set[str] = field(default_factory=set)
-    dead: bool = False
+    on_every_path: set[str] = field(default_factory=set)
+    on_some_path: set[str] = field(default_factory=set)
+    is_unreachable: bool = False
     """True if no path reaches this point."""
 
     def copy(self) -> Paths:
         """Return a copy for the walk of another branch."""
-        return Paths(set(self.sure), set(self.maybe), self.dead)
+        return Paths(set(self.on_every_path), set(self.on_some_path), self.is_unreachable)
 
 
 def join(paths: Iterable[Paths]) -> Paths:
     """Return the state where several paths meet."""
     every = list(paths)
-    alive = [path for path in every if not path.dead]
-    maybe = set().union(*(path.maybe for path in every))
+    alive = [path for path in every if not path.is_unreachable]
+    maybe = set().union(*(path.on_some_path for path in every))
     if not alive:
-        return Paths(set(every[0].sure) if every else set(), maybe, dead=True)
-    return Paths(set.intersection(*(path.sure for path in alive)), maybe)
+        return Paths(set(every[0].on_every_path) if every else set(), maybe, is_unreachable=True)
+    return Paths(set.intersection(*(path.on_every_path for path in alive)), maybe)
 
 
 def function_globals(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> tuple[set[str], set[str]]:
@@ -123,7 +123,7 @@ _FRAME_MODULES = frozenset(("pd", "pandas"))
 
 def names_in_strings(tree: ast.AST) -> frozenset[str]:
     """Return the names that the body may read through its string constants."""
-    calls = {name for node in ast.walk(tree) if isinstance(node, ast.Call) and (name := _called(node.func))}
+    calls = {name for node in ast.walk(tree) if isinstance(node, ast.Call) and (name := _called_name(node.func))}
     if not calls:
         return frozenset()
     texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
@@ -135,7 +135,7 @@ def names_in_strings(tree: ast.AST) -> frozenset[str]:
     return frozenset(names)
 
 
-def _called(function: ast.expr) -> str:
+def _called_name(function: ast.expr) -> str:
     if isinstance(function, ast.Attribute):
         return function.attr
     return function.id if isinstance(function, ast.Name) else ""
@@ -172,14 +172,14 @@ class _Walker(ast.NodeVisitor):
 
     def __init__(self) -> None:
         self.reads: set[str] = set()
-        self.early: set[str] = set()
+        self.read_first: set[str] = set()
         self.assigned: set[str] = set()
         self.imported: set[str] = set()
         self.pending: dict[str, set[str]] = {}
         """The globals that each function or class reads when it is called, by its name."""
         self._using: set[str] = set()
         """Functions whose reads are being recorded; prevents endless recursion if functions call each other."""
-        self.now = Paths()
+        self.paths = Paths()
         self.class_names: list[set[str]] = []
         """The names bound so far in each class body that is being walked, outermost first."""
         self._local: list[set[str]] = []
@@ -191,14 +191,14 @@ class _Walker(ast.NodeVisitor):
 
     # -- names
 
-    def read(self, name: str) -> None:
+    def record_read(self, name: str) -> None:
         """Record that a name is read here."""
         if any(name in scope for scope in self._local) or (self.class_names and name in self.class_names[-1]):
             return
-        if name not in self.now.sure:
+        if name not in self.paths.on_every_path:
             self.reads.add(name)
-            if name not in self.now.maybe:
-                self.early.add(name)
+            if name not in self.paths.on_some_path:
+                self.read_first.add(name)
         if name in self.pending:
             self.use([name])
 
@@ -209,7 +209,7 @@ class _Walker(ast.NodeVisitor):
                 continue
             self._using.add(name)
             for used in self.pending.get(name, ()):
-                self.read(used)
+                self.record_read(used)
             self._using.discard(name)
 
     def bind(self, name: str) -> None:
@@ -219,19 +219,19 @@ class _Walker(ast.NodeVisitor):
         if self.class_names:
             self.class_names[-1].add(name)
             return
-        self.now.sure.add(name)
-        self.now.maybe.add(name)
+        self.paths.on_every_path.add(name)
+        self.paths.on_some_path.add(name)
         self.assigned.add(name)
 
     def visit_Name(self, node: ast.Name) -> None:
         """Record that a name is read, assigned or deleted."""
         if isinstance(node.ctx, ast.Load):
-            self.read(node.id)
+            self.record_read(node.id)
         elif isinstance(node.ctx, ast.Store):
             self.bind(node.id)
         elif not self.class_names:
-            self.read(node.id)
-            self.now.sure.discard(node.id)
+            self.record_read(node.id)
+            self.paths.on_every_path.discard(node.id)
 
     # -- functions and classes
 
@@ -239,7 +239,7 @@ class _Walker(ast.NodeVisitor):
         """Return the globals that a function reads when it is called. Mark the globals that it assigns as possibly assigned from here on."""
         reads, assigns = function_globals(node)
         self.assigned |= assigns
-        self.now.maybe |= assigns
+        self.paths.on_some_path |= assigns
         return reads
 
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
@@ -261,16 +261,16 @@ class _Walker(ast.NodeVisitor):
         if node.returns is not None:
             self.visit(node.returns)
         reads = self.deferred(node)
-        self.later(node.name, reads, at_once=bool(node.decorator_list))
+        self.bind_function(node.name, reads, at_once=bool(node.decorator_list))
 
-    def later(self, name: str, reads: set[str], *, at_once: bool) -> None:
+    def bind_function(self, name: str, reads: set[str], *, at_once: bool) -> None:
         """Bind a name to a function that reads globals when it is called."""
         inside_class = bool(self.class_names)
         owner = self._owner if inside_class else name
         self.bind(name)
         if at_once:
             for used in reads - {name}:
-                self.read(used)
+                self.record_read(used)
         else:
             self.pending.setdefault(owner, set()).update(reads)
 
@@ -283,7 +283,7 @@ class _Walker(ast.NodeVisitor):
             if default is not None:
                 self.visit(default)
         for used in self.deferred(node):
-            self.read(used)
+            self.record_read(used)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         """Walk the body of a class, which runs immediately in a separate namespace; its methods run later."""
@@ -332,12 +332,12 @@ class _Walker(ast.NodeVisitor):
     @contextmanager
     def _branch(self) -> Iterator[None]:
         """Walk code that may be skipped, so that its assignments are made on some path only."""
-        before = self.now.copy()
+        before = self.paths.copy()
         try:
             yield
         finally:
-            before.maybe |= self.now.maybe
-            self.now = before
+            before.on_some_path |= self.paths.on_some_path
+            self.paths = before
 
     def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
         """Visit the value before the name."""
@@ -354,13 +354,13 @@ class _Walker(ast.NodeVisitor):
     def visit_IfExp(self, node: ast.IfExp) -> None:
         """Visit both branches, of which one runs."""
         self.visit(node.test)
-        start = self.now
+        start = self.paths
         ends = []
         for value in (node.body, node.orelse):
-            self.now = start.copy()
+            self.paths = start.copy()
             self.visit(value)
-            ends.append(self.now)
-        self.now = join(ends)
+            ends.append(self.paths)
+        self.paths = join(ends)
 
     def visit_Dict(self, node: ast.Dict) -> None:
         """Visit each key before its value."""
@@ -387,7 +387,7 @@ class _Walker(ast.NodeVisitor):
             for default in (*node.value.args.defaults, *node.value.args.kw_defaults):
                 if default is not None:
                     self.visit(default)
-            self.later(target.id, self.deferred(node.value), at_once=False)
+            self.bind_function(target.id, self.deferred(node.value), at_once=False)
             return
         self.visit(node.value)
         for assignment_target in node.targets:
@@ -395,7 +395,7 @@ class _Walker(ast.NodeVisitor):
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
         if isinstance(node.target, ast.Name):
-            self.read(node.target.id)
+            self.record_read(node.target.id)
         self.visit(node.value)
         self.visit(node.target)
 
@@ -419,7 +419,7 @@ class _Walker(ast.NodeVisitor):
 
     def _leave(self, node: ast.AST) -> None:
         self.generic_visit(node)
-        self.now.dead = True
+        self.paths.is_unreachable = True
 
     visit_Raise = _leave  # noqa: N815 - the name that ast.NodeVisitor calls
     visit_Return = _leave  # noqa: N815 - the name that ast.NodeVisitor calls
@@ -427,24 +427,24 @@ class _Walker(ast.NodeVisitor):
     def visit_Break(self, node: ast.Break) -> None:
         del node
         if self._loops:
-            self._loops[-1].append(self.now.copy())
-        self.now.dead = True
+            self._loops[-1].append(self.paths.copy())
+        self.paths.is_unreachable = True
 
     def visit_Continue(self, node: ast.Continue) -> None:
         del node
-        self.now.dead = True
+        self.paths.is_unreachable = True
 
     # -- compound statements
 
     def visit_If(self, node: ast.If) -> None:
         self.visit(node.test)
-        start = self.now
+        start = self.paths
         ends = []
         for branch in (node.body, node.orelse):
-            self.now = start.copy()
+            self.paths = start.copy()
             self.statements(branch)
-            ends.append(self.now)
-        self.now = join(ends)
+            ends.append(self.paths)
+        self.paths = join(ends)
 
     def _loop(self, node: ast.For | ast.AsyncFor | ast.While) -> None:
         endless = False
@@ -453,7 +453,7 @@ class _Walker(ast.NodeVisitor):
             endless = isinstance(node.test, ast.Constant) and bool(node.test.value)
         else:
             self.visit(node.iter)
-        start = self.now.copy()
+        start = self.paths.copy()
         if not self.class_names:
             # A later iteration may read names that an earlier iteration assigned.
             assigned_in_loop = {
@@ -462,17 +462,17 @@ class _Walker(ast.NodeVisitor):
                 for item in ast.walk(part)
                 if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Store)
             }
-            self.now.maybe |= assigned_in_loop
+            self.paths.on_some_path |= assigned_in_loop
         if not isinstance(node, ast.While):
             self.visit(node.target)
         self._loops.append([])
         self.statements(node.body)
         breaks = self._loops.pop()
-        start.maybe |= self.now.maybe
-        start.dead = start.dead or endless
-        self.now = start
+        start.on_some_path |= self.paths.on_some_path
+        start.is_unreachable = start.is_unreachable or endless
+        self.paths = start
         self.statements(node.orelse)
-        self.now = join([self.now, *breaks])
+        self.paths = join([self.paths, *breaks])
 
     visit_For = _loop  # noqa: N815 - the name that ast.NodeVisitor calls
     visit_AsyncFor = _loop  # noqa: N815 - the name that ast.NodeVisitor calls
@@ -489,49 +489,49 @@ class _Walker(ast.NodeVisitor):
     visit_AsyncWith = _with  # noqa: N815 - the name that ast.NodeVisitor calls
 
     def _try(self, node: ast.Try | ast.TryStar) -> None:
-        start = self.now.copy()
+        start = self.paths.copy()
         self.statements(node.body)
         failed = start.copy()
-        failed.maybe |= self.now.maybe
+        failed.on_some_path |= self.paths.on_some_path
         self.statements(node.orelse)
-        ends = [self.now]
+        ends = [self.paths]
         for handler in node.handlers:
-            self.now = failed.copy()
+            self.paths = failed.copy()
             if handler.type is not None:
                 self.visit(handler.type)
             if handler.name is not None:
                 self.bind(handler.name)
             self.statements(handler.body)
             if handler.name is not None:
-                self.now.sure.discard(handler.name)
-            ends.append(self.now)
+                self.paths.on_every_path.discard(handler.name)
+            ends.append(self.paths)
         after = join(ends)
         if node.finalbody:
-            self.now = failed.copy()
-            self.now.maybe |= after.maybe
+            self.paths = failed.copy()
+            self.paths.on_some_path |= after.on_some_path
             self.statements(node.finalbody)
-            after.sure |= self.now.sure
-            after.maybe |= self.now.maybe
-            after.dead = after.dead or self.now.dead
-        self.now = after
+            after.on_every_path |= self.paths.on_every_path
+            after.on_some_path |= self.paths.on_some_path
+            after.is_unreachable = after.is_unreachable or self.paths.is_unreachable
+        self.paths = after
 
     visit_Try = _try  # noqa: N815 - the name that ast.NodeVisitor calls
     visit_TryStar = _try  # noqa: N815 - the name that ast.NodeVisitor calls
 
     def visit_Match(self, node: ast.Match) -> None:
         self.visit(node.subject)
-        start = self.now
+        start = self.paths
         ends = []
         for case in node.cases:
-            self.now = start.copy()
+            self.paths = start.copy()
             self._pattern(case.pattern)
             if case.guard is not None:
                 self.visit(case.guard)
             self.statements(case.body)
-            ends.append(self.now)
+            ends.append(self.paths)
         last = node.cases[-1]
         catches_all = last.guard is None and isinstance(last.pattern, ast.MatchAs) and last.pattern.pattern is None
-        self.now = join(ends if catches_all else [*ends, start])
+        self.paths = join(ends if catches_all else [*ends, start])
 
     def _pattern(self, pattern: ast.pattern) -> None:
         for part in ast.walk(pattern):

@@ -31,7 +31,7 @@ _SET_UP = ("matplotlib", "config", "load_ext", "reload_ext", "autoreload")
 # -- syntax that a body must not contain
 
 
-def refused(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
+def forbidden_constructs(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
     """Yield the line, the problem and the remedy of each construct that is not allowed in a body."""
     for node in _outside_functions(tree):
         if isinstance(node, ast.Return):
@@ -113,7 +113,7 @@ def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names, tuple
                 continue  # brace expansion of the shell
             names_in_commands |= {name_node.id for name_node in ast.walk(inner) if isinstance(name_node, ast.Name)}
     reads = names.reads | (names_in_commands - names.assigned)
-    if "get_ipython" in names.early:
+    if "get_ipython" in names.read_first:
         uses = sum(isinstance(node, ast.Name) and node.id == "get_ipython" for node in ast.walk(tree))
         if not does and uses > sum(map(is_set_up, tree.body)):
             does[
@@ -187,9 +187,9 @@ class CellText:
 
     body: str
     """The lines below the magic's line."""
-    full: str
+    cell: str
     """The whole cell."""
-    above: int
+    lines_above: int
     """The number of lines of the cell above the body."""
     filename: str
     """The filename under which the cell's code is compiled."""
@@ -216,7 +216,7 @@ class CellSource:
     """True if the body ends by assigning a variable. If this is not the asset's variable, only a figure that the body opened can be the value."""
     definitions: tuple[Definition, ...] = ()
     """The imports, functions and classes at the top level of the body, in order."""
-    stored: frozenset[str] = frozenset()
+    assigned_values: frozenset[str] = frozenset()
     """Names that the body assigns in statements that are not definitions."""
     last_name: str = ""
     """The last expression if it is a variable, else empty."""
@@ -282,7 +282,7 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
         )
     names = names_of(tree)
     tree, names, of_shell = with_shell(tree, names)
-    ast.increment_lineno(tree, text.above)
+    ast.increment_lineno(tree, text.lines_above)
     ends_in_semicolon: Callable[[str], bool] = DisplayHook.semicolon_at_end_of_expression
     last = tree.body[-1]
     statements, tail = (
@@ -392,18 +392,18 @@ def parse(shell: Any, text: CellText, name: str) -> tuple[str, ast.Module]:
         source = transformed(shell.input_transformer_manager, text.body)
         tree = shell.compile.ast_parse(source, filename=text.filename)
     except SyntaxError as error:
-        raise _syntax_error(error, text, name, shift=text.above) from error
+        raise _syntax_error(error, text, name, shift=text.lines_above) from error
     assert isinstance(tree, ast.Module)
-    for line, problem, remedy in refused(tree):
+    for line, problem, remedy in forbidden_constructs(tree):
         raise CellSyntaxError(
             f"the cell of {name!r} {problem}",
-            where=f"{text.where}, line {line + text.above}: {_line(text, line + text.above)}",
+            where=f"{text.where}, line {line + text.lines_above}: {_line(text, line + text.lines_above)}",
             remedy=remedy,
         )
     try:
         return source, ast.fix_missing_locations(Timed().visit(tree))
     except SyntaxError as error:
-        raise _syntax_error(error, text, name, shift=text.above) from error
+        raise _syntax_error(error, text, name, shift=text.lines_above) from error
 
 
 def transformed(manager: Any, body: str) -> str:
@@ -430,7 +430,7 @@ def transformed(manager: Any, body: str) -> str:
 
 
 def _line(text: CellText, number: int) -> str:
-    lines = text.full.splitlines()
+    lines = text.cell.splitlines()
     return lines[number - 1].strip() if 0 < number <= len(lines) else ""
 
 

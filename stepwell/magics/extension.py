@@ -55,7 +55,7 @@ from stepwell.magics.face import DisplayHook, Face, say, show_waiting
 from stepwell.magics.flags import matcher_for
 from stepwell.magics.graph_cells import Recomposition
 from stepwell.magics.magics import Stepwell
-from stepwell.magics.running import after_run, compute_unstored, failed_step, present
+from stepwell.magics.running import compute_unstored, failed_step, finish_run, present
 from stepwell.widgets import differences as formatters
 
 
@@ -70,7 +70,7 @@ class Extension:
         self.face = Face(shell, session, settings, DisplayHook(shell))
         settings.face = self.face
         session.seed_steps = settings.seed_steps
-        if _loaded is None and not _scanned:
+        if _loaded_extension is None and not _scanned:
             _scanned.append(True)
             for text in shell.user_ns.get("In", ()):
                 seeded.update(stream for stream, pattern in _SEEDS.items() if re.search(pattern, text))
@@ -106,7 +106,7 @@ class Extension:
             self._end.append(partial(shell.events.unregister, event, callback))
         self._end.append(face.session.subscribe(self._on_event))
         registry = face.session.registry
-        registry.on_replacement = self._replaced
+        registry.on_replacement = self._report_replacement
         self._end.append(lambda: setattr(registry, "on_replacement", None))
         self.face.session.face = "notebook"
         self._end.append(self._no_notebook)
@@ -189,7 +189,7 @@ class Extension:
         number = formatted[1].removeprefix("In[").removesuffix("]")
         return f"cell {number}"
 
-    def _replaced(self, key: str, old: str, new: str) -> None:
+    def _report_replacement(self, key: str, old: str, new: str) -> None:
         both = " and ".join(place for place in (old, new) if place) or "two cells"
         if not self.face.interactive:
             raise DuplicateKeyError(
@@ -205,7 +205,7 @@ class Extension:
         elif isinstance(event, StepWaiting):
             show_waiting(self.face, event)
         elif isinstance(event, RunEnded):
-            after_run(self.face, event.result)
+            finish_run(self.face, event.result)
             if event.error is not None:
                 present(self.face, event.error, shown_as=failed_step(self.face, event.result))
         elif isinstance(event, StepStarted):
@@ -217,7 +217,7 @@ class Extension:
                     self.face.timeline.materialized(item)
         elif isinstance(event, RunFinished):
             self.face.figures.end()
-            self._staleness.ran(event.steps)
+            self._staleness.note_steps(event.steps)
             if threading.current_thread() is threading.main_thread():
                 self.face.timeline.refresh()
         elif isinstance(event, DefinitionsChanged):
@@ -232,28 +232,28 @@ _SEEDS = {"random": r"\bseed\s*\(", "numpy": r"\bseed\s*\(", "torch": r"\bmanual
 
 _scanned: list[bool] = []
 """Not empty after the cells that ran before the first load have been searched for seeds; later cells are watched as they run."""
-_loaded: Extension | None = None
+_loaded_extension: Extension | None = None
 
 
 def load(shell: Any) -> None:
     """Load the extension into a shell and print the store's directory; do nothing if it is already loaded."""
-    global _loaded  # noqa: PLW0603 - one shell per process
-    if _loaded is not None and _loaded.shell is shell:
+    global _loaded_extension  # noqa: PLW0603 - one shell per process
+    if _loaded_extension is not None and _loaded_extension.shell is shell:
         return
-    if _loaded is not None:
-        _loaded.remove()
+    if _loaded_extension is not None:
+        _loaded_extension.remove()
     extension = Extension(shell)
     extension.install()
-    _loaded = extension
+    _loaded_extension = extension
     say(f"stepwell: store {extension.face.session.store.directory}")
 
 
 def unload(shell: Any) -> None:
     """Remove the extension from a shell."""
-    global _loaded  # noqa: PLW0603 - one shell per process
-    if _loaded is not None and _loaded.shell is shell:
-        _loaded.remove()
-        _loaded = None
+    global _loaded_extension  # noqa: PLW0603 - one shell per process
+    if _loaded_extension is not None and _loaded_extension.shell is shell:
+        _loaded_extension.remove()
+        _loaded_extension = None
 
 
 BUDGET = 0.1
@@ -268,47 +268,47 @@ class Staleness:
 
     def __init__(self, face: Face) -> None:
         self._face = face
-        self._computed: dict[str, str] = {}
+        self._computed_versions: dict[str, str] = {}
         """The code version of the newest value in this kernel, by step key."""
-        self._changed: dict[str, str] = {}
-        self._said: frozenset[str] = frozenset()
+        self._changed_versions: dict[str, str] = {}
+        self._reported_keys: frozenset[str] = frozenset()
         self._rest_until = 0.0
         self._reported = False
-        self._ran = False
+        self._has_run = False
 
-    def ran(self, steps: Iterable[StepRecord]) -> None:
+    def note_steps(self, steps: Iterable[StepRecord]) -> None:
         """Record the code versions of the steps of a run."""
-        self._ran = True
+        self._has_run = True
         for step in steps:
             if step.status in ("executed", "reused") and step.materializations:
-                self._computed[step.key] = step.materializations[0].code_version
+                self._computed_versions[step.key] = step.materializations[0].code_version
 
     def after_cell(self, text: str) -> None:
         """Print the assets that the cell has made stale. An exception in the check does not make the cell fail."""
-        ran, self._ran = self._ran, False
+        ran, self._has_run = self._has_run, False
         face = self._face
-        if not face.settings.show_stale or not face.interactive or not self._computed:
+        if not face.settings.show_stale or not face.interactive or not self._computed_versions:
             return
         if time.monotonic() < self._rest_until:
             return
         started = time.thread_time()
         try:
-            named = self._stale()
+            named = self._stale_assets()
         except Exception:
             # Contradictory definitions raise an error when they are run.
             return
         finally:
             seconds = time.thread_time() - started
             if seconds > BUDGET:
-                self._rest(seconds)
+                self._pause(seconds)
         if named is None:
             return
-        new = [key for key in named if key not in self._said]
-        self._said = frozenset(named)
+        new = [key for key in named if key not in self._reported_keys]
+        self._reported_keys = frozenset(named)
         if new and not ran and not text.lstrip().startswith(_OURS):
             face.say(f"stale now: {', '.join(new)}")
 
-    def _rest(self, seconds: float) -> None:
+    def _pause(self, seconds: float) -> None:
         """Pause the checks, and print a line the first time."""
         self._rest_until = time.monotonic() + _REST * seconds
         if not self._reported:
@@ -318,20 +318,22 @@ class Staleness:
                 "%config Stepwell.show_stale = False turns these checks off."
             )
 
-    def _stale(self) -> list[str] | None:
+    def _stale_assets(self) -> list[str] | None:
         """Return the assets that edits have made stale in this kernel; None if no code version has changed since the last check."""
         session: Session = self._face.session
         steps = session.inspect().plan().steps
         versions = {step.key: step.code.digest for step in steps if step.code is not None}
-        changed = {key: version for key, version in versions.items() if self._computed.get(key, version) != version}
-        if changed == self._changed:
+        changed = {
+            key: version for key, version in versions.items() if self._computed_versions.get(key, version) != version
+        }
+        if changed == self._changed_versions:
             return None
-        self._changed = changed
+        self._changed_versions = changed
         if not changed:
             return []
         stale: dict[str, None] = {}
         for key, state in session.states().items():
-            if key in self._computed and (
+            if key in self._computed_versions and (
                 (key in changed and state.must_run)
                 or (state.state == "may change" and any(reason.path in stale for reason in state.reasons))
             ):
@@ -350,14 +352,14 @@ class CellWatch:
 
     def __init__(self, face: Face) -> None:
         self._face = face
-        self._before: dict[str, int] | None = None
+        self._numbers_before: dict[str, int] | None = None
         self._seedings = 0
 
     def begin(self, info: Any) -> None:
         """Record the identities of all variables before a cell runs, and compute unstored values that the cell needs."""
         self._face.timeline.look_at_world()
         if (info.raw_cell or "").lstrip().startswith(_STEPS):
-            self._before = None
+            self._numbers_before = None
             return
         if self._lacks_values() and (tree := self._tree(info)) is not None:
             names, space = names_of(tree), self._face.namespace
@@ -366,7 +368,7 @@ class CellWatch:
             compute_unstored(self._face, reached_names(space, names.reads), names.assigned, changed)
         self._seedings = len(seedings)
         # Store identities only: references would keep objects alive that the cell deletes.
-        self._before = {name: id(value) for name, value in self._face.namespace.items()}
+        self._numbers_before = {name: id(value) for name, value in self._face.namespace.items()}
 
     def _lacks_values(self) -> bool:
         """Return True if reused cells have variables or results that were not stored."""
@@ -376,7 +378,7 @@ class CellWatch:
 
     def end(self, info: Any) -> None:
         """Record the names that a cell bound, and those that it may have changed."""
-        before, self._before = self._before, None
+        before, self._numbers_before = self._numbers_before, None
         if before is None:
             # A change cannot be attributed to one of the cell's steps.
             self._face.timeline.look_at_world(replace(self._writer(info), kind="step"))

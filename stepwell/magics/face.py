@@ -148,8 +148,8 @@ class Figures:
     """The pyplot figures that bodies open."""
 
     def __init__(self) -> None:
-        self._before: frozenset[int] = frozenset()
-        self._shown: Any = None
+        self._figures_before: frozenset[int] = frozenset()
+        self._shown_figure: Any = None
         self._show: Any = None
         """The original ``plt.show`` while a step runs, else None."""
 
@@ -158,7 +158,7 @@ class Figures:
 
         During the step ``plt.show()`` has no effect: figures that are open at the end of the step are shown then, and may be its value.
         """
-        self._before = _open_numbers()
+        self._figures_before = _open_numbers()
         module = pyplot()
         if module is not None and self._show is None:
             self._show = module.show
@@ -172,14 +172,16 @@ class Figures:
 
     def show(self, value: Any) -> None:
         """Display the value of a last expression."""
-        self._shown = figure_of(value)
+        self._shown_figure = figure_of(value)
         show(value)
 
-    def opened(self) -> list[Any]:
+    def opened_figures(self) -> list[Any]:
         """Return the figures that were opened since the step began."""
         module = pyplot()
         return (
-            [module.figure(number) for number in sorted(_open_numbers() - self._before)] if module is not None else []
+            [module.figure(number) for number in sorted(_open_numbers() - self._figures_before)]
+            if module is not None
+            else []
         )
 
     def settle(self, values: tuple[Any, ...]) -> None:
@@ -190,12 +192,12 @@ class Figures:
         values
             The body's values.
         """
-        shown, self._shown = self._shown, None
+        shown, self._shown_figure = self._shown_figure, None
         self.end()
         module = pyplot()
         if module is None:
             return
-        opened = self.opened()
+        opened = self.opened_figures()
         for figure in opened:
             if figure is not shown:
                 show_figure(figure)
@@ -234,7 +236,7 @@ def value_or_figure(value: Any, figures: Figures, warn: Callable[[str], None], n
     if value is not None:
         figures.settle((value,))
         return value
-    opened = figures.opened()
+    opened = figures.opened_figures()
     if len(opened) == 1:
         figures.settle((opened[0],))
         return opened[0]
@@ -270,7 +272,7 @@ class Face:
     ----------
     settings
         The traits of ``%config Stepwell``.
-    read_before
+    earlier_reads
         For each cell, by its origin, the assets to which names referred when the cell last ran.
     """
 
@@ -281,7 +283,7 @@ class Face:
     figures: Figures = field(default_factory=Figures)
     running: Any = None
     """IPython's record of the cell that is running; None between cells."""
-    read_before: dict[str, dict[str, AssetKey]] = field(default_factory=dict)
+    earlier_reads: dict[str, dict[str, AssetKey]] = field(default_factory=dict)
     progress: Any = None
     """The progress line of the current run; None if the run has none."""
     composed: dict[int, Callable[..., Any]] = field(default_factory=dict)

@@ -132,7 +132,7 @@ class Stepwell(Magics):
         with user_errors(self.face):
             if getattr(arguments, "plain", False):
                 text = cell_text(self.shell, self.face.running, magic, line, cell)
-                asset_cells.run_plain(self.face, read_cell(self.shell, text, " ".join(names)))
+                asset_cells.run_as_plain_cell(self.face, read_cell(self.shell, text, " ".join(names)))
                 return
             definition, shown = make(self.face, arguments, line, cell)
         run_definition(self.face, definition, arguments, show_value=shown)

@@ -265,7 +265,7 @@ def _compute_results(face: Face, names: Iterable[str]) -> None:
             if type(result) is Unstored:
                 entry = face.session.registry.assets.get(result.key)
                 if entry is not None:
-                    _run_again(face, result.key, entry.definition, name)
+                    _rerun_cell(face, result.key, entry.definition, name)
                     _replace_result(face, result, result_of(face, entry.definition))
 
 
@@ -304,7 +304,7 @@ def compute_unstored(
             continue
         name = next((variable for variable, of in needed.items() if of == key), "")
         if name:
-            _run_again(face, key, entry.definition, name)
+            _rerun_cell(face, key, entry.definition, name)
             continue
         name = next(
             (variable for variable, of in pending.items() if of == key and variable not in timeline.handles), ""
@@ -313,10 +313,10 @@ def compute_unstored(
         reads = {*body.reads, *body.parameters} if isinstance(body, CellBody) else set()
         before = min(changed & reached_names(space, reads), default="")
         if name and before:
-            _run_again(face, key, entry.definition, name, f"{name} was not stored, and {before} is about to change")
+            _rerun_cell(face, key, entry.definition, name, f"{name} was not stored, and {before} is about to change")
 
 
-def _run_again(face: Face, key: str, definition: AssetsDefinition, name: str, why: str = "") -> None:
+def _rerun_cell(face: Face, key: str, definition: AssetsDefinition, name: str, why: str = "") -> None:
     """Run a reused cell, because one of its unstored variables is needed or will soon be impossible to compute."""
     with requesting(face.session.timeline, [definition], cell=True, only_unbound=True):
         states = face.session.states([definition])
@@ -360,7 +360,7 @@ def outputs_of(face: Face, record: StepRecord) -> tuple[CapturedOutput, ...]:
     return read_outputs(face.session.store.catalog, face.session.store.signer, item.run_id, item.step_key)
 
 
-def after_run(face: Face, result: Any) -> None:
+def finish_run(face: Face, result: Any) -> None:
     """Print the notices of a run, such as ``clean <- store (prepare.ipynb, ...)``, and bind its assets to free names.
 
     Names that are already bound follow the store anyway. The binding is for assets that Python code runs again after their cells failed.

@@ -337,10 +337,10 @@ def laid_out(lineage: Lineage, engine: Engine) -> Layout:
         return Layout(width=2.0 * MARGIN, height=2.0 * MARGIN, cards={})
     if len(lineage.nodes) > MOST_CARDS:
         return layered(lineage, note=f"{len(lineage.nodes)} cards are too many for Graphviz: drawn in plain layers")
-    return _read(lineage, engine(to_dot(lineage)))
+    return _read_layout(lineage, engine(to_dot(lineage)))
 
 
-def _read(lineage: Lineage, drawing: dict[str, Any]) -> Layout:
+def _read_layout(lineage: Lineage, drawing: dict[str, Any]) -> Layout:
     """Convert Graphviz's JSON (points, y upwards) to a layout."""
     try:
         left, low, right, high = _numbers(drawing["bb"])

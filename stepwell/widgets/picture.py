@@ -219,9 +219,9 @@ def _arrow(route: Route) -> str:
     points = list(route.points)
     tip, before = points[-1], next((p for p in reversed(points[:-1]) if p != points[-1]), points[0])
     angle = math.atan2(tip[1] - before[1], tip[0] - before[0])
-    base = _away(tip, angle, 7.5)
-    wings = [_away(base, angle + turn, 3.6) for turn in (math.pi / 2, -math.pi / 2)]
-    points[-1] = _away(tip, angle, 6)
+    base = _moved_point(tip, angle, 7.5)
+    wings = [_moved_point(base, angle + turn, 3.6) for turn in (math.pi / 2, -math.pi / 2)]
+    points[-1] = _moved_point(tip, angle, 6)
     start, *rest = (f"{x:g} {y:g}" for x, y in points)
     dash = ' stroke-dasharray="5 4"' if route.edge.kind == "order" else ""
     corners = " ".join(f"{x:g},{y:g}" for x, y in (tip, *wings))
@@ -232,7 +232,7 @@ def _arrow(route: Route) -> str:
     )
 
 
-def _away(point: Point, angle: float, distance: float) -> Point:
+def _moved_point(point: Point, angle: float, distance: float) -> Point:
     return round(point[0] - distance * math.cos(angle), 1), round(point[1] - distance * math.sin(angle), 1)
 
 

@@ -209,4 +209,4 @@ print(*[read.name.rsplit("/", 1)[1] for read in recorder.reads if "/a." in read.
     ],
 )
 def test_the_files_that_a_statement_names(text, read):
-    assert files_named(text).read == read
+    assert files_named(text).read_files == read

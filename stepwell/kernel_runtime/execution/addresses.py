@@ -94,7 +94,7 @@ class Inventory:
                 continue
             if kind is not tuple and (not contents.has_content(item) or contents.is_inert(item)):
                 continue
-            if len(self.objects) - first > contents.MOST_CONTAINERS or budget.left < 0:
+            if len(self.objects) - first > contents.MOST_CONTAINERS or budget.items_left < 0:
                 # There are too many objects to record each. The root is compared by its digest, and replaced as far as its type allows.
                 self.objects = {key: seen for key, seen in self.objects.items() if seen.root != root}
                 self._note(root, (), value, None, self._digest(value, Budget(_MOST_INSTANCES)))

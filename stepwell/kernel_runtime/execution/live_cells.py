@@ -38,7 +38,7 @@ from stepwell.kernel_runtime.versions import library_state, patches
 from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.encode import ATOMS
-from stepwell.kernel_runtime.versions.environment import value_of, whole
+from stepwell.kernel_runtime.versions.environment import environment_copy, value_of
 from stepwell.kernel_runtime.versions.graph import MISSING
 from stepwell.kernel_runtime.versions.secrets import Environment, is_kept_back, looks_secret
 
@@ -134,7 +134,7 @@ class LiveRun:
         self._seedings = len(seedings)
         patches.scan()
         self.settings = library_state.snapshot()
-        self.environment = whole()
+        self.environment = environment_copy()
 
     def seeded_streams(self) -> set[str]:
         """Return the random streams that the body seeded."""

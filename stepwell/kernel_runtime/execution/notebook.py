@@ -44,7 +44,7 @@ from stepwell.kernel_runtime.records.runs import Notify, notice
 from stepwell.kernel_runtime.store.signing import vouches
 from stepwell.kernel_runtime.versions import library_state
 from stepwell.kernel_runtime.versions.encode import ATOMS
-from stepwell.kernel_runtime.versions.environment import set_variable, whole
+from stepwell.kernel_runtime.versions.environment import environment_copy, set_variable
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
@@ -661,7 +661,7 @@ class NotebookCells:
             world.undo_settings(step_key)
         if not entries or (hit.skips_objects and world.has_settings(step_key)):
             return
-        before, environment = library_state.snapshot(), whole()
+        before, environment = library_state.snapshot(), environment_copy()
         failed = library_state.apply([entry for entry in entries if not entry[0].startswith(ENVIRONMENT)], values)
         if failed:
             self._notify(notice("not set", step_key, names=tuple(failed[:3])))

@@ -36,7 +36,7 @@ from stepwell.kernel_runtime.reads.checks import UNSTABLE, file_digest, file_sta
 from stepwell.kernel_runtime.reads.readers import seeded
 from stepwell.kernel_runtime.records.materializations import LOCAL, Read
 from stepwell.kernel_runtime.versions import library_state
-from stepwell.kernel_runtime.versions.environment import ALL, set_variable, value_of, whole
+from stepwell.kernel_runtime.versions.environment import ALL, environment_copy, set_variable, value_of
 from stepwell.kernel_runtime.versions.walk import CodeWalk, Watched
 
 _GONE: Any = object()
@@ -222,7 +222,7 @@ class World:
 
     def note_settings(self, step_key: str, before: library_state.Snapshot, environment: Mapping[str, str]) -> None:
         """Note the settings of libraries and the environment variables that a step changed, given their states before the step."""
-        after, now = library_state.snapshot(), whole()
+        after, now = library_state.snapshot(), environment_copy()
         names = {name for name, _ in environment.items() ^ now.items()}
         changed = {name: (environment.get(name), now.get(name)) for name in names}
         if changed or library_state.changed(before, after):
@@ -277,7 +277,7 @@ def _glance(read: Read) -> object:
     if read.kind == "file":
         return file_stat(read.name)
     if read.kind == "environment":
-        return whole() if read.name == ALL else value_of(read.name)
+        return environment_copy() if read.name == ALL else value_of(read.name)
     return read_holds(read)
 
 
@@ -332,7 +332,7 @@ class HiddenState:
             return ()
         walk = self._new_walk()
         roots = walk.roots(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
-        paths = watched.changed(roots)
+        paths = watched.changed_paths(roots)
         if not paths:
             return ()
         self._changes += 1

@@ -36,10 +36,10 @@ from stepwell.kernel_runtime.versions.environment import (
     Keyed,
     all_digest,
     counts_here,
+    environment_copy,
     name_digest,
     process_keyed,
     value_of,
-    whole,
 )
 from stepwell.kernel_runtime.versions.library_state import FOLDER, state_digest
 from stepwell.kernel_runtime.versions.ownership import is_input_path
@@ -393,7 +393,7 @@ def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
         keyed = keyed or process_keyed
         try:
             if read.name == ALL:
-                return all_digest(whole(), keyed, read.own_names) == read.digest
+                return all_digest(environment_copy(), keyed, read.own_names) == read.digest
             return name_digest(read.name, value_of(read.name), keyed) == read.digest
         except StoreError:
             return False

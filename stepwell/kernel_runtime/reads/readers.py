@@ -259,11 +259,11 @@ def _statement(name: str, position: int) -> Note:
         tables_looked_up(recorder, text)
         with recorder.paused():
             named = queries.files_named(text, parameters)
-        for path in named.written:
+        for path in named.written_files:
             recorder.file_opened(os.path.abspath(path), reads=False, writes=True)
         for path in named.attached:
             _attached(recorder, reader, path)
-        for path in named.read:
+        for path in named.read_files:
             recorder.location_read(reader, path)
         if named.has_computed_name:
             recorder.unseen_read(reader, "a file whose name is computed")

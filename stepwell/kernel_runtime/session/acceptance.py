@@ -29,7 +29,7 @@ from stepwell.kernel_runtime.session.requests import AnyStore, Given
 from stepwell.kernel_runtime.session.session import Session
 from stepwell.kernel_runtime.store.signing import read_outputs
 from stepwell.kernel_runtime.text import moment
-from stepwell.kernel_runtime.versions.environment import ALL, Keyed, value_of, whole
+from stepwell.kernel_runtime.versions.environment import ALL, Keyed, environment_copy, value_of
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
@@ -300,7 +300,7 @@ def reader_of_now(keyed: Keyed, find: Callable[[Read], Materialization]) -> Call
             elif read.kind == "state":
                 recorder.state_read(read.name)
             elif read.name == ALL:
-                recorder.environment_read(whole())
+                recorder.environment_read(environment_copy())
             else:
                 recorder.name_read(read.name, value_of(read.name))
         kind = {"absent": "file"}.get(read.kind, read.kind)

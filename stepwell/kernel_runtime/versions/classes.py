@@ -208,7 +208,7 @@ def reduced(item: Any) -> Form:
     kind = type(item)
     if issubclass(kind, enum.Enum):
         return Form("enum", (kind, item.name))
-    held = _held(item, kind)
+    held = _readable_form(item, kind)
     if held is not None:
         return held
     try:
@@ -251,7 +251,7 @@ def _forgets(kind: type) -> bool:
     return type(method) is FunctionType and method.__code__.co_code in _NOTHING and not method.__code__.co_names
 
 
-def _held(item: Any, kind: type) -> Form | None:
+def _readable_form(item: Any, kind: type) -> Form | None:
     """Return the form of an object that cannot be pickled but whose content can be read; None for other objects."""
     if kind is ContextVar:
         return Form("ContextVar", (item.name, *_context_value(item.get), *Context().run(_context_value, item.get)))

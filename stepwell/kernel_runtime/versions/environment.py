@@ -94,7 +94,7 @@ def _bytes(name: str, value: str) -> bytes:
     return os.fsencode(name) + b"\0" + os.fsencode(value)
 
 
-def whole() -> dict[str, str]:
+def environment_copy() -> dict[str, str]:
     """Return a copy of the environment; the read is not recorded."""
     environ: Any = os.environ
     return {os.fsdecode(name): os.fsdecode(value) for name, value in environ._data.items()}
@@ -207,7 +207,7 @@ def watch_environment(active: Callable[[], Reader | None]) -> None:
     def record_all() -> None:
         reader = active()
         if reader is not None and not _copies_for_child(sys._getframe(2)) and counts_here(sys._getframe(2)):
-            reader.environment_read(whole())
+            reader.environment_read(environment_copy())
 
     @wraps(begin)
     def iterate(self: Any) -> Iterator[Any]:

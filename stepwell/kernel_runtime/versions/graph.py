@@ -25,7 +25,7 @@ IGNORED = "(ignore)"
 _MOST_STEPS = 12
 
 
-def reached(path: str, label: str) -> str:
+def extended_path(path: str, label: str) -> str:
     """Return the path of an object, given the path of the referring object and the label of the reference.
 
     A name is a separate step. An attribute, an item or a default is a suffix of the previous step. The middle of a long path is left out.
@@ -54,7 +54,7 @@ MISSING: Any = object()
 """The value of a name that is not bound."""
 
 
-known: dict[int, Node] = {}
+known_nodes: dict[int, Node] = {}
 """Nodes that outlive a run, by the identity of their object."""
 
 
@@ -66,13 +66,13 @@ class KeyedRef(weakref.ref[Any]):
 
 
 def keyed_ref(item: object, key: int) -> KeyedRef:
-    """Return a weak reference to an object. When the object is deleted, its node is removed from `known`."""
+    """Return a weak reference to an object. When the object is deleted, its node is removed from `known_nodes`."""
     ref = KeyedRef(item, _drop)
     ref.key = key
     return ref
 
 
-def _drop(ref: KeyedRef, table: dict[int, Node] = known) -> None:
+def _drop(ref: KeyedRef, table: dict[int, Node] = known_nodes) -> None:
     """Drop the node of a deleted object. The table is a default argument, because globals are cleared before the process ends."""
     node = table.get(ref.key)
     if node is not None and node.ref is ref:

@@ -19,7 +19,14 @@ from stepwell.kernel_runtime.versions.bytecode import DOC_ATTRIBUTES, CodeFacts,
 from stepwell.kernel_runtime.versions.encode import ATOMS, Tag, atom, identity
 from stepwell.kernel_runtime.versions.graph import MISSING, MUTABLE, READS_DOCS, Node
 from stepwell.kernel_runtime.versions.ownership import STANDARD, owner
-from stepwell.kernel_runtime.versions.references import Writer, bound, from_module, imports, named, of_module
+from stepwell.kernel_runtime.versions.references import (
+    Writer,
+    bound_value,
+    from_module,
+    imports,
+    named_encoding,
+    of_module,
+)
 
 _BUILTINS = builtins.__dict__
 _WRAPPING = frozenset(("functools", "reprlib"))
@@ -56,15 +63,15 @@ def function_node(to: Writer, node: Node, function: FunctionType) -> None:
     library = owner(module) if type(module) is str else None
     if library is not None and getattr(sys.modules.get(str(module)), "__dict__", None) is scope:
         # A library created this function for the user: the closure and defaults count, the library's code does not.
-        content.append(named(module, code.co_qualname, library))
+        content.append(named_encoding(module, code.co_qualname, library))
         if library != STANDARD and function.__closure__:
             # The library may have read annotations and documentation when it wrapped the user's function.
             node.flags |= READS_DOCS
     else:
         library = None
-        known = facts(code)
-        content.append(Tag.FUNCTION + known.blob)
-        _loads(to, node, known, (code,), scope)
+        code_facts = facts(code)
+        content.append(Tag.FUNCTION + code_facts.blob)
+        _loads(to, node, code_facts, (code,), scope)
     if defaults:
         content.append(Tag.DEFAULTS + len(defaults).to_bytes(2, "little"))
         names = code.co_varnames[: code.co_argcount][-len(defaults) :]
@@ -152,15 +159,15 @@ def cell_node(to: Writer, node: Node, body: CellBody) -> None:
         if code is None:
             content.append(Tag.EMPTY)
             continue
-        known = facts(code, variable)
-        content.append(known.blob)
-        if variable in known.names_in_text:
+        code_facts = facts(code, variable)
+        content.append(code_facts.blob)
+        if variable in code_facts.names_in_text:
             # After the asset is renamed, the same query text would read another variable.
             content.append(atom(variable))
-        seen.update(name for name, _ in known.loads)
-        seen.update(known.names_in_text)
+        seen.update(name for name, _ in code_facts.loads)
+        seen.update(code_facts.names_in_text)
         skip = inputs | (assigned - body.reads)
-        _loads(to, node, known, codes, body.globals, only=body.reads, skip=skip, earlier=body.earlier())
+        _loads(to, node, code_facts, codes, body.globals, only=body.reads, skip=skip, earlier=body.earlier())
     for reason in body.unseen:
         node.unverifiable("", reason)
     for name in sorted(body.reads - seen - inputs):
@@ -194,7 +201,7 @@ def select_node(to: Writer, node: Node, body: SqlBody) -> None:
 def _loads(
     to: Writer,
     node: Node,
-    known: CodeFacts,
+    code_facts: CodeFacts,
     codes: tuple[CodeType, ...],
     scope: Mapping[str, Any],
     *,
@@ -219,7 +226,7 @@ def _loads(
     names: list[tuple[str, Any]] = list(node.names)
     assets = to.assets if scope is to.namespace else _NO_NAMES
     leaves_out, leaves_data = bool(to.ignored.globals), to.ignored.data
-    for name, chain in known.loads:
+    for name, chain in code_facts.loads:
         if skip and name in skip:
             continue
         seen = only is None or name in only
@@ -232,7 +239,7 @@ def _loads(
         if seen and name in earlier:
             value = earlier[name]
         elif seen:
-            value = bound(scope, name)
+            value = bound_value(scope, name)
             names.append((name, value))
         else:
             value = MISSING
@@ -243,7 +250,7 @@ def _loads(
                 continue
             node.mappings += ((_BUILTINS, name, value),)
             reason = _BLIND.get(identity(value))
-            if reason is not None and (name != "vars" or known.bare_vars):
+            if reason is not None and (name != "vars" or code_facts.bare_vars):
                 node.unverifiable(name, reason)
         if leaves_data and not callable(value) and not issubclass(type(value), ModuleType):
             content.append(Tag.IGNORED)
@@ -251,21 +258,21 @@ def _loads(
             to.refer(node, name, value)
         elif issubclass(type(value), ModuleType):
             from_module(to, node, name, value, chain)
-            _settings(to, node, known, value)
+            _settings(to, node, code_facts, value)
         else:
             to.refer(node, name, value)
             if is_reader(value):
                 node.flags |= READS_DOCS
-            _settings(to, node, known, value)
+            _settings(to, node, code_facts, value)
         if chain and chain[-1] in DOC_ATTRIBUTES:
             _documentation(to, node, name, value, chain)
-    _beyond_names(to, node, known, codes, scope, names=names, skip=skip)
+    _beyond_names(to, node, code_facts, codes, scope, names=names, skip=skip)
 
 
 def _beyond_names(
     to: Writer,
     node: Node,
-    known: CodeFacts,
+    code_facts: CodeFacts,
     codes: tuple[CodeType, ...],
     scope: Mapping[str, Any],
     *,
@@ -279,38 +286,38 @@ def _beyond_names(
     names
         The globals that the code loads, with their values.
     """
-    if known.imports:
+    if code_facts.imports:
         imports(to, node, imported(*codes), scope)
-        for name, _, _ in known.imports:
+        for name, _, _ in code_facts.imports:
             module = sys.modules.get(name)
             if module is not None:
-                _settings(to, node, known, module)
-    if not library_state.PLOTTING.isdisjoint(known.attributes):
-        _options(to, node, known, "matplotlib")
+                _settings(to, node, code_facts, module)
+    if not library_state.PLOTTING.isdisjoint(code_facts.attributes):
+        _options(to, node, code_facts, "matplotlib")
     if not to.ignored.data:
         limits = library_state.state.get(library_state.LIMITS)
-        if limits and _calls(known, names):
+        if limits and _calls(code_facts, names):
             to.refer(node, library_state.LIMITS, limits)
-        if patches.may_count(codes, known):
+        if patches.may_count(codes, code_facts):
             _patched(to, node, codes, [value for _, value in names])
-    if known.suspects:
-        for reason in known.suspects:
+    if code_facts.suspects:
+        for reason in code_facts.suspects:
             node.unverifiable("", reason)
-    if known.reads_docs:
+    if code_facts.reads_docs:
         node.flags |= READS_DOCS
-    if known.names_in_text:
-        _texts(to, node, known, scope, names=names, skip=skip)
+    if code_facts.names_in_text:
+        _texts(to, node, code_facts, scope, names=names, skip=skip)
     if names:
         node.names = tuple(names)
-    if known.stores:
-        node.rebinds = tuple(sorted(known.stores))
+    if code_facts.stores:
+        node.rebinds = tuple(sorted(code_facts.stores))
         node.flags |= MUTABLE
 
 
 def _texts(
     to: Writer,
     node: Node,
-    known: CodeFacts,
+    code_facts: CodeFacts,
     scope: Mapping[str, Any],
     *,
     names: list[tuple[str, Any]],
@@ -319,15 +326,15 @@ def _texts(
     """Write the variables that code reads through query strings."""
     content = node.content
     assets = to.assets if scope is to.namespace else _NO_NAMES
-    for name in known.names_in_text:
-        if name in skip or any(name == loaded for loaded, _ in known.loads):
+    for name in code_facts.names_in_text:
+        if name in skip or any(name == loaded for loaded, _ in code_facts.loads):
             continue
         if name in assets:
             to.asset(node, name)
             continue
         if to.is_ignored(scope, name):
             continue
-        value = bound(scope, name)
+        value = bound_value(scope, name)
         names.append((name, value))
         if value is MISSING or issubclass(type(value), (ModuleType, FunctionType, type)):
             continue
@@ -345,28 +352,28 @@ def _patched(to: Writer, node: Node, codes: tuple[CodeType, ...], values: list[A
             to.refer(node, patch.option, patch.value())
 
 
-def _calls(known: CodeFacts, names: list[tuple[str, Any]]) -> bool:
+def _calls(code_facts: CodeFacts, names: list[tuple[str, Any]]) -> bool:
     """Return True if code may call the user's code or format text: unless it loads only plain values and builtins that do neither."""
-    if known.formats or known.attributes or known.imports:
+    if code_facts.formats or code_facts.attributes or code_facts.imports:
         return True
     held = dict(names)
     return not all(
         library_state.is_plain(held[name]) or (held[name] is MISSING and name in _PLAIN_BUILTINS)
-        for name, _ in known.loads
+        for name, _ in code_facts.loads
         if name in held
     )
 
 
-def _settings(to: Writer, node: Node, known: CodeFacts, value: Any) -> None:
+def _settings(to: Writer, node: Node, code_facts: CodeFacts, value: Any) -> None:
     """Write the non-default options of the library to which a value belongs."""
     for library in library_state.library_of(value):
-        _options(to, node, known, library)
+        _options(to, node, code_facts, library)
 
 
-def _options(to: Writer, node: Node, known: CodeFacts, library: str) -> None:
+def _options(to: Writer, node: Node, code_facts: CodeFacts, library: str) -> None:
     if to.ignored.data:
         return
-    for name, text, objects in library_state.options_of(library, text=library_state.renders(known)):
+    for name, text, objects in library_state.options_of(library, text=library_state.renders(code_facts)):
         guard = (library_state.state, name, text)
         if guard in node.mappings:
             continue

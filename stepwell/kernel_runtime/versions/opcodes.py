@@ -284,7 +284,7 @@ class Block:
     __slots__ = ("code", "content", "covers", "end", "steps", "targets")
 
     def __init__(self, steps: list[Instruction]) -> None:
-        self.steps = _settled(steps)
+        self.steps = _without_swaps(steps)
         self.covers: list[Cover] = []
         """For each instruction that can raise, the handler of the exception. Empty without an exception table."""
         self.content = b""
@@ -377,7 +377,7 @@ def _split(decoded: Decoded, raw: bytes, table: bytes) -> list[Block]:
     return blocks
 
 
-def _settled(steps: list[Instruction]) -> list[Instruction]:
+def _without_swaps(steps: list[Instruction]) -> list[Instruction]:
     """Resolve the swaps directly before stores, because the compiler resolves them only within a line."""
     operations = [step[0] for step in steps]
     if SWAP not in operations and operations.count(STORE_FAST) < 2:
@@ -389,13 +389,13 @@ def _settled(steps: list[Instruction]) -> list[Instruction]:
             run.append(step)
             continue
         if run:
-            settled += _stored(run) if len(run) > 1 else run
+            settled += _simplified_stores(run) if len(run) > 1 else run
             run = []
         settled.append(step)
-    return settled + (_stored(run) if len(run) > 1 else run)
+    return settled + (_simplified_stores(run) if len(run) > 1 else run)
 
 
-def _stored(run: list[Instruction]) -> list[Instruction]:
+def _simplified_stores(run: list[Instruction]) -> list[Instruction]:
     """Return a run of stores and swaps as one store or pop per value, from the top of the stack. The last store to a variable counts."""
     stack = list(range(len(run) + max((argument for op, argument, _ in run if op == SWAP), default=0)))
     variables: dict[int, int] = {}
@@ -457,7 +457,7 @@ def _thread(blocks: list[Block]) -> None:
         block.covers = [(end((handler, False), 0)[0] if handler >= 0 else -1, depth) for handler, depth in block.covers]
 
 
-def _reached(blocks: list[Block], start: int) -> list[int]:
+def _reachable_blocks(blocks: list[Block], start: int) -> list[int]:
     """Return the numbers of the reachable blocks, in the order of a walk."""
     order = [start]
     seen = {start}
@@ -472,7 +472,7 @@ def _reached(blocks: list[Block], start: int) -> list[int]:
 
 def _merge_equal(blocks: list[Block], start: int) -> int:
     """Merge blocks with equal content and equal successors; return the number of the first block."""
-    order = _reached(blocks, start)
+    order = _reachable_blocks(blocks, start)
     first: dict[tuple[object, ...], int] = {}
     # Partition the blocks by content, then refine the partition by successors until no class is split.
     parts = {-1: -1}
@@ -502,7 +502,7 @@ def _merge_equal(blocks: list[Block], start: int) -> int:
 
 def _join(blocks: list[Block], start: int, write: Write) -> None:
     """Join a block with its only successor if that has no other predecessor, or is an end, which the compiler may have copied."""
-    order = _reached(blocks, start)
+    order = _reachable_blocks(blocks, start)
     entries = dict.fromkeys([-1, *order], 0)
     entries[start] = 1
     for number in order:
@@ -528,7 +528,7 @@ def _join(blocks: list[Block], start: int, write: Write) -> None:
 
 def _in_order(blocks: list[Block], start: int) -> tuple[list[Block], tuple[int, ...]]:
     """Return the blocks in the order of a walk, and the numbers of their successors."""
-    order = _reached(blocks, start)
+    order = _reachable_blocks(blocks, start)
     number = {old: new for new, old in enumerate(order)}
     number[-1] = -1
     shape: list[int] = []

@@ -77,7 +77,7 @@ class Writer:
         """Write a reference into a node: an atom or a name inline, any other object as a mark for a separate node."""
         kind = type(item)
         if kind is LAZY:
-            item = resolved(item)
+            item = resolve_lazy(item)
             kind = type(item)
         content = node.content
         if kind in ATOMS:
@@ -154,37 +154,49 @@ def token(item: Any, kind: type) -> bytes | None:
         holder = item.__self__
         # A builtin that is bound to an object other than a module is a method of this object.
         if holder is None or type(holder) is ModuleType:
-            return named(item.__module__, item.__qualname__, owner(item.__module__) or "")
+            return named_encoding(item.__module__, item.__qualname__, owner(item.__module__) or "")
         return None
     if kind is FunctionType:
         module = item.__globals__.get("__name__")
         library = owner(module) if type(module) is str else None
-        return named(module, item.__qualname__, library) if library is not None and is_original(item, module) else None
+        return (
+            named_encoding(module, item.__qualname__, library)
+            if library is not None and is_original(item, module)
+            else None
+        )
     # Use the real type: an object's `__class__` may be wrong, or raise an exception.
     if issubclass(kind, type):
         module = item.__module__
         library = owner(module) if type(module) is str else None
-        return named(module, item.__qualname__, library) if library is not None and is_module_attribute(item) else None
+        return (
+            named_encoding(module, item.__qualname__, library)
+            if library is not None and is_module_attribute(item)
+            else None
+        )
     if issubclass(kind, ModuleType):
         library = owner(item.__name__)
-        return named(item.__name__, "", library) if library is not None else None
+        return named_encoding(item.__name__, "", library) if library is not None else None
     if issubclass(kind, _C_DESCRIPTORS):
         holder = item.__objclass__
         library = owner(holder.__module__)
-        return named(holder.__module__, item.__qualname__, library) if library is not None else atom(item.__name__)
+        return (
+            named_encoding(holder.__module__, item.__qualname__, library)
+            if library is not None
+            else atom(item.__name__)
+        )
     if kind.__name__ == "cython_function_or_method":
         library = owner(item.__module__)
-        return named(item.__module__, item.__qualname__, library) if library is not None else None
+        return named_encoding(item.__module__, item.__qualname__, library) if library is not None else None
     return None
 
 
-def bound(scope: Mapping[str, Any], name: str) -> Any:
+def bound_value(scope: Mapping[str, Any], name: str) -> Any:
     """Return the value of a name, or MISSING; a lazy import is resolved."""
     value = scope.get(name, MISSING)
-    return resolved(value) if type(value) is LAZY else value
+    return resolve_lazy(value) if type(value) is LAZY else value
 
 
-def resolved(value: Any) -> Any:
+def resolve_lazy(value: Any) -> Any:
     """Return the object that a lazy import stands for; MISSING if the import fails."""
     if value is MISSING:
         return MISSING
@@ -219,7 +231,7 @@ def is_module_attribute(cls: type) -> bool:
     return current is cls
 
 
-def named(module: str | None, name: str, who: str) -> bytes:
+def named_encoding(module: str | None, name: str, who: str) -> bytes:
     """Return the encoding of an object that is identified by its name and its owner."""
     key = (module, name, who)
     encoding = _names.get(key)
@@ -259,16 +271,16 @@ def from_module(to: Writer, node: Node, label: str, module: ModuleType, chain: t
         if (id(namespace), name) in to.ignored.globals:
             node.content.append(Tag.IGNORED)
             return
-        member = bound(namespace, name)
+        member = bound_value(namespace, name)
         node.mappings += ((namespace, name, member),)
         library = owner(value.__name__)
         label += "." + name
         if member is MISSING:
             # The attribute does not exist, or the module's `__getattr__` creates it at first use. For a library, its name is enough.
             node.content.append(
-                named(value.__name__, name, library)
+                named_encoding(value.__name__, name, library)
                 if library is not None
-                else named(value.__name__, name, "") + Tag.UNBOUND
+                else named_encoding(value.__name__, name, "") + Tag.UNBOUND
             )
             if library is None and "__getattr__" in namespace:
                 to.refer(node, label, namespace["__getattr__"])
@@ -279,8 +291,8 @@ def from_module(to: Writer, node: Node, label: str, module: ModuleType, chain: t
         if library is None:
             to.refer(node, label, member)
         else:
-            _library(to, node, label, value, named(value.__name__, name, library))
-            _replaced(to, node, label, member)
+            _library(to, node, label, value, named_encoding(value.__name__, name, library))
+            _replaced_value(to, node, label, member)
         _blind(node, label, value, name)
         return
     to.refer(node, label, value)
@@ -293,7 +305,7 @@ def _library(to: Writer, node: Node, label: str, item: Any, written: bytes) -> N
         to.trace.append((label, item, written))
 
 
-def _replaced(to: Writer, node: Node, label: str, value: Any) -> None:
+def _replaced_value(to: Writer, node: Node, label: str, value: Any) -> None:
     """Write the value of a library's attribute if the value does not belong to the library, because the attribute was replaced."""
     kind = type(value)
     if kind is FunctionType:
@@ -339,11 +351,11 @@ def imports(to: Writer, node: Node, statements: Iterable[Imported], scope: Mappi
 
 def _from_library(to: Writer, node: Node, name: str, item: str, library: str) -> None:
     module = sys.modules.get(name)
-    _library(to, node, name, module or name, named(name, item, library))
+    _library(to, node, name, module or name, named_encoding(name, item, library))
     if module is not None and item in vars(module):
         held = vars(module)[item]
         node.mappings += ((vars(module), item, held),)
-        _replaced(to, node, f"{name}.{item}", held)
+        _replaced_value(to, node, f"{name}.{item}", held)
 
 
 def _item(to: Writer, node: Node, label: str, module: ModuleType, statement: Imported) -> None:
@@ -352,7 +364,7 @@ def _item(to: Writer, node: Node, label: str, module: ModuleType, statement: Imp
     if (id(namespace), statement.item) in to.ignored.globals:
         node.content.append(Tag.IGNORED)
         return
-    value = bound(namespace, statement.item)
+    value = bound_value(namespace, statement.item)
     node.content.append(atom(statement.item))
     if value is MISSING:
         value = _imported(f"{label}.{statement.item}") or MISSING

@@ -166,7 +166,7 @@ def token_spans(text: str) -> Iterator[tuple[int, int]]:
     for match in _LIKE_A_TOKEN.finditer(text):
         run = match["run"]
         if match["prefix"].lower() not in _NOT_OF_TOKENS and not _HEX.fullmatch(run) and alternations(run) >= 6:
-            yield _whole(text, *match.span())
+            yield _whole_word(text, *match.span())
     yield from _matches(_patterns(), text, _is_mixed)
 
 
@@ -176,7 +176,7 @@ def _matches(
     for pattern in patterns:
         for match in pattern.finditer(text):
             if accepted(match[0]):
-                yield _whole(text, *match.span())
+                yield _whole_word(text, *match.span())
 
 
 def has_run(text: str) -> bool:
@@ -232,7 +232,7 @@ def _is_mixed(text: str) -> bool:
     return "PRIVATE KEY" in text or "://" in text or (any(map(str.isdigit, text)) and any(map(str.isalpha, text)))
 
 
-def _whole(text: str, start: int, end: int) -> tuple[int, int]:
+def _whole_word(text: str, start: int, end: int) -> tuple[int, int]:
     """Return the range of the word around a match, because services may change the length of their tokens."""
     while start and _IN_TOKENS.match(text[start - 1]):
         start -= 1

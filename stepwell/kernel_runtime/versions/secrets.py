@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
-from stepwell.kernel_runtime.versions.environment import of_session, whole
+from stepwell.kernel_runtime.versions.environment import environment_copy, of_session
 from stepwell.kernel_runtime.versions.secret_forms import (
     PLACEHOLDER,
     has_run,
@@ -216,7 +216,7 @@ class Environment:
     def __init__(self, without: Collection[str] = ()) -> None:
         values = {
             value
-            for name, value in whole().items()
+            for name, value in environment_copy().items()
             if len(value) >= _LEAST and name not in without and not of_session(name)
         }
         self._values = frozenset(values)
@@ -226,16 +226,16 @@ class Environment:
             key=len,
             reverse=True,
         )
-        self._long = tuple(long)
+        self._long_values = tuple(long)
 
     def has(self, value: object, text: str) -> bool:
         """Return True if a value is the value of an environment variable, or if `text` contains such a value."""
-        return str(value) in self._values or any([known in text for known in self._long])  # noqa: C419 - a list is quicker
+        return str(value) in self._values or any([known in text for known in self._long_values])  # noqa: C419 - a list is quicker
 
-    def hidden(self, text: str) -> str:
+    def hide_values(self, text: str) -> str:
         """Return a text in which the values of environment variables are replaced."""
         # One pattern for all values would take twenty times as long.
-        for value in [known for known in self._long if known in text]:
+        for value in [known for known in self._long_values if known in text]:
             text = text.replace(value, HIDDEN)
         return text
 
@@ -256,7 +256,7 @@ def environment_now() -> Environment:
 
 def hidden_message(text: str) -> str:
     """Return a message, log or traceback with secrets and values of the environment replaced, including those in source lines."""
-    text = environment_now().hidden(text)
+    text = environment_now().hide_values(text)
     return _text_hidden(text, prose=True) if may_contain_secret(text) else text
 
 
@@ -273,12 +273,12 @@ def hidden_values(value: Any, name: str = "") -> Any:
 
 def hidden_text(text: str) -> str:
     """Return a path, reason or summary with secrets replaced; fast for text without secrets."""
-    return _replaced(text, _spans(text)) if may_contain_secret(text) else text
+    return _replace_ranges(text, _spans(text)) if may_contain_secret(text) else text
 
 
 def hidden_source(text: str, environment: Environment | None = None) -> str:
     """Return source code with secrets (literals with the name, use or form of a secret) and values of the environment replaced."""
-    text = (environment or environment_now()).hidden(text)
+    text = (environment or environment_now()).hide_values(text)
     if not may_contain_secret(text):
         return text
     tree = _parsed(text)
@@ -338,10 +338,10 @@ def _text_hidden(text: str, *, prose: bool = False) -> str:
                 if not prose
                 else []
             )
-    return _replaced(text, spans)
+    return _replace_ranges(text, spans)
 
 
-def _replaced(text: str, spans: Iterable[tuple[int, int]]) -> str:
+def _replace_ranges(text: str, spans: Iterable[tuple[int, int]]) -> str:
     """Return a text with some ranges replaced; a quoted range stays quoted."""
     end = 0
     parts: list[str] = []
@@ -367,23 +367,23 @@ def _secret_literals(tree: ast.AST) -> Iterator[ast.expr]:
             for literal in _literals(value, weak=is_weak(name)):
                 yield outer or literal
         if isinstance(node, ast.JoinedStr | ast.BinOp | ast.Constant):
-            text = _written(node)
+            text = _literal_text(node)
             # `_text_hidden` later replaces only the secrets in a text of several lines.
             if text and "\n" not in text and may_contain_secret(text) and _contains_secret(text):
                 yield from (outer or literal for literal in _literals(node))
         stack.extend((child, outer) for child in ast.iter_child_nodes(node))
 
 
-def _written(node: ast.AST) -> str:
+def _literal_text(node: ast.AST) -> str:
     """Return the text of a literal, an f-string or a concatenation, with placeholders for computed parts."""
     if isinstance(node, ast.Constant):
         if isinstance(node.value, bytes):
             return node.value.decode("latin-1")
         return node.value if isinstance(node.value, str) else ""
     if isinstance(node, ast.JoinedStr):
-        return "".join(_written(part) or PLACEHOLDER for part in node.values)
+        return "".join(_literal_text(part) or PLACEHOLDER for part in node.values)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        sides = [_written(side) for side in (node.left, node.right)]
+        sides = [_literal_text(side) for side in (node.left, node.right)]
         return "".join(side or PLACEHOLDER for side in sides) if any(sides) else ""
     return ""
 
@@ -467,7 +467,7 @@ def _secret_arguments(call: ast.Call) -> Iterator[tuple[str, ast.AST]]:
     use = uses_secret(called)
     for i, argument in enumerate(call.args):
         if isinstance(argument, ast.Constant) and isinstance(argument.value, str | bytes):
-            text = _written(argument)
+            text = _literal_text(argument)
             before = _secret_name(call.args[i - 1]) if i and isinstance(call.args[i - 1], ast.Constant) else ""
             if (use == "login" and i > 0) or (use and looks_generated(text)):
                 yield "password", argument
@@ -480,7 +480,7 @@ def _secret_arguments(call: ast.Call) -> Iterator[tuple[str, ast.AST]]:
 
 def _last_name(node: ast.AST) -> str:
     """Return the secret's name at the end of a format string such as ``"password=%s"``; empty for other strings."""
-    match = re.search(r"([A-Za-z_][\w-]*)['\"]?\s*[:=]\s*['\"]?(?:%s|\{\w*\})['\"]?\s*$", _written(node))
+    match = re.search(r"([A-Za-z_][\w-]*)['\"]?\s*[:=]\s*['\"]?(?:%s|\{\w*\})['\"]?\s*$", _literal_text(node))
     return match[1] if match is not None and names_secret(match[1]) else ""
 
 
@@ -519,16 +519,16 @@ def _literals(value: ast.AST, *, weak: bool = False) -> Iterator[ast.expr]:
         elif isinstance(node, ast.Constant):
             if isinstance(node.value, str | bytes):
                 if (
-                    any(map(str.isalnum, _written(node)[:200]))
+                    any(map(str.isalnum, _literal_text(node)[:200]))
                     and len(node.value) > 1
-                    and (not inside or looks_generated(_written(node)))
+                    and (not inside or looks_generated(_literal_text(node)))
                 ):
                     yield node
             elif isinstance(node.value, int | float | complex) and abs(node.value) >= _LEAST_NUMBER and not inside:
                 yield node
         elif isinstance(node, ast.Subscript):
             stack.append((node.value, inside))
-        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod) and "%" in _written(node.left):
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod) and "%" in _literal_text(node.left):
             stack.append((node.right, inside))
         elif isinstance(node, ast.Call):
             stack.append((node.func, inside))

@@ -30,9 +30,9 @@ from stepwell.kernel_runtime.versions.graph import (
     Node,
     close_leaf,
     digest_of,
+    extended_path,
     finish,
-    known,
-    reached,
+    known_nodes,
 )
 from stepwell.kernel_runtime.versions.left_out import DATA, NOTHING, Ignored, ignored_places
 
@@ -46,18 +46,18 @@ class Watched:
     def __init__(self, roots: Roots) -> None:
         self.roots = roots
         self._assigned: list[tuple[str, Mapping[str, Any], str, Any]] = []
-        for node, where in _below(roots):
+        for node, where in _mutable_nodes(roots):
             item = node.ref()
             if node.rebinds and type(item) is FunctionType:
                 scope = item.__globals__
                 self._assigned += [
-                    (reached(where, name), scope, name, scope.get(name, MISSING)) for name in node.rebinds
+                    (extended_path(where, name), scope, name, scope.get(name, MISSING)) for name in node.rebinds
                 ]
 
-    def changed(self, roots: Roots) -> tuple[str, ...]:
+    def changed_paths(self, roots: Roots) -> tuple[str, ...]:
         """Return the paths of values that have changed, given the nodes of a new walk over the same objects."""
         paths = {
-            path: None for path, scope, name, value in self._assigned if not _same(value, scope.get(name, MISSING))
+            path: None for path, scope, name, value in self._assigned if not _is_same(value, scope.get(name, MISSING))
         }
         before = dict(_values(self.roots))
         for path, now in _values(roots):
@@ -71,11 +71,11 @@ def is_mutable(roots: Roots) -> bool:
     return any([node.flags & MUTABLE for node, _ in roots])  # noqa: C419 - a list is quicker for one or two
 
 
-def _same(before: Any, after: Any) -> bool:
+def _is_same(before: Any, after: Any) -> bool:
     return before is after or (type(before) is type(after) and type(before) in ATOMS and bool(before == after))
 
 
-def _below(roots: Roots) -> Iterable[tuple[Node, str]]:
+def _mutable_nodes(roots: Roots) -> Iterable[tuple[Node, str]]:
     queue = [root for root in roots if root[0].flags & MUTABLE]
     seen = {id(node) for node, _ in queue}
     for node, where in queue:
@@ -83,11 +83,11 @@ def _below(roots: Roots) -> Iterable[tuple[Node, str]]:
         for label, child in node.edges:
             if child.flags & MUTABLE and id(child) not in seen:
                 seen.add(id(child))
-                queue.append((child, reached(where, label)))
+                queue.append((child, extended_path(where, label)))
 
 
 def _values(roots: Roots) -> Iterable[tuple[str, bytes]]:
-    return ((path, digest_of(node)) for node, path in _below(roots) if node.shape == VALUE)
+    return ((path, digest_of(node)) for node, path in _mutable_nodes(roots) if node.shape == VALUE)
 
 
 Pin: TypeAlias = Callable[[str, CellBody, CodeVersion], CodeVersion]
@@ -283,7 +283,7 @@ class CodeWalk:
             return node
         if not self._remembers:
             return None
-        node = known.get(self._known_key(key))
+        node = known_nodes.get(self._known_key(key))
         if node is None or key in self._doubted or node.ref() is not item or not self._is_valid(node):
             return None
         self._nodes[key] = node
@@ -304,13 +304,13 @@ class CodeWalk:
         """Keep a node and the nodes below it for later runs, if guards detect each change."""
         if not self._remembers:
             return
-        if len(known) > _MOST_KNOWN:
-            known.clear()
+        if len(known_nodes) > _MOST_KNOWN:
+            known_nodes.clear()
         if not root.edges:
             # Most steps have no edges: this path must be short.
             root.stamp = self._stamp
             if root.stable and type(ref := root.ref) is KeyedRef:
-                known[self._known_key(ref.key)] = root
+                known_nodes[self._known_key(ref.key)] = root
             return
         stack = [root]
         while stack:
@@ -319,7 +319,7 @@ class CodeWalk:
                 continue
             node.stamp = self._stamp
             if node.stable and type(ref := node.ref) is KeyedRef:
-                known[self._known_key(ref.key)] = node
+                known_nodes[self._known_key(ref.key)] = node
             if node.edges:
                 stack.extend([child for _, child in node.edges])
 
@@ -388,18 +388,18 @@ class CodeWalk:
         queue: list[tuple[Node, str]] = [(root, path)]
         for node, where in queue:
             for label, reason in node.issues:
-                unverifiable[(reached(where, label), reason)] = None
+                unverifiable[(extended_path(where, label), reason)] = None
             for name in node.rebinds:
                 mutable[name] = None
             for name, _ in node.assets:
-                assets.setdefault(name, reached(where, name))
+                assets.setdefault(name, extended_path(where, name))
             for label, child in node.edges:
                 if not child.flags:
                     continue
                 if slow and id(child) in slow:
-                    self.slow[reached(where, label).rpartition(" -> ")[2]] = slow[id(child)]
+                    self.slow[extended_path(where, label).rpartition(" -> ")[2]] = slow[id(child)]
                 if child.flags & MUTABLE and child.shape == VALUE and label and label[0] not in ".[(":
                     mutable[label] = None
                 if id(child) not in seen and child.flags & (UNVERIFIABLE | ASSET | MUTABLE):
                     seen.add(id(child))
-                    queue.append((child, reached(where, label)))
+                    queue.append((child, extended_path(where, label)))
