@@ -178,24 +178,24 @@ def _act(command: Command[Any, Any], options: argparse.Namespace) -> int:
             remedy=f"name it: stepwell {command.name} ... --notebook NOTEBOOK.ipynb",
         )
     with ExitStack() as opened:
-        more: dict[str, Any] = {}
+        extra_arguments: dict[str, Any] = {}
         about: dict[str, Any] = {}
         if command.needs == "store":
             store = opened.enter_context(_named_store(options))
-            more["store"], about["store"] = store, str(store.directory)
+            extra_arguments["store"], about["store"] = store, str(store.directory)
         elif command.needs == "directory":
-            more["store"], about["store"] = options.store, str(_directory(options)[0])
-            more["progress"] = show_files if sys.stderr.isatty() else None
+            extra_arguments["store"], about["store"] = options.store, str(_directory(options)[0])
+            extra_arguments["progress"] = show_files if sys.stderr.isatty() else None
         elif command.needs == "itself":
-            more["store"] = options.store
+            extra_arguments["store"] = options.store
         elif command.needs == "maybe":
-            more["store"] = about["store"] = _directory_to_make(options)
+            extra_arguments["store"] = about["store"] = _directory_to_make(options)
         elif options.path is None:
             # The session of this process must open the existing store of the folder instead of creating one.
             os.environ["STEPWELL_STORE"] = str(opened.enter_context(_named_store(options)).directory)
         if command.printer is not None:
-            more |= command.printer.given(options)
-        results = call_with_trust(command, options, more)
+            extra_arguments |= command.printer.function_arguments(options)
+        results = call_with_trust(command, options, extra_arguments)
         if results is None:
             return NOT_TRUSTED
         if command.printer is not None:
@@ -206,10 +206,12 @@ def _act(command: Command[Any, Any], options: argparse.Namespace) -> int:
         return max(map(command.exit_code, results), default=OK)
 
 
-def call_with_trust(command: Command[Any, Any], options: argparse.Namespace, more: dict[str, Any]) -> list[Any] | None:
+def call_with_trust(
+    command: Command[Any, Any], options: argparse.Namespace, extra_arguments: dict[str, Any]
+) -> list[Any] | None:
     """Call a command and return its results. If it asks for trust, show the offer and ask the user; return None if the user does not confirm."""
     try:
-        return command.call(vars(options), **more)
+        return command.call(vars(options), **extra_arguments)
     except TrustNeededError as error:
         if not options.json:
             for line in str(error.offer).splitlines():
@@ -218,7 +220,7 @@ def call_with_trust(command: Command[Any, Any], options: argparse.Namespace, mor
                 sys.stderr.write("Do you trust who made this? [y/N] ")
                 sys.stderr.flush()
                 if sys.stdin.readline().strip().lower() in ("y", "yes"):
-                    return command.call({**vars(options), "yes": True}, **more)
+                    return command.call({**vars(options), "yes": True}, **extra_arguments)
             say("nothing was trusted: add --yes if you trust the author")
         else:
             print_result(as_json({**error.offer.as_dict(), "trusted": False}, indent=2))

@@ -479,14 +479,14 @@ def _parameter_value(name: str, value: Any, declared: Mapping[str, Parameter]) -
 
 
 def _read_text(parameter: Parameter, text: Text) -> Any:
-    wanted = parameter.type
-    if wanted is str:
+    parameter_type = parameter.type
+    if parameter_type is str:
         return str(text)
     try:
-        if wanted is bool:
+        if parameter_type is bool:
             return _TRUTH[text.lower()]
-        if wanted is int or wanted is float:
-            return wanted(text)
+        if parameter_type is int or parameter_type is float:
+            return parameter_type(text)
     except (KeyError, ValueError):
         raise _wrong(parameter, str(text)) from None
     import yaml
@@ -495,7 +495,7 @@ def _read_text(parameter: Parameter, text: Text) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         value = str(text)
-    if (wanted is not None and type(value) is not wanted) or not _is_plain(value):
+    if (parameter_type is not None and type(value) is not parameter_type) or not _is_plain(value):
         raise _wrong(parameter, str(text))
     return value
 

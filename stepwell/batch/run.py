@@ -180,14 +180,14 @@ def result_lines(result: BatchResult, *, colour: bool) -> list[str]:
 
 def _saved_seconds(result: BatchResult) -> float:
     """Return the total duration of the reused steps when they last ran. Each step counts once; steps that ran in this execution do not count."""
-    here = {run.run_id for run, _ in result.runs}
+    run_ids = {run.run_id for run, _ in result.runs}
     reused = {
         step.key: step.materializations[0]
         for _, steps in result.runs
         for step in steps
         if step.status == "reused" and step.materializations
     }
-    return sum(item.seconds for item in reused.values() if item.run_id not in here)
+    return sum(item.seconds for item in reused.values() if item.run_id not in run_ids)
 
 
 def _failure_lines(failure: CellFailure, *, colour: bool) -> list[str]:
@@ -256,7 +256,7 @@ class Printer:
         return [word for place, word in enumerate(joined) if word or words[place] == ""]
 
     @staticmethod
-    def given(options: argparse.Namespace) -> dict[str, Any]:
+    def function_arguments(options: argparse.Namespace) -> dict[str, Any]:
         """Return the additional arguments of the function `run`."""
         return {"parameters": read_pairs(options.pairs, options.files), "progress": sys.stderr}
 

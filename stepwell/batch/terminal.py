@@ -142,8 +142,8 @@ def first_words(source: str) -> str:
     return line if len(line) <= _FIRST_WORDS else line[: _FIRST_WORDS - 1] + "…"
 
 
-def show_files(done: int, total: int, size: int) -> None:
+def show_files(checked_count: int, total: int, size: int) -> None:
     """Update the line that shows the number of value files that a check has read."""
-    end = "\r" if done < total else "\r\033[K"
-    sys.stderr.write(f"  value files: {done:,} of {total:,}, {size_text(size)}{end}")
+    end = "\r" if checked_count < total else "\r\033[K"
+    sys.stderr.write(f"  value files: {checked_count:,} of {total:,}, {size_text(size)}{end}")
     sys.stderr.flush()

@@ -138,7 +138,7 @@ class Command(Generic[P, R]):
     epilog
         Text below the help of the command line.
     printer
-        Prints a result incrementally on the command line; an object with the methods `add_arguments`, `given` and `show`.
+        Prints a result incrementally on the command line; an object with the methods `add_arguments`, `function_arguments` and `show`.
     """
 
     name: str
@@ -167,15 +167,15 @@ class Command(Generic[P, R]):
         for argument in self.arguments:
             argument.add_to(parser)
 
-    def call(self, line_values: Mapping[str, Any], **more: Any) -> list[R]:
+    def call(self, line_values: Mapping[str, Any], **extra_arguments: Any) -> list[R]:
         """Call the function with the arguments of a line, once per value of a repeated argument."""
         values = {argument.name: line_values[argument.name] for argument in self.arguments}
         repeated = next((argument.name for argument in self.arguments if argument.option.repeated), None)
         if repeated is None:
-            return [self._call_function(values, more)]
-        return [self._call_function({**values, repeated: value}, more) for value in values[repeated]]
+            return [self._call_function(values, extra_arguments)]
+        return [self._call_function({**values, repeated: value}, extra_arguments) for value in values[repeated]]
 
-    def _call_function(self, values: Mapping[str, Any], more: Mapping[str, Any]) -> R:
+    def _call_function(self, values: Mapping[str, Any], extra_arguments: Mapping[str, Any]) -> R:
         parameters = inspect.signature(self.function).parameters
         first: list[Any] = []
         for name, parameter in parameters.items():
@@ -187,7 +187,7 @@ class Command(Generic[P, R]):
             if parameters[name].kind is not inspect.Parameter.VAR_POSITIONAL
         }
         function: Any = self.function
-        result: R = function(*first, **named, **more)
+        result: R = function(*first, **named, **extra_arguments)
         return result
 
     def json(self, results: Sequence[R], about: Mapping[str, Any] = types.MappingProxyType({})) -> str:

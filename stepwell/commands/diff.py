@@ -214,22 +214,22 @@ def _change(old: str, new: str) -> str:
     return f"added {new}" if new else f"removed {old}"
 
 
-def text_lines(difference: TextDifference, most: int) -> list[str]:
+def text_lines(difference: TextDifference, limit: int) -> list[str]:
     """Return the first lines of a unified diff and the number of lines left out.
 
     Parameters
     ----------
     difference
         The difference between two strings.
-    most
+    limit
         The greatest number of lines of the diff.
     """
     if not difference.lines:
         if difference.added or difference.removed:
             return [f"from line {difference.first + 1}: {difference.removed:,} lines became {difference.added:,}"]
         return ["the lines are the same, their ends differ"]
-    rest = len(difference.lines) - most + difference.more
-    return [*difference.lines[:most], *([f"and {rest:,} more lines"] if rest > 0 else [])]
+    rest = len(difference.lines) - limit + difference.more
+    return [*difference.lines[:limit], *([f"and {rest:,} more lines"] if rest > 0 else [])]
 
 
 def _frame_lines(difference: FrameDifference) -> list[str]:

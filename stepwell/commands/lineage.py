@@ -29,12 +29,14 @@ def lineage_text(lineage: Lineage) -> str:
     for edge in drawn_edges(lineage):
         inputs[edge.target].append(edge.source)
     depth = _depths(inputs)
-    below: dict[str | None, list[str]] = {}
+    lines_by_parent: dict[str | None, list[str]] = {}
     for key in nodes:
         candidates = [source for source in inputs[key] if depth[source] < depth[key]]
-        below.setdefault(max(candidates, key=lambda source: depth[source]) if candidates else None, []).append(key)
+        lines_by_parent.setdefault(
+            max(candidates, key=lambda source: depth[source]) if candidates else None, []
+        ).append(key)
     rows: list[tuple[str, LineageNode, list[str]]] = []
-    ahead = [("", "", key, None) for key in reversed(below.get(None, []))]
+    ahead = [("", "", key, None) for key in reversed(lines_by_parent.get(None, []))]
     stack: list[tuple[str, str, str, str | None]] = list(ahead)
     while stack:
         prefix, branch, key, parent = stack.pop()
@@ -45,7 +47,7 @@ def lineage_text(lineage: Lineage) -> str:
                 [source for source in inputs[key] if source != parent],
             )
         )
-        children = below.get(key, [])
+        children = lines_by_parent.get(key, [])
         deeper = prefix + {"": "", "├─ ": "│  ", "└─ ": "   "}[branch]
         for place, child in reversed(list(enumerate(children))):
             stack.append((deeper, "└─ " if place == len(children) - 1 else "├─ ", child, key))

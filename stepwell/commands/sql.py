@@ -71,25 +71,25 @@ class Printer:
         )
 
     @staticmethod
-    def given(asked: argparse.Namespace) -> dict[str, Any]:
+    def function_arguments(options: argparse.Namespace) -> dict[str, Any]:
         """Return the additional arguments of the function `sql`."""
-        asked.json = asked.json or asked.format == "json"
-        if asked.text == "-":
-            asked.text = sys.stdin.read()
-        return {"parameters": dict(asked.parameters), "frame": "reader"}
+        options.json = options.json or options.format == "json"
+        if options.text == "-":
+            options.text = sys.stdin.read()
+        return {"parameters": dict(options.parameters), "frame": "reader"}
 
     @staticmethod
-    def show(reader: Any, asked: argparse.Namespace, out: TextIO) -> None:
+    def show(reader: Any, options: argparse.Namespace, out: TextIO) -> None:
         """Print the rows in the requested format."""
         with reader:
-            if asked.json:
+            if options.json:
                 print_json(reader, out)
-            elif asked.format == "jsonl":
+            elif options.format == "jsonl":
                 print_json_lines(reader, out)
-            elif asked.format == "csv":
-                print_csv(reader, out, raw=asked.raw)
+            elif options.format == "csv":
+                print_csv(reader, out, raw=options.raw)
             else:
-                print_table(reader, out, limit=asked.limit)
+                print_table(reader, out, limit=options.limit)
             out.flush()
 
 
@@ -173,11 +173,11 @@ def print_csv(reader: Any, out: TextIO, *, raw: bool = False) -> None:
     raw
         Write strings unchanged, for programs; otherwise escape control and invisible characters.
     """
-    shown = str if raw else printable
+    escape = str if raw else printable
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(map(shown, reader.schema.names))
+    writer.writerow(map(escape, reader.schema.names))
     for row in _rows(reader):
-        writer.writerow(["" if value is None else shown(_text(value)) for value in row])
+        writer.writerow(["" if value is None else escape(_text(value)) for value in row])
 
 
 def print_json(reader: Any, out: TextIO) -> None:
@@ -202,18 +202,18 @@ def print_json_lines(reader: Any, out: TextIO) -> None:
 
 def print_table(reader: Any, out: TextIO, *, limit: int) -> None:
     """Print the first rows in columns, and a line if there are more rows."""
-    shown: list[tuple[Any, ...]] = []
-    more = False
+    rows: list[tuple[Any, ...]] = []
+    has_more = False
     for row in _rows(reader):
-        if len(shown) == limit:
-            more = True
+        if len(rows) == limit:
+            has_more = True
             break
-        shown.append(row)
+        rows.append(row)
     names = [in_one_line(name) for name in reader.schema.names]
-    lines = [[_short_text(value) for value in row] for row in shown]
+    lines = [[_short_text(value) for value in row] for row in rows]
     numbers = [
-        any(isinstance(row[position], int | float) for row in shown)
-        and all(row[position] is None or isinstance(row[position], int | float) for row in shown)
+        any(isinstance(row[position], int | float) for row in rows)
+        and all(row[position] is None or isinstance(row[position], int | float) for row in rows)
         for position in range(len(names))
     ]
     widths = [max(map(len, column)) for column in zip(names, *lines, strict=True)]
@@ -223,9 +223,9 @@ def print_table(reader: Any, out: TextIO, *, limit: int) -> None:
             for cell, width, number in zip(line, widths, numbers, strict=True)
         ]
         out.write("  ".join(cells).rstrip() + "\n")
-    if not shown:
+    if not rows:
         out.write("no rows\n")
-    elif more:
+    elif has_more:
         out.write(f"first {limit} rows; --limit N shows more, --csv prints all\n")
 
 
@@ -326,21 +326,21 @@ def _table(path: _Path, load: Callable[[str], Any], registered: Collection[str],
     except ValueUnavailableError:
         if written in registered or store.current(written):
             raise
-    known = store.keys()
-    key = key_meant(path, known)
+    stored_keys = store.keys()
+    key = key_meant(path, stored_keys)
     if key is None:
-        raise missing_table(path, sorted({*known, *registered, *(f"stepwell.{name}" for name in VIEWS)}))
+        raise missing_table(path, sorted({*stored_keys, *registered, *(f"stepwell.{name}" for name in VIEWS)}))
     return key, load(key)
 
 
-def key_meant(path: _Path, known: Iterable[str]) -> str | None:
+def key_meant(path: _Path, stored_keys: Iterable[str]) -> str | None:
     """Return the only key that matches a table's name: exactly, by its last part, or with other capitals.
 
     Parameters
     ----------
     path
         The parts of the name.
-    known
+    stored_keys
         The stored keys.
 
     Returns
@@ -357,7 +357,7 @@ def key_meant(path: _Path, known: Iterable[str]) -> str | None:
 
     whole = {folded("/".join(path)), folded(".".join(path))}
     name = path[-1] if len(path) == 1 else None
-    keys = list(known)
+    keys = list(stored_keys)
     assets = {key: key.rpartition("/")[2] for key in keys if "." not in key and ":" not in key}
     for matches in (
         [key for key in keys if key == ".".join(path)],

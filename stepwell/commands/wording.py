@@ -93,15 +93,15 @@ def work_line(states: Iterable[StepState]) -> str:
     return f"to run: {_state_names(states)}"
 
 
-def _state_names(states: Iterable[StepState], most: int = 6) -> str:
-    shown = []
+def _state_names(states: Iterable[StepState], limit: int = 6) -> str:
+    names = []
     for state in states:
         facts = [f"last {duration(state.seconds)}"] if state.seconds else []
         reason = next((reason.text for reason in state.reasons if reason.text), "")
         if state.state != "missing" and reason:
             facts.append(reason)
-        shown.append(state.key + (f" ({'; '.join(facts)})" if facts else ""))
-    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
+        names.append(state.key + (f" ({'; '.join(facts)})" if facts else ""))
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def step_lines(result: RunResult) -> list[str]:
@@ -131,8 +131,8 @@ def notice_text(notice: Notice) -> str:
     return _NOTICES[notice.kind](notice)
 
 
-def _first_names(names: Sequence[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _first_names(names: Sequence[str], limit: int = 3) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def _stale_input(notice: Notice) -> str:

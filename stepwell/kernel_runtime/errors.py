@@ -89,9 +89,9 @@ class InvalidSelectionError(StepwellError):
     """A selection string that cannot be parsed."""
 
 
-def unknown_key(kind: str, key: str, known: Iterable[str]) -> UnknownKeyError:
+def unknown_key(kind: str, key: str, known_names: Iterable[str]) -> UnknownKeyError:
     """Return the error for an unknown name; its remedy lists the nearest known names."""
-    names = sorted(set(known))
+    names = sorted(set(known_names))
     near = difflib.get_close_matches(key, names, n=3, cutoff=0.5)
     if near:
         remedy = "did you mean " + " or ".join(near) + "?"

@@ -53,7 +53,7 @@ def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[As
     return _definition(face, arguments, source, "asset", (key,), variables=(variable,), outputs=outputs), False
 
 
-def variable_from(written: str | None, key: AssetKey, where: str) -> str:
+def variable_from(name: str | None, key: AssetKey, where: str) -> str:
     """Return the variable to which an asset's value is bound: the name after ``->``, or the last part of the key.
 
     Raises
@@ -61,13 +61,13 @@ def variable_from(written: str | None, key: AssetKey, where: str) -> str:
     CellError
         If the text after the arrow is not a name.
     """
-    if written is None:
+    if name is None:
         return key.name
-    if not written.isidentifier() or keyword.iskeyword(written):
+    if not name.isidentifier() or keyword.iskeyword(name):
         raise CellError(
-            f"{written!r} is not a variable name", where=where, remedy=f"write a name, such as %%asset {key} -> df"
+            f"{name!r} is not a variable name", where=where, remedy=f"write a name, such as %%asset {key} -> df"
         )
-    return written
+    return name
 
 
 def multi_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:

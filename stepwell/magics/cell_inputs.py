@@ -14,7 +14,7 @@ from stepwell.magics.cell_names import Names
 from stepwell.magics.face import Face
 
 
-def key_from(written: str, prefix: str | None, where: str) -> AssetKey:
+def key_from(text: str, prefix: str | None, where: str) -> AssetKey:
     """Return the key on a magic's line; its last part must be a valid variable name.
 
     Raises
@@ -22,13 +22,13 @@ def key_from(written: str, prefix: str | None, where: str) -> AssetKey:
     CellError
         If a part of the key is not a valid name.
     """
-    if "." in written:
+    if "." in text:
         raise CellError(
-            f"{written!r} is the name of a step, not of an asset",
+            f"{text!r} is the name of a step, not of an asset",
             where=where,
-            remedy="separate the prefix with '/': " + written.replace(".", "/"),
+            remedy="separate the prefix with '/': " + text.replace(".", "/"),
         )
-    parts = (*(prefix.split("/") if prefix else ()), *written.split("/"))
+    parts = (*(prefix.split("/") if prefix else ()), *text.split("/"))
     for part in parts:
         try:
             check_name("an asset", part, where=where)
@@ -79,12 +79,12 @@ def read_deps(face: Face, texts: Sequence[str], own_keys: Sequence[AssetKey], wh
     stored = set(face.session.store.keys()) if missing else set()
     for key in missing:
         if str(key) not in stored:
-            mine = {str(own_key) for own_key in own_keys}
+            own_names = {str(own_key) for own_key in own_keys}
             assets = [stored_key for stored_key in stored if not is_inner(stored_key)]
             raise UnknownKeyError(
                 f"{own_keys[0].name!r} is to come after the asset {str(key)!r}, which is neither registered nor stored",
                 where=where,
-                remedy=unknown_key("asset", str(key), {*registered, *assets} - mine).remedy,
+                remedy=unknown_key("asset", str(key), {*registered, *assets} - own_names).remedy,
             )
     return deps
 
@@ -139,7 +139,7 @@ def inputs_of(
     changed: list[tuple[str, str]] = []
     unknown = []
     registered = _by_name(face.session.registry.assets)
-    mine = {str(key) for key in own_keys}
+    own_names = {str(key) for key in own_keys}
     before = face.earlier_reads.get(origin, {})
     timeline, namespace = face.timeline, face.namespace
     for name in sorted(set(names) - set(inputs)):
@@ -147,10 +147,10 @@ def inputs_of(
             continue
         bound = timeline.bound_to(name)
         sharing = registered.get(name, [])
-        if name in before and _is_bound_downstream(face, name, before[name], mine):
+        if name in before and _is_bound_downstream(face, name, before[name], own_names):
             inputs[name] = before[name]
         elif bound is not None:
-            if is_inner(bound.key) or bound.key in mine:
+            if is_inner(bound.key) or bound.key in own_names:
                 continue
             if bound.key in sharing:
                 _only_key(name, sharing, where)
@@ -161,9 +161,9 @@ def inputs_of(
         elif name in namespace and not hasattr(type(namespace[name]), "__stepwell_asset_key__"):
             if label := timeline.changed_by(name):
                 changed.append((name, label))
-        elif keys := [key for key in sharing if key not in mine]:
+        elif keys := [key for key in sharing if key not in own_names]:
             inputs[name] = _only_key(name, keys, where)
-        elif name not in mine and name not in namespace and not hasattr(builtins, name):
+        elif name not in own_names and name not in namespace and not hasattr(builtins, name):
             unknown.append(name)
     if unknown:
         keys = face.session.store.keys()

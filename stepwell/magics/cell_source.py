@@ -238,14 +238,14 @@ def cell_text(shell: Any, info: Any, magic: str, line: str, body: str) -> CellTe
     """
     full = (info.raw_cell if info is not None else "") or ""
     if full.rstrip().endswith(body.rstrip()) and f"%%{magic}" in full:
-        above = full.rstrip().count("\n") - body.rstrip().count("\n")
+        lines_above = full.rstrip().count("\n") - body.rstrip().count("\n")
         filename, number = _running_name(shell, info)
     else:
-        full, above = f"%%{magic} {line}".rstrip() + f"\n{body}", 1
+        full, lines_above = f"%%{magic} {line}".rstrip() + f"\n{body}", 1
         filename, number = "", shell.execution_count
     filename = filename or shell.compile.cache(full, number, raw_code=full)
     linecache.cache[filename] = (len(full), None, [text_line + "\n" for text_line in full.splitlines()], filename)
-    return CellText(body, full, above, filename, f"cell {number}")
+    return CellText(body, full, lines_above, filename, f"cell {number}")
 
 
 def _running_name(shell: Any, info: Any) -> tuple[str, int]:
@@ -420,12 +420,12 @@ def transformed(manager: Any, body: str) -> str:
         if not changed:
             break
         # The transformer joins a command that spans several lines; blank lines keep the following statements on their lines.
-        gone = len(before) - len(lines)
-        if gone > 0:
+        removed_lines = len(before) - len(lines)
+        if removed_lines > 0:
             changed_line = next(
                 (i for i, (old, new) in enumerate(zip(before, lines, strict=False)) if old != new), len(lines) - 1
             )
-            lines = [*lines[: changed_line + 1], *["\n"] * gone, *lines[changed_line + 1 :]]
+            lines = [*lines[: changed_line + 1], *["\n"] * removed_lines, *lines[changed_line + 1 :]]
     return "\n" * blank + "".join(lines)
 
 

@@ -132,15 +132,15 @@ class Extension:
 
     def _remove_magics(self) -> None:
         manager = self.shell.magics_manager
-        mine = self.face.settings
+        settings = self.face.settings
         for kind in ("line", "cell"):
-            for name in mine.magics[kind]:
-                if getattr(manager.magics[kind].get(name), "__self__", None) is mine:
+            for name in settings.magics[kind]:
+                if getattr(manager.magics[kind].get(name), "__self__", None) is settings:
                     del manager.magics[kind][name]
             manager.magics[kind].update(self._shadowed[kind])
-        manager.registry.pop(type(mine).__name__, None)
-        if mine in self.shell.configurables:
-            self.shell.configurables.remove(mine)
+        manager.registry.pop(type(settings).__name__, None)
+        if settings in self.shell.configurables:
+            self.shell.configurables.remove(settings)
 
     # -- around cells
 

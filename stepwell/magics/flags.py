@@ -208,9 +208,9 @@ def _words(text: str) -> Iterator[str]:
 
 def _parsed(magic: Any, words: list[str], parse: Callable[[], Namespace]) -> Namespace:
     name = magic.__name__
-    sign = "%%" if name.endswith("asset") or name == "op" else "%"
+    prefix = "%%" if name.endswith("asset") or name == "op" else "%"
     if "-h" in words or "--help" in words:
-        raise UsageError(f"{sign}{name}? explains its flags")
+        raise UsageError(f"{prefix}{name}? explains its flags")
     try:
         return parse()
     except UsageError as error:
@@ -221,7 +221,7 @@ def _parsed(magic: Any, words: list[str], parse: Callable[[], Namespace]) -> Nam
             option for word in wrong if word not in options for option in difflib.get_close_matches(word, long, 1, 0.5)
         ]
         hint = f" (did you mean {' '.join(near)}?)" if near else ""
-        raise UsageError(f"{error}{hint}; {sign}{name}? explains its flags") from None
+        raise UsageError(f"{error}{hint}; {prefix}{name}? explains its flags") from None
 
 
 _LINE = re.compile(r"^\s*%{1,2}(\w+)\s+(.*)$")

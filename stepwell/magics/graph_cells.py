@@ -218,11 +218,11 @@ class Recomposition:
                     changed = True
             if not changed:
                 break
-        for gone in self._meanings_by_graph.keys() - live:
-            del self._meanings_by_graph[gone]
+        for old_id in self._meanings_by_graph.keys() - live:
+            del self._meanings_by_graph[old_id]
         sources = {id(graph.source) for graph, _ in self._meanings_by_graph.values()}
-        for gone in self._face.composed.keys() - sources:
-            del self._face.composed[gone]
+        for old_id in self._face.composed.keys() - sources:
+            del self._face.composed[old_id]
 
     def _live_graphs(self) -> Iterator[tuple[GraphDefinition, str, Replace]]:
         registry, namespace = self._face.session.registry, self._face.namespace

@@ -120,10 +120,10 @@ class Stepwell(Magics):
         """Turn a cell that calls ops on assets into an asset, such as transform(fetch(clean), top=5)."""
         self._define("graph_asset", line, cell, graph_cells.graph_asset_of)
 
-    def _define(self, magic: str, line: str, cell: str | None, make: Maker, **more: Any) -> None:
+    def _define(self, magic: str, line: str, cell: str | None, make: Maker, **options: Any) -> None:
         """Define and run the assets of a cell; without a cell, print the states of the assets."""
         arguments = read_line(getattr(self, magic), line)
-        vars(arguments).update(more)
+        vars(arguments).update(options)
         names = arguments.names if magic == "multi_asset" else [arguments.name]
         if cell is None:
             for name in names:
@@ -271,7 +271,7 @@ class Stepwell(Magics):
 # -- verbs
 
 
-def parser_of(name: str, sign: str = "%stepwell ") -> tuple[Command[Any, Any], LineParser]:
+def parser_of(name: str, prefix: str = "%stepwell ") -> tuple[Command[Any, Any], LineParser]:
     """Return a command and the parser of its arguments.
 
     Raises
@@ -282,13 +282,13 @@ def parser_of(name: str, sign: str = "%stepwell ") -> tuple[Command[Any, Any], L
     command = find_command(name)
     if command is None:
         raise UsageError(f"%stepwell has no command {name!r}; %stepwell? lists them")
-    parser = LineParser(f"{sign}{name}", add_help=False)
+    parser = LineParser(f"{prefix}{name}", add_help=False)
     command.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help=SUPPRESS)
     return command, parser
 
 
-def read_words(name: str, words: Sequence[str], sign: str = "%stepwell ") -> tuple[Command[Any, Any], Namespace]:
+def read_words(name: str, words: Sequence[str], prefix: str = "%stepwell ") -> tuple[Command[Any, Any], Namespace]:
     """Return a command, and the arguments parsed from the words of its line.
 
     Raises
@@ -296,7 +296,7 @@ def read_words(name: str, words: Sequence[str], sign: str = "%stepwell ") -> tup
     UsageError
         If the words are not valid arguments; the message is one line.
     """
-    command, parser = parser_of(name, sign)
+    command, parser = parser_of(name, prefix)
     if "-h" in words or "--help" in words:
         raise UsageError(" ".join(parser.format_usage().split()).removeprefix("usage: ") + f"; {command.summary}")
     try:
@@ -305,9 +305,9 @@ def read_words(name: str, words: Sequence[str], sign: str = "%stepwell ") -> tup
         raise UsageError(str(error)) from None
 
 
-def call_verb(face: Face, name: str, words: Sequence[str], sign: str = "%stepwell ") -> None:
+def call_verb(face: Face, name: str, words: Sequence[str], prefix: str = "%stepwell ") -> None:
     """Call a command with the words of a line, and print its results."""
-    command, options = read_words(name, words, sign)
+    command, options = read_words(name, words, prefix)
     arguments = vars(options)
     special = _BINDING.get(name)
     if special is not None and not options.json:

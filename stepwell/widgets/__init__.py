@@ -64,7 +64,7 @@ def show(session: Session, keys: Sequence[str] | None = None) -> LineageWidget |
     if hasattr(shell, "kernel") and not os.environ.get("STEPWELL_BATCH"):
         widget = _widget(session, keys, lineage)
         display(widget.live_bundle(), raw=True)  # type: ignore[no-untyped-call]
-    display(static_bundle(lineage, beside=widget is not None), raw=True)  # type: ignore[no-untyped-call]
+    display(static_bundle(lineage, is_extra=widget is not None), raw=True)  # type: ignore[no-untyped-call]
     return widget
 
 

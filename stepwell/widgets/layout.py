@@ -189,12 +189,12 @@ def _columns(lineage: Lineage) -> dict[str, int]:
         if key not in unplaced:
             continue
         del unplaced[key]
-        for below in downstream.get(key, ()):
-            if below in unplaced:
-                columns[below] = max(columns[below], columns[key] + 1)
-                waiting[below] -= 1
-                if not waiting[below]:
-                    ready.append(below)
+        for successor in downstream.get(key, ()):
+            if successor in unplaced:
+                columns[successor] = max(columns[successor], columns[key] + 1)
+                waiting[successor] -= 1
+                if not waiting[successor]:
+                    ready.append(successor)
     return columns
 
 

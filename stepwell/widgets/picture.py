@@ -277,7 +277,7 @@ _BESIDE = (
 """CSS that hides the output above the picture if this is the view of a widget without a kernel, which shows an error or loads for ever."""
 
 
-def static_bundle(lineage: Lineage, *, beside: bool = False) -> dict[str, str]:
+def static_bundle(lineage: Lineage, *, is_extra: bool = False) -> dict[str, str]:
     """Return a MIME bundle that shows the lineage in every viewer of notebooks.
 
     ``text/html`` contains an image, because viewers of untrusted notebooks remove inline SVG. An image that does not fit scrolls. Times are
@@ -287,7 +287,7 @@ def static_bundle(lineage: Lineage, *, beside: bool = False) -> dict[str, str]:
     ----------
     lineage
         The lineage.
-    beside
+    is_extra
         True if the previous output is the live picture. The static picture then replaces it in viewers that cannot show widgets.
 
     Returns
@@ -298,8 +298,8 @@ def static_bundle(lineage: Lineage, *, beside: bool = False) -> dict[str, str]:
     image = base64.b64encode(lineage_svg(lineage).encode()).decode()
     alternative = clean(f"Lineage: {headline(lineage)}")
     html = (
-        f'<div class="sw-static{" sw-beside" if beside else ""}" style="overflow:auto;max-height:600px">'
-        f"<style>{_STYLE}{_BESIDE if beside else ''}</style>"
+        f'<div class="sw-static{" sw-beside" if is_extra else ""}" style="overflow:auto;max-height:600px">'
+        f"<style>{_STYLE}{_BESIDE if is_extra else ''}</style>"
         f'<img alt="{alternative}" style="max-width:none" src="data:image/svg+xml;base64,{image}"></div>'
     )
     return {"text/plain": lineage_text(lineage), "text/html": html}

@@ -66,14 +66,14 @@ class Registry:
         origin, self._origin = self._origin, ""
         if not origin or not succeeded:
             return ()
-        gone = [
+        withdrawn_keys = [
             key
             for key, entry in (*self.assets.items(), *self.jobs.items())
             if entry.origin == origin and key not in self._defined_keys
         ]
-        for key in gone:
+        for key in withdrawn_keys:
             self.withdraw(key)
-        return tuple(gone)
+        return tuple(withdrawn_keys)
 
     def register(self, definition: Definition) -> None:
         """Register a definition; it replaces a definition with the same key.

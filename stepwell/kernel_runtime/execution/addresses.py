@@ -260,9 +260,9 @@ def resolve(namespace: Mapping[str, Any], root: str, address: Address) -> Any:
     return item
 
 
-def replace_content(item: Any, how: str, value: Any) -> None:
+def replace_content(item: Any, method: str, value: Any) -> None:
     """Replace the content of an object in place; raises `NotRestorableError`."""
-    if how == "leaf":
+    if method == "leaf":
         contents.put_leaf(item, value)
     elif type(item) is FunctionType:
         vars(item).clear()

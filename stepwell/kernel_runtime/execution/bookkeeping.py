@@ -190,14 +190,14 @@ class Bookkeeping:
 
     def executed(self, execution: Execution) -> tuple[Materialization, ...]:
         """Record a step that ran to its end."""
-        made = self._materializations(execution, execution.memo)
+        materializations = self._materializations(execution, execution.memo)
         if execution.effects:
-            last = replace(made[-1], effects=execution.effects.as_text())
+            last = replace(materializations[-1], effects=execution.effects.as_text())
             last = replace(last, record_signature=sign_record(self.store.signer, last))
             # If the record with the effects is missing, as in a pack of the value alone, the value must not be reused for the step.
-            made = (*[replace(item, effects=ELSEWHERE) for item in made[:-1]], last)
-        self._record_execution(execution, "executed", made)
-        return made
+            materializations = (*[replace(item, effects=ELSEWHERE) for item in materializations[:-1]], last)
+        self._record_execution(execution, "executed", materializations)
+        return materializations
 
     def step_failed(self, execution: Execution, error: BaseException, *, cancelled: bool = False) -> None:
         """Record a step that failed or was interrupted; the outputs that it yielded before are recorded without a memo key."""
@@ -209,7 +209,7 @@ class Bookkeeping:
         self,
         execution: Execution,
         status: StepStatus,
-        made: tuple[Materialization, ...],
+        materializations: tuple[Materialization, ...],
         error: ErrorRecord | None = None,
     ) -> None:
         outcome = execution.outcome
@@ -220,13 +220,13 @@ class Bookkeeping:
             execution.started,
             outcome.seconds if outcome is not None else 0.0,
             execution.memo,
-            made,
+            materializations,
             error=error,
             reason=execution.reason if status == "executed" else "",
             not_kept=tuple(execution.not_kept) if status == "executed" else (),
         )
         outputs = outcome.outputs if outcome is not None else ()
-        self._record(record, execution.step, made, code=execution.code, outputs=outputs)
+        self._record(record, execution.step, materializations, code=execution.code, outputs=outputs)
 
     def step_reused(self, step: PlanStep, memo: str, materializations: tuple[Materialization, ...]) -> None:
         """Record a reused step; its materializations become current."""
@@ -468,7 +468,7 @@ class Claiming:
     def _wait(self, step: PlanStep, memo: str, position: int) -> Claim | None:
         """Wait until the claim is free, then take and return it; None after an interrupt."""
         began, pause = time.monotonic(), _SHORTEST
-        shown: Claimant | None = None
+        published_claimant: Claimant | None = None
         while not self._guard.interrupted:
             time.sleep(pause)
             pause = min(pause * 1.5, _LONGEST)
@@ -479,8 +479,8 @@ class Claiming:
             if waited >= LONG:
                 claimant = self._claims.claimant(memo)
                 # A new holder may not have written its process number yet.
-                if claimant != shown and (claimant.pid or waited >= 5 * LONG):
-                    shown = claimant
+                if claimant != published_claimant and (claimant.pid or waited >= 5 * LONG):
+                    published_claimant = claimant
                     self._books.waiting(step, position, self._total, claimant)
         return None
 

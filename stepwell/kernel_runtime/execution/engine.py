@@ -411,9 +411,9 @@ class Engine:
                 given, produced.metadata = produced.metadata, {}
                 produced.metadata = self.guard.look(partial(plain_metadata, step, given))
         outputs = list(outcome.produced.items())
-        left: StoredValue | None = None
+        effects_value: StoredValue | None = None
         if run is not None and cells is not None and outcome.error is None:
-            execution.effects, left = cells.keep(step, run, outcome, execution.memo)
+            execution.effects, effects_value = cells.keep(step, run, outcome, execution.memo)
         unstored = [name for name, produced in outputs if not self._store_output(execution, name, produced, run)]
         if unstored and run is not None and cells is not None:
             execution.effects = cells.lacking(step, execution.effects, unstored)
@@ -421,7 +421,10 @@ class Engine:
                 for name in unstored:
                     execution.stored_outputs[name] = (None, provenance(execution.memo, outcome.reads, name))
         if execution.effects:
-            execution.stored_outputs[NOTEBOOK] = (left, left.digest if left is not None else "none")
+            execution.stored_outputs[NOTEBOOK] = (
+                effects_value,
+                effects_value.digest if effects_value is not None else "none",
+            )
 
     def _store_output(self, execution: Execution, name: str, produced: Produced, run: LiveRun | None) -> bool:
         """Store one output; return False if the value cannot be stored and this is not an error."""
@@ -433,7 +436,7 @@ class Engine:
         # Immutable values run no user code that might never return.
         look = call if _is_immutable(value) else self.guard.look
         version = "" if is_job else look(partial(data_version, value)) or ""
-        kept = True
+        is_stored = True
         try:
             stored_value = look(
                 partial(self.books.put_output, execution, name, value, version=version, portable=run is None)
@@ -446,10 +449,10 @@ class Engine:
             held = unstorable.what.partition(" cannot be stored: ")[2] if run is not None else ""
             execution.not_kept.append(f"{name}: {held or name_parts(type(value))[1]}")
             execution.stored_outputs[name] = (None, "")
-            kept = False
+            is_stored = False
         if is_job or _is_immutable(value) or not step.isolate:
             self.memory[produced.output.key] = value
-        return kept
+        return is_stored
 
     def _is_users_interrupt(self, error: BaseException) -> bool:
         """Return True if an exception comes from Ctrl-C; False also for a KeyboardInterrupt that user code raised."""
@@ -467,32 +470,32 @@ class Engine:
         """Load a step's inputs, check their types, and add config and context."""
         op = step.op
         arguments: dict[str, Any] = dict(step.config)
-        for given in step.inputs:
-            if not given.carries_value or not given.is_declared:
+        for step_input in step.inputs:
+            if not step_input.carries_value or not step_input.is_declared:
                 continue
-            if not given.keys and not given.fan_in:
-                arguments[given.name] = given.default
+            if not step_input.keys and not step_input.fan_in:
+                arguments[step_input.name] = step_input.default
                 continue
-            if self._is_bound(step, given):
+            if self._is_bound(step, step_input):
                 continue
-            if given.fan_in:
-                value: Any = [self._value(key, step) for key in given.keys if key in self.facts.values]
+            if step_input.fan_in:
+                value: Any = [self._value(key, step) for key in step_input.keys if key in self.facts.values]
             else:
-                value = self._value(given.keys[0], step)
-            if given.name in op.input_checks:
-                op.check_input(given.name, value, step.key)
-            arguments[given.name] = value
+                value = self._value(step_input.keys[0], step)
+            if step_input.name in op.input_checks:
+                op.check_input(step_input.name, value, step.key)
+            arguments[step_input.name] = value
         if op.context is not None and not isinstance(op.body, CellBody):
             job = self.plan.targets[0] if self.plan.kind == "job" else ""
             arguments[op.context] = context_for(step, self.books.run.run_id, job, self.books.log)
         return arguments
 
-    def _is_bound(self, step: PlanStep, given: PlanInput) -> bool:
+    def _is_bound(self, step: PlanStep, step_input: PlanInput) -> bool:
         """Return True if the variable with the name of a cell's input has the input's value in the notebook."""
-        if self.cells is None or given.fan_in or not self.cells.is_live(step):
+        if self.cells is None or step_input.fan_in or not self.cells.is_live(step):
             return False
-        item = self.facts.values.get(given.keys[0])
-        return item is not None and self.cells.has_input(given.name, item)
+        item = self.facts.values.get(step_input.keys[0])
+        return item is not None and self.cells.has_input(step_input.name, item)
 
     def _value(self, key: str, step: PlanStep) -> Any:
         """Return a value for one consumer; if the stored value is lost and the plan contains the step that produces it, run that step again."""

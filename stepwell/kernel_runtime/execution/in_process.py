@@ -274,7 +274,7 @@ def on_loop(start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     interruptible: a KeyboardInterrupt cancels the coroutine.
     """
     loop = _loop_thread()
-    done = Once()
+    end = Once()
     results: list[Any] = []
     errors: list[BaseException] = []
     tasks: list[asyncio.Task[None]] = []
@@ -290,7 +290,7 @@ def on_loop(start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         task = loop.create_task(watched())
         tasks.append(task)
         # The callback runs even if the task is cancelled before it begins.
-        task.add_done_callback(lambda _: done.happen())
+        task.add_done_callback(lambda _: end.happen())
 
     def cancel() -> None:
         for task in tasks:
@@ -300,11 +300,11 @@ def on_loop(start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         # Inside the try block, because an interrupt may come as soon as the loop's thread has the coroutine.
         loop.call_soon_threadsafe(begin, context=contextvars.copy_context())
         # With a timeout the wait is interruptible on every platform.
-        while not done.wait(0.5):
+        while not end.wait(0.5):
             pass
     except BaseException:
         loop.call_soon_threadsafe(cancel)
-        done.wait(5)
+        end.wait(5)
         raise
     if errors:
         raise errors[0]

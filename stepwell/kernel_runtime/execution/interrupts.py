@@ -91,7 +91,7 @@ class InterruptGuard:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del number
         pressed, self._pressing = self._pressing, False
-        again = self._interrupt(cancelled=pressed)
+        must_repeat = self._interrupt(cancelled=pressed)
         if self._calling:
             # The first interrupt ends the called function. If user code catches the exception, a second interrupt must end that code,
             # but it must not end Stepwell's code that cleans up after the first interrupt.
@@ -99,9 +99,9 @@ class InterruptGuard:
                 # The called function has not begun, or has ended.
                 self._calling = False
                 raise KeyboardInterrupt
-            if not again or _in_body(frame):
+            if not must_repeat or _in_body(frame):
                 raise KeyboardInterrupt
-        elif again and self._impatient:
+        elif must_repeat and self._impatient:
             self._impatient = False
             raise KeyboardInterrupt
 
@@ -172,21 +172,21 @@ class InterruptGuard:
         """Call a function that examines the user's objects and may never return; an interrupt raises KeyboardInterrupt in it."""
         if self._calling:
             return function()
-        result: T = self.call(function, begun=True)
+        result: T = self.call(function, has_begun=True)
         return result
 
-    def call(self, function: Callable[[], Any], *, begun: bool = False) -> Any:
+    def call(self, function: Callable[[], Any], *, has_begun: bool = False) -> Any:
         """Call user code, or a function that may be abandoned; an interrupt raises KeyboardInterrupt in it.
 
         Parameters
         ----------
-        begun
+        has_begun
             True if the function belongs to a step that has begun: the function is called even after an interrupt.
         """
         try:
             self._began = time.time()
             self._calling = True
-            if self.interrupted and not begun:
+            if self.interrupted and not has_begun:
                 raise KeyboardInterrupt
             return function()
         finally:

@@ -185,13 +185,13 @@ class LiveRun:
         words = {word.lower() for word in _texts((self._body.code, self._body.tail))}
         if words.isdisjoint(contents.CHANGING):
             return []
-        there = {id(seen) for seen in changed}
+        changed_ids = {id(seen) for seen in changed}
         return [
             seen
             for seen in self._inventory.objects.values()
             if type(seen.item).__module__ == "_duckdb"
             and (self.suspects is None or seen.root in self.suspects)
-            and id(seen) not in there
+            and id(seen) not in changed_ids
             and not self._is_users_handle(seen)
         ]
 
@@ -243,10 +243,10 @@ class LiveRun:
         patches.scan([code for code in (body.code, body.tail) if code is not None], space)
         settings = library_state.snapshot()
         entries = library_state.changed(self.settings, settings)
-        held = {name: library_state.value_in(settings, name) for name, text in entries if text is None}
+        setting_values = {name: library_state.value_in(settings, name) for name, text in entries if text is None}
         # Settings that accept any value may contain credentials.
         given = {name: library_state.value_in(settings, name) for name, _ in entries if name.startswith(_FREE)}
-        secret = [name for name, value in (held | given).items() if is_kept_back(name, value)]
+        secret = [name for name, value in (setting_values | given).items() if is_kept_back(name, value)]
         if environment:
             # The variables that the body set are excluded: a value is compared with those of the other variables.
             others = Environment(without=environment)
@@ -256,7 +256,7 @@ class LiveRun:
                 if (value := value_of(name)) is not None and (looks_secret(name, value) or others.has(value, value))
             ]
         entries = [entry for entry in entries if entry[0] not in secret]
-        bundle.settings = {name: value for name, value in held.items() if name not in secret}
+        bundle.settings = {name: value for name, value in setting_values.items() if name not in secret}
         variables = [(f"{ENVIRONMENT}{name}", value_of(name)) for name in environment if name not in secret]
         deleted = self.deleted_names()
         roots = tuple(dict.fromkeys(seen.root for seen in changed))
@@ -312,11 +312,11 @@ class LiveRun:
         sizes = {
             name: size_of(value) for name, value in values.items() if name not in {*body.outputs, *body.kept_variables}
         }
-        left = sum(sizes.values())
+        total_size = sum(sizes.values())
         for name in sorted(sizes, key=lambda each: -sizes[each]):
-            if left <= min(size, 1e9):
+            if total_size <= min(size, 1e9):
                 break
-            left -= sizes[name]
+            total_size -= sizes[name]
             del values[name]
             candidates.append(name)
         if candidates:
@@ -334,7 +334,7 @@ class LiveRun:
         values: list[str] = []
         for name in bound:
             places = by_name.get(name, [])
-            alone = name not in self._body.assigned_values and len(places) == 1
+            is_only_binding = name not in self._body.assigned_values and len(places) == 1
             number: int | None = next(
                 (
                     address
@@ -343,7 +343,7 @@ class LiveRun:
                         definitions[address],
                         name,
                         self._space[name],
-                        alone=alone,
+                        is_only_binding=is_only_binding,
                         stored=name in self._body.assigned_values,
                     )
                 ),
@@ -382,19 +382,21 @@ class LiveRun:
             elsewhere = others.keys() | set().union(*[inside[other] for other in outputs if other != name])
             if not elsewhere.isdisjoint(objects):
                 shared.append(name)
-        mine = {key: item for objects in (values, *inside.values()) for key, item in objects.items()}
+        stored_objects = {key: item for objects in (values, *inside.values()) for key, item in objects.items()}
         links: dict[int, View] = {}
-        if has_arrays(mine.values()):
+        if has_arrays(stored_objects.values()):
             names = reached_names(space, {*self._body.reads, *self._body.parameters}) - {*rebound, *outputs}
-            there = self._note_there(names)
-            links = views([item for key, item in mine.items() if key not in there], there.values())
+            notebook_objects = self._note_there(names)
+            links = views(
+                [item for key, item in stored_objects.items() if key not in notebook_objects], notebook_objects.values()
+            )
             owners = {id(each.holder) for each in links.values()}
             linked = {id(each.owner) for each in links.values()}
             for name, objects in inside.items():
                 # An output's memory can be linked through its name, that of objects inside the output cannot.
                 deeper = owners & (objects.keys() - {id(space[name])})
                 over = {id(each) for item in objects.values() for _, each in blocks_of(item)} & (
-                    there.keys() | values.keys()
+                    notebook_objects.keys() | values.keys()
                 )
                 if name not in shared and (deeper or over or not objects.keys().isdisjoint(linked)):
                     shared.append(name)
@@ -423,14 +425,14 @@ class LiveRun:
         self._objects_before = {**objects_in(values, stop=changed), **before}
         return self._objects_before
 
-    def _with_last(self, last: Any, apart: Sequence[str]) -> tuple[str, ...]:
+    def _with_last(self, last: Any, separate_names: Sequence[str]) -> tuple[str, ...]:
         """Add the value of the last expression to the bundle; return `RESULT` if the value cannot be added.
 
         The value cannot be added if it shares objects with the notebook that are not in the bundle and have no simple address.
 
         Parameters
         ----------
-        apart
+        separate_names
             Outputs that are stored separately; they are loaded before the bundle.
         """
         space = self._space
@@ -442,15 +444,18 @@ class LiveRun:
             for name in (*self._body.reads, *self._body.parameters)
             if name in space and name not in self.bundle.values
         ]
-        there = {**(self._objects_before or self._note_there(names)), **objects_in([space[name] for name in apart])}
+        notebook_objects = {
+            **(self._objects_before or self._note_there(names)),
+            **objects_in([space[name] for name in separate_names]),
+        }
         stored = self._stored_objects()
-        inside = objects_in([last], stop=there.keys())
-        links = views(inside.values(), there.values()) if has_arrays(inside.values()) else {}
-        shared = {key for key in inside if key in there and key not in stored}
-        shared |= {id(each.holder) for each in links.values() if id(each.holder) in there}
+        inside = objects_in([last], stop=notebook_objects.keys())
+        links = views(inside.values(), notebook_objects.values()) if has_arrays(inside.values()) else {}
+        shared = {key for key in inside if key in notebook_objects and key not in stored}
+        shared |= {id(each.holder) for each in links.values() if id(each.holder) in notebook_objects}
         if shared:
             changed = {id(item) for item, _, _ in self.bundle.contents}
-            for key, seen in places(space, [*apart, *names], changed).items():
+            for key, seen in places(space, [*separate_names, *names], changed).items():
                 if key not in self._inventory.objects:
                     self._unchanged.setdefault(key, seen)
             if not shared <= self._links.keys() | self._inventory.objects.keys() | self._unchanged.keys():
@@ -462,11 +467,11 @@ class LiveRun:
         """Return the arrays of the bundle that are stored as links, by `id`."""
         if self._views is None:
             self._views = {}
-            ours = {key: item for key, item in self._stored_objects().items() if key not in self._objects_before}
-            if has_arrays(ours.values()):
+            new_objects = {key: item for key, item in self._stored_objects().items() if key not in self._objects_before}
+            if has_arrays(new_objects.values()):
                 names = [name for name in self._body.outputs if name not in self.bundle.values]
                 outputs = [self._space[name] for name in names if name in self._space]
-                self._views = views(ours.values(), [*self._objects_before.values(), *outputs])
+                self._views = views(new_objects.values(), [*self._objects_before.values(), *outputs])
         return self._views
 
     def link(self, item: Any) -> Any:
@@ -570,12 +575,12 @@ def stream_digest(state: Any) -> str:
     return data_version(state) or ""
 
 
-def _gave(definition: Definition, name: str, value: Any, *, alone: bool, stored: bool) -> bool:
+def _gave(definition: Definition, name: str, value: Any, *, is_only_binding: bool, stored: bool) -> bool:
     """Return True if a definition bound a name to its present value.
 
     Parameters
     ----------
-    alone
+    is_only_binding
         True if nothing else in the body binds the name.
     stored
         True if the body also assigns the name.
@@ -584,7 +589,7 @@ def _gave(definition: Definition, name: str, value: Any, *, alone: bool, stored:
         return _imports(definition, name, value)
     if definition.is_call:
         return issubclass(type(value), type) and (value.__module__, value.__qualname__) == ("__main__", name)
-    if alone or (definition.always and not stored):
+    if is_only_binding or (definition.always and not stored):
         return True
     inside = vars(value).values() if issubclass(type(value), type) else ()
     for item in (value, *inside):

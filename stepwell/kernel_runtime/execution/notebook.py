@@ -118,33 +118,44 @@ class StoredCells:
             return ""
         body, timeline = step.op.body, self._timeline
         assert isinstance(body, CellBody)
-        again = timeline.has_brought(step.key, materializations[0])
-        if again and kind != "cell":
+        is_repeated = timeline.has_brought(step.key, materializations[0])
+        if is_repeated and kind != "cell":
             return ""
-        kept = next((item for item in materializations if item.output == NOTEBOOK), None)
-        if kept is None and any(item.effects for item in materializations):
+        effects_record = next((item for item in materializations if item.output == NOTEBOOK), None)
+        if effects_record is None and any(item.effects for item in materializations):
             return "its effects on the notebook are not recorded"
         # The signature is verified before any part of the record is used, even before it is known to have effects.
-        if kept is not None and not self._is_trusted(kept, materializations):
+        if effects_record is not None and not self._is_trusted(effects_record, materializations):
             return "its effects on the notebook are not signed with a trusted key"
-        effects = Effects.from_text(kept.effects) if kept is not None else Effects()
+        effects = Effects.from_text(effects_record.effects) if effects_record is not None else Effects()
         unstored = _unstored(step, materializations, effects)
-        skips_objects = again and step.key in timeline.pinned
+        skips_objects = is_repeated and step.key in timeline.pinned
         obstacle = self._unrestorable(
-            step, materializations, effects, unstored, again=again, skips_objects=skips_objects
+            step, materializations, effects, unstored, is_repeated=is_repeated, skips_objects=skips_objects
         )
         if obstacle:
             return obstacle
-        own = kind == "cell"
+        cell_runs = kind == "cell"
         files = compare_files(
             effects.files,
             timeline.project,
             self._was_written,
-            own=own,
-            has_appended=lambda path: again and not timeline.world.was_written_before(path, step.key),
+            cell_runs=cell_runs,
+            has_appended=lambda path: is_repeated and not timeline.world.was_written_before(path, step.key),
         )
         if not files.obstacle:
-            self.hit = _Reuse(step, body, materializations, kept, effects, own, again, skips_objects, unstored, files)
+            self.hit = _Reuse(
+                step,
+                body,
+                materializations,
+                effects_record,
+                effects,
+                cell_runs,
+                is_repeated,
+                skips_objects,
+                unstored,
+                files,
+            )
         return files.obstacle
 
     def _unrestorable(
@@ -154,21 +165,23 @@ class StoredCells:
         effects: Effects,
         unstored: list[str],
         *,
-        again: bool,
+        is_repeated: bool,
         skips_objects: bool,
     ) -> str:
         """Return why values or effects of an execution, other than files, cannot be restored; empty if nothing prevents it."""
         timeline = self._timeline
         values = [name for name in unstored if name not in effects.handles]
-        used = [name for name in effects.handles if again and timeline.is_handle_used(step.key, name)]
-        if used or (values and again and timeline.is_touched(step.key, values)):
+        used = [name for name in effects.handles if is_repeated and timeline.is_handle_used(step.key, name)]
+        if used or (values and is_repeated and timeline.is_touched(step.key, values)):
             return f"{[*used, *values][0]} is not stored, and may have been changed since"
         if effects.lost and not (
-            again and timeline.is_left(step.key) and (skips_objects or not timeline.is_touched(step.key, effects.lost))
+            is_repeated
+            and timeline.is_left(step.key)
+            and (skips_objects or not timeline.is_touched(step.key, effects.lost))
         ):
             return f"once in every kernel: its changes cannot be restored ({', '.join(effects.lost)})"
         assert isinstance(step.op.body, CellBody)
-        if not again and not step.op.body.kept_variables.isdisjoint(effects.unstored):
+        if not is_repeated and not step.op.body.kept_variables.isdisjoint(effects.unstored):
             return "a variable that --keep names is not stored"
         if self.must_be_stored(step) and any(
             item.value is None for item in materializations if item.output != NOTEBOOK
@@ -176,10 +189,11 @@ class StoredCells:
             return "its value is not stored"
         return ""
 
-    def _is_trusted(self, kept: Materialization, materializations: tuple[Materialization, ...]) -> bool:
+    def _is_trusted(self, effects_record: Materialization, materializations: tuple[Materialization, ...]) -> bool:
         """Return True if a trusted key signed the record of a step's effects, and the step's other records have the same reads, inputs and code."""
-        return vouches(self._store.signer, kept) and all(
-            (item.reads, item.inputs, item.code_version) == (kept.reads, kept.inputs, kept.code_version)
+        return vouches(self._store.signer, effects_record) and all(
+            (item.reads, item.inputs, item.code_version)
+            == (effects_record.reads, effects_record.inputs, effects_record.code_version)
             for item in materializations
         )
 
@@ -428,7 +442,7 @@ class NotebookCells:
         lost = [name for name in unstored if name in space and name not in handles]
         return replace(effects, lost=tuple(dict.fromkeys((*effects.lost, *lost))))
 
-    def _without_unstorable(self, run: LiveRun, key: str, kept: frozenset[str]) -> tuple[list[str], list[str]]:
+    def _without_unstorable(self, run: LiveRun, key: str, kept_names: frozenset[str]) -> tuple[list[str], list[str]]:
         """Remove all parts that cannot be stored from a bundle; return the names of removed variables, and of removed settings and objects."""
         bundle = run.bundle
         values = []
@@ -436,7 +450,7 @@ class NotebookCells:
             error = self._obstacle(run, value, key)
             if error is None:
                 continue
-            if name in kept:
+            if name in kept_names:
                 # `_obstacle` stores the variable's value as the only element of a tuple.
                 place = f" at {name}{error.path.removeprefix('[0]')}" if error.path else ""
                 raise UnstorableValueError(
@@ -464,31 +478,36 @@ class NotebookCells:
         return None
 
     def step_executed(
-        self, step: PlanStep, run: LiveRun, outcome: Outcome, made: Mapping[str, Materialization], effects: Effects
+        self,
+        step: PlanStep,
+        run: LiveRun,
+        outcome: Outcome,
+        materializations: Mapping[str, Materialization],
+        effects: Effects,
     ) -> None:
         """Bind the variables of a step that ran, and note the events."""
         body, timeline = step.op.body, self._timeline
         assert isinstance(body, CellBody)
-        own = self.is_cell(step)
+        cell_runs = self.is_cell(step)
         bound, deleted = run.bound_names(), run.deleted_names()
-        theirs = run.users_names
+        users_names = run.users_names
         variables = dict(zip(body.variables, step.outputs, strict=False))
         run.give_back()
-        timeline.brought(step.key, step.code, body.source, made.values(), as_before=run.reruns_for_unstored)
+        timeline.brought(step.key, step.code, body.source, materializations.values(), as_before=run.reruns_for_unstored)
         for name, output in variables.items():
-            item = made.get(output.name)
-            if item is None or name in theirs or output.name not in outcome.produced:
+            item = materializations.get(output.name)
+            if item is None or name in users_names or output.name not in outcome.produced:
                 continue
-            if own or name in bound or timeline.may_bind(name, step.key):
+            if cell_runs or name in bound or timeline.may_bind(name, step.key):
                 timeline.bind(name, item.key, item, outcome.produced[output.name].value)
-        if outcome.last_value is not None and own:
+        if outcome.last_value is not None and cell_runs:
             timeline.results[step.key] = outcome.last_value
-        mine = [name for name in (*bound, *variables, *deleted) if name not in theirs]
-        for name in mine:
+        bound_names = [name for name in (*bound, *variables, *deleted) if name not in users_names]
+        for name in bound_names:
             timeline.unstored.pop(name, None)
         changed = (*effects.objects, *[name for name in effects.lost if name in timeline.namespace])
         timeline.note(
-            Writer("step", step.key, step.key), bound=dict.fromkeys(mine), changed=changed, read=body.parameters
+            Writer("step", step.key, step.key), bound=dict.fromkeys(bound_names), changed=changed, read=body.parameters
         )
         timeline.note_handles(step.key, effects.handles)
         timeline.settle(variables)
@@ -541,11 +560,15 @@ class NotebookCells:
     def _names_to_bind(self, hit: _Reuse) -> Collection[str] | None:
         """Return the names that a reuse binds; None for all."""
         step, body, effects, timeline = hit.step, hit.body, hit.effects, self._timeline
-        left = (*effects.values, *body.defined_names(effects.definitions), *body.variables)
+        names_left = (*effects.values, *body.defined_names(effects.definitions), *body.variables)
         if not hit.cell_runs:
-            return [name for name in (*left, *effects.deleted) if timeline.may_bind(name, step.key)]
+            return [name for name in (*names_left, *effects.deleted) if timeline.may_bind(name, step.key)]
         space = timeline.namespace
-        if not hit.is_repeated or not space.keys().isdisjoint(effects.deleted) or timeline.is_touched(step.key, left):
+        if (
+            not hit.is_repeated
+            or not space.keys().isdisjoint(effects.deleted)
+            or timeline.is_touched(step.key, names_left)
+        ):
             return None
         # The bundle may contain links to objects of variables that the step reads.
         read = (
@@ -557,7 +580,7 @@ class NotebookCells:
             return None
         classes = [name for name, value in space.items() if isinstance(value, type)]
         if timeline.is_bound_since(step.key, classes) and outdated_class(
-            [space[name] for name in left if name in space], space
+            [space[name] for name in names_left if name in space], space
         ):
             return None
         return ()
@@ -607,14 +630,14 @@ class NotebookCells:
         if hit.effects_record is not None and hit.effects_record.value is not None:
             plain = store.get(hit.effects_record.value, key=hit.effects_record.key, link=restoration.link)
             restore_files(todo, plain[4], timeline.project)
-            more = restoration.apply(plain, skip_objects=hit.skips_objects)
+            restored_names = restoration.apply(plain, skip_objects=hit.skips_objects)
             if RESULT in plain[1] and hit.cell_runs:
                 timeline.results[hit.step.key] = plain[1][RESULT]
             self._restore_streams(hit, plain[3])
-            bound += more
+            bound += restored_names
             settings = plain[5]
             for name, item in outputs:
-                if name in more:
+                if name in restored_names:
                     timeline.bind(name, item.key, item, timeline.namespace[name])
         else:
             restore_files(todo, {}, timeline.project)

@@ -122,7 +122,7 @@ def compare_files(
     project: Path,
     was_written: WasWritten,
     *,
-    own: bool,
+    cell_runs: bool,
     has_appended: Callable[[str], bool],
 ) -> FilesToRestore:
     """Compare the project's files with the states in which a step left them.
@@ -132,7 +132,7 @@ def compare_files(
     has_appended
         Takes a path in the form of `FileEffect.path`; returns True if the file contains the data that the step appended in this kernel.
         Data that later steps appended stays.
-    own
+    cell_runs
         True if the step's cell runs or the request names the step; otherwise existing files are not touched.
     """
     todo = FilesToRestore([], [], [], [])
@@ -151,13 +151,18 @@ def compare_files(
                 todo.folders.append(effect.path)
             continue
         lost = not os.path.lexists(path)
-        if own and effect.appended and now != effect.digest_before and (lost or was_written(effect.path, now or "")):
+        if (
+            cell_runs
+            and effect.appended
+            and now != effect.digest_before
+            and (lost or was_written(effect.path, now or ""))
+        ):
             # The step appends to a file that another step has written since.
             if lost or not has_appended(effect.path):
                 todo.obstacle = f"it appends to {effect.path}, which others have written"
             continue
         if not lost:
-            if not own:
+            if not cell_runs:
                 continue
             if now is None or now == FOLDER or not (now == effect.digest_before or was_written(effect.path, now)):
                 todo.left_paths.append(effect.path)
@@ -206,16 +211,16 @@ def restore_files(todo: FilesToRestore, contents: Mapping[str, bytes], project: 
         path = os.path.join(root, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         # A temporary file in the same folder is renamed, so that a link created at the path meanwhile is replaced and never followed.
-        descriptor, beside = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".stepwell-")
+        descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".stepwell-")
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(contents[name])
             mask = os.umask(0)
             os.umask(mask)
-            os.chmod(beside, 0o666 & ~mask)
-            os.replace(beside, path)
+            os.chmod(temporary, 0o666 & ~mask)
+            os.replace(temporary, path)
         except BaseException:
-            os.unlink(beside)
+            os.unlink(temporary)
             raise
 
 
@@ -346,24 +351,24 @@ class View:
     """The number of the link, and the position in the memory for `view_of`."""
 
 
-def views(ours: Iterable[Any], theirs: Iterable[Any]) -> dict[int, View]:
+def views(stored_objects: Iterable[Any], notebook_objects: Iterable[Any]) -> dict[int, View]:
     """Return the arrays among some objects that are stored as links, by `id`.
 
     Parameters
     ----------
-    ours
+    stored_objects
         The objects that are stored.
-    theirs
+    notebook_objects
         Objects that exist in the notebook when the stored objects are loaded.
     """
-    mine = list(held_by(ours))
-    if not any(part.linked for part in mine):
+    memory_ranges = list(held_by(stored_objects))
+    if not any(part.linked for part in memory_ranges):
         return {}
     others: dict[int, list[MemoryRange]] = {}
-    for part in held_by(theirs):
+    for part in held_by(notebook_objects):
         others.setdefault(part.memory, []).append(part)
     groups: dict[int, list[MemoryRange]] = {}
-    for part in mine:
+    for part in memory_ranges:
         groups.setdefault(part.memory, []).append(part)
     links: dict[int, View] = {}
     for memory, group in groups.items():
@@ -440,11 +445,11 @@ def view_of(holder: Any, link: tuple[Any, ...]) -> Any:
         raise ValueError("the owner of the array's memory has a different layout")
     start = _address(own) + offset - _address(flat)
     memory = flat if dtype.hasobject else flat.view(np.uint8)
-    made = np.ndarray(shape, dtype, buffer=memory, offset=start, strides=strides)
-    if writeable and not made.flags.writeable:
+    view = np.ndarray(shape, dtype, buffer=memory, offset=start, strides=strides)
+    if writeable and not view.flags.writeable:
         raise ValueError("the owner of the array's memory is read-only")
-    made.flags.writeable = writeable
-    return made if kind is np.ndarray else made.view(kind)
+    view.flags.writeable = writeable
+    return view if kind is np.ndarray else view.view(kind)
 
 
 @dataclass(slots=True)

@@ -42,16 +42,16 @@ def plain_metadata(step: PlanStep, metadata: Mapping[str, Any]) -> dict[str, Any
         If the conversion of a value raises an exception.
     """
     plain = _PlainMetadata()
-    kept = {}
+    plain_values = {}
     for name, value in metadata.items():
         try:
-            kept[_own_text(name)[:_LONGEST_NAME]] = plain.value(value)
+            plain_values[_own_text(name)[:_LONGEST_NAME]] = plain.value(value)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             shown = name if type(name) is str else type_name(name)
             raise user_object_error(step, f"its metadata {shown!r}", error) from error
-    return kept
+    return plain_values
 
 
 _DEEPEST = 50

@@ -443,16 +443,16 @@ class Timeline:
             True if the step read the same state as when it was last brought up to date. Changes since that earlier time then count as later
             than its reads.
         """
-        made = frozenset(item.id for item in items)
+        materialization_ids = frozenset(item.id for item in items)
         before = self._memories.get(step_key)
-        same = before is not None and before.materializations == made
+        same = before is not None and before.materializations == materialization_ids
         self.world.was_read(step_key, {read for item in items for read in item.reads}, self._count, same=same)
         self._memories[step_key] = Memory(
             before.number if as_before and before is not None else self._count,
             code.digest if code is not None else "",
             code.asset_names if code is not None else (),
             source,
-            made,
+            materialization_ids,
             library_state.snapshot(),
             queries.connection.outside,
         )
@@ -554,15 +554,15 @@ class Timeline:
             How the request refers to the step. If the step's cell runs or the request names the step, changes by other cells count.
         """
         pulled = kind in PULLS
-        again = self.has_brought(step_key, item)
+        is_repeated = self.has_brought(step_key, item)
         if read.kind == "stream":
-            if again and not self.was_seeded(read.name, step_key):
+            if is_repeated and not self.was_seeded(read.name, step_key):
                 # Drawing numbers from the stream, in this step or later ones, does not make the step stale; only seeding does.
                 return True
             state = stream_states().get(read.name)
             return state is not None and data_version(state) == read.digest
         if self.world.has(read):
-            return again and self.world.is_later_change(read, step_key, pulled=pulled)
+            return is_repeated and self.world.is_later_change(read, step_key, pulled=pulled)
         value = self.namespace.get(read.name, _GONE)
         if read.kind == "given":
             # If the notebook has no such variable, the code in the input's value uses its own global.
@@ -570,7 +570,7 @@ class Timeline:
                 return True
         elif value is not _GONE and value_digest(value) == read.digest:
             return True
-        if not again:
+        if not is_repeated:
             return False
         memory = self._memories[step_key]
         since = self._since(read.name, memory.number)
@@ -636,7 +636,7 @@ class Timeline:
         if memory is None or memory.code == version.digest or memory.source != body.source:
             return version
         pulled = self.is_pulled(step_key)
-        again: dict[str, tuple[str, str]] = {}
+        rebound: dict[str, tuple[str, str]] = {}
         touched = False
 
         def is_bound_again(name: str) -> bool:
@@ -658,7 +658,7 @@ class Timeline:
                     (writer.label for number, writer in reversed(self._binds.get(name, ())) if number <= memory.number),
                     "",
                 )
-                again[name] = (first, cells[-1].label)
+                rebound[name] = (first, cells[-1].label)
         if not touched:
             if library_state.changed(memory.settings, library_state.snapshot()):
                 is_edit = not pulled
@@ -667,6 +667,6 @@ class Timeline:
                 is_edit = not self.world.has_settings(step_key)
             if is_edit:
                 return version
-        self._reassigned[step_key] = again
+        self._reassigned[step_key] = rebound
         self.pinned.add(step_key)
         return replace(version, digest=memory.code, asset_names=memory.asset_names)

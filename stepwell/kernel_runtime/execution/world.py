@@ -160,11 +160,11 @@ class World:
                 self._watched[read] = now
         self.note_run(own, number)
         before = self._last_read.get(step_key)
-        kept = before is None or all(
+        is_unchanged = before is None or all(
             now == before.glances.get(read) or _has_content(read) for read, now in glances.items()
         )
         # If the state changed but the step's values did not, the earlier state still counts as the state that the step read.
-        if kept or not same:
+        if is_unchanged or not same:
             self._last_read[step_key] = _LastRead(number, glances)
 
     def is_later_change(self, read: Read, step_key: str, *, pulled: bool) -> bool:
@@ -234,14 +234,14 @@ class World:
 
     def undo_settings(self, step_key: str) -> None:
         """Restore the settings that the last run of a step in this kernel changed, except those that changed again since."""
-        done = self._settings.pop(step_key, None)
-        if done is None:
+        settings = self._settings.pop(step_key, None)
+        if settings is None:
             return
-        since = {name for name, _ in library_state.changed(done.after, library_state.snapshot())}
-        entries = [entry for entry in library_state.changed(done.after, done.before) if entry[0] not in since]
-        values = {name: library_state.value_in(done.before, name) for name, text in entries if text is None}
+        since = {name for name, _ in library_state.changed(settings.after, library_state.snapshot())}
+        entries = [entry for entry in library_state.changed(settings.after, settings.before) if entry[0] not in since]
+        values = {name: library_state.value_in(settings.before, name) for name, text in entries if text is None}
         library_state.apply(entries, values)
-        for name, (before, after) in done.environment.items():
+        for name, (before, after) in settings.environment.items():
             if value_of(name) == after:
                 set_variable(name, before)
 

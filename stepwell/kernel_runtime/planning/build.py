@@ -188,15 +188,15 @@ class _Parser:
         kind, text = self._next_token()
         if kind not in {"name", "quoted"}:
             raise self._error(f"after {name!r}")
-        wanted = text.strip('"')
+        value = text.strip('"')
         if name == "key":
-            return self._matching(wanted)
+            return self._matching(value)
         if name not in {"group", "kind"}:
             raise self._error(f"because {name}: is not known here")
         values = self.graph.groups if name == "group" else self.graph.kinds
-        keys = {key for key in self.graph.upstream if fnmatch.fnmatchcase(values.get(key, ""), wanted)}
+        keys = {key for key in self.graph.upstream if fnmatch.fnmatchcase(values.get(key, ""), value)}
         if not keys:
-            raise unknown_key(name, wanted, set(values.values()))
+            raise unknown_key(name, value, set(values.values()))
         return keys
 
     def _matching(self, pattern: str) -> set[str]:

@@ -145,18 +145,18 @@ class DecisionFacts:
         """Return the versions of a step's inputs, or None if one has no materialization."""
         values = self.values
         versions = []
-        for given in step.inputs:
-            if given.fan_in:
-                members = [values[key] for key in given.keys if key in values]
-                versions += [_version(f"{given.name}[]", item, given.carries_value) for item in members]
+        for step_input in step.inputs:
+            if step_input.fan_in:
+                members = [values[key] for key in step_input.keys if key in values]
+                versions += [_version(f"{step_input.name}[]", item, step_input.carries_value) for item in members]
             else:
-                for key in given.keys:
+                for key in step_input.keys:
                     item = values.get(key)
                     if item is None:
-                        if not given.carries_value:
+                        if not step_input.carries_value:
                             continue
                         return None
-                    versions.append(_version(given.name, item, given.carries_value))
+                    versions.append(_version(step_input.name, item, step_input.carries_value))
         return tuple(versions)
 
     def key(self, step: PlanStep, inputs: Iterable[InputVersion]) -> str:

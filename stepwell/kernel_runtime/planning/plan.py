@@ -121,13 +121,13 @@ class Plan:
 
 def _can_run(steps: list[PlanStep], producers: dict[str, PlanStep]) -> bool:
     """Return True if the steps can run in their present order, as in most notebooks."""
-    given: set[str] = set()
+    supplied_keys: set[str] = set()
     for step in steps:
         for key in step.input_keys:
-            if key not in given and key in producers:
+            if key not in supplied_keys and key in producers:
                 return False
         for output in step.outputs:
-            given.add(output.key)
+            supplied_keys.add(output.key)
     return True
 
 
@@ -301,10 +301,10 @@ def _flatten(
             if isinstance(source, AssetRead):
                 keys.append(str(source.key))
             elif isinstance(source, GraphInput):
-                given = bound.get(source.name)
-                if given is not None:
-                    keys.extend(given.keys)
-                    fan_in = fan_in or given.fan_in
+                bound_input = bound.get(source.name)
+                if bound_input is not None:
+                    keys.extend(bound_input.keys)
+                    fan_in = fan_in or bound_input.fan_in
             else:
                 final, output = _final(graph, source, path)
                 keys.append(value_key(final, _op_at(top, final), output))
@@ -313,7 +313,9 @@ def _flatten(
     for node in graph.nodes.values():
         node_path = (*path, node.name)
         connections = {name: resolve(connection) for name, connection in node.connections.items()}
-        connections = {name: given for name, given in connections.items() if given.keys or given.fan_in}
+        connections = {
+            name: bound_input for name, bound_input in connections.items() if bound_input.keys or bound_input.fan_in
+        }
         if isinstance(node.definition, GraphDefinition):
             yield from _flatten(
                 node.definition,
@@ -374,8 +376,8 @@ def _inputs(op: OpDefinition, connections: Mapping[str, _Bound], key: str) -> It
             )
 
 
-def _config(op: OpDefinition, given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: given.get(name, default) for name, default in op.config.items()}
+def _config(op: OpDefinition, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: values.get(name, default) for name, default in op.config.items()}
 
 
 def _output(op: OpDefinition, name: str, key: str, asset_key: AssetKey | None) -> PlanOutput:

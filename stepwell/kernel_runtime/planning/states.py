@@ -250,10 +250,10 @@ def _difference_text(state: StepState) -> str:
 
 def _would_change(step: PlanStep, materializations: tuple[Materialization, ...], facts: DecisionFacts) -> list[str]:
     """Return the names and files of the notebook that a reuse of a step would change."""
-    kept = next((item for item in materializations if item.output == NOTEBOOK), None)
-    if kept is None or not facts.vouches(kept):
+    effects_record = next((item for item in materializations if item.output == NOTEBOOK), None)
+    if effects_record is None or not facts.vouches(effects_record):
         return []
-    effects, body = Effects.from_text(kept.effects), step.op.body
+    effects, body = Effects.from_text(effects_record.effects), step.op.body
     names = body.defined_names(effects.definitions) if isinstance(body, CellBody) else []
     return [*effects.values, *effects.objects, *effects.deleted, *names, *(file.path for file in effects.files)]
 
@@ -374,7 +374,7 @@ def lineage_of(
 def _step_node(
     step: PlanStep, owner: AssetsDefinition | None, state: StepState, source_of: Callable[[object], str]
 ) -> LineageNode:
-    shown = state.current[-1] if state.current else None
+    materialization = state.current[-1] if state.current else None
     failed = state.state == "failed" and state.reasons
     inside = owner is not None and isinstance(owner.node, GraphDefinition)
     return LineageNode(
@@ -385,9 +385,9 @@ def _step_node(
         group=step.group_name,
         parent=step.key.split(".", 1)[0] if inside else "",
         reason="" if failed else "; ".join(reason.text for reason in state.reasons[:2]),
-        summary=describe(shown) if shown is not None else "",
-        seconds=shown.seconds if shown is not None else state.seconds,
-        created=shown.created if shown is not None else None,
+        summary=describe(materialization) if materialization is not None else "",
+        seconds=materialization.seconds if materialization is not None else state.seconds,
+        created=materialization.created if materialization is not None else None,
         error=state.reasons[0].text if failed else "",
         where=step.where,
         description=step.op.description or "",

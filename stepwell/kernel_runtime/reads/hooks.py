@@ -242,11 +242,11 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 def _file_opened(recorder: ReadRecorder, path: Any, mode: str | None, flags: int) -> None:
     if isinstance(path, int) or flags & getattr(os, "O_DIRECTORY", 0):
         return
-    written = os.fsdecode(path)
-    name = os.path.abspath(written)
+    path_as_written = os.fsdecode(path)
+    name = os.path.abspath(path_as_written)
     if not is_input_path(name):
         return
-    if not os.path.isabs(written):  # noqa: PTH117 - as above
+    if not os.path.isabs(path_as_written):  # noqa: PTH117 - as above
         recorder.state_read(FOLDER)
     if mode is None:
         access = flags & (os.O_RDONLY | os.O_WRONLY | os.O_RDWR)
@@ -262,10 +262,10 @@ def _file_opened(recorder: ReadRecorder, path: Any, mode: str | None, flags: int
 def _folder_listed(recorder: ReadRecorder, path: Any = None) -> None:
     # A folder listed by descriptor was noted when it was opened; `shutil.rmtree` does so.
     if not isinstance(path, int) and counts_here(sys._getframe(2)):  # noqa: SLF001 - the caller that lists it
-        written = os.fsdecode(path) if path is not None else "."
-        if not os.path.isabs(written):  # noqa: PTH117 - as above
+        path_as_written = os.fsdecode(path) if path is not None else "."
+        if not os.path.isabs(path_as_written):  # noqa: PTH117 - as above
             recorder.state_read(FOLDER)
-        recorder.folder_listed(written)
+        recorder.folder_listed(path_as_written)
 
 
 def _directory_changed(recorder: ReadRecorder, path: Any) -> None:

@@ -416,7 +416,7 @@ def readers_of(module: ModuleType) -> Iterator[Entry]:
     special = _SPECIAL.get(name)
     if special is not None:
         yield from special(module)
-    for written, texts in ((False, _FIRST.get(name, ())), (True, _WRITES.get(name, ()))):
+    for writes, texts in ((False, _FIRST.get(name, ())), (True, _WRITES.get(name, ()))):
         for text in texts:
             path, parameter = text.split()
             *outer, last = path.split(".")
@@ -425,7 +425,7 @@ def readers_of(module: ModuleType) -> Iterator[Entry]:
                 owner = getattr(owner, part, None)
             if not hasattr(owner, last):
                 continue
-            if written:
+            if writes:
                 yield owner, last, _writer_note(parameter, position=len(outer) + (last in _SECOND))
             else:
                 shown = ".".join([name.removesuffix(".core"), *(outer or [last])])

@@ -67,8 +67,8 @@ def accept(session: Session, key: str, *, definitions: Given = None, store: AnyS
         If an upstream step must be materialized or accepted first.
     """
     inspection = session.inspect(definitions, store=store)
-    used = inspection.store
-    reread = reader_of_now(users_digest(), lambda read: inspection.find(read, used))
+    value_store = inspection.store
+    reread = reader_of_now(users_digest(), lambda read: inspection.find(read, value_store))
     accepted: list[str] = []
     for step_key in inspection.steps_of(key):
         # The acceptance of one step changes the state of the next, so each step needs a new plan.
@@ -81,7 +81,7 @@ def accept(session: Session, key: str, *, definitions: Given = None, store: AnyS
         accept_step(
             step,
             state,
-            used,
+            value_store,
             code_parts(inspection.walk)(step),
             session.notebook,
             holds=facts.holds,
@@ -90,25 +90,26 @@ def accept(session: Session, key: str, *, definitions: Given = None, store: AnyS
         accepted.append(step_key)
     if accepted:
         session.publish(DefinitionsChanged(tuple(accepted)))
-    return explain(session, key, definitions=definitions, store=used)
+    return explain(session, key, definitions=definitions, store=value_store)
 
 
 def revoke(session: Session, key: str, *, definitions: Given = None, store: AnyStore = None) -> Explanation:
     """Revoke the newest acceptance of an asset or step; parameters, result and errors are those of `accept`."""
     inspection = session.inspect(definitions, store=store)
-    used, plan = inspection.store, inspection.plan_of(key)
+    value_store, plan = inspection.store, inspection.plan_of(key)
     states = inspection.states(plan)
     revoked = [
         step.key
         for step_key in inspection.steps_of(key)
-        if (step := plan.step(step_key)) is not None and revoke_step(step, states[step_key], used, session.notebook)
+        if (step := plan.step(step_key)) is not None
+        and revoke_step(step, states[step_key], value_store, session.notebook)
     ]
     if not revoked:
         raise InvariantViolationError(
             f"nothing was accepted for {key!r}: there is nothing to revoke", remedy=f"see its state: %why {key}"
         )
     session.publish(DefinitionsChanged(tuple(revoked)))
-    return explain(session, key, definitions=definitions, store=used)
+    return explain(session, key, definitions=definitions, store=value_store)
 
 
 def check_acceptable(step: PlanStep, state: StepState) -> None:
@@ -208,7 +209,7 @@ def accept_step(
         record,
         current,
         code=code,
-        shown=read_outputs(store.catalog, store.signer, previous.run_id, previous.step_key),
+        outputs=read_outputs(store.catalog, store.signer, previous.run_id, previous.step_key),
     )
 
 
@@ -267,9 +268,9 @@ def _record(
     current: Sequence[Current],
     *,
     code: CodeVersion | None = None,
-    shown: Sequence[CapturedOutput] = (),
+    outputs: Sequence[CapturedOutput] = (),
 ) -> None:
-    commits = [store.begin_run(run), store.record_step(record, current=current, code=code, outputs=shown)]
+    commits = [store.begin_run(run), store.record_step(record, current=current, code=code, outputs=outputs)]
     commits.append(store.finish_run(replace(run, status="success", ended=time.time())))
     for commit in commits:
         commit.wait()

@@ -443,24 +443,31 @@ class _Search:
 
     steps = 0
 
-    def changes(self, old: Any, new: Any, path: _Path, above: frozenset[tuple[int, int]]) -> Iterator[Example]:
-        """Yield the places where two objects differ; `above` contains the pairs of `id`s of the objects around them."""
+    def changes(
+        self, old: Any, new: Any, path: _Path, enclosing_pairs: frozenset[tuple[int, int]]
+    ) -> Iterator[Example]:
+        """Yield the places where two objects differ; `enclosing_pairs` contains the pairs of `id`s of the objects around them."""
         self.steps += 1
         pair = (id(old), id(new))
-        if old is new or pair in above:
+        if old is new or pair in enclosing_pairs:
             return
         if type(old) is not type(new):
             yield _change(path, _short_value(old, typed=True), _short_value(new, typed=True))
         elif isinstance(old, set | frozenset):
             yield from (_change(path, text, "", " without") for text in sorted(map(_short_value, old - new)))
             yield from (_change(path, "", text, " with") for text in sorted(map(_short_value, new - old)))
-        elif len(above) < _DEEPEST and (members := _members(old)) is not None:
-            yield from self._changes_inside(members, _members(new) or {}, _label(old), path, above | {pair})
+        elif len(enclosing_pairs) < _DEEPEST and (members := _members(old)) is not None:
+            yield from self._changes_inside(members, _members(new) or {}, _label(old), path, enclosing_pairs | {pair})
         elif not _are_equal(old, new):
             yield _change(path, _short_value(old), _short_value(new))
 
     def _changes_inside(
-        self, old: _Members, new: _Members, label: Callable[[Any], str], path: _Path, above: frozenset[tuple[int, int]]
+        self,
+        old: _Members,
+        new: _Members,
+        label: Callable[[Any], str],
+        path: _Path,
+        enclosing_pairs: frozenset[tuple[int, int]],
     ) -> Iterator[Example]:
         for key in chain(old, (key for key in new if key not in old)):
             place = (*path, (label, key))
@@ -471,7 +478,7 @@ class _Search:
             elif key not in old:
                 yield _change(place, "", _short_value(new[key]))
             else:
-                yield from self.changes(old[key], new[key], place, above)
+                yield from self.changes(old[key], new[key], place, enclosing_pairs)
         orders = [key for key in old if key in new], [key for key in new if key in old]
         if orders[0] != orders[1]:
             before, after = (", ".join(map(_short_value, order[:5])) for order in orders)

@@ -171,8 +171,8 @@ def headline(reason: Reason) -> str:
     return f"{text}{place}, {steps}: {ARROW.join(reason.chain)}"
 
 
-def _facts(shown: Materialization) -> str:
-    return f" · {describe(shown)} · {moment(shown.created)} · {shown.seconds:.1f} s"
+def _facts(materialization: Materialization) -> str:
+    return f" · {describe(materialization)} · {moment(materialization.created)} · {materialization.seconds:.1f} s"
 
 
 def _reason_lines(reason: Reason, *, named: bool = False) -> list[str]:
@@ -318,15 +318,15 @@ class Origins:
         origins: list[Reason] = []
         queue = [(changed, chain, until)]
         seen = {(changed.path, changed.versions)}
-        for reason, below, latest in queue:
+        for reason, upstream, latest in queue:
             if len(origins) >= _MOST:
                 break
             before, now = self._change(reason, latest)
             if now is None:
-                if below or len(queue) > 1:
-                    origins.append(replace(reason, chain=below, versions=()))
+                if upstream or len(queue) > 1:
+                    origins.append(replace(reason, chain=upstream, versions=()))
                 continue
-            path = (now.step_key, *below)
+            path = (now.step_key, *upstream)
             if before is None:
                 origins.append(Reason(f"{now.step_key} was computed", chain=path, kind="missing"))
                 continue

@@ -188,12 +188,12 @@ def _version(group: list[Materialization], number: int, current: set[str], store
     )  # fmt: skip
 
 
-def find_version(store: ValueStore, key: str, which: WhichVersion, *, notebook: str | None = None) -> Materialization:
+def find_version(store: ValueStore, key: str, version: WhichVersion, *, notebook: str | None = None) -> Materialization:
     """Return the materialization of a version.
 
     Parameters
     ----------
-    which
+    version
         A number, the beginning of an identifier, or a time.
     notebook
         Only versions from this notebook.
@@ -211,70 +211,70 @@ def find_version(store: ValueStore, key: str, which: WhichVersion, *, notebook: 
         If no version, or more than one, matches.
     """
     items = _items(store, key)
-    return _select(items, _grouped(items, store, key, notebook), key, which, notebook)
+    return _select(items, _grouped(items, store, key, notebook), key, version, notebook)
 
 
 def _select(
-    items: list[Materialization], versions: Versions, key: str, which: WhichVersion, notebook: str | None
+    items: list[Materialization], versions: Versions, key: str, version: WhichVersion, notebook: str | None
 ) -> Materialization:
     candidates = [item for item in items if notebook is None or item.notebook == notebook]
     if not candidates:
         raise UnknownVersionError(f"{key!r} has no version of {notebook!r}", remedy=_see(key))
-    version_id = _matching_id(key, versions, which, candidates)
+    version_id = _matching_id(key, versions, version, candidates)
     return next(item for item in candidates if item.id == version_id)
 
 
-def _matching_id(key: str, versions: Versions, which: WhichVersion, items: list[Materialization]) -> str:
-    if isinstance(which, bool) or not isinstance(which, str | int | dt.date):
+def _matching_id(key: str, versions: Versions, version: WhichVersion, items: list[Materialization]) -> str:
+    if isinstance(version, bool) or not isinstance(version, str | int | dt.date):
         raise InvalidInvocationError(
-            f"a version is an identifier, a number or a time, not a {type(which).__name__}",
+            f"a version is an identifier, a number or a time, not a {type(version).__name__}",
             remedy=f"for example: stepwell.load({key!r}, version=-2)",
         )
-    if isinstance(which, str) and which.lstrip("-").isdecimal() and len(which) < 7:
-        which = int(which)
-    if isinstance(which, int):
-        index = -which - 1 if which < 0 else len(versions) - 1 - which
+    if isinstance(version, str) and version.lstrip("-").isdecimal() and len(version) < 7:
+        version = int(version)
+    if isinstance(version, int):
+        index = -version - 1 if version < 0 else len(versions) - 1 - version
         if not 0 <= index < len(versions):
             raise UnknownVersionError(
-                f"{key!r} has {len(versions)} versions: there is no {which}",
+                f"{key!r} has {len(versions)} versions: there is no {version}",
                 remedy=f"give a number from -1 (the newest) to -{len(versions)} (the oldest)",
             )
         return versions[index].id
-    if isinstance(which, str):
-        ids = [item.id for item in items if item.id.startswith(which)] if which else []
-        if len(ids) == 1 or which in ids:
-            return which if which in ids else ids[0]
+    if isinstance(version, str):
+        ids = [item.id for item in items if item.id.startswith(version)] if version else []
+        if len(ids) == 1 or version in ids:
+            return version if version in ids else ids[0]
         if ids:
             raise UnknownVersionError(
-                f"{len(ids)} versions of {key!r} begin with {which!r}",
+                f"{len(ids)} versions of {key!r} begin with {version!r}",
                 where=", ".join(ids[:4]),
                 remedy="give more of the identifier",
             )
-    latest = _moment(which)
+    latest = _moment(version)
     if latest is None:
         raise UnknownVersionError(
-            f"{key!r} has no version {which!r}", where="neither an identifier nor a time", remedy=_see(key)
+            f"{key!r} has no version {version!r}", where="neither an identifier nor a time", remedy=_see(key)
         )
     newest = next((item for item in items if item.created <= latest), None)
     if newest is None:
         raise UnknownVersionError(
-            f"{key!r} had no version at {which}",
+            f"{key!r} had no version at {version}",
             where=f"its oldest is of {moment(items[-1].created, exact=True)}",
             remedy=_see(key),
         )
     return newest.id
 
 
-def _moment(which: str | dt.date) -> float | None:
+def _moment(version: str | dt.date) -> float | None:
     """Return a time in seconds since the epoch; a time without a zone is local, a date is the end of the day."""
-    if isinstance(which, str):
+    if isinstance(version, str):
         try:
-            which = dt.date.fromisoformat(which) if len(which) == 10 else dt.datetime.fromisoformat(which)
+            version = dt.date.fromisoformat(version) if len(version) == 10 else dt.datetime.fromisoformat(version)
         except ValueError:
             return None
-    if isinstance(which, dt.datetime):
-        return which.timestamp()
-    return dt.datetime.combine(which, dt.time.max).timestamp()
+    if isinstance(version, dt.datetime):
+        return version.timestamp()
+    return dt.datetime.combine(version, dt.time.max).timestamp()
 
 
 def two_versions(
@@ -321,7 +321,7 @@ def is_identifier(text: str) -> bool:
 
 
 def load_version(
-    store: ValueStore, key: str, which: WhichVersion, notebook: str | None, *, verify: Verify = "signed"
+    store: ValueStore, key: str, version: WhichVersion, notebook: str | None, *, verify: Verify = "signed"
 ) -> Any:
     """Return the value of a version.
 
@@ -332,7 +332,7 @@ def load_version(
     ValueUnavailableError
         If the value cannot be loaded.
     """
-    item = find_version(store, key, which, notebook=notebook)
+    item = find_version(store, key, version, notebook=notebook)
     return store.get(value_of(key, item), key=key, verify=verify)
 
 

@@ -502,14 +502,14 @@ def size_notices(store: ValueStore) -> tuple[Notice, ...]:
     sizes = housekeeping.read_sizes(store.folder)
     if sizes is None:
         return ()
-    held = sizes.object_bytes + sizes.catalog_bytes
-    if held <= LARGE and disk.free >= FULL * disk.total:
+    stored_bytes = sizes.object_bytes + sizes.catalog_bytes
+    if stored_bytes <= LARGE and disk.free >= FULL * disk.total:
         return ()
     return (
         notice(
             "large store",
             str(store.directory),
-            held=held,
+            held=stored_bytes,
             free=disk.free / disk.total,
             garbage=sizes.garbage_bytes,
             older=sizes.older_bytes,

@@ -497,7 +497,7 @@ class Session:
                 plan,
                 inspection,
                 forced=plan.target_steps if force else frozenset(),
-                shown=frozenset(show),
+                display_steps=frozenset(show),
                 raise_on_error=raise_on_error,
                 notices=() if upstream else stale_notices(plan, inspection),
             )
@@ -522,7 +522,7 @@ class Session:
         return self._execute(
             plan,
             inspection,
-            shown=plan.target_steps,
+            display_steps=plan.target_steps,
             raise_on_error=raise_on_error,
             notices=stale_notices(plan, inspection),
         )
@@ -557,18 +557,18 @@ class Session:
         DefinitionUnavailableError
             If a key is stored but not defined in this process.
         """
-        passed, wanted = read_targets(keys)
-        if not wanted:
+        passed, keys_to_rerun = read_targets(keys)
+        if not keys_to_rerun:
             raise InvalidInvocationError(
                 "no step to run again was given", remedy="for example: stepwell.rerun(['report.transform'])"
             )
         inspection = self.inspect(definitions, passed, store=store)
-        plan = plan_of_steps(wanted, inspection.definitions, inspection.walk, inspection.store)
+        plan = plan_of_steps(keys_to_rerun, inspection.definitions, inspection.walk, inspection.store)
         return self._execute(
             plan,
             inspection,
             forced=frozenset(step.key for step in plan.steps),
-            shown=frozenset(show),
+            display_steps=frozenset(show),
             raise_on_error=raise_on_error,
             notices=stale_notices(plan, inspection),
         )
@@ -618,7 +618,7 @@ class Session:
         return self._execute(
             plan,
             inspection,
-            shown=plan.target_steps,
+            display_steps=plan.target_steps,
             raise_on_error=raise_on_error,
             parent=run,
             produced=produced,
@@ -644,7 +644,7 @@ class Session:
         inspection: Inspection,
         *,
         forced: frozenset[str] = frozenset(),
-        shown: frozenset[str] = frozenset(),
+        display_steps: frozenset[str] = frozenset(),
         raise_on_error: bool,
         parent: RunRecord | None = None,
         produced: Mapping[str, Materialization] | None = None,
@@ -674,11 +674,11 @@ class Session:
                     new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent
                 )
                 guard.run_id = record.run_id
-                sql = partial(run_sql_body, around=surroundings(store.directory, self.namespace))
+                sql = partial(run_sql_body, file_surroundings=surroundings(store.directory, self.namespace))
                 hidden = HiddenState(inspection.walk, inspection.new_walk)
                 options = EngineOptions(
                     forced,
-                    shown,
+                    display_steps,
                     code_parts(hidden),
                     (*notices, *self._new_notices((*slow_notices(inspection.walk), *size_notices(store)))),
                     hidden,

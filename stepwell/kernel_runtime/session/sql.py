@@ -137,7 +137,7 @@ def read_select(name: str, text: str, variables: dict[str, Any], *, what: str, f
     return SqlBody(name, statement, where, tuple(tables.values()), parsed.parameters, variables, kind, parsed.canonical)
 
 
-def run_sql_body(body: SqlBody, arguments: Mapping[str, Any], around: Surroundings) -> Any:
+def run_sql_body(body: SqlBody, arguments: Mapping[str, Any], file_surroundings: Surroundings) -> Any:
     """Run the SELECT of a SQL asset and return its result as a frame.
 
     Parameters
@@ -146,7 +146,7 @@ def run_sql_body(body: SqlBody, arguments: Mapping[str, Any], around: Surroundin
         The SELECT and the type of frame.
     arguments
         The values of the SELECT's tables by key.
-    around
+    file_surroundings
         The store and the project.
 
     Raises
@@ -162,7 +162,7 @@ def run_sql_body(body: SqlBody, arguments: Mapping[str, Any], around: Surroundin
         values = {folded(name): value for name, value in arguments.items()}
         tables = {path: values[folded("/".join(path))] for path in statement.tables}
         parameters = {name: body.globals[name] for name in body.parameters}
-        return rows_as(body.frame, body.text, Scope(tables, parameters), around)
+        return rows_as(body.frame, body.text, Scope(tables, parameters), file_surroundings)
     except CellError:
         raise
     except StepwellError as error:
@@ -171,7 +171,7 @@ def run_sql_body(body: SqlBody, arguments: Mapping[str, Any], around: Surroundin
         raise CellError(f"{body.name}: {error.what}", where=place, remedy=remedy) from error
 
 
-def rows_as(frame: str, text: str, scope: Scope, around: Surroundings) -> Any:
+def rows_as(frame: str, text: str, scope: Scope, file_surroundings: Surroundings) -> Any:
     """Run a SELECT and return its rows as a frame; raises the errors of `run_select`."""
     from stepwell.kernel_runtime.store.sql.select import run_select, stream_select
     from stepwell.kernel_runtime.store.sql.statements import file_access, read_statement
@@ -182,11 +182,11 @@ def rows_as(frame: str, text: str, scope: Scope, around: Surroundings) -> Any:
         recorder = active()
         # The expansion of a pattern is not a read of the step; the matched files are.
         with recorder.paused() if recorder is not None else nullcontext():
-            files = file_access(sources, scope.parameters, around.project, around.secret)
+            files = file_access(sources, scope.parameters, file_surroundings.project, file_surroundings.secret)
         if recorder is not None:
             for path in files.named_folders:
                 recorder.path_read(path)
-    scope = replace(scope, files=files, store=around.store)
+    scope = replace(scope, files=files, store=file_surroundings.store)
     result = (stream_select if frame == "reader" else run_select)(text, scope)
     return result if frame in ("reader", "pyarrow") else as_frame(result, frame)
 

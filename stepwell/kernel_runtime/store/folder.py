@@ -340,7 +340,7 @@ class Folder:
                 return self._created(descriptor, name, leaf, flags)
             opened = self._open_leaf(descriptor, name, leaf, flags & ~os.O_CREAT | _SAFE)
         try:
-            self._check_file(name, os.fstat(opened), written=bool(flags & (os.O_WRONLY | os.O_RDWR)))
+            self._check_file(name, os.fstat(opened), will_be_written=bool(flags & (os.O_WRONLY | os.O_RDWR)))
         except BaseException:
             os.close(opened)
             raise
@@ -371,18 +371,18 @@ class Folder:
                 self._check(name, self._status(descriptor, name, leaf))
             raise
 
-    def _check_file(self, name: str, status: os.stat_result, *, written: bool = False) -> None:
+    def _check_file(self, name: str, status: os.stat_result, *, will_be_written: bool = False) -> None:
         self._check(name, status)
         if not stat.S_ISREG(status.st_mode):
             raise self._untrusted(name, "a folder where a file is expected")
-        if status.st_nlink > 1 and (written or name in _WRITTEN_IN_PLACE):
+        if status.st_nlink > 1 and (will_be_written or name in _WRITTEN_IN_PLACE):
             self._check_names(name, status)
 
-    def read(self, name: str, most: int = -1) -> bytes:
-        """Return the contents of a file, or at most its first ``most`` bytes."""
+    def read(self, name: str, max_bytes: int = -1) -> bytes:
+        """Return the contents of a file, or at most its first ``max_bytes`` bytes."""
         descriptor = self.open(name)
         with os.fdopen(descriptor, "rb", buffering=0) as file:
-            return file.read(most)
+            return file.read(max_bytes)
 
     def write(self, name: str, data: bytes | memoryview) -> None:
         """Create a file with the given contents; raise `FileExistsError` if the file exists."""

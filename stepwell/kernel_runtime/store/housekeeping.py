@@ -152,15 +152,15 @@ def collect(
     if compact:
         compaction.check_owner(catalog)
     if dry_run:
-        rules, gone = catalog.ask(_to_drop)
-        referenced = catalog.ask(_referenced, gone)
+        rules, ids = catalog.ask(_to_drop)
+        referenced = catalog.ask(_referenced, ids)
     else:
         try:
-            rules, gone = catalog.change(drop, frees=True)
+            rules, ids = catalog.change(drop, frees=True)
         except StoreFullError:
             # Even the reserve is exhausted, but files without a row can be deleted without a transaction.
             _delete_files(catalog, folder, grace)
-            rules, gone = catalog.change(drop, frees=True)
+            rules, ids = catalog.change(drop, frees=True)
         referenced = catalog.ask(_referenced, ())
     now = time.time()
     orphans, young = _orphans(folder, referenced, now - grace)
@@ -177,7 +177,7 @@ def collect(
         catalog.change(fold, frees=True)
         freed = _compacted(catalog, compact)
     return Collected(
-        dry_run, len(gone), objects, bytes_, temporary, temporary_bytes, young, freed,
+        dry_run, len(ids), objects, bytes_, temporary, temporary_bytes, young, freed,
         sum(not rule.empty for rule in rules.values()),
     )  # fmt: skip
 
@@ -500,13 +500,13 @@ def _rows_to_forget(
         raise unknown_key("stored key", key, read_keys(connection, name))
     sizes = {object_name: size for *_, object_name, size in rows if object_name is not None}
     shared = {file for (file,) in rows_of(connection, name, _SHARED, [key, list(sizes)])}
-    alone = [file for file in sizes if file not in shared]
+    unshared_files = [file for file in sizes if file not in shared]
     inline = sum(size or 0 for *_, object_name, size in rows if object_name is None)
     forgotten = Forgotten(
-        key, dry_run, tuple(sorted({row[1] for row in rows} | {key})), len(rows), len(alone),
-        sum(sizes[file] for file in alone) + inline, len(shared), tuple(sorted({row[2] for row in rows if row[2]})),
+        key, dry_run, tuple(sorted({row[1] for row in rows} | {key})), len(rows), len(unshared_files),
+        sum(sizes[file] for file in unshared_files) + inline, len(shared), tuple(sorted({row[2] for row in rows if row[2]})),
     )  # fmt: skip
-    return forgotten, [row[0] for row in rows], alone
+    return forgotten, [row[0] for row in rows], unshared_files
 
 
 def record_copies(

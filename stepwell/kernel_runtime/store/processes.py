@@ -222,32 +222,32 @@ def _locked(folder: Folder, name: str, flags: int = os.O_RDWR | os.O_CREAT) -> i
             folder.mkdir(name.partition("/")[0])
             descriptor = folder.open(name, flags)
         try:
-            ours = lock(descriptor, block=False)
+            is_ours = lock(descriptor, block=False)
             # Before this lock was taken, another process may have locked the file and removed it as the file of a dead process.
-            if ours and folder.is_file(name, descriptor):
+            if is_ours and folder.is_file(name, descriptor):
                 return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
-        if not ours:
+        if not is_ours:
             return -1
     raise OSError(f"{name} is replaced again and again by other processes")
 
 
-def _files_of_others(folder: Folder, below: str, is_own: Callable[[str], bool]) -> Iterator[int]:
+def _files_of_others(folder: Folder, folder_name: str, is_own: Callable[[str], bool]) -> Iterator[int]:
     """Yield a descriptor of each file in a folder that another process has locked; remove the files of dead processes.
 
     Parameters
     ----------
-    folder, below
+    folder, folder_name
         The store directory, and the name of the folder in it.
     is_own
         Returns True if this process has locked the file at a path. Such a file is not opened again: where locks belong to processes, as
         on NFS, a second descriptor would also get the lock, and closing it would release the lock of the first.
     """
-    for file_name in folder.names(below):
-        name = f"{below}/{file_name}"
+    for file_name in folder.names(folder_name):
+        name = f"{folder_name}/{file_name}"
         if is_own(str(folder.path / name)):
             continue
         with suppress(OSError):

@@ -391,18 +391,18 @@ class ValueStore:
 
         If no other process has written since the last call with the same arguments, the snapshot comes from memory, without the lease.
         """
-        asked = (frozenset(keys), frozenset(step_keys), frozenset(code_versions))
+        request = (frozenset(keys), frozenset(step_keys), frozenset(code_versions))
         remembered = self._shared.remembered
-        self._shared.rows.expected_codes = asked[2]
+        self._shared.rows.expected_codes = request[2]
         snapshot = None
         if self.catalog.pending() is None and self.catalog.unchanged():
-            snapshot = remembered.snapshot(asked, self.catalog.epoch)
+            snapshot = remembered.snapshot(request, self.catalog.epoch)
         if snapshot is None:
 
             def read(connection: Connection, name: str) -> Snapshot:
-                fresh = tables.read_snapshot(connection, name, *asked)
+                fresh = tables.read_snapshot(connection, name, *request)
                 fresh.epoch = self.catalog.epoch
-                return remembered.keep(asked, fresh.epoch, fresh) if remember else fresh
+                return remembered.keep(request, fresh.epoch, fresh) if remember else fresh
 
             snapshot = self.catalog.ask(read)
         snapshot.missing_files, snapshot.foreign = lacking(snapshot, self.objects, self.signer)

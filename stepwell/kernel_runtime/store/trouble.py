@@ -90,9 +90,9 @@ def trouble(error: BaseException, what: str) -> StoreError | None:
     return None
 
 
-def unusable_directory(directory: Path, error: OSError | MemoryError, done: str = "used") -> StoreError:
+def unusable_directory(directory: Path, error: OSError | MemoryError, verb: str = "used") -> StoreError:
     """Return the error for a store directory that cannot be used or written."""
-    what = f"the store {directory} cannot be {done}"
+    what = f"the store {directory} cannot be {verb}"
     return trouble(error, what) or StoreNotWritableError(what, where=one_line(error), remedy=_PLACE)
 
 

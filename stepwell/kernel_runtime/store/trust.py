@@ -201,8 +201,8 @@ class _Digested:
         self._file = file
         self._digest = blake3.blake3()
 
-    def readline(self, most: int) -> bytes:
-        text = self._file.readline(most)
+    def readline(self, limit: int) -> bytes:
+        text = self._file.readline(limit)
         self._digest.update(text)
         return text
 

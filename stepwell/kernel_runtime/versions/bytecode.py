@@ -512,12 +512,12 @@ def _bindings(steps: list[Instruction]) -> Iterator[tuple[str, tuple[str, int, s
     for position, (op, _, module) in enumerate(steps):
         if op != opcodes.IMPORT_NAME:
             continue
-        level, wanted = steps[position - 2][2], steps[position - 1][2]
-        if wanted == ("*",):
+        level, names = steps[position - 2][2], steps[position - 1][2]
+        if names == ("*",):
             yield "*", (module, level, "*", False)
-        elif wanted:
+        elif names:
             following = position
-            for _ in wanted:
+            for _ in names:
                 following = _next_position(steps, following + 1, opcodes.IMPORT_FROM)
                 yield str(steps[following + 1][2]), (module, level, steps[following][2], False)
         else:
@@ -528,8 +528,8 @@ def _bindings(steps: list[Instruction]) -> Iterator[tuple[str, tuple[str, int, s
             yield str(steps[stored][2]), (module, level, "", stored == position + 1)
 
 
-def _next_position(steps: list[Instruction], position: int, wanted: int) -> int:
-    while steps[position][0] != wanted:
+def _next_position(steps: list[Instruction], position: int, opcode: int) -> int:
+    while steps[position][0] != opcode:
         position += 1
     return position
 

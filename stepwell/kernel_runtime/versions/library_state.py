@@ -80,14 +80,14 @@ class _Options:
             }
         return self._texts
 
-    def counted_options(self, wanted: Counts) -> _Counted:
+    def counted_options(self, counts: Counts) -> _Counted:
         """Return the options that count as ``"value"`` or as ``"text"`` and that differ from the defaults."""
-        counted = self._counted_options.get(wanted)
+        counted = self._counted_options.get(counts)
         if counted is None:
-            texts = {name: text for name, text in sorted(self.texts().items()) if self.row.counts(name) == wanted}
+            texts = {name: text for name, text in sorted(self.texts().items()) if self.row.counts(name) == counts}
             pieces = [name if text is None else f"{name}={text}" for name, text in texts.items()]
             objects = tuple([(name, self.values[name]) for name, text in texts.items() if text is None])
-            counted = self._counted_options[wanted] = (
+            counted = self._counted_options[counts] = (
                 f"{self.row.name}: {', '.join(pieces)}" if pieces else "",
                 objects,
             )

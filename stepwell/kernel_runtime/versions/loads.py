@@ -58,7 +58,7 @@ def function_node(to: Writer, node: Node, function: FunctionType) -> None:
     keyword_defaults = function.__kwdefaults__
     scope = function.__globals__
     content = node.content
-    held: tuple[tuple[CellType, Any], ...] = ()
+    cell_contents: tuple[tuple[CellType, Any], ...] = ()
     module = scope.get("__name__")
     library = owner(module) if type(module) is str else None
     if library is not None and getattr(sys.modules.get(str(module)), "__dict__", None) is scope:
@@ -87,14 +87,14 @@ def function_node(to: Writer, node: Node, function: FunctionType) -> None:
     private = library is not None and module in _WRAPPING
     closure = function.__closure__
     if closure:
-        held = _closure(to, node, code, closure, library=library is not None, private=private)
+        cell_contents = _closure(to, node, code, closure, library=library is not None, private=private)
     attributes = function.__dict__
-    node.shape = (code, defaults, keyword_defaults, held, len(attributes))
+    node.shape = (code, defaults, keyword_defaults, cell_contents, len(attributes))
     if attributes:
         content.append(Tag.ATTRIBUTES)
         for name in sorted(attributes):
             value = attributes[name]
-            if name == "__wrapped__" and any(value is item for _, item in held):
+            if name == "__wrapped__" and any(value is item for _, item in cell_contents):
                 continue
             if private and name in _PRIVATE_ATTRIBUTES:
                 continue
@@ -116,14 +116,14 @@ def _closure(
         True if some variables are caches and locks of the library.
     """
     content = node.content
-    held = []
+    cell_contents = []
     content.append(Tag.CLOSURE)
     for name, cell in zip(code.co_freevars, closure, strict=True):
         try:
             value = cell.cell_contents
         except ValueError:
             value = MISSING
-        held.append((cell, value))
+        cell_contents.append((cell, value))
         content.append(atom(name))
         if value is MISSING or (private and name in _PRIVATE_CELLS) or id(cell) in to.ignored.cells:
             content.append(Tag.EMPTY)
@@ -135,7 +135,7 @@ def _closure(
             to.refer(node, name, value)
             if not library and type(value) not in ATOMS:
                 _settings(to, node, facts(code), value)
-    return tuple(held)
+    return tuple(cell_contents)
 
 
 # -- cells and SQL
@@ -356,11 +356,11 @@ def _calls(code_facts: CodeFacts, names: list[tuple[str, Any]]) -> bool:
     """Return True if code may call the user's code or format text: unless it loads only plain values and builtins that do neither."""
     if code_facts.formats or code_facts.attributes or code_facts.imports:
         return True
-    held = dict(names)
+    values_by_name = dict(names)
     return not all(
-        library_state.is_plain(held[name]) or (held[name] is MISSING and name in _PLAIN_BUILTINS)
+        library_state.is_plain(values_by_name[name]) or (values_by_name[name] is MISSING and name in _PLAIN_BUILTINS)
         for name, _ in code_facts.loads
-        if name in held
+        if name in values_by_name
     )
 
 

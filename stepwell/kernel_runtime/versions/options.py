@@ -166,17 +166,19 @@ def _restored(value: Any, *, imports: bool) -> Any:
         return value
     if "" not in value:
         return {key: _restored(item, imports=imports) for key, item in value.items()}
-    tag, held = value[""]
+    tag, content = value[""]
     if tag == "format":
-        return held.format
+        return content.format
     if tag == "named":
-        definition = _object_named(*held, imported=imports)
+        definition = _object_named(*content, imported=imports)
         if definition is None and not imports:
             return UNSET
         if definition is None:
-            raise LookupError(f"{'.'.join(held)} does not exist")
+            raise LookupError(f"{'.'.join(content)} does not exist")
         return definition
-    return {"tuple": tuple, "set": set, "frozenset": frozenset}[tag](_restored(item, imports=imports) for item in held)
+    return {"tuple": tuple, "set": set, "frozenset": frozenset}[tag](
+        _restored(item, imports=imports) for item in content
+    )
 
 
 def _object_named(module: str, qualname: str, *, imported: bool = False) -> Any:

@@ -298,16 +298,16 @@ def registry(
         }
 
     def write(module: Any, option: str, value: Any) -> None:
-        held = entries(module)
+        entries_before = entries(module)
         if value is not UNSET:
             if put is None:
-                held[value[0]] = value[1]
+                entries_before[value[0]] = value[1]
             else:
-                put(held, *value)
+                put(entries_before, *value)
             return
-        for key in list(held):
+        for key in list(entries_before):
             if prefix + named_key(key) == option:
-                del held[key]
+                del entries_before[key]
 
     return read, write
 

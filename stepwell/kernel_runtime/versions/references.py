@@ -81,15 +81,15 @@ class Writer:
             kind = type(item)
         content = node.content
         if kind in ATOMS:
-            written = atom(item)
+            encoding = atom(item)
             if self.hides and kind is not bool and item is not None and _names_secret(label):
                 # A plain digest could reveal a short secret, so secrets are digested with a key.
-                written = Tag.KEYED + self.keyed(written).encode()
-            if len(written) > _SMALL:
+                encoding = Tag.KEYED + self.keyed(encoding).encode()
+            if len(encoding) > _SMALL:
                 # No guard for this large value, because it would keep the value alive.
                 node.stable = False
         elif kind is tuple and atoms_only(item) and len(item) < 1000:
-            written = atom(item)
+            encoding = atom(item)
         else:
             reference = None if OPAQUE and id(item) in OPAQUE else token(item, kind)
             if reference is None:
@@ -98,14 +98,14 @@ class Writer:
                 if self.trace is not None:
                     self.trace.append((label, item, None))
                 return
-            written = reference
+            encoding = reference
         if self.trace is None:
-            content.append(written)
+            content.append(encoding)
         else:
             if not label or label[0] == "(":
-                content.append(written)
+                content.append(encoding)
             # A reference with another label is a separate part, which shows its changes.
-            self.trace.append((label, item, written))
+            self.trace.append((label, item, encoding))
 
     def asset(self, node: Node, name: str) -> None:
         """Write a reference to an asset: its data version is an input of the step."""
@@ -231,9 +231,9 @@ def is_module_attribute(cls: type) -> bool:
     return current is cls
 
 
-def named_encoding(module: str | None, name: str, who: str) -> bytes:
+def named_encoding(module: str | None, name: str, owner_name: str) -> bytes:
     """Return the encoding of an object that is identified by its name and its owner."""
-    key = (module, name, who)
+    key = (module, name, owner_name)
     encoding = _names.get(key)
     if encoding is None:
         encoding = _names[key] = Tag.NAMED + atom(key)
@@ -298,11 +298,11 @@ def from_module(to: Writer, node: Node, label: str, module: ModuleType, chain: t
     to.refer(node, label, value)
 
 
-def _library(to: Writer, node: Node, label: str, item: Any, written: bytes) -> None:
+def _library(to: Writer, node: Node, label: str, item: Any, encoding: bytes) -> None:
     if to.trace is None:
-        node.content.append(written)
+        node.content.append(encoding)
     else:
-        to.trace.append((label, item, written))
+        to.trace.append((label, item, encoding))
 
 
 def _replaced_value(to: Writer, node: Node, label: str, value: Any) -> None:

@@ -82,18 +82,18 @@ def may_contain_secret(text: str) -> bool:
     )
 
 
-def holds_secret(label: str, value: object, *, most: int = 1000, beyond: bool = True) -> bool:
+def holds_secret(label: str, value: object, *, limit: int = 1000, result_beyond_limit: bool = True) -> bool:
     """Return True if a value is or contains a secret, according to the names and forms of its items.
 
     Parameters
     ----------
     label
         The name of the value.
-    most, beyond
+    limit, result_beyond_limit
         The maximum number of items to check, and the result if there are more items.
     """
     stack: list[tuple[str, Any]] = [(label, value)]
-    for _ in range(most):
+    for _ in range(limit):
         if not stack:
             return False
         name, item = stack.pop()
@@ -114,7 +114,7 @@ def holds_secret(label: str, value: object, *, most: int = 1000, beyond: bool = 
             stack += [(name, member) for member in members]
         elif name and names_secret(name):
             return True
-    return beyond
+    return result_beyond_limit
 
 
 def _contains_secret(text: str) -> bool:
@@ -199,7 +199,7 @@ def is_kept_back(name: str, value: Any) -> bool:
         return (
             names_secret(name)
             if len(members) > _MOST_MEMBERS
-            else holds_secret(name, members, most=10_000, beyond=False)
+            else holds_secret(name, members, limit=10_000, result_beyond_limit=False)
         )
     return names_secret(name)
 

@@ -181,8 +181,8 @@ class CodeWalk:
             self._is_refreshed = True
             library_state.refresh()
         node = self.node(body)
-        more = [(name, self.node(item)) for name, item in extra] if extra else ()
-        if not more:
+        extra_nodes = [(name, self.node(item)) for name, item in extra] if extra else ()
+        if not extra_nodes:
             if node.version is not None:
                 return node.version
             code = (node.digest or digest_of(node)).hex()
@@ -191,10 +191,10 @@ class CodeWalk:
                 version = node.version = CodeVersion.without_parts(code)
                 return version
         else:
-            text = b"".join(name.encode() + b"\0" + digest_of(child) for name, child in more)
+            text = b"".join(name.encode() + b"\0" + digest_of(child) for name, child in extra_nodes)
             code = digest(digest_of(node) + text).hex()
         # Annotations and documentation count if the step reaches code that reads them, as `bytecode` explains.
-        readers = [child for child in (node, *(child for _, child in more)) if child.flags & READS_DOCS]
+        readers = [child for child in (node, *(child for _, child in extra_nodes)) if child.flags & READS_DOCS]
         if readers:
             code = digest(
                 bytes.fromhex(code) + b"".join(documentation_digest(child, self.node) for child in readers)
@@ -202,7 +202,7 @@ class CodeWalk:
         unverifiable: dict[tuple[str, str], None] = {}
         assets: dict[str, str] = {}
         mutable: dict[str, None] = {}
-        for start, label in [(node, path), *((child, f"{path}({name})") for name, child in more)]:
+        for start, label in [(node, path), *((child, f"{path}({name})") for name, child in extra_nodes)]:
             if start.flags:
                 self._collect(start, label, unverifiable, assets, mutable)
         return CodeVersion(

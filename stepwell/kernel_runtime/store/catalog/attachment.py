@@ -558,9 +558,11 @@ class Attachment:
             )
         return self._damaged("cannot be read", text)
 
-    def _damaged(self, how: str, where: str) -> StoreDamagedError:
+    def _damaged(self, problem: str, where: str) -> StoreDamagedError:
         return StoreDamagedError(
-            f"the catalog {self._path} {how}", where=where, remedy=f"stepwell doctor --rebuild --store {self.directory}"
+            f"the catalog {self._path} {problem}",
+            where=where,
+            remedy=f"stepwell doctor --rebuild --store {self.directory}",
         )
 
 

@@ -422,16 +422,16 @@ class Remembered:
         self._epoch = -1
         self._snapshot = Snapshot()
 
-    def keep(self, asked: SnapshotRequest, epoch: int, snapshot: Snapshot) -> Snapshot:
+    def keep(self, request: SnapshotRequest, epoch: int, snapshot: Snapshot) -> Snapshot:
         """Remember a new snapshot and return a copy of it; called on the catalog thread."""
         with self._lock:
-            self._request, self._epoch, self._snapshot = asked, epoch, snapshot
+            self._request, self._epoch, self._snapshot = request, epoch, snapshot
             return _snapshot_copy(snapshot)
 
-    def snapshot(self, asked: SnapshotRequest, epoch: int) -> Snapshot | None:
+    def snapshot(self, request: SnapshotRequest, epoch: int) -> Snapshot | None:
         """Return a copy of the remembered snapshot if it was read for the same keys in the same epoch, else None."""
         with self._lock:
-            return _snapshot_copy(self._snapshot) if epoch == self._epoch and asked == self._request else None
+            return _snapshot_copy(self._snapshot) if epoch == self._epoch and request == self._request else None
 
     def add(self, records: Iterable[Recorded]) -> None:
         """Update the snapshot with the records of a commit; called on the catalog thread."""

@@ -126,13 +126,13 @@ def check_files(folder: Folder, progress: Progress | None = None) -> Iterator[Ch
     files = [(name, entry.st_size, entry.st_mtime) for name, entry in value_files(folder)]
     objects = Objects(folder, Signer())
     workers = min(4, os.cpu_count() or 1)
-    done = size = 0
+    checked_count = size = 0
     with ThreadPoolExecutor(workers) as pool:
         for checked in _few_at_a_time(pool, objects, files, 2 * workers):
-            done += 1
+            checked_count += 1
             size += checked.size
             if progress is not None:
-                progress(done, len(files), size)
+                progress(checked_count, len(files), size)
             yield checked
 
 
@@ -148,18 +148,18 @@ def _few_at_a_time(
     yield from (future.result() for future in running)
 
 
-def _check_value_file(objects: Objects, name: str, size: int, written: float) -> CheckedFile:
+def _check_value_file(objects: Objects, name: str, size: int, modified: float) -> CheckedFile:
     try:
         header = objects.verify(name)
         # The bytes are verified at this point; reading also checks the signature.
         objects.read(name, header.digest, header.codec, key=name)
-        return CheckedFile(name, size, written, "whole", header=header)
+        return CheckedFile(name, size, modified, "whole", header=header)
     except ValueDamagedError as error:
-        return CheckedFile(name, size, written, "damaged", error.what.partition(": ")[2])
+        return CheckedFile(name, size, modified, "damaged", error.what.partition(": ")[2])
     except UntrustedValueError:
-        return CheckedFile(name, size, written, "foreign")
+        return CheckedFile(name, size, modified, "foreign")
     except (ValueUnavailableError, StoreError, OSError, MemoryError):
-        return CheckedFile(name, size, written, "unreadable")
+        return CheckedFile(name, size, modified, "unreadable")
 
 
 T = TypeVar("T")
@@ -547,21 +547,21 @@ def _add_files(connection: Connection, files: list[CheckedFile], result: Rebuilt
 
 def _materialization(file: CheckedFile, header: Header) -> Materialization:
     # JSON can contain lone surrogates, but a catalog cannot.
-    more = json.loads(json.dumps(header.metadata, ensure_ascii=False).encode("utf-8", "replace"))
+    fields = json.loads(json.dumps(header.metadata, ensure_ascii=False).encode("utf-8", "replace"))
     value = StoredValue(
         header.codec,
         header.digest,
         header.stream[0] + sum(size for size, _, _ in header.buffers),
         object_name=file.name,
-        type_name=str(more.get("type_name", "")),
-        summary=str(more.get("summary", "")),
-        classes=_classes(more.get("classes")),
+        type_name=str(fields.get("type_name", "")),
+        summary=str(fields.get("summary", "")),
+        classes=_classes(fields.get("classes")),
     )
-    about = more.get("about")
+    about = fields.get("about")
     return rebuilt(
         about if isinstance(about, dict) else {},
         value,
-        key=str(more.get("key", "")),
+        key=str(fields.get("key", "")),
         id_=new_id(),
         created=file.modified,
     )

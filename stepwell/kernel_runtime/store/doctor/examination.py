@@ -167,8 +167,8 @@ def _values(folder: Folder, files: list[CheckedFile], catalog: CheckedCatalog | 
         "foreign": foreign,
         "unreadable": unreadable,
     }
-    more = f"; {count_text(foreign, 'file')} signed by another key" if foreign else ""
-    more += (
+    further_counts = f"; {count_text(foreign, 'file')} signed by another key" if foreign else ""
+    further_counts += (
         f"; {count_text(unreadable, 'file')} that cannot be read by this version or on this machine"
         if unreadable
         else ""
@@ -179,7 +179,7 @@ def _values(folder: Folder, files: list[CheckedFile], catalog: CheckedCatalog | 
         return Finding(
             "values",
             "problem",
-            f"damage in {len(damaged)} of {count_text(len(files), 'value file')}{shown}; damaged files were set aside, their values count as missing{more}",
+            f"damage in {len(damaged)} of {count_text(len(files), 'value file')}{shown}; damaged files were set aside, their values count as missing{further_counts}",
             "the values are computed again when needed; if files are damaged again, check the disk",
             {**facts, "keys": keys},
         )
@@ -191,7 +191,7 @@ def _values(folder: Folder, files: list[CheckedFile], catalog: CheckedCatalog | 
     return Finding(
         "values",
         "warning" if foreign or unreadable else "ok",
-        f"every byte of {count_text(len(files) - unreadable, 'value file')} ({size_text(size)}) was checked: no damage{more}",
+        f"every byte of {count_text(len(files) - unreadable, 'value file')} ({size_text(size)}) was checked: no damage{further_counts}",
         remedy,
         facts,
     )
@@ -210,15 +210,15 @@ def _signed_by_another(folder: Folder, file: CheckedFile, key_name: bytes) -> bo
 
 def _missing_files(folder: Folder, catalog: CheckedCatalog) -> Finding:
     sizes = {name: status.st_size for name, status in value_files(folder)}
-    gone = sorted(name for name, size in catalog.values.items() if sizes.get(name, -1) < size)
-    keys = sorted({catalog.keys[name] for name in gone})
-    if gone:
+    missing_names = sorted(name for name, size in catalog.values.items() if sizes.get(name, -1) < size)
+    keys = sorted({catalog.keys[name] for name in missing_names})
+    if missing_names:
         return Finding(
             "missing",
             "warning",
-            f"no complete file for {count_text(len(gone), 'value')} of {', '.join(keys[:5])}{' and more' if len(keys) > 5 else ''}",
+            f"no complete file for {count_text(len(missing_names), 'value')} of {', '.join(keys[:5])}{' and more' if len(keys) > 5 else ''}",
             "no action is needed: the values are computed again when needed",
-            {"files": gone, "keys": keys},
+            {"files": missing_names, "keys": keys},
         )
     return Finding(
         "missing",

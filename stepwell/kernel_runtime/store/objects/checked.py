@@ -76,17 +76,17 @@ class Witnesses:
         """Return True if a file was checked and has not changed since the check."""
         return self.holds(name, *_identity(status))
 
-    def add_file(self, name: str, status: os.stat_result, *, written: bool = False) -> None:
+    def add_file(self, name: str, status: os.stat_result, *, was_written: bool = False) -> None:
         """Record that a file was checked.
 
         Parameters
         ----------
         status
             The file's status, obtained before the file was read or after this process wrote it.
-        written
+        was_written
             True if this process has just written the file.
         """
-        if written or time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _COARSE:
+        if was_written or time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _COARSE:
             self.add(name, *_identity(status))
 
     def _line(self, subject: tuple[object, ...]) -> bytes | None:

@@ -90,9 +90,9 @@ class Header:
             yield start, end
 
 
-def room_for(codec: str, stream: int, buffers: Sequence[tuple[int, bool]], more: dict[str, Any]) -> int:
+def room_for(codec: str, stream: int, buffers: Sequence[tuple[int, bool]], metadata: dict[str, Any]) -> int:
     """Return the position of the stream. The digests need not be known, because all digests have the same length."""
-    blank = Header(codec, (stream, _UNKNOWN), tuple((size, _UNKNOWN, readonly) for size, readonly in buffers), more)
+    blank = Header(codec, (stream, _UNKNOWN), tuple((size, _UNKNOWN, readonly) for size, readonly in buffers), metadata)
     return aligned(PREFIX.size + len(blank.pack()))
 
 

@@ -82,12 +82,12 @@ def _write_all(descriptor: int, batch: list[bytes | memoryview]) -> None:
     if not hasattr(os, "writev"):  # pragma: no cover - Windows
         batch = [b"".join(batch)] if len(batch) > 1 else batch
     while batch:
-        done = os.writev(descriptor, batch) if hasattr(os, "writev") else os.write(descriptor, batch[0])
+        written_bytes = os.writev(descriptor, batch) if hasattr(os, "writev") else os.write(descriptor, batch[0])
         # A full disk, a limit or an interrupt can end a write early.
-        while batch and done >= len(batch[0]):
-            done -= len(batch.pop(0))
-        if batch and done:
-            batch[0] = memoryview(batch[0])[done:]
+        while batch and written_bytes >= len(batch[0]):
+            written_bytes -= len(batch.pop(0))
+        if batch and written_bytes:
+            batch[0] = memoryview(batch[0])[written_bytes:]
 
 
 def contents(descriptor: int) -> memoryview:
@@ -100,12 +100,12 @@ def _read_whole(descriptor: int, size: int) -> memoryview:
     data = bytearray(size)
     view, position = memoryview(data), 0
     while position < size:
-        done = (
+        read_bytes = (
             os.readv(descriptor, [view[position:]]) if hasattr(os, "readv") else _read_into(descriptor, view[position:])
         )
-        if not done:
+        if not read_bytes:
             return view[:position]
-        position += done
+        position += read_bytes
     return view
 
 
@@ -189,7 +189,7 @@ class Objects:
             name = object_header.name_of(digest, encoded.codec)
             self.place(making, name)
             if encoded.size >= AT_ONCE:
-                self.witnesses.add_file(name, self.folder.stat(f"objects/{name}"), written=True)
+                self.witnesses.add_file(name, self.folder.stat(f"objects/{name}"), was_written=True)
         except BaseException as error:
             digesting.stop()
             self._discard(making)
@@ -475,10 +475,10 @@ def _check_contents(file: _ValueFile, *, stream: bool = True) -> None:
             raise HeaderError("its contents changed")
 
 
-def untrusted(key: str, where: str, signature: bytes | None, own: Signer) -> UntrustedValueError:
+def untrusted(key: str, where: str, signature: bytes | None, own_signer: Signer) -> UntrustedValueError:
     """Return the error for a stored value that is not signed with this user's key."""
     signer = key_name(signature)
-    if signer == own.name:
+    if signer == own_signer.name:
         return SignatureDamagedError(
             f"the stored value of {key!r} is damaged: it is not what you signed",
             where=where,
@@ -503,9 +503,9 @@ def _unreadable_value(key: str, name: str, error: HeaderError) -> ValueUnavailab
     return _damaged(key, name, str(error))
 
 
-def _damaged(key: str, name: str, how: str) -> ValueDamagedError:
+def _damaged(key: str, name: str, problem: str) -> ValueDamagedError:
     return ValueDamagedError(
-        f"the stored value of {key!r} is damaged: {how}",
+        f"the stored value of {key!r} is damaged: {problem}",
         where=f"file objects/{name}",
         remedy=f"materialize {key!r} again",
     )

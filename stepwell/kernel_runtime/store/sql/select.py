@@ -410,11 +410,13 @@ def _check(statement: Statement, tables: Mapping[TablePath, object], scope: Scop
         )
 
 
-def missing_table(path: TablePath, known: list[str]) -> QueryError:
+def missing_table(path: TablePath, known_tables: list[str]) -> QueryError:
     """Return the error for an unknown table, with the most similar names of known tables."""
     name = ".".join(path)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    shown = ", ".join(sorted(known)[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
+    near = difflib.get_close_matches(name, known_tables, n=3, cutoff=0.5)
+    shown = ", ".join(sorted(known_tables)[:8]) + (
+        f" and {len(known_tables) - 8} more" if len(known_tables) > 8 else ""
+    )
     return QueryError(
         f"the SELECT failed: there is no table {name!r}",
         remedy="did you mean " + " or ".join(near) + "?" if near else f"tables here: {shown or 'none'}",

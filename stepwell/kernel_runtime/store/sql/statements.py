@@ -360,15 +360,15 @@ def file_access(
     named: dict[str, None] = {}
     hidden = [os.path.realpath(path) for path in secret]
     for source in sources:
-        for written in _names(source, parameters):
-            path = _absolute(written)
+        for name in _names(source, parameters):
+            path = _absolute(name)
             # Check the location before the existence, so that an error does not reveal whether a file outside the project exists.
-            _check(os.path.realpath(_without_patterns(path)), written, project, hidden)
+            _check(os.path.realpath(_without_patterns(path)), name, project, hidden)
             named.setdefault(path)
             allowed.setdefault(path)
-            for file in _matches(path, written):
+            for file in _matches(path, name):
                 real = os.path.realpath(file)
-                _check(real, written, project, hidden)
+                _check(real, name, project, hidden)
                 allowed.setdefault(file)
                 allowed.setdefault(real)
     return FileAccess(tuple(allowed), tuple(named))
@@ -388,13 +388,13 @@ def _names(source: FileSource, parameters: Mapping[str, Any]) -> tuple[str, ...]
     return tuple(values)
 
 
-def _absolute(written: str) -> str:
-    path = written
+def _absolute(name: str) -> str:
+    path = name
     if path.startswith("file:"):
         path = "/" + path.removeprefix("file:").lstrip("/")
     if "://" in path or not path or "\0" in path:
         raise QueryError(
-            f"{written!r} is not below the project, and a SELECT cannot open connections",
+            f"{name!r} is not below the project, and a SELECT cannot open connections",
             remedy="fetch the data in an asset, and select from the asset",
         )
     return os.path.abspath(os.path.expanduser(path))
@@ -407,11 +407,11 @@ def _without_patterns(path: str) -> str:
     return path if first is None or os.path.exists(path) else os.sep.join(parts[:first]) or os.sep
 
 
-def _matches(path: str, written: str) -> list[str]:
+def _matches(path: str, name: str) -> list[str]:
     if os.path.isfile(path):
         return [path]
     if os.path.isdir(path):
-        raise QueryError(f"{written!r} is a folder", remedy=f"name the files in it: '{written.rstrip('/')}/*.csv'")
+        raise QueryError(f"{name!r} is a folder", remedy=f"name the files in it: '{name.rstrip('/')}/*.csv'")
     files = []
     if glob.has_magic(path):
         # As in DuckDB, patterns also match names that begin with a dot.
@@ -419,22 +419,22 @@ def _matches(path: str, written: str) -> list[str]:
             if os.path.isfile(file):
                 files.append(file)
                 if len(files) > _MAX_FILES:
-                    raise QueryError(f"{written!r} matches more than {_MAX_FILES:,} files", remedy="narrow the pattern")
+                    raise QueryError(f"{name!r} matches more than {_MAX_FILES:,} files", remedy="narrow the pattern")
     if not files:
         raise QueryError(
-            f"no file is called {written!r}" if not glob.has_magic(path) else f"no file matches {written!r}",
-            where=f"searched in {os.getcwd()}" if not os.path.isabs(written) else "",
+            f"no file is called {name!r}" if not glob.has_magic(path) else f"no file matches {name!r}",
+            where=f"searched in {os.getcwd()}" if not os.path.isabs(name) else "",
             remedy="write the path relative to the notebook's folder; for an asset, leave out the ending",
         )
     return sorted(files)
 
 
-def _check(real: str, written: str, project: Path | None, hidden: list[str]) -> None:
-    shown = f"{written!r}" if real.endswith(written.lstrip("./")) else f"{written!r} ({real})"
+def _check(real: str, name: str, project: Path | None, hidden: list[str]) -> None:
+    name_text = f"{name!r}" if real.endswith(name.lstrip("./")) else f"{name!r} ({real})"
     root = os.path.realpath(project) if project is not None else ""
-    if not root or not (_is_below(real, root) or (real == root and glob.has_magic(written))):
+    if not root or not (_is_below(real, root) or (real == root and glob.has_magic(name))):
         raise QueryError(
-            f"{shown} is not below the project",
+            f"{name_text} is not below the project",
             where=f"the project is {root}"
             if root
             else "there is no project here: the home folder does not count as one",
@@ -442,7 +442,7 @@ def _check(real: str, written: str, project: Path | None, hidden: list[str]) -> 
         )
     if any(real == folder or _is_below(real, folder) for folder in hidden) or _is_in_a_store(real, root):
         raise QueryError(
-            f"{shown} belongs to a store",
+            f"{name_text} belongs to a store",
             remedy="select from the asset, or from a view of the schema stepwell: FROM stepwell.runs",
         )
 

@@ -51,26 +51,26 @@ def libraries_of(modules: Iterable[str], owner: Owner) -> tuple[Library, ...]:
     return libraries
 
 
-def other_libraries(written: Sequence[Library], owner: Owner) -> list[tuple[str, str]]:
+def other_libraries(stored_libraries: Sequence[Library], owner: Owner) -> list[tuple[str, str]]:
     """Return the libraries whose installed version differs or that are not installed, as pairs of the stored and the installed version."""
     return [
         (stored, now or f"no {stored.partition(' ')[0]}")
-        for top, stored in written
+        for top, stored in stored_libraries
         if "." not in top and (now := owner(top)) != stored
     ]
 
 
-def library_difference(written: Sequence[Library], owner: Owner) -> str:
+def library_difference(stored_libraries: Sequence[Library], owner: Owner) -> str:
     """Return the end of a message that names the libraries whose versions differ; empty if no version differs."""
-    libraries = other_libraries(written, owner)
+    libraries = other_libraries(stored_libraries, owner)
     if not libraries:
         return ""
     return f": it was written with {', '.join(stored for stored, _ in libraries)}, and this environment has {', '.join(now for _, now in libraries)}"
 
 
-def library_remedy(written: Sequence[Library], owner: Owner) -> str:
+def library_remedy(stored_libraries: Sequence[Library], owner: Owner) -> str:
     """Return the remedy for different versions of libraries; empty if no version differs."""
-    libraries = other_libraries(written, owner)
+    libraries = other_libraries(stored_libraries, owner)
     if not libraries:
         return ""
     return f"materialize it again, or pip install {' '.join(stored.replace(' ', '==') for stored, _ in libraries)}"

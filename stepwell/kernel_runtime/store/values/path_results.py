@@ -115,11 +115,11 @@ def load(head: dict[str, Any], buffers: Sequence[Any], *, key: str, loading: Loa
     ValueUnavailableError
         If the contents have changed and were not stored, or cannot be restored.
     """
-    written = Path(head["path"])
+    stored_path = Path(head["path"])
     if head["what"] == "nothing":
-        return written
+        return stored_path
     contents = PathContents(head["what"], head["size"], head["digest"])
-    for path in dict.fromkeys((written, Path(head["absolute"]))):
+    for path in dict.fromkeys((stored_path, Path(head["absolute"]))):
         if _holds(path, contents):
             return path
     if not buffers or loading.folder is None:
@@ -129,7 +129,7 @@ def load(head: dict[str, Any], buffers: Sequence[Any], *, key: str, loading: Loa
             remedy=f"materialize {key!r} again",
         )
     try:
-        restored = _restore(loading.folder, contents.digest, written.name, buffers[0])
+        restored = _restore(loading.folder, contents.digest, stored_path.name, buffers[0])
         if not _holds(restored, contents):
             raise OSError("the stored contents are damaged")  # noqa: TRY301 - one message for all errors of restoring
     except OSError as error:
