@@ -1,6 +1,6 @@
-"""The contents of a file or folder as one digest.
+"""One digest for the contents of a file or folder.
 
-If a step returns the path of a file, the store keeps the contents of the file, and the data version is computed from the contents.
+If a step returns a path, the data version of this value is computed from the contents of the file or folder, not from the path.
 """
 
 from __future__ import annotations
@@ -12,38 +12,39 @@ from pathlib import Path
 from typing import Literal
 
 PATH: type = type(Path())
-"""The exact type of a path on this platform."""
+"""The exact type of path objects on this platform: ``PosixPath`` or ``WindowsPath``."""
 
 
 @dataclass(frozen=True, slots=True)
 class PathContents:
-    """The contents of a path at one moment."""
+    """The kind, size and digest of the file or folder at a path, at the time when `contents_of` was called."""
 
     kind: Literal["file", "folder", "nothing"]
-    """``nothing`` if the path does not exist, or is a device or a pipe, which cannot be read twice."""
+    """``nothing`` if the path does not exist, or if it is a device or a pipe, whose contents cannot be read twice."""
     size: int = 0
-    """Total size of the file, or of all files below the folder, in bytes."""
+    """The size in bytes of the file, or of all files below the folder together."""
     digest: str = ""
-    """Digest of the file's contents, or of the names and contents of all entries below the folder, as 32 hexadecimal digits."""
+    """The digest of the file's contents, or of the names and contents of everything below the folder: 32 hexadecimal digits. Empty for
+    ``nothing``."""
 
 
 def contents_of(path: Path) -> PathContents:
-    """Return the kind, size and digest of the contents of a path. The path may be a link; links below a folder are not followed.
+    """Return the kind, size and digest of the file or folder at a path. `path` itself may be a link; links inside a folder are not followed.
 
     Parameters
     ----------
     path
-        A file or folder, which need not exist.
+        The path of a file or folder. It need not exist.
 
     Returns
     -------
     PathContents
-        The contents at the time of the call.
+        The kind, size and digest at the time of the call; the kind is ``nothing`` for a path that does not exist.
 
     Raises
     ------
     OSError
-        If the path, or an entry below it, cannot be read.
+        If the file, the folder, or anything below the folder cannot be read.
     """
     try:
         status = path.stat()
@@ -78,7 +79,7 @@ def _folder(path: Path) -> PathContents:
     hasher = blake3()
     total = 0
 
-    # os.walk skips folders that it cannot read, unless it has an error handler that raises.
+    # os.walk skips a folder that it cannot read, unless its error handler raises the error.
     def unreadable(error: OSError) -> None:
         raise error
 

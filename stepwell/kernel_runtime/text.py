@@ -1,9 +1,15 @@
-r"""Text for display: strings with unsafe characters escaped, and the formats of durations, ages, times and sizes.
+r"""Text for display: functions that escape unsafe characters, and functions that format durations, ages, times and sizes.
 
-A stored string must not move the cursor, reverse a line or hide part of a line. Every front end therefore passes lines and messages through
-`printable`, the cells of tables through `in_one_line`, JSON through `as_json`, HTML through `as_html`, and output of steps that the user's
-key did not sign through `coloured`. Control characters (C0 except line breaks and tabs, C1), characters that change the text direction,
-zero-width characters, and lone surrogates are written as escapes: ``\x1b``, ``\u202e``.
+A string in a store can come from another person. Shown unchanged, it could move the cursor of a terminal, reverse a line or hide text.
+Therefore every front end escapes strings before it shows them:
+
+- lines and messages with `printable`;
+- the fields of tables with `in_one_line`;
+- JSON with `as_json`, and HTML with `as_html`;
+- with `coloured`, the recorded output of a step, if the record is not signed with the user's key.
+
+Unsafe are control characters (C0 except line breaks and tabs, C1), characters that change the text direction, zero-width characters, and lone
+surrogates. They are replaced by escapes such as ``\x1b`` and ``\u202e``.
 """
 
 from __future__ import annotations
@@ -21,40 +27,40 @@ _INVISIBLE = (
     r"\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
-"""Seconds per unit of an age such as ``1d12h``."""
+"""The number of seconds in each unit of an age such as ``1d12h``."""
 _UNSAFE = re.compile(f"[{_INVISIBLE}]")
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 _UNCOLOURED = re.compile(rf"(\x1b\[[0-9;:]*m)|[{_INVISIBLE}]")
 
 
 def printable(text: str) -> str:
-    r"""Return a string with unsafe characters escaped (``\x1b``); line breaks and tabs stay."""
+    r"""Return `text` with control, direction-changing and invisible characters replaced by escapes (``\x1b``). Line breaks and tabs stay."""
     return _UNSAFE.sub(_escaped, text) if _UNSAFE.search(text) else text
 
 
 def in_one_line(text: str) -> str:
-    r"""Escape a string like `printable`, and also its line breaks and tabs (``\n``)."""
+    r"""Return the result of `printable` for `text`, with line breaks and tabs also replaced by escapes (``\n``)."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def coloured(text: str) -> str:
-    """Escape a string like `printable`, but keep its colours and reset them at the end."""
+    """Return the result of `printable` for `text`, but with its ANSI colours. If `text` has colours, they are reset at the end."""
     shown = _UNCOLOURED.sub(lambda match: match[1] or _escaped(match), text)
     return f"{shown}\x1b[0m" if _COLOUR.search(shown) else shown
 
 
 def without_colours(text: str) -> str:
-    """Return a string without colour sequences."""
+    """Return `text` without its ANSI colours."""
     return _COLOUR.sub("", text)
 
 
 def as_html(text: object) -> str:
-    """Escape a string like `printable`, and for HTML."""
+    """Return the string form of `text` as HTML, with the escapes of `printable` and of HTML (``&lt;``)."""
     return html.escape(printable(str(text)))
 
 
 def as_json(value: Any, *, indent: int | None = None) -> str:
-    r"""Return JSON in which the characters that `printable` escapes are JSON escapes (``\u202e``), so that parsing restores the value."""
+    r"""Return `value` as JSON. Characters that `printable` replaces are written as JSON escapes (``\u202e``), which a JSON parser decodes."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return _UNSAFE.sub(_json_escaped, text) if _UNSAFE.search(text) else text
 
@@ -69,7 +75,7 @@ def _json_escaped(match: re.Match[str]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration: ``1.2 s``, ``18 min``, ``2.5 h``."""
+    """Return a duration as text, rounded: ``20 ms``, ``1.2 s``, ``18 min``, ``2.5 h``."""
     if seconds < 0.0995:
         return f"{max(round(seconds * 1000), 1)} ms" if seconds > 0 else "0 ms"
     if seconds < 99.95:
@@ -80,7 +86,7 @@ def duration(seconds: float) -> str:
 
 
 def age_text(seconds: float) -> str:
-    """Return an age in the form that options accept: ``1d``, ``1d12h``, ``30m``."""
+    """Return an age in the notation of the option ``max_age``: ``1d``, ``1d12h``, ``30m``."""
     rest, text = seconds, ""
     for unit in ("d", "h", "m"):
         count, rest = divmod(rest, SECONDS[unit])
@@ -89,14 +95,14 @@ def age_text(seconds: float) -> str:
 
 
 def moment(seconds: float, *, exact: bool = False) -> str:
-    """Format seconds since the epoch as local time: ``2026-11-22 14:03``, with seconds if `exact`."""
+    """Return a time, in seconds since the epoch, as local time: ``2026-11-22 14:03``, or ``2026-11-22 14:03:59`` if `exact`."""
     return time.strftime("%Y-%m-%d %H:%M:%S" if exact else "%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def size_text(count: float) -> str:
-    """Return a number of bytes with a unit: ``12 B``, ``41.0 MB``."""
+    """Return a number of bytes as text with a decimal unit: ``12 B``, ``41.0 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
-        # From 999.95 on, the number would be rounded to 1000.0: the next unit is used.
+        # From 999.95 on, the number would be rounded to 1000.0, so the next unit is used.
         if count < 999.95:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000

@@ -49,7 +49,7 @@ def test_the_error_names_step_and_doing(store):
     def bad():
         return stepwell.Output(1, metadata={"size": hostile("__str__", "raises")()})
 
-    with pytest.raises(UserObjectError, match=r"step 'bad' failed: its metadata 'size' raised ValueError") as raised:
+    with pytest.raises(UserObjectError, match=r"step 'bad' failed: the metadata 'size' raised ValueError") as raised:
         stepwell.materialize([bad], store=store)
     assert "hostile" in raised.value.where
     (run,) = store.runs(limit=1)

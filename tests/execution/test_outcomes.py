@@ -275,9 +275,9 @@ def three():
     ("body", "match"),
     [
         (twice, "'p' twice"),
-        (unknown, "'x', which it does not declare"),
-        (plain_yield, "yielded a int"),
-        (scalar, "returned a int"),
+        (unknown, "'x', which is not declared"),
+        (plain_yield, "yielded a value of type int"),
+        (scalar, "returned a value of type int"),
         (three, "3 values"),
     ],
 )
@@ -313,7 +313,7 @@ def test_nothing_outputs_and_inputs(store_dir):
         follows(one(), start=acts())
         wrong()
 
-    with pytest.raises(TypeCheckError, match="is Nothing but has a int"):
+    with pytest.raises(TypeCheckError, match="value of type int for the output 'result'"):
         run.execute(store=store_dir)
     assert seen == ["acts", "follows"]
     with pytest.raises(ValueUnavailableError):

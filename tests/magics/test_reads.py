@@ -37,7 +37,7 @@ def test_a_cell_that_reads_the_environment_and_shows_a_frame(notebook, monkeypat
     assert statuses(notebook) == {"region": "reused"}
     monkeypatch.setenv("REGION", "a-certain-south")
     told = notebook("%why region").text
-    assert "the environment name REGION changed" in told
+    assert "the environment variable REGION changed" in told
     assert "a-certain-south" not in told
     notebook(cell)
     assert statuses(notebook) == {"region": "executed"}
@@ -52,7 +52,7 @@ def test_what_later_cells_change_is_said_and_counts_where_the_own_cell_runs(note
     notebook("n = 2", cell_id="last")
     told = notebook("%why raw", cell_id="why").text
     assert "raw: fresh" in told
-    assert re.search(r"names reassigned: with n from \[\d+\] \(n = 1\), what it read before \[\d+\]", told)
+    assert re.search(r"names reassigned: with n from \[\d+\] \(n = 1\), the state from before \[\d+\]", told)
     assert re.search(r"n is now from \[\d+\] \(n = 2\)", told)
     assert f"{os.getcwd()}/rates.csv changed; run the cell of raw to use that" in told
     shown = notebook("%%asset doubled\nraw * 2", cell_id="doubled")
@@ -72,5 +72,5 @@ def test_a_step_that_must_run_stops_where_later_cells_changed_its_file(notebook)
     notebook(helper.format(" + '!'"), cell_id="helper")
     ran = notebook.run("%%asset doubled\nraw * 2", cell_id="doubled")
     assert isinstance(ran.error, NamesReassignedError)
-    assert "it was computed with what it read before [" in ran.text
-    assert "run the cells that assign or write it and then the cell of raw" in ran.text
+    assert "it was computed with the state from before [" in ran.text
+    assert "run the cells that assign or write what the step reads, and then the cell of raw" in ran.text

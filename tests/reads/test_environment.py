@@ -58,10 +58,10 @@ def test_a_name_that_is_read_counts_whatever_the_way(read, monkeypatch):
     assert holds(found["MODE"])
     monkeypatch.setenv("MODE", "b")
     assert not holds(found["MODE"])
-    assert what_changed(found["MODE"]) == "the environment name MODE changed"
+    assert what_changed(found["MODE"]) == "the environment variable MODE changed"
     monkeypatch.delenv("MODE")
     assert not holds(found["MODE"])
-    assert what_changed(found["MODE"]) == "the environment name MODE is no longer set"
+    assert what_changed(found["MODE"]) == "the environment variable MODE is no longer set"
 
 
 @pytest.mark.parametrize(("module", "counts"), [("mine", True), ("tempfile", False)])
@@ -77,7 +77,7 @@ def test_a_name_that_is_not_set_counts_too(monkeypatch):
     assert holds(read)
     monkeypatch.setenv("NOWHERE", "")
     assert not holds(read)
-    assert what_changed(read) == "the environment name NOWHERE is set now"
+    assert what_changed(read) == "the environment variable NOWHERE is set now"
 
 
 def test_another_name_does_not_count(monkeypatch):
@@ -117,7 +117,7 @@ def test_a_read_of_everything_counts_as_one_without_names_of_the_session(read, m
     monkeypatch.setenv("MODE", "a-certain-value")
     monkeypatch.setenv("NOWHERE", "1")
     assert not holds(found["*"])
-    assert what_changed(found["*"]) == "the environment, which it reads as a whole, changed"
+    assert what_changed(found["*"]) == "the environment, which the step reads as a whole, changed"
 
 
 def test_what_the_step_sets_is_no_input(monkeypatch):

@@ -65,7 +65,7 @@ def test_an_environment_name_its_value_never_shown_or_stored(folder, run, why, m
     assert run(mode) == ["reused"]
     monkeypatch.setenv("SOME_MODE", "value-nobody-may-see-2")
     told = why("mode", mode)
-    assert "the environment name SOME_MODE changed" in told
+    assert "the environment variable SOME_MODE changed" in told
     assert "value-nobody" not in told
     assert run(mode) == ["executed"]
     monkeypatch.setenv("SOME_MODE", "value-nobody-may-see-1")
@@ -199,7 +199,7 @@ def test_an_asset_that_is_loaded_inside_a_step_is_an_input(folder, store_dir):
     stepwell.materialize([base], store=store_dir)
     Path("number").write_text("50")
     stepwell.materialize([base], store=store_dir)
-    assert "the value of base, which it loads, changed" in str(
+    assert "the value of base, which the step loads, changed" in str(
         stepwell.why("by_key", definitions=every, store=store_dir)
     )
 

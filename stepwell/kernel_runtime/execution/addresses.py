@@ -1,7 +1,8 @@
-"""The objects of the notebook that are reached from its names, their addresses and their contents.
+"""The addresses of the notebook's objects, and the objects that code of the notebook can reach.
 
-An address is a path from a name to an object, through items, attributes, the closure of a function, or the object and arguments bound in a
-method or a partial call. An address is stored in place of an object that exists in the notebook, and is resolved in another kernel.
+An address is a path that leads from a variable of the notebook to an object: through items and attributes, through the closure of a function, or
+through the object and the arguments that are bound in a method or a partial call. If a stored value refers to an object of the notebook, the
+store keeps the address instead of the object. On reuse, the address leads to the corresponding object of the present notebook.
 """
 
 from __future__ import annotations
@@ -26,40 +27,43 @@ from stepwell.kernel_runtime.versions.ownership import owner
 
 _MISSING: Any = object()
 _MOST_INSTANCES = 20_000
-"""The maximum number of library instances whose state is digested below one object; an object with more counts as one leaf."""
+"""The maximum number of library instances inside the value of one variable that are digested. A value with more is treated as one leaf."""
 
 
 @dataclass(slots=True)
 class ObjectState:
-    """An object that a step may change, with its content before the body ran."""
+    """An object that a step may change, with its content from before the body ran."""
 
     root: str
-    """The name of the notebook through which the object is reached."""
+    """The variable of the notebook from which the address leads to the object."""
     address: Address
-    """The path from this name to the object."""
+    """The path from this variable to the object."""
     item: Any
+    """The object itself."""
     content: tuple[Any, ...] | None
-    """The content of a container; None for a leaf."""
+    """The result of `content_of` for a container; None for a leaf."""
     digest: str | None
-    """The digest of a leaf; None for a container, and for a leaf that cannot be digested."""
+    """The digest of a leaf; None for a container, and for a leaf without a digest."""
 
 
 class Inventory:
-    """The present objects that are reached from some names of the notebook.
+    """The objects that can be reached from some variables of the notebook, with their contents when the inventory was made.
 
     Parameters
     ----------
+    namespace
+        The notebook's namespace.
     names
-        Names whose objects may be changed.
+        The names of the variables. Names that are not bound are ignored.
     digests
-        True if leaves are digested; otherwise only the addresses of objects are recorded.
+        True if leaves are digested, so that `changed` can compare them; False if only the addresses are needed.
     """
 
     def __init__(self, namespace: dict[str, Any], names: Iterable[str], *, digests: bool = True) -> None:
         self._namespace = namespace
         self._digests = digests
         self.objects: dict[int, ObjectState] = {}
-        """The objects by `id`. Each entry keeps its object alive, so that the key stays unique."""
+        """The objects by `id`. Each entry keeps its object alive, so that no other object gets the same `id`."""
         for name in sorted(names):
             value = namespace.get(name, _MISSING)
             if value is not _MISSING:
@@ -95,7 +99,7 @@ class Inventory:
             if kind is not tuple and (not contents.has_content(item) or contents.is_inert(item)):
                 continue
             if len(self.objects) - first > contents.MOST_CONTAINERS or budget.items_left < 0:
-                # There are too many objects to record each. The root is compared by its digest, and replaced as far as its type allows.
+                # There are too many objects to record each one. The value of the variable is treated as one leaf.
                 self.objects = {key: seen for key, seen in self.objects.items() if seen.root != root}
                 self._note(root, (), value, None, self._digest(value, Budget(_MOST_INSTANCES)))
                 return
@@ -107,14 +111,17 @@ class Inventory:
             else:
                 self._note(root, address, item, contents.content(item), None)
                 if kind.__module__ == "__main__" and self._namespace.get(kind.__qualname__) is kind:
-                    # A method may change an attribute of its class.
+                    # A method may change an attribute of its class, so the class is recorded, too.
                     self._enter(kind.__qualname__, kind)
             stack += [
                 ((*address, step), member) for step, member in contents.members(item) if type(member) not in ATOMS
             ]
 
     def _digest(self, item: Any, budget: Budget) -> str | None:
-        """Return the digest by which a leaf is compared; None if it has no digest, or too many instances would have to be digested."""
+        """Return the digest by which a leaf is compared.
+
+        Return None if the leaf has no digest, if it contains too many instances, or if the inventory was made without digests.
+        """
         if not self._digests:
             return None
         if contents.is_entangled(item):
@@ -135,18 +142,19 @@ class Inventory:
         self.objects[id(item)] = ObjectState(root, address, item, content, digest)
 
     def changed_objects(self, suspects: Collection[str] | None = None) -> list[ObjectState]:
-        """Return the objects whose content has changed.
+        """Return the objects whose content has changed since the inventory was made.
 
         Parameters
         ----------
         suspects
-            Names that code may have changed: their objects count as changed if they have no digest; None for all names.
+            The variables whose values the code that ran may have changed; None for all variables. An object without a digest counts as changed
+            if it is reached from one of these variables. An iterator always counts as changed. Standard streams and streams of loggers never do.
         """
         changed = []
         for seen in self.objects.values():
             if seen.content is None:
                 if seen.digest is None:
-                    # Reading an iterator changes it.
+                    # Even code that only reads an iterator changes it.
                     suspect = suspects is None or seen.root in suspects or contents.is_iterator(seen.item)
                     if suspect and not (contents.is_handle(seen.item) and self._is_log(seen)):
                         changed.append(seen)
@@ -157,7 +165,7 @@ class Inventory:
         return changed
 
     def _is_log(self, seen: ObjectState) -> bool:
-        """Return True for a standard stream and for the stream of a logger: data written to them is output."""
+        """Return True if the object is a standard stream or the stream of a logger: text written to it is output, not a change of the object."""
         name = contents.attribute(seen.item, "name")
         if (
             (type(name) is str and name in {"<stdout>", "<stderr>"})
@@ -173,12 +181,12 @@ class Inventory:
 
 
 def class_data(cls: type) -> dict[str, Any]:
-    """Return the attributes of a class that hold data, as opposed to methods."""
+    """Return the attributes of a class that hold data, without methods."""
     return {name: value for name, value in vars(cls).items() if is_data(cls, name, value)}
 
 
 def module_data(module: ModuleType) -> dict[str, Any]:
-    """Return the attributes of a local module that hold data."""
+    """Return the attributes of a local module that hold data, without functions, classes and modules."""
     return {
         name: value
         for name, value in vars(module).items()
@@ -187,11 +195,11 @@ def module_data(module: ModuleType) -> dict[str, Any]:
 
 
 CALLS = frozenset({FunctionType, MethodType, BuiltinMethodType, partial})
-"""Types of callables that may hold objects which a call changes."""
+"""Types of callables that can hold other objects, for example in a closure; a call may change these objects."""
 
 
 def _held_by(function: Any) -> Iterable[tuple[tuple[str, Any], Any]]:
-    """Yield the objects that a function, a method or a partial call holds, each after the step of the address that leads to it."""
+    """Yield the objects that a function, method or partial call holds, in pairs of the `contents.Step` that leads to the object, and the object."""
     if type(function) in {MethodType, BuiltinMethodType}:
         yield ("self", None), function.__self__
         return
@@ -214,7 +222,10 @@ def _held_by(function: Any) -> Iterable[tuple[tuple[str, Any], Any]]:
 
 
 def content_of(item: Any) -> tuple[Any, ...]:
-    """Return the content of a container, class or local module; the content of a function is its attributes and closure cells."""
+    """Return the shallow content of an object, for `contents.same_content` and `put`.
+
+    For a class or a local module, this is its data attributes; for a function, its attributes and closure cells; for a container, its members.
+    """
     if type(item) is FunctionType:
         return (
             ("attributes", tuple(vars(item).items())),
@@ -235,7 +246,13 @@ def _bound_in(cell: CellType) -> tuple[Any, ...]:
 
 
 def resolve(namespace: Mapping[str, Any], root: str, address: Address) -> Any:
-    """Return the object at an address; raises LookupError, AttributeError, TypeError or ValueError if there is none."""
+    """Return the object to which an address leads from the variable `root`.
+
+    Raises
+    ------
+    LookupError, AttributeError, TypeError, ValueError
+        If the address does not lead to an object in this namespace.
+    """
     item: Any = namespace[root]
     for step in address:
         kind, name = step
@@ -261,7 +278,20 @@ def resolve(namespace: Mapping[str, Any], root: str, address: Address) -> Any:
 
 
 def replace_content(item: Any, method: str, value: Any) -> None:
-    """Replace the content of an object in place; raises `NotRestorableError`."""
+    """Replace the content of an object in place.
+
+    Parameters
+    ----------
+    method
+        ``leaf`` or ``content``.
+    value
+        The new content: for ``leaf`` a result of `contents.leaf_state`, for ``content`` a result of `content_of`.
+
+    Raises
+    ------
+    NotRestorableError
+        If the object is a leaf or a container and does not accept the content.
+    """
     if method == "leaf":
         contents.put_leaf(item, value)
     elif type(item) is FunctionType:
@@ -288,7 +318,7 @@ def replace_content(item: Any, method: str, value: Any) -> None:
 
 
 def objects_in(values: Iterable[Any], stop: Collection[int] = ()) -> dict[int, Any]:
-    """Return the mutable objects in some values, by `id`.
+    """Return the mutable objects among `values` and inside them, by `id`.
 
     Parameters
     ----------
@@ -299,12 +329,12 @@ def objects_in(values: Iterable[Any], stop: Collection[int] = ()) -> dict[int, A
 
 
 def code_in(values: Iterable[Any]) -> list[Any]:
-    """Return the callables in some values, and the instances of classes of the notebook."""
+    """Return the callables, and the instances of the notebook's classes, among `values` and inside them."""
     return [item for item in _walked(values, ()).values() if type(item) in CALLS or type(item).__module__ == "__main__"]
 
 
 def outdated_class(values: Iterable[Any], namespace: Mapping[str, Any]) -> bool:
-    """Return True if some values contain an instance of a class of the notebook that was defined again since."""
+    """Return True if `values` contain a class of the notebook, or an instance of one, that the notebook has meanwhile defined again."""
     kinds = {item if isinstance(item, type) else type(item) for item in code_in(values)}
     return any(
         kind.__module__ == "__main__" and isinstance(now := namespace.get(kind.__qualname__), type) and now is not kind
@@ -339,7 +369,7 @@ _HOLDERS = frozenset({tuple, frozenset, FunctionType, MethodType, BuiltinMethodT
 
 
 def places(namespace: dict[str, Any], names: Iterable[str], stop: Collection[int]) -> dict[int, ObjectState]:
-    """Return the addresses of the objects in variables that are reached only through plain containers and instances of the notebook's classes.
+    """Return the objects in some variables, by `id`, with their addresses. Inside objects of libraries, no objects are searched.
 
     Parameters
     ----------
@@ -367,14 +397,14 @@ def reached_names(
     names: Iterable[str],
     items: Iterable[Any] = (),
     *,
-    ends_at: Callable[[str], bool] = lambda name: False,  # noqa: ARG005 - by default all are followed
+    ends_at: Callable[[str], bool] = lambda name: False,  # noqa: ARG005 - by default all objects are searched
 ) -> set[str]:
-    """Return names of the notebook, and all names that the functions and classes behind these names or in `items` read, even indirectly.
+    """Return `names`, and all names that the functions and classes bound to these names or in `items` use, directly or through other functions.
 
     Parameters
     ----------
     ends_at
-        Takes a name; returns True if the object behind the name is not searched.
+        Takes a name; returns True if the object bound to the name must not be searched for functions and classes.
     """
     reached: set[str] = set()
     pending = list(names)
@@ -400,7 +430,7 @@ def reached_names(
 
 
 def _code_behind(item: Any) -> Iterable[Any]:
-    """Return the objects whose code an object may run when it is used: its wrapped, bound or contained objects."""
+    """Return the objects whose code may run when `item` is used, for example a wrapped function or the methods of a class."""
     kind = type(item)
     if issubclass(kind, FunctionType):
         functions = [contents.attribute(item, "__wrapped__")]

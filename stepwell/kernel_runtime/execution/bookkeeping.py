@@ -1,22 +1,24 @@
-"""The records of one run, made as steps end and committed by the store, and the claims that keep two processes from computing the same step.
+"""The records of one run, and the claims that keep two processes from computing the same step at the same time.
 
-If a step took long before, a run claims the step's memo key before the body begins. It claims any other step once the step has run for
-`LONG` seconds, from a separate thread. A claim is released when the step's rows are committed, so the next process that takes the claim
-finds these rows in the catalog. Shorter steps are not claimed and may run twice.
+`Bookkeeping` makes the records of each step when the step ends, gives them to the store, which commits them, and publishes the events.
 
-If another process has claimed a step, the run waits as long as necessary, shows the other process, and then reads the catalog again. A
-claim is an OS lock, so the run continues at once when the other process dies. Forced steps never wait. A step that cannot be reused (a
+`Claiming` takes the claims. If a step took long in an earlier run, its memo key is claimed before its body begins. Any other step is claimed by
+a separate thread once the body has run for `LONG` seconds. A claim is released when the records of the step are committed, so the next process
+that takes the claim finds these records in the catalog. Shorter steps are not claimed, and two processes may compute them at the same time.
+
+If another process has claimed a step, the run waits until the claim is free, publishes which process holds the claim, and then reads the catalog
+again. A claim is an OS lock, so the wait ends at once if the other process dies. Forced steps never wait. A step that cannot be reused (a
 volatile step, or a step whose code has no digest) is not claimed.
 
 No deadlock is possible:
 
-1. A run waits for at most one claim at a time, in `before`, on the thread that runs its steps.
+1. A run waits for at most one claim at a time, in `Claiming.claim_step`, on the thread that runs its steps.
 2. While a run waits, it holds no claim of a step whose body has not ended. Steps run one after the other, so there is at most one such
-   step, and its claim is taken at the end of `before`, after the wait. Only `Engine._run_producer` starts another step before the body of a
+   step, and its claim is taken at the end of `claim_step`, after the wait. Only `Engine._run_producer` starts another step before the body of a
    claimed step, to compute a lost input: it releases the claim first (`drop`), and the outer step takes the claim again only if the
    claim is free (`computing` never waits).
-3. So a waiting run only holds claims of steps that ended and whose rows are not committed yet. The catalog thread releases these claims
-   and waits only for the lease of the catalog. No process holds the lease while it waits for a claim.
+3. So a waiting run holds only claims of steps that have ended and whose records are not committed yet. The catalog thread releases these
+   claims and waits only for the lease of the catalog. No process holds the lease while it waits for a claim.
 
 Hence a waiting process delays other processes by at most one commit, and processes cannot wait for each other in a circle. The only
 exception is a body that starts a process and waits for it, if that process needs the step that the body computes.
@@ -84,24 +86,24 @@ _WITHOUT_VALUE = frozenset(("failed", "cancelled", "untouched"))
 
 @dataclass(slots=True)
 class Execution:
-    """The data recorded about one execution of a step's body."""
+    """The data about one execution of a step's body, from which its records are made."""
 
     step: PlanStep
     memo: str = ""
     inputs: tuple[InputVersion, ...] = ()
     code: CodeVersion | None = None
-    """The code version with its parts; None for a step that is not memoised."""
+    """The code version with the parts that explain it; None for a step that is not memoised."""
     started: float = field(default_factory=time.time)
     reason: str = ""
-    """The reason why the step runs, if no difference from an earlier execution shows the reason."""
+    """The reason why the step runs, for example that it was forced. Empty if the difference from an earlier execution shows the reason."""
     outcome: Outcome | None = None
     """The outcome of the body; None if the body did not begin."""
     stored_outputs: dict[str, tuple[StoredValue | None, str]] = field(default_factory=dict)
-    """The stored value and the data version of each output by name; the value is None if the output has none or was not stored."""
+    """By output name, the stored value and the data version. The stored value is None if the output has no value or could not be stored."""
     not_kept: list[str] = field(default_factory=list)
-    """The outputs that could not be stored, each with the reason."""
+    """The outputs that could not be stored, each as ``name: reason``."""
     effects: Effects = _NO_EFFECTS
-    """The changes that a cell made apart from its values; recorded with the last output."""
+    """The changes that the body of a cell made besides its values. They are recorded with the last output."""
 
 
 def new_run(run_id: str, plan: Plan, notebook: str, *, batch: str, parent: RunRecord | None = None) -> RunRecord:
@@ -121,12 +123,12 @@ def new_run(run_id: str, plan: Plan, notebook: str, *, batch: str, parent: RunRe
 
 
 class Bookkeeping:
-    """Keeps the records of one run.
+    """Makes the records of one run, gives them to the store, and publishes the events of the run.
 
     Attributes
     ----------
     steps
-        One record per step that ended, by key.
+        The records of the steps that have ended, by step key.
     """
 
     def __init__(self, run: RunRecord, store: ValueStore, publish: Publish, facts: DecisionFacts) -> None:
@@ -140,45 +142,46 @@ class Bookkeeping:
         self._failure: BaseException | None = None
         self._shown_error: tuple[BaseException, ErrorRecord] | None = None
         self._recorded_codes: set[str] | None = None
-        """Code versions of materializations from earlier runs; the store has their parts already."""
+        """The code versions that earlier runs recorded. The store has the parts that explain them already."""
         self.look: Callable[[Callable[[], ErrorRecord]], ErrorRecord] = lambda function: function()
+        """Calls a function that examines an exception, so that an interrupt can end the call (`InterruptGuard.look`)."""
         self.code_parts: Callable[[PlanStep], CodeVersion | None] = lambda step: step.code
         """Returns a step's code version with the parts that explain it."""
 
     def _error_record(self, error: BaseException) -> ErrorRecord:
-        """Return the record of an exception; an exception is converted only once."""
+        """Return the record of an exception. A second call with the same exception returns the same record."""
         if self._shown_error is None or self._shown_error[0] is not error:
             self._shown_error = error, error_record(error, self.look)
         return self._shown_error[1]
 
     def begin(self, steps: Sequence[PlanStep]) -> None:
-        """Record that the run starts."""
+        """Record and publish the start of the run."""
         self._commits.append(self.store.begin_run(self.run))
         self.publish(RunStarted(self.run, tuple(step.key for step in steps)))
 
     def log(self, record: LogRecord) -> None:
-        """Add a line that a step logged."""
+        """Record and publish a line that a step logged. Secrets in the line are removed first."""
         record = replace(record, message=hidden_message(record.message))
         self._logs.append(record)
         self.publish(StepLogged(record))
 
     def after_commit(self, callback: Callable[[], None]) -> None:
-        """Call a function, on any thread, when all commits of the records so far have ended, with or without an error."""
+        """Call `callback`, on any thread, when the commits of all records so far have ended, even if a commit failed."""
         self._commits[-1].then(lambda _: callback())
 
     def waiting(self, step: PlanStep, position: int, total: int, claimant: Claimant) -> None:
-        """Publish that a step waits for another process that computes the same step."""
+        """Publish that a step waits, because the process `claimant` computes the same step."""
         seconds = self.facts.snapshot.seconds.get(step.address)
         self.publish(StepWaiting(self.run.run_id, step.key, position, total, claimant, seconds))
 
     def step_started(self, step: PlanStep, position: int, total: int) -> None:
-        """Publish that a step's body begins."""
+        """Publish that the body of a step begins."""
         self.publish(
             StepStarted(self.run.run_id, step.key, position, total, self.facts.snapshot.seconds.get(step.address))
         )
 
     def explained_code(self, step: PlanStep) -> CodeVersion | None:
-        """Return a step's code version, with its explaining parts unless the store has them from an earlier run."""
+        """Return a step's code version with the parts that explain it. The parts are omitted if an earlier run has stored them."""
         if self._recorded_codes is None:
             by_memo_key = self.facts.snapshot.by_memo_key
             self._recorded_codes = {
@@ -189,18 +192,18 @@ class Bookkeeping:
         return self.code_parts(step)
 
     def executed(self, execution: Execution) -> tuple[Materialization, ...]:
-        """Record a step that ran to its end."""
+        """Record that a step ran to its end, and return its materializations."""
         materializations = self._materializations(execution, execution.memo)
         if execution.effects:
             last = replace(materializations[-1], effects=execution.effects.as_text())
             last = replace(last, record_signature=sign_record(self.store.signer, last))
-            # If the record with the effects is missing, as in a pack of the value alone, the value must not be reused for the step.
+            # The other records mark that effects exist. Without the record of the effects, as in a pack of the value alone, the step must not be reused.
             materializations = (*[replace(item, effects=ELSEWHERE) for item in materializations[:-1]], last)
         self._record_execution(execution, "executed", materializations)
         return materializations
 
     def step_failed(self, execution: Execution, error: BaseException, *, cancelled: bool = False) -> None:
-        """Record a step that failed or was interrupted; the outputs that it yielded before are recorded without a memo key."""
+        """Record a step that failed or, if `cancelled`, was interrupted. Outputs that it yielded before are recorded without a memo key."""
         made = self._materializations(execution, "")
         error_record = None if cancelled else self._error_record(error)
         self._record_execution(execution, "cancelled" if cancelled else "failed", made, error_record)
@@ -229,13 +232,13 @@ class Bookkeeping:
         self._record(record, execution.step, materializations, code=execution.code, outputs=outputs)
 
     def step_reused(self, step: PlanStep, memo: str, materializations: tuple[Materialization, ...]) -> None:
-        """Record a reused step; its materializations become current."""
+        """Record that a step was reused. The materializations in `group` become the current ones of their keys."""
         moved = [item for item in materializations if not self._is_current(step, item)]
         record = StepRecord(self.run.run_id, step.key, "reused", 0.0, 0.0, memo, materializations)
         self._record(record, step, moved)
 
     def not_run(self, step: PlanStep, *, skipped: bool) -> None:
-        """Record a step that did not run: skipped because an optional input is missing, or untouched."""
+        """Record a step that did not run: ``skipped`` if an optional input was not produced, otherwise ``untouched``."""
         self._record(StepRecord(self.run.run_id, step.key, "skipped" if skipped else "untouched", 0.0), step, ())
 
     def finish(
@@ -246,12 +249,21 @@ class Bookkeeping:
         *,
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> tuple[RunRecord, tuple[StepRecord, ...]]:
-        """Record the end of the run and wait until everything is committed.
+        """Record the end of the run, wait until all records are committed, and publish the end.
 
         Parameters
         ----------
+        error
+            The first exception of a step, or None.
+        steps
+            The steps of the plan, in order.
         waiting
-            Returns a context manager that is entered during the wait.
+            Returns a context manager, inside which the method waits for the commits.
+
+        Returns
+        -------
+        run, steps
+            The record of the run, and the records of its steps.
 
         Raises
         ------
@@ -279,7 +291,14 @@ class Bookkeeping:
         return run, records
 
     def put_output(self, execution: Execution, name: str, value: Any, *, version: str, portable: bool) -> StoredValue:
-        """Store the value of one output, together with its future materialization (without the place of the value).
+        """Store the value of one output. The header of a value file also gets the materialization, except for the location of the value.
+
+        Parameters
+        ----------
+        version
+            The data version of the value; empty if it has none.
+        portable
+            True if another process must be able to load the value with the standard pickle module.
 
         Raises
         ------
@@ -349,12 +368,12 @@ class Bookkeeping:
         if record.status in _WITHOUT_VALUE:
             self.facts.steps_without_value[step.key] = "untouched"
         logs, self._logs = self._logs, []
-        # The store identifies a step by its address, which includes the job.
+        # The store identifies a step by its address, which begins with the name of the job.
         stored = record if step.address == step.key else replace(record, key=step.address)
         commit = self.store.record_step(
             stored,
             current=[Current(step.notebook, item.key, item, item.partition) for item in current],
-            # For a code version without parts, an earlier run has recorded the parts.
+            # If the code version has no parts here, an earlier run has recorded them.
             code=code if code is not None and code.parts else None,
             outputs=outputs,
             logs=logs,
@@ -371,22 +390,24 @@ class Bookkeeping:
 
 
 LONG = 0.2
-"""The number of seconds after which a running step is claimed, and after which a wait is shown."""
+"""The number of seconds after which a running step is claimed, and after which a wait for another process is published."""
 _SHORTEST, _LONGEST = 0.02, 0.1
 """The minimum and maximum number of seconds between two attempts to take a claim that another process holds."""
 
 
 @dataclass(slots=True, eq=False)
 class _Watched:
-    """A body that began without a claim."""
+    """A running body whose memo key was not claimed before the body began."""
 
     memo: str
     since: float
+    """The time at which the body began, as `time.monotonic`."""
     claim: Claim | None = None
+    """The claim that the separate thread has taken since, or None."""
 
 
 class Claiming:
-    """The claims of one run."""
+    """Takes and releases the claims of one run."""
 
     def __init__(
         self, store: ValueStore, facts: DecisionFacts, books: Bookkeeping, guard: InterruptGuard, total: int
@@ -403,12 +424,15 @@ class Claiming:
         self._end = Once()
 
     def claim_step(self, step: PlanStep, memo: str, position: int) -> bool:
-        """Wait while another process computes a step; then claim the step. An unclaimed step is claimed only if it takes long.
+        """Claim a step that took long in an earlier run. If another process has claimed the step, wait for that process first.
+
+        A step that did not take long is not claimed, unless another process has claimed it.
 
         Returns
         -------
         bool
-            True if `DecisionFacts` received a new snapshot, so that the step may be reused; False also after an interrupt.
+            True if the catalog was read again, so that the caller must decide again whether to reuse the step. False if it was not
+            necessary to read the catalog again, and after an interrupt.
         """
         if not _can_be_reused(step, memo) or not (self._takes_long(step) or self._claims.is_there(memo)):
             return False
@@ -430,7 +454,10 @@ class Claiming:
         return True
 
     def computing(self, step: PlanStep, memo: str) -> None:
-        """Note that a body begins. A step that took long before is claimed now if the claim is free, any other once it has run for `LONG` seconds."""
+        """Note that the body of a step begins.
+
+        A step that took long in an earlier run is claimed now, if the claim is free. Any other step is claimed once it has run for `LONG` seconds.
+        """
         if self._claim is not None or not _can_be_reused(step, memo):
             return
         if self._takes_long(step):
@@ -442,7 +469,7 @@ class Claiming:
                 start_new_thread(self._watch, ())
 
     def step_ended(self) -> None:
-        """Note that a step ended or will not run; its claim is released when its rows are committed."""
+        """Note that a step ended or will not run. Its claim, if there is one, is released when the records so far are committed."""
         watched, self._watched = self._watched, None
         claim, self._claim = self._claim, None
         for held in (claim, watched.claim if watched is not None else None):
@@ -450,13 +477,13 @@ class Claiming:
                 self._books.after_commit(held.release)
 
     def drop(self) -> None:
-        """Release the claim of a step whose body has not begun, because another step runs first."""
+        """Release the claim of a step whose body has not begun, because another step must run before it."""
         if self._claim is not None:
             self._claim.release()
             self._claim = None
 
     def close(self) -> None:
-        """Stop the thread that takes claims."""
+        """Stop the thread that claims running steps."""
         self._end.happen()
 
     def _takes_long(self, step: PlanStep) -> bool:
@@ -466,7 +493,7 @@ class Claiming:
         return self._claims.take(memo, Claimant(self._books.run.notebook, os.getpid(), platform.node(), time.time()))
 
     def _wait(self, step: PlanStep, memo: str, position: int) -> Claim | None:
-        """Wait until the claim is free, then take and return it; None after an interrupt."""
+        """Wait until the claim of a memo key is free, take the claim and return it. Return None after an interrupt."""
         began, pause = time.monotonic(), _SHORTEST
         published_claimant: Claimant | None = None
         while not self._guard.interrupted:
@@ -478,7 +505,7 @@ class Claiming:
             waited = time.monotonic() - began
             if waited >= LONG:
                 claimant = self._claims.claimant(memo)
-                # A new holder may not have written its process number yet.
+                # A process that has just taken the claim may not have written its process number yet.
                 if claimant != published_claimant and (claimant.pid or waited >= 5 * LONG):
                     published_claimant = claimant
                     self._books.waiting(step, position, self._total, claimant)
@@ -491,7 +518,7 @@ class Claiming:
                 continue
             watched.claim = self._take(watched.memo)
             if watched.claim is not None and self._watched is not watched:
-                # The step ended while the claim was taken. Either this thread or `ended` sees that and releases the claim.
+                # The step ended while this thread took the claim, and `ended` may not have seen the claim.
                 watched.claim.release()
 
 

@@ -1,8 +1,8 @@
 """The content of mutable objects: recorded before a step runs, compared after the step, and restored in place on reuse.
 
-An object keeps its identity when its content is replaced, so every other name for it sees the change. The content of a container
-is shallow: it names its members, and a member that is mutable has separate content. An object that is not a container (an array, a
-frame, a random generator) is a *leaf*: it is compared by digest and replaced as a whole.
+When the content of an object is replaced in place, the object keeps its identity, so every variable that refers to the object sees the new
+content. The content of a container is shallow: it lists the members, and the content of a mutable member is recorded separately. An object that
+is not a container (an array, a frame, a random generator) is a *leaf*: it is compared by digest, and its content is replaced as a whole.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from typing import Any, TypeAlias
 from stepwell.kernel_runtime.versions.encode import ATOMS, IMMUTABLE
 
 Step: TypeAlias = tuple[str, Any]
-"""One step from a container to a member: ``("item", key)``, ``("index", 0)`` or ``("attr", "layers")``."""
+"""The access that leads from a container to one of its members: ``("item", key)``, ``("index", 0)`` or ``("attr", "layers")``."""
 Address: TypeAlias = tuple[Step, ...]
+"""The accesses that lead from the value of a variable to an object inside the value, in order."""
 
 MOST_CONTAINERS = 50_000
-"""The maximum number of containers below one object; an object with more counts as one leaf."""
+"""The maximum number of containers inside the value of one variable. A value with more is treated as one leaf."""
 
 _NO_CONTENT = (
     *ATOMS,
@@ -50,7 +51,7 @@ _ABSENT: Any = object()
 
 
 class NotRestorableError(Exception):
-    """The content of an object cannot be restored in place."""
+    """Raised if the content of an object cannot be replaced in place."""
 
 
 def has_content(item: Any) -> bool:
@@ -60,7 +61,7 @@ def has_content(item: Any) -> bool:
 
 
 def attribute(item: Any, name: str, default: Any = None) -> Any:
-    """Return an attribute of an object; the default if access to the attribute raises any exception."""
+    """Return the attribute `name` of an object; `default` if the attribute does not exist or if access to it raises any exception."""
     try:
         return getattr(item, name, default)
     except Exception:
@@ -73,12 +74,12 @@ def can_change(item: Any) -> bool:
 
 
 def is_iterator(item: Any) -> bool:
-    """Return True if reading an object changes it: a generator, a counter, an open file."""
+    """Return True for an object that changes even when code only reads it: a generator, an `itertools.count`, an open file."""
     return hasattr(type(item), "__next__")
 
 
 def is_inert(item: Any) -> bool:
-    """Return True for an object that need not be restored, because it has no content (a lock) or never changes (a lazy query)."""
+    """Return True for an object that a reuse need not restore, because it has no content (a lock) or never changes (a lazy query)."""
     kind = type(item)
     if kind.__module__.partition(".")[0] == "polars":
         return kind.__name__ in {"LazyFrame", "LazyGroupBy", "Expr"}
@@ -86,7 +87,7 @@ def is_inert(item: Any) -> bool:
 
 
 def is_handle(item: Any) -> bool:
-    """Return True for a handle: a file, open or closed, a connection or a similar object."""
+    """Return True for a file (open or closed), a connection, or a similar handle of a resource outside the process."""
     kind = type(item)
     if _leaf(item) is not None:
         return False
@@ -94,9 +95,10 @@ def is_handle(item: Any) -> bool:
 
 
 def database_state(item: Any) -> str | None:
-    """Return a string that differs after a change through a sqlite3 or duckdb connection; None for a closed connection or another object.
+    """Return a string that describes the database of a sqlite3 or duckdb connection; None for a closed connection or any other object.
 
-    Updates of rows in duckdb do not change the string; `CHANGING` lists the words of statements that change a database.
+    The string differs after a change of the database. But it does not differ if duckdb only updated rows. To detect such updates, search the
+    statements for the words in `CHANGING`.
     """
     kind = type(item).__module__
     try:
@@ -105,7 +107,7 @@ def database_state(item: Any) -> str | None:
         if kind == "_duckdb":
             return str(item.cursor().execute(_TABLES).fetchall())
     except Exception:
-        # The object is a closed connection, a connection of another thread, or not a connection.
+        # The connection is closed or belongs to another thread, or the object is not a connection.
         return None
     return None
 
@@ -117,7 +119,7 @@ _TABLES = """
 CHANGING = frozenset(
     "alter attach begin call copy create delete detach drop import insert install load merge pragma replace reset set truncate update use".split()
 )
-"""Words of statements that change a database or a connection."""
+"""Words of SQL statements that change a database or a connection, in lower case."""
 
 
 def is_leaf(item: Any) -> bool:
@@ -130,7 +132,10 @@ def is_leaf(item: Any) -> bool:
 
 
 def is_entangled(item: Any) -> bool:
-    """Return True for a part of a matplotlib figure or a parsed document: all parts refer to each other, so they are compared as a whole."""
+    """Return True for an object that belongs to a matplotlib figure or a parsed HTML document.
+
+    The objects of one figure or document all refer to each other, so they are compared as one leaf.
+    """
     for name, base in (("matplotlib.artist", "Artist"), ("bs4.element", "PageElement")):
         module = sys.modules.get(name)
         if module is not None and issubclass(type(item), getattr(module, base)):
@@ -139,7 +144,7 @@ def is_entangled(item: Any) -> bool:
 
 
 def members(item: Any) -> Iterator[tuple[Step, Any]]:
-    """Yield the members of a container, each with the step that leads to it."""
+    """Yield the members of a container, in pairs of the `Step` that leads to the member, and the member."""
     if issubclass(type(item), dict):
         for key, value in list(dict.items(item)):
             yield ("item", key), value
@@ -152,7 +157,13 @@ def members(item: Any) -> Iterator[tuple[Step, Any]]:
 
 
 def member(item: Any, step: Step) -> Any:
-    """Return one member of a container; raises LookupError or AttributeError if it does not exist."""
+    """Return the member of a container to which `step` leads.
+
+    Raises
+    ------
+    LookupError, AttributeError
+        If the container has no such member.
+    """
     kind, name = step
     if kind == "item":
         return dict.__getitem__(item, name)
@@ -165,7 +176,7 @@ def member(item: Any, step: Step) -> Any:
 
 
 def content(item: Any) -> tuple[Any, ...]:
-    """Return the shallow content of a container: equal contents have the same members, by identity."""
+    """Return the shallow content of a container: its members, for `same_content` and `put_content`."""
     kind = type(item)
     parts: list[Any] = []
     if issubclass(type(item), dict):
@@ -187,14 +198,14 @@ def content(item: Any) -> tuple[Any, ...]:
 
 
 def same_content(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
-    """Return True if two contents have the same members: identical objects, or equal numbers and strings."""
+    """Return True if two results of `content` have the same members: identical objects, or equal numbers and strings."""
     if len(before) != len(after):
         return False
     for (kind, old), (other, new) in zip(before, after, strict=True):
         if kind != other or len(old) != len(new):
             return False
         if kind == "set":
-            # Only numbers and strings are compared by value, because comparison of a library's objects may raise an exception.
+            # Only numbers and strings are compared by value, because the comparison of other objects may raise an exception.
             plain = all(type(member) in ATOMS for member in (*old, *new))
             if {id(member) for member in old} != {id(member) for member in new} and not (
                 plain and set(old) == set(new)
@@ -217,17 +228,17 @@ def _is_same(one: Any, two: Any) -> bool:
 
 
 def put_content(item: Any, parts: tuple[Any, ...]) -> None:
-    """Replace the content of a container in place.
+    """Replace the content of a container in place by `parts`, a result of `content`.
 
     Raises
     ------
     NotRestorableError
-        If the object does not accept the content.
+        If the container does not accept the content.
     """
     try:
         for kind, values in parts:
             if kind == "items":
-                # An OrderedDict keeps the order in a separate list.
+                # An OrderedDict keeps the order of its keys in a separate list, which the methods of dict do not update.
                 kind_of_dict = collections.OrderedDict if issubclass(type(item), collections.OrderedDict) else dict
                 kind_of_dict.clear(item)
                 for key, value in values:
@@ -250,11 +261,11 @@ def put_content(item: Any, parts: tuple[Any, ...]) -> None:
             elif kind == "state":
                 _put_state(item, dict(values))
     except Exception as error:
-        raise NotRestorableError(f"{type(item).__name__}: {error}") from error
+        raise NotRestorableError(f"an object of type {type(item).__name__} cannot be restored: {error}") from error
 
 
 def can_be_put(item: Any) -> bool:
-    """Return True if an object's content can be replaced in place."""
+    """Return True if the content of an object can be replaced in place."""
     return not is_entangled(item) and (not is_leaf(item) or _leaf(item) is not None)
 
 
@@ -266,11 +277,11 @@ _CONTAINERS = frozenset(
 
 
 _KEPT_BY_LIBRARY = ("_sa_instance_state", "_sa_adapter")
-"""Attributes that a library uses to keep track of an instance; they are not replaced."""
+"""Attributes in which SQLAlchemy keeps track of an instance. They are neither compared nor replaced."""
 
 
 def _state_of(item: Any) -> dict[str, Any] | None:
-    """Return the attributes of an instance; None if its state is not in attributes."""
+    """Return the attributes of an instance by name, including slots; None if the type keeps its state in native code."""
     kind = type(item)
     namespace = _namespace_of(item)
     state = (
@@ -284,7 +295,7 @@ def _state_of(item: Any) -> dict[str, Any] | None:
             if name in {"__dict__", "__weakref__"}:
                 continue
             if name.startswith("__") and not name.endswith("__"):
-                name = f"_{base.__name__.lstrip('_')}{name}"  # noqa: PLW2901 - as the compiler mangles it
+                name = f"_{base.__name__.lstrip('_')}{name}"  # noqa: PLW2901 - the compiler mangles the name in this way
             descriptor = base.__dict__.get(name)
             try:
                 value = descriptor.__get__(item, kind)  # type: ignore[union-attr]
@@ -298,7 +309,7 @@ def _state_of(item: Any) -> dict[str, Any] | None:
 
 
 def _namespace_of(item: Any) -> Any:
-    """Return the dict of an instance's attributes, even if its class overrides ``__dict__``; None if the instance has no such dict."""
+    """Return the ``__dict__`` of an instance, even if its class overrides this attribute; None if the instance has no ``__dict__``."""
     for base in type.__dict__["__mro__"].__get__(type(item)):
         descriptor = type.__dict__["__dict__"].__get__(base).get("__dict__")
         if type(descriptor) in {GetSetDescriptorType, MemberDescriptorType}:
@@ -344,7 +355,7 @@ def _set_pandas(item: Any, state: Any) -> None:
 
 
 def _set_names(item: Any, state: Any) -> None:
-    # Only the names of an index can change; its caches are not content.
+    # Only the names of an index can change.
     item.names = state
 
 
@@ -366,7 +377,7 @@ def _set_attributes(item: Any, state: Any) -> None:
 
 
 def _seeds_state(item: Any) -> Any:
-    """Return the state of a `SeedSequence`, with the number of its spawned children; None for another type."""
+    """Return the state of a numpy `SeedSequence`, which includes the number of spawned children; None for an object of another type."""
     if type(item).__name__ != "SeedSequence":
         return None
     return (item.entropy, item.spawn_key, item.pool_size, item.n_children_spawned)
@@ -435,8 +446,10 @@ _LEAVES: tuple[tuple[str, str, _Get, _Set], ...] = (
     ("scipy.sparse", "sparray", lambda item: dict(vars(item)), _set_attributes),
     ("scipy.sparse", "spmatrix", lambda item: dict(vars(item)), _set_attributes),
 )
-"""The module and class of a leaf, and the functions that return and set its state. A state is never the object itself, because references
-to the object are stored as links."""
+"""The classes of leaves that can be changed in place: the module and name of each class, and the functions that return and set the state.
+
+The state of a leaf is never the leaf itself, because the store replaces references to the leaf by links.
+"""
 
 
 def _leaf(item: Any) -> tuple[_Get, _Set] | None:
@@ -449,13 +462,13 @@ def _leaf(item: Any) -> tuple[_Get, _Set] | None:
 
 
 def leaf_state(item: Any) -> Any:
-    """Return the state of a leaf, for `put_leaf`."""
+    """Return the state of a leaf, to which `put_leaf` can set the leaf again; None if the leaf cannot be changed in place."""
     leaf = _leaf(item)
     return leaf[0](item) if leaf is not None else None
 
 
 def put_leaf(item: Any, state: Any) -> None:
-    """Set a leaf to a state in place.
+    """Set a leaf in place to a state that `leaf_state` returned.
 
     Raises
     ------
@@ -464,8 +477,8 @@ def put_leaf(item: Any, state: Any) -> None:
     """
     leaf = _leaf(item)
     if leaf is None:
-        raise NotRestorableError(f"a {type(item).__name__} cannot be set to another state")
+        raise NotRestorableError(f"an object of type {type(item).__name__} cannot be changed in place")
     try:
         leaf[1](item, state)
     except Exception as error:
-        raise NotRestorableError(f"{type(item).__name__}: {error}") from error
+        raise NotRestorableError(f"an object of type {type(item).__name__} cannot be restored: {error}") from error

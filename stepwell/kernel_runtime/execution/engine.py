@@ -1,7 +1,7 @@
 """The engine goes through a plan once and carries out the decision about each step.
 
-`decide` returns the decision: to reuse the step, run it, skip it, or leave it untouched because a step before it failed. An executor runs
-the bodies. Values are loaded only when a step that runs needs them.
+`decide` returns the decision: to reuse the step, to run it, to skip it, or to leave it untouched because an upstream step failed. The executor
+(`InProcess`) runs the bodies. A stored value is loaded only when a step that runs needs the value.
 """
 
 from __future__ import annotations
@@ -49,39 +49,46 @@ if TYPE_CHECKING:
 
 
 def _is_immutable(value: Any) -> bool:
-    """Return True for a value that consumers can share; any other value is loaded separately for each consumer."""
+    """Return True for an immutable value, which all steps that read it can share. Any other value is loaded separately for each step."""
     kind = type(value)
-    # The hash of a class with another metaclass is the user's code, which may never end.
+    # `kind in ATOMS` computes the hash of the class. If the class has a metaclass, this may be code of the user that never ends.
     return type(kind) is type and kind in ATOMS
 
 
 @dataclass(slots=True)
 class EngineOptions:
-    """A request to the engine: everything except the plan."""
+    """The settings of one run, apart from its plan."""
 
     forced_steps: frozenset[str] = frozenset()
-    """Keys of steps that run even if they could be reused."""
+    """The keys of the steps that run even if they could be reused."""
     display_steps: frozenset[str] = frozenset()
-    """Keys of steps whose displays appear while they run."""
+    """The keys of the steps whose displays appear in the running cell while the step runs."""
     code_parts: Callable[[PlanStep], CodeVersion | None] = field(default=lambda step: step.code)
     """Returns a step's code version with the parts that explain it."""
     notices: tuple[Notice, ...] = ()
+    """The notices from the preparation of the run; the result of the run includes them."""
     hidden_state: HiddenState | None = None
-    """Watches changes by bodies; None if code versions are given and final."""
+    """Finds the globals that bodies change, and computes code versions again; None if the code versions in the plan stay valid."""
     seed_steps: bool = True
-    """True if the global random generators are seeded before each body."""
+    """True if the global random generators are seeded before each body runs."""
     timeline: Timeline | None = None
-    """The history of the notebook's names; None outside notebooks."""
+    """The timeline of the notebook; None outside notebooks."""
     published_notices: set[Notice] = field(default_factory=set)
-    """Notices that this session has published already; they are not repeated."""
+    """The notices about the network that this session has published already, and that the run must not repeat."""
     run_notices: list[Notice] = field(default_factory=list)
-    """Notices that the session receives during the run, for example from the store."""
+    """The notices that the session receives during the run, for example from the store; the result of the run includes them."""
     strict: bool = False
-    """True if an asset cell fails when its value cannot be stored, as any other step does."""
+    """True if an asset cell also fails when its value cannot be stored. All other steps fail in any case."""
 
 
 class _ValueLostError(Exception):
-    """A stored value could not be loaded, and the step that produces it was run again without success."""
+    """Raised if a stored value cannot be loaded and the step that produces the value was run again without success.
+
+    Parameters
+    ----------
+    status
+        The status of the step that was run again: ``failed``, ``cancelled`` or ``untouched``.
+    """
 
     def __init__(self, status: str) -> None:
         super().__init__(status)
@@ -89,7 +96,7 @@ class _ValueLostError(Exception):
 
 
 class Engine:
-    """Runs one plan."""
+    """Executes one plan."""
 
     def __init__(
         self,
@@ -112,7 +119,8 @@ class Engine:
         books.code_parts = options.code_parts
         self.options = options
         self.memory: dict[str, Any] = {}
-        """Values by value key: values of a job's steps that are not memoised, immutable values, and values of steps that are not isolated."""
+        """Values that stay in memory for later steps, by value key: those of job steps without memo keys, immutable ones, and those of steps that share
+        their values instead of storing and loading them (`isolate` is False)."""
         self.error: BaseException | None = None
         self.interrupt: BaseException | None = None
         self.notices = list(options.notices)
@@ -131,7 +139,10 @@ class Engine:
         self._reruns = 0
 
     def run(self) -> RunResult:
-        """Run the plan to its end, or to an interrupt. Exceptions of user code are in the result."""
+        """Carry out the steps of the plan in order, until the last step or an interrupt.
+
+        Exceptions of user code are not raised: the result contains the first one.
+        """
         steps = self.plan.steps
         self.books.begin(steps)
         interrupted = False
@@ -147,7 +158,7 @@ class Engine:
         finally:
             self.seeds.restore()
             self.claiming.close()
-            # `facts` may outlive the run, and must not call the engine then.
+            # `facts` may exist longer than the run, and must not call the engine after the run.
             self.facts.settle = self.facts.restore_obstacle = None
         for step in steps:
             if step.key not in self.books.steps:
@@ -173,7 +184,7 @@ class Engine:
     # -- one step
 
     def _step(self, step: PlanStep, position: int) -> str:
-        """Carry out one step. Even if user objects raise exceptions, the step ends with a record, and independent steps continue."""
+        """Carry out one step, and return its status. If an object of the user raises an exception, the step is recorded as failed."""
         try:
             return self._step_or_raise(step, position)
         except StoreError:
@@ -186,7 +197,7 @@ class Engine:
                 self.books.step_failed(Execution(step, code=step.code), error, cancelled=True)
                 return "cancelled"
             if not issubclass(type(error), StepwellError | MemoryError):
-                error = user_object_error(step, "an object that it reaches, takes or gives", error)
+                error = user_object_error(step, "an object in its code, inputs or outputs", error)
             return self._fail(Execution(step, code=step.code), error)
 
     def _step_or_raise(self, step: PlanStep, position: int) -> str:
@@ -197,7 +208,11 @@ class Engine:
             return decision.action
         if decision.inputs is None:
             missing = next(key for key in step.input_keys if key not in self.facts.values)
-            error = ValueUnavailableError(f"step {step.key!r} needs {missing!r}, which has no value", where=step.where)
+            error = ValueUnavailableError(
+                f"step {step.key!r} needs the value of {missing!r}, which has not been computed",
+                where=step.where,
+                remedy=f"materialize {missing!r} first",
+            )
             return self._fail(Execution(step, code=step.code), error)
         memo, inputs = decision.memo_key, decision.inputs
         decision = self._reuse(step, decision)
@@ -205,18 +220,18 @@ class Engine:
             return "reused"
         try:
             if kind != "forced" and self.claiming.claim_step(step, memo, position):
-                # Another process may have computed it meanwhile.
+                # Another process may have computed the step meanwhile.
                 decision = decide_keyed(step, self.plan, self.facts, kind, memo=memo, inputs=inputs)
                 decision = self._reuse(step, decision)
                 if decision.action == "reuse":
                     return "reused"
-            # An interrupt may have come during the wait for another process.
+            # The run may have been interrupted while it waited for another process.
             return "cancelled" if self.guard.interrupted else self._execute(step, decision, position)
         finally:
             self.claiming.step_ended()
 
     def _reuse(self, step: PlanStep, decision: Decision) -> Decision:
-        """Carry out a decision to reuse; return a decision to run instead if the effects could not be restored."""
+        """Reuse a step if `decision` says so. Return `decision`, or a decision to run the step if its effects could not be restored."""
         if decision.action != "reuse":
             return decision
         materializations = decision.materializations
@@ -242,15 +257,15 @@ class Engine:
         self.books.step_reused(step, decision.memo_key, decision.materializations)
 
     def _rekey(self) -> None:
-        """Make the memo keys of the following steps be computed again, because effects were applied."""
+        """Discard the checks of reads, and the code versions of the following steps, because effects of a step may have changed both."""
         self.facts.forget_checks()
         if self.options.hidden_state is not None:
             self.options.hidden_state.mark_outdated()
 
     def _tell_lost(self, step: PlanStep, decision: Decision) -> None:
-        """Add a notice that a value is computed again because the stored value is lost."""
+        """Add a notice that a step runs again because its stored value is lost."""
         note = notice("computed again", step.key, why=decision.obstacle)
-        # For values that an untrusted key signed, the run has one notice for all.
+        # Values that are signed with another key get no notice here, because one notice of the run names all of them.
         if note not in self.notices and self.facts.snapshot.foreign.keys().isdisjoint(
             [item.id for item in decision.materializations]
         ):
@@ -258,7 +273,7 @@ class Engine:
 
     def _execute(self, step: PlanStep, decision: Decision, position: int) -> str:
         execution = Execution(step, decision.memo_key, decision.inputs or (), step.code)
-        # The reason is computed before the body runs, because the body may change the state that it depends on.
+        # The reason is computed before the body runs, because the body may change the state on which the reason depends.
         execution.reason = self._reason(step, decision)
         if decision.cause == "lost" and decision.obstacle:
             self._tell_lost(step, decision)
@@ -279,7 +294,7 @@ class Engine:
         except (StepwellError, MemoryError) as error:
             return self._fail(execution, error)
         if self._reruns != before:
-            # A step that ran again may have produced a value that differs from the lost one.
+            # The step that ran again may have produced a value that differs from the lost one, so the memo key may differ.
             execution.inputs = self.facts.inputs(step) or execution.inputs
             execution.memo = self.facts.key(step, execution.inputs)
         self._take_present_names(execution)
@@ -290,7 +305,7 @@ class Engine:
     def _run_body(
         self, execution: Execution, arguments: dict[str, Any], hidden: dict[str, Any], *, live: bool
     ) -> LiveRun | None:
-        """Run a step's body; return the record of a cell's run in the notebook, or None."""
+        """Run a step's body, whose outcome becomes `execution.outcome`. Return the `LiveRun` if the step is a live cell, otherwise None."""
         step, cells = execution.step, self.cells
         state = None if live else self.options.hidden_state
         # The parts that explain a code version are read before the body can change them.
@@ -317,7 +332,7 @@ class Engine:
         return run
 
     def _tell_unchecked(self, step: PlanStep, outcome: Outcome) -> None:
-        """Add notices about reads that no later run can check: the result is reused even if the read data changes."""
+        """Add notices about reads that no later run can check. The step is reused even if the data that it read changes."""
         if step.op.volatile or step.op.max_age is not None or not step.memoised:
             return
         if outcome.network:
@@ -332,7 +347,7 @@ class Engine:
             self.notices.append(notice("processes", step.key, programs=outcome.children[:3]))
 
     def _take_present_names(self, execution: Execution) -> None:
-        """Compute the memo key of an asset cell that is about to run again from the present variables."""
+        """Compute the memo key of a live cell again, before the cell runs, if the decision was made with earlier values of variables."""
         step, state, cells = execution.step, self.options.hidden_state, self.cells
         if state is not None and cells is not None and cells.is_live(step) and cells.is_renamed(step):
             state.mark_outdated()
@@ -340,7 +355,10 @@ class Engine:
             execution.memo = self.facts.key(step, execution.inputs)
 
     def _reason(self, step: PlanStep, decision: Decision) -> str:
-        """Return the reason why a step runs although its memo key has not changed; empty if the key has changed."""
+        """Return the reason why a step runs, such as a changed file.
+
+        Return an empty string if recorded differences of code, config or inputs show the reason, and for a step of a job.
+        """
         if decision.cause == "unrestorable":
             return decision.obstacle
         if self.plan.kind == "job":
@@ -350,13 +368,13 @@ class Engine:
         return reason_to_run(step, decision.memo_key, decision.inputs or (), self.facts)
 
     def _settle(self, step: PlanStep) -> None:
-        """Compute the code version of a step again if a step before it has changed objects that its code reaches."""
+        """Compute the code version of a step again if earlier steps of the run may have changed objects that its code reaches."""
         state = self.options.hidden_state
         if state is None or state.is_settled(step):
             return
         if self.guard.look(lambda: state.settle(step)) and step.code is not None:
             address, digest = step.address, step.code.digest
-            # An interrupt during the wait ends the run before this step begins.
+            # After an interrupt here the run ends, before this step begins.
             with suppress(KeyboardInterrupt):
                 snapshot = self.guard.call(lambda: self.store.snapshot([], [address], [digest], remember=False))
                 self.facts.snapshot.take(snapshot)
@@ -366,7 +384,7 @@ class Engine:
             self.notices.append(notice("global changed", step.key, names=tuple(names)))
 
     def _keep(self, execution: Execution, run: LiveRun | None) -> str:
-        """Store the outputs of a body, and record its end."""
+        """Store the outputs of a body that has run, record the end of the step, and return the status of the step."""
         step, outcome, cells = execution.step, execution.outcome, self.cells
         assert outcome is not None
         error = outcome.error
@@ -378,7 +396,7 @@ class Engine:
             if error is None:
                 error = broken
                 if not issubclass(type(broken), StepwellError | MemoryError) and not self._is_users_interrupt(broken):
-                    error = user_object_error(step, "storing what it gave", broken)
+                    error = user_object_error(step, "storing its outputs", broken)
                 produced = outcome.produced
                 execution.stored_outputs = {
                     name: value
@@ -403,11 +421,11 @@ class Engine:
         return self._fail(execution, error)
 
     def _store(self, execution: Execution, outcome: Outcome, run: LiveRun | None) -> None:
-        """Store the outputs of a step, and the effects of a cell on the notebook."""
+        """Store the outputs of a step and, for a live cell, its effects on the notebook."""
         step, cells = execution.step, self.cells
         for produced in outcome.produced.values():
             if produced.metadata:
-                # If the conversion fails, the output is recorded without metadata.
+                # If the conversion of the metadata fails, the output is recorded without metadata.
                 given, produced.metadata = produced.metadata, {}
                 produced.metadata = self.guard.look(partial(plain_metadata, step, given))
         outputs = list(outcome.produced.items())
@@ -427,13 +445,13 @@ class Engine:
             )
 
     def _store_output(self, execution: Execution, name: str, produced: Produced, run: LiveRun | None) -> bool:
-        """Store one output; return False if the value cannot be stored and this is not an error."""
+        """Store one output. Return False if the value cannot be stored and the step does not fail because of this."""
         step, value = execution.step, produced.value
         if not produced.output.has_value:
             execution.stored_outputs[name] = (None, "")
             return True
         is_job = self.plan.kind == "job" and not step.memoised
-        # Immutable values run no user code that might never return.
+        # For an immutable value, no code of the user runs that might never return.
         look = call if _is_immutable(value) else self.guard.look
         version = "" if is_job else look(partial(data_version, value)) or ""
         is_stored = True
@@ -445,7 +463,7 @@ class Engine:
         except UnstorableValueError as unstorable:
             if not is_job and (run is None or self.cells is None or self.cells.stored_cells.must_be_stored(step)):
                 raise
-            # In a kernel the value stays available through its variable.
+            # In a kernel, the value stays available through the variable of the cell.
             held = unstorable.what.partition(" cannot be stored: ")[2] if run is not None else ""
             execution.not_kept.append(f"{name}: {held or name_parts(type(value))[1]}")
             execution.stored_outputs[name] = (None, "")
@@ -455,7 +473,7 @@ class Engine:
         return is_stored
 
     def _is_users_interrupt(self, error: BaseException) -> bool:
-        """Return True if an exception comes from Ctrl-C; False also for a KeyboardInterrupt that user code raised."""
+        """Return True if an exception is a KeyboardInterrupt that Ctrl-C or a cancellation caused; False if user code raised it by itself."""
         return is_interrupt(error) and self.guard.interrupted
 
     def _fail(self, execution: Execution, error: BaseException) -> str:
@@ -467,7 +485,7 @@ class Engine:
     # -- values
 
     def _arguments(self, step: PlanStep) -> dict[str, Any]:
-        """Load a step's inputs, check their types, and add config and context."""
+        """Return the arguments of a step's body by name: the config, the loaded inputs, whose types are checked, and the context."""
         op = step.op
         arguments: dict[str, Any] = dict(step.config)
         for step_input in step.inputs:
@@ -491,14 +509,22 @@ class Engine:
         return arguments
 
     def _is_bound(self, step: PlanStep, step_input: PlanInput) -> bool:
-        """Return True if the variable with the name of a cell's input has the input's value in the notebook."""
+        """Return True if the notebook's variable with the name of an input of a cell already has the value of the input."""
         if self.cells is None or step_input.fan_in or not self.cells.is_live(step):
             return False
         item = self.facts.values.get(step_input.keys[0])
         return item is not None and self.cells.has_input(step_input.name, item)
 
     def _value(self, key: str, step: PlanStep) -> Any:
-        """Return a value for one consumer; if the stored value is lost and the plan contains the step that produces it, run that step again."""
+        """Return a value for one step that reads it. If the stored value is lost, run the step that produces the value again.
+
+        Raises
+        ------
+        ValueUnavailableError
+            If the value is not stored, or is lost and no reused step of the plan produces it.
+        _ValueLostError
+            If the step that produces the value was run again without success.
+        """
         if key in self.memory:
             return self.memory[key]
         item = self.facts.values[key]
@@ -510,9 +536,9 @@ class Engine:
                 return self.cells.value(key)
         if item.value is None:
             raise ValueUnavailableError(
-                f"step {step.key!r} needs the value of {key!r}, which is not stored: it returns None by its annotation, or its value could not be stored",
+                f"step {step.key!r} needs the value of {key!r}, which is not stored: the output is Nothing or could not be stored",
                 where=step.where,
-                remedy=f"return a value that can be stored, or declare only the order: deps=[{key!r}]",
+                remedy=f"declare deps=[{key!r}] instead of an input if only the order matters, else return a value from {key} that can be stored",
             )
         producer = self.plan.producers.get(key)
         try:
@@ -528,7 +554,13 @@ class Engine:
         return value
 
     def _run_producer(self, producer: PlanStep) -> None:
-        """Run a step whose stored value cannot be loaded, or reuse the result that another process computed meanwhile."""
+        """Run a step again because its stored value cannot be loaded, or reuse the result that another process has computed meanwhile.
+
+        Raises
+        ------
+        _ValueLostError
+            If the step does not end successfully.
+        """
         facts = self.facts
         inputs = facts.inputs(producer) or ()
         decision = Decision("run", "lost", facts.key(producer, inputs), inputs)
@@ -556,7 +588,7 @@ class Engine:
         return self.store.get(item.value, key=item.key)
 
     def _hidden_assets(self, step: PlanStep) -> dict[str, Any]:
-        """Return the values by name of assets that a helper function reads as globals."""
+        """Return the values of the assets that a helper function of the step reads as globals, by name; empty outside notebooks."""
         if self.executor.namespace is None:
             return {}
         return {given.name: self._value(given.keys[0], step) for given in step.inputs if not given.is_declared}

@@ -1,16 +1,16 @@
-"""The executor of the kernel's process: it calls a step's body with its arguments, and returns the values that the body produced.
+"""The executor: it calls a step's body in the kernel's process, and returns the outputs that the body produced.
 
-An executor does not use stores or states. A body runs on the thread of the run, an async body on a loop thread. A body that declares a
-parameter for the context receives a context (``context.log``, keys, metadata).
+The executor uses neither the store nor the states of steps. A body runs on the thread of the run; an async body runs on the thread of an event
+loop. If the function of a step declares a parameter ``context``, it receives the context of the step (a logger, keys, metadata).
 
-Printed text and displays are shown as they are produced, and stored with the materialization. During a run, ``sys.stdout`` and
-``sys.stderr`` are proxies that write to the real streams and, in the context of a step, also record. The sink is a context variable, so
-a thread that starts with a copy of a step's context records into that step. Displays are recorded by the code that publishes them: the
-notebook front end calls `Capture.display`.
+Printed text and displays appear when the body produces them, and are also recorded in a `Capture`, with which they are stored. During a run,
+``sys.stdout`` and ``sys.stderr`` are proxies. A proxy writes to the real stream and, if a step runs in the present context, also to the `Capture`
+of the step. The present `Capture` is a context variable, so text from a thread that has a copy of a step's context is recorded for that step.
+Displays are recorded by the code that publishes them: the notebook front end calls `Capture.display`.
 
-Figures are closed in pyplot before they are stored. Otherwise pyplot would open a window, or show the figure in a notebook, wherever the
-stored figure is loaded. A picture of the figure is part of the step's displays, so that reuse shows the picture without loading the
-figure. Cells display their figures themselves; figures of functions are rendered here.
+Figures are closed in pyplot before they are stored. Otherwise pyplot would open a window, or show the figure in a notebook, whenever the stored
+figure is loaded. A picture of the figure is one of the step's recorded displays, so that a reuse shows the picture without loading the figure.
+Cells display their figures themselves; the figures that functions return are rendered here.
 """
 
 from __future__ import annotations
@@ -53,32 +53,34 @@ from stepwell.kernel_runtime.versions.library_state import reached_by
 
 @dataclass(slots=True)
 class Outcome:
-    """The outcome of running a body."""
+    """The result of one run of a step's body: its outputs and its exception, its printed text and displays, and its reads."""
 
     produced: dict[str, Produced]
-    """The outputs by name; of a failed body, the outputs that it yielded before it failed."""
+    """The outputs by name. If the body failed, these are the outputs that it yielded before."""
     error: BaseException | None
     seconds: float
     outputs: tuple[CapturedOutput, ...]
+    """The printed text and the displays, in order."""
     reads: tuple[Read, ...]
     network: tuple[str, ...] = ()
-    """Network hosts to which the body opened a connection."""
+    """The network hosts to which the body opened a connection."""
     unseen_reads: tuple[str, ...] = ()
-    """Reads through native readers that cannot be checked later, as ``reader: source``."""
+    """Reads of native readers that no later run can check, each as ``reader: item``."""
     children: tuple[str, ...] = ()
-    """Programs and processes that the body started: their reads are not recorded."""
+    """The names of the programs and processes that the body started, whose reads are not recorded."""
     last_value: Any = None
-    """The value of a cell's last expression, if the shell keeps the value and the expression is not just a variable."""
+    """The value of a cell's last expression, if the shell keeps it as the result of the cell and it is not just the value of a variable. Else None."""
     recorder: ReadRecorder | None = None
-    """The recorder of the body's reads and writes."""
+    """The recorder that noted the body's reads and writes."""
 
 
 _AS_IT_IS = contextlib.nullcontext()
 SqlRunner = Callable[[SqlBody, Mapping[str, Any]], Any]
+"""Executes a SELECT. Takes the body of the step and its arguments by name; returns the result."""
 
 
 class InProcess:
-    """Runs bodies in this process, one at a time."""
+    """Runs the bodies of steps in this process, one at a time."""
 
     def __init__(
         self,
@@ -93,12 +95,12 @@ class InProcess:
         self.guard = guard
         self.run_sql = run_sql
         self.exclude = exclude
-        """Directories in which file accesses are not recorded as reads, such as the store."""
+        """Folders, such as the store's folder. Files in them are never recorded as reads."""
         self.keyed = keyed
-        """Digests values of the environment with the user's key."""
+        """Digests the values of environment variables with the user's key."""
 
     def _unrecorded_names(self, step: PlanStep) -> Collection[str]:
-        """Return the names of the notebook that need no recorded read: the inputs of a cell's step, and the names that its code reaches."""
+        """Return the names of variables that are never recorded as reads of a cell: the inputs of its step, and the names that its code reaches."""
         body = step.op.body
         assert isinstance(body, CellBody)
         assert self.namespace is not None
@@ -107,14 +109,18 @@ class InProcess:
     def run(
         self, step: PlanStep, arguments: Mapping[str, Any], hidden: Mapping[str, Any], *, show_displays: bool
     ) -> Outcome:
-        """Run a step's body with its arguments by name.
+        """Run the body of a step.
 
-        An exception of the body, KeyboardInterrupt included, is part of the outcome and not raised.
+        An exception of the body, even KeyboardInterrupt, is not raised: the outcome contains it.
 
         Parameters
         ----------
+        arguments
+            The arguments of the body, by name.
         hidden
-            Values by name of assets that a helper function reads as globals; they are bound in the notebook while the body runs.
+            The values of assets that a helper function reads as globals, by name. They are bound in the notebook while the body runs.
+        show_displays
+            True if displays also appear in the running cell.
         """
         collector = Collector(step)
         capture = Capture(step.key, show_displays=show_displays)
@@ -159,7 +165,7 @@ class InProcess:
 
     @contextmanager
     def _names_bound(self, hidden: Mapping[str, Any]) -> Iterator[None]:
-        """Bind names in the notebook for the block, and restore their previous bindings afterwards."""
+        """Bind names in the notebook while the block runs, and restore their previous bindings afterwards."""
         space, absent = self.namespace, object()
         assert space is not None
         before: Mapping[str, Any] = {name: space.get(name, absent) for name in hidden}
@@ -196,7 +202,7 @@ class InProcess:
         else:
             result = body(**arguments)
             if type(result) is GeneratorType and not step.op.output_checks:
-                # The function is not a generator function, but returns a generator of Output.
+                # The function is not a generator function, but it returns a generator of Output objects.
                 for value in result:
                     collector.yielded(value)
             else:
@@ -251,7 +257,7 @@ def _loop_thread() -> asyncio.AbstractEventLoop:
 
 
 def _after_fork_in_child() -> None:
-    """Discard the loop, because its thread does not exist in the child; the next coroutine starts a new one."""
+    """Discard the event loop in a forked child process, in which the thread of the loop does not exist. The next coroutine starts a new loop."""
     global _loop, _loop_lock
     _loop, _loop_lock = None, threading.Lock()
 
@@ -261,17 +267,22 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 def evaluate(code: CodeType, space: dict[str, Any]) -> Any:
-    """Evaluate code of a cell, on the loop thread if it awaits at its top level."""
+    """Evaluate the code of a cell, and return the value. Code with a top-level ``await`` runs on the thread of the event loop."""
     if code.co_flags & inspect.CO_COROUTINE:
         return on_loop(lambda: eval(code, space))  # noqa: S307 - the user's own cell
     return eval(code, space)  # noqa: S307 - the user's own cell
 
 
 def on_loop(start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """Run a coroutine on the loop thread, in a copy of this context, and return its result.
+    """Run a coroutine on the thread of the event loop, in a copy of this thread's context, and return the result of the coroutine.
 
-    The coroutine is created on the loop thread, where no interrupt can come between its creation and its start. The waiting thread stays
-    interruptible: a KeyboardInterrupt cancels the coroutine.
+    This thread waits and can be interrupted: a KeyboardInterrupt cancels the coroutine.
+
+    Parameters
+    ----------
+    start
+        Returns the coroutine. It is called on the thread of the event loop, so that no interrupt can come between the creation of the coroutine
+        and its start.
     """
     loop = _loop_thread()
     end = Once()
@@ -280,7 +291,7 @@ def on_loop(start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     tasks: list[asyncio.Task[None]] = []
 
     async def watched() -> None:
-        # A KeyboardInterrupt or SystemExit that left the task would end the loop's thread.
+        # A KeyboardInterrupt or SystemExit that left the task would end the thread of the event loop.
         try:
             results.append(await start())
         except BaseException as error:
@@ -297,7 +308,7 @@ def on_loop(start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
             task.cancel()
 
     try:
-        # Inside the try block, because an interrupt may come as soon as the loop's thread has the coroutine.
+        # This call is inside the try block, because an interrupt may come as soon as the event loop has the coroutine.
         loop.call_soon_threadsafe(begin, context=contextvars.copy_context())
         # With a timeout the wait is interruptible on every platform.
         while not end.wait(0.5):
@@ -326,7 +337,7 @@ class _Handler(logging.Handler):
 
 
 class OpExecutionContext:
-    """The object that an op's function gets as its parameter ``context``."""
+    """The object that the function of an op receives as its argument ``context``."""
 
     __stepwell_context__ = True
 
@@ -341,9 +352,9 @@ class OpExecutionContext:
 
     @property
     def log(self) -> logging.Logger:
-        """A logger whose lines are stored with the run; ``%stepwell logs`` shows these lines."""
+        """A logger. Its lines are stored with the run, and ``%stepwell logs`` shows them."""
         if self._log is None:
-            # Not registered by name: thousands of steps would fill logging's table.
+            # The logger is not registered by name, because the table of `logging` would grow by one entry for each of thousands of steps.
             logger = logging.Logger(f"stepwell.{self._step.key}", logging.DEBUG)  # noqa: LOG001 - see above
             logger.addHandler(_Handler(self._emit, self.run_id, self._step.key))
             self._log = logger
@@ -366,7 +377,7 @@ class OpExecutionContext:
 
     @property
     def op_config(self) -> dict[str, Any]:
-        """The op's config with its defaults."""
+        """The op's config by name, including default values."""
         return dict(self._step.config)
 
     @property
@@ -375,47 +386,65 @@ class OpExecutionContext:
         return {output.name for output in self._step.outputs}
 
     def add_output_metadata(self, metadata: Mapping[str, Any], output_name: str | None = None) -> None:
-        """Attach JSON values to the materialization of an output; the name may be omitted if the step has only one output.
+        """Attach metadata to the materialization of an output.
+
+        Parameters
+        ----------
+        metadata
+            JSON values by name. Other values are converted to strings.
+        output_name
+            The name of the output. It may be omitted if the step has only one output.
 
         Raises
         ------
         InvariantViolationError
-            If the step has no output of this name, or has several outputs and no name is passed.
+            If the step has no output of this name, or if no name is passed and the step does not have exactly one output.
         """
         names = [output.name for output in self._step.outputs]
         if output_name is None and len(names) == 1:
             output_name = names[0]
         if output_name not in names:
+            what = f"{output_name!r}, which is not one of its outputs" if output_name else "an output without naming it"
             raise InvariantViolationError(
-                f"step {self._step.key!r} adds metadata to {output_name or 'an output without a name'}",
+                f"step {self._step.key!r} adds metadata to {what}",
                 where=self._step.where,
-                remedy=f"pass output_name=, one of: {', '.join(names) or 'none'}",
+                remedy=f"pass one of the step's outputs as output_name=: {', '.join(names)}"
+                if names
+                else "declare an output",
             )
         self.output_metadata.setdefault(output_name, {}).update(metadata)
 
 
 class AssetExecutionContext(OpExecutionContext):
-    """The object that an asset's function gets as its parameter ``context``."""
+    """The object that the function of an asset receives as its argument ``context``."""
 
     @property
     def asset_key(self) -> AssetKey:
-        """The key of the asset; if the step has several assets, the key of the first."""
+        """The key of the asset that the step produces; if the step produces several assets, the key of the first."""
         return next(output.asset_key for output in self._step.outputs if output.asset_key is not None)
 
     @property
     def selected_asset_keys(self) -> set[AssetKey]:
-        """The keys of the step's assets."""
+        """The keys of the assets that the step produces."""
         return {output.asset_key for output in self._step.outputs if output.asset_key is not None}
 
     def asset_key_for_output(self, output_name: str = "result") -> AssetKey | None:
-        """Return the key of the asset of an output, or None if the output is not an asset."""
+        """Return the key of the asset that an output of the step is; None if the output is not an asset or does not exist."""
         return next((output.asset_key for output in self._step.outputs if output.name == output_name), None)
 
     add_asset_metadata = OpExecutionContext.add_output_metadata
 
 
 def context_for(step: PlanStep, run_id: str, job_name: str, emit: Callable[[LogRecord], None]) -> OpExecutionContext:
-    """Return the context of a step: of an asset outside jobs an `AssetExecutionContext`, else an `OpExecutionContext`."""
+    """Return the context for the function of a step: an `AssetExecutionContext` for an asset outside a job, else an `OpExecutionContext`.
+
+    Parameters
+    ----------
+    job_name
+        The name of the job; empty outside a job.
+    emit
+        Called with each line that the function logs.
+    """
     kind = (
         AssetExecutionContext
         if any(output.asset_key is not None for output in step.outputs) and not job_name
@@ -425,7 +454,7 @@ def context_for(step: PlanStep, run_id: str, job_name: str, emit: Callable[[LogR
 
 
 def release_figures(values: Iterable[Any]) -> None:
-    """Close the matplotlib figures among some values in pyplot; the figures stay usable."""
+    """Remove the matplotlib figures among `values` from pyplot, so that pyplot does not show them. The figures stay usable."""
     module, pyplot = sys.modules.get("matplotlib.figure"), sys.modules.get("matplotlib.pyplot")
     if module is None or pyplot is None:
         return
@@ -435,43 +464,43 @@ def release_figures(values: Iterable[Any]) -> None:
 
 
 def pictures(values: Iterable[Any]) -> Iterator[dict[str, str]]:
-    """Yield a display for each matplotlib figure among some values: a rendered picture and a line of text."""
+    """Yield a display for each matplotlib figure among `values`: a rendered picture with a line of text. Figures that cannot be drawn are left out."""
     module = sys.modules.get("matplotlib.figure")
     if module is None:
         return
     for value in values:
         if issubclass(type(value), module.Figure):
             data = io.BytesIO()
-            # A figure that cannot be drawn is still a valid value.
+            # A figure that cannot be drawn is still a valid value of a step.
             with contextlib.suppress(Exception):
                 value.savefig(data, format="png", bbox_inches="tight")
                 yield {"image/png": base64.b64encode(data.getvalue()).decode("ascii"), "text/plain": repr(value)}
 
 
 LIMIT = 1_000_000
-"""The number of characters of text and display data that are kept per step; further characters are only counted."""
+"""The maximum number of characters of printed text and display data that are recorded for a step. Further characters are only counted."""
 
 _current: ContextVar[Capture | None] = ContextVar("stepwell_capture", default=None)
 
 
 class Capture:
-    """The sink for the printed text and the displays of one step."""
+    """Records the printed text and the displays of one step."""
 
     __slots__ = ("_characters_left", "_outputs", "_parts", "_stream", "dropped_characters", "show_displays", "step_key")
 
     def __init__(self, step_key: str, *, show_displays: bool = True) -> None:
         self.step_key = step_key
         self.show_displays = show_displays
-        """True if displays also appear in the running cell; they are always recorded."""
+        """True if displays also appear in the running cell. They are recorded in any case."""
         self.dropped_characters = 0
-        """The number of characters that were not kept."""
+        """The number of characters that were not recorded, because the step exceeded `LIMIT`."""
         self._outputs: list[CapturedOutput] = []
         self._stream = ""
         self._parts: list[str] = []
         self._characters_left = LIMIT
 
     def write(self, stream: Literal["stdout", "stderr"], text: str) -> None:
-        """Record printed text."""
+        """Record printed text, up to `LIMIT` characters in total."""
         if self._characters_left <= 0:
             self.dropped_characters += len(text)
             return
@@ -485,7 +514,7 @@ class Capture:
         self._parts.append(text)
 
     def display(self, data: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
-        """Record a display: a MIME bundle of JSON values."""
+        """Record a display: `data` has its representations by MIME type, and `metadata` their metadata. All are JSON values."""
         size = sum(len(value) if isinstance(value, str | bytes) else 1000 for value in data.values())
         if size > self._characters_left and self._characters_left < LIMIT:
             self.dropped_characters += size
@@ -495,7 +524,7 @@ class Capture:
         self._outputs.append(CapturedOutput("display_data", data=dict(data), metadata=dict(metadata or {})))
 
     def clear(self) -> None:
-        """Discard everything recorded so far, because the step cleared its output."""
+        """Discard everything that was recorded so far, because the step cleared its output."""
         self._end_stream()
         self._outputs.clear()
         self._characters_left = LIMIT
@@ -506,19 +535,21 @@ class Capture:
             self._parts = []
 
     def outputs(self) -> tuple[CapturedOutput, ...]:
-        """Return the recorded outputs in order."""
+        """Return the recorded text and displays in order. If characters were not recorded, a last line tells their number."""
         self._end_stream()
         self._stream = ""
         if self.dropped_characters:
             self._outputs.append(
-                CapturedOutput("stream", "stdout", f"... {self.dropped_characters:,} more characters were not kept\n")
+                CapturedOutput(
+                    "stream", "stdout", f"... {self.dropped_characters:,} more characters were not recorded\n"
+                )
             )
             self.dropped_characters = 0
         return tuple(self._outputs)
 
 
 class _Tee:
-    """A proxy that writes to a stream and, in the context of a step, also records."""
+    """A proxy for a standard stream: it writes to the stream and, if a step runs in the present context, to the step's `Capture`."""
 
     def __init__(self, stream: TextIO, name: Literal["stdout", "stderr"]) -> None:
         self._stream = stream
@@ -539,12 +570,12 @@ class _Tee:
 
 
 def current() -> Capture | None:
-    """Return the sink of the step that runs in this context, or None."""
+    """Return the `Capture` of the step that runs in the present context; None if no step runs in it."""
     return _current.get()
 
 
 class recording:  # noqa: N801 - used as a function; a generator's context manager costs each step three times as much
-    """Record the printed text and the displays of a block in a sink; None records nothing."""
+    """A context manager: what its block prints and displays is recorded in a `Capture`. With None, nothing is recorded."""
 
     __slots__ = ("_capture", "_token")
     _token: Token[Capture | None]
@@ -561,14 +592,14 @@ class recording:  # noqa: N801 - used as a function; a generator's context manag
 
 @contextmanager
 def proxied() -> Iterator[None]:
-    """Install the proxies for the duration of a run."""
+    """Replace ``sys.stdout`` and ``sys.stderr`` by the proxies while the block runs."""
     before = sys.stdout, sys.stderr
     mine = _Tee(before[0], "stdout"), _Tee(before[1], "stderr")
     sys.stdout, sys.stderr = streams = cast("tuple[TextIO, TextIO]", mine)
     try:
         yield
     finally:
-        # A step may have replaced a stream on purpose; its replacement stays.
+        # If a step has replaced a stream by another one, that one stays.
         if sys.stdout is streams[0]:
             sys.stdout = before[0]
         if sys.stderr is streams[1]:

@@ -1,10 +1,10 @@
-"""Handling of Ctrl-C during a run: in user code it raises KeyboardInterrupt, in the engine it sets a flag.
+"""Handling of Ctrl-C during a run: in user code it raises KeyboardInterrupt; in Stepwell's own code it sets a flag.
 
-An interrupt must not leave the engine's records incomplete, and must end user code at once. The handler runs on the main thread, so it
-never runs at the same time as the code that reads the flag.
+An interrupt must end user code at once, but it must not leave the records of the run incomplete. The signal handler runs on the main thread, so
+it never runs at the same time as the code that reads the flag.
 
-`InterruptGuard.cancel` has the effect of Ctrl-C from another thread. Only a signal wakes the main thread from a C call that sleeps.
-A signal must not arrive after its run has ended, because it would end whatever the main thread does next.
+`InterruptGuard.cancel` has the effect of Ctrl-C, and can be called on another thread. It sends a signal to the main thread, because nothing else
+ends a sleep or a blocking call in C. The signal must not arrive after the end of the run, because it would interrupt other code.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ T = TypeVar("T")
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 _BEHIND = 1.1
-"""Seconds by which the reported start of a process may be too early, because Linux computes it from a boot time in whole seconds."""
+"""The number of seconds by which the reported start time of a process may be too early: Linux computes it from a boot time in whole seconds."""
 _OURS = str(Path(__file__).parents[2]) + os.sep
 _CALLS_BODIES = str(Path(__file__).with_name("in_process.py"))
 
 
 class InterruptGuard:
-    """Handles SIGINT for the duration of a run on the main thread; on any other thread, the handler is not installed.
+    """Handles Ctrl-C and `cancel` for one run, which takes place inside the ``with`` block.
+
+    The handler for SIGINT is installed only if the run is on the main thread. On any other thread, only `cancel` has an effect.
 
     Attributes
     ----------
@@ -43,16 +45,17 @@ class InterruptGuard:
     def __init__(self) -> None:
         self.interrupted = False
         self.cancelled = False
-        """True if `cancel` was called and Ctrl-C was not pressed."""
+        """True if the run was interrupted by `cancel` alone, without Ctrl-C."""
         self.stops_itself = False
-        """True if `cancel` was called only on the run's own thread: the running step continues to its end."""
+        """True if the run was interrupted only by calls of `cancel` on the thread of the run. The running step then continues to its end."""
         self._calling = False
-        """True while `call` is in user code."""
+        """True while `call` executes user code."""
         self._began = 0.0
-        """The time of the last call of `call`."""
+        """The time at which `call` last began to execute user code, in seconds since the epoch."""
         self._thrown = False
-        """True if `cancel` has sent this thread an exception."""
+        """True if `cancel` has sent a KeyboardInterrupt to the thread of the run, and `_leave` has not dealt with it yet."""
         self._impatient = False
+        """True inside the block of `committing`, in which a second interrupt raises KeyboardInterrupt."""
         self._previous: Any = None
         self._owns = False
         self._thread = 0
@@ -64,7 +67,7 @@ class InterruptGuard:
         """The number of signals that the handler has received."""
         self._sending = allocate_lock()
         self._accepts_signals = False
-        """True if signals can be sent; changes under `_sending`."""
+        """True while `cancel` may send signals. It changes only while the lock `_sending` is held."""
 
     def __enter__(self) -> Self:
         self._thread = threading.get_ident()
@@ -93,8 +96,8 @@ class InterruptGuard:
         pressed, self._pressing = self._pressing, False
         must_repeat = self._interrupt(cancelled=pressed)
         if self._calling:
-            # The first interrupt ends the called function. If user code catches the exception, a second interrupt must end that code,
-            # but it must not end Stepwell's code that cleans up after the first interrupt.
+            # The first interrupt ends the called function. If user code catches the exception, a second interrupt must end this user code.
+            # But a second interrupt must not end code of Stepwell that cleans up after the first one.
             if frame is not None and frame.f_code is _CALL:
                 # The called function has not begun, or has ended.
                 self._calling = False
@@ -106,7 +109,7 @@ class InterruptGuard:
             raise KeyboardInterrupt
 
     def _interrupt(self, *, cancelled: bool) -> bool:
-        """Note an interrupt; return True unless it is the first."""
+        """Note an interrupt, which comes from `cancel` if `cancelled`. Return True if the run had been interrupted before."""
         self._heard += 1
         again, self.interrupted = self.interrupted, True
         self.cancelled = cancelled and (self.cancelled or not again)
@@ -114,11 +117,11 @@ class InterruptGuard:
         return again
 
     def cancel(self) -> None:
-        """End the running step and the run, as Ctrl-C does; return at once.
+        """Interrupt the running step and end the run, as Ctrl-C does. The method returns at once.
 
-        May be called on any thread. A call on the run's own thread lets the running step end, and no other step begins. In a run
-        outside the main thread no signal can be used: the step ends when it next runs Python code. After the run, a call does
-        nothing.
+        It may be called on any thread. If it is called on the thread of the run, the running step continues to its end, and no other step begins.
+        If the run is not on the main thread, no signal can be used, and the step ends when it next executes Python code. After the run, a call has
+        no effect.
         """
         if threading.get_ident() == self._thread:
             self.cancelled = self.stops_itself = not self.interrupted
@@ -136,9 +139,9 @@ class InterruptGuard:
                     _raise_in(self._thread, KeyboardInterrupt)
 
     def _repeat_signal(self) -> None:
-        """Send SIGINT until the handler has seen it, or the run has ended.
+        """Send SIGINT to the main thread until the handler has received a signal or the run has ended.
 
-        One signal is not enough: it can come just before a call that blocks, and signals are ignored during `os.system`.
+        One signal is not enough: it can come just before a call that blocks, and SIGINT is ignored during `os.system`.
         """
         heard, pause = self._heard, _FIRST_PAUSE
         while True:
@@ -157,10 +160,10 @@ class InterruptGuard:
 
     @contextmanager
     def committing(self) -> Iterator[None]:
-        """Let a second interrupt raise KeyboardInterrupt while the block waits for commits; the first one sets the flag.
+        """Return a context manager for a block that waits until the records of the run are committed.
 
-        A stopped process may hold the lease of the catalog for a long time. The records are committed when the lease is free, even
-        if the wait was interrupted.
+        The first interrupt of the run only sets the flag `interrupted`. Any later interrupt raises KeyboardInterrupt in the block, because the wait
+        can be long: a process that was stopped may hold the lease of the catalog. The records are committed even if the wait is interrupted.
         """
         self._impatient = True
         try:
@@ -169,19 +172,33 @@ class InterruptGuard:
             self._impatient = False
 
     def look(self, function: Callable[[], T]) -> T:
-        """Call a function that examines the user's objects and may never return; an interrupt raises KeyboardInterrupt in it."""
+        """Call a function that examines objects of the user, and return its result. An interrupt raises KeyboardInterrupt in the function.
+
+        A method of such an object may never return. The function is called even after an interrupt.
+        """
         if self._calling:
             return function()
         result: T = self.call(function, has_begun=True)
         return result
 
     def call(self, function: Callable[[], Any], *, has_begun: bool = False) -> Any:
-        """Call user code, or a function that may be abandoned; an interrupt raises KeyboardInterrupt in it.
+        """Call user code, or another function that may be ended at any point. An interrupt raises KeyboardInterrupt in the function.
 
         Parameters
         ----------
         has_begun
-            True if the function belongs to a step that has begun: the function is called even after an interrupt.
+            True if the function belongs to a step that has begun. It is then called even if the run was interrupted before; otherwise
+            KeyboardInterrupt is raised instead.
+
+        Returns
+        -------
+        object
+            The result of the function.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            If the run is interrupted.
         """
         try:
             self._began = time.time()
@@ -195,18 +212,18 @@ class InterruptGuard:
             else:
                 late = self._leave()
             if late:
-                # The code returned before the cancellation reached it. Its result is discarded, because the cancellation may have
-                # ended a program that the code waited for.
+                # The function returned before the interrupt by `cancel` reached it. The result is discarded, because `cancel` may have
+                # ended a program for which the function waited.
                 if self._pressing:
                     self._pressing = False
                     self._interrupt(cancelled=True)
                 raise KeyboardInterrupt
 
     def _leave(self) -> bool:
-        """Leave user code; return True if `cancel` sent an exception that was not raised in this code."""
+        """Note that user code has ended. Return True if `cancel` sent an exception that was not raised before the end of the code."""
         late = False
         while self._calling:
-            # An exception that is raised here is late, too.
+            # An exception that is raised inside this loop is late, too.
             with suppress(KeyboardInterrupt), self._sending:
                 if self._thrown:
                     late = not isinstance(sys.exc_info()[1], KeyboardInterrupt)
@@ -220,7 +237,7 @@ _CALL = InterruptGuard.call.__code__
 
 
 def _in_body(frame: FrameType | None) -> bool:
-    """Return True if `InterruptGuard.call` called the code of a frame with no code of Stepwell in between, except for the executor."""
+    """Return True if a frame belongs to user code: between `InterruptGuard.call` and the frame there is no code of Stepwell except the executor."""
     while frame is not None and frame.f_code is not _CALL:
         name = frame.f_code.co_filename
         if name.startswith(_OURS) and name != _CALLS_BODIES:
@@ -230,7 +247,7 @@ def _in_body(frame: FrameType | None) -> bool:
 
 
 def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
-    """Make a thread raise an exception when it next runs Python code; None revokes an exception that was not raised yet."""
+    """Make a thread raise an exception of class `kind` when it next executes Python code; None revokes an exception that is not raised yet."""
     import ctypes
 
     wanted = None if kind is None else ctypes.py_object(kind)
@@ -238,7 +255,10 @@ def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
 
 
 def _interrupt_children(began: float) -> None:
-    """Send SIGINT to the child processes of this process group that started after a time: a terminal's Ctrl-C reaches the whole group."""
+    """Send SIGINT to the child processes that started after the time `began`, as Ctrl-C in a terminal does.
+
+    Only child processes in the process group of this process get the signal.
+    """
     if not hasattr(os, "getpgid"):
         return
     import psutil

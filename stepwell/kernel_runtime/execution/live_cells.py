@@ -1,11 +1,11 @@
-"""Runs of asset cells in the notebook's namespace: the changes that a run makes there are recorded, and reuse of the step restores them.
+"""Finds the changes that the body of a live cell makes in the notebook, so that a reuse of the step can restore the changes.
 
-The body of an asset cell executes as in a plain cell: as module-level code with the notebook's variables as globals. Before the body runs,
-the contents of all objects that its code may change are noted; afterwards names and contents are compared. The changes are stored as one
-more output of the step (a `Bundle`) and described by `Effects`.
+The body of a live cell executes like a plain cell: as module-level code whose globals are the notebook's variables. Before the body runs, the
+contents of all objects that its code may change are recorded. Afterwards, names and contents are compared with this record. The changes are
+stored as one more output of the step (a `Bundle`) and described by `Effects`.
 
-The contents of objects are restored in place. References from stored content to objects that exist in the notebook (other variables, and
-objects that the step changed in place) are stored as links, so that identities are preserved.
+A reuse restores the contents of objects in place. If a stored value refers to an object that exists in the notebook (the value of another variable,
+or an object that the step changed in place), the reference is stored as a link, and after a reuse it leads to the object of the notebook.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ _PYTHONS_OWN = frozenset(
     {"__builtins__", "__annotations__", "__annotate__", "__conditional_annotations__", "__warningregistry__"}
 )
 ENVIRONMENT = "environment:"
-"""The prefix of the names of settings that are environment variables."""
+"""The prefix of those names in `Effects.state` that stand for environment variables."""
 _FREE = ("patches:", "dask:")
-"""The prefixes of the names of settings that accept any value."""
+"""The prefixes of the names of settings whose values can be any objects."""
 
 
 class LiveRun:
-    """One execution of a cell's body in the notebook.
+    """One run of the body of a live cell, with the state of the notebook before the run.
 
     Parameters
     ----------
     names
-        Names whose objects the body may change.
+        The variables whose values the body may change in place.
     arguments
-        Values of inputs that the notebook lacks or has changed; they are bound while the body runs.
+        The values, by name, of those inputs whose variables in the notebook are unbound or changed. They are bound while the body runs.
     """
 
     def __init__(
@@ -69,13 +69,14 @@ class LiveRun:
         self._timeline = timeline
         self._space = space = timeline.namespace
         self.space_before = dict(space)
+        """The notebook's variables before the run."""
         self._placed_inputs = dict(arguments)
         space.update(arguments)
         self._inventory = Inventory(space, names)
         self._links: dict[int, str] = {}
         self._unchanged: dict[int, ObjectState] = {}
         self._definition_objects: dict[int, ObjectState] = {}
-        """The objects that are reached through functions and classes which the body defined, by `id`."""
+        """The objects that are reached through functions and classes that the body defined, by `id`."""
         self._changed_roots: set[str] = set()
         self._streams: dict[str, Any] = {}
         self._seedings = len(seedings)
@@ -85,19 +86,20 @@ class LiveRun:
         self._rebound: set[str] = set()
         self._views: dict[int, View] | None = None
         self._objects_before: dict[int, Any] = {}
-        """Objects of the notebook from before the run that may share objects or memory with the stored objects; by `id`."""
+        """The objects that existed in the notebook before the run and may share objects or memory with the stored objects, by `id`."""
         self.reads: tuple[Read, ...] = ()
-        """The states before the run of the variables that code in the values of inputs reads."""
+        """The reads of variables by code in the values of inputs, with the digests of these variables before the run."""
         self.bundle = Bundle()
+        """The changes that the body made; `finish` fills it."""
         self.suspects: frozenset[str] | set[str] | None = None
-        """Names whose objects the body, or functions that it uses, may change; None if the code does not show these names."""
+        """The variables whose values the body, or a function that it uses, may change; None if the code does not show which these are."""
         self.reruns_for_unstored = False
-        """True if the step was reused before and runs only for variables that are not stored; its reads are the same as before."""
+        """True if the step was reused before, and runs only to compute variables that are not stored. Its reads are the same as before."""
         self.users_names: frozenset[str] = frozenset()
-        """Names that belong to the user; their bindings are restored after the run."""
+        """The names that the step must not rebind, because other cells or the user have bound them. `give_back` restores their bindings."""
 
     def place_earlier(self, values: Mapping[str, Any]) -> None:
-        """Bind names to the values that they had before an earlier run; `MISSING` stands for an unbound name."""
+        """Bind names to the values that they had before an earlier run of the step. A name with the value `MISSING` is unbound."""
         for name, value in values.items():
             if value is MISSING:
                 self._space.pop(name, None)
@@ -105,12 +107,14 @@ class LiveRun:
                 self._space[name] = value
 
     def cover(self, read: Collection[str]) -> None:
-        """Unbind numbers and strings that the body binds only on some paths, because rebinding an equal value cannot be detected by identity.
+        """Unbind names that have numbers or strings as values and that the body binds only on some paths.
+
+        Otherwise, if the body bound such a name to an equal value, this could not be detected. `bound_names` and `deleted_names` bind the names again.
 
         Parameters
         ----------
         read
-            Names that the body, or a function that it uses, may read; they stay bound.
+            Names that the body, or a function that it uses, may read. They stay bound.
         """
         body, space = self._body, self._space
         if body.sees_all:
@@ -129,7 +133,7 @@ class LiveRun:
                 self._space[name] = value
 
     def watch_process(self) -> None:
-        """Note the states of random streams and the settings of libraries, right before the body runs."""
+        """Note the states of random streams, the settings of libraries and the environment variables, right before the body runs."""
         self._streams = stream_states()
         self._seedings = len(seedings)
         patches.scan()
@@ -137,11 +141,11 @@ class LiveRun:
         self.environment = environment_copy()
 
     def seeded_streams(self) -> set[str]:
-        """Return the random streams that the body seeded."""
+        """Return the random streams that the body has seeded."""
         return set(seedings[self._seedings :])
 
     def stream_reads(self) -> tuple[Read, ...]:
-        """Return reads of the random streams that the body used, with their states before the run."""
+        """Return a read for each random stream that the body used, with the state of the stream before the run."""
         return tuple(
             Read("stream", name, stream_digest(state))
             for name, state in self._streams.items()
@@ -149,14 +153,14 @@ class LiveRun:
         )
 
     def changed_names(self) -> list[str]:
-        """Return the names of the notebook whose objects were changed in place so far."""
+        """Return the variables whose values the body has changed in place so far."""
         return list(dict.fromkeys(seen.root for seen in self._inventory.changed_objects(self.suspects)))
 
     def bound_names(self) -> list[str]:
-        """Return the names that the body has bound so far."""
+        """Return the names that the body has bound so far and that are still bound."""
         self._uncover()
         before, placed = self.space_before, self._placed_inputs
-        # A number or string that the body both reads and may bind counts as bound, whether the body bound it or not.
+        # If the body both reads and may bind a name with a number or string as its value, the name is returned even if the body did not bind it.
         read = {
             name for name in self._body.bound_names & self._body.reads if type(self._space.get(name, MISSING)) in ATOMS
         }
@@ -171,17 +175,20 @@ class LiveRun:
         ]
 
     def deleted_names(self) -> tuple[str, ...]:
-        """Return the names that the body has deleted so far."""
+        """Return the names that were bound when the body began and that the body has deleted so far."""
         self._uncover()
         return tuple(name for name in {**self.space_before, **self._placed_inputs} if name not in self._space)
 
     def _is_users_handle(self, seen: ObjectState) -> bool:
-        """Return True for a handle (a file, a connection) that no step created: it has no digest, so a step that reads it runs in every kernel."""
+        """Return True for a file or connection that no step created.
+
+        Its changes need not be restored: it has no digest, so a step that reads it runs in every kernel anyway.
+        """
         writer = self._timeline.binder(seen.root)
         return contents.is_handle(seen.item) and (writer is None or writer.kind != "step")
 
     def _updated(self, changed: list[ObjectState]) -> list[ObjectState]:
-        """Return the DuckDB connections that strings in the body may have changed in ways that `database_state` does not show."""
+        """Return the DuckDB connections that are not in `changed`, but that statements in strings of the body may have changed."""
         words = {word.lower() for word in _texts((self._body.code, self._body.tail))}
         if words.isdisjoint(contents.CHANGING):
             return []
@@ -196,14 +203,15 @@ class LiveRun:
         ]
 
     def finish(self, environment: Collection[str] = (), last: Any = None) -> Effects:
-        """Compare the notebook with its state before the run; fill the bundle.
+        """Compare the notebook with its state before the run, put the changes into `bundle`, and return their description.
 
         Parameters
         ----------
         environment
-            Names of the environment variables that the body set or removed.
+            The names of the environment variables that the body set or removed.
         last
-            The value of the last expression, if the shell keeps the value and the expression is not just a variable.
+            The value of the cell's last expression, if the shell keeps it as the result of the cell and it is not just the value of a variable.
+            Else None.
         """
         space, body, bundle = self._space, self._body, self.bundle
         bound = self.bound_names()
@@ -212,7 +220,7 @@ class LiveRun:
         changed = [seen for seen in self._inventory.changed_objects(self.suspects) if not self._is_users_handle(seen)]
         changed += self._updated(changed)
         self._changed_roots = {seen.root for seen in changed}
-        # Links use the oldest name of an object: a newer one may be the variable of an asset, whose value is the object itself.
+        # A link uses the oldest name of an object: a newer name may be the variable of an asset, whose value is stored itself.
         names = [name for name in space if name not in values and not name.startswith("_")]
         self._links = {}
         for name in (*names, *outputs):
@@ -248,7 +256,7 @@ class LiveRun:
         given = {name: library_state.value_in(settings, name) for name, _ in entries if name.startswith(_FREE)}
         secret = [name for name, value in (setting_values | given).items() if is_kept_back(name, value)]
         if environment:
-            # The variables that the body set are excluded: a value is compared with those of the other variables.
+            # A value is secret if it is also the value of another environment variable, so the variables that the body set are excluded.
             others = Environment(without=environment)
             secret += [
                 name
@@ -272,9 +280,14 @@ class LiveRun:
         )
 
     def _objects_in_definitions(self, names: Iterable[str]) -> list[ObjectState]:
-        """Return the objects inside functions and classes that the body defined and may have changed afterwards.
+        """Return the objects inside functions and classes that the body first defined and may then have changed.
 
-        Executing the definitions again restores only the initial state of these objects.
+        A reuse executes the definitions again, but this gives these objects only their initial content.
+
+        Parameters
+        ----------
+        names
+            The names of the functions and classes that the body defined.
         """
         code = (self._body.code, self._body.tail)
         used = {name for each in code if each is not None for name, _ in facts(each).loads}
@@ -294,12 +307,15 @@ class LiveRun:
         return made_names
 
     def leave_out(self, size: float) -> list[str]:
-        """Remove variables from the bundle that are secret, dropped, or too large to be stored besides the outputs; return their names.
+        """Remove variables from the bundle, and return their names.
+
+        These are secrets, variables that ``--drop`` names, and the largest variables, until the others need at most `size` bytes. Outputs and
+        variables that ``--keep`` names are not removed because of their size.
 
         Parameters
         ----------
         size
-            Bytes that may be stored; never more than 1 GB.
+            The number of bytes that the remaining variables may need; at most 1 GB.
         """
         values, body = self.bundle.values, self._body
         candidates = [
@@ -324,7 +340,7 @@ class LiveRun:
         return candidates
 
     def _split(self, bound: list[str]) -> tuple[tuple[int, ...], list[str]]:
-        """Return the definitions that were executed, and the names that hold values."""
+        """Split names that the body bound: return the indices of the definitions that it executed, and the names bound to other values."""
         definitions = self._body.definitions
         by_name: dict[str, list[int]] = {}
         for place, definition in enumerate(definitions):
@@ -362,9 +378,9 @@ class LiveRun:
         return tuple(sorted(executed)), values
 
     def _shared(self, outputs: Sequence[str], rebound: Sequence[str]) -> list[str]:
-        """Return the outputs that share objects or memory with each other, with other variables, or with the notebook.
+        """Return the outputs that share objects or memory with each other, with `rebound` variables, or with the rest of the notebook.
 
-        These outputs are stored in the bundle, so that they share the same objects and memory after a reuse.
+        These outputs are stored in the bundle, because only then do they share the objects and the memory after a reuse, too.
         """
         space = self._space
         inside = {name: objects_in([space[name]]) for name in outputs}
@@ -393,7 +409,7 @@ class LiveRun:
             owners = {id(each.holder) for each in links.values()}
             linked = {id(each.owner) for each in links.values()}
             for name, objects in inside.items():
-                # An output's memory can be linked through its name, that of objects inside the output cannot.
+                # The memory of an output can be linked through the name of the output, but the memory of an object inside the output cannot.
                 deeper = owners & (objects.keys() - {id(space[name])})
                 over = {id(each) for item in objects.values() for _, each in blocks_of(item)} & (
                     notebook_objects.keys() | values.keys()
@@ -402,7 +418,7 @@ class LiveRun:
                     shared.append(name)
             read = [name for name in names if name in space]
         if shared or links:
-            # The addresses of the shared objects in the notebook. Objects that the body may have changed have addresses from before the run.
+            # Find the addresses of the shared objects. Objects that the body may have changed are left out: they have addresses from before the run.
             held = set().union(*[inside[name].keys() for name in shared], [id(each.holder) for each in links.values()])
             roots = [name for name in read if not held.isdisjoint(objects_in([space[name]]))]
             self._unchanged = {
@@ -418,7 +434,7 @@ class LiveRun:
         return objects_in([*self.bundle.values.values(), *states])
 
     def _note_there(self, names: Iterable[str]) -> dict[int, Any]:
-        """Return the objects that are reached from names of the notebook and existed before the body ran, by `id`."""
+        """Set and return `_objects_before`: the objects that are reached from `names` and existed before the body ran, by `id`."""
         changed = {id(item) for item, _, _ in self.bundle.contents}
         values = [self._space[name] for name in names if name in self._space]
         before = {key: seen.item for key, seen in self._inventory.objects.items()}
@@ -426,14 +442,19 @@ class LiveRun:
         return self._objects_before
 
     def _with_last(self, last: Any, separate_names: Sequence[str]) -> tuple[str, ...]:
-        """Add the value of the last expression to the bundle; return `RESULT` if the value cannot be added.
+        """Add the value of the cell's last expression to the bundle.
 
-        The value cannot be added if it shares objects with the notebook that are not in the bundle and have no simple address.
+        The value cannot be added if it shares objects with the notebook that are not in the bundle and have no address.
 
         Parameters
         ----------
         separate_names
-            Outputs that are stored separately; they are loaded before the bundle.
+            The outputs that are stored outside the bundle; they are loaded before the bundle.
+
+        Returns
+        -------
+        tuple
+            ``(RESULT,)`` if the value cannot be added; otherwise empty.
         """
         space = self._space
         if not objects_in([last]):
@@ -475,7 +496,7 @@ class LiveRun:
         return self._views
 
     def link(self, item: Any) -> Any:
-        """Return the link to an object that is not stored by value; None for any other object."""
+        """Return the link that is stored in place of an object of the notebook; None for an object that is stored by value."""
         kind = type(item)
         if kind in ATOMS or kind is tuple:
             return None
@@ -499,18 +520,21 @@ class LiveRun:
         return ("at", linked, ()) if linked is not None else None
 
     def _link_to(self, seen: ObjectState) -> tuple[str, str, Any]:
-        """Return the link to an object. The link is ``was`` if the body rebound the name through which the object was reached before the run."""
+        """Return the link to an object at its address.
+
+        The link begins with ``was`` if the body rebound the variable from which the address leads to the object, otherwise with ``at``.
+        """
         root = self._placed_inputs.get(seen.root, self.space_before.get(seen.root, MISSING))
         was = id(seen.item) in self._inventory.objects and root is not self._space.get(seen.root, MISSING)
         return ("was" if was else "at", seen.root, seen.address)
 
     def root_of(self, item: Any) -> str:
-        """Return the name of the notebook through which a changed object is reached."""
+        """Return the variable from which a changed object is reached; the name of the object's type if the variable is not known."""
         seen = self._inventory.objects.get(id(item)) or self._definition_objects.get(id(item))
         return seen.root if seen is not None else type(item).__name__
 
     def give_back(self) -> None:
-        """Restore the bindings of the user's names, and of names that were bound to inputs only for this run."""
+        """Restore the bindings of the names in `users_names`, and of names that were bound to inputs only for this run."""
         for name, value in self._placed_inputs.items():
             if self._space.get(name, MISSING) is value and name in self.space_before:
                 self._space[name] = self.space_before[name]
@@ -519,7 +543,7 @@ class LiveRun:
 
 
 def coded_inputs(step: PlanStep, materializations: Mapping[str, Materialization]) -> set[str]:
-    """Return the inputs of a step whose values may hold functions of the notebook, or instances of its classes."""
+    """Return the names of those inputs of a step whose values may contain functions of the notebook, or instances of the notebook's classes."""
     names = set()
     for given in step.inputs:
         values = [materializations[key].value for key in given.keys if key in materializations]
@@ -529,7 +553,7 @@ def coded_inputs(step: PlanStep, materializations: Mapping[str, Materialization]
 
 
 def _texts(codes: Iterable[CodeType | None]) -> set[str]:
-    """Return the words in the string constants of code: names that the code may look up."""
+    """Return all words in the string constants of code. They include the names that the code may look up by a string."""
     texts: set[str] = set()
     pending: list[Any] = list(codes)
     while pending:
@@ -544,7 +568,7 @@ def _texts(codes: Iterable[CodeType | None]) -> set[str]:
 
 
 def size_of(value: Any) -> int:
-    """Return an estimate of the stored size of a value in bytes, from a sample of its members."""
+    """Return an estimate of the number of bytes that a stored value will need, from a sample of its members."""
     try:
         return _size_of(value)
     except Exception:
@@ -571,19 +595,19 @@ def _size_of(value: Any) -> int:
 
 
 def stream_digest(state: Any) -> str:
-    """Return the digest of a random stream's state."""
+    """Return the digest of the state of a random stream; empty if the state has no digest."""
     return data_version(state) or ""
 
 
 def _gave(definition: Definition, name: str, value: Any, *, is_only_binding: bool, stored: bool) -> bool:
-    """Return True if a definition bound a name to its present value.
+    """Return True if the body executed a definition, and thereby bound a name to `value`, the name's present value.
 
     Parameters
     ----------
     is_only_binding
-        True if nothing else in the body binds the name.
+        True if no other statement of the body binds the name.
     stored
-        True if the body also assigns the name.
+        True if the body also binds the name by an assignment.
     """
     if definition.is_import:
         return _imports(definition, name, value)
@@ -593,7 +617,7 @@ def _gave(definition: Definition, name: str, value: Any, *, is_only_binding: boo
         return True
     inside = vars(value).values() if issubclass(type(value), type) else ()
     for item in (value, *inside):
-        item = item.__func__ if type(item) in {staticmethod, classmethod} else item  # noqa: PLW2901 - what it is around
+        item = item.__func__ if type(item) in {staticmethod, classmethod} else item  # noqa: PLW2901 - the function inside the method object
         code = contents.attribute(contents.attribute(item, "__wrapped__") or item, "__code__")
         if isinstance(code, CodeType) and code.co_filename == definition.code.co_filename:
             return definition.line <= code.co_firstlineno <= definition.end
@@ -601,7 +625,7 @@ def _gave(definition: Definition, name: str, value: Any, *, is_only_binding: boo
 
 
 def _imports(definition: Definition, name: str, value: Any) -> bool:
-    """Return True if an import binds a name to this value, as far as the loaded modules show."""
+    """Return True if the execution of an import would now bind a name to this value, as far as the loaded modules show."""
     if not definition.sources:
         return type(value) is ModuleType or type(contents.attribute(value, "__module__")) is str
     module, attribute = definition.sources[definition.names.index(name)]

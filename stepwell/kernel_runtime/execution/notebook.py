@@ -1,6 +1,7 @@
-"""The engine's interface to asset cells of a notebook.
+"""The engine's interface to the live cells of a notebook.
 
-`StoredCells` checks if a stored execution can be restored. `NotebookCells` prepares live runs, records their effects and restores them.
+`StoredCells` checks whether the stored execution of a cell can be restored in this kernel. `NotebookCells` prepares a run of a cell, stores the
+effects of the run, and restores the effects when the step is reused.
 """
 
 from __future__ import annotations
@@ -50,48 +51,49 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
 
 _SHARE = 0.05
-"""The maximum fraction of a step's duration that may be spent on storing variables that are not outputs."""
+"""The maximum time for storing variables that are not outputs, as a fraction of the duration of the step."""
 _ALWAYS = 0.05
-"""The number of seconds that may always be spent on storing these variables."""
+"""The number of seconds that may be spent on storing variables that are not outputs, however short the step was."""
 _RATE = 1e9
-"""The assumed number of bytes that are stored per second."""
+"""The number of bytes that can be stored per second, as an assumption."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Reuse:
-    """An execution of a cell that is about to be reused in this kernel."""
+    """A stored execution of a cell that can be reused in this kernel."""
 
     step: PlanStep
     body: CellBody
     materializations: tuple[Materialization, ...]
     effects_record: Materialization | None
-    """The record of the execution's effects on the notebook; None if it had no effects except its values."""
+    """The materialization with the effects of the execution on the notebook; None if it only produced values."""
     effects: Effects
     cell_runs: bool
-    """True if the step's cell runs."""
+    """True if the cell of the step runs, so that the step binds all of its names."""
     is_repeated: bool
-    """True if the step was last brought up to date in this kernel with this execution."""
+    """True if this execution last brought the step up to date in this kernel, so that the notebook already has its effects."""
     skips_objects: bool
-    """True if objects are not restored, because names that the step reads have changed since it was brought up to date."""
+    """True if the contents of objects are not restored, because variables that the step reads have changed since."""
     unstored_names: list[str]
-    """The variables whose values are not stored."""
+    """The variables of the step whose values are not stored."""
     files: FilesToRestore
+    """The files that the reuse writes, creates or removes."""
 
 
 def _is_live(step: PlanStep) -> bool:
-    """Return True for a step that runs in the notebook's namespace."""
+    """Return True for the step of a live cell."""
     return isinstance(step.op.body, CellBody) and step.op.body.runs_in_notebook
 
 
 class StoredCells:
-    """The stored executions of asset cells, and the obstacles to restoring them in this kernel. No method changes the notebook.
+    """Checks whether the stored executions of live cells can be restored in this kernel. No method changes the notebook.
 
     Parameters
     ----------
     timeline, store
         The timeline and the store of the session.
     strict
-        True if a step fails when a value cannot be stored.
+        True if every cell must store its value, as with ``--stored``.
     """
 
     def __init__(self, timeline: Timeline, store: ValueStore, *, strict: bool = False) -> None:
@@ -99,19 +101,24 @@ class StoredCells:
         self._store = store
         self._strict = strict
         self.hit: _Reuse | None = None
-        """The execution of the last call of `obstacle`, if it can be restored; None if there is nothing to restore."""
+        """The execution that the last call of `obstacle` found no obstacle for; None if there is nothing to restore."""
 
     def must_be_stored(self, step: PlanStep) -> bool:
-        """Return True if the step of a cell fails when a value cannot be stored."""
+        """Return True if the step of a cell must fail when its value cannot be stored."""
         return isinstance(step.op.body, CellBody) and (self._strict or step.op.body.must_be_stored)
 
     def obstacle(self, step: PlanStep, materializations: tuple[Materialization, ...], kind: Kind) -> str:
-        """Return why the effects of an execution cannot be restored; empty if no reason is known.
+        """Return the reason why the effects of an execution cannot be restored; empty if they can, or if nothing must be restored.
+
+        If there is no obstacle, `hit` becomes the execution.
 
         Parameters
         ----------
+        materializations
+            The materializations of the execution.
         kind
-            How the request refers to the step. If its cell does not run, an execution that this kernel already has is not restored.
+            How the request refers to the step. Nothing must be restored if the cell of the step does not run and the notebook already has the
+            effects of this execution.
         """
         self.hit = None
         if not _is_live(step):
@@ -123,10 +130,10 @@ class StoredCells:
             return ""
         effects_record = next((item for item in materializations if item.output == NOTEBOOK), None)
         if effects_record is None and any(item.effects for item in materializations):
-            return "its effects on the notebook are not recorded"
-        # The signature is verified before any part of the record is used, even before it is known to have effects.
+            return "the record of the step's changes to the notebook is missing"
+        # The signature is verified before anything in the record is used.
         if effects_record is not None and not self._is_trusted(effects_record, materializations):
-            return "its effects on the notebook are not signed with a trusted key"
+            return "the record of the step's changes to the notebook is not signed with a trusted key"
         effects = Effects.from_text(effects_record.effects) if effects_record is not None else Effects()
         unstored = _unstored(step, materializations, effects)
         skips_objects = is_repeated and step.key in timeline.pinned
@@ -168,29 +175,32 @@ class StoredCells:
         is_repeated: bool,
         skips_objects: bool,
     ) -> str:
-        """Return why values or effects of an execution, other than files, cannot be restored; empty if nothing prevents it."""
+        """Return the reason why the values and effects of an execution, apart from files, cannot be restored; empty if they can."""
         timeline = self._timeline
         values = [name for name in unstored if name not in effects.handles]
         used = [name for name in effects.handles if is_repeated and timeline.is_handle_used(step.key, name)]
         if used or (values and is_repeated and timeline.is_touched(step.key, values)):
-            return f"{[*used, *values][0]} is not stored, and may have been changed since"
+            return f"the variable {[*used, *values][0]} is not stored and may have changed since"
         if effects.lost and not (
             is_repeated
             and timeline.is_left(step.key)
             and (skips_objects or not timeline.is_touched(step.key, effects.lost))
         ):
-            return f"once in every kernel: its changes cannot be restored ({', '.join(effects.lost)})"
+            return f"the changes to {', '.join(effects.lost)} cannot be restored: the step runs once in every kernel"
         assert isinstance(step.op.body, CellBody)
         if not is_repeated and not step.op.body.kept_variables.isdisjoint(effects.unstored):
-            return "a variable that --keep names is not stored"
+            return f"a variable that --keep names is not stored: {min(step.op.body.kept_variables.intersection(effects.unstored))}"
         if self.must_be_stored(step) and any(
             item.value is None for item in materializations if item.output != NOTEBOOK
         ):
-            return "its value is not stored"
+            return "the value of the step is not stored"
         return ""
 
     def _is_trusted(self, effects_record: Materialization, materializations: tuple[Materialization, ...]) -> bool:
-        """Return True if a trusted key signed the record of a step's effects, and the step's other records have the same reads, inputs and code."""
+        """Return True if the record of a step's effects can be trusted.
+
+        A trusted key must have signed the record `effects_record`, and all records of the execution must have the same reads, inputs and code version.
+        """
         return vouches(self._store.signer, effects_record) and all(
             (item.reads, item.inputs, item.code_version)
             == (effects_record.reads, effects_record.inputs, effects_record.code_version)
@@ -198,7 +208,7 @@ class StoredCells:
         )
 
     def _was_written(self, path: str, digest: str) -> bool:
-        """Return True if a step, in this kernel or in an earlier run, wrote a file of the project with this digest."""
+        """Return True if a step, in this kernel or in an earlier run, left a file of the project with this digest."""
         here = self._timeline.world.files.get(path)
         return (here is not None and here[0] == digest) or any(
             digest == state for state, _ in left_states(path, self._store)
@@ -206,7 +216,7 @@ class StoredCells:
 
 
 def _unstored(step: PlanStep, materializations: tuple[Materialization, ...], effects: Effects) -> list[str]:
-    """Return the variables of a step whose values are not stored."""
+    """Return the variables of a cell whose values an execution of its step did not store."""
     body = step.op.body
     assert isinstance(body, CellBody)
     lacking = {item.output for item in materializations if item.value is None and item.output != NOTEBOOK}
@@ -215,23 +225,23 @@ def _unstored(step: PlanStep, materializations: tuple[Materialization, ...], eff
 
 
 class NotebookCells:
-    """Live runs, effects and reuse of the asset cells in one run.
+    """Prepares, records and reuses the live cells of one run of the engine.
 
     Parameters
     ----------
     timeline, store
         The timeline and the store of the session.
     seeds
-        The random generators of the run.
+        The seeds of the random generators in this run.
     notify
-        Called with notices for the user.
+        Called with each notice for the user.
     strict
-        True if a step fails when a value cannot be stored.
+        True if every cell must store its value, as with ``--stored``.
 
     Attributes
     ----------
     stored_cells
-        The stored executions of these cells.
+        Checks whether stored executions of these cells can be restored.
     """
 
     def __init__(
@@ -246,26 +256,29 @@ class NotebookCells:
     is_live = staticmethod(_is_live)
 
     def is_own(self, step: PlanStep) -> bool:
-        """Return True if the request names the step: the step's cell runs, or the request contains its key."""
+        """Return True if the request names the step, or if the cell of the step runs."""
         return not self._timeline.is_pulled(step.key)
 
     def is_cell(self, step: PlanStep) -> bool:
-        """Return True if the step's cell runs. Then the step binds all of its names; otherwise it binds only names that the user did not bind."""
+        """Return True if the cell of the step runs.
+
+        Then the step binds all of its names. Otherwise it does not rebind names that the user or other cells have bound.
+        """
         return self._timeline.kind(step.key) == "cell"
 
     def changed_since(self, step: PlanStep) -> tuple[str, str]:
-        """Return the result of `Timeline.changed_since`; both strings are empty for a requested step."""
+        """Return `Timeline.changed_since` for a step that the request does not name; two empty strings for any other step."""
         return ("", "") if self.is_own(step) else self._timeline.changed_since(step.key)
 
     # -- a run
 
     def check(self, step: PlanStep) -> None:
-        """Check that an upstream step reads the same values as its cell did.
+        """Check that a step which is about to run only as an upstream step reads the same state as its cell did.
 
         Raises
         ------
         NamesReassignedError
-            If other cells have changed names or files that the step reads.
+            If other cells have since changed variables or files that the step reads.
         """
         if self.is_own(step):
             return
@@ -273,32 +286,33 @@ class NotebookCells:
         assert isinstance(body, CellBody)
         for name, label in body.changed_variables:
             if self._timeline.asset_of(name) is not None:
+                cell = f"cell {label}" if label else f"the cell that changes {name}"
                 raise NamesReassignedError(
-                    f"{step.key!r} reads your {name} from {label}, which has not run since {name} was bound to its asset",
+                    f"{step.key!r} reads {name} as {cell} left it, but {name} has the value of its asset again, because that cell has not run since",
                     where=step.where,
-                    remedy=f"run cell {label}, then the cell of {step.key}",
+                    remedy=f"run {cell}, and then the cell of {step.key}",
                 )
         before, now = self._timeline.changed_since(step.key)
         if before:
             raise NamesReassignedError(
-                f"{step.key!r} must run, but other cells have changed what it reads: it was computed with {before} ({now})",
+                f"{step.key!r} must run, but other cells have changed what the step reads: it was computed with {before} ({now})",
                 where=step.where,
-                remedy=f"run the cells that assign or write it and then the cell of {step.key}, in their order",
+                remedy=f"run the cells that assign or write what the step reads, and then the cell of {step.key}",
             )
 
     def has_input(self, name: str, item: Materialization) -> bool:
-        """Return True if a variable of the notebook is the unchanged value of a materialization."""
+        """Return True if the variable `name` of the notebook has the value of a materialization, and the value is unchanged."""
         bound = self._timeline.asset_of(name)
         if bound is None or bound.key != item.key:
             return False
         return bound.data_version == item.data_version if item.data_version else bound.materialization == item.id
 
     def has_value(self, key: str, item: Materialization) -> bool:
-        """Return True if the value of a materialization that could not be stored is still alive in this kernel."""
+        """Return True if the value of a materialization, which could not be stored, still exists in this kernel."""
         return self._timeline.alive(key, item) is not None
 
     def value(self, key: str) -> Any:
-        """Return a value that exists only in this kernel.
+        """Return the value of an asset that could not be stored and exists only in this kernel.
 
         Raises
         ------
@@ -308,14 +322,22 @@ class NotebookCells:
         value = self._timeline.alive(key)
         if value is None:
             raise ValueUnavailableError(
-                f"the value of {key!r} is not stored, and its variable is gone", remedy=f"run the cell of {key}"
+                f"the value of {key!r} is not stored, and no variable has it any more", remedy=f"run the cell of {key}"
             )
         return value
 
     def begin(
         self, step: PlanStep, arguments: Mapping[str, Any], materializations: Mapping[str, Materialization]
     ) -> LiveRun:
-        """Bind inputs that the notebook does not have, and note the state that the body may change."""
+        """Prepare the run of a cell's body: bind inputs that the notebook does not have, and note the state that the body may change.
+
+        Parameters
+        ----------
+        arguments
+            The values of inputs that must be bound, by name.
+        materializations
+            The materializations of the inputs, by value key.
+        """
         body = step.op.body
         assert isinstance(body, CellBody)
         space = self._timeline.namespace
@@ -345,16 +367,16 @@ class NotebookCells:
             run.users_names = frozenset(run.space_before)
         elif not self.is_cell(step):
             run.users_names = frozenset(name for name in run.space_before if not timeline.may_bind(name, step.key))
-        # `cover` unbinds names. It comes last, because the code above needs these names, and nothing may fail between it and the body.
+        # `cover` comes last: it unbinds names that the code above needs, and after it nothing may fail before the body runs.
         run.cover(reached_names(space, {*body.reads, *body.parameters}))
         return run
 
     def is_renamed(self, step: PlanStep) -> bool:
-        """Make a step that is about to run use the present values of names; return True if it used earlier ones."""
+        """Let a step that is about to run use the present values of variables. Return True if its code version was computed from earlier values."""
         return not self._runs_for_unstored(step) and self._timeline.unpin(step.key)
 
     def _runs_for_unstored(self, step: PlanStep) -> bool:
-        """Return True if a step runs only to compute its unstored variables: it was reused in this kernel and not edited since."""
+        """Return True if a step runs only to compute variables that are not stored: it was reused in this kernel, and its cell was not edited since."""
         body = step.op.body
         assert isinstance(body, CellBody)
         if self.is_cell(step) and not self._timeline.binds_only_unbound:
@@ -362,12 +384,12 @@ class NotebookCells:
         return self._timeline.is_reused_without_all(step.key, step.code, body.source)
 
     def keep(self, step: PlanStep, run: LiveRun, outcome: Outcome, memo: str) -> tuple[Effects, StoredValue | None]:
-        """Store the effects of a body on the notebook; add them to the outcome as one more output.
+        """Store the effects of a body on the notebook, and add an output for the effects to the outcome.
 
         Returns
         -------
         effects, value
-            The effects and the stored bundle; the bundle is None if there is nothing to store.
+            The description of the effects, and the stored bundle. The bundle is None if the effects contain no values that must be stored.
         """
         streams = run.seeded_streams()
         for stream in streams:
@@ -409,7 +431,7 @@ class NotebookCells:
                     state=tuple(entry for entry in effects.state if entry[0] not in lost),
                 )
         if effects.lost:
-            # An attribute of a library's class is named as in Python code.
+            # An attribute of a library's class is written as in Python code: `Class.attribute`.
             names = [name.removeprefix("patches:").replace(":.", ".").replace(":", ".") for name in effects.lost]
             self._notify(notice("unrestored", step.key, names=tuple(names)))
         effects = self._with_lost_variables(body, effects, (*unstored, *left_out))
@@ -417,21 +439,22 @@ class NotebookCells:
         return effects, value
 
     def lacking(self, step: PlanStep, effects: Effects, outputs: Collection[str]) -> Effects:
-        """Return the effects of a step, with outputs that could not be stored."""
+        """Return effects that take into account that some outputs of the step, whose names are in `outputs`, could not be stored."""
         body = step.op.body
         assert isinstance(body, CellBody)
         names = dict(zip([output.name for output in step.outputs], body.variables, strict=False))
         return self._with_lost_variables(body, effects, [names[name] for name in outputs if name in names])
 
     def _with_lost_variables(self, body: CellBody, effects: Effects, unstored: Collection[str]) -> Effects:
-        """Return effects in which variables without a stored value count as lost if the step changes more than its own names.
+        """Return effects in which `unstored` variables are marked as lost if the step does more than bind its names.
 
-        Such a step cannot run later, when the variable is needed: it would apply its changes twice, or to objects that have changed since.
+        Such a step must not run later only because one of these variables is needed: it would make its other changes a second time, or to objects
+        that have changed since. A step with lost variables runs once in every kernel instead.
         """
         space = self._timeline.namespace
         handles = [name for name in unstored if name in space and is_handle(space[name])]
         effects = replace(effects, handles=(*effects.handles, *handles))
-        # The earlier values of numbers and strings that the step reads and binds again are known (`Timeline.earlier`).
+        # For numbers and strings that the step reads and binds again, the earlier values are known (`Timeline.earlier`).
         again = {name for name in body.bound_names & body.reads if type(space.get(name)) not in ATOMS}
         if (
             not effects.acts
@@ -443,7 +466,25 @@ class NotebookCells:
         return replace(effects, lost=tuple(dict.fromkeys((*effects.lost, *lost))))
 
     def _without_unstorable(self, run: LiveRun, key: str, kept_names: frozenset[str]) -> tuple[list[str], list[str]]:
-        """Remove all parts that cannot be stored from a bundle; return the names of removed variables, and of removed settings and objects."""
+        """Remove everything that cannot be stored from the bundle of a run.
+
+        Parameters
+        ----------
+        key
+            The key under which the bundle is stored.
+        kept_names
+            Variables that ``--keep`` names.
+
+        Returns
+        -------
+        variables, lost
+            The names of the removed variables; the names of the removed settings, and of the variables whose objects were removed.
+
+        Raises
+        ------
+        UnstorableValueError
+            If a variable in `kept_names` cannot be stored.
+        """
         bundle = run.bundle
         values = []
         for name, value in bundle.values.items():
@@ -471,6 +512,7 @@ class NotebookCells:
         return values, lost
 
     def _obstacle(self, run: LiveRun, value: Any, key: str) -> UnstorableValueError | None:
+        """Return the error if a value of the bundle cannot be stored; None if it can."""
         try:
             self._store.put(Linked((value,), run.link), key=key, memo_key="")
         except UnstorableValueError as error:
@@ -485,7 +527,7 @@ class NotebookCells:
         materializations: Mapping[str, Materialization],
         effects: Effects,
     ) -> None:
-        """Bind the variables of a step that ran, and note the events."""
+        """Bind the variables of a step that ran, and note in the timeline what the step bound and changed."""
         body, timeline = step.op.body, self._timeline
         assert isinstance(body, CellBody)
         cell_runs = self.is_cell(step)
@@ -513,7 +555,7 @@ class NotebookCells:
         timeline.settle(variables)
 
     def name_writers(self, outcome: Outcome) -> None:
-        """Add notes to a body's error that name the steps which wrote the missing files."""
+        """Add a note to the exception of a body for each missing file that a step once wrote; the note names this step."""
         error = outcome.error
         assert error is not None
         missed = dict.fromkeys(read.name for read in outcome.reads if read.kind == "absent")
@@ -523,7 +565,7 @@ class NotebookCells:
                 error.add_note(said)
 
     def step_failed(self, step: PlanStep, run: LiveRun) -> None:
-        """Note the names that a body bound before it failed; as after a plain cell, they stay bound."""
+        """Note in the timeline what a body bound and changed before it failed. The names stay bound, as after a plain cell that failed."""
         bound, changed = [*run.bound_names(), *run.deleted_names()], run.changed_names()
         run.give_back()
         self._timeline.world.note_settings(step.key, run.settings, run.environment)
@@ -532,12 +574,12 @@ class NotebookCells:
     # -- reuse
 
     def reuse(self, step: PlanStep) -> str:
-        """Restore the stored execution of a step from the last decision.
+        """Restore the effects of the stored execution that the last call of `StoredCells.obstacle` examined.
 
         Returns
         -------
         str
-            The reason why the execution cannot be restored, so that the step must run; empty on success.
+            Empty on success; otherwise the reason why the effects cannot be restored, so that the step must run.
         """
         hit, timeline = self.stored_cells.hit, self._timeline
         if hit is None:
@@ -549,16 +591,18 @@ class NotebookCells:
         try:
             bound = self._restore(hit, restoration, todo)
         except Exception as error:
-            # An execution that cannot be restored is computed again; the body then raises its own errors.
+            # If the execution cannot be restored, the step runs, and its body may raise the same error.
             if isinstance(error, ValueUnavailableError):
                 self._notify(notice("computed again", step.key, why=error.what))
                 return error.what
-            return f"its effects cannot be restored ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
+            return (
+                f"the step's changes cannot be restored ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
+            )
         self._note_reuse(hit, bound)
         return ""
 
     def _names_to_bind(self, hit: _Reuse) -> Collection[str] | None:
-        """Return the names that a reuse binds; None for all."""
+        """Return the names that a reuse may bind; None for all names."""
         step, body, effects, timeline = hit.step, hit.body, hit.effects, self._timeline
         names_left = (*effects.values, *body.defined_names(effects.definitions), *body.variables)
         if not hit.cell_runs:
@@ -570,7 +614,7 @@ class NotebookCells:
             or timeline.is_touched(step.key, names_left)
         ):
             return None
-        # The bundle may contain links to objects of variables that the step reads.
+        # If a variable that the step reads was bound again, links in the bundle may lead to other objects than before.
         read = (
             reached_names(space, {*body.reads, *body.parameters})
             if hit.effects_record and hit.effects_record.value
@@ -586,7 +630,7 @@ class NotebookCells:
         return ()
 
     def _note_reuse(self, hit: _Reuse, bound: Collection[str]) -> None:
-        """Note the events of a reuse that bound names."""
+        """Note in the timeline what the reuse of a step bound and changed."""
         step, body, materializations, effects, timeline = (
             hit.step,
             hit.body,
@@ -598,7 +642,7 @@ class NotebookCells:
         if not hit.is_repeated:
             for name in hit.unstored_names:
                 if name not in bound and (hit.cell_runs or timeline.may_bind(name, step.key)):
-                    # The name is bound to a value of another cell, or of another run of this cell.
+                    # The name may be bound to a value from another cell, or from another run of this cell.
                     timeline.namespace.pop(name, None)
                     timeline.unstored[name] = materializations[0].key
             timeline.handles.update(effects.handles)
@@ -611,7 +655,7 @@ class NotebookCells:
         timeline.settle(body.variables)
 
     def _restore(self, hit: _Reuse, restoration: Restoration, todo: FilesToRestore) -> list[str]:
-        """Restore files, definitions, values, objects, random streams and settings; return the names that were bound."""
+        """Restore the effects of an execution: definitions, values, objects, files, random streams and settings. Return the names that were bound."""
         timeline, store, body, effects = self._timeline, self._store, hit.body, hit.effects
         items = {item.output: item for item in hit.materializations}
         outputs = [
@@ -620,7 +664,7 @@ class NotebookCells:
             if (item := items.get(output.name)) is not None
         ]
         waiting = restoration.define()
-        # `effects.definitions` omits definitions that the run did not execute, and names that then had another value.
+        # `effects.definitions` contains only definitions that the body executed and whose names had no other value at the end.
         bound = [name for name in body.defined_names(effects.definitions) if restoration.may(name)]
         for name, item in outputs:
             if item.value is not None and restoration.may(name):
@@ -662,7 +706,7 @@ class NotebookCells:
             self._seeds.leave(stream)
 
     def _note_files(self, hit: _Reuse, todo: FilesToRestore) -> None:
-        """Note the digest of each file that the step wrote."""
+        """Note the digest of each file that the step wrote, except files that were not restored."""
         for file in hit.effects.files:
             if file.path in todo.left_paths:
                 continue
@@ -672,12 +716,12 @@ class NotebookCells:
                 self._timeline.wrote(file.path, file.digest, hit.step.key)
 
     def _restore_settings(self, hit: _Reuse, values: Mapping[str, Any]) -> None:
-        """Restore the settings of libraries and the environment variables that the step changed.
+        """Set the settings of libraries and the environment variables that the step changed.
 
         Parameters
         ----------
         values
-            Settings that cannot be recorded as strings, by name.
+            By name, the values of those settings that cannot be recorded as strings.
         """
         step_key, entries, world = hit.step.key, hit.effects.state, self._timeline.world
         if not hit.is_repeated:

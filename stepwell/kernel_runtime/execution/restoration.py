@@ -1,12 +1,12 @@
-# ruff: noqa: PTH101, PTH103, PTH105, PTH108, PTH117, PTH118, PTH120, PTH123, PTH202, PTH206 - plain strings, as the recorder has them
-"""Restores the effects of a reused step: files, definitions, variables, the contents of objects in place, arrays that share memory.
+# ruff: noqa: PTH101, PTH103, PTH105, PTH108, PTH117, PTH118, PTH120, PTH123, PTH202, PTH206 - paths are strings, as in the recorder
+"""Restores the effects of a reused step: files, definitions, variables, the contents of objects, and arrays that share memory.
 
-Only files inside the project's folder are restored. A file that anything other than a step has changed is never touched, and links are
-never followed. Small files are kept in the store; if a large file is lost, the step runs again.
+Only files inside the project's folder are restored. A file that was changed by anything except a step is never overwritten, and links are never
+followed. The contents of small files are stored; if a large file is gone, the step runs again.
 
-A slice of an array of the notebook is stored as a link: the owner of the memory, and the position in the memory. The owner is an array, a
-pandas frame or a bytearray, in the notebook or among the stored objects. Two pandas frames that share memory are not views of each
-other, because pandas copies on write.
+If an array shares memory with another object, the array is stored as a link: a reference to the owner of the memory, and the position of the array
+in the memory. The owner is an array, a pandas frame or a bytearray, in the notebook or among the stored objects. Two pandas frames that share memory
+are not linked, because pandas copies the memory before one of them changes.
 """
 
 from __future__ import annotations
@@ -39,19 +39,21 @@ if TYPE_CHECKING:
 MOST_KEPT = 1 << 20
 """The maximum size in bytes of a file whose content is stored."""
 _MOST_IN_ALL = 16 << 20
+"""The maximum size in bytes of all files together whose contents are stored for one step."""
 FOLDER = "/"
+"""Stands in place of the digest of a path that is a folder."""
 _CACHES = ("__pycache__", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache", ".cache", ".stepwell")
 _JOURNALS = ("-wal", "-shm", "-journal", ".wal", ".lock")
 
 _FORM = 2
-"""The version of the bundle's format: the first item of a stored bundle."""
+"""The version of the format of stored bundles. It is the first item of the tuple that is stored."""
 
 WasWritten = Callable[[str, str], bool]
-"""Takes a path in the form of `FileEffect.path` and a digest; returns True if a step is known to have written the file with this digest."""
+"""Takes a path in the form of `FileEffect.path` and a digest; returns True if a step is known to have written this content into the file."""
 
 
 def taken_files(recorder: ReadRecorder, project: Path) -> tuple[tuple[FileEffect, ...], dict[str, bytes]]:
-    """Return the files and folders that a step wrote, created or removed, and the contents of small files by path."""
+    """Return the files and folders that a step wrote, created or removed, and the contents of those files that are stored, by path."""
     root = os.path.join(os.path.realpath(project), "")
     effects: list[FileEffect] = []
     contents: dict[str, bytes] = {}
@@ -88,7 +90,7 @@ def _is_effect(path: str, root: str, recorder: ReadRecorder) -> bool:
 
 
 def _state(path: str) -> str | None:
-    """Return the digest of a file's content, `FOLDER` for a folder, or None for anything else and for a missing path."""
+    """Return the digest of a file's content, `FOLDER` for a folder, and None for anything else or if the path does not exist."""
     try:
         mode = os.lstat(path).st_mode
     except OSError:
@@ -100,14 +102,20 @@ def _state(path: str) -> str | None:
 
 @dataclass(slots=True)
 class FilesToRestore:
-    """The changes to the project's files that the reuse of a step requires.
+    """The changes of the project's files that restore the effects of a step. All paths have the form of `FileEffect.path`.
 
     Attributes
     ----------
-    obstacle
-        The reason why the step must run; empty if the step can be reused.
+    write
+        The files that are written with their stored content.
+    remove
+        The files that are removed.
+    folders
+        The folders that are created.
     left_paths
-        Paths that are not restored, because something other than a step changed them.
+        The files that are left as they are, because something other than a step has changed them.
+    obstacle
+        The reason why the files cannot be restored, so that the step must run; empty if they can.
     """
 
     write: list[str]
@@ -125,15 +133,17 @@ def compare_files(
     cell_runs: bool,
     has_appended: Callable[[str], bool],
 ) -> FilesToRestore:
-    """Compare the project's files with the states in which a step left them.
+    """Return the changes that bring the project's files into the states in which a step left them.
 
     Parameters
     ----------
-    has_appended
-        Takes a path in the form of `FileEffect.path`; returns True if the file contains the data that the step appended in this kernel.
-        Data that later steps appended stays.
+    effects
+        The files and folders that the step changed.
     cell_runs
-        True if the step's cell runs or the request names the step; otherwise existing files are not touched.
+        True if the cell of the step runs. Otherwise files that exist are left as they are.
+    has_appended
+        Takes a path in the form of `FileEffect.path`; returns True if the file still contains the data that the step appended to it in this kernel.
+        Such a file is left as it is, so that data which later steps appended stays.
     """
     todo = FilesToRestore([], [], [], [])
     for effect in effects:
@@ -157,9 +167,9 @@ def compare_files(
             and now != effect.digest_before
             and (lost or was_written(effect.path, now or ""))
         ):
-            # The step appends to a file that another step has written since.
+            # The step appends to a file that was removed, or that a step has written since.
             if lost or not has_appended(effect.path):
-                todo.obstacle = f"it appends to {effect.path}, which others have written"
+                todo.obstacle = f"the step appends to {effect.path}, which has changed since"
             continue
         if not lost:
             if not cell_runs:
@@ -172,17 +182,17 @@ def compare_files(
         elif effect.is_stored:
             todo.write.append(effect.path)
         else:
-            todo.obstacle = f"{effect.path}, which it wrote, is lost and too large to be stored"
+            todo.obstacle = f"the step wrote {effect.path}, which is gone and was too large to be stored"
     return todo
 
 
 def lost_file(path: str, project: Path, files: Mapping[str, tuple[str, str]], store: ValueStore) -> str:
-    """Return a note about a missing file that a step wrote; empty for any other path.
+    """Return a note for the user about a missing file that a step wrote; empty if the path exists or no step is known to have written it.
 
     Parameters
     ----------
     files
-        The digest and the writing step, by path, of each file that the steps of this kernel wrote: `Timeline.files`.
+        The files that the steps of this kernel wrote, as in `World.files`.
     """
     name = os.path.relpath(path, os.path.realpath(project))
     if os.path.lexists(path) or name.startswith(os.pardir):
@@ -192,7 +202,10 @@ def lost_file(path: str, project: Path, files: Mapping[str, tuple[str, str]], st
 
 
 def left_states(path: str, store: ValueStore) -> Iterator[tuple[str, str]]:
-    """Yield the digests of a file of the project after steps wrote it, with the keys of the steps, from trusted records; newest first."""
+    """Yield the digest of a file after each step that wrote it, and the key of the step; newest first.
+
+    The digests come from the records of all runs that are signed with a trusted key. `path` has the form of `FileEffect.path`.
+    """
     for item in store.catalog.ask(read_writers, path):
         if vouches(store.signer, item):
             for file in Effects.from_text(item.effects).files:
@@ -201,7 +214,20 @@ def left_states(path: str, store: ValueStore) -> Iterator[tuple[str, str]]:
 
 
 def restore_files(todo: FilesToRestore, contents: Mapping[str, bytes], project: Path) -> None:
-    """Make the changes that `compare_files` returned; raises OSError or KeyError on failure."""
+    """Make the changes of files that `compare_files` returned.
+
+    Parameters
+    ----------
+    contents
+        The stored contents of files, by path.
+
+    Raises
+    ------
+    OSError
+        If a file or folder cannot be changed.
+    KeyError
+        If the content of a file is missing.
+    """
     root = os.path.realpath(project)
     for name in todo.folders:
         os.makedirs(os.path.join(root, name), exist_ok=True)
@@ -210,7 +236,7 @@ def restore_files(todo: FilesToRestore, contents: Mapping[str, bytes], project: 
     for name in todo.write:
         path = os.path.join(root, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        # A temporary file in the same folder is renamed, so that a link created at the path meanwhile is replaced and never followed.
+        # A temporary file is written and renamed: if a link is created at the path meanwhile, it is replaced and not followed.
         descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".stepwell-")
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -225,7 +251,7 @@ def restore_files(todo: FilesToRestore, contents: Mapping[str, bytes], project: 
 
 
 def _is_inside(path: str, project: Path) -> bool:
-    """Return True if a path is inside the project and no part of it is a link."""
+    """Return True if a path is inside the project, and none of the folders above it is a link."""
     root = os.path.realpath(project)
     folder = os.path.dirname(path)
     return os.path.normpath(path).startswith(os.path.join(root, "")) and os.path.realpath(folder) == os.path.normpath(
@@ -234,45 +260,48 @@ def _is_inside(path: str, project: Path) -> bool:
 
 
 _MOST_COMPARED = 200
-"""The maximum number of arrays over the same memory with which an array is compared."""
+"""The maximum number of arrays in the same memory with which one array is compared."""
 
 
 @dataclass(slots=True)
 class MemoryRange:
-    """A range of memory, and the object that holds it."""
+    """An array, the range of its memory, and the object that holds the array."""
 
     array: Any
     holder: Any
+    """The object that holds the array: the array itself, a buffer or a frame."""
     part: tuple[Any, ...]
-    """The array inside the holder: empty if the holder is the array, ``("buffer",)`` for a buffer, ``("column", 2)`` for the block of a frame
-    that begins with this column."""
+    """How the holder holds the array: empty if the holder is the array, ``("buffer",)`` if it is a bytearray or an `array.array`, and
+    ``("column", 2)`` if it is a frame and column 2 is the first column in the array."""
     root: Any
-    """The array at the end of the chain of bases."""
+    """The array whose memory the array uses: the end of the chain of ``base`` attributes."""
     start: int
+    """The address of the first byte of the array."""
     end: int
+    """The address after the last byte of the array."""
     linked: bool
-    """True if the array can be stored as a link, because the stored form contains it as an array."""
+    """True if the array can be stored as a link. This is not possible for a buffer, and for most subclasses of arrays."""
     memory: int
-    """An identifier of the memory: equal for all arrays over the same memory."""
+    """An identifier of the memory, which is equal for all arrays in the same memory."""
 
     def has(self, other: MemoryRange) -> bool:
-        """Return True if this range contains another."""
+        """Return True if the memory of this array contains the memory of `other`."""
         return self.start <= other.start and other.end <= self.end
 
     def meets(self, other: MemoryRange) -> bool:
-        """Return True if this range overlaps another."""
+        """Return True if the memory of this array overlaps the memory of `other`."""
         return self.start < other.end and other.start < self.end
 
 
 def has_arrays(values: Iterable[Any]) -> bool:
-    """Return True if some objects include an array or a frame."""
+    """Return True if one of `values` is a numpy array, a pandas frame or a pandas series."""
     np, pd = sys.modules.get("numpy"), sys.modules.get("pandas")
     kinds = (*(() if np is None else (np.ndarray,)), *(() if pd is None else (pd.DataFrame, pd.Series)))
     return any(issubclass(type(value), kinds) for value in values)
 
 
 def held_by(values: Iterable[Any]) -> Iterator[MemoryRange]:
-    """Yield the memory of each array, frame and buffer among some objects."""
+    """Yield a `MemoryRange` for each array, for each array inside a frame, and for each buffer among `values`."""
     np = sys.modules.get("numpy")
     if np is None:
         return
@@ -288,15 +317,18 @@ def held_by(values: Iterable[Any]) -> Iterator[MemoryRange]:
 
 
 def blocks_of(frame: Any) -> list[tuple[int, Any]]:
-    """Return the arrays of a pandas frame, each after the position of its first column; return an empty list for any other object."""
+    """Return the arrays in which a pandas frame has its data, in pairs of the position of the first column, and the array.
+
+    Return an empty list for an object that is neither a frame nor a series.
+    """
     np, pd = sys.modules.get("numpy"), sys.modules.get("pandas")
     if np is None or pd is None or not issubclass(type(frame), (pd.DataFrame, pd.Series)):
         return []
     try:
-        blocks = frame._mgr.blocks  # noqa: SLF001 - no public way tells what is shared
+        blocks = frame._mgr.blocks  # noqa: SLF001 - pandas has no public access to shared memory
         return [(int(block.mgr_locs.as_array[0]), block.values) for block in blocks if type(block.values) is np.ndarray]
     except Exception:
-        # A subclass of the user may raise any exception.
+        # An instance of a subclass that the user defined may raise any exception.
         return []
 
 
@@ -305,7 +337,10 @@ def _kinds(np: Any) -> tuple[type, ...]:
 
 
 def _column(frame: Any, at: int) -> Any:
-    """Return a column of a frame as an array over its memory, or None if it is not a numpy array."""
+    """Return the column at the position `at` of a frame, or the data of a series, as an array in the same memory.
+
+    Return None if the dtype is not one of numpy.
+    """
     column = frame.iloc[:, at] if frame.ndim == 2 else frame
     return column.to_numpy() if type(column.dtype).__module__.startswith("numpy") else None
 
@@ -341,25 +376,25 @@ def _bounds(array: Any) -> tuple[int, int] | None:
 
 @dataclass(slots=True)
 class View:
-    """An array that is stored as a link."""
+    """An array that is stored as a link to the memory of another object."""
 
     owner: Any
-    """The array, or the frame that holds it; the reference keeps its `id` unique."""
+    """The array, or the frame that holds the array. The reference keeps the object alive, so that no other object gets the same `id`."""
     holder: Any
-    """The owner of the memory: stored in place of the array."""
+    """The object that owns the memory. A reference to it is stored in place of the array."""
     link: tuple[Any, ...]
-    """The number of the link, and the position in the memory for `view_of`."""
+    """The number of the link, followed by the layout of the owner and the position of the array, from which `view_of` makes the array again."""
 
 
 def views(stored_objects: Iterable[Any], notebook_objects: Iterable[Any]) -> dict[int, View]:
-    """Return the arrays among some objects that are stored as links, by `id`.
+    """Return the arrays among `ours` that must be stored as links, by `id`.
 
     Parameters
     ----------
     stored_objects
-        The objects that are stored.
+        The objects that will be stored.
     notebook_objects
-        Objects that exist in the notebook when the stored objects are loaded.
+        Objects that will exist in the notebook when the stored objects are loaded.
     """
     memory_ranges = list(held_by(stored_objects))
     if not any(part.linked for part in memory_ranges):
@@ -378,8 +413,16 @@ def views(stored_objects: Iterable[Any], notebook_objects: Iterable[Any]) -> dic
 
 
 def _link_group(group: list[MemoryRange], others: list[MemoryRange], links: dict[int, View]) -> None:
-    """Find the links among arrays over one memory."""
-    # Sorted by size, the largest first: an array can only be a link to an array before it.
+    """Find the arrays that must be stored as links, among arrays in the same memory, and add them to `links`.
+
+    Parameters
+    ----------
+    group
+        The arrays of objects that will be stored.
+    others
+        The arrays of objects that will exist in the notebook.
+    """
+    # The arrays are sorted by size, the largest first. An array can only become a link to an array before it in this order.
     order = sorted(group, key=lambda part: (part.start - part.end, part.array is not part.root))
     for position, part in enumerate(order):
         if not part.linked or id(part.array) in links:
@@ -389,21 +432,21 @@ def _link_group(group: list[MemoryRange], others: list[MemoryRange], links: dict
         before = [other for other in order[: min(position, _MOST_COMPARED)] if not other.part and _may_own(other, part)]
         owner = next((other for other in (*firm, *before) if other.has(part)), firm[0] if firm else None)
         after = order[position + 1 : position + 1 + _MOST_COMPARED]
-        # The stored form of a non-contiguous array lacks the memory between its elements.
+        # A stored array that is not contiguous does not include the memory between its elements.
         keeps = part.array.flags.forc
         if owner is None and (
             before or any(_may_own(other, part) and not (keeps and part.has(other)) for other in after)
         ):
-            # The arrays overlap, and neither stored form contains the other: both become views of the array at the end of the chain of bases.
+            # The arrays overlap, but neither contains the other. Both become links to the array whose memory they use.
             owner = replace(part, array=part.root, holder=part.root, part=())
         if owner is not None:
             links[id(part.array)] = View(part.holder, owner.holder, (len(links), *_link(owner, part)))
 
 
 def _may_own(other: MemoryRange, part: MemoryRange) -> bool:
-    """Return True if an array can be a link to the memory of another object."""
+    """Return True if the array `part` could be stored as a link to the memory of the object that holds `other`."""
     if part.part and (other.part or not other.array.flags.writeable):
-        # Frames keep track of shared memory themselves. Arrays that they return over shared memory are read-only.
+        # pandas keeps track of memory that its frames share. An array of shared memory that a frame returns is read-only.
         return False
     return other.array is not part.array and other.holder is not part.holder and other.meets(part)
 
@@ -428,12 +471,19 @@ def _address(array: Any) -> int:
 
 
 def view_of(holder: Any, link: tuple[Any, ...]) -> Any:
-    """Return the array that a link describes, over the memory of an object.
+    """Return the array that a link describes, in the memory of an object.
+
+    Parameters
+    ----------
+    holder
+        The object that owns the memory.
+    link
+        The number of the link and the description of the array, as in `View.link`.
 
     Raises
     ------
     ValueError
-        If the layout of the object differs from that of the recorded owner of the memory.
+        If `holder` has another layout than the owner of the memory had when the link was stored, or if its memory is read-only.
     """
     np = sys.modules["numpy"]
     _, part, layout, whole, offset, (shape, strides, dtype), writeable, kind = link
@@ -454,21 +504,21 @@ def view_of(holder: Any, link: tuple[Any, ...]) -> Any:
 
 @dataclass(slots=True)
 class Bundle:
-    """The effects of a body on the notebook, stored as one value so that shared objects stay shared."""
+    """The values that the effects of a cell need. They are stored as one value, so that objects which they share are also shared after a reuse."""
 
     values: dict[str, Any] = field(default_factory=dict)
-    """Variables by name."""
+    """The values of variables, by name."""
     contents: list[tuple[Any, str, Any]] = field(default_factory=list)
-    """The changed objects (stored as links), each with ``content`` or ``leaf`` and the content to restore."""
+    """For each object that the body changed in place: the object, which is stored as a link; ``content`` or ``leaf``; and the content to restore."""
     streams: dict[str, Any] = field(default_factory=dict)
-    """States of random streams."""
+    """The states of random streams, by name."""
     files: dict[str, bytes] = field(default_factory=dict)
-    """Contents of files by path."""
+    """The contents of files, by path."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Settings of libraries that cannot be recorded as strings: functions of the notebook, objects of libraries."""
+    """By name, the values of those settings of libraries that cannot be recorded as strings: functions of the notebook, objects of libraries."""
 
     def as_tuple(self) -> tuple[Any, ...]:
-        """Return the tuple that is stored."""
+        """Return the tuple that is stored for the bundle."""
         return (_FORM, self.values, self.contents, self.streams, self.files, self.settings)
 
     def __bool__(self) -> bool:
@@ -477,12 +527,14 @@ class Bundle:
 
 
 class Restoration:
-    """Restores a step's effects in the notebook.
+    """Restores the effects of one execution in the notebook.
 
     Parameters
     ----------
+    effects
+        The effects of the execution.
     names
-        Names that may be bound; None for all.
+        The names that may be bound or deleted; None for all names.
     """
 
     def __init__(
@@ -494,19 +546,24 @@ class Restoration:
         self._names = names
         self._space_before = dict(timeline.namespace)
         self._views: dict[int, Any] = {}
-        """The arrays created for links, by the number of the link."""
+        """The arrays that were made for links, by the number of the link."""
 
     def may(self, name: str) -> bool:
-        """Return True if a name may be bound."""
+        """Return True if a name may be bound or deleted."""
         return self._names is None or name in self._names
 
     def define(self) -> list[Definition]:
-        """Execute imports, functions and classes again, in order; return the definitions that need variables which are not bound yet.
+        """Execute the imports, functions and classes of the body again, in order.
+
+        Returns
+        -------
+        list
+            The definitions that ended with a NameError: they must be executed again when the variables are bound.
 
         Raises
         ------
         Exception
-            Any exception of an import or a decorator except NameError.
+            If an import, or a call such as that of a decorator, raises any other exception.
         """
         waiting = []
         for number in self.effects.definitions:
@@ -525,7 +582,13 @@ class Restoration:
         return waiting
 
     def link(self, found: Any) -> Any:
-        """Return the object to which a link refers."""
+        """Return the object to which a link refers.
+
+        Parameters
+        ----------
+        found
+            The link, as `LiveRun.link` returned it.
+        """
         kind, name, address = found
         if kind == "view":
             number = address[0]
@@ -537,7 +600,14 @@ class Restoration:
         return resolve(self._space_before if kind == "was" else self._space, name, address)
 
     def apply(self, plain: tuple[Any, ...], *, skip_objects: bool) -> list[str]:
-        """Bind variables and restore contents in place; return the names that were bound.
+        """Bind the variables of a bundle, and replace the contents of objects in place. Return the names that were bound.
+
+        Parameters
+        ----------
+        plain
+            The tuple that was stored for the bundle.
+        skip_objects
+            True if the contents of objects stay as they are.
 
         Raises
         ------
@@ -555,7 +625,7 @@ class Restoration:
         return bound
 
     def delete(self) -> list[str]:
-        """Remove the names that the step deleted; return them."""
+        """Delete the names that the step deleted, as far as they may be deleted. Return these names."""
         names = [name for name in self.effects.deleted if self.may(name)]
         for name in names:
             self._space.pop(name, None)

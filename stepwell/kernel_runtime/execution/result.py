@@ -1,7 +1,7 @@
-"""The outputs of a step, the result of a run, and tracebacks of user code without Stepwell's frames.
+"""The outputs of a step, the result of a run, and tracebacks without Stepwell's frames.
 
-`Collector` receives the values that a body returns or yields, and checks them against the declared outputs. `RunResult` is the result of
-``materialize`` and other functions that run steps.
+`Collector` receives the values that a body returns or yields, and checks that they are the declared outputs. `RunResult` is what
+``materialize`` and the other functions that run steps return.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from stepwell.kernel_runtime.errors import (
     StepOutputNotFoundError,
     StepwellError,
     TypeCheckError,
+    UnknownKeyError,
     UserObjectError,
     ValueUnavailableError,
     unknown_key,
@@ -34,12 +35,14 @@ T = TypeVar("T")
 
 
 def plain_metadata(step: PlanStep, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metadata as JSON values; other values are converted with `str`, and long metadata is cut off with a mark.
+    """Return the metadata of an output as JSON values.
+
+    Values of other types are converted with `str`. Long metadata is shortened, and an ellipsis shows where.
 
     Raises
     ------
     UserObjectError
-        If the conversion of a value raises an exception.
+        If the conversion of a name or value raises an exception.
     """
     plain = _PlainMetadata()
     plain_values = {}
@@ -50,20 +53,20 @@ def plain_metadata(step: PlanStep, metadata: Mapping[str, Any]) -> dict[str, Any
             raise
         except BaseException as error:
             shown = name if type(name) is str else type_name(name)
-            raise user_object_error(step, f"its metadata {shown!r}", error) from error
+            raise user_object_error(step, f"the metadata {shown!r}", error) from error
     return plain_values
 
 
 _DEEPEST = 50
-"""The maximum depth of metadata that is kept as JSON, because metadata may contain itself."""
+"""The maximum depth of containers in metadata that are kept as JSON, because a container may contain itself."""
 _MOST = 1 << 18
-"""The maximum number of characters and members of a step's metadata that are kept, because all of them are searched for secrets."""
+"""The maximum number of characters and members that are kept of an output's metadata, because all of them are searched for secrets."""
 _LONGEST_NAME = 1000
 _MOST_BITS = 10_000
 
 
 class _PlainMetadata:
-    """Converts the values of one step's metadata to JSON values, up to `_MOST` characters and members in total."""
+    """Converts the values of one output's metadata to JSON values, up to `_MOST` characters and members in total."""
 
     def __init__(self) -> None:
         self.items_left = _MOST
@@ -79,7 +82,7 @@ class _PlainMetadata:
             return self._bounded(str.__str__(value))
         if issubclass(kind, int):
             number = int.__int__(value)
-            # Python limits the number of digits that it converts to a string.
+            # Python raises an error if an integer with too many digits is converted to a string.
             return number if number.bit_length() <= _MOST_BITS else f"an integer of {number.bit_length():,} bits"
         if issubclass(kind, float):
             return float.__float__(value)
@@ -97,7 +100,7 @@ class _PlainMetadata:
         return text if len(text) <= room else f"{text[:room]}… ({len(text):,} characters)"
 
     def _while_room(self, members: Iterable[T]) -> Iterator[T]:
-        """Yield members until the limit is reached."""
+        """Yield the members of a container until `_MOST` is exceeded."""
         for member in members:
             yield member
             if self.items_left < 0:
@@ -105,7 +108,7 @@ class _PlainMetadata:
 
 
 def _own_text(value: Any) -> str:
-    """Return the string form of an object as an instance of exactly `str`."""
+    """Return the string form of an object as a plain `str`, even if the object returns an instance of a subclass."""
     text = str(value)
     return text if type(text) is str else str.__str__(text)
 
@@ -120,12 +123,14 @@ class Produced:
 
 
 class Collector:
-    """Receives the outputs of a body and checks them against the declared outputs.
+    """Receives the outputs of a step's body, and checks that the step declares them.
 
     Attributes
     ----------
+    declared_outputs
+        The outputs that the step declares, by name.
     produced
-        The outputs by name; after a failure, the outputs that were yielded before.
+        The outputs that the body has produced so far, by name.
     """
 
     def __init__(self, step: PlanStep) -> None:
@@ -133,28 +138,34 @@ class Collector:
         self.declared_outputs = {output.name: output for output in step.outputs}
         self.produced: dict[str, Produced] = {}
         self.last_value: Any = None
-        """The value of a cell's last expression, if the shell keeps the value and the expression is not just a variable."""
+        """The value of a cell's last expression, if the shell keeps it as the result of the cell and it is not just the value of a variable. Else None."""
 
     def add(self, name: str, value: Any, metadata: dict[str, Any] | None = None) -> None:
-        """Add one output.
+        """Add one output that the body produced.
 
         Raises
         ------
         InvariantViolationError
-            If the output is not declared or was already produced.
+            If the step does not declare an output of this name, or if the body has already produced it.
         TypeCheckError
-            If the value is not of the output's type.
+            If the value does not have the declared type of the output.
+        UserObjectError
+            If the check of the type raises any other exception.
         """
         step = self.step
         output = self.declared_outputs.get(name)
         if output is None:
             raise InvariantViolationError(
-                f"step {step.key!r} produced the output {name!r}, which it does not declare",
+                f"step {step.key!r} produced the output {name!r}, which is not declared",
                 where=step.where,
-                remedy=f"declare it, or return only the declared outputs: {', '.join(self.declared_outputs) or 'none'}",
+                remedy=f"declare the output, or produce only the declared ones: {', '.join(self.declared_outputs) or 'there are none'}",
             )
         if name in self.produced:
-            raise InvariantViolationError(f"step {step.key!r} produced the output {name!r} twice", where=step.where)
+            raise InvariantViolationError(
+                f"step {step.key!r} produced the output {name!r} twice",
+                where=step.where,
+                remedy="produce each output once",
+            )
         if output.has_value:
             try:
                 step.op.check_output(name, value, step.key)
@@ -164,19 +175,19 @@ class Collector:
                 raise user_object_error(step, f"the check of the output {name!r}", error) from error
         elif value is not None:
             raise TypeCheckError(
-                f"step {step.key!r}: the output {name!r} is Nothing but has a {type_name(value)}",
+                f"step {step.key!r} produced a value of type {type_name(value)} for the output {name!r}, whose type is Nothing",
                 where=step.where,
-                remedy="return None, or declare a type",
+                remedy="return None, or declare the type of the value",
             )
         self.produced[name] = Produced(output, value, metadata or {})
 
     def add_returned(self, value: Any) -> None:
-        """Add the outputs in a body's return value.
+        """Add the outputs that a body returned: the value of the only output, an `Output`, or a tuple with one value for each output.
 
         Raises
         ------
         InvariantViolationError
-            If the return value does not have one value per output.
+            If the return value does not have one value for each output.
         """
         step, names = self.step, list(self.declared_outputs)
         if issubclass(type(value), Output):
@@ -184,7 +195,9 @@ class Collector:
         elif not names:
             if value is not None:
                 raise InvariantViolationError(
-                    f"step {step.key!r} has no outputs but returned a {type_name(value)}", where=step.where
+                    f"step {step.key!r} returned a value of type {type_name(value)}, but it declares no outputs",
+                    where=step.where,
+                    remedy="return None, or declare an output",
                 )
         elif len(names) == 1:
             self.add(names[0], value)
@@ -195,11 +208,11 @@ class Collector:
                 else:
                     self.add(name, member)
         elif value is not None or isinstance(step.op.body, CellBody):
-            shown = f"{len(value)} values" if issubclass(type(value), tuple) else f"a {type_name(value)}"
+            shown = f"{len(value)} values" if issubclass(type(value), tuple) else f"a value of type {type_name(value)}"
             raise InvariantViolationError(
-                f"step {step.key!r} returned {shown} for its {len(names)} outputs",
+                f"step {step.key!r} returned {shown}, but it declares {len(names)} outputs",
                 where=step.where,
-                remedy=f"return a tuple of {len(names)}: {', '.join(names)}",
+                remedy=f"return a tuple with a value for each output: {', '.join(names)}",
             )
 
     def _output(self, value: Output[Any]) -> None:
@@ -214,23 +227,23 @@ class Collector:
         Raises
         ------
         InvariantViolationError
-            If the object is not an `Output`.
+            If the yielded object is not an `Output`.
         """
         if not issubclass(type(value), Output):
             raise InvariantViolationError(
-                f"step {self.step.key!r} yielded a {type_name(value)}",
+                f"step {self.step.key!r} yielded a value of type {type_name(value)}, not an Output",
                 where=self.step.where,
-                remedy="yield Output(value, output_name=...); a returned generator is treated like yield: return list(...) to store its items",
+                remedy="yield Output(value, output_name=...); to store the items of a generator as a list, return list(generator)",
             )
         self._output(value)
 
     def finish(self) -> None:
-        """Check that every required output was produced; an output without a value is added automatically.
+        """Check that the body has produced every required output. An output of type Nothing need not be produced; it is added here.
 
         Raises
         ------
         StepOutputNotFoundError
-            If a required output was not produced.
+            If the body has not produced a required output.
         """
         for name, output in self.declared_outputs.items():
             if name in self.produced or not output.required:
@@ -241,7 +254,7 @@ class Collector:
             raise StepOutputNotFoundError(
                 f"step {self.step.key!r} did not produce its output {name!r}",
                 where=self.step.where,
-                remedy="produce it on every path, or declare it with is_required=False",
+                remedy=f"produce {name!r} on every path, or declare this output with is_required=False",
             )
 
 
@@ -250,7 +263,7 @@ _PACKAGE = str(Path(__file__).resolve().parents[2])
 
 
 def user_traceback(trace: TracebackType | None) -> TracebackType | None:
-    """Return the part of a traceback from the first frame outside Stepwell; the whole traceback if there is no such frame."""
+    """Return a traceback without the frames of Stepwell at its beginning; the whole traceback if all frames are of Stepwell."""
     frame = trace
     while frame is not None and frame.tb_frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.tb_next
@@ -258,27 +271,33 @@ def user_traceback(trace: TracebackType | None) -> TracebackType | None:
 
 
 def is_interrupt(error: BaseException | None) -> bool:
-    """Return True if an exception is a KeyboardInterrupt by its real type, not by its ``__class__``."""
+    """Return True if the type of an exception is KeyboardInterrupt or a subclass, whatever its ``__class__`` says; False for None."""
     return issubclass(type(error), KeyboardInterrupt)
 
 
 def user_object_error(step: PlanStep, doing: str, error: BaseException) -> UserObjectError:
-    """Return the error of a step for an exception that a user's object raised during an operation."""
+    """Return the error for a step that fails because an object of the user raised an exception outside the step's body.
+
+    Parameters
+    ----------
+    doing
+        The object or the operation that raised the exception; the subject of the message.
+    """
     return UserObjectError(
         f"step {step.key!r} failed: {doing} raised {name_parts(type(error))[1]}",
         where="\n".join(part for part in (step.where, _text(error)) if part),
-        remedy="correct the special methods of its class (__repr__, __eq__, __reduce__, ...), or return plain data",
+        remedy="correct the special methods of the class of this object (__repr__, __eq__, __reduce__, ...), or return plain data",
     )
 
 
 def _text(error: BaseException) -> str:
-    """Return the message of an exception, or a replacement if the conversion to a string raises any exception."""
+    """Return the message of an exception; if its ``__str__`` fails, return a note that says so."""
     try:
         text = str(error)
     except KeyboardInterrupt:
         raise
     except BaseException:
-        return "<its message cannot be read>"
+        return "<the message of the exception cannot be read>"
     # A lone surrogate cannot be encoded in UTF-8 for the catalog.
     return text[:10_000].encode("utf-8", "backslashreplace").decode()
 
@@ -289,14 +308,14 @@ def error_record(error: BaseException, look: Callable[[Callable[[], ErrorRecord]
     Parameters
     ----------
     look
-        Calls a function that examines the exception, so that an interrupt can end the call.
+        Calls a function that examines the exception, and returns its result. An interrupt can end the call.
     """
     try:
         return look(lambda: _record(error))
     except BaseException:
         # The exception cannot be converted to a string, or the conversion was interrupted.
         name = name_parts(type(error))[1].encode("utf-8", "backslashreplace").decode()
-        return ErrorRecord(name, "<its message cannot be read>", "", "")
+        return ErrorRecord(name, "<the message of the exception cannot be read>", "", "")
 
 
 def _record(error: BaseException) -> ErrorRecord:
@@ -320,6 +339,10 @@ def _record(error: BaseException) -> ErrorRecord:
     return ErrorRecord(name, hidden_message(message), hidden_message(lines), where)
 
 
+def _not_in_run(kind: str, key: str, known: Iterable[str]) -> UnknownKeyError:
+    return UnknownKeyError(f"this run has no {kind} {key!r}", remedy=unknown_key(kind, key, known).remedy)
+
+
 class RunResult:
     """One run: its record, its steps, and the values that it computed or reused.
 
@@ -328,13 +351,13 @@ class RunResult:
     run
         The run's record.
     steps
-        One record per step of the plan, in execution order, with ``.key`` and ``.status``.
+        The records of the steps, in execution order. Each has a ``key`` and a ``status``.
     error
-        The first exception of a step, or None.
+        The first exception of a step; None if no step failed.
     interrupt
-        The KeyboardInterrupt that ended a step, with its traceback, or None.
+        The KeyboardInterrupt that ended a step; None if no step was interrupted.
     notices
-        Notices for the user.
+        The notices of the run for the user.
     """
 
     def __init__(
@@ -360,39 +383,49 @@ class RunResult:
 
     @property
     def run_id(self) -> str:
-        """The run's identifier, which `stepwell.resume` accepts."""
+        """The identifier of the run. `stepwell.resume` accepts it."""
         return self.run.run_id
 
     @property
     def status(self) -> str:
-        """``success``, ``failure`` or ``cancelled``."""
+        """The status of the run: ``success``, ``failure`` or ``cancelled``."""
         return self.run.status
 
     @property
     def success(self) -> bool:
-        """True if every step was executed, reused or skipped."""
+        """True if the run ended with every step executed, reused or skipped."""
         return self.run.status == "success"
 
     def step(self, key: str) -> StepRecord:
-        """Return a step's record.
+        """Return the record of a step.
+
+        Parameters
+        ----------
+        key
+            The key of the step. In the run of a job, the name of the job may precede it: ``job.step``.
 
         Raises
         ------
         UnknownKeyError
-            If the run has no such step.
+            If the run has no step with this key.
         """
         for step in self.steps:
             if step.key == key or f"{self.run.targets[0]}.{step.key}" == key:
                 return step
-        raise unknown_key("step of this run", key, [step.key for step in self.steps])
+        raise _not_in_run("step", key, [step.key for step in self.steps])
 
     def materialization(self, key: str) -> Materialization:
-        """Return the materialization of a key in this run: of an asset, or of the only output of a step.
+        """Return a materialization that the run made or reused.
+
+        Parameters
+        ----------
+        key
+            The key of an asset, of a value inside a graph or job, or of a step with only one output.
 
         Raises
         ------
         UnknownKeyError
-            If the run has no materialization of the key.
+            If the run neither made nor reused a materialization of this key.
         """
         item = self._values.get(key)
         if item is None:
@@ -402,18 +435,25 @@ class RunResult:
                     and len(step.materializations) == 1
                 ):
                     return step.materializations[0]
-            raise unknown_key("value of this run", key, self._values)
+            raise _not_in_run("value", key, self._values)
         return item
 
     def value(self, key: str) -> Any:
-        """Return a value that the run computed or reused: a copy for an asset, the object itself for a step of a job.
+        """Return a value that the run computed or reused.
+
+        The result is a new object, loaded from the store. In the run of a job it may be the object that the step returned.
+
+        Parameters
+        ----------
+        key
+            The key of an asset, of a value inside a graph or job, or of a step with only one output.
 
         Raises
         ------
         UnknownKeyError
-            If the run has no such value.
+            If the run has no value with this key.
         ValueUnavailableError
-            If the value cannot be loaded.
+            If the value is not stored, or cannot be loaded.
         """
         if self.run.kind == "job":
             for name in (key, f"{self.run.targets[0]}.{key}"):
@@ -421,7 +461,7 @@ class RunResult:
                     return self._memory[name]
         item = self.materialization(key)
         if item.value is None:
-            raise ValueUnavailableError(f"{key!r} has no stored value: its output is Nothing or could not be stored")
+            raise ValueUnavailableError(f"{key!r} has no stored value: the output is Nothing or could not be stored")
         return self._load(item)
 
     def __repr__(self) -> str:

@@ -1,12 +1,14 @@
-"""The timeline of one kernel records which cells and steps bound and changed each name of the notebook, and when each step was brought up to date.
+"""The timeline of one kernel records which cells and steps bound and changed each variable of the notebook, and when a step was brought up to date.
 
-A name of a notebook can be bound several times, so "the value of `df`" has a meaning only at a point of the timeline. The timeline
-answers three questions:
+A step is *brought up to date* when it is executed or reused. A variable can be bound several times, so "the value of `df`" has a meaning only at a
+point of the timeline. The timeline answers three questions:
 
-* Is a variable still the value of its asset, or did a plain cell change it? (`asset_of`)
-* The variables that a step reads have changed since the step was brought up to date. Is the change an edit, which makes the step stale, or
-  did *another* cell assign the names again, or did the step itself change them? (`pin`)
+* Does a variable still have the value of its asset, or did a plain cell change it? (`asset_of`)
+* The variables that a step reads have changed since the step was brought up to date. Is this change an edit, which makes the step stale? Or did
+  *another* cell bind the variables again, or the step itself change them? (`pin`)
 * Which names may Stepwell bind without overwriting a variable of the user? (`may_bind`)
+
+An *event* is one run of a cell or step, with the names that it bound and changed. Events are numbered.
 """
 
 from __future__ import annotations
@@ -40,18 +42,21 @@ class Bound:
     """A variable that Stepwell bound to the value of an asset."""
 
     key: str
+    """The value key of the asset."""
     materialization: str
+    """The identifier of the materialization that contains the value."""
     data_version: str
     ref: Callable[[], Any] | None
-    """A weak reference to the value; None for types that do not support weak references."""
+    """A weak reference to the value; None if the type of the value does not support weak references."""
     strong: Any
+    """The value itself if `ref` is None; otherwise None."""
     unchanged_at: int
-    """The number of events after which the value was last known to be unchanged."""
+    """The number of the last event after which the value was known to be unchanged."""
     changed_by: str = ""
-    """The label of the cell that changed the value in place; empty if none did."""
+    """The label of the cell that changed the value in place; empty if no cell did."""
 
     def value(self) -> Any:
-        """Return the object that was bound, or None if it was deleted."""
+        """Return the object to which the variable was bound; None if the object no longer exists."""
         return self.ref() if self.ref is not None else self.strong
 
 
@@ -60,69 +65,70 @@ class Memory:
     """The state in which a step was last brought up to date in this kernel."""
 
     number: int
-    """The number of events before that time."""
+    """The number of the last event before the step was brought up to date."""
     code: str
-    """The digest of the step's code version."""
+    """The digest of the code version that the step had."""
     asset_names: tuple[tuple[str, str], ...]
-    """The assets that the step's code read as globals, as in a code version."""
+    """The assets that the step's code read as globals, as in `CodeVersion.asset_names`."""
     source: object
-    """The source of the step's body: a different source is an edit of the step."""
+    """The source code of the step's body. Different source code is an edit of the step."""
     materializations: frozenset[str]
+    """The identifiers of the materializations that the step made or reused."""
     settings: library_state.Snapshot
-    """The settings of libraries and of the process."""
+    """The settings of libraries and of the process at that time."""
     statements: int
-    """The number of statements executed by cells on DuckDB's default connection so far."""
+    """The number of statements with changes that plain cells had executed on DuckDB's default connection."""
     databases: dict[str, str | None] = field(default_factory=dict)
-    """The states of the databases behind the step's handles (files, connections), by variable; None for an unknown state."""
+    """By variable, the states (`database_state`) of the files and connections that the step created; None for an unknown state."""
 
 
 class Unstored:
-    """Stands for the result of a reused cell if the result was not stored.
+    """Stands for the result of a reused cell (the value of its last expression) if the result is not stored.
 
     Parameters
     ----------
     key
-        The key of an asset of the cell.
+        The key of an asset that the cell defines.
     """
 
     def __init__(self, key: str) -> None:
         self.key = key
 
     def __repr__(self) -> str:
-        """Return the text that tells the user how to compute the result."""
+        """Return a text for the user that says how to compute the result."""
         return f"<not stored: run the cell of {self.key} with -f>"
 
 
 class Timeline:
-    """The bindings and changes of the names of one notebook.
+    """Records which cells and steps bound and changed the variables of one notebook.
 
     Parameters
     ----------
     namespace
         The notebook's namespace itself, not a copy.
     load
-        Returns the current value of a key, as a separate copy.
+        Takes the key of an asset; returns a copy of its current value.
     project
-        The project's folder; files are restored only inside this folder.
+        The folder of the project. Files are restored only inside this folder.
 
     Attributes
     ----------
     world
-        The changes of files, the environment and other external state that steps read.
+        Records the changes of files, the environment and other external state that steps read.
     unstored
-        Variables of reused cells whose values are not stored, each with the key of an asset of the cell.
+        The variables of reused cells that are unbound because their values are not stored, each with the key of an asset that the cell defines.
     handles
-        The variables in `unstored` that are handles (files, connections); their steps run only when code needs them.
+        The variables in `unstored` that stand for files or connections. Their steps run again only when code needs the variable.
     results
-        The values of the last expressions of cells, by step key, until the shell receives them.
+        The results of cells (the values of their last expressions) that the shell has not received yet, by step key.
     requested
-        Keys of the steps that the current request names, because their cell runs or by key. These steps read the present names.
+        The keys of the steps that the present request names, and of the steps whose cells run. These steps read the present values of variables.
     cells
-        Keys of the requested steps whose cell runs. The cell binds all of its names, even if other cells bound them before.
+        The keys of the requested steps whose cells run. Such a step binds all of its names, even if other cells have bound them.
     binds_only_unbound
-        True if such a cell only binds names that are not bound.
+        True if the steps in `cells` bind only names that are not bound.
     pinned
-        Keys of steps that keep their previous code version, although names that they read have changed.
+        The keys of the steps that keep their earlier code version, although variables that they read have changed.
     """
 
     def __init__(self, namespace: dict[str, Any], load: Callable[[str], Any], project: Path) -> None:
@@ -137,18 +143,20 @@ class Timeline:
         self.cells: frozenset[str] = frozenset()
         self.binds_only_unbound = False
         self._reassigned: dict[str, dict[str, tuple[str, str]]] = {}
-        """For each step key, the names that other cells assigned again since the step was brought up to date, with the labels of the
-        earlier and the later cell."""
+        """By step key and name, the names that other cells have bound again since the step was brought up to date. The values are the labels of
+        two cells: the one that bound the name before, and the last one that bound or changed it since."""
         self.pinned: set[str] = set()
         self._count = 0
+        """The number of events so far."""
         self._binds: dict[str, list[tuple[int, Writer]]] = {}
         self._changes: dict[str, list[tuple[int, Writer]]] = {}
         self._group: dict[str, str] = {}
-        """The group of each name; names that may share objects have the same group."""
+        """The alias group of each name. Names whose values may share objects have the same alias group."""
         self._sources: dict[str, frozenset[str]] = {}
-        """For each variable, the keys of the steps and assets from which its value was computed."""
+        """By variable, the keys of the steps and assets from which its value was computed."""
         self._bindings: dict[str, Bound] = {}
         self._waiting: dict[str, Materialization] = {}
+        """The new materializations, by value key, to which `refresh` must still rebind variables."""
         self._memories: dict[str, Memory] = {}
         self._earlier: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
@@ -158,7 +166,17 @@ class Timeline:
     def note(
         self, writer: Writer, *, bound: Collection[str] = (), changed: Collection[str] = (), read: Collection[str] = ()
     ) -> None:
-        """Record the names that a cell or step bound, whose objects it may have changed, and that it read."""
+        """Record an event: a cell or step has run.
+
+        Parameters
+        ----------
+        bound
+            The names that it bound or deleted.
+        changed
+            The names whose values it may have changed in place.
+        read
+            The names that it read.
+        """
         self._count += 1
         event = (self._count, writer)
         if writer.kind == "cell":
@@ -171,7 +189,7 @@ class Timeline:
         for name in changed:
             self._changes.setdefault(name, []).append(event)
         self._note_sources(writer, bound, changed, read)
-        # Variables that a cell binds may share objects with variables that it reads or changes.
+        # A variable that the cell binds may share objects with a variable that it reads or changes.
         space = self.namespace
         shared = [name for name in {*bound, *changed, *read} if name in space and has_content(space[name])]
         if len(shared) > 1:
@@ -184,7 +202,7 @@ class Timeline:
                 self._group[name] = target
 
     def with_aliases(self, names: Iterable[str]) -> set[str]:
-        """Return names, and all other names that may share objects with them."""
+        """Return `names`, and all other names whose values may share objects with the values of these."""
         aliases = set(names)
         groups = {group for name in aliases if (group := self._group.get(name)) is not None}
         return aliases | {name for name, group in self._group.items() if group in groups}
@@ -208,7 +226,10 @@ class Timeline:
         return sources | {bound.key} if bound is not None else sources
 
     def made_from(self, step_key: str, body: object) -> dict[str, str]:
-        """Return the steps and assets from which the plain variables that a step reads were computed: the variables by key."""
+        """Return the keys of the steps and assets from which the variables that a step reads were computed.
+
+        The value of each key is the name of such a variable. Inputs of the step are left out.
+        """
         variables: dict[str, str] = {}
         for name in sorted(body.reads - set(body.parameters)) if isinstance(body, CellBody) else ():
             if name in self.namespace:
@@ -216,7 +237,7 @@ class Timeline:
         return variables
 
     def left_by(self, step_key: str, body: object) -> list[str]:
-        """Return the keys of the other steps that last bound the variables that a step reads."""
+        """Return the keys of the steps, other than this step itself, that last bound the variables which this step reads."""
         names = body.reads if isinstance(body, CellBody) else ()
         writers = [self.binder(name) for name in sorted(names) if name in self.namespace]
         return [
@@ -226,17 +247,17 @@ class Timeline:
         ]
 
     def binder(self, name: str) -> Writer | None:
-        """Return the cell or step that bound a name last, or None if no binding is recorded."""
+        """Return the cell or step that bound a name last; None if no binding of the name is recorded."""
         events = self._binds.get(name)
         return events[-1][1] if events else None
 
     def place(self, name: str) -> str:
-        """Return the place of the cell that last bound or changed a variable: ``cell 5``; empty if no cell is known."""
+        """Return the place of the cell that last bound or changed a variable (``cell 5``); empty if this was a step or is unknown."""
         events = [*self._binds.get(name, ()), *self._changes.get(name, ())]
         return max(events, key=lambda event: event[0])[1].place if events else ""
 
     def _since(self, name: str, number: int) -> list[tuple[int, Writer]]:
-        """Return the later events that bound a name, or may have changed its object through any name."""
+        """Return the events after the event `number` that bound a name, or that may have changed its value through any alias."""
         events = [event for event in self._binds.get(name, ()) if event[0] > number]
         group = self._group.get(name)
         names = [name] if group is None else [other for other, its_group in self._group.items() if its_group == group]
@@ -247,7 +268,7 @@ class Timeline:
     # -- variables that are values of assets
 
     def bind(self, name: str, key: str, item: Materialization, value: Any) -> None:
-        """Bind a variable to a value of an asset."""
+        """Bind a variable to `value`, the value of an asset with the value key `key` and the materialization `item`."""
         try:
             ref: Callable[[], Any] | None = weakref.ref(value)
             strong = None
@@ -259,14 +280,20 @@ class Timeline:
             self._waiting.pop(key, None)
 
     def settle(self, names: Iterable[str]) -> None:
-        """Note that variables have the values of their assets now, after the events of the step that bound them."""
+        """Note that the variables `names` have the unchanged values of their assets now. Called after the event of the step that bound them."""
         for name in names:
             bound = self._bindings.get(name)
             if bound is not None:
                 bound.unchanged_at = self._count
 
     def alive(self, key: str, item: Materialization | None = None) -> Any:
-        """Return the object that a variable was bound to as the value of an asset, or None if it no longer exists."""
+        """Return the value of an asset that Stepwell bound to a variable; None if the object no longer exists.
+
+        Parameters
+        ----------
+        item
+            The materialization whose value is needed; None for any materialization of the asset.
+        """
         for bound in self._bindings.values():
             if bound.key == key and (
                 item is None or item.id == bound.materialization or (item.data_version or item.id) == bound.data_version
@@ -277,12 +304,12 @@ class Timeline:
         return None
 
     def is_of(self, name: str, step_key: str) -> bool:
-        """Return True if a step bound a name last."""
+        """Return True if the step with this key, and no other step or cell, bound a name last."""
         writer = self.binder(name)
         return writer is not None and writer.kind == "step" and writer.id == step_key
 
     def bound_to(self, name: str) -> Bound | None:
-        """Return the asset binding of a variable if the variable still has that object, changed in place or not; else None."""
+        """Return the asset binding of a variable if the variable still refers to the same object, even if this was changed in place; else None."""
         bound = self._bindings.get(name)
         if bound is None:
             return None
@@ -297,7 +324,7 @@ class Timeline:
         return bound
 
     def asset_of(self, name: str) -> Bound | None:
-        """Return the asset binding of a variable if its value is unchanged, else None.
+        """Return the asset binding of a variable if the variable still has the unchanged value of the asset; else None.
 
         The digest of the value is computed only if a cell or step that may have changed the value ran since the last check.
         """
@@ -314,11 +341,11 @@ class Timeline:
         return bound
 
     def _is_equal(self, name: str, bound: Bound) -> bool:
-        # A value without a digest cannot be compared: every possible change counts as a change.
+        # A value without a digest cannot be compared, so a value that may have changed is treated as changed.
         return not is_provenance(bound.data_version) and data_version(self.namespace[name]) == bound.data_version
 
     def changed_by(self, name: str) -> str:
-        """Return the label of the cell that changed or rebound the variable of an asset; empty if no cell did."""
+        """Return the label of the cell that changed or rebound a variable which Stepwell had bound to an asset; empty if no cell did."""
         bound = self._bindings.get(name)
         if bound is None:
             return ""
@@ -328,12 +355,15 @@ class Timeline:
         return writer.label if writer is not None and writer.kind == "cell" else ""
 
     def names(self, registered: Mapping[str, str]) -> dict[str, str]:
-        """Return the keys of assets by the names that refer to them in the notebook's code.
+        """Return the keys of the assets to which names in the notebook's code refer, by name.
+
+        A name refers to an asset if Stepwell has bound it to the asset's value, which is unchanged, or if it is a registered name that is unbound or
+        bound to the asset's definition.
 
         Parameters
         ----------
         registered
-            Names of the registered assets: the last parts of their keys.
+            The keys of the registered assets, by name: the last component of the key.
         """
         space = self.namespace
         keys = {}
@@ -348,12 +378,12 @@ class Timeline:
         return keys
 
     def materialized(self, item: Materialization) -> None:
-        """Note a new current value of an asset, so that `refresh` rebinds the asset's variables. May be called from any thread."""
+        """Note that an asset has a new current value, so that `refresh` rebinds the asset's variables. The method may be called on any thread."""
         with self._lock:
             self._waiting[item.key] = item
 
     def refresh(self) -> None:
-        """Rebind the variables of assets that have new values, unless the user has rebound them."""
+        """Rebind the variables of assets that have new values, except variables that the user has rebound."""
         if not self._waiting:
             return
         with self._lock:
@@ -368,11 +398,11 @@ class Timeline:
             try:
                 self.bind(name, bound.key, new, self._load(bound.key))
             except StepwellError:
-                # The variable keeps its value; a request for the new value reports that it cannot be loaded.
+                # The variable keeps its value. Code that needs the new value gets the error that it cannot be loaded.
                 continue
 
     def withdraw(self, key: str) -> None:
-        """Remove the variables that Stepwell bound to an asset whose definition was removed."""
+        """Delete the variables that Stepwell bound to the asset `key`, whose definition was removed."""
         for name, bound in list(self._bindings.items()):
             if bound.key == key:
                 if self.bound_to(name) is not None:
@@ -380,17 +410,20 @@ class Timeline:
                 del self._bindings[name]
 
     def after_cell(self) -> None:
-        """Drop values whose variables the user has deleted or bound to something else."""
+        """Release the values of assets whose variables the user has deleted or bound to another object. Called after each cell."""
         for name, bound in list(self._bindings.items()):
             if bound.ref is None and self.bound_to(name) is None:
                 bound.strong = None
 
     def clear(self) -> None:
-        """Remove all records of asset bindings; the variables stay."""
+        """Forget which variables Stepwell bound to assets. The variables themselves are not changed."""
         self._bindings.clear()
 
     def may_bind(self, name: str, step_key: str) -> bool:
-        """Return True if an upstream step may bind a name: the name is unbound, has an asset's value, or was last bound by this step."""
+        """Return True if a step may bind a name although its cell does not run.
+
+        This is so if the name is unbound, if it has the value of an asset, or if the same step bound it last.
+        """
         if name not in self.namespace:
             return True
         if self.bound_to(name) is not None:
@@ -400,7 +433,7 @@ class Timeline:
     # -- steps
 
     def look_before(self, step_key: str, names: Iterable[str]) -> None:
-        """Note the numbers and strings, before a step runs, of names that the step both reads and binds."""
+        """Note the values of `names`, which a step both reads and binds, before the step runs. Only numbers, strings and unbound names are noted."""
         earlier = self.earlier(step_key)
         for name in names:
             value = self.namespace.get(name, MISSING)
@@ -409,11 +442,11 @@ class Timeline:
         self._earlier[step_key] = earlier
 
     def earlier(self, step_key: str) -> dict[str, Any]:
-        """Return the values, before a step ran, of the names that the step itself bound last."""
+        """Return the values that `look_before` noted for a step, by name, for those names that the step itself bound last."""
         return {name: value for name, value in self._earlier.get(step_key, {}).items() if self.is_of(name, step_key)}
 
     def unpin(self, step_key: str) -> bool:
-        """Make a step that is about to run use the present values of names; return True if it used earlier ones."""
+        """Let a step that is about to run use the present values of variables. Return True if its code version was computed from earlier values."""
         earlier = self.earlier(step_key)
         differs = any(
             self.namespace.get(name, MISSING) is not value and self.namespace.get(name, MISSING) != value
@@ -435,13 +468,19 @@ class Timeline:
         *,
         as_before: bool = False,
     ) -> None:
-        """Note that a step was executed or reused, with the code version in its memo key.
+        """Note that a step was brought up to date: executed or reused.
 
         Parameters
         ----------
+        code
+            The code version in the memo key of the step; None if there is none.
+        source
+            The source code of the step's body.
+        items
+            The materializations that the step made or reused.
         as_before
-            True if the step read the same state as when it was last brought up to date. Changes since that earlier time then count as later
-            than its reads.
+            True if the step read the same state as when it was brought up to date the time before. Changes since that earlier time are then treated
+            as changes after the reads of the step.
         """
         materialization_ids = frozenset(item.id for item in items)
         before = self._memories.get(step_key)
@@ -459,14 +498,14 @@ class Timeline:
         self._reassigned.pop(step_key, None)
 
     def has_brought(self, step_key: str, item: Materialization) -> bool:
-        """Return True if a step was last brought up to date in this kernel with this materialization."""
+        """Return True if a materialization is one of those with which a step was last brought up to date in this kernel."""
         memory = self._memories.get(step_key)
         return memory is not None and item.id in memory.materializations
 
     def is_reused_without_all(self, step_key: str, code: CodeVersion | None, source: object) -> bool:
-        """Return True if a step was reused in this kernel without its unstored variables, and was not edited since.
+        """Return True if a step was reused in this kernel, some of its variables are unbound because they are not stored, and it was not edited since.
 
-        Such a step runs only to compute these variables.
+        If such a step runs, it runs only to compute these variables.
         """
         memory = self._memories.get(step_key)
         return (
@@ -477,13 +516,13 @@ class Timeline:
         )
 
     def note_handles(self, step_key: str, names: Iterable[str]) -> None:
-        """Note the states of the databases behind the handles (files, connections) that a step created."""
+        """Note the states of the databases behind `names`, variables with files and connections that a step created."""
         memory = self._memories.get(step_key)
         if memory is not None:
             memory.databases.update({name: database_state(self.namespace.get(name)) for name in names})
 
     def is_handle_used(self, step_key: str, name: str) -> bool:
-        """Return True if another cell or step may have used a handle (a file, a connection) since a step created it in this kernel."""
+        """Return True if another cell or step may have used the file or connection in a variable since a step created it in this kernel."""
         memory = self._memories.get(step_key)
         if memory is None or name not in self.namespace or not self.is_touched(step_key, [name]):
             return False
@@ -491,7 +530,10 @@ class Timeline:
         return before is None or before != database_state(self.namespace[name])
 
     def is_touched(self, step_key: str, names: Iterable[str]) -> bool:
-        """Return True if any of some names was deleted or may have been bound or changed by others since a step was brought up to date."""
+        """Return True if one of `names` was deleted, or may have been bound or changed by another cell or step, since a step was brought up to date.
+
+        Also return True if the step was never brought up to date in this kernel.
+        """
         memory = self._memories.get(step_key)
         if memory is None:
             return True
@@ -507,7 +549,10 @@ class Timeline:
         )
 
     def is_bound_since(self, step_key: str, names: Iterable[str]) -> bool:
-        """Return True if others have bound any of some names to a mutable object or class since a step was brought up to date."""
+        """Return True if other cells or steps have bound one of `names` to a mutable object or a class since a step was brought up to date.
+
+        Also return True if the step was never brought up to date in this kernel.
+        """
         memory = self._memories.get(step_key)
         space = self.namespace
         return memory is None or any(
@@ -518,7 +563,7 @@ class Timeline:
         )
 
     def is_left(self, step_key: str) -> bool:
-        """Return True if no cell has used DuckDB's default connection since a step was brought up to date."""
+        """Return True if no plain cell has changed anything through DuckDB's default connection since a step was brought up to date."""
         memory = self._memories.get(step_key)
         return memory is not None and memory.statements == queries.connection.outside
 
@@ -527,31 +572,35 @@ class Timeline:
         self.world.seeded(stream, writer, self._count)
 
     def was_seeded(self, stream: str, step_key: str) -> bool:
-        """Return True if, since a step was brought up to date, a random stream was seeded by anything that does not come after the step."""
+        """Return True if a random stream was seeded since a step was brought up to date, except by cells and steps that come after the step.
+
+        `World.is_later_change` defines which cells and steps come after a step.
+        """
         memory = self._memories.get(step_key)
         return memory is not None and self.world.was_seeded(
             stream, step_key, memory.number, pulled=self.is_pulled(step_key)
         )
 
     def kind(self, step_key: str) -> Kind:
-        """Return how the current request refers to a step."""
+        """Return how the present request refers to a step."""
         if step_key in self.requested:
             return "cell" if step_key in self.cells else "named"
         return "cell pull" if self.cells and step_key not in self.cells else "pull"
 
     def is_pulled(self, step_key: str) -> bool:
-        """Return True if the current request does not name a step."""
+        """Return True if the present request does not name a step, and the cell of the step does not run."""
         return self.kind(step_key) in PULLS
 
     def read_holds(self, read: Read, step_key: str, item: Materialization, kind: Kind) -> bool:
-        """Return True if the state that a step read is unchanged, or was changed only by later cells and steps.
+        """Return True if a recorded read of a step still holds: the state is unchanged, or only cells and steps that come after the step changed it.
 
         Parameters
         ----------
         item
             The materialization that contains the read.
         kind
-            How the request refers to the step. If the step's cell runs or the request names the step, changes by other cells count.
+            How the request refers to the step. If the cell of the step runs or the request names the step, the read does not hold after a change
+            by any other cell.
         """
         pulled = kind in PULLS
         is_repeated = self.has_brought(step_key, item)
@@ -565,7 +614,7 @@ class Timeline:
             return is_repeated and self.world.is_later_change(read, step_key, pulled=pulled)
         value = self.namespace.get(read.name, _GONE)
         if read.kind == "given":
-            # If the notebook has no such variable, the code in the input's value uses its own global.
+            # If the notebook has no such variable, the code in the value of the input uses a global of another namespace.
             if value is _GONE or (read.digest != UNSTABLE and self.digest_of(read.name) == read.digest):
                 return True
         elif value is not _GONE and value_digest(value) == read.digest:
@@ -577,58 +626,72 @@ class Timeline:
         return bool(since) and self._is_explained(read.name, memory, since, step_key, pulled=pulled)
 
     def look_at_world(self, writer: Writer = OTHER) -> None:
-        """Note changes of files, the environment and other external state that steps read, right after a writer ran."""
+        """Note that changes of files, the environment and other external state that steps read were made by `writer`, which has just run."""
         self.world.look(self._count, writer)
 
     def wrote(self, path: str, digest: str, step_key: str) -> None:
-        """Note that a step wrote a file, and the digest of the file after the step; the path has the form of `FileEffect.path`."""
+        """Note that a step wrote a file. `digest` is the digest of the content after the step; `path` has the form of `FileEffect.path`."""
         self.world.wrote(path, digest, step_key, self._count)
 
     def digest_of(self, name: str) -> str:
-        """Return the digest of a variable; for the unchanged value of an asset it is not computed again."""
+        """Return the digest of a variable's value. For the unchanged value of an asset, this is the data version, which is not computed again."""
         bound = self.asset_of(name)
         return (bound.data_version if bound is not None else "") or value_digest(self.namespace[name])
 
     def _is_explained(
         self, name: str, memory: Memory, since: list[tuple[int, Writer]], step_key: str, *, pulled: bool
     ) -> bool:
-        """Return True if the events of a name since a step was brought up to date do not make the step stale."""
+        """Return True if a name that a step reads has a new value, but this does not make the step stale.
+
+        Parameters
+        ----------
+        memory
+            The state in which the step was brought up to date.
+        since
+            The events since then that bound or may have changed the name.
+        pulled
+            True if the request does not name the step.
+        """
         if not pulled and (
             any(writer.kind == "cell" for _, writer in since)
             or any(number > memory.number and writer.id != step_key for number, writer in self._binds.get(name, ()))
         ):
             # A requested step reads the names that other cells and steps bound. Changes in place by later steps are not edits.
             return False
-        # The writers of the value that the step read: the last writer that bound the name, and those that changed the object until the step ran.
+        # `before` is the set of writers of the value that the step read: the last one that bound the name, and those that then changed the value.
         last = max((number for number, _ in self._binds.get(name, ()) if number <= memory.number), default=0)
         events = (*self._binds.get(name, ()), *self._changes.get(name, ()))
         before = {writer for number, writer in events if last <= number <= memory.number}
         return not any(writer in before and (writer.kind == "cell" or writer.id != step_key) for _, writer in since)
 
     def names_reassigned(self, step_key: str) -> dict[str, tuple[str, str]]:
-        """Return the names that other cells assigned again since a step was brought up to date, with the labels of the earlier and later cells."""
+        """Return the names that other cells have bound again since a step was brought up to date.
+
+        The value of a name has the labels of two cells: the one that bound the name before, and the last one that bound or changed it since. Names for
+        which one of the cells is unknown are left out.
+        """
         return {name: labels for name, labels in self._reassigned.get(step_key, {}).items() if all(labels)}
 
     def changed_since(self, step_key: str) -> tuple[str, str]:
-        """Return two descriptions of the changes by other cells to the names and files that a step read: before and after.
+        """Return two descriptions of what other cells have changed since a step read it: the state that the step read, and the present state.
 
-        For example ``df from [1]`` and ``df is now from [5]``; both are empty if nothing changed.
+        For example ``df from [1]`` and ``df is now from [5]``. Both are empty if other cells have changed nothing that the step read.
         """
         names = self.names_reassigned(step_key)
         world = self.world.changed_by_cells(step_key)
         before = [f"{name} from {first}" for name, (first, _) in names.items()]
-        before += [f"what it read before {label}" for label in dict.fromkeys(world.values())]
+        before += [f"the state from before {label}" for label in dict.fromkeys(world.values())]
         now = [f"{name} is now from {last}" for name, (_, last) in names.items()]
         now += [what_changed(read) for read in world]
         return ", ".join(before), ", ".join(now)
 
     def pin(self, step_key: str, body: CellBody, version: CodeVersion) -> CodeVersion:
-        """Return the code version to use for a step: the present one, or the earlier one if the changes since are not edits of the step.
+        """Return the code version to use for a step: `version`, or the earlier one if the changes of variables since are not edits of the step.
 
         Parameters
         ----------
         version
-            The code version computed from the present names.
+            The code version that was computed from the present values of variables.
         """
         memory = self._memories.get(step_key)
         self._reassigned.pop(step_key, None)
@@ -642,7 +705,7 @@ class Timeline:
         def is_bound_again(name: str) -> bool:
             return any(number > memory.number for number, _ in self._binds.get(name, ()))
 
-        # Names behind the present value of a rebound name are not searched.
+        # If a name was bound again, its present value is not searched for further names.
         for name in sorted(reached_names(self.namespace, body.reads, ends_at=is_bound_again)):
             since = self._since(name, memory.number)
             if not since:

@@ -1,18 +1,18 @@
-"""State outside the notebook's variables and a step's inputs: files, the environment, settings, random streams, globals that bodies change.
+"""State apart from the inputs of steps: files, the environment, settings, random streams, and globals that bodies change.
 
-`World` records which cells and steps changed the files, variables of the environment and other external state that the steps of a kernel
-read. The operating system reports no such change to the kernel, so every read is examined before and after each cell. A change between
-cells makes a step outdated, as does a change by the cell that last changed the state before the step read it. A change by a cell or step
-that comes after the step is as in a plain notebook: the step stays up to date.
+`World` records which cells and steps changed the files, environment variables and other external state that the steps of a kernel read. The
+operating system does not report such changes to the kernel, so the state behind every recorded read is examined before and after each cell. A
+step becomes stale if the state changes between two cells, or if the cell that had made the state changes it again. As in a plain notebook, a step
+does not become stale if a cell or step that comes after it changes the state.
 
-`Seeds` seeds the global generators of ``random`` and ``numpy.random`` from the step's key, so that an unseeded fit gives the same
-result in each run, and other steps get other numbers. The state of the generators before the run's first body is restored after the
-run, not after each body: saving a state costs more than seeding, and between two bodies of a run only the engine works.
+`Seeds` seeds the global generators of ``random`` and ``numpy.random`` from the key of each step, so that a step which does not seed them gets the
+same numbers in each run, and different steps get different numbers. The states from before the run are restored after the run, not after each
+body: to save a state takes longer than to seed, and between two bodies of a run only the engine works.
 
-`HiddenState` keeps code versions valid. All code versions are computed before the first step runs, from the globals at that time. A body
-that changes a global makes the code versions of later steps wrong: their keys are computed again before they start, and a notice says so.
-The code of a job's step that is not memoised is not walked, so its changes are not known; the keys of the steps after it are always
-computed again.
+`HiddenState` keeps the code versions of one run valid. All code versions are computed before the first step runs, from the globals at that time.
+If a body changes a global, the code versions of later steps may be wrong. They are computed again before these steps start, and a notice names
+the global. The code of a step without a memo key is not walked, so it is not known what the body changes: after such a step, all code versions
+are computed again.
 """
 
 from __future__ import annotations
@@ -41,48 +41,51 @@ from stepwell.kernel_runtime.versions.walk import CodeWalk, Watched
 
 _GONE: Any = object()
 _MOST_WATCHED = 1000
-"""The maximum number of reads that are examined before and after each cell."""
+"""The maximum number of reads whose state is examined before and after each cell."""
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A cell or step that binds names, and changes objects, files and other state."""
+    """A cell or step, as the cause of changes of variables, files and other state."""
 
     kind: str
-    """``cell`` or ``step``; ``other`` for changes between cells."""
+    """``cell`` or ``step``; ``other`` for a change between two cells."""
     id: str
-    """The identifier of the cell in its notebook, or the step's key; the identifier of the cell if the step's key is not known."""
+    """For a cell, its identifier in the notebook. For a step, its key, or the identifier of its cell if the key is not known."""
     label: str = field(default="", compare=False)
-    """The name in messages: ``[7]`` and the first line of the cell, or the step's key."""
+    """The name in messages: for a cell ``[7]`` and its first line, for a step its key."""
     place: str = field(default="", compare=False)
-    """The place in messages: ``cell 7``; empty for a step."""
+    """The location of a cell in messages: ``cell 7``; empty for a step."""
 
 
 OTHER = Writer("other", "")
+"""The unknown cause of a change between two cells."""
 
 
 @dataclass(frozen=True, slots=True)
 class _LastRead:
-    """The external state that a step read."""
+    """The external state that a step read when it was last brought up to date."""
 
     number: int
-    """The number of events before the step was last brought up to date with this state."""
+    """The number of the last event of the timeline before that time."""
     glances: dict[Read, object]
-    """The result of `_glance` for each read of the step at that time."""
+    """For each recorded read of the step, the result of `_glance` at that time."""
 
 
 @dataclass(frozen=True, slots=True)
 class SettingsOfStep:
-    """The settings of libraries and of the process before and after a step ran in this kernel."""
+    """The settings that a step changed in this kernel: those of libraries and of the process, and environment variables."""
 
     before: library_state.Snapshot
+    """All settings of libraries and of the process before the step."""
     after: library_state.Snapshot
+    """All settings of libraries and of the process after the step."""
     environment: dict[str, tuple[str | None, str | None]]
-    """The values before and after the step, by name, of the environment variables that the step changed."""
+    """For each environment variable that the step changed, the values before and after the step; None if it was not set."""
 
 
 class World:
-    """The external state that the steps of a kernel read, and the cells and steps that changed it.
+    """Records which cells and steps changed the external state that the steps of a kernel read.
 
     Parameters
     ----------
@@ -92,32 +95,34 @@ class World:
     Attributes
     ----------
     files
-        For each file that a step wrote, the digest of its content after the step, and the step's key. Paths have the form of `FileEffect.path`.
+        By path, in the form of `FileEffect.path`, the digest of a file's content after the last step that wrote the file, and the key of this step.
     """
 
     def __init__(self, project: Path) -> None:
         self._project = os.path.realpath(project)
         self.files: dict[str, tuple[str, str]] = {}
         self._watched: dict[Read, object] = {}
-        """The last result of `_glance` for each watched read."""
+        """For each watched read, the last result of `_glance`."""
         self._changes: dict[tuple[str, str], list[tuple[int, Writer]]] = {}
-        """The changes by kind and name of the read, each with the number of events before the change."""
+        """By kind and name of the read, the changes of the state: the number of the last event before the change, and its cause."""
         self._first_run: dict[Writer, int] = {}
-        """The number of events before the first run of each cell and step in this kernel."""
+        """For each cell and step, the number of the last event before its first run in this kernel."""
         self._last_read: dict[str, _LastRead] = {}
+        """The external state that each step read, by step key."""
         self._settings: dict[str, SettingsOfStep] = {}
+        """The settings that the last run of each step changed, by step key."""
 
     @staticmethod
     def has(read: Read) -> bool:
-        """Return True for a read of state outside the kernel."""
+        """Return True if `World` can compare a recorded read: it is neither a read of the kernel's memory nor of an asset."""
         return read.kind not in LOCAL and read.kind != "asset"
 
     def note_run(self, writer: Writer, number: int) -> None:
-        """Note that a cell or step has run."""
+        """Note that a cell or step has run after the event `number`."""
         self._first_run.setdefault(writer, number)
 
     def look(self, number: int, writer: Writer = OTHER) -> None:
-        """Note the changes of watched reads since the last look as changes by a writer."""
+        """Examine the state behind all watched reads. Every change since the last call is noted as a change by `writer`."""
         self.note_run(writer, number)
         for read, before in self._watched.items():
             now = _glance(read)
@@ -126,7 +131,7 @@ class World:
                 self._changes.setdefault((read.kind, read.name), []).append((number, writer))
 
     def wrote(self, path: str, digest: str, step_key: str, number: int) -> None:
-        """Note that a step wrote a file, and the digest of the file's content after the step."""
+        """Note that a step wrote a file. `digest` is the digest of the content after the step; `path` has the form of `FileEffect.path`."""
         self.files[path] = (digest, step_key)
         name = os.path.normpath(Path(self._project, path))
         self._changes.setdefault(("file", name), []).append((number, Writer("step", step_key)))
@@ -139,22 +144,22 @@ class World:
         self._changes.setdefault(("stream", stream), []).append((number, writer))
 
     def was_seeded(self, stream: str, step_key: str, number: int, *, pulled: bool) -> bool:
-        """Return True if, after a number of events, a stream was seeded by anything except the step, and cells and steps that come after it."""
+        """Return True if a random stream was seeded after the event `number`, except by a step itself and by cells and steps that come after it."""
         return not self._come_after(("stream", stream), step_key, number, pulled=pulled)
 
     def was_read(self, step_key: str, reads: Iterable[Read], number: int, *, same: bool) -> None:
-        """Note the reads of a step that was brought up to date.
+        """Note the recorded reads of a step that was brought up to date.
 
         Parameters
         ----------
         same
-            True if the step has the same values as before.
+            True if the step has the same materializations as when it was brought up to date the time before.
         """
         glances = {read: _glance(read) for read in reads if _can_be_watched(read)}
         own = Writer("step", step_key)
         for read, now in glances.items():
             if self._watched.get(read, now) != now:
-                # Other watched reads are examined when the cell ends.
+                # The other watched reads are examined when the cell ends.
                 self._changes.setdefault((read.kind, read.name), []).append((number, own))
             if read in self._watched or len(self._watched) < _MOST_WATCHED:
                 self._watched[read] = now
@@ -163,19 +168,20 @@ class World:
         is_unchanged = before is None or all(
             now == before.glances.get(read) or _has_content(read) for read, now in glances.items()
         )
-        # If the state changed but the step's values did not, the earlier state still counts as the state that the step read.
+        # If the state changed although the step has the same materializations, they were made from the earlier state, which is kept.
         if is_unchanged or not same:
             self._last_read[step_key] = _LastRead(number, glances)
 
     def is_later_change(self, read: Read, step_key: str, *, pulled: bool) -> bool:
-        """Return True if only the step itself, or cells and steps that come after it, have changed the state that a read of the step names.
+        """Return True if only the step itself, or cells and steps that come after it, have changed the state behind a read of the step.
 
-        A cell or step comes after this step if it first ran in this kernel after the step did, and did not make the state that the step read.
+        A cell or step comes after the step if it first ran in this kernel after the step first did, and if it had not made the state that the step
+        read.
 
         Parameters
         ----------
         pulled
-            True if the request does not name the step. If it does, a change by any cell makes the step outdated.
+            True if the request does not name the step. If the request names it, no cell counts as coming after the step.
         """
         left, by = self.files.get(os.path.relpath(read.name, self._project), ("", ""))
         if read.kind == "file" and by == step_key and file_digest(read.name) == left:
@@ -191,15 +197,15 @@ class World:
         return self._come_after(name, step_key, seen.number, pulled=pulled)
 
     def was_written_before(self, path: str, step_key: str) -> bool:
-        """Return True if, since a step was brought up to date, anything that does not come after the step changed a file.
+        """Return True if a file was changed since a step was brought up to date, except by the step and by cells and steps that come after it.
 
-        The path has the form of `FileEffect.path`.
+        `path` has the form of `FileEffect.path`.
         """
         name = ("file", os.path.normpath(Path(self._project, path)))
         return not self._come_after(name, step_key, self._last_read[step_key].number, pulled=True)
 
     def _come_after(self, name: tuple[str, str], step_key: str, number: int, *, pulled: bool) -> bool:
-        """Return True if each change after a number of events is by the step itself, or by a cell or step that comes after it.
+        """Return True if each change after the event `number` was made by the step itself, or by a cell or step that comes after it.
 
         `is_later_change` defines which cells and steps come after a step.
         """
@@ -221,7 +227,15 @@ class World:
         )
 
     def note_settings(self, step_key: str, before: library_state.Snapshot, environment: Mapping[str, str]) -> None:
-        """Note the settings of libraries and the environment variables that a step changed, given their states before the step."""
+        """Note the settings of libraries and the environment variables that a step has just changed.
+
+        Parameters
+        ----------
+        before
+            The settings of libraries and of the process before the step.
+        environment
+            The environment variables before the step.
+        """
         after, now = library_state.snapshot(), environment_copy()
         names = {name for name, _ in environment.items() ^ now.items()}
         changed = {name: (environment.get(name), now.get(name)) for name in names}
@@ -229,11 +243,11 @@ class World:
             self._settings[step_key] = SettingsOfStep(before, after, changed)
 
     def has_settings(self, step_key: str) -> bool:
-        """Return True if the last run of a step in this kernel changed settings, and `undo_settings` was not called since."""
+        """Return True if the last run of a step in this kernel changed settings, and `undo_settings` has not undone this."""
         return step_key in self._settings
 
     def undo_settings(self, step_key: str) -> None:
-        """Restore the settings that the last run of a step in this kernel changed, except those that changed again since."""
+        """Set the settings that the last run of a step in this kernel changed to their earlier values, except those that have changed again since."""
         settings = self._settings.pop(step_key, None)
         if settings is None:
             return
@@ -246,7 +260,10 @@ class World:
                 set_variable(name, before)
 
     def changed_by_cells(self, step_key: str) -> dict[Read, str]:
-        """Return the reads of a step that cells have changed since the step was last brought up to date, each with the label of the last such cell."""
+        """Return the recorded reads of a step whose state cells have changed since the step was brought up to date.
+
+        The value of a read is the label of the last cell that changed the state.
+        """
         seen = self._last_read.get(step_key)
         changed: dict[Read, str] = {}
         if seen is None or not self._changes:
@@ -263,17 +280,20 @@ class World:
 
 
 def _can_be_watched(read: Read) -> bool:
-    """Return True for a read of external state that can be examined before and after each cell; a recursive glob pattern would take too long."""
+    """Return True for a read of external state that can be examined before and after each cell.
+
+    A recursive glob pattern with too many matches takes too long.
+    """
     return World.has(read) and not (read.kind == "glob" and "**" in read.name and not read.names)
 
 
 def _has_content(read: Read) -> bool:
-    """Return True if a file has the content that was read, even if its modification time or inode differs."""
+    """Return True for a read of a file that still has the recorded content, even if its modification time or inode differs."""
     return read.kind == "file" and read_holds(read)
 
 
 def _glance(read: Read) -> object:
-    """Return an object that compares unequal after a change of the state that was read."""
+    """Return an object that describes the present state behind a read. After a change of the state, the object compares unequal."""
     if read.kind == "file":
         return file_stat(read.name)
     if read.kind == "environment":
@@ -289,7 +309,7 @@ class HiddenState:
     walk
         The walk that computed the plan's code versions.
     new_walk
-        Returns a new walk, which digests all mutable objects again.
+        Returns a new walk, which knows no digests of mutable objects yet.
     """
 
     def __init__(self, walk: CodeWalk, new_walk: Callable[[], CodeWalk]) -> None:
@@ -299,11 +319,11 @@ class HiddenState:
         self._settled_steps: dict[str, int] = {}
 
     def is_settled(self, step: PlanStep) -> bool:
-        """Return True if the code version of a step is valid for the present globals."""
+        """Return True if the code version of a step does not have to be computed again, because no global may have changed since."""
         return not self._changes or step.code is None or self._settled_steps.get(step.key) == self._changes
 
     def settle(self, step: PlanStep) -> bool:
-        """Compute a step's code version from the present globals; return True if the code version changed."""
+        """Compute the code version of a step again if globals may have changed. Return True if the code version is different."""
         if step.code is None or self.is_settled(step):
             return False
         self._settled_steps[step.key] = self._changes
@@ -312,18 +332,26 @@ class HiddenState:
         return step.code.digest != before
 
     def mark_outdated(self) -> None:
-        """Mark the code versions of the following steps as outdated, because a cell has changed the notebook."""
+        """Note that the code versions of the following steps must be computed again, because a step has changed the notebook."""
         self._changes += 1
         self.walk = self._new_walk()
 
     def watch(self, step: PlanStep) -> Watched | None:
-        """Return a record of the mutable objects that a step could change, or None if its code reaches none."""
+        """Return a record of the mutable objects that a step could change, for `after`; None if its code reaches none or is not walked."""
         if step.code is None:
             return None
         return self.walk.watched(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
 
     def changed_names(self, step: PlanStep, watched: Watched | None) -> tuple[str, ...]:
-        """Return the names of the objects that a step changed, as its code reaches them: ``CACHE``, ``helper(seen=)``."""
+        """Return the names of the objects that the body of a step has changed: ``CACHE``, or ``helper(seen=)`` for a default value.
+
+        If there are any, or if the code of the step was not walked, the code versions of the following steps are computed again.
+
+        Parameters
+        ----------
+        watched
+            The result of `watch`.
+        """
         if step.code is None:
             self._changes += 1
             self.walk = self._new_walk()
@@ -349,22 +377,23 @@ class Seeds:
     Parameters
     ----------
     enabled
-        If False, the generators are not seeded.
+        True if the generators are seeded before each body; if False, they are left as they are.
     """
 
     def __init__(self, *, enabled: bool = True) -> None:
         self._enabled = enabled
         self._saved_states: dict[str, Any] = {}
-        """The user's states by stream; None for numpy if numpy was not imported."""
+        """By stream, the states of the generators before this object first seeded them; None for numpy if it was not imported."""
         self._watch: _Watch | None = None
+        """Seeds numpy's generator when a body imports numpy; None if this is not necessary."""
 
     def seed(self, step_key: str, *, live: bool = False) -> None:
-        """Seed the generators for one step; numpy's generator is seeded even if the body is the first to import numpy.
+        """Seed the generators for one step. If numpy is not imported yet, its generator is seeded when the body imports it.
 
         Parameters
         ----------
         live
-            True if the step is a cell that runs in the notebook: streams that the user seeded are not seeded again.
+            True for a live cell. Generators that the user has seeded are then not seeded for the step, and keep the state that the user gave them.
         """
         number = int.from_bytes(blake2b(step_key.encode("utf-8", "backslashreplace"), digest_size=4).digest(), "little")
         for stream in ("random", "numpy"):
@@ -380,14 +409,14 @@ class Seeds:
                     _seed_numpy(number)
 
     def leave(self, stream: str) -> None:
-        """Exclude a stream from the restoration after the run, because a cell seeded the stream or a reuse set it."""
+        """Let a random stream keep its state after the run, because a cell seeded the stream or a reuse set its state."""
         self._saved_states.pop(stream, None)
         if stream == "numpy" and self._watch is not None:
             self._watch.end()
             self._watch = None
 
     def restore(self) -> None:
-        """Restore the states of the generators before they were first seeded for a step."""
+        """Restore the states that the generators had before this object first seeded them."""
         for stream in tuple(self._saved_states):
             self._give_back(stream)
 
@@ -418,7 +447,7 @@ class Seeds:
             self._watch = None
         module = sys.modules.get(_NUMPY)
         if module is not None:
-            # A bit generator that the body has put in place may not accept the saved state.
+            # If the body has replaced the bit generator, the new one may not accept the saved state.
             with suppress(Exception):
                 if state is not None:
                     _unwrapped(module.set_state)(state)
@@ -430,7 +459,7 @@ def _seed_numpy(number: int) -> None:
     module = sys.modules.get(_NUMPY)
     seed: Callable[[int], None] | None = getattr(module, "seed", None)
     if seed is not None:
-        # The user may have replaced the bit generator by one that cannot be seeded.
+        # If the user has replaced the bit generator, the new one may not accept a seed.
         with suppress(Exception):
             _unwrapped(seed)(number)
 
@@ -440,12 +469,12 @@ _RANDOM_SETSTATE = random._inst.setstate  # noqa: SLF001 - as above
 
 
 def _unwrapped(function: Any) -> Any:
-    """Return the library's function without our wrapper, so that the call is not recorded as a seeding by the user."""
+    """Return the library's function behind Stepwell's wrapper, so that a call is not recorded as a seeding by the user."""
     return getattr(function, "__wrapped__", function)
 
 
 def stream_states() -> dict[str, Any]:
-    """Return the states of the random streams that the user has seeded."""
+    """Return the states of the random streams that the user's code has seeded or a reuse has set, by name."""
     states: dict[str, Any] = {}
     if "random" in seeded:
         states["random"] = random.getstate()
@@ -459,7 +488,7 @@ def stream_states() -> dict[str, Any]:
 
 
 def set_stream(name: str, state: Any) -> None:
-    """Set a random stream to a state; raises any exception of the library or of its import."""
+    """Set a random stream to a state from `stream_states`. Any exception of the library, or of its import, is raised."""
     if name == "random":
         _RANDOM_SETSTATE(state)
     elif name == "numpy":
@@ -471,7 +500,7 @@ def set_stream(name: str, state: Any) -> None:
 
 
 class _Watch:
-    """Seeds numpy's generator right after a body has imported it."""
+    """A finder in ``sys.meta_path`` that seeds numpy's generator right after a body has imported ``numpy.random``."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -479,11 +508,11 @@ class _Watch:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find ``numpy.random`` through the other finders, and seed the generator after the module is executed."""
+        """Return the spec of ``numpy.random`` from the other finders, with a loader that seeds the generator; None for any other module."""
         if name != _NUMPY:
             return None
         self.end()
-        # The spec must come from the other finders, because one of them makes the module record seedings by the user.
+        # One of the other finders is that of `reads.hooks`, which wraps the functions for seeding, so the spec must come from these finders.
         others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
         spec: ModuleSpec | None = next(
             (found for finder in others if (found := finder.find_spec(name, path, target))), None

@@ -1,11 +1,11 @@
-"""Recorded reads: the files, names and other state that a step reads in addition to its inputs.
+"""Recorded reads: the files, variables and other state that a step reads in addition to its inputs.
 
-Before a value is reused, every recorded read is checked against the present state.
+Before a stored result is reused, each of its recorded reads is compared with the present state.
 
-``recorder``     the recorder of the reads of one step: noted while the step runs, digested at its end
-``hooks``        the hooks that notify the recorder: audit events, threads, the environment, and wrapped native readers
+``recorder``     `ReadRecorder`: notes what one step reads while the step runs, and computes the digests when the step ends
+``hooks``        the hooks that report reads to the recorder: audit events, threads, the environment, and wrapped native readers
 ``readers``      the table of native readers, and of functions that start programs and processes
-``checks``       the state of files and folders, and the check that a read still holds
+``checks``       the state of files and folders, and the check that a recorded read still holds
 """
 
 from stepwell.kernel_runtime.reads.checks import file_digest as file_digest

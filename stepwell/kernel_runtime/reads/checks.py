@@ -1,17 +1,19 @@
-# ruff: noqa: PTH118, PTH123, PTH207, PTH208 - plain strings: an audit hook runs inside every open()
-"""The state of files and folders when a step read them, and the check that a read still holds.
+# ruff: noqa: PTH118, PTH123, PTH207, PTH208 - strings are quicker than paths, and an audit hook runs inside every open()
+"""The state of files and folders when a step reads them, and the check that a recorded read still holds.
 
-The state of a path is the content of a file, the listing of a folder, the matches of a pattern, or attributes that code reads without
-opening the file. `read_holds` compares a recorded read of any kind with the present state. `Tree` finds files that a child process changed.
+A recorded state is the content of a file, the names in a folder, the files that match a pattern, or attributes that code reads without
+opening a file. `read_holds` compares a recorded read of any kind with the present state. A `Tree` lists the files of the project, so that the
+recorder finds those that a child process changed.
 
-Python code that tests for a path or reads its size or times (``os.path.exists``, ``Path.is_file``, ``os.path.getmtime``) calls one of three
-functions of ``os``. `watch_statuses` wraps these functions once per process; the import system uses other ones. The calling function
-determines which attributes count: ``exists`` reads the kind, ``getsize`` the size, ``stat`` all attributes. Two groups of calls do not
-count: those that `environment.counts_here` excludes, and those whose result does not reach the code (``makedirs`` tests parent folders,
-``resolve`` follows links, ``which`` searches the path). A call with a relative path also reads the working directory.
+Python code that tests whether a path exists, or reads its size or times (``os.path.exists``, ``Path.is_file``, ``os.path.getmtime``), calls
+``os.stat``, ``os.lstat`` or ``os.access``. `watch_statuses` replaces these functions of ``os`` by wrappers, once per process. Imports do not
+call the wrappers. The caller determines which attributes are recorded: the kind for ``exists``, the size for ``getsize``, all attributes for
+``Path.stat``. A call with a relative path is also recorded as a read of the working directory. Two sorts of calls are not recorded: those
+that `environment.counts_here` excludes, and those whose result does not reach the user's code (``makedirs`` tests parent folders,
+``resolve`` follows links, ``which`` searches the path).
 
-If an installed package reads all attributes, it is about to open the file, and only the content matters to it, so the times do not count.
-Attributes read from an entry of ``os.scandir`` or by native code are not seen.
+If an installed package calls ``os.stat`` itself, it is about to open the file and depends only on the content. Therefore the times are not
+recorded for such a call. Attributes are never recorded if they come from an entry of ``os.scandir`` or are read by native code.
 """
 
 from __future__ import annotations
@@ -47,14 +49,14 @@ from stepwell.kernel_runtime.versions.queries import IN_CONNECTION
 
 _stat, _access = os.stat, os.access
 UNSTABLE = "changed while the step ran"
-"""The value in place of a digest for a read that never holds."""
+"""Stands in place of the digest of a recorded read that never holds, because the item changed while the step ran or has no digest."""
 # A file that changes twice within one tick of the file system's clock has the same time after both changes.
 _TICK_NS = 50_000_000
 _COARSE_TICK_NS = 2_000_000_000
 
 
 def file_digest(path: str) -> str | None:
-    """Return the digest of a file's content, 32 hexadecimal digits; None if it cannot be read."""
+    """Return the digest of a file's content as 32 hexadecimal digits; None if the file cannot be read."""
     from blake3 import blake3
 
     try:
@@ -71,7 +73,7 @@ def file_digest(path: str) -> str | None:
 
 
 def file_stat(path: str) -> tuple[int, ...] | None:
-    """Return size, mtime_ns, ctime_ns and inode of a file, or None if it does not exist."""
+    """Return the size, mtime_ns, ctime_ns and inode of a file or folder; None if the path does not exist or cannot be examined."""
     try:
         stat = _stat(path)
     except (OSError, ValueError):
@@ -80,7 +82,13 @@ def file_stat(path: str) -> tuple[int, ...] | None:
 
 
 def too_recent(stat: tuple[int, ...]) -> bool:
-    """Return True if a file changed so recently that it could change again without a new time."""
+    """Return True if a file changed so recently that another change could leave its times as they are.
+
+    Parameters
+    ----------
+    stat
+        The result of `file_stat` for the file.
+    """
     newest = max(stat[1], stat[2])
     tick = _COARSE_TICK_NS if newest % 1_000_000_000 == 0 else _TICK_NS
     return time.time_ns() - newest < tick
@@ -88,7 +96,11 @@ def too_recent(stat: tuple[int, ...]) -> bool:
 
 _MOST_ENTRIES = 20_000
 _MOST_DIGESTED = 2_000
-"""The largest number of files that are digested before a child process starts. A reuse changes a file only if the file has this content."""
+"""The maximum number of files whose contents a `Tree` digests.
+
+A reuse overwrites a file only if it recognizes the present content: the content from before or after the step. If the step changes files
+through a child process, the digests of a `Tree` tell the content from before the step.
+"""
 _LARGEST_DIGESTED = 1 << 20
 _MOST_BYTES = 1 << 26
 _FOREIGN_FOLDERS = frozenset({"__pycache__", "node_modules", "site-packages"})
@@ -96,17 +108,17 @@ _OF_EDITORS = (".ipynb", ".swp", ".swx", "~")
 
 
 class Tree:
-    """The files and folders below root folders at one moment.
+    """The files and folders that were below some root folders when the object was created.
 
-    Hidden folders, Python environments and automatic saves of editors are excluded. If there are too many files, only those nearest to the
-    roots are included.
+    Hidden folders, Python environments, caches, notebooks, and the swap and backup files of editors are left out. If there are more than
+    `_MOST_ENTRIES` files and folders, only those nearest to the roots are included.
 
     Parameters
     ----------
     roots
         The root folders.
     digests
-        True to digest the contents of small files.
+        True if the contents of small files are digested.
     """
 
     def __init__(self, roots: Iterable[str], *, digests: bool = False) -> None:
@@ -115,6 +127,7 @@ class Tree:
         """The size, modification time and inode of each file, by path."""
         self.folders: set[str] = set()
         self.digests: dict[str, str] = {}
+        """The digests of the contents of small files, by path."""
         level = list(self.roots)
         while level and len(self.files) + len(self.folders) < _MOST_ENTRIES:
             level = [inner for folder in level for inner in self._entered(folder)]
@@ -154,7 +167,7 @@ _MOST_NAMES = 500
 
 
 def folder_names(path: str) -> list[str] | None:
-    """Return the sorted names in a folder, excluding caches; None if the folder cannot be listed."""
+    """Return the sorted names of the entries of a folder, without folders of caches; None if the folder cannot be listed."""
     try:
         return sorted(name for name in os.listdir(path) if name not in _CACHES)
     except (OSError, ValueError):
@@ -162,22 +175,22 @@ def folder_names(path: str) -> list[str] | None:
 
 
 def has_magic(path: str) -> bool:
-    """Return True if a path contains wildcards."""
+    """Return True if a path contains wildcards of `glob`, such as ``*``."""
     return glob.has_magic(path)
 
 
 def matches(pattern: str) -> list[str]:
-    """Return the sorted files that match an absolute pattern; ``**`` matches any depth."""
+    """Return the sorted paths of the files that match an absolute `glob` pattern; ``**`` matches folders of any depth."""
     return sorted(path for path in glob.iglob(pattern, recursive=True) if not os.path.isdir(path))  # noqa: PTH112 - as above
 
 
 def files_below(folder: str) -> str:
-    """Return the pattern of every file below a folder."""
+    """Return the `glob` pattern that matches every file below a folder."""
     return os.path.join(glob.escape(folder), "**")
 
 
 def names_digest(names: Iterable[str], without: Collection[str] = ()) -> str:
-    """Return the digest of sorted names, 32 hexadecimal digits."""
+    """Return one digest of all `names` except those in `without`, as 32 hexadecimal digits. `names` must be sorted."""
     from blake3 import blake3
 
     excluded = set(without)
@@ -186,16 +199,20 @@ def names_digest(names: Iterable[str], without: Collection[str] = ()) -> str:
 
 
 def recorded_names(names: Collection[str]) -> tuple[str, ...]:
-    """Return the names to store with a recorded read, for explanations: all names, or none if there are too many."""
+    """Return the names that a recorded read stores, so that a later difference can be listed: all `names`, or none if there are too many."""
     return tuple(names) if len(names) <= _MOST_NAMES else ()
 
 
 # -- attributes of a path that code reads without opening it
 
 Aspect: TypeAlias = Literal["kind", "link", "size", "mtime", "ctime", "stat"]
-"""The attributes that a call reads: for ``kind`` and ``link`` the kind of the path (``link`` does not follow links), for ``stat`` the kind,
-size and modification time, for others the kind and the named attribute."""
+"""Which attributes of a path a call reads.
+
+``kind``: whether the path is a file, a folder or something else. ``link``: the same, without following a link. ``size``, ``mtime`` and
+``ctime``: the kind, and the attribute of this name. ``stat``: the kind, the size and the modification time.
+"""
 ABSENT: Final = "absent"
+"""The state of a path that does not exist."""
 
 _THROUGH = frozenset({"os", "posixpath", "ntpath", "genericpath", "pathlib", "pathlib._local", "pathlib._abc", "glob", "shutil", "fnmatch"})  # fmt: skip
 _LEARNS: Mapping[str, Aspect] = {
@@ -208,20 +225,23 @@ _LEARNS_NOTHING = frozenset({
 
 
 class Watcher(Protocol):
-    """The methods of the recorder that note reads of attributes."""
+    """The methods of `ReadRecorder` that the wrapped functions of ``os`` call."""
 
     def status_read(self, path: str, aspect: str, state: str) -> None:
-        """Note that attributes of a path were read."""
+        """Note that the step read the attributes `aspect` of a path; `state` has their values, as `status` returns them."""
 
     def knows_status(self, path: str, aspect: str) -> bool:
-        """Return True if a read of these attributes was noted before."""
+        """Return True if a read of the attributes `aspect` of this path has already been noted."""
 
     def state_read(self, name: str) -> None:
-        """Note that the working directory was read."""
+        """Note that the step read the state with this name, for example the working directory."""
 
 
 def status(path: str, aspect: str) -> str:
-    """Return the present attributes of a path as text: ``absent``, ``folder``, ``file 12 1700000000``."""
+    """Return the present values of the attributes `aspect` of a path as text: ``absent``, ``folder``, ``file 12 1700000000``.
+
+    For ``access`` and a mode (``access 4``), return ``True`` or ``False``.
+    """
     if aspect.startswith("access "):
         return str(_access(path, int(aspect.removeprefix("access "))))
     try:
@@ -236,7 +256,7 @@ _KINDS = {modes.S_IFREG: "file", modes.S_IFDIR: "folder", modes.S_IFLNK: "link"}
 def _attributes(stat: os.stat_result, aspect: str) -> str:
     kind = _KINDS.get(modes.S_IFMT(stat.st_mode), "special")
     if aspect in ("kind", "link") or (kind == "folder" and aspect != "ctime"):
-        # The size and times of a folder follow from its entries, but change more often than the listing.
+        # The size and times of a folder can change although the names in it stay the same, so only the kind is compared.
         return kind
     values = {
         "size": (stat.st_size,),
@@ -248,7 +268,19 @@ def _attributes(stat: os.stat_result, aspect: str) -> str:
 
 
 def aspect_of(frame: FrameType | None) -> tuple[Aspect | None, FrameType | None]:
-    """Return the aspect that a call of ``os.stat`` from a frame reads, or None; and the frame of the code that reads it."""
+    """Return which attributes a call of ``os.stat`` reads, and which code reads them.
+
+    Parameters
+    ----------
+    frame
+        The frame that calls ``os.stat``.
+
+    Returns
+    -------
+    aspect, reader
+        The attributes, and the frame of the code that reads them: the nearest frame outside of modules such as ``os.path`` and ``pathlib``.
+        The attributes are None if the result of the call does not reach this code.
+    """
     name = ""
     while frame is not None and frame.f_globals.get("__name__") in _THROUGH:
         name = frame.f_code.co_name
@@ -258,7 +290,7 @@ def aspect_of(frame: FrameType | None) -> tuple[Aspect | None, FrameType | None]
     return ("stat" if not name else _LEARNS.get(name, "kind")), frame
 
 
-# The wrapper has the globals of `os`, because pickle and the code walk must treat it as a function of `os`.
+# The wrapper is compiled from text, so that the module name in its globals is `os`. Pickle and the code walk then treat it as a function of `os`.
 _SHIM = compile(
     """
 def bound(original, active, observed):
@@ -277,7 +309,7 @@ def bound(original, active, observed):
 def _note(
     watcher: Watcher, path: Any, result: os.stat_result | bool | None, *, follows: bool, mode: int | None = None
 ) -> None:
-    aspect, asker = aspect_of(sys._getframe(3))  # noqa: SLF001 - the caller decides what counts
+    aspect, asker = aspect_of(sys._getframe(3))  # noqa: SLF001 - the frame of the caller determines what is recorded
     if aspect is None or isinstance(path, int):
         return
     written = os.fsdecode(path)
@@ -293,7 +325,8 @@ def _note(
 
 
 Observed: TypeAlias = Callable[[Watcher, tuple[Any, ...], Mapping[str, Any]], Any]
-"""Calls the original function with the arguments, and reports to the watcher which attributes the call read."""
+"""Calls the original function of ``os`` with the positional and keyword arguments, reports to the watcher what the call read, and returns the
+result of the call."""
 
 
 def _observed_stat(original: Callable[..., os.stat_result], *, follows: bool) -> Observed:
@@ -302,7 +335,7 @@ def _observed_stat(original: Callable[..., os.stat_result], *, follows: bool) ->
         try:
             result = original(*args, **kwargs)
         finally:
-            # The original refuses invalid arguments. A path relative to a descriptor is not noted.
+            # The original function has raised an error for invalid arguments. A path that is relative to an open folder (`dir_fd`) is not noted.
             if kwargs.get("dir_fd") is None:
                 with suppress(Exception):
                     path = args[0] if args else kwargs["path"]
@@ -331,12 +364,17 @@ def _observed_folder(original: Callable[[], Any]) -> Observed:
 
 
 def watch_statuses(active: Callable[[], Watcher | None]) -> dict[int, tuple[Any, Any]]:
-    """Wrap the functions of ``os`` that read attributes of paths, so that the active watcher notes their reads.
+    """Wrap the functions of ``os`` that read attributes of paths or the working directory, so that these reads are noted.
+
+    Parameters
+    ----------
+    active
+        Returns the watcher of the step in which the calling code runs, or None.
 
     Returns
     -------
     dict
-        The wrapped functions by the identity of the originals, as pairs of original and wrapper.
+        For each wrapped function, the pair of the original and its wrapper, by the `id` of the original.
     """
     replaced: dict[int, tuple[Any, Any]] = {}
     for name, observed in (
@@ -352,7 +390,7 @@ def watch_statuses(active: Callable[[], Watcher | None]) -> dict[int, tuple[Any,
         wrapper = update_wrapper(space["bound"](original, active, observed), original)
         wrapper.__module__ = "os"
         replaced[id(original)] = (original, wrapper)
-        # Libraries test whether a function is in these sets before they pass it such arguments.
+        # Before a library passes `dir_fd`, a descriptor or `follow_symlinks` to a function, it tests whether the function is in the set for this argument.
         for capable in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks, os.supports_effective_ids):
             if original in capable:
                 capable.add(wrapper)
@@ -361,20 +399,21 @@ def watch_statuses(active: Callable[[], Watcher | None]) -> dict[int, tuple[Any,
 
 
 def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
-    """Return True if the item that a step read is unchanged.
+    """Return True if the item of a recorded read has the recorded state now.
 
-    A file is compared by size, times and inode, and by content if one of these differs or the file changed very recently. All other items
-    are compared by digest. An asset that a step loaded never holds here, because this function has no store.
+    A file is compared by size, times and inode. Its content is compared only if the times or the inode differ, or if the file had changed so
+    recently when it was read that no times were recorded. All other items are compared by digest. The result is False for assets and for
+    reads of the kernel's memory (`LOCAL`), because this function has neither the store nor the notebook.
 
     Parameters
     ----------
     keyed
-        Digests values of environment variables with the key that the recorder used.
+        Digests the values of environment variables. The key must be the one that the recorder used; by default it is a key of this process.
     """
     if read.digest == UNSTABLE:
         return False
     if read.kind == "absent":
-        return not os.path.exists(read.name)  # noqa: PTH110 - quicker
+        return not os.path.exists(read.name)  # noqa: PTH110 - a string is quicker than a path
     if read.kind == "file":
         return _file_holds(read)
     if read.kind == "status":
@@ -387,7 +426,7 @@ def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
     if read.kind == "state":
         return state_digest(read.name, data_version) == read.digest
     if read.kind in LOCAL:
-        # Only the notebook's kernel can compare reads of these kinds.
+        # `Timeline.read_holds` compares reads of these kinds.
         return False
     if read.kind == "environment":
         keyed = keyed or process_keyed
@@ -413,11 +452,16 @@ def _file_holds(read: Read) -> bool:
 
 
 def what_changed(read: Read) -> str:
-    """Return a description of the change that invalidated a read; for an environment variable, only its name."""
+    """Return a clause that tells how the item of a recorded read has changed: ``data.csv is gone``.
+
+    Call the function only for a read that no longer holds. The clause does not contain values of environment variables.
+    """
     if read.kind == "environment":
         return _other_environment(read)
     if read.kind == "name":
-        return f"the variable {read.name}, which a text in the step names, changed"
+        return f"the variable {read.name}, which a query or formula of the step reads, changed"
+    if read.kind == "given":
+        return f"the variable {read.name}, which code in the value of an input reads, changed"
     if read.kind == "stream":
         return f"the random numbers of {read.name} start from a different state: a seed changed, or other code draws numbers first"
     if read.digest == UNSTABLE:
@@ -437,16 +481,16 @@ def what_changed(read: Read) -> str:
         return f"the files that match {read.name} changed" + _difference(read, matches(read.name))
     if read.kind == "state":
         return _other_state(read.name)
-    return f"the value of {read.name}, which it loads, changed"
+    return f"the value of {read.name}, which the step loads, changed"
 
 
 def _other_environment(read: Read) -> str:
     if read.digest == UNSTABLE:
-        return "it read the environment, which could not be compared: the user's key could not be read"
+        return "the environment variables that the step read cannot be compared: the user's key could not be read when the step ran"
     if read.name == ALL:
-        return "the environment, which it reads as a whole, changed"
+        return "the environment, which the step reads as a whole, changed"
     now = "is set now" if not read.digest else "is no longer set" if value_of(read.name) is None else "changed"
-    return f"the environment name {read.name} {now}"
+    return f"the environment variable {read.name} {now}"
 
 
 def _other_state(name: str) -> str:

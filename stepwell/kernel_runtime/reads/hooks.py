@@ -1,10 +1,12 @@
-# ruff: noqa: PTH100 - plain strings: an audit hook runs inside every open()
-"""Hooks that notify the recorder of reads: Python's audit events, the wrapped environment, wrapped native readers, and threads of a step.
+# ruff: noqa: PTH100 - strings are quicker than paths, and an audit hook runs inside every open()
+"""Hooks that report reads to the recorder of a step: audit events, the wrapped environment, wrapped native readers, and threads.
 
-Python raises an audit event before it opens a file, lists a folder or connects to an address. One hook per process attributes the event to
-a step, by the context or by the thread, which the step may have started. Native readers of imported modules are wrapped when the first step
-of the process starts; readers of other modules are wrapped when the module is imported. Names that a notebook or local module has imported
-already (``from polars import read_parquet``) are rebound to the wrapped function.
+Python raises an audit event before it opens a file, lists a folder or connects to an address. One audit hook per process reports each event
+to the recorder of the step that caused the event. In a thread that a step started, this is the recorder of that step.
+
+A native reader opens files without an audit event, so it is replaced by a wrapper that reports each call. The readers of modules that are
+imported already are wrapped by `watch`, and those of any other module at the end of its import. Names by which the notebook or a local module
+already refers to a reader (``from polars import read_parquet``) are rebound to the wrapper.
 """
 
 from __future__ import annotations
@@ -38,8 +40,10 @@ from stepwell.kernel_runtime.versions.library_state import FOLDER
 from stepwell.kernel_runtime.versions.ownership import OURS, is_input_path
 
 Active = Callable[[], ReadRecorder | None]
+"""Returns the recorder of the step in which the calling code runs, or None."""
 
-# DuckDB looks up frames in the variables of its caller. It skips callers in modules with DuckDB's name, so the wrapper must have this name.
+# DuckDB looks up frames in the variables of its caller, and skips callers whose module has DuckDB's name. The wrapper is compiled from text, so
+# that its globals can have this name.
 _SHIM = compile(
     """
 def bound(original, note):
@@ -54,7 +58,7 @@ def bound(original, note):
 
 
 def watch_readers(active: Active) -> None:
-    """Wrap the readers of every module in the table, now or at the end of the module's import."""
+    """Wrap the native readers of all modules in `MODULES`: now if the module is imported, otherwise at the end of its import."""
     replaced: dict[int, tuple[Any, Any]] = {}
     for name in sorted(MODULES):
         module = sys.modules.get(name)
@@ -66,19 +70,19 @@ def watch_readers(active: Active) -> None:
 
 
 def _wrap(module: ModuleType, active: Active) -> dict[int, tuple[Any, Any]]:
-    """Wrap the readers of a module; return pairs of original and wrapper by the identity of the original."""
+    """Wrap the native readers of a module. Return the pair of original and wrapper for each, by the `id` of the original."""
     replaced: dict[int, tuple[Any, Any]] = {}
     for owner, name, note in readers_of(module):
         original = getattr(owner, name)
         if id(original) not in replaced:
             replaced[id(original)] = (original, _wrapped(original, note, active, module.__name__))
         wrapped = replaced[id(original)][1]
-        # Attributes of an extension type may be read-only.
+        # The attributes of an extension type may be read-only.
         with suppress(TypeError, AttributeError):
             setattr(owner, name, wrapped)
         home = sys.modules.get(getattr(original, "__module__", None) or "")
         function_name = getattr(original, "__name__", "")
-        # Pickle finds a function by its module and its name.
+        # Pickle finds a function by its module and name, and must find the wrapper there.
         if isinstance(owner, ModuleType) and home is not None and vars(home).get(function_name) is original:
             setattr(home, function_name, wrapped)
     if module.__name__ == "pyarrow":
@@ -96,9 +100,9 @@ def _wrap(module: ModuleType, active: Active) -> dict[int, tuple[Any, Any]]:
 def _wrapped(original: Any, note: Note, active: Active, module: str) -> Any:
     def noted(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         recorder = active()
-        # Statements that Stepwell itself executes outside of steps do not change the user's connections.
+        # Calls by Stepwell itself outside of steps are not noted, because they do not change the user's connections.
         if recorder is not None or (always and not _is_ours(sys._getframe(2))):  # noqa: SLF001 - the caller of the reader
-            # The reader itself refuses invalid arguments.
+            # An exception for invalid arguments is ignored here, because the reader raises its own.
             with suppress(Exception):
                 note(recorder, args, kwargs)  # type: ignore[arg-type]  # a note with `always` accepts None
 
@@ -119,7 +123,10 @@ def _is_ours(caller: FrameType) -> bool:
 
 
 def _wrap_class(module: ModuleType, name: str, methods: Mapping[str, Any]) -> dict[int, tuple[Any, Any]]:
-    """Replace a sealed class by a subclass with other methods; `isinstance` accepts instances of either for both."""
+    """Replace a class of a module by a subclass with `methods`; return the pair of both, by the `id` of the original class.
+
+    This is for classes whose attributes cannot be set. For `isinstance` and `issubclass`, the two classes are the same.
+    """
     original = getattr(module, name)
 
     class Kind(type(original)):  # type: ignore[misc]
@@ -130,7 +137,7 @@ def _wrap_class(module: ModuleType, name: str, methods: Mapping[str, Any]) -> di
             return issubclass(other, original)
 
     subclass = Kind(name, (original,), {**methods, "__module__": module.__name__, "__doc__": original.__doc__})
-    # The class in the extension module stays, because other compiled modules use it as the type.
+    # The extension module keeps the original class, because other compiled modules use that class as a type.
     setattr(module, name, subclass)
     return {id(original): (original, subclass)}
 
@@ -144,7 +151,7 @@ def _os_file(active: Active, original: Any) -> Callable[..., Any]:
                     recorder.file_opened(os.path.abspath(os.fsdecode(path)), reads=False, writes=True)
                 else:
                     recorder.path_read(os.fsdecode(path))
-        # A direct call returns an instance of the library's type; subclasses defined by the user are instantiated as usual.
+        # `pyarrow.OSFile(...)` returns an instance of the original class. A subclass defined by the user is instantiated as usual.
         if cls.__name__ == "OSFile" and cls.__module__ == "pyarrow":
             return original(path, mode, *args, **kwargs)
         return original.__new__(cls, path, mode, *args, **kwargs)
@@ -153,10 +160,16 @@ def _os_file(active: Active, original: Any) -> Callable[..., Any]:
 
 
 def rebind(replaced: Mapping[int, tuple[Any, Any]]) -> None:
-    """Rebind names in the user's modules that were imported from a library before it was wrapped."""
+    """Rebind names of the notebook and of local modules from original functions to their wrappers.
+
+    Parameters
+    ----------
+    replaced
+        Pairs of original and wrapper, by the `id` of the original.
+    """
     for module in list(sys.modules.values()):
         space = getattr(module, "__dict__", None)
-        # Attributes are read from the namespace: reading them from the module could import a lazy module.
+        # Attributes are read from the namespace, because `getattr` on a lazy module would import it.
         if type(space) is not dict:
             continue
         file = space.get("__file__")
@@ -172,7 +185,7 @@ def rebind(replaced: Mapping[int, tuple[Any, Any]]) -> None:
 
 
 class _Finder:
-    """The first finder of modules: delegates to the other finders, and wraps the readers of a module after its import."""
+    """The first finder in ``sys.meta_path``. The other finders find the module; this one wraps the readers of the module after its import."""
 
     def __init__(self, active: Active) -> None:
         self._active = active
@@ -199,7 +212,7 @@ def _wrap_when_executed(spec: ModuleSpec, active: Active) -> None:
 
     def executed(module: ModuleType) -> None:
         execute(module)
-        # The import must succeed also for a library version with other readers.
+        # The import must succeed even if this version of the library does not have the readers in the table.
         with suppress(Exception):
             _wrap(module, active)
 
@@ -212,8 +225,12 @@ _watch_lock = threading.Lock()
 
 
 def watch() -> None:
-    """Install the hooks once per process. They must be installed before the first walk over code, which must see the wrapped readers."""
-    global _watching  # noqa: PLW0603 - an audit hook cannot be removed, so there is one
+    """Install the hooks of this process; further calls do nothing.
+
+    Call the function before each code walk. A code version is computed from the functions that the walk finds, so every walk must find the
+    wrapped readers.
+    """
+    global _watching  # noqa: PLW0603 - an audit hook cannot be removed, so it is added only once
     with _watch_lock:
         if not _watching:
             _watch_process()
@@ -234,7 +251,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         return
     recorder = active()
     if recorder is not None:
-        # An exception in the hook would make the step's call fail.
+        # An exception in the hook would become an exception of the step.
         with suppress(Exception):
             noted(recorder, *arguments)
 
@@ -260,7 +277,7 @@ def _file_opened(recorder: ReadRecorder, path: Any, mode: str | None, flags: int
 
 
 def _folder_listed(recorder: ReadRecorder, path: Any = None) -> None:
-    # A folder listed by descriptor was noted when it was opened; `shutil.rmtree` does so.
+    # A listing by descriptor is not noted: `shutil.rmtree` lists the folders that it removes in this way.
     if not isinstance(path, int) and counts_here(sys._getframe(2)):  # noqa: SLF001 - the caller that lists it
         path_as_written = os.fsdecode(path) if path is not None else "."
         if not os.path.isabs(path_as_written):  # noqa: PTH117 - as above
@@ -336,10 +353,14 @@ _EVENTS: dict[str, Callable[..., None]] = {
     "os.fork": forked,
     "os.forkpty": forked,
 }
+"""By audit event, the function that reports the event to a recorder. Its arguments are the recorder and the arguments of the event."""
 
 
 def _watch_threads() -> None:
-    """Wrap the start of threads, because neither the context of a new thread nor an audit event identifies the step."""
+    """Wrap `Thread.start` and `ThreadPoolExecutor.submit`, so that reads in a thread are recorded for the step that starts the thread.
+
+    A new thread does not have the context of the step, and no audit event names the step.
+    """
     start = threading.Thread.start
     submit: Callable[..., Future[Any]] = ThreadPoolExecutor.submit
 
@@ -360,19 +381,19 @@ def _watch_threads() -> None:
         return submit(pool, function, *args, **kwargs)
 
     threading.Thread.start = start_recorded  # type: ignore[method-assign, assignment]
-    # The threads of a pool outlive the step that first used it, so each function carries its recorder.
+    # A thread of a pool outlives the step that started it, so each submitted function is bound to the recorder of the step that submits it.
     ThreadPoolExecutor.submit = submit_recorded  # type: ignore[method-assign, assignment]
 
 
 def _record_thread(thread: threading.Thread, recorder: ReadRecorder) -> None:
-    """Attribute the reads of a thread to the step that starts it."""
+    """Let `recorder` record the reads of a thread that is about to start."""
     run = _with_recorder(thread.run, recorder)
 
     def run_once() -> None:
         try:
             run()
         finally:
-            # The attribute refers to the thread and would keep it alive.
+            # The attribute `run` refers to the thread and would keep the thread alive.
             vars(thread).pop("run", None)
 
     vars(thread)["run"] = run_once

@@ -1,14 +1,14 @@
-# ruff: noqa: PTH100, PTH111, PTH110, SLF001 - plain strings, as in the other files of this folder; the caller decides
+# ruff: noqa: PTH100, PTH111, PTH110, SLF001 - strings are quicker than paths; the frames of callers are private to `sys`
 """The table of native readers: functions that open files in C, C++ or Rust, for which Python raises no audit event.
 
-For an imported module, `readers_of` returns the functions to wrap, each with a function that finds the files in its arguments. pandas is not
-in the table, because its readers open files in Python or call those of pyarrow. `versions.queries` parses the statements for DuckDB and
-polars.
+`readers_of` returns the native readers of a module. Each comes with a function (`Note`) that finds the files in the arguments of a call and
+reports them to the recorder. The table omits pandas, because the readers of pandas open files in Python or call the readers of pyarrow.
+`versions.queries` parses the statements that DuckDB and polars execute.
 
-The table includes functions that start programs and processes. The reads of these child processes are not seen, and a notice informs the
-user. Their writes are found by a comparison of the project's folders before the first child process starts and after the step
-(`checks.Tree`). There is no notice for programs with which libraries inspect the machine (``lscpu``, ``fc-list``), or for workers that get
-the step's data from a library.
+The table includes functions that start programs and processes. The reads of such a child process cannot be recorded, and a notice says so.
+Its writes are found by comparison: `checks.Tree` lists the project's files before the first child process starts and after the step. Two sorts
+of child processes get no notice: programs with which a library inspects the machine (``lscpu``, ``fc-list``), and worker processes to which
+a library sends the data of the step.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from stepwell.kernel_runtime.versions import queries
 from stepwell.kernel_runtime.versions.ownership import is_input_path
 
 Note: TypeAlias = Callable[[ReadRecorder, tuple[Any, ...], Mapping[str, Any]], None]
-"""Notes the reads and writes of a call, given the recorder and the arguments of the wrapped function."""
+"""Reports the reads and writes of one call to a recorder. Takes the recorder, and the positional and keyword arguments of the call."""
 Entry: TypeAlias = tuple[Any, str, Note]
-"""A module or class, the name of its function to wrap, and the function that notes the files of a call."""
+"""A module or class, the name of its function that must be wrapped, and the `Note` for calls of this function."""
 
 _FIRST = {
     "pyarrow": ("memory_map path", "input_stream source"),
@@ -42,7 +42,7 @@ _FIRST = {
     "lxml.etree": ("parse source", "iterparse source"),
     "pyarrow.parquet.core": ("ParquetFile.__init__ source", "ParquetDataset.__init__ path_or_paths"),
 }
-"""By module, the reading functions, each with the name of its first parameter: a path or several paths."""
+"""By module, the functions that read files, each with the name of its first parameter. The argument is a path or a list of paths."""
 _NOT_FILES = frozenset(
     {"read_clipboard", "read_database", "scan_pyarrow_dataset", "scan_external_reader", "scan_arrow_c_stream"}
 )
@@ -55,7 +55,7 @@ _WRITES = {
     "pyarrow.ipc": ("new_file sink", "new_stream sink"),
     "pyarrow": ("output_stream source",),
 }
-"""By module, the writing functions, each with the name of the parameter for the path of the written file."""
+"""By module, the functions that write a file, each with the name of the parameter for the path of this file."""
 _POLARS_WRITES = ("write_", "sink_")
 _RELATION_WRITES = ("write_parquet", "write_csv", "to_parquet", "to_csv")
 _LOOK_UPS = {
@@ -63,17 +63,20 @@ _LOOK_UPS = {
     "patsy.eval": ("VarLookupDict", "__getitem__"),
     "formulaic.utils.layered_mapping": ("LayeredMapping", "__getitem__"),
 }
-"""By module, the class and the method that look up a name in a formula or expression."""
+"""By module, the class and its method that looks up the names in a formula or expression."""
 _DUCKDB_STATEMENTS = ("sql", "query", "from_query", "execute", "executemany", "query_df")
 _DUCKDB_READS = ("read_csv", "read_parquet", "read_json", "from_csv_auto", "from_parquet")
 _DUCKDB_NAMES = ("table", "view", "register", "unregister", "append")
 _RELATION_CREATES = ("create", "create_view", "to_table", "to_view", "insert_into", "insert")
 _SECOND = frozenset({"write_table", "write_feather", "write_csv", "write_metadata"})
-"""Functions whose second parameter is the path."""
+"""Functions of `_WRITES` whose second parameter is the path. For all other functions the path is the first."""
 
 
 def _writer_note(*names: str, position: int) -> Note:
-    """Return a function that notes the path of a native writer."""
+    """Return a `Note` for a function that writes a file in native code.
+
+    The path is the argument at `position`, or the keyword argument with one of `names`.
+    """
 
     def note(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         target = (
@@ -90,7 +93,7 @@ def _one_name(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str
     lookup, name = args[0], args[1] if len(args) > 1 else kwargs.get("key")
     if not isinstance(name, str):
         return
-    # The first layer that contains the name provides the value: pandas, patsy and formulaic use different kinds of layers.
+    # The value comes from the first layer that contains the name. pandas, patsy and formulaic have their layers in different attributes.
     layers: Any = getattr(getattr(lookup, "scope", None), "maps", None) or getattr(lookup, "_dicts", None) or ()
     for layer in layers:
         if name in layer:
@@ -101,25 +104,25 @@ def _one_name(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str
 
 
 def _seeding(module: str) -> Note:
-    """Return a function that notes that the user seeded a random stream, even outside of steps."""
+    """Return a `Note` that adds the random stream of `module` to `seedings` and `seeded`. It is called outside of steps, too."""
 
     def note(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG001 - a `Note`
         stream = module.removesuffix(".random")
         seeded.add(stream)
         seedings.append(stream)
 
-    note.always = True  # type: ignore[attr-defined]  # read by the wrapper
+    note.always = True  # type: ignore[attr-defined]  # the wrapper calls it even if no step runs
     return note
 
 
 seedings: list[str] = []
-"""The random streams in the order in which the user seeded them, with repetitions."""
+"""The random streams that the user's code has seeded in this process: one entry for each seeding, in order."""
 seeded: set[str] = set()
-"""Random streams that the user has seeded in this process: ``random``, ``numpy``, ``torch``."""
+"""The random streams (``random``, ``numpy``, ``torch``) that the user's code or the reuse of a step has set in this process."""
 
 
 def file_system_methods() -> Mapping[str, Note]:
-    """Return the methods of pyarrow's local file system that read or write, each with a function that notes a call."""
+    """Return the methods of pyarrow's ``LocalFileSystem`` that read or write files, each with the `Note` for its calls."""
     return {
         **{
             name: _single_file(f"pyarrow.fs.{name}", "path", position=1)
@@ -158,6 +161,11 @@ def _hdf5(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, An
 
 
 def _single_file(reader: str, *names: str, position: int = 0) -> Note:
+    """Return a `Note` for a function that reads files in native code.
+
+    The path is the argument at `position`, or the keyword argument with one of `names`.
+    """
+
     def note(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         source = (
             args[position] if len(args) > position else next((kwargs[name] for name in names if name in kwargs), None)
@@ -177,7 +185,7 @@ def _single_file(reader: str, *names: str, position: int = 0) -> Note:
 
 
 def _base(filesystem: Any) -> str | None:
-    """Return the base folder of a file system, or None if it is not local."""
+    """Return the folder to which the paths of a file system of pyarrow are relative: empty if there is none, None if the files are not local."""
     if filesystem is None or type(filesystem).__name__ == "LocalFileSystem" or filesystem in ("file", "local"):
         return ""
     if type(filesystem).__name__ == "SubTreeFileSystem" and _base(filesystem.base_fs) == "":
@@ -199,7 +207,10 @@ def _paths(source: Any) -> Iterable[str]:
 
 
 def _tables_in_argument(position: int, parameter: str) -> Note:
-    """Return a function that notes the variables that a SQL statement may name."""
+    """Return a `Note` for a function that executes SQL: it reports the variables that the statement may name as tables.
+
+    The statement is the argument at `position`, or the keyword argument `parameter`.
+    """
 
     def note(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         text = args[position] if len(args) > position else kwargs.get(parameter)
@@ -210,10 +221,10 @@ def _tables_in_argument(position: int, parameter: str) -> Note:
 
 
 def tables_looked_up(recorder: ReadRecorder, text: str) -> None:
-    """Note the variables of the notebook that a SQL statement may name as tables.
+    """Report the variables of the notebook that a SQL statement may name as tables.
 
-    A name counts if the notebook's variable is an object that SQL can read as a table. A local variable of the calling function with the
-    same name hides the notebook's variable.
+    A variable is reported if SQL can read its value as a table, and if the function that executes the statement has no local variable of the
+    same name.
     """
     words = dict.fromkeys(table_names(text))
     frame = sys._getframe(1)
@@ -230,18 +241,26 @@ _parser: list[Any] = []
 
 
 def table_names(text: str) -> Iterable[str]:
-    """Return the names that a statement reads as tables, according to DuckDB's parser; every word if it cannot parse the text."""
+    """Return the names of the tables that a SQL statement reads. If DuckDB's parser refuses the statement, return all its words."""
     try:
         if not _parser:
             _parser.append(sys.modules["_duckdb"].connect(":memory:"))
-        # DuckDB's parser misses the table in ``with a as (from df), df as (...)``.
+        # DuckDB's parser does not return the table `df` of ``with a as (from df), df as (...)``.
         return {*_parser[0].get_table_names(text), *queries.tables_in(text)}
     except Exception:
         return re.findall(r"[^\W\d]\w*", text)
 
 
 def _statement(name: str, position: int) -> Note:
-    """Return a function that notes the statement passed to a function of DuckDB."""
+    """Return a `Note` for a function of DuckDB that executes a statement: it reports the tables, files and objects that the statement names.
+
+    Parameters
+    ----------
+    name
+        The name of the function, for notices.
+    position
+        The position of the statement among the arguments: 0 for a function of the module, 1 for a method of a connection.
+    """
     reader = f"duckdb.{name}"
 
     def note(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -268,13 +287,16 @@ def _statement(name: str, position: int) -> Note:
         if named.has_computed_name:
             recorder.unseen_read(reader, "a file whose name is computed")
 
-    # Also called outside of steps: such statements change the connection that steps read.
-    note.always = True  # type: ignore[attr-defined]  # read by the wrapper
+    # Also called outside of steps, because a statement of a plain cell can change DuckDB's default connection, which steps use.
+    note.always = True  # type: ignore[attr-defined]  # the wrapper calls it even if no step runs
     return note
 
 
 def _registered_name(_: str, position: int) -> Note:
-    """Return a function that notes an object in DuckDB's default connection by its name; the call may create the object."""
+    """Return a `Note` for a function of DuckDB whose argument at `position` is the name of an object in DuckDB's default connection.
+
+    The function reads the object (``table``) or creates it (``register``).
+    """
 
     def note(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         name = args[position] if len(args) > position else next(iter(kwargs.values()), None)
@@ -292,7 +314,7 @@ def _registered_name(_: str, position: int) -> Note:
 
 
 def _of_relation(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Note that a relation will become a table or a view."""
+    """Report that a method of a DuckDB relation is about to create a table or view, or to insert rows into a table."""
     name = args[1] if len(args) > 1 else next(iter(kwargs.values()), "")
     queries.connection.used = True
     queries.connection.outside += recorder is None
@@ -304,7 +326,7 @@ _of_relation.always = True  # type: ignore[attr-defined]  # as above
 
 
 def _connection_opened(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Note that a connection to a database file will be opened."""
+    """Report the database file that a call of ``duckdb.connect`` is about to open."""
     path = args[0] if args else kwargs.get("database", ":memory:")
     if isinstance(path, (str, os.PathLike)):
         _attached(recorder, "duckdb.connect", os.fsdecode(path))
@@ -320,7 +342,7 @@ def _attached(recorder: ReadRecorder, reader: str, path: str) -> None:
     recorder.database_opened(rest if scheme == "sqlite" else path, "-wal" if scheme == "sqlite" else ".wal")
 
 
-# -- programs and processes, whose reads are not seen
+# -- programs and processes, whose reads cannot be recorded
 
 PROCESSES = "other processes"
 _THROUGH = frozenset({"subprocess", "os", "pty", "asyncio", "multiprocessing", "concurrent", "selectors", "threading", "contextlib", "stepwell"})  # fmt: skip
@@ -332,7 +354,7 @@ _SHELLS = frozenset({"sh", "bash", "zsh", "dash", "cmd", "cmd.exe"})
 
 
 def program_started(recorder: ReadRecorder, executable: Any, arguments: Any = (), *_: Any) -> None:
-    """Note that a program will be started (``subprocess.Popen``, ``os.posix_spawn``)."""
+    """Report that a program is about to start (``subprocess.Popen``, ``os.posix_spawn``)."""
     words = [arguments] if isinstance(arguments, (str, bytes, os.PathLike)) else list(arguments or ())
     command = [os.fsdecode(word) for word in words] or [os.fsdecode(executable)]
     name = os.path.basename(command[0])  # noqa: PTH119 - an audit hook runs inside every open()
@@ -344,18 +366,18 @@ def program_started(recorder: ReadRecorder, executable: Any, arguments: Any = ()
 
 
 def command_run(recorder: ReadRecorder, command: Any) -> None:
-    """Note that a shell will run a command (``os.system``)."""
+    """Report that a shell is about to run a command (``os.system``)."""
     _child(recorder, _first_word(os.fsdecode(command)))
 
 
 def process_started(recorder: ReadRecorder, args: tuple[Any, ...], _: Mapping[str, Any]) -> None:
-    """Note that a process of ``multiprocessing`` will be started."""
+    """Report that a process of ``multiprocessing`` is about to start. Processes that joblib starts are not reported here, but by `pool_used`."""
     if type(args[0]).__module__.partition(".")[0] not in {"joblib", "loky"}:
         _child(recorder, PROCESSES)
 
 
 def pool_used(recorder: ReadRecorder, args: tuple[Any, ...], _: Mapping[str, Any]) -> None:
-    """Note that ``joblib.Parallel`` will run the user's functions in other processes; internal uses by libraries are not noted."""
+    """Report that the user's code is about to run functions in other processes with ``joblib.Parallel``. Calls by libraries are not reported."""
     parallel = args[0]
     in_processes = not type(getattr(parallel, "_backend", None)).__name__.startswith(("Threading", "Sequential"))
     frame = asker(sys._getframe(1), _THROUGH | {"joblib"})
@@ -364,13 +386,13 @@ def pool_used(recorder: ReadRecorder, args: tuple[Any, ...], _: Mapping[str, Any
 
 
 def work_sent(recorder: ReadRecorder, args: tuple[Any, ...], _: Mapping[str, Any]) -> None:
-    """Note that a pool's process, which may have started before the step, will call a function."""
+    """Report that a function is about to be sent to a pool of processes, which may have started before the step."""
     if type(args[0]).__name__ != "ThreadPool":
         _child(recorder, PROCESSES)
 
 
 def forked(recorder: ReadRecorder, *_: Any) -> None:
-    """Note that this process will be forked (``os.fork``, ``os.forkpty``)."""
+    """Report that this process is about to fork (``os.fork``, ``os.forkpty``)."""
     _child(recorder, PROCESSES)
 
 
@@ -381,7 +403,7 @@ def _child(recorder: ReadRecorder, name: str) -> None:
 
 
 def _is_command(frame: FrameType | None) -> bool:
-    """Return True if IPython runs a command of the user (``!make``)."""
+    """Return True if a frame belongs to IPython while it runs a shell command of the user (``!make``)."""
     while frame is not None and _top(frame) in _SHELLS_OF_PYTHON:
         if frame.f_code.co_name in {"system", "getoutput", "system_piped", "system_raw"}:
             return True
@@ -393,7 +415,7 @@ _SHELLS_OF_PYTHON = frozenset({"IPython", "ipykernel", "pexpect", "ptyprocess", 
 
 
 def asker(frame: FrameType | None, through: Sequence[str] | frozenset[str]) -> FrameType | None:
-    """Return the innermost frame outside the packages in `through`."""
+    """Return the nearest frame, from `frame` outwards, whose package is not in `through`; None if there is no such frame."""
     while frame is not None and _top(frame) in through:
         frame = frame.f_back
     return frame
@@ -411,7 +433,7 @@ def _first_word(command: str) -> str:
 
 
 def readers_of(module: ModuleType) -> Iterator[Entry]:
-    """Yield the functions of a module to wrap."""
+    """Yield an `Entry` for each function of an imported module that must be wrapped."""
     name = module.__name__
     special = _SPECIAL.get(name)
     if special is not None:
@@ -433,12 +455,14 @@ def readers_of(module: ModuleType) -> Iterator[Entry]:
 
 
 def _entries(place: Any, names: Iterable[str], note: Callable[[str, int], Note], position: int = 0) -> Iterator[Entry]:
-    """Return entries for the functions that exist in this version of a library.
+    """Return an `Entry` for each name in `names` that exists in `place`, a module or class.
 
     Parameters
     ----------
     note
-        Returns the function that notes a call, given a function's name and the position of its first argument.
+        Takes the name of a function and `position`; returns the `Note` for calls of the function.
+    position
+        The position of the first argument: 0 for functions of a module, 1 for methods.
     """
     return ((place, name, note(name, position)) for name in names if hasattr(place, name))
 
@@ -501,6 +525,6 @@ _SPECIAL: Mapping[str, Callable[[Any], Iterable[Entry]]] = {
     **dict.fromkeys(("random", "numpy.random", "torch"), _seeded),
     **dict.fromkeys(_LOOK_UPS, _looks_up),
 }
-"""By module, a function that returns the entries for which names of functions and parameters are not enough."""
+"""By module, a function that returns the entries which `_FIRST` and `_WRITES` cannot express."""
 MODULES = frozenset({*_FIRST, *_WRITES, *_SPECIAL, "pyarrow.fs"})
 """The names of all modules in the table."""

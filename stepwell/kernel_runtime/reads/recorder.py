@@ -1,8 +1,9 @@
-# ruff: noqa: PTH100, PTH109, PTH202, PTH113, PTH117, PTH110, PTH111, PTH112, PTH118, PTH119, PTH120 - plain strings: an audit hook runs inside every open()
-"""`ReadRecorder`: the reads of one step, noted while it runs and digested at its end.
+# ruff: noqa: PTH100, PTH109, PTH202, PTH113, PTH117, PTH110, PTH111, PTH112, PTH118, PTH119, PTH120 - strings are quicker than paths, and an audit hook runs inside every open()
+"""`ReadRecorder` notes what one step reads while the step runs, and computes the digests of these reads when the step ends.
 
-Files and folders that the step created, and environment variables that it set, are not reads. An existing file that the step both read
-*and* wrote is recorded with its final content: the value is reused until something else changes the file.
+Files and folders that the step created, and environment variables that it set, are not recorded as reads. A file that the step both read *and*
+changed is recorded with its content after the step: the result is reused until something else changes the file. For a live cell, the file is
+recorded with its content before the step, because a reuse changes the file again.
 """
 
 from __future__ import annotations
@@ -39,21 +40,21 @@ _UNBOUND: Any = object()
 
 _current: ContextVar[ReadRecorder | None] = ContextVar("stepwell_reads", default=None)
 threads: dict[int, ReadRecorder] = {}
-"""The recorder of the step that started each thread, by thread identifier."""
+"""For each thread that a step started, the recorder of this step, by thread identifier."""
 _WRITE_AHEAD = ("-wal", ".wal")
 _MOST_BEFORE = 1 << 26
-"""The largest size in bytes of a file whose content is digested before a change."""
+"""The maximum size in bytes of a file whose content is digested before the step changes the file."""
 _CLOCK_TICK_NS = 20_000_000
-"""The largest delay in nanoseconds of file times behind `time.time_ns`."""
+"""The maximum number of nanoseconds by which the time of a file that was changed just now is earlier than `time.time_ns`."""
 
 
 def value_digest(value: Any) -> str:
-    """Return the digest of a variable's value for a recorded read; `UNSTABLE` if the value cannot be digested."""
+    """Return the digest of a variable's value for a recorded read; `UNSTABLE` if the value has no digest, so that the read never holds."""
     return data_version(value) or UNSTABLE
 
 
 def active() -> ReadRecorder | None:
-    """Return the recorder of the step in which the calling code runs, or None."""
+    """Return the recorder of the step in which the calling code runs; None if there is no such step, or if its recorder is paused."""
     recorder = _current.get()
     if recorder is None and threads:
         recorder = threads.get(threading.get_ident())
@@ -61,40 +62,42 @@ def active() -> ReadRecorder | None:
 
 
 class ReadRecorder:
-    """Record the reads of the code inside the ``with`` block.
+    """Records the reads of one step, whose body runs inside the ``with`` block.
 
     Parameters
     ----------
     exclude
-        Folders whose files do not count, such as the store's folder.
+        Folders, such as the store's folder. Files in them are never recorded as reads.
     keyed
-        Digests values of environment variables with the user's key; by default, with a key of this process.
-    declared
-        Files and patterns that the step declares as reads, relative to the working directory.
+        Digests the values of environment variables with the user's key. By default the key belongs to this process, so that the digests cannot
+        be compared in another process.
+    declared_paths
+        Files and patterns that are recorded even if the body does not read them (the option ``reads``). A relative path starts at the
+        working directory.
     namespace
-        The notebook's variables, in which the names in queries are looked up; None without a notebook.
-    counted
-        Returns the names of variables that are inputs or are part of the code version, and need no recorded read. The step may have changed
-        their values.
-    digests_before
-        True if a file that the step reads and changes is recorded with its content before the change, because a reuse applies the change
-        again.
-    own
-        Names that the step itself binds. A lookup of a value that the step has bound is not a read of the notebook.
+        The notebook's variables. A name that a library looks up is recorded only if it is one of these variables. None outside notebooks.
+    unrecorded_names
+        Returns the names of variables that are never recorded as reads, because the memo key of the step covers them: they are inputs, or the
+        code of the step refers to them.
+    keep_digests
+        True if a file that the step changes is recorded with its content before the change.
+    bound_names
+        Names that the body binds. If a library looks up such a name after the body has bound it to another object, this is not a read.
     reads_filters
-        True if the step's code names the list of warning filters: the filters are part of the code version and are not replaced.
+        True if the step's code accesses ``warnings.filters``. The warning filters are then recorded when the step starts. Otherwise they are
+        recorded only if the step issues a warning, which an additional filter detects; the code must not see this filter.
     """
 
-    # Class attributes as defaults, because each step has a recorder and most steps read nothing.
+    # The defaults are class attributes, because each step has a recorder and most steps read nothing.
     _has_reads = False
     is_paused = False
-    """True while Stepwell itself reads; its reads are not those of the step."""
+    """True while Stepwell's own code runs, whose reads are not reads of the step."""
     network: tuple[str, ...] = ()
-    """Hosts to which the step opened a connection, in order."""
+    """The hosts to which the step opened a connection, in order and without repetitions."""
     unseen_reads: tuple[str, ...] = ()
-    """Reads that cannot be checked later, each as ``reader: item``."""
+    """Reads of native readers that no later run can check, each as ``reader: item``."""
     children: tuple[str, ...] = ()
-    """Programs and processes that the step started."""
+    """The names of the programs and processes that the step started."""
     _result: tuple[Read, ...] = ()
     _token: Token[ReadRecorder | None] | None = None
     _files: dict[str, tuple[int, ...] | None] | None = None
@@ -107,19 +110,19 @@ class ReadRecorder:
     _states: dict[str, str] | None = None
     _states_set: frozenset[str] = frozenset()
     _objects: dict[str, str] | None = None
-    """The objects in DuckDB's default connection before the step used it, by name with their digests."""
+    """The digests of the objects that were in DuckDB's default connection before the step used the connection, by name."""
     _leftovers: tuple[str, ...] = ()
-    """Objects without a digest that the step left in DuckDB's default connection."""
+    """Descriptions of the objects without a digest that the step left in DuckDB's default connection."""
     _databases: frozenset[str] = frozenset()
     _names_set: frozenset[str] = frozenset()
     _created: frozenset[str] = frozenset()
     _removed_paths: frozenset[str] = frozenset()
     _lost_files: frozenset[str] = frozenset()
-    """Files that existed before the step and that the step removed."""
+    """The files that existed before the step and that the step removed."""
     _statuses: dict[tuple[str, str], str] | None = None
-    """The attributes that the step read without opening the file, by path and aspect."""
+    """The values of the attributes of paths that the step read without opening a file, by path and aspect."""
     _tree: Tree | None = None
-    """The project's files before the first child process started."""
+    """The project's files before the first child process started; None if no child process has started."""
     _last_host: str = ""
     _start_time: int = 0
     _end_warnings: Callable[[], None]
@@ -140,9 +143,9 @@ class ReadRecorder:
         self._reads_filters = reads_filters
         self._own_names = {name: namespace.get(name, _UNBOUND) for name in bound_names} if namespace is not None else {}
         self.appended: frozenset[str] = frozenset()
-        """Files that the step opened first for appending."""
+        """The files that the step opened for appending when it first wrote to them."""
         self.digests_before: dict[str, str] = {}
-        """The digests that files had before the step changed or removed them, by path."""
+        """The digests of the contents that files had before the step changed or removed the files, by path."""
         self._namespace = namespace
         self._unrecorded_names = unrecorded_names
         self._looked_up: dict[str, str] = {}
@@ -178,13 +181,13 @@ class ReadRecorder:
 
     @property
     def reads(self) -> tuple[Read, ...]:
-        """The recorded reads; complete at the end of the ``with`` block."""
+        """The recorded reads. The tuple is empty until the ``with`` block ends."""
         return self._result
 
     # -- notes while the step runs
 
     def file_opened(self, path: str, *, reads: bool, writes: bool, appends: bool = False) -> None:
-        """Note that a file will be opened."""
+        """Note that the step is about to open a file for reading, for writing, or for both; if `appends`, it adds to the end of the file."""
         if reads:
             self._has_reads = True
             if self._files is None:
@@ -200,13 +203,13 @@ class ReadRecorder:
                 self._note_before(path, stat[0])
 
     def folder_created(self, path: str) -> None:
-        """Note that the step will create a folder, unless the folder exists."""
+        """Note that the step is about to create a folder. A folder that exists is ignored."""
         path = os.path.abspath(path)
         if not os.path.lexists(path):
             self._created |= {path}
 
     def path_removed(self, path: str) -> None:
-        """Note that the step will remove a file, or a folder with everything in it."""
+        """Note that the step is about to remove a file, or a folder with everything in it."""
         path = os.path.abspath(path)
         self._removed_paths |= {path}
         if path not in self._written_files and path not in self._created and os.path.isfile(path):
@@ -217,13 +220,13 @@ class ReadRecorder:
             self._lost_files |= {file for file in inside if file not in self._written_files}
 
     def _note_before(self, path: str, size: int) -> None:
-        """Digest a file that a live cell will change. A reuse changes the file only if the file has this content."""
+        """Digest a file that a live cell is about to change, so that a reuse can recognize the content before the change."""
         if self._keeps_before and size <= _MOST_BEFORE and is_input_path(path):
             with self.paused():
                 self.digests_before[path] = file_digest(path) or ""
 
     def changes(self) -> dict[str, bool]:
-        """Return the paths that the step wrote, created or removed, each with True if the path existed before."""
+        """Return the files and folders that the step wrote, created or removed. The value of a path is True if it existed before the step."""
         existed = {
             **dict.fromkeys(self._created, False),
             **self._written_files,
@@ -244,22 +247,25 @@ class ReadRecorder:
         return self._names_set
 
     def excludes(self, path: str) -> bool:
-        """Return True if a path is in an excluded folder."""
+        """Return True if a path is one of the folders in `exclude`, or is inside one of them."""
         return any(path == str(folder) or path.startswith(os.path.join(folder, "")) for folder in self._exclude)
 
     def is_table(self, name: str) -> bool:
-        """Return True if SQL can read a variable of the notebook as a table."""
+        """Return True if the notebook has a variable with this name whose value SQL can read as a table."""
         value = self._namespace.get(name) if self._namespace is not None else None
         top = type(value).__module__.partition(".")[0]
         return top in {"pandas", "polars", "pyarrow", "numpy", "duckdb", "_duckdb"} or isinstance(value, dict)
 
     def looked_up(self, names: Iterable[str], value: Any = None) -> None:
-        """Note that a library looked up names from a formula, expression or query in the notebook's namespace.
+        """Note that a library looked up the names of a formula, an expression or a query.
 
         Parameters
         ----------
+        names
+            The names. Those that are not variables of the notebook are ignored.
         value
-            The result of the lookup, or None if the result is unknown. Nothing is noted if the result is not the notebook's object.
+            The object that the library found, or None if it is unknown. If the object is not the value of the notebook's variable, nothing is
+            noted.
         """
         space = self._namespace
         if space is None:
@@ -277,18 +283,18 @@ class ReadRecorder:
                 self._has_reads = True
 
     def status_read(self, path: str, aspect: str, state: str) -> None:
-        """Note that attributes of a path were read without opening it."""
+        """Note that the step read the attributes `aspect` of a path; `state` has their values, as `checks.status` returns them."""
         self._has_reads = True
         if self._statuses is None:
             self._statuses = {}
         self._statuses.setdefault((path, aspect), state)
 
     def knows_status(self, path: str, aspect: str) -> bool:
-        """Return True if a read of these attributes was noted before."""
+        """Return True if a read of the attributes `aspect` of this path has already been noted."""
         return self._statuses is not None and (path, aspect) in self._statuses
 
     def folder_listed(self, path: str) -> None:
-        """Note that a folder will be listed."""
+        """Note that the step is about to list a folder."""
         path = os.path.abspath(path)
         self._has_reads = True
         if self._folders is None:
@@ -298,7 +304,7 @@ class ReadRecorder:
                 self._folders[path] = checks.folder_names(path)
 
     def path_read(self, path: str) -> None:
-        """Note that a native reader reads a file, a folder with everything below it, or the matches of a pattern."""
+        """Note that a native reader is about to read `path`: a file, all files below a folder, or all files that match a pattern."""
         expanded = os.path.expanduser(path)
         path = os.path.abspath(expanded)
         if not is_input_path(path):
@@ -320,12 +326,12 @@ class ReadRecorder:
                 self.file_opened(file, reads=True, writes=False)
 
     def database_opened(self, path: str, log: str) -> None:
-        """Note that a database file will be opened for reading and perhaps writing.
+        """Note that the step is about to open a database file, for reading and perhaps for writing.
 
         Parameters
         ----------
         log
-            The suffix of the database's write-ahead log.
+            The suffix of the file with the database's write-ahead log: ``-wal`` or ``.wal``.
         """
         path = os.path.abspath(path)
         exists = os.path.exists(path)
@@ -335,16 +341,16 @@ class ReadRecorder:
             self._databases |= {path, path + log}
 
     def name_read(self, name: str, value: str | None) -> None:
-        """Note that an environment variable was read."""
+        """Note that the step read an environment variable; `value` is None if the variable was not set."""
         self._has_reads = True
         if self._names is None:
             self._names = {}
         self._names[name] = value
 
     def knows_name(self, name: str) -> bool:
-        """Return True if reads of an environment variable need not be noted.
+        """Return True if a read of an environment variable need not be noted.
 
-        They were noted before, or the step set the variable or read the whole environment.
+        This is so if the step set the variable, or if a read of the variable or of the whole environment has already been noted.
         """
         return (
             name in self._names_set
@@ -353,18 +359,18 @@ class ReadRecorder:
         )
 
     def environment_read(self, environment: dict[str, str]) -> None:
-        """Note that the whole environment was read."""
+        """Note that the step read the whole environment, whose variables are `environment`."""
         self._has_reads = True
         if self._environment is None:
             self._environment = environment
             self._absent_variables = tuple(sorted(self._names_set))
 
     def name_set(self, name: str) -> None:
-        """Note that the step set or removed an environment variable."""
+        """Note that the step sets or removes an environment variable, so that its later reads of this variable are not recorded."""
         self._names_set |= {name}
 
     def state_read(self, name: str) -> None:
-        """Note that the step reads a state of `library_state` by its name: options of a library, or the working directory."""
+        """Note that the step reads a state that `library_state` knows by this name: the options of a library, or the working directory."""
         if name in self._states_set or (self._states is not None and name in self._states):
             return
         self._has_reads = True
@@ -374,24 +380,30 @@ class ReadRecorder:
             self._states[name] = state_digest(name, data_version)
 
     def _warned(self, digest: str) -> None:
-        """Note that a warning was issued. This reads the warning filters, which decide whether the warning becomes an error."""
+        """Note that the step issued a warning. It thereby reads the warning filters, which can turn the warning into an error.
+
+        Parameters
+        ----------
+        digest
+            The digest of the warning filters.
+        """
         if not self.is_paused:
             self._has_reads = True
             self._states = {WARNINGS: digest} | (self._states or {})
 
     def state_set(self, name: str) -> None:
-        """Note that the step sets a state by its name, so that its later reads of this state do not count."""
+        """Note that the step sets a state that `library_state` knows by this name, so that its later reads of the state are not recorded."""
         self._states_set |= {name}
 
     def database_used(self, text: str, leftovers: list[str]) -> None:
-        """Note that DuckDB's default connection will execute a statement.
+        """Note that the step is about to use DuckDB's default connection.
 
         Parameters
         ----------
         text
-            The statement, or the name of an object in the connection.
+            The statement that the connection executes, or the name of the object that is read or created.
         leftovers
-            Objects without a digest that the statement leaves in the connection.
+            Descriptions of the objects without a digest that this use leaves in the connection.
         """
         self._has_reads = True
         if self._objects is None:
@@ -411,7 +423,7 @@ class ReadRecorder:
         self._leftovers = (*self._leftovers, *leftovers)
 
     def database_changes(self) -> list[str]:
-        """Return descriptions of the objects that the step left in DuckDB's default connection."""
+        """Return descriptions of the objects that the step created, changed or removed in DuckDB's default connection."""
         before = self._objects
         if before is None:
             return []
@@ -421,47 +433,57 @@ class ReadRecorder:
         return [f"duckdb's own connection ({change})" for change in dict.fromkeys((*changed, *self._leftovers))]
 
     def asset_loaded(self, key: str, version: str, where: tuple[str, ...]) -> None:
-        """Note that the value of an asset was loaded."""
+        """Note that the step loaded the value of an asset.
+
+        Parameters
+        ----------
+        version
+            The data version of the value, or its materialization id.
+        where
+            The notebook and the store that the step named.
+        """
         self._has_reads = True
         if self._assets is None:
             self._assets = {}
         self._assets.setdefault((key, *where), version)
 
     def host_asked(self, host: str) -> None:
-        """Note that the step looks up the address of a host."""
+        """Note that the step looks up the network address of a host."""
         self._last_host = host
 
     def connected(self, address: str) -> None:
-        """Note that a connection is opened, and attribute it to the host that was looked up last."""
+        """Note that the step opens a connection. The host of the last look-up is recorded, or the address if there was no look-up."""
         host = self._last_host or address
         if host not in self.network:
             self.network = (*self.network, host)
 
     def unseen_read(self, reader: str, item: str) -> None:
-        """Note that a native reader read an item that cannot be checked later."""
+        """Note that a native reader reads an item that no later run can check."""
         line = f"{reader}: {item}"
         if line not in self.unseen_reads:
             self.unseen_reads = (*self.unseen_reads, line)
 
     def location_read(self, reader: str, location: str, folder: str = "") -> None:
-        """Note that a native reader reads a path or an address.
+        """Note that a native reader is about to read a file, a folder, the files that match a pattern, or a URL.
 
         Parameters
         ----------
         reader
-            The name of the reader, for the notice about addresses that are not checked.
+            The name of the reader, for the notice that changes at a URL are not detected.
+        location
+            The path, pattern or URL.
         folder
-            The folder to which a relative path refers.
+            The folder at which a relative path starts; by default the working directory.
         """
         if "://" in location and not location.startswith("file://"):
             parts = urlsplit(location)
-            # The path and query of a signed address may contain a secret.
+            # The path and query of a signed URL may contain a secret.
             self.unseen_read(reader, f"{parts.scheme}://{parts.hostname or ''}")
         else:
             self.path_read(os.path.join(folder, location.removeprefix("file://")))
 
     def child_started(self, name: str) -> None:
-        """Note that a program or a process will be started."""
+        """Note that the step is about to start a program or a process."""
         if name not in self.children:
             self.children = (*self.children, name)
         if self._tree is None:
@@ -469,7 +491,10 @@ class ReadRecorder:
                 self._tree = Tree(self._roots(), digests=self._keeps_before)
 
     def _roots(self) -> list[str]:
-        """Return the folders in which child processes may write: the working directory, and the folder that contains the store."""
+        """Return the folders in which files that child processes write are found: the working directory, and the folder that contains the store.
+
+        The home folder and the root of the file system are left out, because they are too large.
+        """
         folders = [os.getcwd(), *[os.path.dirname(os.path.abspath(folder)) for folder in self._exclude]]
         return [
             folder
@@ -479,7 +504,10 @@ class ReadRecorder:
         ]
 
     def _note_children(self) -> None:
-        """Note files that child processes wrote, created or removed: those that differ now and that the step itself did not change."""
+        """Note the files that child processes wrote, created or removed.
+
+        These are the files that changed since the first child process started, except those that the step itself changed.
+        """
         before = self._tree
         if before is None:
             return
@@ -505,7 +533,7 @@ class ReadRecorder:
                     self.digests_before[path] = before.digests[path]
 
     def paused(self) -> _Pause:
-        """Return a context manager during which nothing is noted."""
+        """Return a context manager: while its block runs, the recorder notes nothing."""
         return _Pause(self)
 
     # -- digests at the end of the step
@@ -535,7 +563,7 @@ class ReadRecorder:
         files = [read.name for read in reads if read.kind in {"file", "absent", "listing"}]
         for (path, aspect), state in sorted((self._statuses or {}).items()):
             read = None if is_own(os.path.join(path, "")) else self._status(path, aspect, state)
-            # A read of the file or its listing implies its kind and size, and the existence of the folders above.
+            # A recorded content or listing of a path also covers the kind and size of the path, and the existence of the folders above it.
             if read is None or (aspect in {"kind", "size"} and (path in files or path in (self._files or ()))):
                 continue
             if read.digest != "folder" or not any(name.startswith(os.path.join(path, "")) for name in files):
@@ -597,7 +625,7 @@ class ReadRecorder:
         )
 
     def _created_paths(self, paths: Iterable[str]) -> tuple[str, ...]:
-        """Return the paths that the step itself created."""
+        """Return those of `paths` that the step itself created."""
         return tuple([path for path in paths if self._written_files.get(path) is False or path in self._created])
 
     def _from_environment(self) -> list[Read]:
@@ -618,7 +646,7 @@ class ReadRecorder:
                     )
                 )
         except StoreError:
-            # Without the user's key, values of the environment must not be stored, even as digests. So this read never holds.
+            # Without the user's key, values of environment variables must not be stored, even as digests. So this read never holds.
             return [Read("environment", ALL, UNSTABLE)]
         return reads
 
@@ -630,7 +658,7 @@ class ReadRecorder:
 
 
 class _Pause:
-    """A context manager during which the recorder notes nothing."""
+    """A context manager: while its block runs, a recorder notes nothing."""
 
     def __init__(self, recorder: ReadRecorder) -> None:
         self._recorder = recorder

@@ -438,7 +438,7 @@ def _read_text(before: Read, now: Read) -> str:
         kind = "names in" if now.kind == "listing" else "files that match"
         return f"the {kind} {name} changed"
     if now.kind == "environment":
-        return "the environment changed" if name == "*" else f"the environment name {name} changed"
+        return "the environment changed" if name == "*" else f"the environment variable {name} changed"
     if before.kind == "absent":
         return f"{name} is there now"
     return f"{name} is gone" if now.kind == "absent" else f"{name} changed"

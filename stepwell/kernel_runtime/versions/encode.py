@@ -227,7 +227,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, separate_i
                 assert isinstance(marked, bytes)
                 out.append(marked)
                 continue
-            # `above` contains the open containers, `done` the leaves that were already written.
+            # `above` contains the open containers, `encodings` the leaves that were already written.
             if key in ancestors or key in encodings:
                 out.append(
                     encodings[key]

@@ -90,7 +90,7 @@ class Watcher:
 
     Parameters
     ----------
-    noted
+    report
         Called for each warning.
     """
 

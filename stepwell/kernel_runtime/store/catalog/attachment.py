@@ -241,7 +241,7 @@ class Attachment:
         """Write the checkpoint, detach the file, then release the lease.
 
         If the checkpoint fails, its error is raised after the release; the committed rows are then in the log next to the catalog. The
-        lease is kept only if DuckDB keeps the file open (`stuck`): no other process may open the file until this process ends.
+        lease is kept only if DuckDB keeps the file open (`is_stuck`): no other process may open the file until this process ends.
         """
         if not self.is_open:
             return
