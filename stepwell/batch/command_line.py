@@ -393,7 +393,7 @@ def publish_names() -> None:
     names = {key.rpartition("/")[2] for key in registry.assets}
     for entry in registry.assets.values():
         body = getattr(getattr(entry.definition, "node", None), "body", None)
-        names |= {*getattr(body, "variables", ()), *getattr(body, "bound", ())}
+        names |= {*getattr(body, "variables", ()), *getattr(body, "bound_names", ())}
     _publish({"names": sorted(names)})
 
 

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 
 def _text(offer: Offer) -> str:
-    return in_one_line(
-        f"{offer.source}: {offer.count_text}, {size_text(offer.size)}, signed with the key {offer.signer}"
-    )
+    return in_one_line(f"{offer.source}: {offer.counted}, {size_text(offer.size)}, signed with the key {offer.signer}")
 
 
 @command(options={"selection": Option(completes="assets"), "path": Option(metavar="OUT.zip")}, text=_text)

@@ -17,7 +17,7 @@ from stepwell.kernel_runtime.store.trust import adopt, foreign_values, import_pa
 
 
 def _text(offer: Offer) -> str:
-    return f"trusted from now on: {offer.count_text}" if offer.values else "no value was signed with another key"
+    return f"trusted from now on: {offer.counted}" if offer.values else "no value was signed with another key"
 
 
 @command(

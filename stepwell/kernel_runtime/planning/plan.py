@@ -178,7 +178,7 @@ class _Bound:
 
 def asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
     """Return new step objects that compute an assets definition; a plan may complete them."""
-    steps: list[PlanStep] | None = definition.planned
+    steps: list[PlanStep] | None = definition.planned_steps
     if steps is None:
         steps = definition.planned_steps = _asset_steps(definition)
     notebook = definition.notebook or definition.module

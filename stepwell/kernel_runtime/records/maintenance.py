@@ -184,7 +184,7 @@ class Offer:
         return sum(value.executes for value in self.values)
 
     @property
-    def count_text(self) -> str:
+    def counted(self) -> str:
         """The number of values for messages: ``3 values``."""
         return f"{len(self.values)} value{'' if len(self.values) == 1 else 's'}"
 
@@ -200,7 +200,9 @@ class Offer:
 
     def __str__(self) -> str:
         """Return a few lines with the signer, the values, and the risk of loading them."""
-        head = f"{self.source}: {self.count_text}, {size_text(self.size)}, signed with the key {self.signer or 'of nobody'}"
+        head = (
+            f"{self.source}: {self.counted}, {size_text(self.size)}, signed with the key {self.signer or 'of nobody'}"
+        )
         rows = [(value.key, value.type_name, value.summary, size_text(value.size)) for value in self.values[:_SHOWN]]
         shown = [tuple(map(in_one_line, row)) for row in rows]
         widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
