@@ -1,8 +1,8 @@
 """The errors of Stepwell, with one class per failure that a caller could handle differently.
 
-A message has up to three lines: the failure, its location, and the remedy. IPython shows these lines without a traceback
-(``_render_traceback_``), because all frames between the user's cell and the error belong to Stepwell. The original exception, if any, is
-the ``__cause__``. Exceptions from the *user's* code are not wrapped; Stepwell only adds a note to them.
+A message has up to three lines: the failure, its location, and the remedy. IPython shows only these lines and no traceback
+(``_render_traceback_``), because a traceback would show only Stepwell's code below the user's cell. If another exception caused the error,
+that exception is the error's ``__cause__``. An exception that the *user's* code raises is not wrapped; Stepwell only adds a note to it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from stepwell.kernel_runtime.text import printable
 
 
 class StepwellError(Exception):
-    """Base class of the errors that Stepwell raises itself.
+    """Base class of all errors that Stepwell defines.
 
     Parameters
     ----------
     what
-        A description of the failure that names the asset or step.
+        The failure in one sentence, with the name of the asset, step or file.
     where
-        The cell, notebook, module or file in which the failure occurred; may be empty.
+        The cell, notebook, module or file in which the failure occurred, or a detail of its cause; empty if there is none.
     remedy
-        The next action for the user; may be empty.
+        What the user can do next; empty if nothing can be advised.
     """
 
     def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
@@ -48,58 +48,70 @@ def _rebuild(cls: type[StepwellError], what: str, where: str, remedy: str) -> St
 
 
 class StepwellWarning(UserWarning):
-    """A notice to the user of a script; a notebook shows it below the cell."""
+    """The category of the Python warnings that show notices to the user of a script. A notebook shows notices below the cell instead."""
 
 
 # -- definitions ---------------------------------------------------------------------------------------------------
 
 
 class InvalidDefinitionError(StepwellError):
-    """An invalid declaration (Dagster: ``DagsterInvalidDefinitionError``)."""
+    """Raised when a definition is declared incorrectly (Dagster: ``DagsterInvalidDefinitionError``)."""
 
 
 class DuplicateKeyError(InvalidDefinitionError):
-    """Two definitions in one list, or two cells in batch, that have the same key."""
+    """Raised when two definitions that are passed together, two cells of a notebook in batch, or two steps of a plan have the same key."""
 
 
 class CycleError(InvalidDefinitionError):
-    """Assets or steps that depend on each other in a circle."""
+    """Raised when assets or steps depend on each other in a cycle."""
 
 
 class MissingUpstreamError(InvalidDefinitionError):
-    """An upstream asset that is not in the given definitions, not registered and not stored."""
+    """Raised when a step reads an asset that is not stored and that the run does not compute."""
 
 
 class InvalidInvocationError(StepwellError):
-    """A definition called with the wrong arguments (Dagster: ``DagsterInvalidInvocationError``)."""
+    """Raised when a function or method is called with invalid arguments (Dagster: ``DagsterInvalidInvocationError``)."""
 
 
 class InvariantViolationError(StepwellError):
-    """A violation of a rule at run time (Dagster: ``DagsterInvariantViolationError``)."""
+    """Raised when an operation is not possible in the present state, for example a second run while a run is active (Dagster:
+    ``DagsterInvariantViolationError``).
+    """
 
 
 # -- selection ------------------------------------------------------------------------------------------------------
 
 
 class UnknownKeyError(StepwellError):
-    """An asset, step, job or run that does not exist; the message contains the nearest names."""
+    """Raised when no asset, step, job, run or column has the requested name. The message lists similar names."""
 
 
 class InvalidSelectionError(StepwellError):
-    """A selection string that cannot be parsed."""
+    """Raised when a selection string has a syntax error."""
 
 
 def unknown_key(kind: str, key: str, known_names: Iterable[str]) -> UnknownKeyError:
-    """Return the error for an unknown name; its remedy lists the nearest known names."""
+    """Return the error for a name that does not exist, with the most similar names as the remedy.
+
+    Parameters
+    ----------
+    kind
+        What the name should denote, for the message: ``asset``, ``run``.
+    key
+        The name that does not exist.
+    known_names
+        The names that exist.
+    """
     names = sorted(set(known_names))
     near = difflib.get_close_matches(key, names, n=3, cutoff=0.5)
     if near:
         remedy = "did you mean " + " or ".join(near) + "?"
     elif not names:
-        remedy = f"no {kind} is defined yet: run the cells that define them first"
+        remedy = "run the cells of the notebook first: there is nothing to choose from yet"
     else:
         shown = ", ".join(names[:8])
-        remedy = "known: " + shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        remedy = "choose one of these: " + shown + (f", or one of {len(names) - 8} others" if len(names) > 8 else "")
     return UnknownKeyError(f"there is no {kind} {key!r}", remedy=remedy)
 
 
@@ -107,64 +119,64 @@ def unknown_key(kind: str, key: str, known_names: Iterable[str]) -> UnknownKeyEr
 
 
 class StepOutputNotFoundError(StepwellError):
-    """A required output that the step did not produce (Dagster: ``DagsterStepOutputNotFoundError``)."""
+    """Raised when a step did not produce a required output (Dagster: ``DagsterStepOutputNotFoundError``)."""
 
 
 class TypeCheckError(StepwellError):
-    """A value that does not have its declared type (Dagster: ``DagsterTypeCheckDidNotPass``)."""
+    """Raised when an input or output of a step does not have its declared type (Dagster: ``DagsterTypeCheckDidNotPass``)."""
 
 
 class UserObjectError(StepwellError):
-    """A method of a user's object failed or returned an invalid result when Stepwell called it outside the step's body."""
+    """Raised when Stepwell calls a method of a user's object outside of the step's body, and the method fails or returns an invalid result."""
 
 
 class DefinitionUnavailableError(StepwellError):
-    """A rerun or resumed run needs a definition that is neither passed nor registered."""
+    """Raised when a step cannot be rerun or resumed because its definition is neither passed nor registered."""
 
 
 class ValueNotKeptError(StepwellError):
-    """A rerun or resumed run needs a value of a job that could not be stored."""
+    """Raised when a rerun or resumed step needs a value from an earlier run that could not be stored."""
 
 
 class NamesReassignedError(StepwellError):
-    """An upstream step must run, but other cells have since assigned names that it reads."""
+    """Raised when an upstream step must run, but other cells have reassigned variables that its body reads."""
 
 
 class UpstreamBudgetError(StepwellError):
-    """The expected duration of upstream steps exceeds the limit up to which an interactive cell starts them."""
+    """Raised when an asset cell needs upstream steps whose expected duration exceeds ``Stepwell.upstream_budget``. No step was run."""
 
 
 # -- values and the store ---------------------------------------------------------------------------------------------
 
 
 class ValueUnavailableError(StepwellError):
-    """A key has no stored value, or its value can no longer be loaded and counts as missing."""
+    """Raised when a key has no stored value, or when its stored value cannot be loaded and therefore counts as missing."""
 
 
 class ValueDamagedError(ValueUnavailableError):
-    """A stored value whose file is truncated or changed; the file is moved aside and the value counts as missing."""
+    """Raised when a stored value is damaged, for example when its file was truncated. The value then counts as missing."""
 
 
 class UnknownVersionError(StepwellError):
-    """A requested version that matches no version of a key, or several."""
+    """Raised when the requested version of a key matches no stored version, or several."""
 
 
 class AmbiguousKeyError(StepwellError):
-    """A key that several notebooks define with different current values."""
+    """Raised when several notebooks define the requested key and their current values differ."""
 
 
 class SecretNotSetError(StepwellError):
-    """A requested secret that is not in the environment."""
+    """Raised when the environment variable of a secret is not set."""
 
 
 class UnstorableValueError(StepwellError):
-    """A value that no codec can store and load again.
+    """Raised when a value cannot be stored in a form from which it can be loaded again.
 
     Attributes
     ----------
     path
-        The path inside the value to the object that cannot be stored, as a Python expression: ``['fits'][3].model``. Empty for the value
-        itself, or if the object is unknown.
+        The path from the value to the member that cannot be stored, as a Python expression: ``['fits'][3].model``. Empty if the value
+        itself cannot be stored, or if the member is unknown.
     reason
         The reason without the path, in two parts: the path belongs between them. ``("the Fit", " does not load as an equal object")``.
     """
@@ -181,126 +193,128 @@ class UnstorableValueError(StepwellError):
 
 
 class UntrustedValueError(ValueUnavailableError):
-    """A stored value that would execute code when loaded and is not signed with a key that this user trusts."""
+    """Raised when a stored value cannot be loaded because loading it could execute code and no key that this user trusts has signed it."""
 
 
 class SignatureDamagedError(UntrustedValueError, ValueDamagedError):
-    """A stored value that does not match the signature of this user's key. Damage and forgery cannot be distinguished."""
+    """Raised when the signature of a stored value names this user's key but does not match the value, because of damage or forgery."""
 
 
 class PackError(StepwellError):
-    """A pack that cannot be written, or is damaged, foreign or unsafe. No value was imported from it."""
+    """Raised when a pack cannot be written, or cannot be read because it is damaged or unsafe. No value of the pack was imported."""
 
 
 class TrustNeededError(StepwellError):
-    """The user has not confirmed an import of values that were signed with another key.
+    """Raised when values that are signed with another key would be accepted, and the user has not confirmed this.
 
     Attributes
     ----------
     offer
-        The values that would be imported (`records.maintenance.Offer`).
+        The values that the user must confirm (`records.maintenance.Offer`).
     """
 
     offer: Any = None
 
 
 class DefinitionsOnlyError(StepwellError):
-    """A run was requested in a kernel that only registers the definitions of a notebook."""
+    """Raised when a run is requested in a kernel that only registers the definitions of a notebook."""
 
 
 class QueryError(StepwellError):
-    """A SELECT that cannot run, because it names something missing or forbidden, or DuckDB rejects it."""
+    """Raised when a SELECT cannot run: it names a table or file that is missing or forbidden, or DuckDB rejects it."""
 
 
 class NotTabularError(QueryError):
-    """A SELECT names an asset whose value is not a table."""
+    """Raised when a SELECT names an asset whose value is not a table."""
 
 
 class StoreError(StepwellError):
-    """The store cannot be used."""
+    """Base class of errors that prevent the use of a store; also raised for causes that have no subclass."""
 
 
 class StoreNotWritableError(StoreError):
-    """The store's directory cannot be created or written."""
+    """Raised when the store's directory cannot be created, or when a file in it cannot be written."""
 
 
 class StorePermissionError(StoreNotWritableError):
-    """The user has no permission for the store or a file in it."""
+    """Raised when the operating system denies access to the store's directory or a file in it, or when access would change the file's owner."""
 
 
 class StoreReadOnlyError(StoreNotWritableError):
-    """The store is on a file system that is mounted read-only."""
+    """Raised when the store must be written, but its file system is mounted read-only."""
 
 
 class StoreFullError(StoreError):
-    """The store's disk is full, or a file would exceed a size limit. Acknowledged commits are safe."""
+    """Raised when the store's disk is full, or when a file would exceed the operating system's size limit. Finished commits are not lost."""
 
 
 class StoreQuotaError(StoreFullError):
-    """The user's quota on the store's disk is exhausted. Acknowledged commits are safe."""
+    """Raised when the user's quota on the store's disk is used up. Finished commits are not lost."""
 
 
 class StoreMemoryError(StoreError):
-    """The store cannot get enough memory or threads. Acknowledged commits are safe."""
+    """Raised when the system has too little memory, or too few threads, for the store. Finished commits are not lost."""
 
 
 class TooManyFilesError(StoreError):
-    """The process or the machine has too many open files to use the store."""
+    """Raised when a file of the store cannot be opened because this process or the machine has too many open files."""
 
 
 class OtherDeviceError(StoreError):
-    """A part of the store is on another device, so files cannot be moved into place atomically."""
+    """Raised when a folder of the store is on another device than the rest, so that files cannot be moved into it atomically."""
 
 
 class StoreDiskError(StoreError):
-    """The store's disk or network file system reports an I/O error."""
+    """Raised when the store's disk or network file system reports an input/output error or does not support locks."""
 
 
 class UntrustedStoreError(StoreError):
-    """The store's directory is unsafe: it contains a link, a file of another user, or a catalog with objects other than tables."""
+    """Raised when it is unsafe to use the store: its directory contains a link or a file of another user, or its catalog contains objects other
+    than tables.
+    """
 
 
 class StoreFormatError(StoreError):
-    """The store was written by a newer version of Stepwell."""
+    """Raised when a newer version of Stepwell wrote the store, and this version cannot read it."""
 
 
 class StoreDamagedError(StoreError):
-    """The catalog cannot be read."""
+    """Raised when the store's catalog, or a record in it, cannot be read."""
 
 
 # -- cells and notebooks ------------------------------------------------------------------------------------------------
 
 
 class CellError(StepwellError):
-    """A cell that cannot become a definition."""
+    """Raised when a cell cannot be turned into a definition, or when the SELECT of a SQL asset fails."""
 
 
 class CellSyntaxError(CellError):
-    """A cell whose body is not valid Python, or not exactly one SELECT."""
+    """Raised when the body of a cell has a syntax error, or when a text that must be a single SELECT is not one."""
 
 
 class CellValueError(CellError):
-    """A cell that produces no value for its asset."""
+    """Raised when the code of a cell does not produce a value for the cell's asset."""
 
 
 class CellNameError(CellError, NameError):
-    """A name that the body reads at run time although static analysis did not find it, or that exists only inside another cell."""
+    """Raised when a cell uses a name that does not exist, or that static analysis did not find in the cell's text."""
 
 
 class NotebookError(StepwellError):
-    """A notebook that cannot be run in batch."""
+    """Raised when a notebook cannot be run in batch, or when its executed copy cannot be written."""
 
 
 class NotebookNotFoundError(NotebookError):
-    """The notebook does not exist, or the file is not a notebook."""
+    """Raised when the requested notebook does not exist or cannot be read."""
 
 
 class NotebookKernelError(NotebookError):
-    """The kernel that the notebook names is not installed."""
+    """Raised when the kernel that a notebook requires is not installed."""
 
 
 # -- lineage ------------------------------------------------------------------------------------------------------------
 
 
 class LayoutError(StepwellError):
-    """Graphviz is missing or could not lay out a lineage, so that plain layers are drawn."""
+    """Raised when Graphviz is missing or fails. The lineage is then drawn in plain layers, and the error is not shown to the user."""

@@ -35,7 +35,7 @@ def test_a_pack_is_told_and_taken_over_after_a_yes(out, capsys, monkeypatch):
     assert head.startswith("out.zip: 2 values, 160.1 kB, signed with the key ")
     assert "\x1b" not in said.err
     assert {first.split()[0], second.split()[0]} == {"model", "\\x1b[2Jx<script>"}
-    assert warning == "loading 2 of them can run code that was stored with them"
+    assert warning == "loading 2 of these values can run code that was stored with them"
     assert "--yes" in end
     assert not (out / "theirs").exists()
 

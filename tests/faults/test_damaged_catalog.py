@@ -154,7 +154,7 @@ def test_a_catalog_that_is_gone_is_no_new_store(copy):
     (copy / "catalog.duckdb").unlink()
     (copy / "catalog.duckdb.wal").unlink()
     for create in (True, False):
-        with pytest.raises(StoreDamagedError, match="is gone"):
+        with pytest.raises(StoreDamagedError, match="is missing"):
             open_store(copy, create=create)
     assert not (copy / "catalog.duckdb").exists()
 

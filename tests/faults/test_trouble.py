@@ -182,7 +182,7 @@ LINKED = """
         stepwell.load("value")
         print("used")
     except UntrustedStoreError as error:
-        assert "for a store that you name" in str(error), error
+        assert "only to a store that you name" in str(error), error
         print("refused")
     print(main(["status"]) == 5, main(["doctor"]) == 5, main(["gc"]) == 5)
 """

@@ -26,7 +26,7 @@ def test_a_volatile_cell_runs_every_time(notebook):
         assert statuses(notebook) == {"raw": "executed"}
     ran = notebook("%%asset clean\nraw")
     assert ran.lines[0].startswith("clean: first raw (")
-    assert "volatile: runs every time" in ran.lines[0]
+    assert "volatile: the step runs in every run" in ran.lines[0]
     notebook("%%asset clean\nraw")
     assert statuses(notebook) == {"raw": "executed", "clean": "reused"}
 

@@ -107,7 +107,7 @@ def test_why_a_step_ran_although_nothing_in_it_changed(notebook, tmp_path):
     file = tmp_path / "numbers.txt"
     file.write_text("1 2")
     notebook(f"%%asset numbers\nopen({str(file)!r}).read().split()")
-    assert last_run(notebook, "numbers")["reasons"][0]["text"] == "nothing was stored for it"
+    assert last_run(notebook, "numbers")["reasons"][0]["text"] == "no result was stored before this run"
     file.write_text("1 2 3")
     notebook("%materialize numbers")
     assert last_run(notebook, "numbers")["reasons"][0]["text"] == f"{file} changed"
@@ -121,7 +121,7 @@ def test_why_a_step_ran_although_nothing_in_it_changed(notebook, tmp_path):
     for _ in range(2):
         notebook("%%asset --volatile tick\n1")
         notebook("%%asset locked\nwith lock:\n    value = 1\nvalue")
-    assert last_run(notebook, "tick")["reasons"][0]["text"] == "volatile: it runs in every run"
+    assert last_run(notebook, "tick")["reasons"][0]["text"] == "volatile: the step runs in every run"
     assert "locked -> lock has no digest" in last_run(notebook, "locked")["reasons"][0]["text"]
 
 
@@ -190,7 +190,7 @@ def test_an_asset_that_another_kind_of_definition_computes_now(notebook):
     notebook("%%asset report\n1")
     notebook("%%op give()\n1")
     notebook("%%graph_asset -r report\ngive()")
-    assert "it is now computed by report.give, no longer by report" in notebook("%why report").text
+    assert "the value is now computed by report.give, no longer by report" in notebook("%why report").text
 
 
 def test_a_cause_is_named_once_by_the_shortest_way(notebook):
@@ -214,7 +214,7 @@ def test_a_step_of_a_job(notebook):
     notebook("mail.execute()")
     told = notebook("%why mail.send").lines
     assert told[0].startswith("mail.send: a step of a job, which runs whenever its job does")
-    assert "steps of a job are never skipped" in told[1]
+    assert "a job runs all of its steps" in told[1]
 
 
 def test_a_key_that_only_the_store_has(notebook):

@@ -31,7 +31,7 @@ def test_what_another_key_signed_is_shown_and_taken_over_with_yes(notebook, thei
     head, value, warning, end = notebook(f"%stepwell trust {theirs}").lines
     assert head.startswith(f"{theirs}: 1 value, ")
     assert value.split()[0] == "model"
-    assert warning == "loading 1 of them can run code that was stored with them"
+    assert warning == "loading 1 of these values can run code that was stored with them"
     assert "--yes" in end
     assert notebook.run("%stepwell load model").error is not None
     assert notebook(f"%stepwell trust {theirs} --yes").lines == ["trusted from now on: 1 value"]

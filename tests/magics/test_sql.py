@@ -53,7 +53,7 @@ def test_an_asset_of_a_select_reads_keys_with_prefixes_and_files(notebook, tmp_p
     assert notebook.ns["daily"]["rate"].tolist() == [11]
     told = notebook.run("%%sql_asset wrong\nSELECT nope\nFROM raw.flights")
     assert isinstance(told.error, CellError)
-    assert "wrong: the SELECT failed" in told.text
+    assert "the SQL asset 'wrong' could not be computed: the SELECT failed" in told.text
     assert "LINE 1: SELECT nope" in told.text
     assert "cell " in told.text
     assert "reads the catalog" in notebook.refused("%%sql_asset wrong\nFROM stepwell.runs", CellError)

@@ -186,7 +186,7 @@ def test_what_reads_a_variable_made_from_an_asset_may_change_with_it(notebook):
         "may change",
         "fresh",
     ]
-    assert states["total"].reasons[0].text == "more was made from rows, which is stale"
+    assert states["total"].reasons[0].text == "the variable more was computed from rows, which is stale"
     notebook("%materialize rows")
     assert notebook.session.states()["total"].state == "fresh"  # of the variable as it is
 
@@ -227,9 +227,12 @@ def test_a_step_that_depends_on_an_effect_that_a_reuse_would_have_may_change(not
     found = states()
     assert "fresh" in found["step"]
     assert "fresh" in found["free"]
-    assert "may change · step would change config first" in found["model"]
-    assert "may change · step would change out.txt first" in found["rows"]
-    assert "would run model (may change; step would change config first" in notebook(cells[1].format(" -n")).text
+    assert "may change · the reuse of step would first change config" in found["model"]
+    assert "may change · the reuse of step would first change out.txt" in found["rows"]
+    assert (
+        "would run model (may change; the reuse of step would first change config"
+        in notebook(cells[1].format(" -n")).text
+    )
     assert not (tmp_path / "out.txt").exists()
     assert notebook.ns["config"] == {"lr": 1}
     # Where they are reused, the states that were announced as possible turn out to be none.

@@ -160,7 +160,7 @@ def test_a_lost_value_is_computed_again_only_for_steps_that_were_asked_for():
     facts.decision_facts.values["raw"] = materializations[0]
     facts.keep("clean")
     assert facts.outcome("clean") == ("run", "lost")
-    assert facts.decide().obstacle == "clean: its file is gone from the store, or cut short"
+    assert facts.decide().obstacle == "clean: the value file is missing or truncated"
 
 
 def test_a_cell_whose_effects_cannot_be_restored_runs():
@@ -237,7 +237,10 @@ def test_of_executions_that_changed_external_state_only_the_newest_can_be_reused
     facts.give("raw", "1")
     assert facts.outcome() == ("run", "changed")
     memo = facts.decide().memo_key
-    assert refusal(facts.step("clean"), memo, facts.decision_facts) == "another version of it has acted since"
+    assert (
+        refusal(facts.step("clean"), memo, facts.decision_facts)
+        == "another version of the step has run since, and may have changed external state"
+    )
 
 
 def test_a_value_that_another_user_signed_comes_last():
@@ -258,7 +261,8 @@ def test_an_acceptance_that_was_revoked_is_not_reused():
     facts.keep("clean", metadata={REVOKED: accepted[0].run_id})
     assert facts.decide().materializations == before
     assert (
-        refusal(facts.step("clean"), before[0].memo_key, facts.decision_facts) == "what was accepted for it was revoked"
+        refusal(facts.step("clean"), before[0].memo_key, facts.decision_facts)
+        == "the acceptance of the stored value was revoked"
     )
 
 
@@ -276,7 +280,7 @@ def test_a_failed_attempt_counts_while_the_memo_key_is_the_same():
     ("attributes", "text"),
     [
         ({"reads": (FILE,)}, "/data.csv is gone"),
-        ({"unverifiable": ("clean -> CONN",)}, "clean -> CONN had no digest"),
+        ({"unverifiable": ("clean -> CONN",)}, "clean -> CONN had no digest when the value was computed"),
         ({"key": "other"}, "clean is no longer stored"),
         ({}, ""),
     ],
@@ -298,7 +302,7 @@ def test_an_input_that_is_not_stored_and_was_computed_again_is_a_reason_to_run()
     facts.decision_facts.values["raw"] = materialization("raw", value=None, data_version="")
     found = facts.decide()
     why = reason_to_run(facts.step("clean"), found.memo_key, found.inputs, facts.decision_facts)
-    assert (found.action, why) == ("run", "raw is not stored and was computed again")
+    assert (found.action, why) == ("run", "the value of raw is not stored and was computed again")
 
 
 def test_an_execution_with_other_inputs_may_be_reused_again():

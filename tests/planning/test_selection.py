@@ -92,7 +92,13 @@ def test_what_cannot_be_read_says_where_and_what_to_write(text):
 
 @pytest.mark.parametrize(
     ("text", "near"),
-    [("cc", "did you mean"), ("+lonee", "lone"), ("group:rw", "raw"), ('key:"z*"', "known"), ("c or nothing", "known")],
+    [
+        ("cc", "did you mean"),
+        ("+lonee", "lone"),
+        ("group:rw", "raw"),
+        ('key:"z*"', "choose one of these: "),
+        ("c or nothing", "choose one of these: "),
+    ],
 )
 def test_an_unknown_name_is_told_with_the_nearest(text, near):
     with pytest.raises(UnknownKeyError) as caught:

@@ -87,7 +87,7 @@ def test_it_can_be_taken_back(session, monkeypatch):
     found = stepwell.why("clean", revoke=True, definitions=[clean])
     assert found.state == "stale"
     assert session.current("clean").id == first
-    with pytest.raises(InvariantViolationError, match="nothing was accepted"):
+    with pytest.raises(InvariantViolationError, match="no edit of 'clean' was accepted"):
         stepwell.why("clean", revoke=True, definitions=[clean])
     assert stepwell.why("clean", accept=True, definitions=[clean]).state == "fresh"
     stepwell.why("clean", revoke=True, definitions=[clean])
@@ -159,7 +159,7 @@ def test_what_cannot_be_digested_can_be_accepted_but_not_what_comes_later(sessio
 
 
 def test_what_cannot_be_accepted_says_why(session, monkeypatch):
-    with pytest.raises(ValueUnavailableError, match="nothing is stored"):
+    with pytest.raises(ValueUnavailableError, match="no value is stored"):
         stepwell.why("clean", accept=True, definitions=[clean])
     run(clean, model)
     assert stepwell.why("model", accept=True, definitions=[clean, model]).state == "fresh"
@@ -172,7 +172,7 @@ def test_what_cannot_be_accepted_says_why(session, monkeypatch):
         return 1
 
     run(now)
-    with pytest.raises(InvariantViolationError, match="runs every time"):
+    with pytest.raises(InvariantViolationError, match="runs in every run"):
         stepwell.why("now", accept=True, definitions=[now])
 
 

@@ -35,7 +35,7 @@ def test_a_volatile_asset_runs_every_time_and_what_follows_only_if_its_value_cha
 
     assert statuses(now, report, store=store_dir) == {"now": "executed", "report": "executed"}
     found = states(now, report, store=store_dir)
-    assert (found["now"].state, found["now"].reasons[0].text) == ("stale", "volatile: runs every time")
+    assert (found["now"].state, found["now"].reasons[0].text) == ("stale", "volatile: the step runs in every run")
     assert found["report"].state == "may change"
     assert statuses(now, report, store=store_dir) == {"now": "executed", "report": "reused"}
     clock[0] = 2
@@ -81,7 +81,7 @@ def test_a_result_is_reused_until_it_is_too_old(store_dir, monkeypatch):
         an_hour_ago.setattr(time, "time", lambda: real() - 3601)
         statuses(prices, chart, store=store_dir)
     found = states(prices, chart, store=store_dir)["prices"]
-    assert (found.state, found.reasons[0].text) == ("stale", "older than max_age (1h)")
+    assert (found.state, found.reasons[0].text) == ("stale", "the value is older than max_age (1h)")
     assert statuses(prices, chart, store=store_dir) == {"prices": "executed", "chart": "reused"}
     assert statuses(prices, chart, store=store_dir) == {"prices": "reused", "chart": "reused"}
 
@@ -171,7 +171,7 @@ def test_the_remedy_is_one_that_works(store_dir):
     found = states(held, blind, store=store_dir)
     ignored = "--ignore Holder.conn (of a decorator: ignore=['Holder.conn'])"
     made = 'stepwell.opaque(Holder.conn, version="1")'
-    assert found["held"].reasons[0].detail == f"to exclude only that object: {ignored}, or {made}"
+    assert found["held"].reasons[0].detail == f"to exclude only this object from the code version: {ignored}, or {made}"
     assert "--ignore eval" in found["blind"].reasons[0].detail
     for name, definition in (("Holder.conn", held), ("eval", blind)):
         left_out = asset(ignore=[name], name=str(definition.key))(definition.node.body)

@@ -234,7 +234,7 @@ def test_rows_of_another_kind_are_refused():
     found = diff(pa.table({"x": [1]}), pa.table({"x": [2]}))
     with pytest.raises(InvalidInvocationError, match="'added'"):
         found.rows("other")
-    with pytest.raises(InvalidInvocationError, match="are not frames"):
+    with pytest.raises(InvalidInvocationError, match="are no differing rows"):
         diff(1, 2).rows()
     with pytest.raises(InvalidInvocationError, match="memory limit"):
         diff(pa.table({"x": [1]}), pa.table({"x": [2]}), memory_limit="much")

@@ -75,7 +75,7 @@ def test_a_version_is_named_by_number_identifier_or_time(made):
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        (-4, "there is no -4"), (3, "there is no 3"), ("zzz", "neither an identifier nor a time"), ("", "neither"),
+        (-4, "no version number -4"), (3, "no version number 3"), ("zzz", "neither the beginning of an identifier nor a time"), ("", "neither"),
         ("2001-01-01", "had no version at"), ("2001-13-01", "neither"), ("0" * 40, "neither"),
     ],
 )  # fmt: skip
@@ -85,7 +85,7 @@ def test_a_version_that_there_is_not_is_refused(made, version, message):
 
 
 def test_an_ambiguous_beginning_names_those_that_begin_so(made):
-    with pytest.raises(UnknownVersionError, match="4 versions") as error:
+    with pytest.raises(UnknownVersionError, match="identifiers of 4 versions") as error:
         first(made, made.history("clean")[0].id[:7])
     assert made.history("clean")[0].id in str(error.value)
 

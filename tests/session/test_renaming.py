@@ -162,11 +162,11 @@ def test_an_output_of_a_multi_asset_is_refused(store):
 
 def test_what_cannot_be_renamed_is_refused(store):
     statuses(old, renamed(), store=store)
-    with pytest.raises(InvariantViolationError, match="already has results"):
+    with pytest.raises(InvariantViolationError, match="already has stored versions"):
         stepwell.rename("old", "new", store=store)
     with pytest.raises(UnknownKeyError, match="did you mean old"):
         stepwell.rename("olt", "x", store=store)
-    with pytest.raises(InvalidInvocationError, match="already has this name"):
+    with pytest.raises(InvalidInvocationError, match="equals the old key"):
         stepwell.rename("old", "old", store=store)
     for bad in ("a.b", "", "a//b"):
         with pytest.raises(InvalidDefinitionError):
@@ -181,5 +181,5 @@ def test_another_notebooks_key_is_its_own(store):
 
     for notebook in ("a.ipynb", "b.ipynb"):
         rows.record(store, rows.made(store, "k", notebook, notebook=notebook)).wait()
-    with pytest.raises(InvariantViolationError, match="several others"):
+    with pytest.raises(InvariantViolationError, match="several other notebooks"):
         stepwell.rename("k", "l", store=store)

@@ -329,7 +329,7 @@ def test_from_other_processes_with_and_without_definitions(python, store_dir, tm
     ):
         error = python(HEAD + f"stepwell.{call}store=sys.argv[1])", store_dir, fails=True)
         assert "DefinitionUnavailableError" in error
-        assert "not defined in this process, but in flow" in error
+        assert "not defined in this process; flow" in error
 
     (tmp_path / "marker").mkdir()
     resumed = python(

@@ -196,11 +196,13 @@ def test_a_sql_asset_follows_its_files_and_keys_with_prefixes(session, run, proj
     assert run(flights, joined, quoted) == ["reused", "executed", "reused"]
     assert session.load("joined")["rate"].tolist() == [11, 12]
     outside = stepwell.sql_asset("outside", "FROM '/etc/x.csv'")
-    with pytest.raises(CellError, match=r"outside: '/etc/x\.csv' is not below the project"):
+    with pytest.raises(
+        CellError, match=r"the SQL asset 'outside' could not be computed: '/etc/x\.csv' is not below the project"
+    ):
         run(outside)
     with pytest.raises(CellError, match="reads the catalog"):
         stepwell.sql_asset("of_runs", "FROM stepwell.runs")
-    with pytest.raises(InvalidInvocationError, match="invalid frame 'reader'"):
+    with pytest.raises(InvalidInvocationError, match="frame='reader' is invalid"):
         stepwell.sql_asset("read", "SELECT 1", frame="reader")
     with pytest.raises(CellNameError, match="low"):
         stepwell.sql_asset("late", "FROM clean WHERE delay > $low")

@@ -46,7 +46,7 @@ def test_a_newer_format_is_left_alone(catalog):
     open_store(catalog.parent).close()
     with duckdb.connect(str(catalog)) as connection:
         connection.execute("UPDATE meta SET format = 99")
-    opened_with(StoreFormatError, catalog.parent, "newer Stepwell \\(format 99")
+    opened_with(StoreFormatError, catalog.parent, "newer version of Stepwell \\(format 99")
 
 
 @pytest.mark.parametrize("with_lock", [True, False])
@@ -80,7 +80,7 @@ def test_a_catalog_open_in_another_program_is_named_as_that(catalog):
     program = f"import duckdb; c = duckdb.connect({str(catalog)!r}); print('open', flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
-        with pytest.raises(StoreError, match="program other than Stepwell"):
+        with pytest.raises(StoreError, match="open in another program"):
             open_store(catalog.parent)
         other.communicate(b"\n", timeout=240)
     assert open_store(catalog.parent).keys() == []

@@ -1,9 +1,9 @@
-"""The plan of a request, and the decision about each of its steps.
+"""The plan of a request, and the decision about each step of the plan.
 
 ==============  ===============================================================================
-``plan``        the plan as data: steps, their inputs and outputs by key; the steps of a definition
-``build``       plans of targets, selections and definitions, with the upstream steps that they need
-``decision``    the decision about a step: it is reused, runs or is held back
-``states``      the state of every step before anything runs, with its reasons; the lineage
+``plan``        the plan as data: steps with their inputs and outputs; the steps of a definition; the order of steps
+``build``       selection strings; plans for targets, with the upstream steps that the targets need
+``decision``    the decision about a step: reuse it, run it, or hold it back
+``states``      the state of every step before anything runs, with reasons; the lineage
 ==============  ===============================================================================
 """

@@ -1,12 +1,21 @@
-"""Plans of targets, selection strings and definitions, with the upstream steps that they need.
+"""Selection strings, and plans for the assets that they select, with the upstream steps that these assets need.
 
 Selection strings have the syntax of Dagster:
-``a`` · ``key:"a*"`` · ``+a`` and ``a+`` one level, ``++a`` two, ``1+key:a`` and ``key:a+1`` by number · ``*a`` and ``a*`` all the way ·
-``group:x`` · ``kind:sql`` · ``and``, ``or``, ``not``, parentheses · ``roots(...)``, ``sinks(...)`` · ``*``.
 
-The definition of an upstream asset is looked up in the given list, then in the registry; without a definition, the asset is read from the
-store. An asset that a helper function of a step reads by its global name is an input of the step, too. Only the walk over the code finds
-such inputs, so the code versions are computed while the plan is built.
+=================================  ===========================================================================================
+``a``, ``key:"a*"``                the asset with this key, the assets whose keys match the pattern
+``+a``, ``a+``                     the asset, and the assets directly upstream, or directly downstream
+``++a``, ``2+key:a``, ``key:a+2``  the asset, and the assets up to two levels upstream, or downstream
+``*a``, ``a*``                     the asset, and all assets upstream, or all assets downstream
+``group:x``, ``kind:sql``          the assets of this group, the assets of this kind
+``and``, ``or``, ``not``, ``( )``  combinations of selections
+``roots(...)``, ``sinks(...)``     of the selected assets, those with no other selected asset directly upstream, or downstream
+``*``                              all assets
+=================================  ===========================================================================================
+
+The definition of an upstream asset is looked up first in the definitions that were passed, then in the registry. If it has no definition, its
+value is read from the store. If a helper function of a step reads an asset by its global name, the asset is an input of the step, too. Only
+the code walk finds such inputs, so the code versions are computed while the plan is built.
 """
 
 from __future__ import annotations
@@ -39,15 +48,17 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class SelectionGraph:
-    """The graph of the assets to which a selection is applied."""
+    """The assets from which a selection string selects, with the edges between them."""
 
     upstream: Mapping[str, Collection[str]]
-    """The upstream keys of each key."""
+    """For each asset key, the keys of the assets directly upstream."""
     groups: Mapping[str, str]
+    """For each asset key, the name of the asset's group."""
     kinds: Mapping[str, str]
+    """For each asset key, the kind of the asset: ``sql``, ``source``."""
 
     def downstream(self) -> dict[str, list[str]]:
-        """Return the downstream keys of each key."""
+        """Return, for each asset key, the keys of the assets directly downstream."""
         consumers: dict[str, list[str]] = {key: [] for key in self.upstream}
         for key, needs in self.upstream.items():
             for need in needs:
@@ -56,12 +67,17 @@ class SelectionGraph:
 
 
 def select(expressions: str | Iterable[str], graph: SelectionGraph) -> list[str]:
-    """Return the keys that expressions select, in the order of the graph.
+    """Return the asset keys that one or more selection strings select, in the order of `graph`.
+
+    Parameters
+    ----------
+    expressions
+        Selection strings. A string that equals an asset key selects this asset.
 
     Raises
     ------
     UnknownKeyError
-        If a name is not a key; the message names similar keys.
+        If a key, pattern, group or kind in an expression matches no asset. The message lists similar names.
     InvalidSelectionError
         If an expression has a syntax error.
     """
@@ -84,18 +100,18 @@ class _Parser:
         while position < len(self.text.rstrip()):
             match = _TOKEN.match(self.text, position)
             if match is None or match.lastgroup is None:
-                raise self._error(f"at {self.text[position:].strip()[:12]!r}")
+                raise self._error(f"{self.text[position:].strip()[:12]!r} is unexpected")
             tokens.append((match.lastgroup, match.group(match.lastgroup)))
             position = match.end()
         return tokens
 
-    def _error(self, where: str, remedy: str = "") -> InvalidSelectionError:
+    def _error(self, problem: str, remedy: str = "") -> InvalidSelectionError:
         remedy = remedy or (
-            "several assets are separate words in a magic and a list in Python; in one string write: a or b"
+            "to select several assets, separate them by spaces in a magic, pass a list in Python, or write: a or b"
             if "," in self.text
-            else "for example: clean, +clean, clean+, *clean, group:raw, not (a or b)"
+            else "write a selection like one of these: clean, +clean, clean+, *clean, group:raw, not (a or b)"
         )
-        return InvalidSelectionError(f"the selection {self.text!r} cannot be read {where}", remedy=remedy)
+        return InvalidSelectionError(f"the selection {self.text!r} is invalid: {problem}", remedy=remedy)
 
     def _peek(self) -> tuple[str, str]:
         return self.tokens[self.position] if self.position < len(self.tokens) else ("end", "")
@@ -107,10 +123,10 @@ class _Parser:
 
     def parse(self) -> set[str]:
         if not self.tokens:
-            raise self._error("because it is empty")
+            raise self._error("it is empty")
         keys = self._or()
         if self._peek()[0] != "end":
-            raise self._error(f"at {self._peek()[1]!r}")
+            raise self._error(f"{self._peek()[1]!r} is unexpected")
         return keys
 
     def _or(self) -> set[str]:
@@ -139,10 +155,13 @@ class _Parser:
         if kind == "depth":
             up = int(self._next_token()[1][:-1])
             if self._peek()[0] == "name":
-                raise self._error(f"at {text!r}", f"write {up}+key:{self._peek()[1]}, or a + for each level")
+                raise self._error(
+                    f"{text!r} must be followed by an attribute",
+                    f"write {up}+key:{self._peek()[1]}, or one + for each level",
+                )
         elif kind == "plus":
             if text[-1].isdigit():
-                raise self._error(f"at {text!r}")
+                raise self._error(f"{text!r} is unexpected")
             up = len(self._next_token()[1])
         keys, all_up, all_down = self._atom()
         down = 0
@@ -168,7 +187,7 @@ class _Parser:
         if kind == "quoted":
             return self._matching(text[1:-1]), False, False
         if kind != "name" or (text in {"and", "or"} and text not in self.graph.upstream):
-            raise self._error(f"at {text!r}" if text else "because it ends too early")
+            raise self._error(f"{text!r} is unexpected" if text else "an asset is missing at the end")
         if text == "*":
             return set(self.graph.upstream), False, False
         if text in {"roots", "sinks"} and self._peek()[0] == "open":
@@ -182,17 +201,17 @@ class _Parser:
 
     def _close(self) -> None:
         if self._next_token()[0] != "close":
-            raise self._error("because a parenthesis is not closed")
+            raise self._error("a parenthesis is not closed")
 
     def _attribute(self, name: str) -> set[str]:
         kind, text = self._next_token()
         if kind not in {"name", "quoted"}:
-            raise self._error(f"after {name!r}")
+            raise self._error(f"a name is missing after '{name}:'")
         value = text.strip('"')
         if name == "key":
             return self._matching(value)
         if name not in {"group", "kind"}:
-            raise self._error(f"because {name}: is not known here")
+            raise self._error(f"assets cannot be selected by '{name}:'")
         values = self.graph.groups if name == "group" else self.graph.kinds
         keys = {key for key in self.graph.upstream if fnmatch.fnmatchcase(values.get(key, ""), value)}
         if not keys:
@@ -220,26 +239,30 @@ class _Parser:
 
 @dataclass(slots=True)
 class Definitions:
-    """A lookup of definitions: first in a given list, then in the registry."""
+    """The definitions that a request uses: those that were passed, and the registered ones for all other keys."""
 
     requested: Mapping[str, AssetsDefinition | SourceAsset] = field(default_factory=dict)
+    """The definitions that were passed to the request, by asset key."""
     registered: Mapping[str, AssetsDefinition | SourceAsset] = field(default_factory=dict)
+    """The definitions in the registry, by asset key."""
     jobs: Mapping[str, JobDefinition] = field(default_factory=dict)
+    """The jobs by name; a passed job takes precedence over a registered one."""
     _names: dict[str, str] | None = None
+    """The result of `names`; None before the first call."""
 
     def asset(self, key: str) -> AssetsDefinition | SourceAsset | None:
-        """Return the definition of a key, or None."""
+        """Return the definition of the asset with a key; None if the key is not defined."""
         return self.requested.get(key) or self.registered.get(key)
 
     def keys(self) -> list[str]:
-        """Return all keys, those of the given list first."""
+        """Return the keys of all defined assets, those of passed definitions first."""
         return list(self._all_definitions())
 
     def _all_definitions(self) -> dict[str, AssetsDefinition | SourceAsset]:
         return {**self.requested, **self.registered, **self.requested} if self.registered else {**self.requested}
 
     def computed_assets(self) -> dict[str, AssetsDefinition]:
-        """Return the definitions that compute values, by key."""
+        """Return the definitions of all assets except source assets, by key."""
         return {
             key: definition
             for key, definition in self._all_definitions().items()
@@ -247,7 +270,7 @@ class Definitions:
         }
 
     def names(self) -> dict[str, str]:
-        """Return the key of each asset by its Python name: the last part of the key, if no other key ends with it."""
+        """Return asset keys by the names with which code refers to them: the last component of a key, if no other key ends with it."""
         if self._names is not None:
             return self._names
         names: dict[str, str] = {}
@@ -261,7 +284,7 @@ class Definitions:
         return self._names
 
     def graph(self) -> SelectionGraph:
-        """Return the graph of the assets, for selections."""
+        """Return the defined assets and their edges, for `select`."""
         upstream: dict[str, list[str]] = {}
         groups: dict[str, str] = {}
         kinds: dict[str, str] = {}
@@ -279,12 +302,19 @@ class Definitions:
 
 
 def resolve_targets(targets: Sequence[str] | None, definitions: Definitions) -> list[str]:
-    """Return the asset keys of targets: asset keys, step keys of graph-backed assets, or selection strings; None selects all assets.
+    """Return the keys of the assets that targets select.
+
+    Parameters
+    ----------
+    targets
+        Asset keys, step keys, which select the asset that contains the step, and selection strings; None for all defined assets.
 
     Raises
     ------
-    UnknownKeyError, InvalidSelectionError
-        If a target is neither a known key nor a valid selection string.
+    UnknownKeyError
+        If a target or a name in a selection string matches no asset or step.
+    InvalidSelectionError
+        If a target is not a key, and has a syntax error as a selection string.
     """
     if targets is None:
         return [key for key, definition in definitions.computed_assets().items() if definition is not None]
@@ -304,7 +334,7 @@ def resolve_targets(targets: Sequence[str] | None, definitions: Definitions) -> 
 
 
 def step_owner(key: str, definitions: Definitions) -> AssetsDefinition | None:
-    """Return the definition to which a step key belongs, or None."""
+    """Return the definition of the asset to which the step `key` belongs; None if no asset has such a step."""
     parent = key.split(".", 1)[0]
     definition = definitions.asset(parent)
     if isinstance(definition, AssetsDefinition) and "." in key and isinstance(definition.node, GraphDefinition):
@@ -327,16 +357,20 @@ def build_plan(
     Parameters
     ----------
     targets
-        Written asset keys.
+        Asset keys as strings. Keys without a definition that computes a value are ignored.
+    code
+        The code walk that computes the code versions of the steps.
     upstream
-        True to include the steps of upstream assets in the plan; otherwise upstream assets are read from the store.
+        True to include the steps of upstream assets in the plan; False to read the values of upstream assets from the store.
     steps_only
-        The only steps to include, if given; all other values are read from the store.
+        The keys of the only steps to include; all other values are read from the store. None to include all steps.
 
     Raises
     ------
     CycleError
         If assets depend on each other in a cycle.
+    DuplicateKeyError
+        If two steps have the same key or compute the same value.
     """
     with no_collection():
         return _plan(targets, definitions, code, upstream=upstream, steps_only=steps_only)
@@ -388,12 +422,19 @@ def _plan(
 
 
 def build_job_plan(job: JobDefinition, code: CodeWalk, *, steps_only: Collection[str] | None = None) -> Plan:
-    """Return the plan of a job. The assets that the job reads are not computed; they come from the store.
+    """Return a plan for the steps of a job. The values of the assets that the job reads are read from the store.
+
+    Parameters
+    ----------
+    code
+        The code walk that computes the code versions of the steps that can be reused.
+    steps_only
+        The keys of the only steps to include; None to include all steps.
 
     Raises
     ------
     InvalidDefinitionError
-        If an input has neither a connection nor a default.
+        If an input of a step has neither a connection nor a default.
     """
     steps = [step for step in job_steps(job) if steps_only is None or step.key in steps_only]
     for step in steps:
@@ -403,21 +444,23 @@ def build_job_plan(job: JobDefinition, code: CodeWalk, *, steps_only: Collection
 
 
 def finish(plan: Plan) -> Plan:
-    """Order the steps of a plan and find the values that it reads from the store.
+    """Complete a plan and return it: order its steps, and set `Plan.producers` and `Plan.read`.
 
     Raises
     ------
     CycleError
         If steps depend on each other in a cycle.
+    DuplicateKeyError
+        If two steps have the same key or compute the same value.
     """
     _check_keys(plan.steps)
     ordered, cycle = order_steps(list(plan.steps))
     if cycle:
         places = {step.key: step.where for step in plan.steps}
         raise CycleError(
-            "assets wait for each other: " + " -> ".join(reversed(cycle)),
+            "assets depend on each other in a cycle: " + " -> ".join(reversed(cycle)),
             where=keys_text(dict.fromkeys(f"{key} in {places[key]}" for key in cycle if places.get(key))),
-            remedy="remove one of these inputs, or split an asset in two",
+            remedy="remove one of these inputs, or split one of the assets into two assets",
         )
     plan.steps = tuple(ordered)
     plan.producers = {output.key: step for step in ordered for output in step.outputs}
@@ -428,21 +471,21 @@ def finish(plan: Plan) -> Plan:
 
 
 def _check_keys(steps: Iterable[PlanStep]) -> None:
-    """Raise `DuplicateKeyError` if two steps have the same key, or produce the same value."""
+    """Raise `DuplicateKeyError` if two steps have the same key or compute the same value."""
     owners: dict[str, PlanStep] = {}
     for step in steps:
         for key in (step.key, *[output.key for output in step.outputs]):
             other = owners.setdefault(key, step)
             if other is not step:
                 raise DuplicateKeyError(
-                    f"two steps have the key {key!r} or produce it",
+                    f"two steps have the key {key!r}, or compute a value with this key",
                     where=keys_text(dict.fromkeys(place for place in (other.where, step.where) if place)),
-                    remedy="give a multi-asset a different name, @multi_asset(name=...), and an asset one definition",
+                    remedy="remove one of the definitions, or rename a multi-asset: @multi_asset(name=...)",
                 )
 
 
 def _take_defaults(step: PlanStep, definitions: Definitions) -> None:
-    """Use the default of a parameter if no asset has the parameter's name."""
+    """Change the inputs of a step: a parameter with a default uses this default if no asset has the parameter's name."""
     defaults = step.op.defaults
     inputs = tuple(
         PlanInput(given.name, (), default=defaults[given.name])
@@ -470,7 +513,10 @@ def _walk_step_code(step: PlanStep, code: CodeWalk, names: Mapping[str, str]) ->
 
 
 def step_extra(step: PlanStep) -> list[tuple[str, object]]:
-    """Return the parts of a step's code version other than its body: config, and defaults of unconnected inputs."""
+    """Return what counts for a step's code version besides the step's body, as pairs of a description and a value.
+
+    These are the config, the defaults of unconnected inputs, and the declared reads.
+    """
     extra: list[tuple[str, object]] = []
     if step.config:
         extra += [(f"config {name}", value) for name, value in step.config.items()]
@@ -478,7 +524,7 @@ def step_extra(step: PlanStep) -> list[tuple[str, object]]:
         if not given.keys and given.carries_value and given.name:
             extra.append((f"default of {given.name}", given.default))
     if step.op.reads:
-        # Executions from before a file was declared did not record it, so they must not be reused.
+        # A result from before the file was declared does not contain the read of the file, so it must not be reused.
         extra.append(("declared reads", step.op.reads))
     return extra
 
@@ -486,7 +532,13 @@ def step_extra(step: PlanStep) -> list[tuple[str, object]]:
 def unknown_step(
     key: str, definitions: Definitions, stored_keys: Callable[[], Iterable[str]] | None = None
 ) -> Exception:
-    """Return the exception for an unknown step key; its message names similar keys."""
+    """Return the error for a step key that does not exist; its remedy lists similar keys of defined steps.
+
+    Parameters
+    ----------
+    stored_keys
+        Returns further keys that exist; None if there are none.
+    """
     keys = [
         step.key
         for definition in dict.fromkeys(definitions.computed_assets().values())

@@ -1,14 +1,15 @@
-"""The decision about a step, and its reason: the step is reused, runs, or is held back.
+"""The decision about a step: its stored result is reused, the step runs, or it is held back; and the reason for the decision.
 
-All decisions are made by `decide`. The engine acts on them; status, ``%why`` and the lineage show them before anything runs (`states`). In
-both cases the decisions are based on the same facts (`DecisionFacts`): a snapshot of the store, the materializations of the step's inputs, and
-checks of the reads that earlier executions recorded.
+`decide` makes all decisions. The engine carries them out; `states`, which ``status``, ``%why`` and the lineage show, makes them before
+anything runs. Both base the decisions on the same facts (`DecisionFacts`): a snapshot of the store, the materializations of the step's inputs, and
+checks of recorded reads.
 
-A step is decided after all steps before it, because its memo key contains the data versions of its inputs. The step is reused if the store
-contains an execution with the same memo key, unchanged recorded reads, an age below the limit, and all outputs. Reasons are built only on
+A *stored result* of a step is the tuple (``group``) of the materializations that one run of the step produced. A step is reused if the store
+contains a result with the step's memo key that has all required outputs, that is younger than ``max_age``, and whose recorded reads still hold.
+The memo key contains the data versions of the inputs, so a step is decided after all steps before it. The texts of reasons are made only on
 request, because this takes time (`refusal`, `reason_to_run`).
 
-The scheduler and the rebuilder are separate: the engine orders the steps, and this module decides which of them must run.
+Order and decision are separate: the engine takes the steps in the order of the plan, and this module decides which of them must run.
 """
 
 from __future__ import annotations
@@ -37,23 +38,27 @@ from stepwell.kernel_runtime.records.runs import Snapshot
 from stepwell.kernel_runtime.text import age_text
 
 Kind: TypeAlias = Literal["pull", "cell pull", "named", "cell", "forced"]
-"""How a step is requested. The kind determines which changes in the notebook count.
+"""How a request includes a step. The kind determines which changes in the notebook make the step run again.
 
-``pull``: a downstream step needs the step. ``cell pull``: the same, and the downstream step is a cell that runs. ``named``: the request
-names the step. ``cell``: the cell of the step runs. ``forced``: the step runs even if a stored result could be reused.
+``pull``: a downstream step needs the value of the step. ``cell pull``: the same, and the downstream step is a cell that the user runs.
+``named``: the request names the step. ``cell``: the user runs the cell of the step. ``forced``: the step runs even if a stored result could
+be reused.
 """
 PULLS: frozenset[Kind] = frozenset({"pull", "cell pull"})
-"""The kinds of a step that the request does not name."""
+"""The kinds of steps that are included only because a downstream step needs them."""
 Action: TypeAlias = Literal["reuse", "run", "wait", "skip", "untouched", "unavailable"]
-"""``wait``: an upstream step is not decided yet. ``skip``: a required optional output of an upstream step was not produced. ``untouched``:
-an upstream step failed. ``unavailable``: an input has no materialization.
+"""What happens to a step.
+
+``reuse``: its stored result is reused. ``run``: the step runs. ``wait``: the decision depends on an upstream step that must run first.
+``skip``: the step does not run, because an upstream step did not produce an optional output that the step needs. ``untouched``: the step does
+not run, because an upstream step failed. ``unavailable``: the step cannot run, because an input has no materialization.
 """
 Cause: TypeAlias = Literal[
     "", "forced", "lost", "unrestorable", "failed", "cache", "volatile", "unverifiable", "changed"
 ]
 
 _SKEW = 1.0
-"""Seconds by which another process's clock may be ahead."""
+"""The number of seconds by which the clock of another process may be ahead of this process's clock."""
 
 
 @quick_init
@@ -63,61 +68,86 @@ class Decision:
 
     action: Action
     cause: Cause = ""
-    """The cause for a step that runs, or that waits and may run."""
+    """Why the step runs or, for a step that waits, why it may run; empty for other actions."""
     memo_key: str = ""
-    """Empty where it is not known yet."""
+    """The memo key of the step; empty if it is not known yet, and for a step without a code version."""
     inputs: tuple[InputVersion, ...] | None = None
-    """None where they are not known yet."""
+    """The versions of the step's inputs; None if they are not known yet."""
     materializations: tuple[Materialization, ...] = ()
-    """The execution that is reused; for the causes ``lost`` and ``unrestorable``, the execution that would otherwise be reused."""
+    """The stored result that is reused; for the causes ``lost`` and ``unrestorable``, the one that cannot be reused; otherwise empty."""
     obstacle: str = ""
-    """For the causes ``lost`` and ``unrestorable``, why the step must run although none of its dependencies has changed."""
+    """For the causes ``lost`` and ``unrestorable``, why the result in `group` cannot be reused; otherwise empty."""
 
 
 @dataclass(slots=True)
 class DecisionFacts:
-    """The facts on which decisions are based, for one run or one request for states.
+    """The facts on which the decisions are based, for one run or one request for states.
 
     Attributes
     ----------
+    snapshot
+        The records of the store about the steps of the plan.
+    read_holds
+        Returns True if repeating a recorded read would give the recorded result.
     vouches
-        Returns True if a trusted key signed a whole record. The effects in a record are not read before this check.
+        Returns True if a trusted key signed the record of a materialization. Only then may the effects in the record be used.
     values
-        The materialization of each value key in this run: computed, reused, or read from the store.
+        The materialization of each value key that is known in this run: computed, reused, or read from the store.
     obstacle
-        Returns why a stored value cannot be loaded; empty if no reason is known.
+        Returns why the stored value of a materialization cannot be loaded; empty if no reason is known.
     snapshot_time
-        The time of the snapshot, in seconds since the epoch. Ages are measured from this time.
+        The time of the snapshot, in seconds since the epoch. The ages of stored results are measured from this time.
     """
 
     snapshot: Snapshot
     read_holds: Callable[[Read], bool]
     vouches: Callable[[Materialization], bool]
     values: dict[str, Materialization] = field(default_factory=dict)
-    obstacle: Callable[[Materialization], str] = field(default=lambda item: "")  # noqa: ARG005 - where all that is stored can be loaded
+    obstacle: Callable[[Materialization], str] = field(default=lambda item: "")  # noqa: ARG005 - by default, no obstacle is known
     snapshot_time: float = field(default_factory=time.time)
-    kind: Callable[[str], Kind] = field(default=lambda key: "pull")  # noqa: ARG005 - outside notebooks all steps count alike
-    """Returns the kind of request for a step, given its key."""
+    kind: Callable[[str], Kind] = field(default=lambda key: "pull")  # noqa: ARG005 - outside notebooks, all steps have the same kind
+    """Takes a step key and returns how the request includes the step."""
     kernel_read_holds: Callable[[Read, str, Materialization, Kind], bool] | None = None
-    """Returns True if a read of the kernel's state still holds: variables named in strings, random streams. None outside notebooks."""
+    """Takes a read of the kernel's own state (a random stream, a variable named in a string), a step key and the materialization that recorded
+    the read; returns True if the read still holds. None outside notebooks.
+    """
     is_last_in_kernel: Callable[[str, Materialization], bool] | None = None
-    """Returns True for the last materialization of a step in this kernel; None outside notebooks."""
+    """Takes a step key and a materialization; returns True if this kernel last brought the step up to date with this materialization. None
+    outside notebooks.
+    """
     restore_obstacle: Callable[[PlanStep, tuple[Materialization, ...], Kind], str] | None = None
-    """Returns why a cell's effects cannot be restored in this kernel; empty if they can be restored. None outside notebooks."""
+    """Takes a step, a stored result and a kind; returns why this kernel cannot restore the effects of the result; empty if it can. None outside
+    notebooks.
+    """
     made_from: Callable[[PlanStep], Mapping[str, str]] | None = None
-    """Returns the variables that a step reads and that plain cells computed from assets, each with the key of the step or asset."""
+    """Takes a step; returns the variables that the step reads and that plain cells computed from assets: for the key of each such asset or
+    step, the name of the variable. None outside notebooks.
+    """
     settle: Callable[[PlanStep], None] | None = None
-    """Computes the code version of a step again if earlier steps may have changed objects that its code reaches."""
+    """Takes a step; computes its code version again if earlier steps of the run may have changed objects that the step's code reaches. None
+    for a request that runs no steps.
+    """
     steps_without_value: dict[str, Literal["wait", "untouched"]] = field(default_factory=dict)
-    """Keys of the steps without a value: not decided yet, failed, cancelled or never started."""
+    """The keys of steps that have no value. ``wait``: the step must run first. ``untouched``: it failed, was cancelled or never started."""
     _read_results: dict[Read, bool] = field(default_factory=dict)
+    """The results of `read_holds` in this run."""
 
     def holds(
         self, read: Read, step: PlanStep | None = None, item: Materialization | None = None, kind: Kind | None = None
     ) -> bool:
-        """Return True if a recorded read still holds. Reads of files, the environment and similar state are checked once per run."""
+        """Return True if repeating a recorded read would give the recorded result.
+
+        The result for a read of a file, the environment or similar state is remembered until `forget_checks` or `use_snapshot` is called.
+
+        Parameters
+        ----------
+        step, item
+            The step, and its materialization that recorded the read. If both are passed, reads of the kernel's own state are checked, too.
+        kind
+            How the request includes the step; None to look it up.
+        """
         if read.kind == "asset":
-            # This run may materialize the asset. An asset of an explicitly named notebook or store can only be looked up by the session.
+            # This run may have materialized the asset. If the read names a notebook or store, only the session can find the asset.
             item = None if read.names else self.values.get(read.name)
             return self.read_holds(read) if item is None else (item.data_version or item.id) == read.digest
         local = self.kernel_read_holds if step is not None and item is not None else None
@@ -127,22 +157,22 @@ class DecisionFacts:
                 holds = self._read_results[read] = self.read_holds(read)
             if holds or local is None:
                 return holds
-        # Also for reads of files: the step, or a later one, may have changed them in this kernel.
+        # `local` also checks reads of files, because the step, or a step after it, may have changed the files in this kernel.
         assert step is not None
         assert item is not None
         return local(read, step.key, item, kind or self.kind(step.key))
 
     def use_snapshot(self, later: Snapshot) -> None:
-        """Use a later snapshot of some steps and keys, and check recorded reads again when they are needed."""
+        """Add a later snapshot of some steps and keys to the facts, and discard the remembered checks of reads."""
         self.snapshot.take(later)
         self._read_results.clear()
 
     def forget_checks(self) -> None:
-        """Discard the results of checks, because effects of a step may have changed files or other state."""
+        """Discard the remembered checks of reads, because a step may have changed files or other state."""
         self._read_results.clear()
 
     def inputs(self, step: PlanStep) -> tuple[InputVersion, ...] | None:
-        """Return the versions of a step's inputs, or None if one has no materialization."""
+        """Return the versions of a step's inputs; None if an input that carries a value has no materialization."""
         values = self.values
         versions = []
         for step_input in step.inputs:
@@ -160,38 +190,51 @@ class DecisionFacts:
         return tuple(versions)
 
     def key(self, step: PlanStep, inputs: Iterable[InputVersion]) -> str:
-        """Return the memo key of a step; empty if the step is not memoised."""
+        """Return the memo key of a step with these versions of its inputs; empty if the step has no code version."""
         return memo_key(step.address, step.code.digest, inputs) if step.code is not None else ""
 
     def is_young(self, materializations: tuple[Materialization, ...], max_age: float) -> bool:
-        """Return True if an execution is younger than `max_age` seconds at the time of the snapshot.
+        """Return True if a stored result was younger than `max_age` seconds at the time of the snapshot.
 
-        False for an execution with a time in the future: a clock was set back, so the age is unknown.
+        Return False if a time in `materializations` is in the future, because then a clock was changed and the age is unknown.
+
+        Parameters
+        ----------
+        materializations
+            The stored result: the materializations that one run of a step produced.
         """
         latest = time.time() + _SKEW
         return all(self.snapshot_time - item.created < max_age and item.created <= latest for item in materializations)
 
     def is_newest(self, item: Materialization) -> bool:
-        """Return True if no materialization of the key with any memo key was committed later; clocks do not count."""
+        """Return True if `item` is the materialization of its key and partition that was committed last, with any memo key.
+
+        The order of commits decides; recorded times are not compared.
+        """
         newest = next((row for row in self.snapshot.current.get(item.key, ()) if row.partition == item.partition), None)
         return newest is None or newest.materialization.id == item.id
 
     def value_obstacle(self, item: Materialization) -> str:
-        """Return why the value of a materialization cannot be used; empty if no reason is known."""
+        """Return why the stored value of a materialization cannot be used; empty if no reason is known, or if it has no stored value."""
         value = item.value
         if value is None:
             return ""
         if item.id in self.snapshot.foreign:
-            return f"signed with another key ({self.snapshot.foreign[item.id]}): loading it could run any code"
+            return f"the value is signed with another key ({self.snapshot.foreign[item.id]}), and loading it could run any code"
         if value.object_name is not None and value.object_name in self.snapshot.missing_files:
-            return "its file is gone from the store, or cut short"
+            return "the value file is missing or truncated"
         return self.obstacle(item)
 
 
 def decide(step: PlanStep, plan: Plan, facts: DecisionFacts, kind: Kind) -> Decision:
-    """Return the decision about a step for a kind of request.
+    """Return the decision about a step.
 
-    All steps before this one must be decided: each has its materializations in ``facts.values`` or its key in ``facts.steps_without_value``.
+    Parameters
+    ----------
+    facts
+        The facts. All steps before `step` must be decided: `facts.values` contains their materializations, or `facts.steps_without_value` their keys.
+    kind
+        How the request includes the step.
     """
     held = _blocked_action(step, plan, facts)
     if held is not None:
@@ -207,13 +250,24 @@ def decide(step: PlanStep, plan: Plan, facts: DecisionFacts, kind: Kind) -> Deci
 def decide_keyed(
     step: PlanStep, plan: Plan, facts: DecisionFacts, kind: Kind, *, memo: str, inputs: tuple[InputVersion, ...]
 ) -> Decision:
-    """Return the decision about a step that has a memo key and is not held back: the step is reused or runs."""
+    """Decide whether a step is reused or runs, for a step whose inputs are known and that is not held back.
+
+    Parameters
+    ----------
+    kind
+        How the request includes the step.
+    memo
+        The memo key of the step; empty if the step has no code version.
+    inputs
+        The versions of the step's inputs.
+    """
     if kind == "forced":
         return Decision("run", "forced", memo, inputs)
     materializations = _reusable(step, memo, facts, kind)
     if materializations is None:
         return Decision("run", _cause(step, memo, facts), memo, inputs)
-    # For other steps the data version is enough; a lost value is computed again when a step needs it.
+    # The values of other steps need not be loadable: downstream memo keys need only the data versions. A lost value is computed again when a
+    # step reads it.
     lost = lost_value(materializations, facts) if step.key in plan.target_steps else None
     if lost is not None:
         return Decision("run", "lost", memo, inputs, materializations, f"{lost[0].key}: {lost[1]}")
@@ -226,7 +280,7 @@ def decide_keyed(
 def lost_value(
     materializations: tuple[Materialization, ...], facts: DecisionFacts
 ) -> tuple[Materialization, str] | None:
-    """Return the first materialization of an execution whose value cannot be used, and the reason; None if there is none."""
+    """Return the first materialization in `group` whose stored value cannot be used, and why; None if all stored values can be used."""
     for item in materializations:
         why = facts.value_obstacle(item)
         if why:
@@ -235,7 +289,13 @@ def lost_value(
 
 
 def may_be_reused(step: PlanStep, executions: Iterable[tuple[Materialization, ...]], facts: DecisionFacts) -> bool:
-    """Return True if one of a step's executions could be reused if the step had the same inputs as that execution."""
+    """Return True if at least one stored result of a step could be reused if the step got the inputs with which the result was computed.
+
+    Parameters
+    ----------
+    executions
+        The stored results of the step: for each, the materializations that one run of the step produced.
+    """
     if step.code is None or not step.memoised or step.op.volatile:
         return False
     kind, digest = facts.kind(step.key), step.code.digest
@@ -246,7 +306,10 @@ def may_be_reused(step: PlanStep, executions: Iterable[tuple[Materialization, ..
 
 
 def _blocked_action(step: PlanStep, plan: Plan, facts: DecisionFacts) -> Action | None:
-    """Return the action for a step that can neither be reused nor run: an upstream step has no value, or an optional output was not produced."""
+    """Return why a step can neither be reused nor run, as an action; None if it can.
+
+    ``untouched`` and ``wait``: an upstream step has no value. ``skip``: an upstream step did not produce an optional output.
+    """
     values, producers, valueless = facts.values, plan.producers, facts.steps_without_value
     if valueless:
         states = {valueless.get(producers[key].key) for key in step.input_keys if key in producers}
@@ -262,7 +325,13 @@ def _blocked_action(step: PlanStep, plan: Plan, facts: DecisionFacts) -> Action 
 
 
 def _cause(step: PlanStep, memo: str, facts: DecisionFacts) -> Cause:
-    """Return the cause for which no execution with a memo key is reused, as far as it is known without a comparison."""
+    """Return why a step has no stored result that can be reused, for a step for which none was found; ``changed`` if no other cause applies.
+
+    Parameters
+    ----------
+    memo
+        The memo key of the step; empty if it is not known yet.
+    """
     failure = facts.snapshot.failures.get(step.address)
     if failure is not None and memo and failure.memo_key == memo:
         return "failed"
@@ -274,9 +343,10 @@ def _cause(step: PlanStep, memo: str, facts: DecisionFacts) -> Cause:
 
 
 def _reusable(step: PlanStep, memo: str, facts: DecisionFacts, kind: Kind) -> tuple[Materialization, ...] | None:
-    """Return the newest reusable execution with a memo key, or None.
+    """Return the newest stored result of a step with the memo key `memo` that can be reused; None if there is none.
 
-    An execution signed with another user's key is chosen only if there is no other, because its value counts as missing.
+    If several can be reused, the result with which this kernel last brought the step up to date is preferred. A result that another user's
+    key signed is returned only if there is no other, because its value counts as missing.
     """
     if not step.memoised or step.op.volatile or not memo:
         return None
@@ -301,18 +371,18 @@ def _reusable(step: PlanStep, memo: str, facts: DecisionFacts, kind: Kind) -> tu
             elif brought is None or brought(step.key, materializations[0]):
                 return materializations
             else:
-                # An older execution may be the one whose results this notebook has now.
+                # Continue: this kernel may have last brought the step up to date with an older result.
                 chosen = chosen or materializations
         if _has_acted(materializations):
-            # This execution changed external state and overwrote the effects of older executions, so these are not considered.
+            # The run with this result may have changed external state that older runs produced, so older results must not be reused.
             return chosen
     return chosen or foreign
 
 
 def is_kept(step: PlanStep, materializations: tuple[Materialization, ...], facts: DecisionFacts, kind: Kind) -> bool:
-    """Return True if a running cell needs a step whose last materialization in this kernel is from this execution.
+    """Return True if a cell that the user runs needs the step, and this kernel last brought the step up to date with the result `group`.
 
-    Then a read that cannot be compared does not make the step run again, as in a plain notebook.
+    Then an object without a digest does not make the step run again: the running cell uses the variables as they are, as in a plain notebook.
     """
     return (
         kind == "cell pull"
@@ -324,7 +394,17 @@ def is_kept(step: PlanStep, materializations: tuple[Materialization, ...], facts
 def _objection(
     step: PlanStep, materializations: tuple[Materialization, ...], facts: DecisionFacts, kind: Kind
 ) -> tuple[str, Any] | None:
-    """Return why an execution with the step's memo key cannot be reused, as a key of `_TEXTS` and its argument; None if it can."""
+    """Return why a stored result with the step's memo key cannot be reused; None if it can be reused.
+
+    The reason is a tuple: a key of `_TEXTS`, and the argument for the function with this key.
+
+    Parameters
+    ----------
+    materializations
+        The stored result: the materializations that one run of the step produced.
+    kind
+        How the request includes the step.
+    """
     first = materializations[0]
     if not is_kept(step, materializations, facts, kind):
         unseen = step.code.unverifiable if step.code is not None else ()
@@ -351,20 +431,29 @@ def _objection(
 
 _TEXTS: Mapping[str, Callable[[Any], str]] = {
     "no digest": str,
-    "had no digest": lambda path: f"{path} had no digest",
-    "age": lambda age: f"older than max_age ({age_text(age)})",
+    "had no digest": lambda path: f"{path} had no digest when the value was computed",
+    "age": lambda age: f"the value is older than max_age ({age_text(age)})",
     "read": what_changed,
     "lacking": lambda keys: f"{keys_text(keys)} is no longer stored",
-    "acted": lambda _: "another version of it has acted since",
+    "acted": lambda _: "another version of the step has run since, and may have changed external state",
 }
+"""Maps a reason why a stored result cannot be reused to a function that returns the text of the reason."""
 
 
 def refusal(step: PlanStep, memo: str, facts: DecisionFacts) -> str:
-    """Return why no execution with the step's memo key is reused; empty if there is no such execution."""
+    """Return why the newest stored result with the step's memo key cannot be reused, or why no result of the step may be reused.
+
+    Return an empty string if no result with this memo key is stored, or if the newest one can be reused.
+
+    Parameters
+    ----------
+    memo
+        The memo key of the step; empty if it is not known.
+    """
     if not step.memoised:
-        return "cache=False: it runs in every run"
+        return "cache=False: the step runs in every run"
     if step.op.volatile:
-        return "volatile: it runs in every run"
+        return "volatile: the step runs in every run"
     if step.code is not None and step.code.unverifiable:
         item = step.code.unverifiable[0]
         return f"{item.path} has no digest ({item.reason})"
@@ -372,7 +461,7 @@ def refusal(step: PlanStep, memo: str, facts: DecisionFacts) -> str:
     if not memo or not executions:
         return ""
     if revoked_run(executions[0][0]):
-        return "what was accepted for it was revoked"
+        return "the acceptance of the stored value was revoked"
     objection = _objection(step, executions[0], facts, facts.kind(step.key))
     if objection is not None:
         return _TEXTS[objection[0]](objection[1])
@@ -381,12 +470,15 @@ def refusal(step: PlanStep, memo: str, facts: DecisionFacts) -> str:
 
 
 def reason_to_run(step: PlanStep, memo: str, inputs: tuple[InputVersion, ...], facts: DecisionFacts) -> str:
-    """Return a reason to run that is not a change of code, config or stored inputs; empty if there is none."""
+    """Return why a step must run although its code, config and stored inputs are unchanged; empty if there is no such reason."""
     return refusal(step, memo, facts) or _recomputed_input(step, inputs, facts)
 
 
 def _recomputed_input(step: PlanStep, inputs: tuple[InputVersion, ...], facts: DecisionFacts) -> str:
-    """Return a text that names the input without a stored value that was computed again since the step last ran; empty if there is none."""
+    """Return a text that names an input that has no stored value and was computed again since the step's last run.
+
+    The result is empty if there is no such input.
+    """
     parameters = {version.name for version in step.inputs if version.carries_value}
     unstored = [
         version
@@ -398,17 +490,17 @@ def _recomputed_input(step: PlanStep, inputs: tuple[InputVersion, ...], facts: D
     earlier = facts.snapshot.current.get(step.outputs[0].key, ())
     before = {(version.name, version.version) for row in earlier[:1] for version in row.materialization.inputs}
     changed = [version.key for version in unstored if (version.name, version.version) not in before]
-    return f"{changed[0]} is not stored and was computed again" if earlier and changed else ""
+    return f"the value of {changed[0]} is not stored and was computed again" if earlier and changed else ""
 
 
 def _accepts(item: Materialization, unseen: tuple[Unverifiable, ...]) -> bool:
-    """Return True if a materialization was accepted with exactly these objects without a digest."""
+    """Return True if the user accepted `item`, and the step's code reached exactly the objects `unseen` without a digest at that time."""
     note = acceptance(item)
     return note is not None and note.get("unverifiable") == [f"{each.path}: {each.reason}" for each in unseen]
 
 
 def _has_acted(materializations: tuple[Materialization, ...]) -> bool:
-    """Return True if an execution changed external state: one of its materializations has no value to compare."""
+    """Return True if the run that produced a result may have changed external state: one of its materializations has no data version."""
     return not all([item.data_version for item in materializations])  # noqa: C419 - a list is quicker for one or two
 
 
@@ -419,7 +511,7 @@ def _version(name: str, item: Materialization, carries_value: bool) -> InputVers
 
 
 def _lacking(step: PlanStep, materializations: tuple[Materialization, ...]) -> list[str]:
-    """Return the keys of the required outputs that an execution does not have."""
+    """Return the keys of the required outputs of `step` of which the stored result `group` has no materialization."""
     if len(step.outputs) == 1 and materializations[0].key == step.outputs[0].key:
         return []
     made = {item.key for item in materializations}
@@ -427,7 +519,13 @@ def _lacking(step: PlanStep, materializations: tuple[Materialization, ...]) -> l
 
 
 def choose_current(rows: list[Current], notebook: str) -> Materialization | None:
-    """Return the current materialization of a key: that of the given notebook, else the newest one of other notebooks."""
+    """Choose one of the current materializations of a key: that of `notebook`, else the newest of any notebook.
+
+    Parameters
+    ----------
+    rows
+        The current materialization of the key in each notebook, newest first. If empty, the result is None.
+    """
     for row in rows:
         if row.notebook == notebook:
             return row.materialization

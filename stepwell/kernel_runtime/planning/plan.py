@@ -1,10 +1,10 @@
 """The plan as data: steps with their inputs and outputs, in an order in which they can run; and the steps of a definition.
 
-Every value is identified by one string, its *value key*: the asset key of an asset, else the step key (followed by ``:output`` if the step
-has several outputs). An input names value keys. The steps of the plan that produce these values come first; values that no step produces
-are read from the store.
+Every value is identified by a string, its *value key*: for the value of an asset, the asset key; for any other value, the key of its step,
+followed by ``:output`` if the step has several outputs. The inputs of a step name value keys. In a plan, the steps that compute these values
+come before the step; values that no step computes are read from the store.
 
-An op is one step. A graph has one step per op, and the key of such a step contains the path to the op.
+An op that is used as an asset is one step. A graph has one step per op, and the key of such a step contains the path to the op in the graph.
 """
 
 from __future__ import annotations
@@ -31,14 +31,17 @@ class PlanInput:
     """One input of a step."""
 
     name: str
-    """The name of the parameter; empty for an input that only determines the order."""
+    """The name of the parameter; empty for an input that only determines the order of steps."""
     keys: tuple[str, ...]
-    """Value keys: several only for a fan-in, none if the parameter's default is used."""
+    """The value keys that the input reads: several only for a fan-in, none if the parameter's default is used."""
     fan_in: bool = False
+    """True if the parameter receives a list of values."""
     carries_value: bool = True
+    """False for an input that only determines the order of steps."""
     default: Any = UNSET
+    """The default of the parameter, if it is used."""
     is_declared: bool = True
-    """False for an asset that a helper function reads by its global name."""
+    """False for an asset that a helper function of the step reads by its global name, so that only the code walk finds the input."""
 
 
 @quick_init
@@ -47,49 +50,63 @@ class PlanOutput:
     """One output of a step."""
 
     name: str
+    """The name that the op declares for the output."""
     key: str
-    """The value key."""
+    """The value key of the output."""
     asset_key: AssetKey | None
+    """The key of the asset whose value the output is; None for a value inside a graph or job."""
     has_value: bool
-    """True if the output has a value; False for `Nothing`."""
+    """True if the output has a value to store; False if its type is `Nothing`."""
     required: bool
+    """False if the step may end without producing the output."""
 
 
 @dataclass(slots=True, eq=False)
 class PlanStep:
-    """One executable node of the plan."""
+    """One step of a plan: an op, or the body of an asset, with its inputs and outputs."""
 
     key: str
-    """The step key, unique in the plan; for steps of assets, unique in the store, too."""
+    """The step key, which is unique in the plan. For a step of a job, it does not contain the name of the job."""
     op: OpDefinition
     inputs: tuple[PlanInput, ...]
     outputs: tuple[PlanOutput, ...]
     config: dict[str, Any]
+    """The values of the op's config parameters by name."""
     memoised: bool
+    """True if stored results of the step may be reused."""
     notebook: str
-    """The notebook or module that defined the step."""
+    """The notebook or module that defines the step."""
     where: str = ""
+    """The cell, or the file and line, that defines the step."""
     group_name: str = "default"
+    """The name of the asset's group."""
     isolate: bool = True
+    """True if the body receives separate copies of its inputs."""
     code: CodeVersion | None = None
-    """The code version; None for a step that is not memoised."""
+    """The code version of the step; None before the code walk, and for a step of a job that is not memoised."""
     address: str = ""
-    """The step's key in the store: for a step of a job, it starts with the job's name."""
+    """The step's key in the store: for a step of a job, the name of the job and `key`; for any other step, `key`."""
 
     input_keys: tuple[str, ...] = field(init=False)
-    """Value keys of all inputs, including inputs that only determine the order."""
+    """The value keys of all inputs, including those of inputs that only determine the order of steps."""
 
     def __post_init__(self) -> None:
         inputs = self.inputs
         self.input_keys = inputs[0].keys if len(inputs) == 1 else tuple([key for given in inputs for key in given.keys])
 
     def add_inputs(self, inputs: tuple[PlanInput, ...]) -> None:
-        """Add inputs that the analysis of the code found after the step was created."""
+        """Add inputs to this step, for example the assets that the code walk found."""
         self.inputs = (*self.inputs, *inputs)
         self.input_keys = tuple(key for given in self.inputs for key in given.keys)
 
     def copy(self, notebook: str) -> PlanStep:
-        """Return a copy of a step for another plan."""
+        """Return a copy of this step without its code version, for another plan.
+
+        Parameters
+        ----------
+        notebook
+            The notebook or module that defines the step.
+        """
         new = object.__new__(PlanStep)
         new.key, new.op, new.inputs, new.outputs, new.config = self.key, self.op, self.inputs, self.outputs, self.config
         new.memoised, new.notebook, new.where, new.group_name = self.memoised, notebook, self.where, self.group_name
@@ -103,24 +120,26 @@ class Plan:
 
     kind: RunKind
     targets: tuple[str, ...]
-    """The targets of the request: keys as written, or the job's name."""
+    """The requested asset keys, or the name of the job."""
     steps: tuple[PlanStep, ...]
     producers: dict[str, PlanStep] = field(default_factory=dict)
-    """The step that produces each value key."""
+    """For each value key that the plan computes, the step that computes it."""
     read_keys: tuple[str, ...] = ()
-    """Value keys that are read from the store."""
+    """The value keys that steps read and that no step of the plan computes: their values are read from the store."""
     absent: frozenset[str] = frozenset()
-    """The value keys in `read` that were not produced. Steps that need them are skipped."""
+    """The value keys in `read` that have no value, because a finished step of a resumed run did not produce this optional output. Steps that
+    need one of them are skipped.
+    """
     target_steps: frozenset[str] = frozenset()
-    """Keys of the requested steps; all other steps are upstream of these."""
+    """The keys of the requested steps; all other steps are upstream of these."""
 
     def step(self, key: str) -> PlanStep | None:
-        """Return a step by its key."""
+        """Return the step whose key is `key`; None if the plan does not contain such a step."""
         return next((step for step in self.steps if step.key == key), None)
 
 
 def _can_run(steps: list[PlanStep], producers: dict[str, PlanStep]) -> bool:
-    """Return True if the steps can run in their present order, as in most notebooks."""
+    """Return True if the steps can run in their present order: each step comes after the steps that compute its inputs."""
     supplied_keys: set[str] = set()
     for step in steps:
         for key in step.input_keys:
@@ -132,9 +151,16 @@ def _can_run(steps: list[PlanStep], producers: dict[str, PlanStep]) -> bool:
 
 
 def order_steps(steps: list[PlanStep]) -> tuple[list[PlanStep], list[str]]:
-    """Return the steps in an order in which they can run, and the keys of a cycle (empty if there is none).
+    """Return the steps in an order in which each step comes after the steps that compute its inputs.
 
-    Independent steps keep their order. The time is linear in the number of steps and inputs.
+    Otherwise, steps keep their order. The time is linear in the number of steps and inputs.
+
+    Returns
+    -------
+    ordered : list of PlanStep
+        The steps in order; empty if steps depend on each other in a cycle.
+    cycle : list of str
+        The step keys of a cycle, of which the first and the last are equal; empty if there is no cycle.
     """
     producers = {output.key: step for step in steps for output in step.outputs}
     if _can_run(steps, producers):
@@ -170,14 +196,15 @@ def order_steps(steps: list[PlanStep]) -> tuple[list[PlanStep], list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class _Bound:
-    """The value keys to which an input is connected."""
+    """The value keys to which an input of an op or graph is connected."""
 
     keys: tuple[str, ...]
     fan_in: bool
+    """True if the input receives a list of values."""
 
 
 def asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
-    """Return new step objects that compute an assets definition; a plan may complete them."""
+    """Return new step objects for the steps that compute the assets of a definition; a plan may change these objects."""
     steps: list[PlanStep] | None = definition.planned_steps
     if steps is None:
         steps = definition.planned_steps = _asset_steps(definition)
@@ -247,7 +274,7 @@ def _asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
 
 
 def job_steps(job: JobDefinition) -> list[PlanStep]:
-    """Return the steps of a job. Their addresses in the store contain the job's name, their keys do not."""
+    """Return new step objects for the steps of a job. Their addresses contain the name of the job, their keys do not."""
     return list(
         _flatten(
             job.graph,
@@ -266,7 +293,15 @@ def _no_asset(node: tuple[str, ...], output: str) -> None:
 
 
 def _final(graph: GraphDefinition, handle: NodeOutput, path: tuple[str, ...] = ()) -> tuple[tuple[str, ...], str]:
-    """Return the path of the op that produces an output of a graph, and the name of the op's output."""
+    """Return the path of the op that computes an output of a node in a graph, and the op's name for this output.
+
+    Parameters
+    ----------
+    handle
+        The node of the graph, which may be a graph itself, and the name of its output.
+    path
+        The path of `graph` in the outermost graph.
+    """
     node = graph.nodes[handle.node]
     if isinstance(node.definition, GraphDefinition):
         return _final(node.definition, node.definition.outputs[handle.output], (*path, handle.node))
@@ -354,7 +389,9 @@ def _op_at(graph: GraphDefinition, path: tuple[str, ...]) -> OpDefinition:
             graph = inner
     definition = graph.nodes[path[-1]].definition
     if not isinstance(definition, OpDefinition):
-        raise InvalidDefinitionError(f"{'.'.join(path)} is a graph")
+        raise InvalidDefinitionError(
+            f"{'.'.join(path)} is a graph, and only the outputs of an op can be connected to an input"
+        )
     return definition
 
 
@@ -372,7 +409,7 @@ def _inputs(op: OpDefinition, connections: Mapping[str, _Bound], key: str) -> It
             raise InvalidDefinitionError(
                 f"step {key!r}: the input {name!r} is not connected and has no default",
                 where=op.where,
-                remedy=f"pass it where {op.name!r} is called, or give the parameter a default",
+                remedy=f"pass {name!r} where {op.name!r} is called, or give this parameter a default",
             )
 
 

@@ -1,4 +1,4 @@
-"""The state of every step, with its reasons; and the lineage, which shows definitions and states as a graph."""
+"""The state of every step before anything runs, with reasons; and the lineage, which shows definitions and states as a graph."""
 
 from __future__ import annotations
 
@@ -33,28 +33,31 @@ from stepwell.kernel_runtime.text import age_text, size_text
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One cause of a state."""
+    """One reason for the state of a step, or for the last run of a step."""
 
     text: str
-    """The cause in a few words: ``split() changed (cell 9)``."""
+    """The reason in a few words: ``split() changed (cell 9)``."""
     path: str = ""
-    """The path from the step to the cause: ``model -> split``."""
+    """The path from the step to the changed object: ``model -> split``; for an input or an upstream step, its key. May be empty."""
     detail: str = ""
-    """More lines: a diff, an old and a new value, a remedy."""
+    """Further lines: a diff of source code, or a remedy. May be empty."""
     kind: str = ""
-    """The kind of cause, for programs: ``body``, ``function``, ``global``, ``package``, ``input``, ``order``, ``file``, ``upstream``,
-    ``volatile``, ..."""
+    """The kind of reason, for programs: ``body``, ``function``, ``global``, ``package``, ``input``, ``order``, ``file``, ``upstream``,
+    ``volatile`` and others.
+    """
     place: str = ""
-    """The cell that bound a changed variable, if the text does not name it."""
+    """The cell or file that bound the changed variable, if `text` does not name it."""
     versions: tuple[str, ...] = ()
-    """The previous and the present data version of a changed input."""
+    """For a changed input, its version before and after the change; otherwise empty."""
     chain: tuple[str, ...] = ()
-    """For an upstream cause, the steps from the cause to the explained step, excluding the explained step."""
+    """For a reason that was found upstream: the key of the step that has this reason, then the keys of the steps between this step and the
+    explained step. Otherwise empty.
+    """
     origins: tuple[Reason, ...] = ()
-    """For a reason that comes from an upstream step, the causes of that step's state, if they were requested."""
+    """For a reason that is inherited from an upstream step, the reasons upstream that cause it, if they were requested; otherwise empty."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the reason as a dict that JSON can represent."""
+        """Return the reason as JSON values."""
         return {
             "kind": self.kind,
             "text": self.text,
@@ -74,16 +77,17 @@ class StepState:
     state: State
     reasons: tuple[Reason, ...]
     memo_key: str
-    """The memo key; empty if it is unknown until upstream steps run."""
+    """The present memo key; empty if it is not known before upstream steps run."""
     current: tuple[Materialization, ...]
     """The current materializations of the outputs; for a fresh step, the materializations that a run would reuse."""
     seconds: float | None
     """The duration of the newest execution in seconds; None if unknown."""
     inputs: tuple[InputVersion, ...] | None = None
+    """The present versions of the inputs; None if they are not known before upstream steps run."""
 
     @property
     def must_run(self) -> bool:
-        """True if a run will or may execute the step; False if the state is uncertain only because of a variable of the notebook."""
+        """True if a run will or may execute the step. False for a fresh step, and for one that may change only because of a notebook variable."""
         doubt = self.state == "may change" and all(reason.kind == "variable" for reason in self.reasons)
         return self.state != "fresh" and not doubt
 
@@ -94,21 +98,29 @@ class Explainer(Protocol):
     def __call__(
         self, step: PlanStep, stored: tuple[Materialization, ...], inputs: tuple[InputVersion, ...] | None
     ) -> tuple[Reason, ...]:
-        """Return the causes in the step's code, its inputs (None if they are not known yet) and its recorded reads."""
+        """Return the reasons why the stored results of a step cannot be reused.
+
+        Parameters
+        ----------
+        stored
+            The current materializations of the step's outputs; at least one.
+        inputs
+            The present versions of the step's inputs; None if they are not known before upstream steps run.
+        """
 
     def unverifiable(self, step: PlanStep) -> tuple[Reason, ...]:
-        """Return a reason for each object that the step reaches and that has no digest."""
+        """Return a reason for each object that the step's code reaches and that has no digest."""
 
 
 def plan_states(plan: Plan, facts: DecisionFacts, explain: Explainer) -> dict[str, StepState]:
-    """Return the state of every step of a plan, in the plan's order, from decisions made before anything runs.
+    """Return the state of every step of a plan by step key, in the order of the plan. No step runs.
 
     Parameters
     ----------
     facts
-        The facts. This function adds the materializations of fresh steps and of the values that the plan reads from the store.
+        The facts on which the decisions are based. This function adds the materializations of fresh steps, and the keys of other steps.
     explain
-        Called for steps whose stored results cannot be reused.
+        Returns the reasons why the stored results of a step cannot be reused.
     """
     states = _States(plan, facts, explain)
     for step in plan.steps:
@@ -117,7 +129,7 @@ def plan_states(plan: Plan, facts: DecisionFacts, explain: Explainer) -> dict[st
 
 
 class _States:
-    """The states of a plan's steps, as far as they are known."""
+    """Collects the states of the steps of a plan, one step after the other."""
 
     def __init__(self, plan: Plan, facts: DecisionFacts, explain: Explainer) -> None:
         self.plan = plan
@@ -125,11 +137,11 @@ class _States:
         self.explain = explain
         self.by_key: dict[str, StepState] = {}
         self.pending: dict[str, str] = {}
-        """The names and files that the reuse of an earlier step would change, each with the key of the earlier step."""
+        """The variables and files that a run would change by reusing an earlier step: the key of this step by name or path."""
         self._executions: dict[str, list[tuple[Materialization, ...]]] | None = None
 
     def add(self, step: PlanStep) -> None:
-        """Decide a step, and record its value, or that it has none, for the later steps."""
+        """Add the state of the next step, and record for the steps after it whether it has a value."""
         facts = self.facts
         decision = decide(step, self.plan, facts, facts.kind(step.key))
         state = self._state(step, decision)
@@ -161,7 +173,10 @@ class _States:
     def _of_found(
         self, step: PlanStep, decision: Decision, stored: tuple[Materialization, ...]
     ) -> tuple[State, tuple[Reason, ...]]:
-        """Return the state of a step that has an execution with its memo key that can be reused, or only lacks the stored value."""
+        """Return the state and reasons of a step that has a stored result with its memo key (``decision.group``).
+
+        Either this result can be reused, or a stored value of it is lost, or its effects cannot be restored.
+        """
         facts, materializations = self.facts, decision.materializations
         lost = lost_value(materializations, facts)
         if lost is not None:
@@ -180,7 +195,7 @@ class _States:
     def _of_computed(
         self, step: PlanStep, decision: Decision, stored: tuple[Materialization, ...]
     ) -> tuple[State, tuple[Reason, ...]]:
-        """Return the state of a step that was computed or failed before and that will or may run now."""
+        """Return the state and reasons of a step that was computed or failed before and that a run will or may execute."""
         facts, cause = self.facts, decision.cause
         if cause == "failed":
             error = facts.snapshot.failures[step.address].error
@@ -191,9 +206,9 @@ class _States:
                 *(reason for reason in why if reason.kind != "python"),
             )
         if cause == "cache":
-            return "stale", (Reason("cache=False: it runs in every run", kind="cache"),)
+            return "stale", (Reason("cache=False: the step runs in every run", kind="cache"),)
         if cause == "volatile":
-            return "stale", (Reason("volatile: runs every time", kind="volatile"),)
+            return "stale", (Reason("volatile: the step runs in every run", kind="volatile"),)
         if cause == "unverifiable":
             return "unverifiable", self.explain.unverifiable(step)
         if decision.action == "wait":
@@ -204,15 +219,15 @@ class _States:
         reasons = self.explain(step, stored, decision.inputs)
         changed = [_pending_change(reason, self.pending) for reason in reasons] if self.pending else []
         if changed and all(changed):
-            # The decision depends on effects of earlier steps. A run would apply these effects, but states do not.
+            # Only objects differ that a run would restore by reusing earlier steps. States are determined without restoring anything.
             return "may change", tuple(dict.fromkeys(reason for reason in changed if reason is not None))
-        return "stale", reasons or (Reason("its memo key changed"),)
+        return "stale", reasons or (Reason("the memo key of the step changed"),)
 
     def _of_waiting(self, step: PlanStep, stored: tuple[Materialization, ...]) -> tuple[State, tuple[Reason, ...]]:
-        """Return the state of a step that is downstream of a step that is not fresh."""
+        """Return the state and reasons of a step that was computed before and is downstream of a step that is not fresh."""
         changes = self.explain(step, stored, None)
         if changes and not may_be_reused(step, self._executions_of(step), self.facts):
-            # A change in the step itself is certain; a change upstream is only possible.
+            # The step itself has changed, so it will run, whatever the upstream step returns.
             return "stale", changes
         producers, states = self.plan.producers, self.by_key
         sources = dict.fromkeys(producers[key].key for key in step.input_keys if key in producers)
@@ -223,7 +238,7 @@ class _States:
         )
 
     def _executions_of(self, step: PlanStep) -> list[tuple[Materialization, ...]]:
-        """Return the stored executions of a step with a code version of the plan, under any memo key."""
+        """Return the stored results of a step in the snapshot, with any memo key: those of the code versions that the plan has now."""
         if self._executions is None:
             self._executions = {}
             for executions in self.facts.snapshot.by_memo_key.values():
@@ -231,7 +246,7 @@ class _States:
         return self._executions.get(step.address, [])
 
     def _doubts(self, step: PlanStep) -> list[Reason]:
-        """Return a reason for each variable of a step that was made from an asset that is not fresh."""
+        """Return a reason for each variable that a step reads and that a plain cell computed from an asset that is not fresh."""
         facts, plan = self.facts, self.plan
         reasons = []
         for key, name in (facts.made_from(step) if facts.made_from is not None else {}).items():
@@ -239,7 +254,11 @@ class _States:
             state = self.by_key.get(giver)
             if state is not None and giver != step.key and state.state != "fresh":
                 reasons.append(
-                    Reason(f"{name} was made from {key}, which {_difference_text(state)}", path=giver, kind="variable")
+                    Reason(
+                        f"the variable {name} was computed from {key}, which {_difference_text(state)}",
+                        path=giver,
+                        kind="variable",
+                    )
                 )
         return reasons
 
@@ -249,7 +268,10 @@ def _difference_text(state: StepState) -> str:
 
 
 def _would_change(step: PlanStep, materializations: tuple[Materialization, ...], facts: DecisionFacts) -> list[str]:
-    """Return the names and files of the notebook that a reuse of a step would change."""
+    """Return the names of the variables, and the paths of the files, that the reuse of the stored result `group` would change.
+
+    Return an empty list if the result has no effects, or if no trusted key signed their record.
+    """
     effects_record = next((item for item in materializations if item.output == NOTEBOOK), None)
     if effects_record is None or not facts.vouches(effects_record):
         return []
@@ -259,18 +281,24 @@ def _would_change(step: PlanStep, materializations: tuple[Materialization, ...],
 
 
 def _pending_change(reason: Reason, pending: dict[str, str]) -> Reason | None:
-    """Return a reason with the step whose reuse would change the object of the given reason; None if there is no such step."""
-    # A recorded read has no path from the step: its text names the file or the variable.
+    """Return a reason that names the earlier step whose reuse would change the object that `reason` names; None if there is no such step.
+
+    Parameters
+    ----------
+    pending
+        For each variable or file that a run would change by reusing an earlier step, the key of this step.
+    """
+    # The reason for a recorded read has no path: its text names the file or the variable.
     words = reason.path.split(" -> ") if reason.path else [word.strip("(),") for word in reason.text.split()]
     for name, key in pending.items():
         if any(word == name or word.endswith(f"/{name}") for word in words):
-            return Reason(f"{key} would change {name} first", path=key, kind="upstream")
+            return Reason(f"the reuse of {key} would first change {name}", path=key, kind="upstream")
     return None
 
 
 def _lost_value_reason(item: Materialization, why: str, facts: DecisionFacts) -> Reason:
     if item.id in facts.snapshot.foreign:
-        return Reason(why, detail=f"if you trust who made it: stepwell trust {item.key}", kind="untrusted")
+        return Reason(why, detail=f"if you trust the author of the value: stepwell trust {item.key}", kind="untrusted")
     return Reason(why, kind="missing")
 
 
@@ -278,7 +306,7 @@ def _age_reason(step: PlanStep, stored: tuple[Materialization, ...], facts: Deci
     age = step.op.max_age
     if age is None or facts.is_young(stored, age):
         return None
-    return Reason(f"older than max_age ({age_text(age)})", kind="age")
+    return Reason(f"the value is older than max_age ({age_text(age)})", kind="age")
 
 
 def _other_result_reasons(
@@ -288,15 +316,23 @@ def _other_result_reasons(
     inputs: tuple[InputVersion, ...] | None,
     explain: Explainer,
 ) -> tuple[Reason, ...]:
-    """Return the reasons why a run would reuse a result other than the current one."""
+    """Return the reasons to show for a fresh step: its result was accepted, or a run would reuse a result other than the current one.
+
+    Parameters
+    ----------
+    stored
+        The current materializations of the step's outputs.
+    materializations
+        The stored result that a run would reuse.
+    """
     note = acceptance(materializations[0])
     if note is not None:
-        causes = "; ".join(note.get("causes", ())) or "nothing that could be named"
-        return (Reason(f"accepted on {note.get('on', '')}, as not mattering: {causes}", kind="accepted"),)
+        causes = "; ".join(note.get("causes", ())) or "unknown changes"
+        return (Reason(f"accepted on {note.get('on', '')} despite these changes: {causes}", kind="accepted"),)
     if not stored or stored[0].memo_key == materializations[0].memo_key:
         return ()
     return (
-        Reason("a result kept for exactly this will be reused; since the current one:"),
+        Reason("an earlier result for the present code and inputs will be reused; since the current result:"),
         *explain(step, stored, inputs),
     )
 
@@ -316,16 +352,20 @@ def lineage_of(
     job_plans: Iterable[tuple[JobDefinition, Plan]],
     source_of: Callable[[object], str],
     *,
-    left_by: Callable[[PlanStep], Iterable[str]] = lambda step: (),  # noqa: ARG005 - where there is no notebook
+    left_by: Callable[[PlanStep], Iterable[str]] = lambda step: (),  # noqa: ARG005 - the default outside of notebooks
 ) -> Lineage:
-    """Return the cards and edges of a plan's steps, of the sources that they read, and of the jobs that read the plan's assets.
+    """Return the lineage: a card for each step, each source asset that a step reads, and each job; and the edges between the cards.
 
     Parameters
     ----------
+    states
+        The state of each step of `plan`, by step key.
+    job_plans
+        The jobs, each with its plan.
     source_of
-        Returns the source code of a step's body, which the lineage shows.
+        Returns the source code of a step's body, or of a job, for its card.
     left_by
-        Returns the keys of the steps whose variables (other than their values) in the notebook a step reads.
+        Returns, for a step, the keys of the other steps whose cells bound variables that this step reads, apart from the values of assets.
     """
     owners: dict[str, AssetsDefinition] = {}
     for key, definition in definitions.computed_assets().items():
@@ -343,7 +383,7 @@ def lineage_of(
         after.setdefault(edge.source, []).append(edge.target)
     for step in plan.steps:
         for giver in left_by(step):
-            # Steps can bind and read variables in a cycle. The lineage shows only the edge that came first.
+            # Steps can bind and read each other's variables. Then the lineage shows only the first edge, so that it has no cycle.
             if giver in steps and not _leads(after, step.key, giver):
                 edges.append(LineageEdge(giver, step.key))
                 after.setdefault(giver, []).append(step.key)
@@ -409,7 +449,13 @@ def _edges(step: PlanStep, plan: Plan) -> list[LineageEdge]:
 
 
 def _leads(after: dict[str, list[str]], start: str, end: str) -> bool:
-    """Return True if edges lead from one card to another; `after` contains the successors of each card."""
+    """Return True if edges lead from the card `start` to the card `end`.
+
+    Parameters
+    ----------
+    after
+        For each card, the cards to which its edges lead.
+    """
     pending, seen = [start], {start}
     while pending:
         key = pending.pop()
@@ -422,7 +468,7 @@ def _leads(after: dict[str, list[str]], start: str, end: str) -> bool:
 
 
 def describe(item: Materialization) -> str:
-    """Return a short description of a value: ``336,776 × 19 · 41.0 MB``."""
+    """Return a short description of the stored value of a materialization: ``336,776 × 19 · 41.0 MB``; ``no value`` if it has none."""
     if item.value is None:
         return "no value"
     return " · ".join(

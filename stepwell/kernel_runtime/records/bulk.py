@@ -1,7 +1,7 @@
-"""Fast creation of thousands of small records, without repeated passes of the garbage collector over them.
+"""Fast creation of thousands of small records: a faster constructor, and creation without Python's cyclic garbage collector.
 
-The collector visits young objects after every few hundred allocations, and all objects from time to time. While ten thousand records
-are created, its passes cost as much as the creation and free nothing.
+The collector examines young objects after every few hundred allocations, and all objects from time to time. While ten thousand records
+are created, this takes as long as the creation itself and frees nothing.
 """
 
 from __future__ import annotations
@@ -14,22 +14,24 @@ T = TypeVar("T")
 
 
 def quick_init(cls: type[T]) -> type[T]:
-    """Replace the ``__init__`` of a frozen dataclass with slots by a faster one with the same signature.
+    """Decorate a frozen dataclass with slots: replace its ``__init__`` by a faster one with the same parameters.
 
     Raises
     ------
     TypeError
-        If the class has ``__post_init__``, or a field that is keyword-only or not a parameter.
+        If the class has a method ``__post_init__``, or a field that is keyword-only or has ``init=False``.
     """
     if hasattr(cls, "__post_init__"):
-        raise TypeError(f"{cls.__name__} has a __post_init__")
+        raise TypeError(f"@quick cannot be used for {cls.__name__}, because this class has a method __post_init__")
     space: dict[str, Any] = {"_MISSING": MISSING}
     parameters, lines = ["self"], []
-    for field in fields(cls):  # type: ignore[arg-type]  # a dataclass, by its contract
+    for field in fields(cls):  # type: ignore[arg-type]  # `cls` is a dataclass
         name = field.name
         if field.kw_only or not field.init:
-            raise TypeError(f"{cls.__name__}.{name} is keyword-only or not a parameter")
-        # Call the slot's descriptor directly: `object.__setattr__` would look the slot up by name.
+            raise TypeError(
+                f"@quick cannot be used for {cls.__name__}: its field {name} is keyword-only or has init=False"
+            )
+        # The slot's descriptor is called directly, because `object.__setattr__` would look the slot up by name.
         space[f"_fill_{name}"] = vars(cls)[name].__set__
         value = name
         if field.default is not MISSING:
@@ -42,7 +44,7 @@ def quick_init(cls: type[T]) -> type[T]:
         else:
             parameters.append(name)
         lines.append(f"    _fill_{name}(self, {value})")
-    exec("\n".join([f"def __init__({', '.join(parameters)}):", *lines]), space)  # noqa: S102 - made of field names, as in dataclasses
+    exec("\n".join([f"def __init__({', '.join(parameters)}):", *lines]), space)  # noqa: S102 - the code consists of names of fields, as in `dataclasses`
     init = space["__init__"]
     init.__qualname__ = f"{cls.__qualname__}.__init__"
     init.__annotations__ = dict(cls.__init__.__annotations__)
@@ -51,7 +53,10 @@ def quick_init(cls: type[T]) -> type[T]:
 
 
 class no_collection:  # noqa: N801 - used as a function
-    """Disable the garbage collector for a block. Between `resume` and `suspend`, the user's setting applies to the user's code."""
+    """Disable the garbage collector during a ``with`` block.
+
+    If the block runs the user's code, call `resume` before it and `suspend` after it, so that the user's setting of the collector applies.
+    """
 
     __slots__ = ("was_on",)
 
@@ -66,19 +71,20 @@ class no_collection:  # noqa: N801 - used as a function
         _open_blocks.remove(self)
 
     def resume(self) -> None:
-        """Restore the user's setting of the collector."""
+        """Enable the collector if the user's setting is to enable it."""
         if self.was_on:
             gc.enable()
 
     def suspend(self) -> None:
-        """Disable the collector again, and save the setting that the user's code left."""
+        """Note whether the user's code has left the collector enabled, and disable it again."""
         self.was_on = gc.isenabled()
         gc.disable()
 
 
 _open_blocks: list[no_collection] = []
+"""The ``with`` blocks of `no_collection` that are being executed."""
 
 
 def collector_enabled() -> bool:
-    """Return True if the collector is enabled by the user's setting, even while `no_collection` disables it."""
+    """Return True if the user's setting is to enable the garbage collector, even while `no_collection` disables it."""
     return gc.isenabled() or any(block.was_on for block in _open_blocks)

@@ -1,8 +1,9 @@
 """Keys of assets, steps and stored values, and identifiers of runs and materializations.
 
-An asset key is a path of parts, written ``raw/flights``. The step of a single-op asset has the key of the asset. A step inside a
-graph-backed asset has the key of that asset, a dot and the path of nodes: ``raw/report.transform``, ``raw/report.inner.transform``. Step
-keys are plain strings. A part never contains ``/`` or ``.``, so both forms can be parsed. Identifiers sort by time of creation.
+An asset key is a sequence of parts, written ``raw/flights``. The step of an asset that one op computes has the key of the asset. The key of a
+step inside a graph-backed asset consists of the key of the asset, a dot, and the names of the nested nodes, separated by dots:
+``raw/report.transform``, ``raw/report.inner.transform``. Step keys are plain strings. A part never contains ``/`` or ``.``, so the parts of
+an asset key and the nodes of a step key can be told apart. Identifiers sort by time of creation.
 """
 
 from __future__ import annotations
@@ -37,18 +38,18 @@ RESERVED_NAMES = frozenset(
         "type",
     }
 )
-"""Names that an op, graph, job, input or output cannot have."""
+"""Names that an op, graph, job, input or output must not have, because Dagster reserves them."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class AssetKey:
-    """The key of an asset: a path of one or more parts.
+    """The key of an asset: a sequence of one or more parts.
 
     Parameters
     ----------
     path
-        The parts, or one part as a string. ``AssetKey("a/b")`` is an error; use :meth:`from_user_string` to parse
-        a key in written form.
+        The parts, or a string that is the only part. ``AssetKey("a/b")`` raises an error; use :meth:`from_user_string` to parse a key that is
+        written as ``a/b``.
 
     Raises
     ------
@@ -64,10 +65,11 @@ class AssetKey:
         elif isinstance(path, str | list | tuple):
             parts = (path,) if isinstance(path, str) else tuple(path)
         else:
-            raise InvalidDefinitionError(f"an asset key is a string or a list of strings, not {path!r}")
+            raise InvalidDefinitionError(f"an asset key must be a string or a list of strings, not {path!r}")
         if not parts:
             raise InvalidDefinitionError(
-                "an asset key needs at least one part", remedy="for example: AssetKey(['raw', 'flights'])"
+                "an asset key must have at least one part",
+                remedy="give its parts, for example AssetKey(['raw', 'flights'])",
             )
         for part in parts:
             if not isinstance(part, str) or not part:
@@ -81,20 +83,23 @@ class AssetKey:
 
     @property
     def name(self) -> str:
-        """The last part, which is the name that a cell binds and reads."""
+        """The last part. It is the name of the variable that a cell assigns or reads for this asset."""
         return self.path[-1]
 
     def to_user_string(self) -> str:
-        """Return the key in its written form: ``raw/flights``."""
+        """Return the parts joined by ``/``: ``raw/flights``."""
         return "/".join(self.path)
 
     @staticmethod
     def from_user_string(text: str) -> AssetKey:
-        """Parse a key in its written form: ``raw/flights`` has two parts."""
+        """Return the key whose parts ``text`` contains, separated by ``/``: ``raw/flights`` has two parts."""
         return AssetKey(text.split("/"))
 
     def with_prefix(self, prefix: str | Sequence[str]) -> AssetKey:
-        """Return this key with a prefix before its parts."""
+        """Return the key that consists of ``prefix`` and the parts of this key.
+
+        A string as ``prefix`` may contain several parts, separated by ``/``.
+        """
         return AssetKey((*_prefix(prefix), *self.path))
 
     def __str__(self) -> str:
@@ -105,7 +110,7 @@ CoercibleToAssetKey: TypeAlias = "AssetKey | str | Sequence[str]"
 
 
 def as_asset_key(value: CoercibleToAssetKey) -> AssetKey:
-    """Return ``value`` as a key; a string is parsed as a written key (``raw/flights``)."""
+    """Convert ``value`` to an `AssetKey`. A string may contain several parts, separated by ``/``; a sequence contains one part per item."""
     if isinstance(value, AssetKey):
         return value
     if isinstance(value, str):
@@ -114,21 +119,31 @@ def as_asset_key(value: CoercibleToAssetKey) -> AssetKey:
 
 
 def _prefix(prefix: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the parts of a prefix; a string may contain several parts, separated by ``/``."""
     return tuple(prefix.split("/")) if isinstance(prefix, str) else tuple(prefix)
 
 
 def prefixed(prefix: str | Sequence[str] | None, name: str) -> AssetKey:
-    """Return the key that consists of an optional prefix and ``name``."""
+    """Return the key that consists of the parts of ``prefix``, if any, and ``name``."""
     return AssetKey((*(_prefix(prefix) if prefix else ()), name))
 
 
 def check_name(kind: str, name: str, *, where: str = "") -> str:
-    """Return ``name`` if it is valid for an op, graph, job, input or output.
+    """Return ``name`` if it is a valid name of an op, graph, job, input or output; raise an error otherwise.
+
+    Parameters
+    ----------
+    kind
+        What is named, with an article, for the message: ``an op``.
+    name
+        The name.
+    where
+        The source location of the definition, for the message.
 
     Raises
     ------
     InvalidDefinitionError
-        If the name contains characters other than letters, digits and ``_``, or is reserved.
+        If ``name`` is empty, contains characters other than letters, digits and ``_``, or is one of `RESERVED_NAMES`.
     """
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InvalidDefinitionError(
@@ -138,21 +153,25 @@ def check_name(kind: str, name: str, *, where: str = "") -> str:
         raise InvalidDefinitionError(
             f"{name!r} is reserved and cannot be the name of {kind}",
             where=where,
-            remedy=f"choose another name, such as my_{name}",
+            remedy=f"choose another name, for example my_{name}",
         )
     return name
 
 
 def join_step(parent: str, node: str) -> str:
-    """Return the key of ``node`` inside ``parent``; an empty ``parent`` is the top level of a job."""
+    """Return the step key of the node with the name ``node`` inside the asset or node with the key ``parent``.
+
+    An empty ``parent`` means the top level of a job.
+    """
     return f"{parent}.{node}" if parent else node
 
 
 _LISTED = 6
+"""Maximum number of keys in the text of `listed`."""
 
 
 def keys_text(keys: Iterable[object]) -> str:
-    """Return the first keys, separated by commas, and the number of other keys."""
+    """Return the keys as one text, separated by commas. After six keys, only the number of the others follows: ``a, b, c, d, e, f and 3 more``."""
     names = [str(key) for key in keys]
     return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
@@ -164,12 +183,12 @@ _process_id = 0
 
 
 def new_id() -> str:
-    """Return a new identifier of 26 hexadecimal digits: time in microseconds, process-wide counter, random part.
+    """Return a new, unique identifier of 26 hexadecimal digits.
 
-    Identifiers that one process creates sort in the order of creation, even if its clock is set back. Identifiers from different processes
-    have no reliable order.
+    It consists of the time in microseconds, a counter of this process, and a random part. The identifiers that one process creates sort in
+    the order of their creation, even if the clock is set back. Identifiers of different processes have no reliable order.
     """
-    global _process, _process_id, _latest  # noqa: PLW0603 - a forked child must not repeat its parent's random part
+    global _process, _process_id, _latest  # noqa: PLW0603 - a forked child needs a random part other than its parent's
     if _process_id != os.getpid():
         _process_id = os.getpid()
         _process = os.urandom(4).hex()

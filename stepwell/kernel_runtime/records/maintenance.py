@@ -1,7 +1,7 @@
-"""Records of a store's maintenance: retention rules, results of garbage collections, and offers of values from packs and stores.
+"""Records of the maintenance of a store: retention rules, results of garbage collections, and offers of other people's values.
 
-The keys, type names and summaries in an `Offer` come from its author and are not trusted: no value is loaded, and every string is escaped
-before display.
+The keys, type names and summaries in an `Offer` come from the author of the values and are not trusted: no value is loaded, and every string
+is escaped before it is displayed.
 """
 
 from __future__ import annotations
@@ -12,53 +12,56 @@ from typing import Any
 from stepwell.kernel_runtime.text import in_one_line, size_text
 
 STORE = ""
-"""The key under which the rule for the whole store is filed."""
+"""The key that stands for the whole store in the retention rules."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The retention rule of a key; None means no limit."""
+    """The retention rule of a key or of the whole store. A limit that is None does not apply."""
 
     versions: int | None = None
-    """The number of distinct values to keep, newest first, per notebook and partition."""
+    """The number of newest versions to keep for each key, notebook and partition. Consecutive equal values are one version."""
     age: float | None = None
-    """Seconds after which a version is dropped."""
+    """The age in seconds above which a version is dropped."""
     bytes: int | None = None
-    """The limit for the total bytes of all distinct values; the newest stay."""
+    """The maximum total size of the distinct values. If it is exceeded, the oldest values are dropped."""
 
     @property
     def empty(self) -> bool:
-        """True if the rule limits nothing."""
+        """True if the rule has no limits."""
         return self.versions is None and self.age is None and self.bytes is None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the limits by name."""
+        """Return the limits by name, as in the arguments of ``keep``: ``versions``, ``age`` in seconds, and ``bytes``."""
         return {"versions": self.versions, "age": self.age, "bytes": self.bytes}
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """The result of a garbage collection, or of its dry run."""
+    """The result of a garbage collection: what was deleted or, in a dry run, what would be deleted."""
 
     dry_run: bool
+    """True if nothing was deleted."""
     materializations: int = 0
-    """Rows that retention drops."""
+    """Number of materializations that the retention rules drop."""
     objects: int = 0
-    """Value files to which no remaining row refers."""
+    """Number of value files to which no remaining materialization refers."""
     object_bytes: int = 0
+    """Total size of these value files."""
     temporary: int = 0
-    """Unused files and folders in ``tmp/``."""
+    """Number of abandoned files and folders in ``tmp/``."""
     temporary_bytes: int = 0
+    """Total size of these files and folders."""
     young: int = 0
-    """Files to which no row refers, but which stay because they are new."""
+    """Number of value files that were kept because they are new, although no materialization refers to them."""
     catalog_bytes: int = 0
-    """Bytes freed by compaction."""
+    """Number of bytes by which compaction shrank the catalog."""
     rules: int = 0
-    """Number of retention rules."""
+    """Number of retention rules of the store."""
 
     @property
     def bytes(self) -> int:
-        """The total of freed bytes."""
+        """The total number of bytes that were freed or, in a dry run, would be freed."""
         return self.object_bytes + self.temporary_bytes + self.catalog_bytes
 
     def as_dict(self) -> dict[str, Any]:
@@ -85,19 +88,23 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """The result of forgetting a key, or of its dry run."""
+    """The result of forgetting a key: what was deleted or, in a dry run, what would be deleted."""
 
     key: str
     dry_run: bool
+    """True if nothing was deleted."""
     keys: tuple[str, ...]
-    """The key, and the keys of the steps inside it."""
+    """The forgotten keys: ``key``, and the keys of the steps inside it."""
     versions: int
+    """Number of materializations of these keys."""
     objects: int
-    """Value files to which only the forgotten keys refer."""
+    """Number of value files that no other key shares."""
     bytes: int
+    """Total size of these value files and of the inline values of the forgotten keys."""
     shared: int
-    """Value files that stay because another key refers to them."""
+    """Number of value files that are kept because another key refers to them."""
     notebooks: tuple[str, ...] = ()
+    """The notebooks and modules that defined the keys."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -115,81 +122,83 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True)
 class KeySize:
-    """The space used by one key in the store."""
+    """The space that the values of one key use in a store."""
 
     key: str
     versions: int
-    """Number of materializations."""
+    """Number of materializations of the key."""
     bytes: int
-    """Bytes of the distinct values; a value that two keys share counts for both."""
+    """Total size of the distinct values of the key. A value that two keys share is counted for both."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Sizes measured by the last housekeeping."""
+    """The sizes of a store, as the last housekeeping measured them."""
 
     at: float = 0.0
+    """The time of the measurement in seconds since the epoch."""
     object_bytes: int = 0
-    """Bytes of all value files."""
+    """Total size of all value files."""
     catalog_bytes: int = 0
+    """Size of the catalog."""
     garbage_bytes: int = 0
-    """Bytes that ``gc`` would free."""
+    """Number of bytes that ``gc`` would free."""
     older_bytes: int = 0
-    """Further bytes that ``gc`` would free if only the newest version of each key were kept."""
+    """Number of bytes that ``gc`` would free in addition if only the newest version of each key were kept."""
 
 
 _SHOWN = 20
-"""The greatest number of values that a text lists."""
+"""Maximum number of values that the text of an `Offer` lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class OfferedValue:
-    """One stored value that the user is asked to trust."""
+    """A description of one stored value that the user is asked to trust."""
 
     key: str
     notebook: str
     """The notebook or module that defined the key."""
     created: float
-    """Time of creation in seconds since the epoch, according to the author."""
+    """The time when the value was computed, in seconds since the epoch, according to its author."""
     type_name: str
     summary: str
     size: int
-    """Bytes of the stored form."""
+    """Size of the stored form in bytes."""
     executes: bool
-    """True if the value is a pickle, so that loading it can run code."""
+    """True if the value is a pickle, so that loading the value can run code."""
     signer: str
-    """The fingerprint of the key that signed the value; empty if the value needs no signature."""
+    """The fingerprint of the signing key with which the value was signed; empty if the value needs no signature."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """The values of a pack or a store that the user is asked to trust."""
+    """Descriptions of the values of a pack or a store that the user is asked to trust."""
 
     source: str
     """The path of the pack, or the store directory."""
     signer: str
-    """The fingerprint of the key that signed the values, or of the first key if there are several; empty if no value is signed."""
+    """The fingerprint of the signing key of the pack or, for a store, of the first value; empty if that value needs no signature."""
     own: bool
-    """True if this user's key signed all values, so that no confirmation is needed."""
+    """True if the pack, or all values of the store, were signed with this user's key, so that the user need not confirm anything."""
     values: tuple[OfferedValue, ...]
 
     @property
     def size(self) -> int:
-        """The bytes of all values."""
+        """Total size of all values in bytes."""
         return sum(value.size for value in self.values)
 
     @property
     def executing(self) -> int:
-        """Number of values that can run code when they are loaded."""
+        """Number of values that can run code when they are loaded, because they are pickles."""
         return sum(value.executes for value in self.values)
 
     @property
     def counted(self) -> str:
-        """The number of values for messages: ``3 values``."""
+        """The number of values as a text: ``3 values``."""
         return f"{len(self.values)} value{'' if len(self.values) == 1 else 's'}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return ``{"source", "signer", "own", "bytes", "values": [{"key", "type_name", "size", "executes", ...}]}``."""
+        """Return the offer as JSON values: ``{"source", "signer", "own", "bytes", "values": [{"key", "type_name", "size", "executes", ...}]}``."""
         return {
             "source": self.source,
             "signer": self.signer,
@@ -199,7 +208,7 @@ class Offer:
         }
 
     def __str__(self) -> str:
-        """Return a few lines with the signer, the values, and the risk of loading them."""
+        """Return lines of text that name the source, the signing key and the values, and state how many of the values can run code."""
         head = (
             f"{self.source}: {self.counted}, {size_text(self.size)}, signed with the key {self.signer or 'of nobody'}"
         )
@@ -215,6 +224,6 @@ class Offer:
                     for row in shown
                 ),
                 *([f"  and {rest} more"] if rest > 0 else []),
-                f"loading {self.executing} of them can run code that was stored with them",
+                f"loading {self.executing} of these values can run code that was stored with them",
             ]
         )

@@ -1,12 +1,13 @@
-"""Materializations: records of the values and effects that steps produced for keys.
+"""Materializations: records of the outputs of steps.
 
-A materialization contains the step's code version, inputs, recorded reads and effects. The code version is a digest with the list of the
-parts of the code that it covers, so that a difference can be explained. The memo key is a digest of the step's key, its code version, its
-inputs and the Python version. Effects are the changes that a step made to the notebook and the project in addition to its value; a reuse
-restores them, so that it leaves the same state as a run.
+A materialization contains the code version, the inputs, the reads and the effects of the step that made it. The code version is a digest,
+together with the list of the parts of the code that the digest covers, so that a difference can be explained. The memo key is a digest of
+the step's key, its code version, the versions of its inputs, and the Python version. Effects are the changes that a step made to the
+notebook and the project besides its value. They are restored when the step is reused, so that a reuse leaves the same state as a run.
 
-A user can accept an edit that does not change the result. An acceptance is an ordinary materialization with the previous value under the
-new memo key. Rows of the catalog never change, so a second row revokes an acceptance. Both rows have metadata under reserved names.
+A user can *accept* an edit that does not change the result of a step (``%why --accept``). An acceptance is a materialization that has the
+memo key after the edit and the stored value before the edit. Rows of materializations never change, so another row revokes an acceptance.
+Both rows contain metadata under the reserved names `ACCEPTED` and `REVOKED`.
 """
 
 from __future__ import annotations
@@ -26,51 +27,51 @@ CodeKind: TypeAlias = Literal["body", "function", "class", "global", "module", "
 @quick_init
 @dataclass(frozen=True, slots=True)
 class CodePart:
-    """One part of the code on which the result of a step can depend."""
+    """One part of a code version: an object that the code of a step can reach, for example a function or the value of a global."""
 
     path: str
-    """The path from the step to the part: ``report.transform -> normalise``."""
+    """The names by which the step's code reaches the part: ``report.transform -> normalise``."""
     kind: CodeKind
     digest: str
-    """Hexadecimal digest of this part alone, without the objects that the part references."""
+    """Hexadecimal digest of this part without the objects to which it refers."""
     text: str | None = None
-    """The source, a short value, or a version; None if this text is unreadable, long or secret."""
+    """The text to show for the part: its source code, its short value, or its version. None if this text would be unreadable, long or secret."""
     where: str = ""
-    """The source location of the definition, for messages: ``cell 9`` or ``helpers.py:12``."""
+    """The source location of the part's definition, for messages: ``cell 9`` or ``helpers.py:12``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unverifiable:
-    """An object that a step can reach but that has no digest, so that the step is not reused silently."""
+    """An object that has no digest but that the code of a step can reach. Such a step is executed in every run, unless the user accepts the object."""
 
     path: str
-    """The path to the object: ``target -> helper -> CONN``."""
+    """The names by which the step's code reaches the object: ``target -> helper -> CONN``."""
     reason: str
-    """The type of the object, and why it has no digest: ``sqlite3.Connection cannot be digested``."""
+    """The type of the object and why the object has no digest: ``sqlite3.Connection cannot be digested``."""
 
 
 @dataclass(frozen=True)
 class CodeVersion:
-    """The digest of the code on which the result of a step can depend.
+    """The code version of a step: a digest of everything that the step's code can reach, with the parts that explain a difference.
 
-    The class has no slots, so that `without_parts` can leave the other fields at their class defaults.
+    The class has no slots, so that an instance made by `without_parts` takes all fields except ``digest`` from the defaults of the class.
     """
 
     digest: str
-    """Hexadecimal digest. The same code has the same digest in every process and with every PYTHONHASHSEED."""
+    """Hexadecimal digest. Equal code has an equal digest in every process, with every value of PYTHONHASHSEED."""
     parts: tuple[CodePart, ...] = ()
     unverifiable: tuple[Unverifiable, ...] = ()
     asset_names: tuple[tuple[str, str], ...] = ()
-    """Names of assets that the code, usually a helper, reads as globals, each with the path to the read.
+    """The names of assets that the code reads as globals, usually in a helper. Each name is paired with the path to the code that reads it.
 
-    They are inputs of the step: the memo key contains the data version of the asset, not the object to which the name is bound.
+    These assets are inputs of the step: the memo key contains the data version of the asset, not a digest of the global's value.
     """
     mutable_globals: tuple[str, ...] = ()
-    """Names of globals that a step could change in place; they are digested again after a run."""
+    """Names of globals that the step could change in place. They are digested again after the step has run."""
 
     @classmethod
     def without_parts(cls, digest: str) -> CodeVersion:
-        """Return a version with only a digest. A run makes thousands, and this takes a third of the constructor's time."""
+        """Return a code version with a digest and no parts. This is three times as fast as the constructor, and a run needs thousands."""
         version = object.__new__(cls)
         object.__setattr__(version, "digest", digest)
         return version
@@ -80,71 +81,75 @@ ReadKind: TypeAlias = Literal[
     "file", "absent", "status", "listing", "glob", "environment", "asset", "name", "given", "stream", "state"
 ]
 LOCAL: frozenset[str] = frozenset({"name", "given", "stream"})
-"""Kinds of reads from the kernel's memory: ``name`` is a variable that a string names, ``given`` a variable that code in the value of an input
-reads, and ``stream`` the state of a random stream."""
+"""The kinds of reads that can only be checked in the kernel, because they read its memory. ``name`` is a variable whose name is in a text, for
+example in a query; ``given`` is a variable that code in the value of an input reads; ``stream`` is the state of a random stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One item that a step read in addition to its inputs."""
+    """One item that a step read while it ran, besides its inputs: a file, an environment variable, an option or other state."""
 
     kind: ReadKind
     name: str
-    """The item, in a form that depends on the kind. For files: an absolute path or pattern. For the environment: a name, or ``*`` for all
-    names. For state: its owner (``pandas``, ``working directory``). Otherwise: the key of an asset, a variable, or a random stream."""
+    """The name of the item. For files, folders and patterns: the absolute path. For the environment: the name of a variable, or ``*`` for all
+    variables. For state: what it belongs to (``pandas``, ``working directory``). For other kinds: the key of an asset, or the name of a
+    variable or random stream."""
     digest: str = ""
-    """The state of the item when it was read: a digest of its content or names (a keyed digest for the environment), the data version of an
-    asset, or the attributes of a path (``folder``). Empty for a missing item."""
+    """What the step read: a digest of the item's content or of the listed names (keyed with the user's key for the environment), the data
+    version of an asset, or the attributes of a path (``folder``). Empty if the item was missing."""
     stat: tuple[int, ...] = ()
-    """``(size, mtime_ns, ctime_ns, inode)`` of a file. While they are unchanged, the content is not read again."""
+    """For a file: ``(size, mtime_ns, ctime_ns, inode)`` when it was read. While these are unchanged, a check does not read the file again."""
     names: tuple[str, ...] = ()
-    """For a listing or pattern: the listed or matched names, if they are few, for explanations. For an asset: the notebook and the store
-    that the step named. For the status of a path: the attribute that was read (kind, size, times or access)."""
+    """Details of the read. For a listing or pattern: the listed names, for explanations, if they are few. For an asset: the notebook and the
+    store from which the step loaded it. For the status of a path: which attribute the step read (kind, size, times or access)."""
     own_names: tuple[str, ...] = ()
-    """Names that are ignored because the step itself created or set them."""
+    """Names in the listing that are ignored, because the step itself created or set them."""
 
 
 @quick_init
 @dataclass(frozen=True, slots=True)
 class StoredValue:
-    """The location of a stored value, and the data needed to load it. Stored values are immutable."""
+    """A reference to a stored value: where it is stored, and the data that are needed to load it. Stored values never change."""
 
     codec: str
-    """The name of the codec that wrote the value."""
+    """The name of the codec that encoded the value."""
     digest: str
-    """Digest of the stored form, which consists of an executable stream and raw buffers."""
+    """Digest of the stored form, which consists of a stream and raw buffers. The stream of a pickle is executed when the value is loaded."""
     size: int
-    """Bytes of the stored form."""
+    """Size of the stored form in bytes."""
     inline: bytes | None = None
-    """The stored form itself if it is small, else None."""
+    """The stored form itself, if it is small and therefore kept in the catalog row; None if the value is in a value file."""
     object_name: str | None = None
-    """The file below ``objects/`` of a value that is not inline: ``ab/<digest>.<codec>``."""
+    """The name of the value file below ``objects/``: ``ab/<digest>.<codec>``. None if the value is inline."""
     signature: bytes | None = None
-    """The signature of an inline stream that executes code when it is loaded. A value file contains its signature itself."""
+    """The signature of an inline value that executes code when it is loaded. None for other inline values, and for values in value files,
+    which contain their signatures."""
     type_name: str = ""
-    """The type for display: ``pandas.DataFrame``."""
+    """The type of the value for display: ``pandas.DataFrame``."""
     summary: str = ""
-    """A summary for display: ``336,776 × 19`` or ``'short repr'``."""
+    """A summary of the value for display: its shape (``336,776 × 19``), its length or its short `repr`."""
     classes: tuple[tuple[str, str], ...] = ()
-    """Two kinds of pairs: classes and functions of the notebook to which the value refers (``__main__.Point``) with their code versions at the
-    time of storing, and modules of the libraries that wrote the value with their versions (``sklearn``, ``scikit-learn 1.9.1``)."""
+    """The code on which loading the value depends, as pairs of two kinds: a class or function of the notebook to which the value refers
+    (``__main__.Point``) and its code version when the value was stored; or the top module of a library and the distribution that wrote the
+    value (``sklearn``, ``scikit-learn 1.9.1``)."""
 
 
 Link: TypeAlias = Callable[[Any], Any]
-"""When a value is stored, returns an identifier for an object in it, or None to store the object by value. When the value is loaded, returns
-the object of an identifier."""
+"""A function that replaces objects in a value by links. When a value is stored, it is called with each object in the value, and returns an
+identifier for the object, or None to store the object itself. When the value is loaded, it is called with an identifier, and returns the object."""
 
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """A value in which the store replaces some objects by links."""
+    """A value that is stored with links in place of some of its objects, for example objects that belong to other variables of the notebook."""
 
     value: Any
     link: Link
+    """Returns the identifier of an object that is replaced by a link."""
 
 
 Verify: TypeAlias = Literal["signed", "full"]
-"""The extent of the checks before a load: ``signed`` checks sizes and streams that execute code, ``full`` every byte."""
+"""How a stored value is checked before it is loaded: ``full`` checks every byte; ``signed`` checks only sizes, and the bytes that are executed."""
 
 InputKind: TypeAlias = Literal["value", "order"]
 
@@ -152,58 +157,61 @@ InputKind: TypeAlias = Literal["value", "order"]
 @quick_init
 @dataclass(frozen=True, slots=True)
 class InputVersion:
-    """The version of one input of a step when the memo key was computed."""
+    """One input of a step, and the version of this input when the step's memo key was computed."""
 
     name: str
-    """The name of the parameter; empty for a dependency that only orders the steps."""
+    """The name of the parameter; empty if the input only orders the steps and passes no value."""
     key: str
     """The key of the upstream value."""
     version: str
-    """The data version of the upstream value, or the materialization id if no value is stored or the dependency only orders the steps."""
+    """The data version of the upstream value; the id of its materialization if it has no data version or the input only orders the steps."""
     kind: InputKind = "value"
 
 
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Materialization:
-    """The record of one output of a step."""
+    """The record of one output that a step produced."""
 
     id: str
-    """A unique identifier; sorts by time of creation within one process."""
+    """A unique identifier. The identifiers that one process creates sort by time of creation."""
     run_id: str
     key: str
-    """The asset key in written form; for an op's output inside a graph or job, ``step.key`` or ``step.key:output``."""
+    """The key of the output. It is the asset key as text; for an output inside a graph or job, the step key, followed by ``:`` and the name of
+    the output if the op has several outputs."""
     step_key: str
     output: str
     """The name of the output, ``result`` by default."""
     notebook: str
-    """The notebook or module that defined the key. The memo key does not contain it."""
+    """The notebook or module that defined the key. It is not part of the memo key, so notebooks can reuse each other's values."""
     memo_key: str
     code_version: str
     data_version: str
-    """The digest of the value; empty if no value is stored (an output of type Nothing, a dropped table)."""
+    """The digest of the value, or of its stored form if the value has no digest. For a value that cannot be stored, the result of `provenance`
+    or an empty string. Empty if the output has no value, because its type is Nothing."""
     value: StoredValue | None
     created: float
     """Time of creation in seconds since the epoch."""
     seconds: float
-    """The duration of the step's body in seconds."""
+    """The time in seconds that the step's body took."""
     partition: str = ""
     inputs: tuple[InputVersion, ...] = ()
     reads: tuple[Read, ...] = ()
     unverifiable: tuple[str, ...] = ()
-    """Paths of objects without a digest. A materialization with such objects is never reused silently."""
+    """The objects without a digest that the step's code could reach. If there are any, the materialization is not reused."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """JSON values that the step added with ``Output(metadata=)`` or its context."""
+    """JSON values that the step added with ``Output(metadata=...)`` or through its context."""
     effects: str = ""
-    """`Effects` as JSON; present only for the output that stores the effects of a cell."""
+    """The effects of the step as JSON (`Effects.as_text`), or `ELSEWHERE` if the record of another output contains them; empty if there are
+    none."""
     record_signature: bytes | None = None
-    """The signature of a record with effects. Effects are only restored if a trusted key signed the record."""
+    """The signature of this record; None if the record contains no effects. The effects are restored only if the user's key signed the record."""
 
 
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Current:
-    """The materialization that ``load``, source assets and SQL read for a key of one notebook."""
+    """A pointer: it says which materialization of a key is current in a notebook, so that ``load``, source assets and SQL read it."""
 
     notebook: str
     key: str
@@ -212,77 +220,78 @@ class Current:
 
 
 ACCEPTED = "stepwell:accepted"
-"""The metadata of an acceptance: ``{"on": time as a string, "of": id, "run_id": id, "causes": [strings], "unverifiable": [path: reason]}``."""
+"""The name in the metadata of an acceptance. Its value is ``{"on": time as a string, "of": id of the accepted materialization, "run_id": run id of
+the acceptance, "causes": [texts of the accepted differences], "unverifiable": [texts "path: reason" of the accepted objects without a digest]}``."""
 REVOKED = "stepwell:revoked"
-"""The metadata of a row that revokes an acceptance: the run of the acceptance."""
+"""The name in the metadata of a row that revokes an acceptance. Its value is the run id of the acceptance."""
 
 
 def acceptance(item: Materialization) -> dict[str, Any] | None:
-    """Return the details of the acceptance that made a materialization, or None if a step made it."""
+    """Return the details of an acceptance (see `ACCEPTED`); None if ``item`` is not an acceptance, but was made by a step."""
     details = item.metadata.get(ACCEPTED) if item.metadata else None
     return details if isinstance(details, dict) else None
 
 
 def revoked_run(item: Materialization) -> str:
-    """Return the run of the acceptance that a row revokes; empty for any other row."""
+    """Return the run id of the acceptance that ``item`` revokes; an empty string if ``item`` revokes none."""
     return str(item.metadata.get(REVOKED, "")) if item.metadata else ""
 
 
 NOTEBOOK = "notebook"
-"""The name of the output that stores the effects of a cell."""
+"""The name of the output that contains the effects of a cell: its value consists of the variables, changed objects and written files."""
 
 RESULT = "Out[]"
-"""The name under which the variables of a step include the cell's result in the shell, the value of the last expression."""
+"""Stands for a cell's result in the shell (the value of its last expression) among the names of the cell's variables."""
 
 ELSEWHERE = "elsewhere"
-"""Replaces the effects in the records of a step's outputs other than the one that stores the effects."""
+"""The content of `Materialization.effects` if the step has effects, but the record of another output of the step contains them."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileEffect:
-    """The state of a file or folder at the end of the step that changed it."""
+    """An effect on a file or folder: its state after the step that changed it."""
 
     path: str
-    """The path: relative to the project's folder if it is inside the folder, else absolute."""
+    """The path of the file or folder, relative to the project's folder; absolute if it is outside this folder."""
     digest: str
-    """Digest of the content; ``/`` for a folder, empty for a path that the step removed."""
+    """Digest of the content; ``/`` for a folder; empty if the step removed the file or folder."""
     size: int = 0
     is_stored: bool = False
-    """True if the content is stored, so that the file can be restored."""
+    """True if the content of the file is stored, so that a reuse can restore the file."""
     digest_before: str = ""
-    """Digest of the content before the step; empty if the file did not exist or was too large."""
+    """Digest of the content before the step; empty if the file did not exist or was too large to digest."""
     appended: bool = False
-    """True if the step appended to the existing content."""
+    """True if the file existed before the step, and the step opened it for appending."""
 
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """The effects of a step: its changes to the notebook and the project."""
+    """The effects of a step: the changes that it made to the notebook and the project besides its value."""
 
     values: tuple[str, ...] = ()
-    """Variables whose values are stored."""
+    """Names of the variables that the step assigned and whose values are stored."""
     unstored: tuple[str, ...] = ()
-    """Variables whose values are not stored."""
+    """Names of the variables that the step assigned and whose values are not stored."""
     definitions: tuple[int, ...] = ()
-    """Indices of the imports, functions and classes of the body that were executed."""
+    """Indices of the imports and definitions of functions and classes in the body that were executed. A reuse executes them again."""
     deleted: tuple[str, ...] = ()
-    """Names that the body deleted."""
+    """Names of the variables that the step deleted."""
     objects: tuple[str, ...] = ()
-    """Names of the notebook whose objects the step changed in place."""
+    """Names of the notebook's variables whose objects the step changed in place."""
     lost: tuple[str, ...] = ()
-    """Names of changed objects that cannot be restored."""
+    """Names of objects that the step changed in a way that cannot be restored."""
     files: tuple[FileEffect, ...] = ()
     streams: dict[str, str] = field(default_factory=dict)
-    """The digest of the final state of each random stream that the step used."""
+    """Maps the name of each random stream that the step used to the digest of the stream's state after the step."""
     state: tuple[tuple[str, Any], ...] = ()
-    """Settings of libraries and of the process that the step changed, each with its new value."""
+    """Settings of libraries and of the process that the step changed: pairs of the name and the new value."""
     seeded: tuple[str, ...] = ()
-    """Random streams that the step seeded."""
+    """Names of the random streams that the step seeded."""
     handles: tuple[str, ...] = ()
-    """Variables without a stored value that hold files, connections and similar objects."""
+    """Names of the variables in ``unstored`` whose values are open files, connections or similar objects."""
 
     def __bool__(self) -> bool:
-        """Return True if the step had any effects."""
+        """Return True if the step had effects."""
         return bool(
             self.values
             or self.unstored
@@ -297,11 +306,11 @@ class Effects:
 
     @property
     def acts(self) -> bool:
-        """True if the step did more than bind names: it changed objects, random streams, files or settings, or deleted names."""
+        """True if the step did more than assign variables: it changed objects, random streams, files or settings, or deleted variables."""
         return bool(self.objects or self.streams or self.files or self.state or self.deleted)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the effects as JSON values, without empty fields."""
+        """Return the effects as a dictionary of JSON values, without fields that are empty."""
         values: dict[str, Any] = {}
         for name in ("values", "unstored", "definitions", "deleted", "objects", "lost", "streams", "seeded", "handles"):
             value = getattr(self, name)
@@ -317,23 +326,23 @@ class Effects:
         return values
 
     def as_text(self) -> str:
-        """Return the effects as JSON."""
+        """Return the effects as JSON text."""
         return json.dumps(self.as_json(), separators=(",", ":"))
 
     @classmethod
     def from_text(cls, text: str) -> Effects:
-        """Parse the result of `as_text`; an empty string means no effects.
+        """Return the effects whose `as_text` is ``text``; no effects if ``text`` is empty.
 
         Raises
         ------
         ValueError
-            If the string is not JSON.
+            If ``text`` is not JSON.
         """
         return cls.from_json(json.loads(text)) if text else cls()
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Effects:
-        """Return the effects from the result of `as_json`."""
+        """Return the effects whose `as_json` is ``values``."""
         return cls(
             tuple(values.get("values", ())),
             tuple(values.get("unstored", ())),
@@ -350,19 +359,20 @@ class Effects:
 
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+"""The version of Python in memo keys, for example ``3.13``."""
 
 
 _PROVENANCE = "from:"
 
 
 def provenance(memo: str, reads: Iterable[Read], output: str) -> str:
-    """Return the data version of a value that cannot be stored: a digest of everything from which the value was computed."""
+    """Return the data version of a value that cannot be stored: a digest of the step's memo key, its reads and the name of the output."""
     text = repr((memo, sorted((read.kind, read.name, read.digest) for read in reads), output))
     return _PROVENANCE + blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
 
 
 def is_provenance(version: str) -> bool:
-    """Return True if a data version comes from `provenance`, so that it identifies the origin of a value, not the content."""
+    """Return True if `provenance` made this data version, so that it identifies how the value was computed, not the content of the value."""
     return version.startswith(_PROVENANCE)
 
 
@@ -371,8 +381,12 @@ def memo_key(step_key: str, code_version: str, inputs: Iterable[InputVersion]) -
 
     Parameters
     ----------
+    step_key
+        The key of the step.
+    code_version
+        The digest of the step's code version.
     inputs
-        The inputs with values in the order of the parameters, and inputs that only order the steps in any order.
+        The inputs of the step. Those that pass a value must be in the order of the parameters; the others may be in any order.
     """
     values: list[tuple[str, str]] = []
     order: list[tuple[str, str]] = []

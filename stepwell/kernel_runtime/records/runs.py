@@ -1,9 +1,9 @@
-"""Runs and their steps: outcomes, captured output, claims, the snapshot for a new run, events, and the lineage.
+"""Records of runs and their steps, captured outputs, the snapshot of the catalog for a run, events, and the lineage.
 
-A `Snapshot` is read from the catalog once at the start of a run, so that no step needs a separate query.
+A `Snapshot` is read from the catalog once, at the start of a run, so that no step of the run needs a separate query.
 
-Front ends receive events during a run. The end of a step is published after its rows are committed, so that no front end reports work that
-can still be lost.
+Front ends receive events during a run. The end of a step is published after the rows of the step are committed, so that no front end reports
+a result that could still be lost.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from stepwell.kernel_runtime.records.materializations import Current, Materializ
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """A process that computes a step. A field that is missing in the process's claim file is empty or zero."""
+    """A process that has claimed the memo key of a step. If its lock file cannot be read, the fields are empty or zero."""
 
     notebook: str = ""
-    """The notebook, script or module that started the run."""
+    """The notebook, script or module that started the process's run."""
     pid: int = 0
     host: str = ""
+    """The name of the machine on which the process runs."""
     since: float = 0.0
-    """When the process began the step, in seconds since the epoch."""
+    """The time when the process claimed the step, in seconds since the epoch."""
 
 
 OutputKind: TypeAlias = Literal["stream", "display_data", "update_display_data", "clear_output", "signature"]
@@ -33,35 +34,37 @@ OutputKind: TypeAlias = Literal["stream", "display_data", "update_display_data",
 
 @dataclass(frozen=True, slots=True)
 class CapturedOutput:
-    """One recorded output of a step, as in the notebook format."""
+    """One captured output of a step, with the fields of an output in a notebook file; or the signature of the other outputs."""
 
     kind: OutputKind
     stream: str = ""
-    """``stdout`` or ``stderr`` for a stream; empty for a display."""
+    """``stdout`` or ``stderr`` if the kind is ``stream``; else empty."""
     text: str = ""
+    """The text of a stream, or the signature in hexadecimal digits; empty for a display."""
     data: dict[str, Any] = field(default_factory=dict)
-    """The MIME bundle of a display."""
+    """The data of a display by MIME type; empty for a stream."""
     metadata: dict[str, Any] = field(default_factory=dict)
+    """The metadata of a display; empty for a stream."""
 
 
 RunStatus: TypeAlias = Literal["running", "success", "failure", "cancelled", "interrupted"]
 StepStatus: TypeAlias = Literal["executed", "reused", "failed", "skipped", "untouched", "cancelled"]
 RunKind: TypeAlias = Literal["assets", "job"]
 FORCED = "it was forced"
-"""The reason of a step that ran because the request forced it."""
+"""`StepRecord.reason` of a step that ran because the user asked for it (``force=True``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorRecord:
-    """An exception of the user's code, as text."""
+    """An exception that the user's code raised, as text."""
 
     name: str
-    """The class of the exception: ``KeyError``."""
+    """The name of the exception's class: ``KeyError``."""
     message: str
     traceback: str = ""
-    """The formatted traceback, without frames of the engine."""
+    """The formatted traceback, without the frames of Stepwell."""
     where: str = ""
-    """The innermost frame of the user's code: ``cell 14, line 3``."""
+    """The line of the user's code that raised the exception or led to it: ``cell 14, line 3``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +76,22 @@ class RunRecord:
     notebook: str
     """The notebook, script or module that started the run."""
     targets: tuple[str, ...]
-    """The requested asset or step keys; for a job, its name."""
+    """The keys of the requested assets or steps; for a run of a job, the name of the job."""
     status: RunStatus
     started: float
-    """The start in seconds since the epoch."""
+    """The time when the run started, in seconds since the epoch."""
     ended: float | None = None
+    """The time when the run ended, in seconds since the epoch; None if the end was not recorded."""
     batch: str = ""
-    """The batch execution to which the run belongs; empty in an interactive kernel."""
+    """The identifier of the batch execution (``stepwell run``) that contains the run; empty in an interactive kernel."""
     parent_run_id: str = ""
+    """The id of the run that this run resumes; empty if this run resumes none."""
     root_run_id: str = ""
+    """The id of the first run in the chain of resumed runs; empty if this run resumes none."""
     error: ErrorRecord | None = None
     process: str = ""
-    """The process that executes the run, as ``host/boot/pid/start``. If it no longer exists, the run was interrupted."""
+    """The identity of the process that executes the run, ``host/boot/pid/start``. If this process has ended and the end of the run was not
+    recorded, the run was interrupted."""
 
 
 @quick_init
@@ -96,17 +103,17 @@ class StepRecord:
     key: str
     status: StepStatus
     started: float
-    """The start in seconds since the epoch; 0.0 for a step that never began."""
+    """The time when the step started, in seconds since the epoch; 0.0 if the step was not executed."""
     seconds: float = 0.0
-    """The duration of the body in seconds; 0.0 if it did not run."""
+    """The time in seconds that the step's body took; 0.0 if the body did not run."""
     memo_key: str = ""
     materializations: tuple[Materialization, ...] = ()
-    """Materializations that the step made or, for a reused step, reused."""
+    """The materializations that the step made; those that it reused if the status is ``reused``."""
     error: ErrorRecord | None = None
     reason: str = ""
-    """Why the step ran although its memo key was unchanged; empty if the memo key had changed, and for most steps of jobs."""
+    """The reason why the step ran although its memo key had not changed. Empty if the memo key had changed, and for most steps of jobs."""
     not_kept: tuple[str, ...] = ()
-    """Outputs of a job's step or an asset's cell that could not be stored, each as ``output: `` and the reason or the type."""
+    """The outputs that could not be stored, in a job or an asset cell: for each, its name, a colon, and the reason or the type of the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +123,14 @@ class LogRecord:
     run_id: str
     step_key: str
     time: float
+    """The time when the line was written, in seconds since the epoch."""
     level: str
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class FailedAttempt:
-    """The newest attempt at a step, if it failed."""
+    """The newest attempt at a step, if this attempt failed."""
 
     run_id: str
     memo_key: str
@@ -133,25 +141,28 @@ class FailedAttempt:
 
 @dataclass(slots=True)
 class Snapshot:
-    """The rows of the catalog for a set of steps, read at one moment."""
+    """The records in the catalog that a run needs for its steps, read at once."""
 
     by_memo_key: dict[str, list[tuple[Materialization, ...]]] = field(default_factory=dict)
-    """Executions by memo key, newest first. An execution has one materialization per output."""
+    """The stored executions of the steps by memo key, newest first. An execution is a tuple of materializations, one for each output."""
     current: dict[str, list[Current]] = field(default_factory=dict)
-    """The current materializations by key: one per notebook that defined the key, newest first."""
+    """The current materializations by key, newest first. A key has one for each notebook that defined the key, and for each partition."""
     failures: dict[str, FailedAttempt] = field(default_factory=dict)
-    """Failed attempts by step key; a step is absent if its newest attempt did not fail."""
+    """Maps the key of each step whose newest attempt failed to this attempt."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """The duration of the newest execution, by step key."""
+    """Maps a step key to the time in seconds that the newest execution of the step took."""
     missing_files: frozenset[str] = frozenset()
-    """Names of value files to which a row refers but which are missing."""
+    """The names of value files that are missing, although a materialization in the snapshot refers to them."""
     foreign: dict[str, str] = field(default_factory=dict)
-    """The fingerprint of the signing key by materialization id, for values that another user's key signed."""
+    """For each value that was signed with another user's key: the fingerprint of this key, by materialization id."""
     epoch: int = 0
-    """The number of the catalog's state when the snapshot was read; `ValueStore.is_newest` compares it."""
+    """The catalog's `epoch` when the snapshot was read. It tells `ValueStore.is_newest` whether the snapshot is out of date."""
 
     def take(self, later: Snapshot) -> None:
-        """Replace the rows of the steps and keys that a later snapshot contains; other rows stay."""
+        """Replace the executions and current materializations for the memo keys and keys that ``later``, a newer snapshot, contains.
+
+        Everything else stays as it was.
+        """
         self.by_memo_key.update(later.by_memo_key)
         self.current.update(later.current)
         items = list(later.materializations())
@@ -162,7 +173,7 @@ class Snapshot:
         self.foreign.update(later.foreign)
 
     def materializations(self) -> Iterator[Materialization]:
-        """Yield every materialization of the snapshot, some more than once."""
+        """Yield every materialization in the snapshot. A materialization may be yielded more than once."""
         for executions in self.by_memo_key.values():
             for execution in executions:
                 yield from execution
@@ -173,16 +184,16 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A fact for the user. The front ends choose the wording (`stepwell.commands.wording.notice_text`).
+    """An event for the user, for example that a step read from the network. Its wording is chosen by `stepwell.commands.wording.notice_text`.
 
     Attributes
     ----------
     kind
-        The kind of fact: ``network``, ``unrestored``, ``stale input``, ...
+        The kind of event: ``network``, ``unrestored``, ``stale input``, ...
     key
-        The step, asset or store concerned.
+        The key of the step or asset, or the path of the store, to which the event belongs.
     facts
-        The details by name, as plain values.
+        The details of the event: pairs of a name and a string, a number, or a tuple of these.
     """
 
     kind: str
@@ -197,73 +208,77 @@ Notify: TypeAlias = Callable[[Notice], None]
 
 
 def notice(kind: str, key: str = "", **facts: Any) -> Notice:
-    """Return a notice whose facts are strings, numbers, and tuples of these."""
+    """Return a notice with the keyword arguments as its details. Each must be a string, a number, or a tuple of these."""
     return Notice(kind, key, tuple(facts.items()))
 
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """A run is about to return its result, or to raise an error. The event is published in the thread of the run."""
+    """Event: a run is about to return its result or to raise its error. Subscribers are called on the thread that executes the run."""
 
     result: Any
     error: BaseException | None = None
+    """The error that the run is about to raise; None if the run is about to return ``result``."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A run begins after it was planned."""
+    """Event: a run has been planned, and its steps are about to begin."""
 
     run: RunRecord
     steps: tuple[str, ...]
-    """The step keys of the plan, sorted so that each step follows its upstream steps."""
+    """The step keys of the plan. Each step comes after its upstream steps."""
 
 
 @quick_init
 @dataclass(frozen=True, slots=True)
 class StepStarted:
-    """The body of a step begins."""
+    """Event: the body of a step begins."""
 
     run_id: str
     key: str
     position: int
-    """One-based position among the steps of the plan."""
+    """The position of the step in the plan, beginning with 1."""
     total: int
+    """The number of steps in the plan."""
     expected_seconds: float | None
-    """The duration of the last execution in seconds; None if it is unknown."""
+    """The time in seconds that the last execution of the step took; None if the step was never executed."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepWaiting:
-    """A step waits for another process that computes the same step; published once per process."""
+    """Event: a step waits for another process that computes the same step. Published once for each such process."""
 
     run_id: str
     key: str
     position: int
+    """The position of the step in the plan, beginning with 1."""
     total: int
+    """The number of steps in the plan."""
     claimant: Claimant
-    """The process that computes the step."""
+    """The other process."""
     expected_seconds: float | None
-    """The duration of the last execution in seconds; None if it is unknown."""
+    """The time in seconds that the last execution of the step took; None if the step was never executed."""
 
 
 @quick_init
 @dataclass(frozen=True, slots=True)
 class StepFinished:
-    """A step ended or was reused, and its rows are committed."""
+    """Event: a step was executed, reused or skipped, or failed, and its rows are committed."""
 
     step: StepRecord
 
 
 @dataclass(frozen=True, slots=True)
 class StepLogged:
-    """A step wrote a line with ``context.log``."""
+    """Event: a step wrote a line with ``context.log``."""
 
     log: LogRecord
 
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """A run ended, and all its rows are committed."""
+    """Event: a run ended, and all its rows are committed."""
 
     run: RunRecord
     steps: tuple[StepRecord, ...]
@@ -271,9 +286,10 @@ class RunFinished:
 
 @dataclass(frozen=True, slots=True)
 class DefinitionsChanged:
-    """Definitions were registered or withdrawn."""
+    """Event: definitions of assets, graphs or jobs were added to the registry or removed from it."""
 
     keys: tuple[str, ...]
+    """The keys of these definitions."""
 
 
 Event: TypeAlias = (
@@ -296,48 +312,53 @@ NodeKind: TypeAlias = Literal["asset", "multi_asset", "sql_asset", "op", "source
 
 @dataclass(frozen=True, slots=True)
 class LineageNode:
-    """One card: an asset computed by one op, an op inside a graph-backed asset, a source asset, or a job."""
+    """A card of the lineage: an asset that one op computes, an op inside a graph-backed asset, a source asset, or a job."""
 
     key: str
     """The key of a step, the key of a source asset, or the name of a job."""
     label: str
+    """The name on the card."""
     kind: NodeKind
     state: State | None
-    """None for sources and jobs."""
+    """The state of the step; None for source assets and jobs, which have no state."""
     assets: tuple[str, ...] = ()
-    """The keys of the assets that a multi-asset's step computes; empty if ``key`` is the only one."""
+    """The keys of the assets that the step of a multi-asset computes; empty for other cards."""
     group: str = "default"
+    """The asset group."""
     parent: str = ""
-    """The graph-backed asset to which an op belongs; empty otherwise."""
+    """The key of the graph-backed asset that contains the op; empty for other cards."""
     reason: str = ""
-    """The most specific cause of the state: ``split() changed``."""
+    """The most specific reason for the state: ``split() changed``."""
     summary: str = ""
-    """Shape, size or type of the current value: ``336,776 × 19 · 41.0 MB``."""
+    """The shape, size or type of the current value: ``336,776 × 19 · 41.0 MB``."""
     seconds: float | None = None
-    """The duration of the step that computed the current value, in seconds."""
+    """The time in seconds that the step took to compute the current value; None if there is no current value."""
     created: float | None = None
-    """When the current value was computed, in seconds since the epoch."""
+    """The time when the current value was computed, in seconds since the epoch; None if there is no current value."""
     error: str = ""
-    """The error of a failed attempt: ``KeyError: 'carrier'``."""
+    """The error of the newest attempt at the step: ``KeyError: 'carrier'``; empty if this attempt did not fail."""
     where: str = ""
     """The source location of the definition: ``cell 14``."""
     description: str = ""
     code: str = ""
-    """The source of the definition."""
+    """The source code of the definition."""
 
 
 @dataclass(frozen=True, slots=True)
 class LineageEdge:
-    """One dependency between two cards."""
+    """An arrow of the lineage: the step of one card depends on another card."""
 
     source: str
+    """The key of the upstream card."""
     target: str
+    """The key of the downstream card."""
     kind: Literal["value", "order"] = "value"
+    """``value`` if a value is passed; ``order`` if the dependency only orders the steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """All cards and their dependencies."""
+    """The lineage: all cards and the dependencies between them."""
 
     nodes: tuple[LineageNode, ...]
     edges: tuple[LineageEdge, ...]

@@ -1,4 +1,4 @@
-"""``%why KEY --accept`` records the stored value as valid for the current code, inputs and files; ``--revoke`` undoes it."""
+"""Acceptance of edits: ``%why KEY --accept`` makes a stored value valid for the present code, inputs and files, and ``--revoke`` undoes this."""
 
 from __future__ import annotations
 
@@ -38,40 +38,40 @@ _MOST = 10_000
 
 
 def accept(session: Session, key: str, *, definitions: Given = None, store: AnyStore = None) -> Explanation:
-    """Accept the edits that make an asset or step stale: its stored values become valid for the current code, inputs and files.
+    """Accept the edits that make an asset or step stale: its stored values become valid for the present code, inputs and files.
 
-    Accepting a fresh step has no effect, so a notebook that contains the call can run repeatedly. The acceptance is recorded, and `explain` shows it; `revoke` undoes
-    it.
+    For a fresh step nothing is recorded, so a notebook that contains the call can run repeatedly. `explain` shows the recorded acceptance,
+    and `revoke` undoes it.
 
     Parameters
     ----------
     key
-        An asset or a step.
+        The key of an asset, of which all steps are accepted, or the key of one step.
     definitions
-        Definitions, or a module of definitions, that take precedence over registered ones.
+        Definitions, or a module of definitions, that take precedence over registered definitions.
     store
-        A store directory or an open store; by default the session's.
+        A store directory or an open store; None for the session's store.
 
     Returns
     -------
     Explanation
-        The new states.
+        The states of the steps after the acceptance.
 
     Raises
     ------
     UnknownKeyError
         If no asset or step has this key.
     ValueUnavailableError
-        If no value is stored.
+        If a stale step has no stored value.
     InvariantViolationError
-        If an upstream step must be materialized or accepted first.
+        If a step is stale because it runs in every run or exceeds ``max_age``, or if an upstream step must be materialized or accepted first.
     """
     inspection = session.inspect(definitions, store=store)
     value_store = inspection.store
     reread = reader_of_now(users_digest(), lambda read: inspection.find(read, value_store))
     accepted: list[str] = []
     for step_key in inspection.steps_of(key):
-        # The acceptance of one step changes the state of the next, so each step needs a new plan.
+        # Accepting a step changes the states of the steps downstream, so each step needs a new plan.
         plan = inspection.plan_of(key)
         facts = inspection.decision_facts(plan)
         step, state = plan.step(step_key), inspection.states(plan, facts)[step_key]
@@ -94,7 +94,17 @@ def accept(session: Session, key: str, *, definitions: Given = None, store: AnyS
 
 
 def revoke(session: Session, key: str, *, definitions: Given = None, store: AnyStore = None) -> Explanation:
-    """Revoke the newest acceptance of an asset or step; parameters, result and errors are those of `accept`."""
+    """Revoke the newest acceptance of each step of an asset, or of one step, and return the new states.
+
+    The parameters are those of `accept`.
+
+    Raises
+    ------
+    UnknownKeyError
+        If no asset or step has this key.
+    InvariantViolationError
+        If no acceptance of these steps is recorded.
+    """
     inspection = session.inspect(definitions, store=store)
     value_store, plan = inspection.store, inspection.plan_of(key)
     states = inspection.states(plan)
@@ -106,44 +116,45 @@ def revoke(session: Session, key: str, *, definitions: Given = None, store: AnyS
     ]
     if not revoked:
         raise InvariantViolationError(
-            f"nothing was accepted for {key!r}: there is nothing to revoke", remedy=f"see its state: %why {key}"
+            f"no edit of {key!r} was accepted, so there is nothing to revoke",
+            remedy=f"run %why {key} to see the state of {key!r}",
         )
     session.publish(DefinitionsChanged(tuple(revoked)))
     return explain(session, key, definitions=definitions, store=value_store)
 
 
 def check_acceptable(step: PlanStep, state: StepState) -> None:
-    """Check that the stored value of a step can be accepted as its present value.
+    """Check that the stored value of a step can be accepted as the value of its present code and inputs.
 
     Raises
     ------
     ValueUnavailableError
         If no value is stored.
     InvariantViolationError
-        If no edit prevents the reuse of the value, or an upstream step must be materialized or accepted first.
+        If the step is not stale because of an edit, or if an upstream step must be materialized or accepted first.
     """
     if not state.current or state.state == "missing":
         raise ValueUnavailableError(
-            f"nothing is stored for {step.key!r}: no value can be accepted",
+            f"no value is stored for {step.key!r}, so no value can be accepted",
             where=step.where,
-            remedy=f"%materialize {step.key.split('.', 1)[0]}",
+            remedy=f"compute it: %materialize {step.key.split('.', 1)[0]}",
         )
     if not step.memoised or step.op.volatile:
         raise InvariantViolationError(
-            f"{step.key!r} runs every time: no edit makes it stale",
+            f"the stored value of {step.key!r} cannot be accepted: the step runs in every run, because it is declared volatile or not cached",
             where=step.where,
-            remedy="remove volatile or cache=False",
+            remedy="remove volatile=True (--volatile) or cache=False (--no-cache) from the step's definition",
         )
     if not state.memo_key:
         causes = "; ".join(reason.text for reason in state.reasons)
         raise InvariantViolationError(
-            f"{step.key!r} cannot be accepted before its upstream: {causes}",
+            f"the stored value of {step.key!r} cannot be accepted, because an upstream step is not up to date: {causes}",
             where=step.where,
-            remedy="materialize or accept the upstream steps first",
+            remedy="materialize the upstream steps first, or accept their stored values",
         )
     if any(reason.kind == "age" for reason in state.reasons):
         raise InvariantViolationError(
-            f"{step.key!r} is older than max_age, which cannot be accepted",
+            f"the stored value of {step.key!r} cannot be accepted, because the value is older than the step's max_age",
             where=step.where,
             remedy="increase max_age, or run the step",
         )
@@ -159,16 +170,18 @@ def accept_step(
     holds: Callable[[Read], bool],
     reread: Callable[[Read], Read],
 ) -> None:
-    """Record the stored values of a step as valid under its present memo key.
+    """Record copies of the current materializations of a step with the step's present memo key, so that their values are reused.
 
     Parameters
     ----------
+    code
+        The present code version of the step with its parts, for the catalog; None if the step has no code version.
     notebook
-        The notebook in which the edit is accepted.
+        The notebook that is recorded for the run.
     holds
-        Returns True if a recorded read still has the same result.
+        Returns True if repeating a recorded read would give the recorded result.
     reread
-        Returns a read with its present result.
+        Repeats a recorded read and returns the read with its present result.
     """
     now = time.time()
     run_id = new_id()
@@ -214,7 +227,13 @@ def accept_step(
 
 
 def newest_acceptance(items: Sequence[Materialization]) -> Materialization | None:
-    """Return the newest acceptance that was not revoked; `items` are sorted from newest to oldest."""
+    """Return the newest materialization that records an acceptance and was not revoked; None if there is none.
+
+    Parameters
+    ----------
+    items
+        Materializations of one key, newest first.
+    """
     revoked = {run for item in items if (run := revoked_run(item))}
     return next(
         (
@@ -227,14 +246,14 @@ def newest_acceptance(items: Sequence[Materialization]) -> Materialization | Non
 
 
 def revoke_step(step: PlanStep, state: StepState, store: ValueStore, notebook: str) -> bool:
-    """Revoke the newest acceptance of a step; return False if there is none."""
+    """Revoke the newest acceptance of a step; return False if no acceptance is recorded for the step."""
     histories = {output.key: store.history(output.key, limit=_MOST) for output in step.outputs}
     accepted = next((newest for items in histories.values() if (newest := newest_acceptance(items)) is not None), None)
     if accepted is None:
         return False
     run_id = new_id()
     rows = [item for items in histories.values() for item in items if item.run_id == accepted.run_id]
-    # The revocation is a separate row: the acceptance stays in the history.
+    # The revocation is a new materialization: the accepted one stays in the history.
     revocations = tuple(
         replace(item, id=new_id(), run_id=run_id, value=None, data_version="", metadata={REVOKED: accepted.run_id})
         for item in rows
@@ -277,14 +296,14 @@ def _record(
 
 
 def reader_of_now(keyed: Keyed, find: Callable[[Read], Materialization]) -> Callable[[Read], Read]:
-    """Return a function that repeats a recorded read and returns it with its present result.
+    """Return a function that repeats a recorded read and returns the read with its present result.
 
     Parameters
     ----------
     keyed
-        Digests data with the user's key.
+        Digests data with the user's key; used for values of environment variables.
     find
-        Returns the current materialization of an asset that a step loaded.
+        Returns the current materialization of the asset that a read of kind ``asset`` loaded.
     """
 
     def reread(read: Read) -> Read:

@@ -1,11 +1,12 @@
-"""Comparison of two values: frames by rows and cells, arrays by elements, texts by lines, other values by their members.
+"""Comparison of two values: frames by rows and cells, arrays by elements, strings by lines, other values by their members.
 
-`compare` selects the method by the types of both values. A `Comparison` is plain data: `commands.diff` writes it as text,
+`compare` selects the method by the types of both values. Its result, a `Comparison`, is plain data: `commands.diff` writes it as text, and
 `widgets.differences` draws it. `frame_differences` compares frames.
 
-Members of objects are compared by data version, so a difference is reported if and only if the store would record another value: 1, 1.0 and
-True differ, as do 0.0 and -0.0, and dicts with different orders; two NaNs are equal. The search through objects is limited in results, steps
-and depth. Arrays are read in parts and never copied as a whole. Examples are short strings without secrets.
+Members of objects are compared by data version, so a difference is reported exactly if the data versions differ: 1, 1.0 and True differ, and
+so do 0.0 and -0.0, and two dicts with different orders; two NaNs are equal. The search through the members of objects ends after a maximum
+number of differences or of compared members, and members below a maximum depth are compared as a whole. Arrays are read in parts and never
+copied as a whole. Examples of differing values are short strings in which secrets are hidden.
 """
 
 from __future__ import annotations
@@ -40,17 +41,23 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
 
 Kind: TypeAlias = Literal["equal", "frame", "array", "text", "object", "figure", "other"]
+"""How two values were compared. ``equal``: not at all, because they are known to be equal. ``figure``: not in detail. ``other``: as byte
+strings, or as objects in which no differing member was found.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of the two values that were compared."""
+    """Facts about one of the two compared values that are known without loading the value."""
 
     id: str
-    """The version's identifier; ``before`` or ``after`` for a value that is not a stored version."""
+    """The identifier of the stored version; ``before`` or ``after`` for a value that is not a stored version."""
     created: float | None
+    """The time at which the version was stored, in seconds since the epoch; None for a value that is not a stored version."""
     type_name: str
+    """The name of the value's type; empty if unknown."""
     summary: str
+    """A short description of the value, such as the shape of a frame; empty if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,41 +65,47 @@ class ArrayDifference:
     """The difference between two arrays."""
 
     shape: tuple[tuple[int, ...], tuple[int, ...]]
+    """The shapes of the earlier and of the later array."""
     dtype: tuple[str, str]
+    """The dtypes of the earlier and of the later array."""
     differing: int | None
-    """Number of differing elements; None if the shapes differ."""
+    """The number of differing elements; None if the shapes differ, because elements are not compared then."""
     total: int
+    """The number of elements of the earlier array."""
     greatest: float | None
-    """The greatest absolute difference; None if the elements are not numbers."""
+    """The greatest absolute difference of two elements; None if no elements differ, or if they are not numbers or not compared."""
     positions: tuple[tuple[int, ...], ...] = ()
-    """Indices of the first differing elements."""
+    """The indices of the first differing elements, one tuple per element."""
     examples: tuple[Example, ...] = ()
+    """The position and both values of the first differing elements, as strings."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectDifference:
-    """The first places where two objects differ."""
+    """The first members in which two objects differ."""
 
     changes: tuple[Example, ...]
-    """The path (``['a'][0].x``), the value before and the value after; an empty string if one object does not have the member."""
+    """For each differing member, its path (``['a'][0].x``), its value in the earlier and its value in the later object, as strings. The value
+    is an empty string if the object does not have the member.
+    """
     more: bool = False
-    """True if the search reached a limit, so that there may be more changes."""
+    """True if the search reached a limit, so that the objects may differ in further members."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextDifference:
-    """The difference between two texts."""
+    """The difference between two strings, by lines."""
 
     added: int
-    """Number of added lines."""
+    """The number of added lines."""
     removed: int
-    """Number of removed lines."""
+    """The number of removed lines."""
     lines: tuple[str, ...]
-    """The first lines of a unified diff; empty if only line endings differ, and for long texts with many differing lines."""
+    """The first lines of a unified diff. Empty if only line endings differ, or if too many lines differ for a diff to be computed."""
     more: int = 0
-    """Number of further lines of the diff."""
+    """The number of lines of the diff that follow after `lines`."""
     first: int = 0
-    """Number of lines before the first difference of a long text."""
+    """The number of equal lines at the beginning of both strings, which a diff of long strings does not contain; 0 for short strings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +113,9 @@ class BytesDifference:
     """The difference between two byte strings."""
 
     sizes: tuple[int, int]
+    """The lengths of the earlier and of the later byte string."""
     first: int
-    """The position of the first byte that differs."""
+    """The position of the first differing byte; the length of the shorter byte string if the longer one begins with it."""
 
 
 Details: TypeAlias = "FrameDifference | ArrayDifference | ObjectDifference | TextDifference | BytesDifference | None"
@@ -109,46 +123,52 @@ Details: TypeAlias = "FrameDifference | ArrayDifference | ObjectDifference | Tex
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The difference between two values of a key."""
+    """The result of comparing two values of a key."""
 
     key: str
     before: Side
     after: Side
     kind: Kind
     details: Details = None
+    """The differences; None if the values are equal, and for figures."""
     changed_rows: Rows | None = field(default=None, compare=False, repr=False)
+    """Returns the differing rows of two frames; None if the values are not frames, or are known to be equal."""
 
     @property
     def equal(self) -> bool:
-        """True if the values are equal."""
+        """True if the values are known to be equal because their data versions are equal."""
         return self.kind == "equal"
 
     def rows(self, kind: RowKind = "changed", limit: int | None = None) -> Any:
-        """Return the differing rows of two frames.
+        """Return the rows in which two compared frames differ.
 
         Parameters
         ----------
         kind
-            ``added``, ``removed`` or ``changed``. Changed rows contain the key columns, and ``NAME (before)`` and ``NAME (after)`` for each
+            ``added`` or ``removed`` for the rows that only the later or only the earlier frame has, with all columns; ``changed`` for the
+            rows with differing cells. Changed rows have the key columns, and two columns ``NAME (before)`` and ``NAME (after)`` for each
             column that changed in any row.
         limit
-            The maximum number of rows; None for all.
+            The maximum number of rows to return; None for all rows.
 
         Returns
         -------
         frame
-            A frame of the same library.
+            A frame of the same library as the compared frames.
 
         Raises
         ------
         InvalidInvocationError
-            If the values are not frames, or the kind is invalid.
+            If the compared values are not frames, or `kind` is invalid.
         """
         if kind not in ("added", "removed", "changed"):
-            raise InvalidInvocationError(f"rows are 'added', 'removed' or 'changed', not {kind!r}")
+            raise InvalidInvocationError(
+                f"{kind!r} is not a kind of differing rows",
+                remedy="choose one of the kinds 'added', 'removed' and 'changed'",
+            )
         if self.changed_rows is None:
             raise InvalidInvocationError(
-                f"the compared values of {self.key!r} are not frames, so they have no rows",
+                f"the compared values of {self.key!r} are not different frames, so there are no differing rows",
                 remedy="print the difference to see it",
             )
         return self.changed_rows(kind, limit)
@@ -164,16 +184,17 @@ def compare_versions(
     notebook: str | None = None,
     memory_limit: str = MEMORY,
 ) -> Comparison:
-    """Compare two versions of a key, by default the newest two that differ.
+    """Compare two stored versions of a key, by default the newest two.
 
     Parameters
     ----------
     before, after
-        The versions, by default the second newest and the newest.
-    notebook
-        Only versions from this notebook.
+        The versions: a number (-1 is the newest version), the beginning of an identifier, or a time. None selects the second newest
+        version for `before` and the newest for `after`.
     on, memory_limit
-        As in `compare`.
+        The options of `compare` for frames.
+    notebook
+        Search only versions from this notebook; None for all notebooks.
 
     Returns
     -------
@@ -186,6 +207,8 @@ def compare_versions(
         If a version does not exist.
     ValueUnavailableError
         If a version cannot be loaded.
+    InvalidInvocationError
+        If `on` is passed and the values are not frames, or an argument is invalid.
     """
     old, new = two_versions(store, key, before, after, notebook)
     values = value_of(key, old), value_of(key, new)
@@ -213,24 +236,26 @@ def compare(
     memory_limit: str = MEMORY,
     folder: Path | None = None,
 ) -> Comparison:
-    """Compare two values.
+    """Load two values and compare them.
 
     Parameters
     ----------
     key
         The key of both values.
     before, after
-        Metadata of the values that is available without loading them.
+        Facts about both values that are known without loading them.
     load
-        Functions that return the values.
+        Two functions that load and return the earlier and the later value.
     same
-        True if the values are known to be equal; they are not loaded then.
+        True if the values are known to be equal. Then they are neither loaded nor compared.
     on
-        For frames, the columns or index levels that match rows; empty to match by position, None to choose automatically.
+        For frames, the columns or index levels by whose values the rows of both frames are matched. An empty list matches rows by
+        position. None chooses automatically: a unique index, else a unique column with a usual key name such as ``id`` or ``*_id``, else the
+        position.
     memory_limit
-        For frames, the memory that DuckDB may use before it spills to disk, such as ``2GB``.
+        For frames, the memory that DuckDB may use before it writes temporary data to `folder`, in DuckDB's notation: ``2GB``.
     folder
-        An empty folder in which DuckDB may spill; None to prevent spilling.
+        An empty folder for DuckDB's temporary data; None to keep all data in memory.
 
     Returns
     -------
@@ -250,8 +275,9 @@ def compare(
         return Comparison(key, before, after, "frame", details, rows)
     if on is not None:
         raise InvalidInvocationError(
-            f"on is only valid if both values are frames; {key!r} has {before.type_name} and {after.type_name}",
-            remedy="remove on=[...]",
+            f"the values of {key!r} cannot be compared by columns, because they are not both frames: "
+            f"their types are {before.type_name} and {after.type_name}",
+            remedy="compare them without on=[...] (--on)",
         )
     return Comparison(key, before, after, *_compare_others(old, new))
 
@@ -276,13 +302,13 @@ def _has_base(value: Any, module: str, *names: str) -> bool:
 # -- texts -------------------------------------------------------------------------------------------------------------
 
 _LINES = 5_000
-"""Number of lines above which the common beginning and end of two texts are removed before the comparison."""
+"""If two strings have more lines than this together, their common beginning and end are not passed to `difflib`."""
 _SHOWN_LINES = 200
 _LONGEST_LINE = 1_000
 
 
 def compare_texts(before: str, after: str) -> TextDifference:
-    """Compare two texts by lines."""
+    """Compare two strings by lines."""
     old, new = before.splitlines(), after.splitlines()
     first = 0
     if len(old) + len(new) > _LINES:
@@ -291,7 +317,7 @@ def compare_texts(before: str, after: str) -> TextDifference:
         end = _common_start(reversed(old), reversed(new))
         old, new = old[: len(old) - end], new[: len(new) - end]
     if len(old) + len(new) > 4 * _LINES:
-        # `difflib` would take minutes.
+        # A diff of so many lines with `difflib` would take minutes.
         return TextDifference(len(new), len(old), (), first=first)
     lines = list(difflib.unified_diff(old, new, "before", "after", lineterm=""))
     added, removed = (sum(line.startswith(sign) for line in lines[2:]) for sign in "+-")
@@ -300,16 +326,16 @@ def compare_texts(before: str, after: str) -> TextDifference:
 
 
 def _common_start(left: Iterable[object], right: Iterable[object]) -> int:
-    """Return the number of equal items before the first difference."""
+    """Return the number of items at the beginning of `left` that equal the items at the same positions of `right`."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
 
 
 # -- arrays ------------------------------------------------------------------------------------------------------------
 
 _PART = 1 << 20
-"""Number of elements in one part of an array."""
+"""The number of array elements that are compared at once."""
 _ELEMENTS = 20
-"""Number of differing elements in the examples."""
+"""The maximum number of differing elements in the examples."""
 
 
 def _is_array(value: Any) -> bool:
@@ -321,7 +347,10 @@ def _is_sparse(value: Any) -> bool:
 
 
 def compare_arrays(before: Any, after: Any) -> ArrayDifference:
-    """Compare two numpy arrays, or two sparse arrays of scipy. Two NaNs are equal, and so are two masked elements."""
+    """Compare the elements of two numpy arrays, or of two sparse arrays of scipy.
+
+    Two NaNs count as equal, and so do two masked elements.
+    """
     import numpy as np
 
     sparse = _is_sparse(before)
@@ -347,11 +376,11 @@ def compare_arrays(before: Any, after: Any) -> ArrayDifference:
 
 
 _Part: TypeAlias = "tuple[Any, Any, Callable[[Any], Iterable[Any]]]"
-"""Two flat arrays, and a function that returns the position of an element."""
+"""Corresponding elements of two arrays as two flat arrays, and a function that returns the position in the whole array for a flat index."""
 
 
 def _parts(old: Any, new: Any) -> Iterator[_Part]:
-    """Yield the elements of two arrays in C order."""
+    """Yield the elements of two arrays of the same shape in C order, at most `_PART` at once."""
     import numpy as np
 
     def flat(array: Any) -> Any:
@@ -368,7 +397,7 @@ def _parts(old: Any, new: Any) -> Iterator[_Part]:
 
 
 def _sparse_parts(old: Any, new: Any) -> Iterator[_Part]:
-    """Yield the elements that at least one of two sparse arrays stores."""
+    """Yield the elements that are nonzero in at least one of two sparse arrays; yield nothing if there are none."""
     import numpy as np
 
     places = (old.astype(bool) + new.astype(bool)).nonzero()
@@ -378,7 +407,7 @@ def _sparse_parts(old: Any, new: Any) -> Iterator[_Part]:
 
 
 def _differs(left: Any, right: Any) -> Any:
-    """Return an array of bools: True for each differing element of two flat arrays."""
+    """Return a flat array of bools that is True where the elements of two flat arrays differ."""
     import numpy as np
 
     if left.dtype.names is not None or right.dtype.names is not None:
@@ -405,7 +434,15 @@ def _differs(left: Any, right: Any) -> Any:
 
 
 def _distance(left: Any, right: Any, differing: Any) -> list[float]:
-    """Return the greatest absolute difference of the elements at some positions; empty if they are not numbers."""
+    """Return the greatest absolute difference of two elements as a list of one number; empty if there is none.
+
+    Parameters
+    ----------
+    left, right
+        Flat arrays of the same length. If one does not contain numbers, the result is empty.
+    differing
+        The indices of the elements to compare. Differences that are NaN are ignored.
+    """
     import numpy as np
 
     if left.dtype.kind not in "biufc" or right.dtype.kind not in "biufc":
@@ -420,33 +457,44 @@ def _distance(left: Any, right: Any, differing: Any) -> list[float]:
 # -- objects -----------------------------------------------------------------------------------------------------------
 
 _PLACES = 100
-"""The maximum number of differing places that are listed."""
+"""The maximum number of differing members that are listed."""
 _STEPS = 100_000
+"""The maximum number of pairs of members that are compared."""
 _DEEPEST = 200
-"""Depth below which objects are only compared as a whole."""
+"""The depth of nested members below which objects are only compared as a whole."""
 _LONGEST = 80
+"""The maximum number of characters of a value in an example."""
 _SCALARS = (int, float, complex, bool, str, bytes, type(None))
 _Members: TypeAlias = Mapping[Any, Any]
 _Path: TypeAlias = "tuple[tuple[Callable[[Any], str], Any], ...]"
-"""The keys of nested members, each with the function that formats it. Most members are equal, so most paths are never formatted."""
+"""The path to a nested member: for each level, a function that formats a member's key, and the key. A path is formatted only if its member differs."""
 
 
 def compare_objects(before: Any, after: Any) -> ObjectDifference:
-    """Compare two objects, and list the places where they differ."""
+    """Compare two objects by their members at all levels, and list the first members that differ."""
     search = _Search()
     changes = tuple(islice(search.changes(before, after, (), frozenset()), _PLACES + 1))
     return ObjectDifference(changes[:_PLACES], more=len(changes) > _PLACES or search.steps >= _STEPS)
 
 
 class _Search:
-    """A search for differing members of two objects."""
+    """One search for the members in which two objects differ."""
 
     steps = 0
+    """The number of pairs of members that were compared."""
 
     def changes(
         self, old: Any, new: Any, path: _Path, enclosing_pairs: frozenset[tuple[int, int]]
     ) -> Iterator[Example]:
-        """Yield the places where two objects differ; `enclosing_pairs` contains the pairs of `id`s of the objects around them."""
+        """Yield an example for each member in which two objects differ.
+
+        Parameters
+        ----------
+        path
+            The path to both objects; empty for the compared values themselves.
+        enclosing_pairs
+            The pairs of ``id()`` of the objects that contain `old` and `new`, to detect objects that contain themselves.
+        """
         self.steps += 1
         pair = (id(old), id(new))
         if old is new or pair in enclosing_pairs:
@@ -486,13 +534,16 @@ class _Search:
 
 
 def _members(value: Any) -> _Members | None:
-    """Return the items or attributes of a container or plain instance; None for other values."""
+    """Return the members of a value: the items of a dict, list or tuple, or the attributes of a dataclass or plain instance.
+
+    Return None for any other value, which is compared as a whole.
+    """
     kind = type(value)
     if issubclass(kind, dict):
         return value if kind.__module__ in ("builtins", "collections") else dict.copy(value)
     if issubclass(kind, list | tuple):
         items = list.__iter__(value) if issubclass(kind, list) else tuple.__iter__(value)
-        # The search visits no more members than this.
+        # The search compares no more members than `_STEPS`.
         return dict(enumerate(islice(items, _STEPS)))
     if is_dataclass(kind):
         return {field.name: getattr(value, field.name, None) for field in fields(value)}
@@ -500,7 +551,7 @@ def _members(value: Any) -> _Members | None:
 
 
 def _label(value: Any) -> Callable[[Any], str]:
-    """Return a function that formats the key of a member: ``[0]``, ``.x``."""
+    """Return a function that formats the key of one of the value's members as in a Python expression: ``[0]`` or ``.x``."""
     names = getattr(type(value), "_fields", None)
     if isinstance(value, tuple) and names:
         return lambda number: f".{names[number]}"
@@ -510,7 +561,7 @@ def _label(value: Any) -> Callable[[Any], str]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Return True if an instance's ``__dict__`` is its whole state."""
+    """Return True if the ``__dict__`` of a value is its whole state, because its class does not customise pickling and has no slots."""
     state_methods = {"__reduce__", "__reduce_ex__", "__getstate__", "__slots__"}
     return (
         type(getattr(value, "__dict__", None)) is dict
@@ -531,7 +582,15 @@ def _change(path: _Path, before: str, after: str, suffix: str = "") -> Example:
 
 
 def _short_value(value: Any, *, typed: bool = False) -> str:
-    """Return a short string for a value; `repr` is only called for numbers and strings, because other classes may run user code."""
+    """Return a short string for a value: the `repr` of a number, a string or None, else the type and a summary.
+
+    For other types, `repr` is not called, because it may run user code.
+
+    Parameters
+    ----------
+    typed
+        True to append the name of the type to the `repr`.
+    """
     if not isinstance(value, _SCALARS):
         return " ".join(filter(None, (type_name(value), summary(value))))
     try:

@@ -1,8 +1,9 @@
-"""Causes of a step's state and of its last run, followed upstream to their origins.
+"""The causes of a step's state and of its last run, followed upstream to their origins, for ``%why``.
 
-An inherited cause (an upstream step may change, the value of an input changed) is followed step by step: through the present states if the
-upstream step has not run yet, or through the records of two materializations if the upstream step has run. The records contain code versions
-with their parts, versions of inputs, reads, and the engine's note for a run that no difference explains.
+A cause is inherited if it lies upstream: an upstream step may change, or the value of an input changed. Inherited causes are followed upstream
+step by step, to causes that are not inherited: their origins. If the upstream step has not run yet, its present state is read. If it has run,
+its materializations before and after the change are compared: their code versions with parts, the versions of their inputs, and their reads.
+If they do not differ, the engine's recorded reason for the run is the cause.
 """
 
 from __future__ import annotations
@@ -28,26 +29,10 @@ if TYPE_CHECKING:
 
 
 def explain(session: Session, key: str, *, definitions: Given = None, store: AnyStore = None) -> Explanation:
-    """Return the causes of the state of an asset or step, and of its last run; only the latter if the key is stored but not defined.
+    """Carry out `stepwell.why` without its options: explain the state and the last run of an asset or step.
 
-    Parameters
-    ----------
-    key
-        An asset or a step.
-    definitions
-        Definitions, or a module of definitions, that take precedence over registered ones.
-    store
-        A store directory or an open store; by default the session's.
-
-    Returns
-    -------
-    Explanation
-        The states of the steps, with causes, and the last run of each.
-
-    Raises
-    ------
-    UnknownKeyError
-        If no asset or step has this key.
+    If `key` is stored but not defined in this process, the result explains only the last run. `UnknownKeyError` is raised if `key` is
+    neither defined nor stored.
     """
     inspection = session.inspect(definitions, store=store)
     try:
@@ -72,14 +57,18 @@ _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 @dataclass(frozen=True, slots=True)
 class LastRun:
-    """The last run of a step that did not reuse its results, with its causes."""
+    """The newest run in which a step did not reuse a stored result: the step was executed, failed or was cancelled.
+
+    `reasons` says why the step did not reuse a result, or why it failed.
+    """
 
     run_id: str
     started: float
-    """Seconds since the epoch."""
+    """The time at which the step started, in seconds since the epoch."""
     status: str
-    """``executed``, ``failed`` or ``cancelled``."""
+    """The outcome of the step: ``executed``, ``failed`` or ``cancelled``."""
     reasons: tuple[Reason, ...]
+    """The reasons why the step was executed; for a failed step, its error."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the run as JSON values."""
@@ -93,25 +82,25 @@ class LastRun:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The result of ``%why``: the states of a key's steps, and the causes."""
+    """The result of ``%why KEY``: the states and last runs of the steps of an asset, or of one step, with their causes."""
 
     key: str
     steps: tuple[StepState, ...]
-    """The states of the key's steps; empty for a key that is stored but not defined."""
+    """The states of the key's steps; empty if the key is stored but not defined in this process."""
     last_runs: Mapping[str, LastRun] = field(default_factory=dict)
-    """The last run of each step that did not reuse the step's results, by step key."""
+    """For each step key, the newest run in which the step did not reuse a stored result. Steps without such a run are not in the mapping."""
     stored: Materialization | None = None
-    """The current materialization of a key that is not defined in this process."""
+    """The current materialization of a key that is stored but not defined in this process; None for a defined key."""
 
     @property
     def state(self) -> str:
-        """The state of the first step that is not fresh, else ``fresh``; ``stored`` if the key is not defined in this process."""
+        """The state of the first step that is not fresh; ``fresh`` if all are; ``stored`` if the key is not defined in this process."""
         if not self.steps:
             return "stored"
         return next((step.state for step in self.steps if step.state != "fresh"), "fresh")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return JSON values: key, state, reasons with kind, path, detail and origins, and the same for each step."""
+        """Return the explanation as JSON values: ``key``, ``state`` and ``reasons`` of all steps, and ``steps`` with the facts of each step."""
         steps = [
             {
                 "key": step.key,
@@ -154,14 +143,17 @@ class Explanation:
                 lines += _reason_lines(reason, named=len(origins) == 1)
             run = self.last_runs.get(step.key)
             first = run is not None and all(reason.kind == "missing" for reason in run.reasons)
-            # In other states, the reasons already explain the last run.
+            # In all other states, the reasons for the state already say why the step ran last.
             if run is not None and (step.state == "fresh" or (step.state in ("stale", "may change") and not first)):
                 lines += _last_lines(run)
         return printable("\n".join(lines))
 
 
 def headline(reason: Reason) -> str:
-    """Return a cause as one phrase: ``LIMIT 3 -> 4 in cell 5, three steps up: clean -> rep.f -> rep.g``."""
+    """Return a reason as one phrase: ``LIMIT 3 -> 4 in cell 5, two steps up: clean -> rep.f``.
+
+    The phrase consists of the reason's text, its place, and the chain of steps from the reason to the explained step.
+    """
     text = reason.text.replace(": ", " ", 1) if reason.kind == "global" and ARROW in reason.text else reason.text
     place = f" in {reason.place}" if reason.place else ""
     count = len(reason.chain)
@@ -176,12 +168,12 @@ def _facts(materialization: Materialization) -> str:
 
 
 def _reason_lines(reason: Reason, *, named: bool = False) -> list[str]:
-    """Return the lines of one reason.
+    """Return the lines of ``%why`` about one reason for the state of a step: its text, its detail, and its origins.
 
     Parameters
     ----------
     named
-        True if the line above names the only origin.
+        True if the line above these lines already names the only origin, so that it is not repeated.
     """
     around = [part for part in (reason.path if reason.path not in reason.text else "", reason.place) if part]
     lines = [f"  {reason.text}" + (f"  ({', '.join(around)})" if around else "")]
@@ -194,7 +186,7 @@ def _reason_lines(reason: Reason, *, named: bool = False) -> list[str]:
 
 
 def _last_lines(run: LastRun) -> list[str]:
-    """Return the lines about a step's last run; the first line contains the time of the run."""
+    """Return the lines of ``%why`` about the last run of a step: its time and outcome, and why it ran."""
     causes = [origin for reason in run.reasons for origin in reason.origins or (reason,)]
     began = f"  last run {moment(run.started)}" + ("" if run.status == "executed" else f": {run.status}")
     if len(causes) == 1:
@@ -206,20 +198,20 @@ def _last_lines(run: LastRun) -> list[str]:
 
 
 _MOST = 5
-"""The maximum number of origins that are named."""
+"""The maximum number of origins that are named for one reason."""
 _ATTEMPTS = 50
-"""Number of newest records of a step that are searched for its last two runs."""
+"""The number of records of a step, newest first, in which its last run and the run before are searched."""
 _VERSIONS = 200
-"""Number of newest materializations of a key that are searched for the two versions of an input."""
+"""The number of materializations of an input, newest first, in which the materializations before and after a change are searched."""
 
 
 class Origins:
-    """Search for the origins of causes upstream.
+    """Finds the origins of inherited reasons in the present states and in the records of a store.
 
     Parameters
     ----------
     states
-        The present states by step key.
+        The present states of the steps of a plan, by step key; empty to use only the records.
     """
 
     def __init__(self, store: ValueStore, states: Mapping[str, StepState]) -> None:
@@ -228,21 +220,21 @@ class Origins:
         self._histories: dict[str, list[Materialization]] = {}
 
     def of(self, state: StepState) -> StepState:
-        """Return a state with the origins of its reasons."""
+        """Return a copy of a step's state in which each inherited reason has its origins: the reasons upstream that cause it."""
         return replace(state, reasons=self._followed(state.reasons))
 
     def last_run(self, address: str, notebook: str) -> LastRun | None:
-        """Return the last run of a step that did not reuse its results; None if no such run is recorded.
+        """Return the newest run in which a step did not reuse a stored result; None if no such run is recorded.
 
         Parameters
         ----------
         address
             The step's key in the store.
         notebook
-            The notebook whose runs are searched, if several notebooks define the step.
+            The notebook whose runs are searched first. If it never executed the step, the runs of all notebooks are searched.
         """
         attempts = self._store.catalog.ask(read_attempts, address, _ATTEMPTS)
-        # A failed attempt has no materialization and therefore no notebook, so it is included for every notebook.
+        # The record of a failed attempt has no materialization, which would name the notebook. Such records are searched for every notebook.
         of_notebook = [
             record
             for record in attempts
@@ -260,26 +252,40 @@ class Origins:
         if record.error is not None:
             return (Reason(f"{record.error.name}: {record.error.message}", detail=record.error.where, kind="failure"),)
         if record.reason or not record.materializations:
-            return (Reason(record.reason or "its run was stopped", kind="run"),)
+            return (Reason(record.reason or "the run was stopped", kind="run"),)
         new = record.materializations[0]
         if not new.memo_key:
-            return (Reason("its job ran, and steps of a job are never skipped", kind="cache"),)
+            return (Reason("the job ran, and a job runs all of its steps", kind="cache"),)
         before = next(
             (item for other in earlier for item in other.materializations if item.key == new.key and item.memo_key),
             None,
         )
         if before is None and any(other.status == "executed" for other in earlier):
-            return (Reason("its code or inputs changed; the previous result is no longer recorded", kind="missing"),)
+            return (
+                Reason(
+                    "the step's code or inputs changed; the result before the change is no longer recorded",
+                    kind="missing",
+                ),
+            )
         if before is None:
-            return (Reason("nothing was stored for it", kind="missing"),)
+            return (Reason("no result was stored before this run", kind="missing"),)
         reasons = self._followed(tuple(self._differences(new, before)), new.created)
-        # An input whose origin is already named with another input needs no separate line.
+        # A changed input without origins is left out if other reasons remain: its origin is named with another input.
         explained = tuple(reason for reason in reasons if reason.origins or not reason.versions)
-        lost = Reason("the stored result could not be used: another Python, or its value was missing", kind="missing")
+        lost = Reason(
+            "the stored result could not be used: another Python version computed it, or its value was missing",
+            kind="missing",
+        )
         return explained or reasons or (lost,)
 
     def _followed(self, reasons: tuple[Reason, ...], until: float = math.inf) -> tuple[Reason, ...]:
-        """Return reasons with their origins; for a past run, only records up to the time `until` are used."""
+        """Return copies of reasons in which each inherited reason has its origins: the reasons upstream that cause it.
+
+        Parameters
+        ----------
+        until
+            Ignore materializations that are newer than this time, in seconds since the epoch: for a past run, the time of its result.
+        """
         followed = []
         for reason in reasons:
             origins: list[Reason] = []
@@ -314,7 +320,17 @@ class Origins:
         return origins
 
     def _through_records(self, changed: Reason, chain: tuple[str, ...], until: float) -> list[Reason]:
-        """Return the origins of a changed input, from the materializations with the old and the new version of the input."""
+        """Return the origins of the changed value of an input, found by comparing recorded materializations.
+
+        Parameters
+        ----------
+        changed
+            The reason that names the input and its versions before and after the change.
+        chain
+            The step keys between the input and the explained step.
+        until
+            Ignore materializations that are newer than this time, in seconds since the epoch.
+        """
         origins: list[Reason] = []
         queue = [(changed, chain, until)]
         seen = {(changed.path, changed.versions)}
@@ -328,7 +344,13 @@ class Origins:
                 continue
             path = (now.step_key, *upstream)
             if before is None:
-                origins.append(Reason(f"{now.step_key} was computed", chain=path, kind="missing"))
+                origins.append(
+                    Reason(
+                        f"{now.step_key} was computed again; its earlier value is no longer recorded",
+                        chain=path,
+                        kind="missing",
+                    )
+                )
                 continue
             differences = self._differences(now, before)
             inherited = [difference for difference in differences if difference.versions]
@@ -336,7 +358,7 @@ class Origins:
             if not differences:
                 note = self._note(now)
                 origins.append(Reason(f"{now.step_key} ran again and gave another value{note}", chain=path, kind="run"))
-            # Changes in the step itself explain its new value; its inputs are followed only if there are no such changes.
+            # If the upstream step itself changed, this explains its new value. Otherwise, its changed inputs are followed further upstream.
             origins += [replace(difference, chain=path) for difference in local]
             for difference in inherited if not local else ():
                 if (difference.path, difference.versions) not in seen:
@@ -345,7 +367,20 @@ class Origins:
         return origins
 
     def _change(self, reason: Reason, until: float) -> tuple[Materialization | None, Materialization | None]:
-        """Return the two materializations of an input between which its value changed, without later repetitions of the same value."""
+        """Return the last materialization of an input with the version before a change, and the first with the version after the change.
+
+        Parameters
+        ----------
+        reason
+            The reason that names the input and both versions.
+        until
+            Ignore materializations that are newer than this time, in seconds since the epoch.
+
+        Returns
+        -------
+        tuple
+            The materialization before and the materialization after the change; None in place of a materialization that is not recorded.
+        """
         items = self._histories.get(reason.path)
         if items is None:
             items = self._histories[reason.path] = self._store.history(reason.path, limit=_VERSIONS)
@@ -353,7 +388,8 @@ class Origins:
         items_until = [item for item in reversed(items) if item.created <= until and item.memo_key]
         olds = [index for index, item in enumerate(items_until) if earlier in (item.id, item.data_version)]
         news = [index for index, item in enumerate(items_until) if version in (item.id, item.data_version)]
-        # The newest change from old to new. If a reuse restored the new value, its materialization is older than that of the old value.
+        # Find the newest change from the old to the new version. If the new version was reused, its materialization may be older than the old
+        # version's.
         now = next((index for index in news if olds and index > olds[-1]), news[-1] if news else None)
         before = next((index for index in reversed(olds) if now is None or index < now), olds[-1] if olds else None)
         return (None if before is None else items_until[before], None if now is None else items_until[now])
@@ -365,9 +401,9 @@ class Origins:
         return ""
 
     def _differences(self, new: Materialization, old: Materialization) -> list[Reason]:
-        """Return the recorded differences between a materialization and an earlier one of the same key."""
+        """Return why a materialization was computed after an earlier materialization of the same key: the differences of their records."""
         if new.step_key != old.step_key:
-            return [Reason(f"it is now computed by {new.step_key}, no longer by {old.step_key}", kind="step")]
+            return [Reason(f"the value is now computed by {new.step_key}, no longer by {old.step_key}", kind="step")]
         reasons: list[Reason] = []
         if new.code_version != old.code_version:
             before, now = (self._store.codes([item.code_version]).get(item.code_version) for item in (old, new))
@@ -376,7 +412,10 @@ class Origins:
 
 
 def _unique_origins(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
-    """Return reasons without duplicate origins; an origin with several paths keeps the shortest."""
+    """Return copies of reasons in which each origin occurs only once.
+
+    An origin that was reached through several chains of steps stays at the reason with the shortest chain.
+    """
     reasons = list(reasons)
     shortest: dict[tuple[object, ...], Reason] = {}
     for reason in reasons:
@@ -399,12 +438,20 @@ def _cause(origin: Reason) -> tuple[object, ...]:
 
 
 def _with_key(key: str, reason: Reason) -> Reason:
-    """Return a reason with the step's key in its text."""
+    """Return a reason for the state of the upstream step `key`; if its text is ``never computed``, put the key before the text."""
     return replace(reason, text=f"{key} was never computed") if reason.text == "never computed" else reason
 
 
 def _failure(key: str, reasons: list[Reason]) -> list[Reason]:
-    """Return the causes of a failed step as one reason: the error, and the changes before it."""
+    """Return one reason for the state of a failed upstream step; it names the error and the changes that caused the failed run.
+
+    Parameters
+    ----------
+    key
+        The key of the failed step.
+    reasons
+        The reasons for the step's state: first the error, then the changes; may be empty.
+    """
     error, *changes = reasons or [Reason("its last attempt failed")]
     after = f", after {'; '.join(headline(replace(change, chain=())) for change in changes)}" if changes else ""
     detail = "\n".join(filter(None, (error.detail, *(change.detail for change in changes))))
@@ -412,7 +459,13 @@ def _failure(key: str, reasons: list[Reason]) -> list[Reason]:
 
 
 def _reads(old: tuple[Read, ...], new: tuple[Read, ...]) -> list[Reason]:
-    """Return the reads of two runs that had different results."""
+    """Return a reason for each read that both runs recorded with different results.
+
+    Parameters
+    ----------
+    old, new
+        The reads of the earlier and of the later run of a step.
+    """
     before = {_subject(read): read for read in old}
     reasons = []
     for read in new:

@@ -1,13 +1,13 @@
 """Comparison of two frames by schema, rows and cells, in DuckDB within a memory limit.
 
-The columns of a pandas, polars or pyarrow frame are read as Arrow arrays, without a copy if Arrow can use the memory of the library. A column that
-Arrow or DuckDB cannot represent exactly is compared *by digest*: by the data version of each cell. If a cell has no data version, the column is
-reported as not compared.
+The columns of a pandas, polars or pyarrow frame are read as Arrow arrays, without a copy if Arrow can use the memory of the library. A column
+that Arrow or DuckDB cannot represent exactly is compared *by digest*: by the data version of each cell. If a cell has no data version, the
+column is reported as not compared.
 
-Rows are matched by position with DuckDB's positional join, or by key columns with a full outer join on *is not distinct from* (NULL is a valid
-key). The hash table of the join spills to a folder in the store's ``tmp/``. Cells are compared with *is distinct from*: two NULLs are equal, and
-so are two NaNs. The result has only the differing rows, as two positions and one flag per column. Examples and `Rows` are read from the frames
-at these positions.
+Rows of the two frames are matched by position with a positional join, or by the values of key columns with a full outer join on *is not distinct
+from*, so that NULL is a valid key. DuckDB writes what exceeds the memory limit to a temporary folder. The cells of matched rows are compared with
+*is distinct from*: two NULLs are equal, and so are two NaNs. The result of the query contains only the differing rows: their positions in both
+frames, and a flag for each column. Examples and `Rows` are then read from the frames at these positions.
 """
 
 from __future__ import annotations
@@ -18,42 +18,46 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from stepwell.kernel_runtime.errors import InvalidInvocationError, unknown_key
+from stepwell.kernel_runtime.errors import InvalidInvocationError, UnknownKeyError, unknown_key
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.secret_forms import is_weak
 from stepwell.kernel_runtime.versions.secrets import HIDDEN, hidden_text, looks_secret
 
 MEMORY = "2GB"
+"""The default memory limit of DuckDB for a comparison."""
 RowKind: TypeAlias = Literal["added", "removed", "changed"]
 Rows: TypeAlias = Callable[[RowKind, "int | None"], Any]
-"""Returns the rows of a kind, at most a given number, as a frame of the same library."""
+"""A function that takes a kind of differing rows and a maximum number, and returns these rows as a frame of the compared frames' library."""
 How: TypeAlias = Literal["", "as text", "by digest", "in nanoseconds", "not compared"]
+"""How the cells of a column are compared; empty for a direct comparison of the values."""
 Example: TypeAlias = tuple[str, str, str]
-"""A place (a row, a position or a path), and the formatted values before and after."""
+"""One difference: where the values differ (a row, an array position or a path), the earlier value and the later value, all formatted."""
 Load: TypeAlias = tuple[Callable[[], Any], Callable[[], Any]]
+"""Two functions that load the earlier and the later value."""
 
 _EXAMPLES = 3
-"""Number of examples of one column."""
+"""The maximum number of examples of one column."""
 _COLUMNS_WITH_EXAMPLES = 20
 _KEY_NAMES = ("id", "key", "uuid", "index", "name")
+"""The names of columns that are tried as key columns; names that end in ``_id``, ``_key`` or ``_uuid`` are tried, too."""
 _FRAMES = {"pyarrow": ("Table", "RecordBatch"), "polars": ("DataFrame", "Series"), "pandas": ("DataFrame", "Series")}
 _LONGEST_READ = 2_000
-"""The number of characters after the shown part of a text that are searched for secrets, because a secret may begin in the shown part."""
+"""The number of characters after the shown beginning of a string that are searched for secrets, because a secret may extend beyond it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnChange:
-    """The changes in a column that both frames have."""
+    """The changes of cells in a column that both frames have."""
 
     name: str
     count: int
-    """The number of matched rows in which the column's values differ."""
+    """The number of matched rows in which the cells of this column differ."""
     how: How = ""
-    """The method by which the column's cells were compared; empty for a direct comparison."""
+    """How the cells were compared; empty for a direct comparison of the values."""
     undigested: str = ""
-    """The type of the cell without a data version that prevented the comparison."""
+    """If the column was not compared: the type of a cell that has no data version. Empty otherwise."""
     examples: tuple[Example, ...] = ()
-    """The first differing rows."""
+    """The row and both cells of the first differences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +65,13 @@ class SchemaChange:
     """The difference between the columns of two frames."""
 
     added: tuple[tuple[str, str], ...] = ()
-    """The names and types of the added columns."""
+    """The name and type of each column that only the later frame has."""
     removed: tuple[tuple[str, str], ...] = ()
+    """The name and type of each column that only the earlier frame has."""
     retyped: tuple[tuple[str, str, str], ...] = ()
-    """Name, type before, type after."""
+    """The name, the earlier type and the later type of each column whose type changed."""
     renamed: tuple[tuple[str, str], ...] = ()
-    """Pairs of a removed and an added column with equal cells: name before, name after."""
+    """The earlier and the later name of each column that was probably renamed: a removed and an added column with equal cells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,28 +81,48 @@ class FrameDifference:
     rows_before: int
     rows_after: int
     matched_by: tuple[str, ...]
-    """The key columns or index levels; empty if rows were matched by position."""
+    """The columns or index levels by whose values the rows were matched; empty if rows were matched by position."""
     chosen: Literal["requested", "index", "column", "position"]
-    """The origin of `matched_by`: requested, a unique index, the first unique column with the name of a key, or the position for lack of
-    these."""
+    """Why `matched_by` was used. ``requested``: the caller passed it. Otherwise it was chosen automatically: a unique ``index``, else the first
+    unique ``column`` with a usual key name such as ``id``, else the ``position``.
+    """
     schema: SchemaChange
     added: int
+    """The number of rows that only the later frame has."""
     removed: int
+    """The number of rows that only the earlier frame has."""
     changed: int
+    """The number of matched rows with a differing cell."""
     columns: tuple[ColumnChange, ...]
-    """The columns with changes, and those that were not compared."""
+    """The columns with differing cells and the columns that were not compared."""
     duplicates: tuple[int, int] = (0, 0)
-    """Number of keys that occur more than once, before and after; rows with equal keys are matched in their order."""
+    """The number of requested keys that occur in more than one row of the earlier and of the later frame. The first row with such a key is
+    matched with the first row of the other frame with this key, the second with the second, and so on.
+    """
 
 
 def shortened(text: str, longest: int = 60) -> str:
-    """Return the beginning of a text, with secrets hidden."""
+    """Return the first `longest` characters of a string, in which secrets are hidden."""
     text = hidden_text(text[: longest + _LONGEST_READ])
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def example(place: str, before: str, after: str, *, column: str = "", longest: int = 60) -> Example:
-    """Return an example in which strings that look like a secret, and values in places with the name of a secret, are hidden."""
+    """Return an example for two differing values in which secrets are hidden.
+
+    Strings that look like secrets are replaced. If `place` or `column` contains the name of a secret, both values are replaced completely.
+
+    Parameters
+    ----------
+    place
+        Where the values differ: a row, a position or a path.
+    before, after
+        The formatted values; an empty string stays empty.
+    column
+        The name of the column that contains the values.
+    longest
+        The maximum number of characters of a value in the example.
+    """
     if any(looks_secret(name) and not is_weak(name) for name in (place, column)):
         return hidden_text(place), before and HIDDEN, after and HIDDEN
     return hidden_text(place), shortened(before, longest), shortened(after, longest)
@@ -108,17 +133,19 @@ def example(place: str, before: str, after: str, *, column: str = "", longest: i
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Column:
-    """A column, or a level of a pandas index."""
+    """A column of a frame, or a level of a pandas index, as an Arrow array."""
 
     label: str
-    """The column's name; ``#2`` marks the second column with the same name."""
+    """The column's name; the second column with the same name has ``#2`` after it."""
     dtype: str
     """The column's type as the frame's library formats it."""
     data: Any
-    """An Arrow array; None if the column cannot be compared."""
+    """The Arrow array of the column's values, or of their digests; None if the column cannot be compared."""
     method: How = ""
     undigested: str = ""
+    """If `data` is None: the type of a cell that has no data version. Empty otherwise."""
     is_level: bool = False
+    """True for a level of a pandas index."""
 
 
 def is_frame(value: Any) -> bool:
@@ -149,7 +176,7 @@ def _columns_of(frame: Any) -> list[_Column]:
 
 
 def _labels(names: Iterable[Any]) -> list[str]:
-    """Return unique labels for the names of columns."""
+    """Return a unique label for each column name: the name as a string, with ``#2`` after the second occurrence, and so on."""
     seen: dict[str, int] = {}
     labels = []
     for name in names:
@@ -160,7 +187,7 @@ def _labels(names: Iterable[Any]) -> list[str]:
 
 
 def _pandas_labels(frame: Any) -> tuple[list[str], list[str]]:
-    """Return the labels of the index levels that are compared as columns, and of the columns."""
+    """Return the labels of the index levels of a pandas frame, and the labels of its columns. An unnamed `RangeIndex` has no label."""
     import pandas as pd
 
     index = frame.index
@@ -192,7 +219,7 @@ def _pandas_column(label: str, series: Any, *, is_level: bool = False) -> _Colum
     import pyarrow as pa
 
     dtype = str(series.dtype)
-    # Arrow would convert 1 and True, or a list and an array, to the same type.
+    # Arrow would convert different values, such as 1 and True, or a list and an array, to equal ones.
     if dtype == "object" and not {type(item) for item in series.array} <= {str, type(None)}:
         return _digested(label, dtype, series.array, is_level=is_level)
     try:
@@ -211,7 +238,7 @@ def _polars_column(label: str, series: Any) -> _Column:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:
-        # polars panics for columns of Python objects, and a panic is not an `Exception`.
+        # polars panics for columns of Python objects, and its `PanicException` is not a subclass of `Exception`.
         return _digested(label, str(series.dtype), series.to_list())
     return _arrow_column(label, data, str(series.dtype))
 
@@ -219,13 +246,16 @@ def _polars_column(label: str, series: Any) -> _Column:
 def _arrow_column(label: str, data: Any, dtype: str = "") -> _Column:
     exact = _exact(data)
     if exact is None:
-        # Each value is a slice of one row, because Python's own types have no nanoseconds.
+        # Each cell is digested as a slice of one row, because conversion to Python objects would lose nanoseconds.
         return _digested(label, dtype or str(data.type), (data.slice(row, 1) for row in range(len(data))))
     return _Column(label, dtype or str(data.type), *exact)
 
 
 def _exact(data: Any) -> tuple[Any, How] | None:
-    """Return an array of a type that DuckDB represents exactly; None if no such type exists for its values."""
+    """Convert an Arrow array to a type that DuckDB represents exactly.
+
+    Return the array and how its cells are compared; None if no such type exists for the values.
+    """
     import pyarrow as pa
 
     kind = data.type
@@ -245,7 +275,7 @@ def _exact(data: Any) -> tuple[Any, How] | None:
 
 
 def _is_shortened(kind: Any) -> bool:
-    """Return True if DuckDB would truncate values of a time type to microseconds."""
+    """Return True for an Arrow type in nanoseconds whose values DuckDB would truncate to microseconds."""
     import pyarrow as pa
 
     types = pa.types
@@ -256,7 +286,7 @@ def _is_shortened(kind: Any) -> bool:
 
 
 def _is_exact(kind: Any) -> bool:
-    """Return True if DuckDB represents every value of a type exactly."""
+    """Return True if DuckDB represents every value of an Arrow type exactly."""
     import pyarrow as pa
 
     types = pa.types
@@ -288,9 +318,10 @@ def _digested(label: str, dtype: str, cells: Iterable[Any], *, is_level: bool = 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pair:
-    """A column of both frames, and the column's name in DuckDB's tables ``a`` (before) and ``b`` (after)."""
+    """A column that both frames have."""
 
     sql: str
+    """The name of the column in DuckDB's tables ``a`` (the earlier frame) and ``b`` (the later frame)."""
     before: _Column
     after: _Column
     method: How
@@ -300,7 +331,7 @@ class _Pair:
         return self.after.label
 
     def compares(self, operator: str) -> str:
-        """Return an SQL condition that compares the two values with ``DISTINCT FROM`` or ``NOT DISTINCT FROM``."""
+        """Return an SQL condition that compares the cells of both frames; `operator` is ``DISTINCT FROM`` or ``NOT DISTINCT FROM``."""
         cast = "::VARCHAR" if self.method == "as text" else ""
         return f"(a.{self.sql}{cast} IS {operator} b.{self.sql}{cast})"
 
@@ -313,20 +344,21 @@ def compare_frames(
     Parameters
     ----------
     before, after
-        The frames.
+        The earlier and the later frame.
     on
-        The columns or index levels that match rows; empty to match by position, None to choose automatically.
+        The columns or index levels by whose values the rows are matched; empty to match rows by position. None chooses automatically: a
+        unique index, else a unique column with a usual key name such as ``id`` or ``*_id``, else the position.
     folder
-        An empty folder in which DuckDB may spill; None to prevent spilling.
+        An empty folder for DuckDB's temporary data; None to keep all data in memory.
     memory_limit
-        A size in DuckDB's notation, such as ``2GB``.
+        The memory that DuckDB may use, in DuckDB's notation: ``2GB``.
     load
-        Functions that load the two frames again, to return their rows.
+        Two functions that load the frames again when differing rows are requested.
 
     Returns
     -------
     tuple
-        The difference, and a function that returns the differing rows.
+        The `FrameDifference`, and a function that returns the differing rows.
 
     Raises
     ------
@@ -359,9 +391,9 @@ def compare_frames(
         differing = connection.sql("SELECT kind, pa, pb FROM d ORDER BY coalesce(pb, pa)").to_arrow_table()
     except duckdb.Error as error:
         raise InvalidInvocationError(
-            "the frames could not be compared",
+            "the frames could not be compared, because DuckDB reported an error",
             where=str(error).splitlines()[0],
-            remedy="increase the limit, for example memory_limit='8GB', or compare fewer columns",
+            remedy="if DuckDB ran out of memory, pass a larger memory_limit, for example memory_limit='8GB'",
         ) from error
     finally:
         connection.close()
@@ -385,7 +417,9 @@ def _connection(memory_limit: str, folder: Path | None) -> Any:
         return duckdb.connect(":memory:", config=config)
     except duckdb.Error as error:
         raise InvalidInvocationError(
-            f"invalid memory limit: {memory_limit!r}", where=str(error).splitlines()[0], remedy="for example: '2GB'"
+            f"the memory limit {memory_limit!r} is invalid",
+            where=str(error).splitlines()[0],
+            remedy="write a number and a unit, for example memory_limit='2GB'",
         ) from error
 
 
@@ -443,7 +477,15 @@ def _chunked(data: Any) -> Any:
 
 
 def _register(connection: Any, pairs: Sequence[_Pair], rows: tuple[int, int]) -> None:
-    """Register the frames in DuckDB as tables ``a`` and ``b``, with the position of each row in column ``p``."""
+    """Make the compared columns of both frames readable in DuckDB: the earlier frame as table ``a``, the later one as table ``b``.
+
+    The column ``p`` of each table is the position of the row in its frame.
+
+    Parameters
+    ----------
+    rows
+        The numbers of rows of the earlier and of the later frame.
+    """
     import numpy as np
     import pyarrow as pa
 
@@ -459,12 +501,17 @@ def _requested_keys(pairs: Sequence[_Pair], names: Iterable[str]) -> list[_Pair]
     pairs_by_label = {pair.label: pair for pair in pairs}
     for name in names:
         if name not in pairs_by_label:
-            raise unknown_key("column in both frames called", str(name), pairs_by_label)
+            if not pairs_by_label:
+                raise UnknownKeyError(
+                    f"the frames have no column {name!r} in common, nor any other column",
+                    remedy="compare them without on=[...] (--on)",
+                )
+            raise unknown_key("common column", str(name), pairs_by_label)
         if pairs_by_label[name].method == "not compared":
             raise InvalidInvocationError(
-                f"rows cannot be matched by {name!r}",
-                where="its values cannot be compared",
-                remedy="choose other columns",
+                f"rows cannot be matched by the column {name!r}",
+                where="the values of this column cannot be compared",
+                remedy="name other columns in on=[...] (--on)",
             )
     return [pairs_by_label[name] for name in names]
 
@@ -484,7 +531,7 @@ def _chosen_keys(
 
 
 def _have_unique_index(before: Any, after: Any) -> bool:
-    """Return True if both frames have a unique index with the same names that is not a `RangeIndex`."""
+    """Return True if both frames are pandas frames with a unique index that is not a `RangeIndex`, and the index names are equal."""
     if {_library(before), _library(after)} != {"pandas"} or before.index.names != after.index.names:
         return False
     import pandas as pd
@@ -513,9 +560,17 @@ def _duplicates(connection: Any, keys: Sequence[_Pair]) -> tuple[int, int]:
 
 
 def _join(connection: Any, keys: Sequence[_Pair], compared: Sequence[_Pair], *, numbered: bool) -> None:
-    """Create the table ``d`` of differing rows: the kind, both positions, and for each compared column a flag.
+    """Match the rows of the tables ``a`` and ``b``, and create the table ``d`` of the differing rows.
 
-    With `numbered`, repeated keys are matched in their order: the first row with the first row, and so on.
+    Its columns are the kind of the row (``added``, ``removed`` or ``changed``), its positions ``pa`` and ``pb`` in both frames, and for each
+    compared column a flag that is True if the cells differ.
+
+    Parameters
+    ----------
+    keys
+        The columns by whose values rows are matched; empty to match rows by position.
+    numbered
+        True to match rows with the same key in their order: the first with the first, the second with the second, and so on.
     """
     source = "a POSITIONAL JOIN b"
     if keys:
@@ -523,23 +578,26 @@ def _join(connection: Any, keys: Sequence[_Pair], compared: Sequence[_Pair], *, 
         if numbered:
             columns = ", ".join(pair.sql for pair in keys)
             number = f"row_number() OVER (PARTITION BY {columns} ORDER BY p) AS n"
-            tables = [f"(SELECT *, {number} FROM {table}) AS {table}" for table in tables]  # noqa: S608 - names of our own
+            tables = [f"(SELECT *, {number} FROM {table}) AS {table}" for table in tables]  # noqa: S608 - all names in the statement are generated by this module
             conditions.append("a.n = b.n")
         source = f"{tables[0]} FULL OUTER JOIN {tables[1]} ON {' AND '.join(conditions)}"
     flags = "".join(f", {pair.compares('DISTINCT FROM')} AS d{pair.sql}" for pair in compared)
     where = " OR ".join(["a.p IS NULL", "b.p IS NULL", *(pair.compares("DISTINCT FROM") for pair in compared)])
     kind = "CASE WHEN a.p IS NULL THEN 'added' WHEN b.p IS NULL THEN 'removed' ELSE 'changed' END"
     connection.execute(
-        f"CREATE TEMP TABLE d AS SELECT {kind} AS kind, a.p AS pa, b.p AS pb{flags} FROM {source} WHERE {where}"  # noqa: S608 - names of our own
+        f"CREATE TEMP TABLE d AS SELECT {kind} AS kind, a.p AS pa, b.p AS pb{flags} FROM {source} WHERE {where}"  # noqa: S608 - all names in the statement are generated by this module
     )
 
 
 def _counts(connection: Any, compared: Sequence[_Pair]) -> dict[str, int]:
-    """Return the number of rows of each kind, and the number of changed rows for each compared column."""
+    """Count rows of the table ``d``: by kind (``added``, ``removed``, ``changed``), and for each compared column the rows in which it changed.
+
+    The keys of the result are the kinds, and the names of the columns in DuckDB.
+    """
     conditions = {kind: f"kind = '{kind}'" for kind in ("added", "removed", "changed")}
     conditions |= {pair.sql: f"kind = 'changed' AND d{pair.sql}" for pair in compared}
     sums = ", ".join(f"count(*) FILTER (WHERE {condition})" for condition in conditions.values())
-    row = connection.execute(f"SELECT {sums} FROM d").fetchall()[0]  # noqa: S608 - names of our own
+    row = connection.execute(f"SELECT {sums} FROM d").fetchall()[0]  # noqa: S608 - all names in the statement are generated by this module
     return dict(zip(conditions, row, strict=True))
 
 
@@ -557,7 +615,7 @@ def _changes(
 
 
 def _examples(connection: Any, pair: _Pair, keys: Sequence[_Pair]) -> tuple[Example, ...]:
-    text = f"SELECT pa, pb FROM d WHERE d{pair.sql} AND kind = 'changed' ORDER BY pb LIMIT {_EXAMPLES}"  # noqa: S608 - names of our own
+    text = f"SELECT pa, pb FROM d WHERE d{pair.sql} AND kind = 'changed' ORDER BY pb LIMIT {_EXAMPLES}"  # noqa: S608 - all names in the statement are generated by this module
     examples = []
     for before, after in connection.execute(text).fetchall():
         row = ", ".join(_scalar_text(key.after.data[after]) for key in keys) or f"row {after:,}"
@@ -584,16 +642,20 @@ def _scalar_text(scalar: Any) -> str:
 def _differing_rows(
     kind: RowKind, limit: int | None, *, differing: Any, load: Load, keys: tuple[str, ...], changed: tuple[str, ...]
 ) -> Any:
-    """Return the rows of a kind.
+    """Return the differing rows of one kind as a frame; see `Comparison.rows`.
 
     Parameters
     ----------
+    limit
+        The maximum number of rows; None for all.
     differing
         An Arrow table with the kind and both positions of each differing row.
     load
-        Functions that load the two frames.
-    keys, changed
-        Labels of the key columns, and of the columns that changed in any row.
+        Two functions that load the earlier and the later frame.
+    keys
+        The labels of the columns by which rows were matched.
+    changed
+        The labels of the columns that differ in any matched row.
     """
     import pyarrow.compute as pc
 

@@ -1,14 +1,14 @@
 """The versions of a key, and renaming, which copies stored versions to another key.
 
-A version is a materialization. Consecutive materializations with the same data version are one version, because the value was computed again
-and did not change. A version is selected by the beginning of its identifier, by a number (-1 is the newest, -2 the one before; 0, 1, ... count from
-the oldest), or by a time, which selects the newest version at that time.
+A version is one or more consecutive materializations of a key, by one notebook and for one partition, with the same data version: the value
+was computed again and did not change. A version is selected by the beginning of its identifier, by a number (-1 is the newest version, -2 the
+second newest; 0, 1, ... count from the oldest version), or by a time, which selects the newest version at that time.
 
-Renaming appends copies of the notebook's rows under the new key, including the steps inside a graph-backed asset, and removes the old key from
-the current materializations. Nothing is deleted, so a renaming can be reversed.
+Renaming an asset copies its materializations, and those of the steps inside a graph-backed asset, to the new key. It removes the old key from
+the current materializations. The old materializations are not deleted, so a renaming can be reversed.
 
-A copy has the memo key of the renamed definition: the new step key and the same code version, which does not depend on the asset's name. If
-more than the name changed, the state is stale, and ``%why`` explains it. The cell may be edited before or after the command.
+A copy gets the memo key that the renamed definition will have. This works because the code version does not depend on the asset's name. If
+the user changes more than the name, the asset is stale, and ``%why`` names the change. The cell may be edited before or after the command.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class Version:
     id: str
     """The identifier of the version's newest materialization."""
     number: int
-    """The position counted from the newest version: -1, -2, ..."""
+    """-1 for the newest version, -2 for the second newest, and so on."""
     created: float
-    """Seconds since the epoch."""
+    """The time of the version's newest materialization, in seconds since the epoch."""
     data_version: str
     code_version: str
     run_id: str
@@ -66,19 +66,19 @@ class Version:
     type_name: str
     summary: str
     size: int
-    """Size of the stored value in bytes."""
+    """The size of the stored value in bytes; 0 if no value is stored."""
     seconds: float
-    """Duration of the step in seconds."""
+    """The duration of the step that computed the value, in seconds."""
     current: bool
-    """True if the version is current in a notebook."""
+    """True if the version is the current value of the key in any notebook."""
     available: bool
     """True if the value is stored and its file exists."""
     times: int = 1
-    """Number of consecutive materializations with this value."""
+    """The number of consecutive materializations that the version consists of."""
     first: float = 0.0
-    """Time of the first of these materializations, in seconds since the epoch."""
+    """The time of the version's oldest materialization, in seconds since the epoch."""
     accepted: bool = False
-    """True if the version was not computed but accepted after an edit."""
+    """True if the version's newest materialization was accepted after an edit, not computed."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the version as JSON values."""
@@ -103,12 +103,12 @@ class Version:
         )
 
 
-class Versions(tuple[Version, ...]):  # noqa: SLOT001 - it has attributes
-    """The versions of a key, newest first; printed as a table."""
+class Versions(tuple[Version, ...]):  # noqa: SLOT001 - instances have attributes
+    """The versions of a key, newest first. ``str`` and ``repr`` return one line for each version."""
 
     key: str = ""
     collapsed: bool = True
-    """True if consecutive materializations with the same value are one version."""
+    """True if consecutive materializations with the same data version are one version; False if each materialization is one."""
 
     def __str__(self) -> str:
         return "\n".join(map(str, self))
@@ -124,14 +124,14 @@ def read_versions(
     Parameters
     ----------
     notebook, partition
-        Only versions from this notebook, or of this partition.
+        Return only versions from this notebook, and of this partition; None for all.
     collapse
-        Combine consecutive materializations with the same data version into one version.
+        True to combine consecutive materializations with the same data version into one version.
 
     Returns
     -------
     Versions
-        The versions.
+        The versions; empty if none is from `notebook` and of `partition`.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def read_versions(
 
 
 def _items(store: ValueStore, key: str) -> list[Materialization]:
-    """Return every materialization of a key, newest first."""
+    """Return every materialization of a key except revocations, newest first; raise `UnknownKeyError` if there is none."""
     items = [item for item in store.history(key, limit=_ALL) if not revoked_run(item)]
     if not items:
         raise unknown_key("stored key", key, store.keys())
@@ -189,26 +189,28 @@ def _version(group: list[Materialization], number: int, current: set[str], store
 
 
 def find_version(store: ValueStore, key: str, version: WhichVersion, *, notebook: str | None = None) -> Materialization:
-    """Return the materialization of a version.
+    """Return the materialization of one version of a key.
 
     Parameters
     ----------
     version
-        A number, the beginning of an identifier, or a time.
+        A version's number (-1 is the newest), the beginning of its identifier, or a time, which selects the newest version at that time.
     notebook
-        Only versions from this notebook.
+        Search only versions from this notebook; None for all notebooks.
 
     Returns
     -------
     Materialization
-        The newest materialization of the version.
+        For an identifier or a time, the matching materialization; for a number, the newest materialization of the version.
 
     Raises
     ------
     UnknownKeyError
         If nothing was ever stored for the key.
     UnknownVersionError
-        If no version, or more than one, matches.
+        If no version matches `which`, or if several identifiers begin with `which`.
+    InvalidInvocationError
+        If `which` has another type.
     """
     items = _items(store, key)
     return _select(items, _grouped(items, store, key, notebook), key, version, notebook)
@@ -219,7 +221,7 @@ def _select(
 ) -> Materialization:
     candidates = [item for item in items if notebook is None or item.notebook == notebook]
     if not candidates:
-        raise UnknownVersionError(f"{key!r} has no version of {notebook!r}", remedy=_see(key))
+        raise UnknownVersionError(f"{key!r} has no version from the notebook {notebook!r}", remedy=_see(key))
     version_id = _matching_id(key, versions, version, candidates)
     return next(item for item in candidates if item.id == version_id)
 
@@ -227,7 +229,7 @@ def _select(
 def _matching_id(key: str, versions: Versions, version: WhichVersion, items: list[Materialization]) -> str:
     if isinstance(version, bool) or not isinstance(version, str | int | dt.date):
         raise InvalidInvocationError(
-            f"a version is an identifier, a number or a time, not a {type(version).__name__}",
+            f"a version of {key!r} is selected by an identifier, a number or a time, not by a value of type {type(version).__name__}",
             remedy=f"for example: stepwell.load({key!r}, version=-2)",
         )
     if isinstance(version, str) and version.lstrip("-").isdecimal() and len(version) < 7:
@@ -236,8 +238,8 @@ def _matching_id(key: str, versions: Versions, version: WhichVersion, items: lis
         index = -version - 1 if version < 0 else len(versions) - 1 - version
         if not 0 <= index < len(versions):
             raise UnknownVersionError(
-                f"{key!r} has {len(versions)} versions: there is no {version}",
-                remedy=f"give a number from -1 (the newest) to -{len(versions)} (the oldest)",
+                f"{key!r} has no version number {version}: it has {len(versions)} versions",
+                remedy=f"choose a number from -1 (the newest version) to -{len(versions)} (the oldest)",
             )
         return versions[index].id
     if isinstance(version, str):
@@ -246,27 +248,32 @@ def _matching_id(key: str, versions: Versions, version: WhichVersion, items: lis
             return version if version in ids else ids[0]
         if ids:
             raise UnknownVersionError(
-                f"{len(ids)} versions of {key!r} begin with {version!r}",
+                f"the identifiers of {len(ids)} versions of {key!r} begin with {version!r}",
                 where=", ".join(ids[:4]),
-                remedy="give more of the identifier",
+                remedy="write more digits of the identifier",
             )
-    latest = _moment(version)
+    latest = _epoch_seconds(version)
     if latest is None:
         raise UnknownVersionError(
-            f"{key!r} has no version {version!r}", where="neither an identifier nor a time", remedy=_see(key)
+            f"{key!r} has no version {version!r}",
+            where=f"{version!r} is neither the beginning of an identifier nor a time",
+            remedy=_see(key),
         )
     newest = next((item for item in items if item.created <= latest), None)
     if newest is None:
         raise UnknownVersionError(
             f"{key!r} had no version at {version}",
-            where=f"its oldest is of {moment(items[-1].created, exact=True)}",
+            where=f"the oldest version of {key!r} was computed at {moment(items[-1].created, exact=True)}",
             remedy=_see(key),
         )
     return newest.id
 
 
-def _moment(version: str | dt.date) -> float | None:
-    """Return a time in seconds since the epoch; a time without a zone is local, a date is the end of the day."""
+def _epoch_seconds(version: str | dt.date) -> float | None:
+    """Convert a date or time to seconds since the epoch; return None for a string that is not in ISO 8601 format.
+
+    A date means the end of that day. A date, and a time without a time zone, are in local time.
+    """
     if isinstance(version, str):
         try:
             version = dt.date.fromisoformat(version) if len(version) == 10 else dt.datetime.fromisoformat(version)
@@ -280,18 +287,27 @@ def _moment(version: str | dt.date) -> float | None:
 def two_versions(
     store: ValueStore, key: str, before: WhichVersion | None, after: WhichVersion | None, notebook: str | None
 ) -> tuple[Materialization, Materialization]:
-    """Return the two versions to compare: `before` defaults to the second newest version, `after` to the newest.
+    """Return the materializations of two versions of a key.
+
+    Parameters
+    ----------
+    before, after
+        The versions, selected as in `find_version`. None selects the second newest version for `before` and the newest for `after`.
+    notebook
+        Search only versions from this notebook; None for all notebooks.
 
     Raises
     ------
-    UnknownKeyError, UnknownVersionError
-        As in `find_version`; also if `before` is None and the key has only one version.
+    UnknownKeyError
+        If nothing was ever stored for the key.
+    UnknownVersionError
+        If a version does not exist, or if `before` is None and the key has only one version.
     """
     items = _items(store, key)
     versions = _grouped(items, store, key, notebook)
     if before is None and len(versions) == 1:
         raise UnknownVersionError(
-            f"{key!r} has only one version: there is nothing to compare it with", remedy=_see(key)
+            f"{key!r} has only one version, so there are no two versions to compare", remedy=_see(key)
         )
     return (
         _select(items, versions, key, -2 if before is None else before, notebook),
@@ -300,83 +316,100 @@ def two_versions(
 
 
 def value_of(key: str, item: Materialization) -> StoredValue:
-    """Return the stored value of a version.
+    """Return the stored value of a materialization; raise `ValueUnavailableError` if it has none.
 
-    Raises
-    ------
-    ValueUnavailableError
-        If the version has no stored value.
+    Parameters
+    ----------
+    key
+        The key of the materialization, for the message.
     """
     if item.value is None:
         raise ValueUnavailableError(
-            f"version {item.id[: _SHORT * 2]} of {key!r} has no stored value: its output is Nothing or could not be stored",
-            where=f"made {moment(item.created, exact=True)}",
+            f"version {item.id[: _SHORT * 2]} of {key!r} has no stored value: the output is Nothing or could not be stored",
+            where=f"computed at {moment(item.created, exact=True)}",
         )
     return item.value
 
 
 def is_identifier(text: str) -> bool:
-    """Return True if a string can only be the beginning of a version's identifier, not a number or a time."""
+    """Return True if a string that selects a version can only be the beginning of an identifier, not a version number or a time."""
     return re.fullmatch(r"[0-9a-f]{7,}", text) is not None
 
 
 def load_version(
     store: ValueStore, key: str, version: WhichVersion, notebook: str | None, *, verify: Verify = "signed"
 ) -> Any:
-    """Return the value of a version.
+    """Load the value of one version of a key.
+
+    Parameters
+    ----------
+    version, notebook
+        The version, selected as in `find_version`.
+    verify
+        ``full`` to check every byte of the value file; ``signed`` to check only its size and the bytes that could execute code.
 
     Raises
     ------
-    UnknownKeyError, UnknownVersionError
-        As in `find_version`.
+    UnknownKeyError, UnknownVersionError, InvalidInvocationError
+        If `find_version` raises this error.
     ValueUnavailableError
-        If the value cannot be loaded.
+        If the version has no stored value, or if the value cannot be loaded.
     """
     item = find_version(store, key, version, notebook=notebook)
     return store.get(value_of(key, item), key=key, verify=verify)
 
 
 def _see(key: str) -> str:
-    return f"stepwell.versions({key!r}) lists its versions"
+    return f"run stepwell.versions({key!r}) to see the versions that exist"
 
 
 _EVERY = 1_000_000_000
 
 
 def rename_key(store: ValueStore, old: str, new: str, notebook: str) -> int:
-    """Copy the versions of a key to another key, and return the number of copies.
+    """Copy the materializations of the asset `old`, and of the steps inside it, to the key `new`.
 
     Parameters
     ----------
     notebook
-        The notebook whose versions are copied; if it has no versions, those of the only notebook that has.
+        The notebook whose materializations are copied. If it has no current materialization of `old`, those of another notebook are
+        copied, if only one other notebook has a current one.
+
+    Returns
+    -------
+    int
+        The number of copied materializations of the asset itself.
 
     Raises
     ------
     UnknownKeyError
-        If nothing is stored for the old key.
-    InvalidDefinitionError, InvalidInvocationError
-        If the new key is invalid or equals the old key.
+        If nothing is stored for `old`.
+    InvalidDefinitionError
+        If `new` is not a valid asset key.
+    InvalidInvocationError
+        If `new` equals `old`, or if `old` is the key of a step.
     InvariantViolationError
-        If the new key has results, or the old key is one of several outputs of a step or belongs to several other notebooks.
+        If anything is stored for `new`, if `old` is one of several outputs of a step, or if `notebook` does not have a current
+        materialization of `old` but several other notebooks do.
     """
     AssetKey.from_user_string(new)
     if old == new:
         raise InvalidInvocationError(
-            f"{old!r} already has this name", remedy="give another name: %stepwell rename OLD NEW"
+            f"the new key equals the old key {old!r}", remedy="name two different keys: %stepwell rename OLD NEW"
         )
     stored_keys = store.keys()
     if "." in old:
         raise InvalidInvocationError(
-            f"{old!r} is a step: only assets can be renamed", remedy="rename its asset, or the op in the cell"
+            f"{old!r} is a step, and only assets can be renamed",
+            remedy="rename the asset that contains the step, or rename the op in its cell",
         )
     renamed_keys = [key for key in stored_keys if key == old or key.startswith((f"{old}.", f"{old}:"))]
     if not renamed_keys:
         raise unknown_key("stored key", old, stored_keys)
     if any(key == new or key.startswith((f"{new}.", f"{new}:")) for key in stored_keys) or store.history(new, limit=1):
         raise InvariantViolationError(
-            f"{new!r} already has results",
-            remedy=f"choose another name, or delete them first: %stepwell forget {new}",
+            f"the new key {new!r} already has stored versions",
+            remedy=f"choose another new key, or delete the versions of {new!r} first: %stepwell forget {new}",
         )
     pointers = [row for key in renamed_keys for row in store.current(key)]
     owner = _owner(old, pointers, notebook)
@@ -385,13 +418,13 @@ def rename_key(store: ValueStore, old: str, new: str, notebook: str) -> int:
         item for key in renamed_keys for item in reversed(store.history(key, limit=_EVERY)) if item.notebook == owner
     ]
     ids = {item.id for item in rows}
-    # The current materialization of this notebook may come from another notebook.
+    # The current materialization of a notebook may have been computed by another notebook.
     rows += [row.materialization for row in pointers if row.materialization.id not in ids]
     shared = next((item for item in rows if item.step_key != old and not item.step_key.startswith(f"{old}.")), None)
     if shared is not None:
         raise InvariantViolationError(
-            f"{old!r} cannot be renamed: it is one of several outputs of the step {shared.step_key!r}, whose key consists of their names",
-            remedy="rename it in the definition of the multi-asset, and run the step again",
+            f"{old!r} cannot be renamed: it is one of several outputs of the step {shared.step_key!r}, whose key contains the name",
+            remedy="rename the output in the definition, and run the step again",
         )
     copies = _copies(store, rows, old, new)
     current = [
@@ -411,14 +444,18 @@ def _owner(old: str, pointers: list[Current], notebook: str) -> str:
     if len(owners) == 1:
         return owners[0]
     raise InvariantViolationError(
-        f"{old!r} is not defined in this notebook, but in several others",
+        f"this notebook has no current value of {old!r}, and several other notebooks have one",
         where=keys_text(owners),
-        remedy="rename it in the notebook that defines it",
+        remedy=f"run the rename command in the notebook that defines {old!r}",
     )
 
 
 def _copies(store: ValueStore, rows: list[Materialization], old: str, new: str) -> dict[str, Materialization]:
-    """Return copies under the new key by the ids of the originals; order edges between the originals become edges between the copies."""
+    """Return copies of materializations with the key `new` in place of `old`, by the identifiers of the originals.
+
+    An input of kind ``order`` contains the identifier of a materialization. If that materialization is copied too, the input gets the
+    identifier of its copy.
+    """
     ids = {item.id: new_id() for item in rows}
     copies: dict[str, Materialization] = {}
     for item in rows:
@@ -442,7 +479,10 @@ def _copies(store: ValueStore, rows: list[Materialization], old: str, new: str) 
 
 
 def _with_signature(store: ValueStore, copy: Materialization, item: Materialization) -> Materialization:
-    """Return a copy of a record with a new signature if a trusted key signed the record; then its effects can be restored."""
+    """Sign `copy` if a trusted key signed the original `item`; effects are restored only from signed materializations.
+
+    If the original is unsigned, `copy` is returned unchanged; if another key signed it, `copy` is returned without a signature.
+    """
     if item.record_signature is None:
         return copy
     return replace(
@@ -455,7 +495,17 @@ def _mapped(key: str, old: str, new: str) -> str:
 
 
 def _record(store: ValueStore, notebook: str, steps: dict[str, str], rows: list[Materialization], old: str) -> None:
-    """Record the renaming as a run, so that the durations of the steps are known under their new keys."""
+    """Record the renaming as a run whose step records carry the durations of the steps over to the new step keys.
+
+    Parameters
+    ----------
+    steps
+        The new step key of each old step key.
+    rows
+        The materializations that were copied.
+    old
+        The old key of the asset, for the step records.
+    """
     run_id, now = new_id(), time.time()
     run = RunRecord(
         run_id, "assets", notebook, tuple(step for step in steps.values() if "." not in step), "running", now

@@ -1,10 +1,10 @@
-"""The view of one request: definitions with their code versions, a store, and the store's knowledge of a plan.
+"""`Inspection`: the definitions, code versions and store of one request, and the facts of the store on which the decisions for a plan are based.
 
-Every request creates an `Inspection`, for states as well as for runs. An inspection memoises code versions by object, so an object that
-several steps use is digested once per request.
+Every request creates an `Inspection`, whether it runs steps or only asks for states. An inspection memoises the digests of objects, so an
+object that several steps use is digested once per request.
 
-The module also contains the preparation of a run: the plans of single steps (rerun, resume), the check that all values that a plan reads
-exist, and the notices.
+The module also prepares runs: it makes the plans for a rerun or a resumed run, checks that all values that a plan reads exist, and makes the
+notices that are published before the first step.
 """
 
 from __future__ import annotations
@@ -66,18 +66,16 @@ class Inspection:
 
     Parameters
     ----------
-    definitions
-        The definitions by key.
     new_walk
-        Returns a walk, which computes code versions; called at the first use.
+        Returns a new code walk, which computes the code versions of steps. It is called at the first use of `walk`.
     open_store
-        Opens the store; called at the first use, so that a request that cannot be planned does not create a store.
+        Opens the store. It is called at the first use of `store`, so that a request that cannot be planned does not create a store.
     choose
-        Selects the current materialization of a key from those of several notebooks.
+        Selects one materialization of a key if several notebooks have a current one (`requests.choose`).
     find
-        Returns the current materialization of an asset that a step loaded.
+        Returns the current materialization of the asset that a recorded read of kind ``asset`` names.
     timeline
-        The history of the notebook's names; None outside of a notebook.
+        The timeline of the notebook; None outside of a notebook.
     """
 
     def __init__(
@@ -99,26 +97,34 @@ class Inspection:
 
     @cached_property
     def walk(self) -> CodeWalk:
-        """The walk that computes the code versions of the request."""
+        """The code walk that computes the code versions for this request."""
         return self.new_walk()
 
     @cached_property
     def store(self) -> ValueStore:
-        """The store of the request."""
+        """The store of this request, opened at the first use."""
         return self._open_store()
 
     # -- plans
 
     def plan(self, words: Sequence[str] | None = None, *, upstream: bool = True) -> Plan:
-        """Return the plan of keys and selections with everything upstream; by default of all registered assets."""
+        """Return a plan for the assets that `words` select.
+
+        Parameters
+        ----------
+        words
+            Keys and selection strings; None for all defined assets.
+        upstream
+            True to include the steps of upstream assets; False to read the values of upstream assets from the store.
+        """
         return build_plan(resolve_targets(words, self.definitions), self.definitions, self.walk, upstream=upstream)
 
     def plan_of(self, key: str) -> Plan:
-        """Return the plan of the asset with a key, or of the asset that contains a step with this key, with everything upstream."""
+        """Return a plan for one asset and everything upstream: the asset `key`, or the asset that contains the step `key`."""
         return build_plan([str(asset_key) for asset_key in self._owner(key).keys], self.definitions, self.walk)
 
     def steps_of(self, key: str) -> list[str]:
-        """Return the keys of the steps of an asset, or the key of one step, in the order of the definition.
+        """Return the step keys of the asset `key`, in the order of its definition; or only `key`, if it is the key of a step.
 
         Raises
         ------
@@ -136,15 +142,15 @@ class Inspection:
             raise unknown_step(key, self.definitions, self.definitions.keys)
         return owner
 
-    # -- the store's knowledge of a plan
+    # -- facts of the store about a plan
 
     def decision_facts(self, plan: Plan, produced: Mapping[str, Materialization] | None = None) -> DecisionFacts:
-        """Return the store's knowledge of the steps of a plan and of the values that the plan reads.
+        """Read from the store the facts on which the decisions about the steps of a plan are based.
 
         Parameters
         ----------
         produced
-            Materializations, from the resumed run, of values that no step of the plan produces.
+            For a resumed run, the materializations of the original run by value key. The plan reads these values, not the current ones.
         """
         store = self.store
         keys = [output.key for step in plan.steps for output in step.outputs]
@@ -179,12 +185,18 @@ class Inspection:
         return facts
 
     def states(self, plan: Plan, facts: DecisionFacts | None = None) -> dict[str, StepState]:
-        """Return the states of the steps of a plan in execution order."""
+        """Return the state of each step of a plan by step key, in execution order.
+
+        Parameters
+        ----------
+        facts
+            The facts for the decisions; None to read them from the store.
+        """
         facts = facts or self.decision_facts(plan)
         return plan_states(plan, facts, ResultComparer(self.store, facts, self.walk, code_parts(self.walk)))
 
     def lineage(self) -> Lineage:
-        """Return all registered definitions as cards and edges."""
+        """Return the lineage of all defined assets and jobs: their steps with states, as cards, and the edges between the cards."""
         plan, definitions = self.plan(), self.definitions
         jobs = [(job, build_job_plan(job, self.walk)) for job in definitions.jobs.values()]
         environment, timeline = environment_now(), self._timeline
@@ -199,7 +211,13 @@ class Inspection:
 
 
 def _still_holds(store: ValueStore, find: Find) -> Callable[[Read], bool]:
-    """Return a function that checks whether a recorded read still has the same result."""
+    """Return a function that returns True if repeating a recorded read would give the recorded result.
+
+    Parameters
+    ----------
+    find
+        Returns the current materialization of the asset that a read of kind ``asset`` names.
+    """
     signer = Signer()
 
     def holds(read: Read) -> bool:
@@ -215,7 +233,7 @@ def _still_holds(store: ValueStore, find: Find) -> Callable[[Read], bool]:
 
 
 def code_parts(source: CodeWalk | HiddenState) -> Callable[[PlanStep], CodeVersion | None]:
-    """Return a function that returns a step's code version with its parts."""
+    """Return a function that takes a step and returns its code version with its parts; None for a step that has no code version."""
 
     def parts_of(step: PlanStep) -> CodeVersion | None:
         if step.code is None:
@@ -230,7 +248,7 @@ def code_parts(source: CodeWalk | HiddenState) -> Callable[[PlanStep], CodeVersi
 
 
 def users_digest() -> Keyed:
-    """Return a function that digests data with the user's key, or with a key of this process if the user has none."""
+    """Return a function that digests data with the user's signing key, or with a random key of this process if that key cannot be used."""
     signer = Signer()
 
     def keyed(data: bytes) -> str:
@@ -243,22 +261,27 @@ def users_digest() -> Keyed:
 
 
 LARGE = 10 << 30
-"""The size of a store in bytes above which a notice shows the space that ``gc`` would free."""
+"""The size of a store in bytes above which a notice tells the user how much space ``gc`` would free."""
 FULL = 0.10
-"""The fraction of free disk space below which the same notice appears."""
+"""The free fraction of the store's disk below which the same notice is published."""
 
 
 def plan_of_steps(keys: Sequence[str], definitions: Definitions, code: CodeWalk, store: ValueStore) -> Plan:
-    """Return the plan of single steps: keys of steps, of assets for all of their steps, or ``job.step`` for steps of a job.
+    """Return a plan that contains only the requested steps; all other values are read from the store.
+
+    Parameters
+    ----------
+    keys
+        Keys of steps; keys of assets or jobs, for all of their steps; or ``job.step`` for one step of a job.
 
     Raises
     ------
     UnknownKeyError
-        If a key is unknown.
+        If a key is neither defined nor stored.
     DefinitionUnavailableError
         If a key is stored but not defined in this process.
     InvariantViolationError
-        If the steps belong to a job and something else.
+        If `keys` names steps of a job together with steps of assets or of another job.
     """
     targets: dict[str, None] = {}
     steps: set[str] = set()
@@ -287,7 +310,8 @@ def plan_of_steps(keys: Sequence[str], definitions: Definitions, code: CodeWalk,
         targets.update(dict.fromkeys(str(asset_key) for asset_key in owner.keys))
     if jobs and (targets or len(jobs) > 1):
         raise InvariantViolationError(
-            "steps of a job and other steps cannot run in one run", remedy="run them one after the other"
+            "steps of a job cannot run in the same run as steps of assets or of another job",
+            remedy="start a separate run for each job, and one for the steps of assets",
         )
     for name, inner_keys in jobs.items():
         return build_job_plan(definitions.jobs[name], code, steps_only=inner_keys)
@@ -297,7 +321,14 @@ def plan_of_steps(keys: Sequence[str], definitions: Definitions, code: CodeWalk,
 def plan_to_resume(
     run: RunRecord, unfinished: set[str], definitions: Definitions, code: CodeWalk, store: ValueStore
 ) -> Plan:
-    """Return the plan of the steps of a run that must be executed again.
+    """Return a plan that resumes a run: it contains only the unfinished steps.
+
+    Parameters
+    ----------
+    run
+        The run to resume.
+    unfinished
+        The keys of the steps that failed, were cancelled or never started in that run.
 
     Raises
     ------
@@ -325,9 +356,23 @@ def plan_to_resume(
 def unfinished_steps(
     run: RunRecord, records: Iterable[StepRecord], store: ValueStore
 ) -> tuple[set[str], dict[str, Materialization], set[str]]:
-    """Return the steps of a run to execute again, the materializations of the other steps by key, and the keys of these steps.
+    """Split the steps of a run that will be resumed into unfinished and finished steps.
 
-    If the run itself resumed another run, the records of that run are included.
+    Parameters
+    ----------
+    run
+        The run to resume. If this run resumed another run, the finished steps of that run are included, and so on.
+    records
+        The records of the run's steps.
+
+    Returns
+    -------
+    unfinished : set of str
+        The keys of the steps that failed, were cancelled or never started.
+    produced : dict
+        The materializations of the finished steps by value key.
+    finished : set of str
+        The keys of the finished steps.
     """
     records = list(records)
     unfinished = {record.key for record in records if record.status in ("failed", "cancelled", "untouched")}
@@ -337,7 +382,7 @@ def unfinished_steps(
         for record in records:
             if record.status in ("executed", "reused", "skipped") and record.key not in unfinished:
                 finished_record = finished_records.get(record.key)
-                # A step that ran again because its value was lost has two records in one run; the later record counts.
+                # A step has two records in one run if it ran again because its value was lost. The later record is used.
                 if finished_record is None or finished_record.run_id == record.run_id:
                     finished_records[record.key] = record
         resumed = store.run(parent) if parent else None
@@ -351,7 +396,15 @@ def unfinished_steps(
 def not_produced(
     plan: Plan, ended: Collection[str], produced: Collection[str], definitions: Definitions
 ) -> frozenset[str]:
-    """Return the keys of optional outputs that a plan reads and that their finished steps did not produce."""
+    """Return the keys that a plan reads and that have no value because a finished step did not produce this optional output.
+
+    Parameters
+    ----------
+    ended
+        The keys of the finished steps of the run that is resumed.
+    produced
+        The value keys that these steps produced.
+    """
     absent = set()
     for key in plan.read_keys:
         if key not in produced:
@@ -367,9 +420,12 @@ def not_produced(
 
 
 def recorded_by(key: str, store: ValueStore) -> str:
-    """Return the notebook or module that recorded a key, or a step of its asset or job; empty if none did."""
+    """Return the name of the notebook or module that stored a value of a key; empty if nothing is stored for the key.
+
+    If nothing is stored for `key` itself, the values of its asset or job, and of the steps inside, are searched.
+    """
     whole = key.split(".", 1)[0]
-    inside = (name for name in store.keys() if name.startswith(f"{whole}."))  # noqa: SIM118 - a store is no dict
+    inside = (name for name in store.keys() if name.startswith(f"{whole}."))  # noqa: SIM118 - a store is not a dict and cannot be iterated
     for name in dict.fromkeys((key, whole, *inside)):
         rows = store.current(name)
         if rows:
@@ -378,24 +434,38 @@ def recorded_by(key: str, store: ValueStore) -> str:
 
 
 def code_unavailable(key: str, notebook: str) -> DefinitionUnavailableError:
-    """Return the error for a key that is stored but not defined in this process."""
+    """Return the error for a key that is stored but not defined in this process.
+
+    Parameters
+    ----------
+    notebook
+        The notebook or module that stored the value; empty if unknown.
+    """
     return DefinitionUnavailableError(
-        f"the code of {key!r} is not defined in this process, but in {notebook or 'another process'}",
-        remedy="run the cells that define it, or pass definitions=[...] or a module; code is never loaded from the store",
+        f"{key!r} is not defined in this process; {notebook or 'another process'} defined it",
+        remedy=f"run the cells that define {key!r}, or pass its definition: definitions=[...] or a module; "
+        "code is never loaded from the store",
     )
 
 
 def check_reads(
     plan: Plan, facts: DecisionFacts, definitions: Definitions, stored: Callable[[], Iterable[str]], *, resumed: bool
 ) -> None:
-    """Check that every value that a plan reads is available.
+    """Check that every value that a plan reads from the store is stored.
+
+    Parameters
+    ----------
+    stored
+        Returns the keys of the store, for the message.
+    resumed
+        True if the plan resumes an earlier run.
 
     Raises
     ------
     MissingUpstreamError
-        If a value is not available.
+        If a value that a step reads has no materialization.
     ValueNotKeptError
-        If the resumed run could not store a value.
+        If a value of the resumed run, or of an earlier run of the same job, has a materialization but could not be stored.
     """
     inside = f"{plan.targets[0]}." if plan.kind == "job" else "\0"
     for step in plan.steps:
@@ -408,9 +478,9 @@ def check_reads(
                     raise _missing_upstream(key, step, definitions, stored)
                 if item.value is None and (resumed or key.startswith(inside)):
                     raise ValueNotKeptError(
-                        f"step {step.key!r} needs the value of {item.step_key!r}, which could not be stored",
+                        f"step {step.key!r} needs the value of {item.step_key!r}, and this value could not be stored",
                         where=step.where,
-                        remedy=f"run both: stepwell.rerun([{item.step_key!r}, {step.address!r}])",
+                        remedy=f"run both steps again: stepwell.rerun([{item.step_key!r}, {step.address!r}])",
                     )
 
 
@@ -421,21 +491,24 @@ def _missing_upstream(
         return MissingUpstreamError(
             f"step {step.key!r} reads {key!r}, which is not materialized",
             where=step.where,
-            remedy=f"%materialize {key}, or stepwell.materialize([{key!r}])",
+            remedy=f"materialize {key!r} first: %materialize {key}, or stepwell.materialize([{key!r}])",
         )
     outputs = {output.key for output in step.outputs}
     near = unknown_key(
         "asset", key, [other for other in (*definitions.keys(), *stored()) if other not in outputs]
     ).remedy
     return MissingUpstreamError(
-        f"{step.key!r} reads the asset {key!r}, which is neither defined nor stored",
+        f"step {step.key!r} reads the asset {key!r}, which is neither defined nor stored",
         where=step.where,
-        remedy=f"define it, or pass its module: stepwell.materialize([...], definitions=module); {near}",
+        remedy=f"run the cell that defines {key!r}, or pass its module: stepwell.materialize([...], definitions=module); {near}",
     )
 
 
 def foreign_notices(plan: Plan, facts: DecisionFacts) -> tuple[Notice, ...]:
-    """Return a notice if values that the plan would reuse or read were signed with another user's key."""
+    """Return one notice that names the values that the plan would reuse or read if another user's key had not signed them.
+
+    The result is empty if there are no such values.
+    """
     foreign = facts.snapshot.foreign
     if not foreign:
         return ()
@@ -455,7 +528,7 @@ def foreign_notices(plan: Plan, facts: DecisionFacts) -> tuple[Notice, ...]:
 
 
 def read_notices(plan: Plan, facts: DecisionFacts, definitions: Definitions) -> tuple[Notice, ...]:
-    """Return a notice for each value that is read from the store and not defined in this process."""
+    """Return a notice for each value that the plan reads from the store and whose asset or step is not defined in this process."""
     inside = f"{plan.targets[0]}." if plan.kind == "job" and plan.targets else "\0"
     items = [
         facts.values[key]
@@ -469,7 +542,7 @@ def read_notices(plan: Plan, facts: DecisionFacts, definitions: Definitions) -> 
 
 
 def stale_notices(plan: Plan, inspection: Inspection) -> tuple[Notice, ...]:
-    """Return a notice for each stored value that the plan reads although it is not fresh."""
+    """Return a notice for each stored value that the plan reads although the step that computes the value is stale, failed or may change."""
     definitions = inspection.definitions
     owners = {key: definitions.asset(key) or step_owner(key.split(":", 1)[0], definitions) for key in plan.read_keys}
     keys = [
@@ -489,12 +562,15 @@ def stale_notices(plan: Plan, inspection: Inspection) -> tuple[Notice, ...]:
 
 
 def slow_notices(walk: CodeWalk) -> tuple[Notice, ...]:
-    """Return a notice for each global that takes long to digest."""
+    """Return a notice for each global variable that took long to digest during the code walk."""
     return tuple(notice("slow global", name, seconds=seconds) for name, seconds in walk.slow.items())
 
 
 def size_notices(store: ValueStore) -> tuple[Notice, ...]:
-    """Return a notice with the space that ``gc`` would free, if the store is large or the disk almost full."""
+    """Return one notice with the space that ``gc`` would free, if the store is larger than `LARGE` or its disk has less than `FULL` free.
+
+    The result is empty otherwise, and if the sizes are unknown.
+    """
     try:
         disk = shutil.disk_usage(store.directory)
     except OSError:

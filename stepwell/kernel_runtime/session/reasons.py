@@ -1,10 +1,11 @@
-"""The causes of a state: the stored results of a step, compared with its present code, inputs and reads.
+"""Why the stored results of a step cannot be reused: they are compared with the step's present code, inputs and reads.
 
-A cause names the smallest changed part, with the path that leads to it. A remedy is tried on the code before it is suggested.
+Each reason names the smallest part of the code that changed, and the path from the step to this part. A remedy, such as ``--ignore NAME``, is
+suggested only if a code walk with this remedy shows that it works.
 
-The comparison of two code versions returns the smallest set of causes. If a helper function was edited, only the helper is named, not the
-objects that it newly reaches. If a global has another value, the old and the new value are shown, unless they are long or secret. A part is
-identified by its path from the step, never by the step's name, so parts that were recorded for another key with equal code can be compared.
+The comparison of two code versions leaves out the consequences of other changes. If a helper function was edited, only the helper is named,
+not the objects that it reaches since. If a global variable changed, the old and the new value are shown, unless they are long or secret. A
+part is identified by its path without the step's key, so the parts of two steps with different keys can be compared.
 """
 
 from __future__ import annotations
@@ -46,7 +47,17 @@ if TYPE_CHECKING:
 
 
 class ResultComparer:
-    """Comparison of the stored results of a step with its present code, inputs and reads."""
+    """Explains why the stored results of a step cannot be reused (implements `planning.states.Explainer`).
+
+    Parameters
+    ----------
+    facts
+        The facts on which the decisions about the steps are based.
+    walk
+        The code walk that tests whether a remedy works.
+    code_parts
+        Returns the present code version of a step with its parts.
+    """
 
     def __init__(
         self,
@@ -65,10 +76,19 @@ class ResultComparer:
     def __call__(
         self, step: PlanStep, stored: tuple[Materialization, ...], inputs: tuple[InputVersion, ...] | None
     ) -> tuple[Reason, ...]:
-        """Return why the stored results cannot be reused; empty if no cause lies in the step, its inputs or its reads."""
+        """Return the reasons why the stored results of a step cannot be reused.
+
+        Parameters
+        ----------
+        stored
+            The current materializations of the step's outputs; at least one.
+        inputs
+            The present versions of the step's inputs; None if they are not known before upstream steps run. Then inputs are not compared,
+            and the result may be empty.
+        """
         old = stored[0]
         if old.step_key != step.address:
-            return (Reason(f"it is now computed by {step.address}, no longer by {old.step_key}", kind="step"),)
+            return (Reason(f"the value is now computed by {step.address}, no longer by {old.step_key}", kind="step"),)
         reasons: list[Reason] = []
         if step.code is not None and old.code_version != step.code.digest:
             reasons += self._code(step, old)
@@ -79,25 +99,38 @@ class ResultComparer:
         ]
         if not reasons and inputs is not None and old.code_version == (step.code.digest if step.code else ""):
             if not old.memo_key:
-                return (Reason("its last run failed after it had produced this value", kind="failure"),)
+                return (Reason("the step failed after it had produced this value", kind="failure"),)
             lacking = [output.key for output in step.outputs if output.required]
             lacking = [key for key in lacking if key not in {item.key for item in stored}]
             if lacking:
                 return (Reason(f"{keys_text(lacking)} is no longer stored", kind="missing"),)
             if old.unverifiable:
-                return (Reason(f"it used an object without a digest: {old.unverifiable[0]}", kind="unverifiable"),)
+                return (
+                    Reason(
+                        f"the value was computed with an object that had no digest: {old.unverifiable[0]}",
+                        kind="unverifiable",
+                    ),
+                )
             if old.memo_key == self.facts.key(step, inputs) and (why := refusal(step, old.memo_key, self.facts)):
                 return (Reason(why, kind="refused"),)
-            return (Reason(f"it was computed by another Python than {PYTHON}, or under another key", kind="python"),)
+            return (
+                Reason(
+                    f"the recorded memo key differs: probably, another Python version than {PYTHON} computed the value",
+                    kind="python",
+                ),
+            )
         return tuple(reasons)
 
     def unverifiable(self, step: PlanStep) -> tuple[Reason, ...]:
-        """Return the objects that cannot be digested, with their paths and ways to exclude only these objects."""
+        """Return a reason for each object that the step's code reaches and that has no digest, with ways to exclude only this object."""
         items = step.code.unverifiable if step.code is not None else ()
         return tuple(Reason(item.reason, item.path, self._way_out(step, item), "unverifiable") for item in items)
 
     def _recorded_code(self, version: str) -> CodeVersion | None:
-        """Return a recorded code version with its parts; the first call reads the code versions of all changed steps in one query."""
+        """Return the recorded code version whose digest is `version`, with its parts; None if it is not recorded.
+
+        The first call reads the code versions of all changed steps in one query.
+        """
         if version not in self._read_versions:
             wanted = {version, *self._changed_versions()} - self._read_versions
             self._read_versions |= wanted
@@ -105,7 +138,7 @@ class ResultComparer:
         return self._codes.get(version)
 
     def _changed_versions(self) -> set[str]:
-        """Return the code versions of current materializations that differ from those of the plan's steps."""
+        """Return the digests of the code versions that current materializations have and that no reusable result of the plan has."""
         snapshot = self.facts.snapshot
         current = {row.materialization.code_version for rows in snapshot.current.values() for row in rows}
         return current - {
@@ -117,17 +150,17 @@ class ResultComparer:
         now = self.code_parts(step)
         return code_reasons(before, now, step.key, lambda change: self._remedy(step, change))
 
-    # -- remedies: each is tried before it is suggested
+    # -- remedies: a code walk tries each remedy before it is suggested
 
     def _way_out(self, step: PlanStep, item: Unverifiable) -> str:
         name = self._ignorable(step, item.path, lambda ignore: item not in self._unverifiable_without(step, ignore))
         ways = [*_flags(step, name), *_opaque(step, item.path)]
         if ways:
-            return f"to exclude only that object: {', or '.join(ways)}"
+            return f"to exclude only this object from the code version: {', or '.join(ways)}"
         return f"to keep the stored value: %why {step.key} --accept"
 
     def _remedy(self, step: PlanStep, change: Change) -> str:
-        """Return how to exclude a changed secret from the code version; empty for other changes."""
+        """Return advice on how to exclude a changed value that may be secret from the code version; empty for other changes."""
         if not change.secret or change.change_kind != "changed":
             return ""
         name = self._ignorable(step, change.path, lambda ignore: change.path not in self._paths_without(step, ignore))
@@ -137,10 +170,16 @@ class ResultComparer:
             ways.append(f"read it with stepwell.secret({_environment_name(value)})")
         else:
             ways += _opaque(step, change.path)
-        return f"its value is not shown; to exclude it: {', or '.join(ways)}"
+        return f"the value is not shown, because it may be secret; to exclude it from the code version: {', or '.join(ways)}"
 
     def _ignorable(self, step: PlanStep, path: str, works: Callable[[tuple[str, ...]], bool]) -> str:
-        """Return the most specific name for ``--ignore`` that excludes the end of a path; empty if none does."""
+        """Return the most specific name for ``--ignore`` that excludes the object at the end of `path`; empty if no name does.
+
+        Parameters
+        ----------
+        works
+            Returns True if a step with this ``ignore`` option no longer reaches the object.
+        """
         last = path.rpartition(ARROW)[2]
         if ARROW not in path or "(" in last:
             return ""
@@ -172,7 +211,10 @@ def _flags(step: PlanStep, name: str) -> list[str]:
 
 
 def _opaque(step: PlanStep, path: str) -> list[str]:
-    """Return a call of `stepwell.opaque` for the object at the end of a path, if the step's own cell or module names it."""
+    """Return a call of `stepwell.opaque` as code for the object at the end of `path`.
+
+    The result is empty if the cell or module of the step does not name the object, or if the object always has a digest.
+    """
     last = path.rpartition(ARROW)[2]
     root = value_at(step.op.body, name_in(last).split(".")[0])
     if (
@@ -198,26 +240,42 @@ def code_reasons(
     key: str,
     remedy: Callable[[Change], str] = lambda change: "",  # noqa: ARG005 - past runs have no remedy
 ) -> list[Reason]:
-    """Return why two code versions of a step differ."""
+    """Return a reason for each cause of the difference between two code versions of a step.
+
+    Parameters
+    ----------
+    before, now
+        The code versions with their parts; None for one that is not recorded. Then the only reason is that the code changed.
+    key
+        The key of the step.
+    remedy
+        Returns the detail of the reason for a change that has no diff.
+    """
     if before is None or now is None or not before.parts or not now.parts:
-        return [Reason("its code changed", kind="body")]
+        return [Reason("the code of the step changed", kind="body")]
     reasons = []
     for change in explain(before, now, key):
         text = describe(change)
         place = change.where if change.where and change.where not in text else ""
         reasons.append(Reason(text, change.path, change.diff or remedy(change), change.kind, place=place))
-    return reasons or [Reason("its code changed", kind="body")]
+    return reasons or [Reason("the code of the step changed", kind="body")]
 
 
 def input_reasons(old: tuple[InputVersion, ...], new: tuple[InputVersion, ...]) -> list[Reason]:
-    """Return how the inputs of a step differ from those of an earlier run of it."""
+    """Return a reason for each input of a step that was added or removed, or whose version changed.
+
+    Parameters
+    ----------
+    old, new
+        The inputs of the step in two runs, or in a run and now.
+    """
     before = {(item.name, item.key, item.kind): item.version for item in old}
     now = {(item.name, item.key, item.kind): item.version for item in new}
     reasons = []
     for (name, key, kind), version in now.items():
         reason = Reason("", key, kind="input" if kind == "value" else "order")
         if (name, key, kind) not in before:
-            text = f"{key} is a new input" if kind == "value" else f"it now comes after {key}"
+            text = f"{key} is a new input" if kind == "value" else f"the step must now run after {key}"
             reasons.append(replace(reason, text=text))
         elif before[name, key, kind] != version:
             text = f"the value of {key} changed" if kind == "value" else f"{key} was computed again"
@@ -235,38 +293,39 @@ _KEY = 8
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One cause of a difference."""
+    """One cause of the difference between two code versions of a step."""
 
     kind: CodeKind
     path: str
-    """The path to the changed object: ``report.transform -> normalise``."""
+    """The path from the step to the changed object: ``report.transform -> normalise``."""
     where: str = ""
-    """The place of the object's present definition."""
+    """The cell or file that defines the object now; empty if unknown."""
     before: str | None = None
-    """The earlier source, value or version of the object; None if unreadable, secret or absent."""
+    """The source code, value or package version of the object before the change; None if it is unknown, may be secret or did not exist."""
     after: str | None = None
+    """The same after the change."""
     diff: str = ""
-    """A unified diff of the source; empty for an object that is not code."""
+    """A unified diff of the object's source code; empty for an object that is not code."""
     change_kind: str = "changed"
-    """``changed``, ``added`` or ``removed``."""
+    """What happened to the object: ``changed``, ``added`` or ``removed``."""
     secret: bool = False
-    """True if the object's value is not shown because it could be a secret."""
+    """True if the object's value is not shown because it may be secret."""
 
 
 def explain(old: CodeVersion, new: CodeVersion, key: str = "") -> tuple[Change, ...]:
-    """Return the causes of the difference between two code versions, nearest to the step first.
+    """Return the causes of the difference between two code versions, those with the shortest path from the step first.
 
     Parameters
     ----------
     old, new
-        The versions, with their parts.
+        The code versions, with their parts.
     key
-        The step's key; by default the key for which the newer version was recorded.
+        The step's key, with which the paths begin; empty for the step key for which `new` was recorded.
 
     Returns
     -------
     tuple of Change
-        Empty if the versions are equal.
+        The causes; empty if the code versions are equal.
     """
     if old.digest == new.digest:
         return ()
@@ -278,7 +337,7 @@ def explain(old: CodeVersion, new: CodeVersion, key: str = "") -> tuple[Change, 
         earlier = before.get(pair)
         if earlier is not None and not _is_equal(earlier, part):
             changed[pair] = _change(earlier, part, canonical=canonical)
-    # A part with unchanged source has another digest only because of the objects that it reads.
+    # If the source code of a part is unchanged, its digest changed only because of the objects that the code reads.
     unedited = {pair for pair in changed if pair[1] == "code" and before[pair].text == after[pair].text is not None}
     edited = {path for path, group in changed if (path, group) not in unedited}
     added, removed = _unmatched(before, after, changed, edited, canonical=canonical)
@@ -293,7 +352,7 @@ def explain(old: CodeVersion, new: CodeVersion, key: str = "") -> tuple[Change, 
     if not changed:
         return (Change("body", key),)
     in_order = sorted(changed, key=lambda pair: (changed[pair].path.count(ARROW), changed[pair].path))
-    # A variable that is read in several places is one cause, shown with its shortest path.
+    # If several functions read the same changed variable, only the change with the shortest path is kept.
     once: dict[tuple[object, ...], Change] = {}
     for pair in in_order:
         digests = [parts[pair].digest if pair in parts else "" for parts in (before, after)]
@@ -305,7 +364,7 @@ Parts = dict[tuple[str, str], CodePart]
 
 
 def _as_parts_of(key: str, parts: tuple[CodePart, ...]) -> tuple[CodePart, ...]:
-    """Return parts with paths that begin with a key, even if they were recorded for another key."""
+    """Return copies of the parts of a code version in which every path begins with `key`, not with the step key that was recorded."""
     root = parts[0].path if parts else key
     if root == key:
         return parts
@@ -317,9 +376,21 @@ def _as_parts_of(key: str, parts: tuple[CodePart, ...]) -> tuple[CodePart, ...]:
 def _unmatched(
     before: Parts, after: Parts, changed: dict[tuple[str, str], Change], edited: set[str], *, canonical: bool
 ) -> tuple[Parts, Parts]:
-    """Return the added and the removed parts that are not consequences of another change.
+    """Return the added and the removed parts of a code version, without those that are consequences of another change.
 
-    A part that both versions have, with different paths, is left out if it is equal, and added to ``changed`` otherwise.
+    A part of the same name may have different paths in `before` and `after`. If such a part is equal in both, it is left out. Otherwise the
+    function adds it to `changed`.
+
+    Parameters
+    ----------
+    before, after
+        The parts of both code versions.
+    changed
+        The changes by path and kind of part; the function adds to this dict.
+    edited
+        The paths of the objects whose source code or value changed.
+    canonical
+        True to ignore layout, comments, annotations and docstrings in diffs.
     """
     known = [{(*_label(key), part.digest) for key, part in parts.items()} for parts in (before, after)]
 
@@ -332,7 +403,7 @@ def _unmatched(
 
     added, removed = only(after, before, known[0]), only(before, after, known[1])
     for place in list(added):
-        # A value replaced a function, or a function replaced a value.
+        # A name that was bound to a function is now bound to another kind of value, or the reverse.
         earlier = next((other for other in removed if other[0] == place[0]), None)
         if earlier is not None:
             changed[place] = _change(removed.pop(earlier), added.pop(place), canonical=canonical)
@@ -348,7 +419,11 @@ def _unmatched(
 
 
 def _drop_consequences(changed: dict[tuple[str, str], Change], before: Parts, after: Parts, key: str) -> None:
-    """Remove changes that are consequences of another change in the list."""
+    """Remove from `changed` the changes that are consequences of another change in `changed`.
+
+    These are a changed ``ignore`` option, of which the ignored objects are consequences, and a changed attribute, of which the changed
+    object is a consequence.
+    """
     ignore_key = (key + IGNORED, "global")
     ignored: set[str] = set()
     if ignore_key in changed:
@@ -362,7 +437,7 @@ def _drop_consequences(changed: dict[tuple[str, str], Change], before: Parts, af
         ):
             del changed[place]
         elif group == "global" and any(other.startswith(f"{path}.") for other, _ in changed):
-            # The object changed only because its attribute changed.
+            # The digest of the object changed only because one of its attributes changed.
             del changed[place]
 
 
@@ -371,7 +446,7 @@ def _label(key: tuple[str, str]) -> tuple[str, str]:
 
 
 def describe(change: Change) -> str:
-    """Return a short line about a change: ``normalise() changed (cell 9)`` or ``CUTOFF: 3 -> 4``."""
+    """Return one line of text about a change: ``normalise() changed (cell 9)`` or ``CUTOFF: 3 -> 4``."""
     name = change.path.rpartition(ARROW)[2]
     place = f" ({change.where})" if change.where else ""
     if change.kind == "package":
@@ -412,7 +487,7 @@ def _by_path(parts: tuple[CodePart, ...]) -> Parts:
 
 
 def _is_equal(before: CodePart, after: CodePart) -> bool:
-    """Return True if two parts are equal; if their digests were made with the keys of two users, their sources are compared instead."""
+    """Return True if two parts have equal digests, or equal source code if the digests were made with the keys of two users."""
     if before.digest == after.digest or len(before.digest) != len(after.digest) or len(after.digest) <= _KEY:
         return before.digest == after.digest
     if before.digest[:_KEY] == after.digest[:_KEY] or before.kind in {"package", "name"}:
@@ -421,12 +496,12 @@ def _is_equal(before: CodePart, after: CodePart) -> bool:
 
 
 def _change(before: CodePart, after: CodePart, *, canonical: bool) -> Change:
-    """Return the change of a part that both versions have.
+    """Return the change of a part that both code versions have.
 
     Parameters
     ----------
     canonical
-        True to exclude layout, comments and docstrings from the diff, because the earlier source belongs to another definition.
+        True to exclude layout, comments, annotations and docstrings from the diff, because the parts were recorded for different steps.
     """
     diff = ""
     if after.kind in {"function", "body", "sql"} and before.text is not None and after.text is not None:
@@ -442,7 +517,7 @@ def _change(before: CodePart, after: CodePart, *, canonical: bool) -> Change:
 
 
 def _canonical(source: str) -> str:
-    """Return Python code without docstrings, annotations and layout; return other text unchanged."""
+    """Return Python code without comments, docstrings, annotations and layout. Return text that is not Python code unchanged."""
     try:
         tree = ast.parse(textwrap.dedent(source))
     except (SyntaxError, ValueError, RecursionError):
@@ -469,7 +544,7 @@ def _last_name(path: str) -> str:
 
 
 def _part_text(part: CodePart) -> str | None:
-    """Return the source or value of a part as a string; None if it must not be shown."""
+    """Return the source code, value or package version of a part as a string; None if it is unknown or may be secret."""
     hidden = part.kind == "global" and (part.text == HIDDEN or looks_secret(_last_name(part.path)))
     if hidden or part.text is None or part.kind != "global":
         return None if hidden else part.text
@@ -477,5 +552,13 @@ def _part_text(part: CodePart) -> str | None:
 
 
 def _follows(path: str, causes: set[str]) -> bool:
-    """Return True if a part was added or removed only because an object on its path changed."""
+    """Return True if a part was added or removed only because an object on its path changed.
+
+    Parameters
+    ----------
+    path
+        The path of the part.
+    causes
+        The paths of the changed objects.
+    """
     return any(path.startswith((cause + ARROW, cause + ".", cause + "(", cause + "[")) for cause in causes)

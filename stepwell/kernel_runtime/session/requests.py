@@ -1,7 +1,9 @@
-"""Requests: targets in any form (definitions, keys, selection strings), and the choice of a materialization if several notebooks define a key.
+"""What a request refers to: its targets, its definitions, its notebook or script, its store, and the materialization of a key.
 
-A request belongs to a notebook (or script) and a store. The store is ``.stepwell`` in the project's root: the nearest folder at or above the notebook's that has a ``pyproject.toml`` or ``.git``. The
-search stops before the home directory and the file system's root; without a project, the store is in the notebook's folder.
+Targets are definitions, keys or selection strings. If several notebooks define a key, `choose` selects the materialization that the request
+reads. The default store is the folder ``.stepwell`` in the root of the project. This root is the notebook's folder or the nearest folder above
+it that contains ``pyproject.toml`` or ``.git``, below the home folder and the file system's root. If there is no such folder, the store is in
+the notebook's folder.
 """
 
 from __future__ import annotations
@@ -40,12 +42,23 @@ Given: TypeAlias = "Iterable[Any] | ModuleType | None"
 
 
 def read_targets(targets: Targets) -> tuple[list[AssetsDefinition | SourceAsset], list[str] | None]:
-    """Return the definitions among targets, and the keys and selection strings; None stands for everything registered.
+    """Split targets into definitions and words.
+
+    Parameters
+    ----------
+    targets
+        Definitions, keys and selection strings, or one of these; a module for the assets in it; None for all registered assets.
+
+    Returns
+    -------
+    tuple
+        The definitions, and the words: the keys of the definitions and all strings. If `targets` is None, no definitions, and None
+        instead of the words.
 
     Raises
     ------
     InvalidInvocationError
-        If a target has another type.
+        If a target has another type, or is a job.
     """
     if targets is None:
         return [], None
@@ -69,18 +82,20 @@ def read_targets(targets: Targets) -> tuple[list[AssetsDefinition | SourceAsset]
             words.append(target)
         elif isinstance(target, JobDefinition):
             raise InvalidInvocationError(
-                f"{target.name!r} is a job", where=target.where, remedy=f"run it with {target.name}.execute()"
+                f"{target.name!r} is a job, which cannot be materialized",
+                where=target.where,
+                remedy=f"run the job with {target.name}.execute()",
             )
         else:
             raise InvalidInvocationError(
-                f"a target is an asset, a key or a selection string, not a {type(target).__name__}",
-                remedy="for example: stepwell.materialize([clean, 'report'])",
+                f"a target must be an asset, a key or a selection string, not an object of type {type(target).__name__}",
+                remedy="pass targets like these: stepwell.materialize([clean, 'report'])",
             )
     return definitions, words
 
 
 def _definitions_of(module: ModuleType) -> list[AssetsDefinition | SourceAsset | JobDefinition]:
-    """Return the definitions that are globals of a module."""
+    """Return the assets, source assets and jobs that are global variables of a module."""
     return [
         value for value in vars(module).values() if isinstance(value, AssetsDefinition | SourceAsset | JobDefinition)
     ]
@@ -93,16 +108,14 @@ def _members(module: ModuleType) -> list[Target]:
 def lookup(
     registry: Registry, definitions: Given = None, targets: Iterable[AssetsDefinition | SourceAsset] = ()
 ) -> Definitions:
-    """Return the definitions of a request: passed definitions take precedence over registered ones.
+    """Return the definitions that a request uses: those that were passed, and the registered ones for all other keys.
 
     Parameters
     ----------
-    registry
-        The registry.
     definitions
-        Definitions or modules of definitions; or one module.
+        The passed definitions: a list of definitions and modules of definitions, or one module; None if there are none.
     targets
-        More definitions, usually the targets.
+        Further passed definitions, usually the targets of the request.
 
     Raises
     ------
@@ -118,8 +131,8 @@ def lookup(
     for definition in passed:
         if not isinstance(definition, AssetsDefinition | SourceAsset | JobDefinition):
             raise InvalidInvocationError(
-                f"definitions are assets, source assets and jobs, not a {type(definition).__name__}",
-                remedy="for example: definitions=[clean, send], or a module of them",
+                f"a definition must be an asset, a source asset or a job, not an object of type {type(definition).__name__}",
+                remedy="pass definitions like these: definitions=[clean, send], or a module that contains them",
             )
     unique = list({id(definition): definition for definition in (*passed, *targets)}.values())
     assets = by_key(definition for definition in unique if not isinstance(definition, JobDefinition))
@@ -139,18 +152,20 @@ def lookup(
 def requesting(
     timeline: Timeline | None, definitions: Iterable[Any], *, cell: bool = False, only_unbound: bool = False
 ) -> Iterator[None]:
-    """Mark assets as requested by name during planning: their cells read the present values of the notebook's names.
+    """Note in the timeline, for the duration of the ``with`` block, that a request names assets; restore the timeline afterwards.
+
+    The cells of these assets then read the present values of the notebook's variables, even if another cell has reassigned them.
 
     Parameters
     ----------
     timeline
-        The history of the notebook's names; None outside of a notebook.
+        The timeline of the notebook; None outside of a notebook, where nothing is noted.
     definitions
-        The assets.
+        The assets that the request names; other definitions are ignored.
     cell
-        True if the cell of the assets runs, which binds all of its names.
+        True if the user runs the cell of these assets, so that the cell binds all of its variables.
     only_unbound
-        True if the cell only binds names that are unbound.
+        True if the cell binds only those of its variables that are not bound yet.
     """
     if timeline is None:
         yield
@@ -168,28 +183,29 @@ def requesting(
 
 
 class HoldsValues(Protocol):
-    """The public `stepwell.Store`, which wraps the internal store."""
+    """The part of the public `stepwell.Store` that the session needs: the internal store that it wraps."""
 
     values: ValueStore
 
 
 AnyStore: TypeAlias = "HoldsValues | ValueStore | str | os.PathLike[str] | None"
-"""A store directory, an open store, or None for the session's."""
+"""A store directory, an open store, or None for the session's store."""
 
 
 def key_text(key: AssetKey | AssetsDefinition | SourceAsset | str) -> str:
-    """Return a key, or the key of a definition, as a string.
+    """Return a key, or the key of an asset's definition, as a string.
 
     Raises
     ------
     InvalidInvocationError
-        If the object has another type.
+        If `key` is neither a key nor the definition of an asset.
     """
     if isinstance(key, AssetsDefinition | SourceAsset):
         key = key.key
     if not isinstance(key, AssetKey | str):
         raise InvalidInvocationError(
-            f"a key is a string, not a {type(key).__name__}", remedy="for example: stepwell.load('raw/flights')"
+            f"a key must be a string, not an object of type {type(key).__name__}",
+            remedy="write the key in quotes: stepwell.load('raw/flights')",
         )
     return str(key)
 
@@ -198,22 +214,31 @@ def key_text(key: AssetKey | AssetsDefinition | SourceAsset | str) -> str:
 
 
 def choose(registry: Registry, reader: str, key: str, rows: list[Current], store: ValueStore) -> Materialization | None:
-    """Return the current materialization of a key for a reader; None if there is none.
+    """Choose the materialization that a notebook or script reads for a key, if several notebooks have a current one.
 
-    The order of preference is: the notebook of the reader's definition, the reader's own notebook, any other notebook that
+    The order of preference is: the notebook or module that defines the registered asset, the notebook that reads, any other notebook that
     still exists, then any notebook.
 
     Parameters
     ----------
-    registry, reader
-        The reader's definitions, and the name of its notebook or script.
+    registry
+        The definitions of the notebook that reads.
+    reader
+        The name of the notebook or script that reads.
     rows
-        The current materializations of the notebooks, newest first.
+        The current materialization of `key` in each notebook, newest first.
+    store
+        The store that contains the materializations; notebooks that still exist are searched relative to its parent folder.
+
+    Returns
+    -------
+    Materialization or None
+        The chosen materialization; None if `rows` is empty.
 
     Raises
     ------
     AmbiguousKeyError
-        If neither of the reader's notebooks has a materialization, several other notebooks still exist, and their data versions differ.
+        If the first two choices have no materialization, several other notebooks still exist, and their data versions differ.
     """
     entry = registry.assets.get(key)
     definer = getattr(entry.definition, "notebook", "") if entry is not None else ""
@@ -221,15 +246,15 @@ def choose(registry: Registry, reader: str, key: str, rows: list[Current], store
         item = next((row.materialization for row in rows if notebook and row.notebook == notebook), None)
         if item is not None:
             return item
-    alive = [row for row in rows if notebook_exists(row.notebook, store.directory)]
-    versions = {row.materialization.data_version or row.materialization.id for row in alive}
+    existing = [row for row in rows if notebook_exists(row.notebook, store.directory)]
+    versions = {row.materialization.data_version or row.materialization.id for row in existing}
     if len(versions) > 1:
         raise AmbiguousKeyError(
-            f"{key!r} is defined by several notebooks and their values differ",
-            where=keys_text(row.notebook for row in alive),
-            remedy=f"run the cell that defines {key} here, or choose a notebook: stepwell.load({key!r}, notebook={alive[0].notebook!r})",
+            f"several notebooks define {key!r}, and their current values differ",
+            where=keys_text(row.notebook for row in existing),
+            remedy=f"run the cell that defines {key} in this notebook, or choose a notebook: stepwell.load({key!r}, notebook={existing[0].notebook!r})",
         )
-    return choose_current(alive or rows, "")
+    return choose_current(existing or rows, "")
 
 
 def current(
@@ -240,14 +265,16 @@ def current(
     Parameters
     ----------
     registry, reader
-        As in `choose`.
+        The definitions and the name of the notebook or script that reads.
     notebook
-        The notebook to read from; by default `choose` decides.
+        The notebook whose materialization is returned; None to let `choose` select one.
 
     Raises
     ------
-    ValueUnavailableError, AmbiguousKeyError
-        If no materialization exists, or if those of several notebooks differ.
+    ValueUnavailableError
+        If `key` has no current materialization, or none in `notebook`.
+    AmbiguousKeyError
+        If `choose` cannot decide between several notebooks.
     """
     rows = store.current(key)
     if not rows and (owner := step_owner(key, lookup(registry))) is not None:
@@ -255,16 +282,18 @@ def current(
         rows = store.current(outputs[0]) if len(outputs) == 1 else []
     if not rows:
         remedy = (
-            f"%materialize {key}, or stepwell.materialize([{key!r}])"
+            f"compute it: %materialize {key}, or stepwell.materialize([{key!r}])"
             if key in registry.assets
             else unknown_key("key", key, [*store.keys(), *registry.assets]).remedy
         )
-        raise ValueUnavailableError(f"nothing is stored for {key!r}", where=str(store.directory), remedy=remedy)
+        raise ValueUnavailableError(
+            f"nothing is stored for {key!r}", where=f"in the store {store.directory}", remedy=remedy
+        )
     if notebook is not None:
         rows = [row for row in rows if row.notebook == notebook]
     item = choose(registry, reader, key, rows, store)
     if item is None:
-        raise ValueUnavailableError(f"nothing is stored for {key!r}")
+        raise ValueUnavailableError(f"nothing is stored for {key!r} from the notebook {notebook!r}")
     return item
 
 
@@ -273,7 +302,7 @@ _MARKS = ("pyproject.toml", ".git")
 
 
 def in_ipython() -> bool:
-    """Return True if an IPython shell runs in this process; IPython is not imported."""
+    """Return True if an IPython shell runs in this process. The function does not import IPython."""
     module = sys.modules.get("IPython")
     get = getattr(module, "get_ipython", None) if module is not None else None
     return get is not None and get() is not None
@@ -282,8 +311,14 @@ def in_ipython() -> bool:
 def notebook_path(namespace: Mapping[str, Any] | None = None) -> Path | None:
     """Return the path of the notebook or script that runs as ``__main__``; None if the path is unknown.
 
-    The sources are, in this order: ``STEPWELL_NOTEBOOK`` (set by ``stepwell run``), ``JPY_SESSION_NAME`` (set by Jupyter),
-    ``__vsc_ipynb_file__`` (set by VS Code), and the script's ``__file__``.
+    The path is taken from the first of these that is set: the environment variable ``STEPWELL_NOTEBOOK`` (set by ``stepwell run``), the
+    environment variable ``JPY_SESSION_NAME`` (set by Jupyter), the variable ``__vsc_ipynb_file__`` (set by VS Code), and a script's
+    ``__file__``.
+
+    Parameters
+    ----------
+    namespace
+        The namespace of the notebook; None for that of ``__main__``.
     """
     space = namespace if namespace is not None else vars(sys.modules["__main__"])
     for path in (
@@ -300,7 +335,10 @@ def notebook_path(namespace: Mapping[str, Any] | None = None) -> Path | None:
 
 
 def project_root(start: Path) -> Path:
-    """Return the nearest folder at or above a folder that has a ``pyproject.toml`` or ``.git``, else the folder itself."""
+    """Return the nearest folder, at or above `start`, that contains ``pyproject.toml`` or ``.git``; `start` if there is none.
+
+    The home folder, the file system's root and the folders above the home folder are not searched.
+    """
     home = Path.home()
     for folder in (start, *start.parents):
         if folder in (home, Path(folder.anchor)):
@@ -311,12 +349,24 @@ def project_root(start: Path) -> Path:
 
 
 def store_directory(namespace: Mapping[str, Any] | None = None) -> tuple[Path, bool]:
-    """Return the store directory of this process's notebook or script, and True if the user named the directory."""
+    """Return the default store directory of the notebook or script of this process; and True if ``STEPWELL_STORE`` names it.
+
+    Parameters
+    ----------
+    namespace
+        The namespace of the notebook; None for that of ``__main__``.
+    """
     return named_or_found(None, _folder(namespace))
 
 
 def project_directory(namespace: Mapping[str, Any] | None = None) -> Path:
-    """Return the project's root for this process's notebook or script, independent of its store."""
+    """Return the root of the project that contains the notebook or script of this process, wherever its store is.
+
+    Parameters
+    ----------
+    namespace
+        The namespace of the notebook; None for that of ``__main__``.
+    """
     return project_root(_folder(namespace))
 
 
@@ -326,10 +376,11 @@ def _folder(namespace: Mapping[str, Any] | None) -> Path:
 
 
 def named_or_found(named_directory: str | None, folder: Path) -> tuple[Path, bool]:
-    """Return a store directory, and True if the user named the directory.
+    """Return the store directory, and True if the user named it.
 
-    A directory from the argument or the environment takes precedence over the store of the folder's project. The second value decides if the
-    directory may be a link: ``.stepwell`` in a downloaded project may be a link that the user does not know about.
+    The directory is `asked`, else the environment variable ``STEPWELL_STORE``, else ``.stepwell`` in the root of the project of `folder`.
+    The second value is True in the first two cases. Only then may the directory be a link: in a downloaded project, ``.stepwell`` may be
+    a link that the user does not know about.
 
     Parameters
     ----------
@@ -343,7 +394,11 @@ def named_or_found(named_directory: str | None, folder: Path) -> tuple[Path, boo
 
 
 def notebook_name(store: Path, namespace: Mapping[str, Any] | None = None) -> str:
-    """Return the name under which this process's definitions are recorded: the notebook's path, relative to the project if inside the project."""
+    """Return the name of the notebook or script of this process, as it is recorded in the directory `store`.
+
+    The name is the path of the notebook: relative to the parent folder of `store` if the notebook is below that folder, else absolute. It
+    is ``__main__`` if the path is unknown.
+    """
     path = notebook_path(namespace)
     if path is None:
         return "__main__"
@@ -354,7 +409,15 @@ def notebook_name(store: Path, namespace: Mapping[str, Any] | None = None) -> st
 
 
 def notebook_exists(name: str, store: Path) -> bool:
-    """Return True if a recorded notebook or script still exists, or is a module."""
+    """Return True if the recorded name of a notebook or script is that of an existing file, or if `name` is that of a module.
+
+    Parameters
+    ----------
+    name
+        A name as `notebook_name` returns it, or the name of a module.
+    store
+        The store directory; relative paths begin at its parent folder.
+    """
     if name in ("", "__main__"):
         return False
     if name.endswith((".ipynb", ".py")):

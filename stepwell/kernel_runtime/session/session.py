@@ -1,7 +1,8 @@
 """`Session`: the registry, the stores and the runs of one kernel or process, used by commands, magics and widgets.
 
-A request becomes an `Inspection` (definitions with their code versions, and a store). The inspection makes a plan, and the engine runs it. Only
-one run is active at a time. Progress and changes are published as events. Functions over a session are in the other modules of this folder.
+The session turns a request into an `Inspection`, which has the definitions, their code versions and a store. The inspection makes a plan, and
+the engine runs the plan. Only one run is active at a time. The session publishes progress and changes as events to its subscribers. The other
+modules of this folder contain functions that take a session.
 """
 
 from __future__ import annotations
@@ -98,20 +99,21 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
 
 DEFINE = "STEPWELL_DEFINE"
-"""The environment variable that is set in a kernel which only registers a notebook's definitions and runs nothing."""
+"""The environment variable that is set in a kernel that registers the definitions of a notebook and must not run any step."""
 _ONCE_BY_KEY = ("slow global", "large store")
-"""Kinds of notices that are published once per session and key, even if their facts change."""
+"""Kinds of notices that are published only once per session for each key, even if other facts of the notice change."""
 
 
 @dataclass(slots=True)
 class _ActiveRun:
-    """The active run."""
+    """The run that the session executes now."""
 
     guard: InterruptGuard
     store: ValueStore
     thread: int
+    """The identifier of the thread that executes the run."""
     notices: list[Notice] | None = None
-    """Notices for the result of the run; None until its first step is prepared."""
+    """Notices that were published during the run, for its result; None until all checks before the first step have passed."""
 
 
 class Session:
@@ -120,21 +122,21 @@ class Session:
     Parameters
     ----------
     registry
-        The definitions; by default a new registry. A registry reports its changes to one session, so only the process's session uses the
-        registry of the decorators.
+        The registry of the session's definitions; None for a new registry. A registry reports its changes to a single session, so only
+        the session of the process (`get_session`) uses the registry to which the decorators add definitions.
 
     Attributes
     ----------
     namespace
         The notebook's namespace; None outside of a notebook.
     timeline
-        The history of the notebook's names; None outside of a notebook.
+        The record of which cells and steps bound the notebook's variables; None outside of a notebook.
     last_run
-        The result of the newest run, successful or failed; None before the first.
+        The result of the newest run, successful or failed; None before the first run.
     seed_steps
-        True if the global random generators are seeded from the step's key before each step.
+        True to seed the global random generators before each step, with a seed that is derived from the step's key.
     face
-        The front end that shows notices: ``python`` or ``notebook``; empty if there is none yet.
+        The front end that prints notices: ``python`` or ``notebook``; empty if no front end prints them yet.
     stores
         The open stores by directory.
     """
@@ -161,22 +163,29 @@ class Session:
 
     @property
     def location(self) -> tuple[Path, bool]:
-        """The directory of the open store, else of the project's store; and True if the user named the directory."""
+        """The directory of the session's store, open or not; and True if the store is open or the user named its directory.
+
+        If the second value is False, the directory must not be a link.
+        """
         return (self._store.directory, True) if self._store is not None else store_directory(self.namespace)
 
     @property
     def notebook(self) -> str:
-        """The name under which definitions of ``__main__`` are recorded."""
+        """The name of the notebook or script that runs as ``__main__``, as the store records it for definitions and values."""
         return notebook_name(self.location[0], self.namespace)
 
     @property
     def store(self) -> ValueStore:
-        """The session's store, opened at first use: the project's store in IPython, a temporary store in a plain process."""
+        """The session's store, opened at first use.
+
+        In IPython, or if ``STEPWELL_STORE`` is set, this is the store at `location`; in any other process, a temporary store that is
+        deleted at exit.
+        """
         if self._store is not None:
             return self._store
         with self._opening:
             if self._store is not None:
-                # Another thread opened the store meanwhile.
+                # Another thread opened the store while this thread waited for the lock.
                 return self._store
             if in_ipython() or self.namespace is not None or os.environ.get("STEPWELL_STORE"):
                 directory, named = self.location
@@ -188,14 +197,14 @@ class Session:
         return self._store
 
     def open(self, store: AnyStore = None, *, create: bool = True) -> ValueStore:
-        """Return the open store of a directory; a process opens each directory once.
+        """Open the store of a directory, or return the store if it is open already.
 
         Parameters
         ----------
         store
-            A directory or an open store. None is the session's store; inside a step, the store of the run.
+            A store directory, or an open store, which is returned. None means the session's store; inside a step, the store of the run.
         create
-            Create the store if it does not exist.
+            True to create the store if it does not exist; False to raise `StoreError`.
 
         Returns
         -------
@@ -218,12 +227,14 @@ class Session:
         return opened
 
     def _open_directory(self, directory: Path, *, create: bool = True, follow: bool = True) -> ValueStore:
-        """Open the store of a directory.
+        """Open the store of a directory, or return the store if it is open already.
 
         Parameters
         ----------
+        create
+            True to create the store if it does not exist.
         follow
-            True if the directory may be a link, because the user named this path.
+            True if the directory may be a link. A link is followed only if the user named its path.
         """
         from stepwell.kernel_runtime.store.sql import instance as sql_instance
         from stepwell.kernel_runtime.store.store import open_store
@@ -239,16 +250,16 @@ class Session:
             return self.stores[directory]
 
     def use(self, path: str | os.PathLike[str]) -> ValueStore:
-        """Switch the session to another store and return it."""
+        """Open the store in the directory `path`, make it the session's store, and return it. Create the store if it does not exist."""
         self._store = self.open(path)
-        # The states of all steps may differ in the new store.
+        # All steps may have other states in the new store.
         self.publish(DefinitionsChanged(()))
         return self._store
 
     def attach(self, namespace: dict[str, Any] | None) -> None:
-        """Set the namespace of the notebook; None detaches the notebook."""
+        """Set the namespace of the session's notebook; None means that the session has no notebook."""
         if namespace is not None:
-            # Observe the seeding of random generators from now on, in plain cells, too.
+            # Plain cells can seed random generators before the first step runs, and the hooks must record this.
             watch()
         if namespace is not self.namespace or self.timeline is None:
             self.timeline = (
@@ -257,22 +268,25 @@ class Session:
         self.namespace = namespace
 
     def close(self) -> None:
-        """Run housekeeping if it is due, commit pending changes, and close every store; the next use opens a store again."""
+        """Run the hourly housekeeping of each store for which it is due, commit all pending changes, and close all stores.
+
+        A closed store opens again when it is used.
+        """
         for store in self.stores.values():
             if self.last_run is not None and housekeeping.is_due(store):
                 try:
                     housekeeping.housekeep(store)
                 except (StepwellError, OSError) as error:
-                    print(f"stepwell: the hourly housekeeping failed: {error}", file=sys.stderr)  # noqa: T201 - at exit, no face shows errors
+                    print(f"stepwell: the hourly housekeeping of {store.directory} failed: {error}", file=sys.stderr)  # noqa: T201 - at exit, no front end shows errors
         for store in self.stores.values():
             store.close()
 
     # -- events
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Call a function with every event, and return a function that ends the subscription.
+        """Call `subscriber` with every event that is published from now on, and return a function that ends these calls.
 
-        The end of a step may be published on the catalog's thread.
+        `subscriber` is called on the thread that publishes the event. For the end of a step, this may be the catalog's thread.
         """
         self._subscribers.append(subscriber)
 
@@ -283,9 +297,9 @@ class Session:
         return end
 
     def publish(self, event: Event) -> None:
-        """Pass an event to every subscriber; an error in one does not affect the others.
+        """Pass an event to every subscriber. If a subscriber raises an error, print the error and continue with the next subscriber.
 
-        A notice is published once per session. Notices during a run go to the run's result.
+        A notice is passed only once per session. During a run, a notice is added to the result of the run instead.
         """
         if isinstance(event, Notice):
             if not self._new_notices((event,)):
@@ -297,10 +311,10 @@ class Session:
             try:
                 subscriber(event)
             except Exception as error:
-                print(f"stepwell: {getattr(subscriber, '__qualname__', subscriber)} failed: {error!r}", file=sys.stderr)  # noqa: T201 - the run must continue, and the error must be visible
+                print(f"stepwell: {getattr(subscriber, '__qualname__', subscriber)} failed: {error!r}", file=sys.stderr)  # noqa: T201 - an error in a subscriber must be visible and must not stop the run
 
     def _new_notices(self, notices: Iterable[Notice]) -> tuple[Notice, ...]:
-        """Return the notices that are new in this session."""
+        """Return the notices that were not published before in this session, and remember them as published."""
         new = []
         for item in notices:
             if item in self._published_notices or (item.kind, item.key) in self._noticed_keys:
@@ -321,26 +335,28 @@ class Session:
         store: AnyStore = None,
         create: bool = False,
     ) -> Inspection:
-        """Return the present definitions, their code versions and a store, for one request.
+        """Return a new `Inspection` for one request: the present definitions, their code versions and a store.
 
         Parameters
         ----------
         definitions, targets
-            Definitions, or a module of definitions, that take precedence over the registry.
+            Definitions, or a module of definitions, that take precedence over the registered definitions.
         store
-            As in `open`.
+            A store directory or an open store; None for the session's store.
         create
-            Create the store if it does not exist.
+            True to create the store at its first use if it does not exist.
 
         Returns
         -------
         Inspection
-            The view of the request.
+            The definitions and the store, which is opened at its first use.
 
         Raises
         ------
-        DuplicateKeyError, InvalidInvocationError
-            If two passed definitions have the same key, or a passed object is not a definition.
+        DuplicateKeyError
+            If two passed definitions have the same key.
+        InvalidInvocationError
+            If a passed object is not a definition.
         """
         request_definitions = lookup(self.registry, definitions, targets)
         return Inspection(
@@ -355,7 +371,17 @@ class Session:
     def states(
         self, targets: Targets = None, *, definitions: Given = None, store: AnyStore = None
     ) -> dict[str, StepState]:
-        """Return the states of the steps of assets and of everything upstream, in execution order."""
+        """Return the states of the steps of `targets` and of all steps upstream, by step key and in execution order. No step runs.
+
+        Parameters
+        ----------
+        targets
+            Definitions, keys or selection strings; None for all registered assets.
+        definitions
+            Definitions, or a module of definitions, that take precedence over registered definitions.
+        store
+            A store directory or an open store; None for the session's store.
+        """
         passed, words = read_targets(targets)
         inspection = self.inspect(definitions, passed, store=store)
         return inspection.states(inspection.plan(words))
@@ -369,46 +395,26 @@ class Session:
         verify: Verify = "signed",
         store: AnyStore = None,
     ) -> Any:
-        """Return the current value of an asset, or of a step inside a graph-backed asset or job.
+        """Carry out `stepwell.load`, which documents the parameters, the result and the errors.
 
-        Parameters
-        ----------
-        notebook
-            The notebook whose value is loaded, if several notebooks define the key.
-        version
-            The version to load: the beginning of its identifier, a number (-1 is the newest, -2 the one before), or a time.
-        verify
-            ``full`` checks every byte of the value's file; ``signed`` checks only the sizes and the parts that would be executed.
-
-        Returns
-        -------
-        object
-            The value; a copy if its type is mutable.
-
-        Raises
-        ------
-        ValueUnavailableError
-            If no value is stored, or the value cannot be loaded.
-        AmbiguousKeyError
-            If several notebooks define the key, still exist, and their current values differ.
-        UnknownVersionError
-            If the key has no such version.
+        Inside a step, the load is recorded as a read of the asset, unless `version` selects the value.
         """
         if verify not in get_args(Verify):
             raise InvalidInvocationError(
-                f"invalid verify={verify!r}", remedy='use "signed", or "full" to check every byte'
+                f"verify={verify!r} is invalid",
+                remedy="use verify='signed', the default, or verify='full', which checks every byte of the value file",
             )
         step = active()
         used = self.open(store, create=False)
 
-        # Files that the store opens must not be recorded as reads of the step.
+        # The store opens files, which must not be recorded as reads of the running step.
         unobserved: Callable[[], AbstractContextManager[object]] = nullcontext if step is None else step.paused
         if version is not None:
             if step is not None and not (isinstance(version, str) and is_identifier(version)):
-                # A number or a time may select another version in the next run, and no state would show it.
+                # In a later run, a number or a time may select another version, but the step would not become stale.
                 raise InvalidInvocationError(
-                    f"inside a step, a version of {key!r} must be given by its identifier",
-                    remedy=f"choose one: stepwell.versions({key!r})",
+                    f"inside a step, a version of {key!r} must be selected by its identifier, not by {version!r}",
+                    remedy=f"run stepwell.versions({key!r}) to see the identifiers, and write one of them",
                 )
             with unobserved():
                 return load_version(used, key, version, notebook, verify=verify)
@@ -418,16 +424,37 @@ class Session:
             names = (notebook or "", "" if store is None else str(used.directory))
             step.asset_loaded(key, item.data_version or item.id, names if notebook or store is not None else ())
         if item.value is None:
-            raise ValueUnavailableError(f"{key!r} has no stored value: its output is Nothing or could not be stored")
+            raise ValueUnavailableError(f"{key!r} has no stored value: the output is Nothing or could not be stored")
         with unobserved():
             return used.get(item.value, key=key, verify=verify)
 
     def current(self, key: str, store: ValueStore | None = None, *, notebook: str | None = None) -> Materialization:
-        """Return the current materialization of a key, or of the only output of a step; raises the errors of `load`."""
+        """Return the current materialization of `key`, or of the only output of the step `key`.
+
+        Parameters
+        ----------
+        store
+            The open store; None for the session's store.
+        notebook
+            The notebook whose materialization is returned; None to choose the notebook as `requests.choose` does.
+
+        Raises
+        ------
+        ValueUnavailableError
+            If the key has no current materialization.
+        AmbiguousKeyError
+            If several notebooks define the key and their current values differ.
+        """
         return current(key, store or self.store, self.registry, self.notebook, notebook=notebook)
 
     def _find(self, read: Read, store: ValueStore) -> Materialization:
-        """Return the current materialization of an asset that a step loaded."""
+        """Return the current materialization of the asset that a recorded read of kind ``asset`` names.
+
+        Parameters
+        ----------
+        store
+            The store to search if the read names no store.
+        """
         notebook, directory = read.names or ("", "")
         return self.current(
             read.name, self.open(directory, create=False) if directory else store, notebook=notebook or None
@@ -435,7 +462,7 @@ class Session:
 
     def _new_code_walk(self, definitions: Definitions) -> CodeWalk:
         watch()
-        # DuckDB starts in the background during the code walk.
+        # Start DuckDB in the background, so that it is ready when the code walk ends.
         warm_up()
         if reason := untested():
             self.publish(notice("untested python", reason=reason))
@@ -459,34 +486,12 @@ class Session:
         raise_on_error: bool = True,
         show: Collection[str] = (),
     ) -> RunResult:
-        """Bring assets and their upstream up to date.
+        """Carry out `stepwell.materialize`, which documents the other parameters, the result and the errors.
 
         Parameters
         ----------
-        targets
-            Definitions, keys, step keys or selection strings; None for everything registered.
-        definitions
-            Definitions, or a module of definitions, that take precedence over the registry.
-        store
-            As in `open`.
-        force
-            Run the targets even if they could be reused.
-        upstream
-            Bring upstream assets up to date, too; otherwise their stored values are read.
-        raise_on_error
-            Raise an exception of the user's code again after the run is recorded.
         show
-            Keys of steps whose displays appear while they run.
-
-        Returns
-        -------
-        RunResult
-            The run, the records of its steps, and its notices.
-
-        Raises
-        ------
-        UnknownKeyError, InvalidSelectionError, DuplicateKeyError, CycleError, MissingUpstreamError
-            If the targets cannot be planned; no step has run.
+            Keys of steps whose displays, such as figures, appear in the notebook while they run; displays of other steps are only stored.
         """
         passed, words = read_targets(targets)
         inspection = self.inspect(definitions, passed, store=store, create=True)
@@ -503,14 +508,14 @@ class Session:
             )
 
     def execute_job(self, job: JobDefinition, *, store: AnyStore = None, raise_on_error: bool = True) -> RunResult:
-        """Run a job. Its ops always run, and the values of assets are read from the store.
+        """Run all ops of a job. The values of assets that the job reads are loaded from the store.
 
         Parameters
         ----------
-        job
-            The job.
-        store, raise_on_error
-            As in `materialize`.
+        store
+            A store directory or an open store; None for the session's store.
+        raise_on_error
+            True to raise the exception of a failed step after the run is recorded; False to return it in the result.
 
         Returns
         -------
@@ -536,31 +541,20 @@ class Session:
         raise_on_error: bool = True,
         show: Collection[str] = (),
     ) -> RunResult:
-        """Run single steps on the stored outputs of other steps, even stale ones.
+        """Carry out `stepwell.rerun`, which documents the other parameters, the result and the errors.
 
         Parameters
         ----------
         keys
-            Keys of steps (``report.transform``, or ``job.step`` in a job), or assets and their keys for all of their steps.
-        definitions, store, raise_on_error, show
-            As in `materialize`.
-
-        Returns
-        -------
-        RunResult
-            The run, the records of its steps, and its notices.
-
-        Raises
-        ------
-        UnknownKeyError
-            If a key is unknown.
-        DefinitionUnavailableError
-            If a key is stored but not defined in this process.
+            Keys of steps (``report.transform``, or ``job.step`` for a step of a job), or assets and their keys, for all of their steps.
+        show
+            Keys of steps whose displays, such as figures, appear in the notebook while they run; displays of other steps are only stored.
         """
         passed, keys_to_rerun = read_targets(keys)
         if not keys_to_rerun:
             raise InvalidInvocationError(
-                "no step to run again was given", remedy="for example: stepwell.rerun(['report.transform'])"
+                "no step was named, so nothing can be run again",
+                remedy="name a step: stepwell.rerun(['report.transform'])",
             )
         inspection = self.inspect(definitions, passed, store=store)
         plan = plan_of_steps(keys_to_rerun, inspection.definitions, inspection.walk, inspection.store)
@@ -576,31 +570,7 @@ class Session:
     def resume(
         self, run_id: str, *, definitions: Given = None, store: AnyStore = None, raise_on_error: bool = True
     ) -> RunResult:
-        """Run the steps of an earlier run that failed or never started; the outputs of the other steps are loaded.
-
-        Parameters
-        ----------
-        run_id
-            The run's identifier.
-        definitions, store, raise_on_error
-            As in `materialize`.
-
-        Returns
-        -------
-        RunResult
-            The new run, the records of its steps, and its notices.
-
-        Raises
-        ------
-        UnknownKeyError
-            If the run does not exist.
-        InvariantViolationError
-            If the run succeeded.
-        DefinitionUnavailableError
-            If a step is not defined in this process.
-        ValueNotKeptError
-            If a job's step needs a value that could not be stored.
-        """
+        """Carry out `stepwell.resume` for the run `run_id`; the command documents the other parameters, the result and the errors."""
         used = self.open(store, create=False)
         parent = used.run(run_id)
         if parent is None:
@@ -608,8 +578,8 @@ class Session:
         run, records = parent
         if run.status == "success":
             raise InvariantViolationError(
-                f"the run {run_id} succeeded: there is nothing to resume",
-                remedy=f"run it again: stepwell.materialize({list(run.targets)!r})",
+                f"the run {run_id} succeeded, so there is nothing to resume",
+                remedy=f"to bring its targets up to date, use stepwell.materialize({list(run.targets)!r})",
             )
         inspection = self.inspect(definitions, store=used)
         unfinished, produced, ended = unfinished_steps(run, records, used)
@@ -625,14 +595,14 @@ class Session:
         )
 
     def cancel(self, run_id: str | None = None) -> None:
-        """Cancel the active run and its running step, as an interrupt does; return immediately.
+        """Cancel the active run and interrupt its running step. Return immediately, even if no run is active.
 
-        May be called on any thread. A step that calls it continues to its end, but no further step starts.
+        The method may be called on any thread. If a step calls it, that step continues to its end, but no further step starts.
 
         Parameters
         ----------
         run_id
-            Only cancel the run with this identifier; None for any run.
+            Cancel the active run only if this is its identifier; None to cancel any run.
         """
         run = self._active_run
         if run is not None and run_id in {None, run.guard.run_id}:
@@ -650,21 +620,37 @@ class Session:
         produced: Mapping[str, Materialization] | None = None,
         notices: tuple[Notice, ...] = (),
     ) -> RunResult:
-        """Run a plan, publish its end, and raise the error or interrupt that ended it."""
+        """Run a plan and publish the end of the run; then raise the error or interrupt that ended the run, or return its result.
+
+        Parameters
+        ----------
+        forced
+            Keys of steps that run even if a stored result could be reused.
+        display_steps
+            Keys of steps whose displays appear in the notebook while they run.
+        raise_on_error
+            False to return the exception of a failed step in the result and not raise it.
+        parent
+            The run that this run resumes.
+        produced
+            The materializations of the resumed run by key, which this run loads; None if no run is resumed.
+        notices
+            Notices for the result of the run.
+        """
         if os.environ.get(DEFINE):
-            raise DefinitionsOnlyError("nothing was run: this kernel only registers the notebook's definitions")
-        # The store is opened before the run begins; a new store stays even if the run is refused.
+            raise DefinitionsOnlyError("nothing was run, because this kernel only registers the notebook's definitions")
+        # This opens the store, or creates it. A new store is not deleted if one of the checks below refuses the run.
         guard, store = InterruptGuard(), inspection.store
-        # The guard is active before the lock is acquired and until the lock is released, so an interrupt never leaves the lock acquired.
+        # The guard handles interrupts from before the lock is acquired until after its release, so no interrupt leaves the lock acquired.
         with guard:
             if not self._running.acquire(blocking=False):
                 raise InvariantViolationError(
-                    "another run is active in this session; a step cannot start another run",
-                    remedy="wait until the run has ended; in a step, load what it needs as an input",
+                    "another run is active in this session",
+                    remedy="wait until that run has ended, or cancel it; inside a step, load values with stepwell.load and do not start a run",
                 )
             try:
                 self._active_run = run = _ActiveRun(guard, store, threading.get_ident())
-                # No step has begun, so an interrupt may end the wait for another process that holds the catalog.
+                # Reading the catalog may wait for another process that holds it. No step has started, so an interrupt may end this wait.
                 facts = guard.call(lambda: inspection.decision_facts(plan, produced))
                 check_reads(plan, facts, inspection.definitions, store.keys, resumed=produced is not None)
                 foreign = self._new_notices(foreign_notices(plan, facts))
@@ -701,7 +687,7 @@ class Session:
                 self._active_run = None
                 self._running.release()
         error: BaseException | None = None
-        # A cancellation after the last step has no effect.
+        # A cancellation that arrives after the last step has no effect: then the status is not "cancelled".
         if (guard.interrupted and not guard.cancelled) or (result.status == "cancelled" and not guard.stops_itself):
             error = result.interrupt or KeyboardInterrupt()
         elif result.error is not None and raise_on_error:
@@ -712,7 +698,7 @@ class Session:
         return result
 
     def forget_other_threads(self) -> None:
-        """Discard, in a forked child, a run on another thread, because the run continues only in the parent."""
+        """In a forked child process, discard the active run if another thread of the parent executes it: the child lacks that thread."""
         self._opening = threading.RLock()
         if self._running.locked() and (self._active_run is None or self._active_run.thread != threading.get_ident()):
             self._running = threading.Lock()
@@ -721,13 +707,15 @@ class Session:
 
 def _with_note(error: BaseException, result: RunResult) -> BaseException:
     failed = next((step.key for step in result.steps if step.status == "failed"), "")
-    note = f"step {failed!r} failed in run {result.run_id}; continue from here with stepwell.resume({result.run_id!r})"
+    note = f"step {failed!r} failed in run {result.run_id}; to continue the run from this step: stepwell.resume({result.run_id!r})"
     try:
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
     except BaseException:
-        # The exception's class does not accept notes, so a new exception names the step.
-        broken = UserObjectError(f"step {failed!r} raised {name_parts(type(error))[1]}, which cannot be shown")
+        # The exception's class does not accept notes, so a new exception carries the note.
+        broken = UserObjectError(
+            f"step {failed!r} raised an exception of class {name_parts(type(error))[1]}, which fails when it is shown"
+        )
         broken.__cause__ = error
         broken.add_note(note)
         return broken
@@ -741,57 +729,57 @@ _session_lock = threading.Lock()
 
 
 def _after_fork_in_child() -> None:
-    global _session_lock  # noqa: PLW0603 - another thread of the parent may have held it
+    global _session_lock  # noqa: PLW0603 - in the parent, another thread may have held the old lock
     _session_lock = threading.Lock()
     if _session is not None:
         _session.forget_other_threads()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows
+if hasattr(os, "register_at_fork"):  # missing on Windows
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def get_session() -> Session:
-    """Return this process's session, which is created at first use."""
-    global _session  # noqa: PLW0603 - one per process
+    """Return the session of this process; the first call creates it."""
+    global _session  # noqa: PLW0603 - there is one session per process
     with _session_lock:
         if _session is None:
             _session = Session(REGISTRY)
             if in_ipython():
                 _session.attach(vars(sys.modules["__main__"]))
-            # Exit functions run in reverse order: the session must close while its catalogs still accept work.
+            # Exit functions run in reverse order of registration, and the session must close while its catalogs still accept work.
             import_module("stepwell.kernel_runtime.store.catalog.instance")
             at_end(_session.close)
         return _session
 
 
 def last_run() -> RunResult | None:
-    """Return the result of this process's newest run, successful or failed; None before the first."""
+    """Return the result of the newest run in this process, successful or failed; None before the first run."""
     return get_session().last_run
 
 
 class SessionRunner:
-    """The session for definitions (implements `definitions.graphs.Runner`).
+    """The operations of a session that definitions call, because definitions cannot import the session (`definitions.graphs.Runner`).
 
     Parameters
     ----------
     session
-        Returns the session; called only if a definition needs more than the parser of SQL assets.
+        Returns the session. It is not called for `read_select`, so that a SQL asset can be defined without creating a session.
     """
 
     def __init__(self, session: Callable[[], Session]) -> None:
         self._session = session
 
     def execute_job(self, job: Any, *, store: Any = None, raise_on_error: bool = True) -> Any:
-        """Run a job and return its result; see `Session.execute_job`."""
+        """Carry out `Session.execute_job`."""
         return self._session().execute_job(job, store=store, raise_on_error=raise_on_error)
 
     def load(self, key: str, *, store: Any = None) -> Any:
-        """Return the current value of a key; see `Session.load`."""
+        """Return the current value of an asset or step, loaded with `Session.load`."""
         return self._session().load(key, store=store)
 
     def register(self, definition: Definition) -> None:
-        """Register a definition from ``__main__``."""
+        """Add a definition of the notebook or script that runs as ``__main__`` to the session's registry."""
         self._session().registry.register(definition)
 
     read_select = staticmethod(read_select)

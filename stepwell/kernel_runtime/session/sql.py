@@ -1,7 +1,7 @@
-"""SQL assets: parsing of their SELECT, its execution over stored values, and conversion of its rows to a frame.
+"""SELECT statements: parsing the text of a SQL asset, running a SELECT over stored values, and converting the rows to a frame.
 
-The store and the project determine which files a SELECT may read and where it spills (`Surroundings`). Files that it reads inside a step
-are recorded as reads of that step.
+`Surroundings` says which files a SELECT may read, and in which store DuckDB writes temporary data. If a SELECT runs inside a step, the files
+that it reads are recorded as reads of the step.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.sql.select import Scope
 
 FRAMES = ("auto", "pandas", "polars", "pyarrow", "reader")
-"""The types of a SELECT's result; ``reader`` is a ``pyarrow.RecordBatchReader`` that computes rows as they are consumed."""
+"""The possible types of a SELECT's result. ``reader`` is a ``pyarrow.RecordBatchReader``, which computes rows when they are consumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class Surroundings:
     Attributes
     ----------
     store
-        The store directory, which has the values and the folder for spilling.
+        The store directory, which contains the values and the folder for temporary data.
     project
-        The folder whose files the SELECT may read; None if it may read none.
+        The folder of which the SELECT may read files; None to let the SELECT read no files.
     """
 
     store: Path
@@ -44,15 +44,22 @@ class Surroundings:
 
     @property
     def secret(self) -> tuple[Path, ...]:
-        """Paths that a SELECT never reads, even inside the project."""
+        """The store directory and the file of the signing key, from which a SELECT must not read, even inside the project."""
         return (self.store, key_path(os.environ.get("STEPWELL_KEY_FILE", "")))
 
 
 def surroundings(store: Path, namespace: Mapping[str, Any] | None = None) -> Surroundings:
-    """Return the surroundings of SELECTs over a store.
+    """Return the surroundings of SELECTs that read the values of a store.
 
-    The project is the store's parent folder if the store has its default name, else the project of the notebook or script. The home folder
-    and the file system's root are not projects.
+    If the store has the default name ``.stepwell``, the project is its parent folder. Otherwise, it is the root of the project that contains
+    the notebook or script. If this is the home folder or the file system's root, SELECTs must not read files.
+
+    Parameters
+    ----------
+    store
+        The store directory.
+    namespace
+        The namespace of the notebook; None for that of ``__main__``.
     """
     if store.name == STORE:
         project = store.parent
@@ -64,20 +71,22 @@ def surroundings(store: Path, namespace: Mapping[str, Any] | None = None) -> Sur
 
 
 def frame_type(setting: str, kinds: tuple[str, ...] = FRAMES) -> str:
-    """Return the type of a SELECT's result: the setting, or for ``auto`` pandas if it is installed, else pyarrow.
+    """Return the type of a SELECT's result: `setting`, but for ``auto`` pandas if it is installed, else pyarrow.
 
     Parameters
     ----------
+    setting
+        The type that the user requested.
     kinds
-        The valid settings: an asset's value is stored, so it cannot be a reader.
+        The valid settings. For SQL assets they exclude ``reader``, because a reader cannot be stored.
 
     Raises
     ------
     InvalidInvocationError
-        If the setting is invalid.
+        If `setting` is not one of `kinds`.
     """
     if setting not in kinds:
-        raise InvalidInvocationError(f"invalid frame {setting!r}", remedy=f"use one of {', '.join(kinds)}")
+        raise InvalidInvocationError(f"frame={setting!r} is invalid", remedy=f"use one of these: {', '.join(kinds)}")
     if setting != "auto":
         return setting
     return "pandas" if importlib.util.find_spec("pandas") is not None else "pyarrow"
@@ -89,18 +98,20 @@ def without_semicolons(text: str) -> str:
 
 
 def read_select(name: str, text: str, variables: dict[str, Any], *, what: str, frame: str, where: str) -> SqlBody:
-    """Parse the text of a SQL asset.
+    """Parse the text of a SQL asset into the body of its step.
 
     Parameters
     ----------
     name
         The last part of the asset's key.
     variables
-        The namespace in which the ``$name`` parameters are looked up when the SELECT runs.
+        The namespace in which the values of the ``$name`` parameters are looked up when the SELECT runs.
     what
-        The description of the text in messages: ``the cell of 'daily'``.
+        A description of the text, which begins error messages: ``the cell of 'daily'``.
     frame
-        The type of the result: ``pandas``, ``pyarrow``, ``polars``, or ``auto``.
+        The type of the SELECT's result: ``pandas``, ``pyarrow``, ``polars``, or ``auto``.
+    where
+        The cell, file or module that contains the text, for error messages.
 
     Raises
     ------
@@ -109,7 +120,7 @@ def read_select(name: str, text: str, variables: dict[str, Any], *, what: str, f
     CellError
         If the SELECT reads the catalog.
     InvalidInvocationError
-        If the type of frame is invalid.
+        If `frame` is invalid.
     """
     from stepwell.kernel_runtime.store.sql.catalog_views import catalog_view
     from stepwell.kernel_runtime.store.sql.statements import folded, read_statement
@@ -142,17 +153,15 @@ def run_sql_body(body: SqlBody, arguments: Mapping[str, Any], file_surroundings:
 
     Parameters
     ----------
-    body
-        The SELECT and the type of frame.
     arguments
-        The values of the SELECT's tables by key.
+        The value of each table that the SELECT reads, by the asset key as the SELECT spells it.
     file_surroundings
-        The store and the project.
+        The store and the project in which the SELECT runs.
 
     Raises
     ------
     CellError
-        If the text is not a SELECT, a value is not a table, or DuckDB cannot run it; the message names the asset, its cell and the reason.
+        If the SELECT cannot run, for example because a value is not a table. The message names the asset, its cell and the reason.
     """
     from stepwell.kernel_runtime.store.sql.select import Scope
     from stepwell.kernel_runtime.store.sql.statements import folded, read_statement
@@ -167,12 +176,33 @@ def run_sql_body(body: SqlBody, arguments: Mapping[str, Any], file_surroundings:
         raise
     except StepwellError as error:
         place = "; ".join(part for part in (body.where, error.where) if part)
-        remedy = error.remedy or f"check the tables that the query reads: {', '.join(arguments) or 'none'}"
-        raise CellError(f"{body.name}: {error.what}", where=place, remedy=remedy) from error
+        remedy = error.remedy or f"check the tables that the SELECT reads: {', '.join(arguments) or 'it reads none'}"
+        raise CellError(
+            f"the SQL asset {body.name!r} could not be computed: {error.what}", where=place, remedy=remedy
+        ) from error
 
 
 def rows_as(frame: str, text: str, scope: Scope, file_surroundings: Surroundings) -> Any:
-    """Run a SELECT and return its rows as a frame; raises the errors of `run_select`."""
+    """Run a SELECT and return its rows as a frame.
+
+    Parameters
+    ----------
+    frame
+        The type of the result, one of `FRAMES` except ``auto``.
+    text
+        The SELECT.
+    scope
+        The tables and parameters that the SELECT uses.
+    file_surroundings
+        The store and the project in which the SELECT runs.
+
+    Raises
+    ------
+    QueryError
+        If a file is missing or forbidden, DuckDB cannot run the SELECT, or polars has no type for a column.
+    NotTabularError
+        If the value of a table is not tabular.
+    """
     from stepwell.kernel_runtime.store.sql.select import run_select, stream_select
     from stepwell.kernel_runtime.store.sql.statements import file_access, read_statement
 
@@ -180,7 +210,7 @@ def rows_as(frame: str, text: str, scope: Scope, file_surroundings: Surroundings
     files = None
     if sources:
         recorder = active()
-        # The expansion of a pattern is not a read of the step; the matched files are.
+        # Searching the files that match a pattern must not be recorded as a read of the step; the patterns and files are recorded below.
         with recorder.paused() if recorder is not None else nullcontext():
             files = file_access(sources, scope.parameters, file_surroundings.project, file_surroundings.secret)
         if recorder is not None:
@@ -192,14 +222,15 @@ def rows_as(frame: str, text: str, scope: Scope, file_surroundings: Surroundings
 
 
 def as_frame(table: Any, frame: str) -> Any:
-    """Return an Arrow table as a pandas or polars frame.
+    """Convert an Arrow table to a frame of `frame`, which is ``pandas`` or ``polars``.
 
-    In pandas, integers and booleans with NULL become ``Int64`` and ``boolean``; conversion to floats would change large numbers.
+    In pandas, columns of integers or booleans with NULL get a nullable type, such as ``Int64`` or ``boolean``, because conversion to floats
+    would change large numbers.
 
     Raises
     ------
     QueryError
-        If the library has no type for a column.
+        If polars has no type for a column.
     """
     if frame == "polars":
         return _polars(table)
@@ -236,5 +267,7 @@ def _polars(table: Any) -> Any:
     except Exception as error:
         types = ", ".join(f"{field.name} ({field.type})" for field in table.schema)
         raise QueryError(
-            f"polars has no type for a column of the result: {error}", where=types, remedy="cast it: CAST(x AS VARCHAR)"
+            f"polars has no type for a column of the result: {error}",
+            where=f"the columns are: {types}",
+            remedy="convert that column in the SELECT: CAST(column AS VARCHAR)",
         ) from error

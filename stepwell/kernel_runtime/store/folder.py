@@ -1,20 +1,20 @@
-"""The store's directory, which is examined before use and accessed through an open descriptor.
+"""The store directory, which is examined before it is used and is accessed through an open descriptor.
 
-A store can come from another person's archive or repository. A link in it would make Stepwell write, rename or delete files elsewhere; a
-pipe or a device would block a reader. Stepwell never creates these, so `Folder.examine` refuses them. A `Folder` opens its directory only
-in `examine`, so every use of a store begins with the examination.
+A store can come from another person's archive or repository. If the store contained a link, Stepwell could write, rename or delete files
+outside the store; a pipe or a device would block a reader. Stepwell never creates links, pipes or devices in a store, so `Folder.examine`
+refuses a store that contains one. A `Folder` opens its directory only in `examine`, so every use of a store begins with the examination.
 
-The examination covers every entry of the directory, and the entries of its folders if the folder has changed. Deeper entries are checked
-when they are used, because a store can contain 100,000 value files. All other operations of `Folder` enforce the same rules: they are
-relative to the descriptor of the directory, follow no link (``O_NOFOLLOW``), never wait for a pipe (``O_NONBLOCK``), and check the file
-that they have opened. So a link that is planted after the examination is not followed. On systems without these calls (Windows),
-each part of a path is checked just before use.
+The examination covers every entry of the store directory. It also covers the entries of each folder in the store directory that has
+changed since the last examination. Deeper entries are checked when they are used, because a store can contain 100,000 value files. All other
+operations of `Folder` enforce the same rules: they use names relative to the open descriptor of the store directory, follow no link
+(``O_NOFOLLOW``), never wait for a pipe (``O_NONBLOCK``), and check each file after opening it. So a link that is planted after the
+examination is not followed. On systems without these calls (Windows), each component of a path is checked just before the path is used.
 
-DuckDB opens files only by path. `Folder.database` passes it a path below ``/proc/self/fd``, which DuckDB resolves when it attaches the
+DuckDB opens files only by path. `Folder.database` gives DuckDB a path below ``/proc/self/fd``, which DuckDB resolves when it attaches the
 file. So DuckDB uses the directory that was examined, even if that directory has been renamed.
 
-If several users share a store, its files get the group and mode of the directory, regardless of the umask (as with git's
-``core.sharedRepository``). A store is shared if its directory is writable for its group or has the setgid bit.
+A store is shared by several users if the store directory is writable for its group or has the setgid bit. Files in a shared store get the
+group and mode of the store directory, regardless of the umask (as with git's ``core.sharedRepository``).
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from stepwell.kernel_runtime.errors import UntrustedStoreError
 from stepwell.kernel_runtime.records.keys import new_id
 
 FOLDERS = ("objects", "runs", "tmp", "claims", "writers", "damaged")
-"""The folders of a store. Only `objects` and `tmp` contain further folders."""
+"""The folders in a store directory. Only ``objects`` and ``tmp`` contain further folders."""
 CACHEDIR_TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
     "# This directory holds a Stepwell store: what notebooks computed. It can be computed again.\n"
     "# For information about cache directory tags see https://bford.info/cachedir/\n"
 )
 RESERVE = "reserve"
-"""The name of the file that reserves disk space for a full disk (`trouble`)."""
+"""The name of the file that reserves disk space. It is deleted when the disk is full, so that ``gc`` has space to work (`trouble`)."""
 _WRITTEN_IN_PLACE = ("catalog.duckdb", "catalog.duckdb.wal", "catalog.lock", "want.lock", "catalog.seal", RESERVE)
-"""Files that are changed in place, so that a hard link elsewhere to one of these files would change, too."""
+"""Files that Stepwell changes in place. A hard link to such a file is refused, because the file outside the store would change, too."""
 _ANCHORED = os.open in os.supports_dir_fd and os.scandir in os.supports_fd and hasattr(os, "O_NOFOLLOW")
 _CLOSED = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
 _SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | _CLOSED
 _DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _CLOSED
 _DEEPEST = 64
-"""Maximum depth of nested folders. Stepwell and the libraries that use a scratch folder need only a few levels."""
+"""Maximum depth of nested folders in a store. Stepwell, and the libraries that use `Folder.scratch`, need only a few levels."""
 _PIECE = 4 << 20
 _PROC = "/proc/self/fd"
 _KINDS = {
@@ -62,21 +62,23 @@ _KINDS = {
 
 
 class Folder:
-    """A store's directory. Every method may be called from any thread. Names are relative to the directory and separated by ``/``.
+    """Access to the files of one store directory. Every method may be called from any thread.
+
+    A method's argument ``name`` is the path of a file or folder relative to the store directory, with ``/`` as the separator.
 
     Parameters
     ----------
     path
-        The absolute path of the directory.
+        The absolute path of the store directory.
     follow
-        True if the path may itself be a link, because the user named this path.
+        True if ``path`` may be a symbolic link to the store directory. Pass True only if the user named this path.
 
     Raises
     ------
     UntrustedStoreError
-        From every method, if it encounters an entry that a store never contains.
+        By every method, if the method finds an entry that Stepwell never creates in a store, such as a link or a pipe.
     OSError
-        From every method, as from the function of the same name in `os`.
+        By every method, if the operating system reports an error.
     """
 
     def __init__(self, path: Path, *, follow: bool = True) -> None:
@@ -85,7 +87,7 @@ class Folder:
         self._mutex = threading.RLock()
         self._descriptor = -1
         self._outdated: list[int] = []
-        """Descriptors of directories that were replaced, which stay open because another thread may be using one of them."""
+        """Descriptors of earlier directories at ``path``. They stay open because another thread may still be using one of them."""
         self._status_of_root: os.stat_result | None = None
         self._modes: tuple[int, int] | None = None
         self._checked_files: dict[str, tuple[int, int, int]] = {}
@@ -103,19 +105,20 @@ class Folder:
     # -- the examination -------------------------------------------------------------------------------------------------
 
     def examine(self, *, create: bool = False) -> None:
-        """Refuse the directory if an entry could lead Stepwell to files outside the store.
+        """Open the store directory, and raise an error if an entry in it could lead Stepwell to files outside the store.
 
         Parameters
         ----------
         create
-            True to create the directory and its fixed contents if they are missing.
+            True to create the store directory, and the files and folders that every store contains, if they are missing.
 
         Raises
         ------
         UntrustedStoreError
-            If an entry is refused; the message names it.
+            If the store directory contains a link, a pipe, a device, a socket, another user's file, or a file with a hard link outside the
+            store. The message names the entry.
         FileNotFoundError
-            If the directory does not exist and ``create`` is false.
+            If the store directory does not exist and ``create`` is false.
         """
         with self._mutex:
             try:
@@ -129,7 +132,7 @@ class Folder:
                 self._check(name, status)
                 if stat.S_ISDIR(status.st_mode):
                     if name in FOLDERS:
-                        # A folder that cannot be listed is checked when it is used.
+                        # This user may not list the folder. Its entries are then checked when they are used.
                         with contextlib.suppress(PermissionError):
                             self._examine_below(name, status)
                 elif status.st_nlink > 1 and name in _WRITTEN_IN_PLACE:
@@ -138,33 +141,39 @@ class Folder:
                 self._complete()
 
     def _examine_below(self, folder: str, status: os.stat_result) -> None:
-        """Check the type of each entry of a folder if the folder has changed since the last check."""
+        """Check the type of each entry of ``folder`` if the folder, which has the status ``status``, has changed since the last check."""
         state = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
         if self._checked_files.get(folder) == state:
             return
         with self._folder_descriptor(folder) as descriptor, os.scandir(self._place(descriptor, folder)) as entries:
             for entry in entries:
-                # The listing includes the type of each entry, so no system call per entry is needed.
+                # The listing of a folder includes the type of each entry, so a regular file needs no further system call.
                 if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
                     name = f"{folder}/{entry.name}"
                     self._check(name, self._status(descriptor, name, entry.name))
         self._checked_files[folder] = state
 
     def _check(self, name: str, status: os.stat_result) -> None:
-        """Refuse an entry that is neither a file nor a folder, or that belongs to neither the user nor the group of the directory."""
+        """Raise an error if the entry ``name`` is neither a file nor a folder, or if both its owner and its group differ from the store's.
+
+        ``status`` is the status of the entry.
+        """
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
             raise self._untrusted(name, _KINDS.get(stat.S_IFMT(status.st_mode), "a special file"))
         root = self._status_of_root
         if root is not None and status.st_uid != root.st_uid and status.st_gid != root.st_gid:
             raise self._untrusted(
                 name,
-                f"something of another user ({user_name(status.st_uid)}, {group_name(status.st_gid)})",
+                f"an entry of another user ({user_name(status.st_uid)}, group {group_name(status.st_gid)})",
                 where=f"the store belongs to {user_name(root.st_uid)}, group {group_name(root.st_gid)}",
-                remedy=f"if you trust it: chgrp {group_name(root.st_gid)} {self.path / name}; else remove it",
+                remedy=f"if you trust this entry, run chgrp {group_name(root.st_gid)} {self.path / name}; otherwise remove the entry",
             )
 
     def _check_names(self, name: str, status: os.stat_result) -> None:
-        """Refuse a file with a hard link outside the store. A link inside is allowed: ``doctor --rebuild`` makes one to the catalog."""
+        """Raise an error if the file ``name`` has a hard link outside the store.
+
+        A hard link inside the store is allowed, because ``doctor --rebuild`` creates one for the catalog.
+        """
         inside = sum(
             os.path.samestat(status, other)
             for folder in ("", "tmp")
@@ -176,21 +185,21 @@ class Folder:
             raise self._untrusted(
                 name,
                 "a file that has another name outside the store (a hard link)",
-                remedy=f"replace it with a copy: cp -p {path} {path}.new && mv {path}.new {path}",
+                remedy=f"replace the file with a copy: cp -p {path} {path}.new && mv {path}.new {path}",
             )
 
     def _untrusted(self, name: str, kind: str, *, where: str = "", remedy: str = "") -> UntrustedStoreError:
         return UntrustedStoreError(
             f"the store {self.path} contains {kind}: {name!r}",
-            where=where or "through it, Stepwell could read or change files outside the store",
+            where=where or "through this entry, Stepwell could read or change files outside the store",
             remedy=remedy
-            or f"remove {self.path / name}; to keep a store on another disk, name its directory: --store DIR or STEPWELL_STORE=DIR",
+            or f"remove {self.path / name}; to keep a store on another disk, name its directory with --store DIR or STEPWELL_STORE=DIR",
         )
 
     # -- the directory itself ----------------------------------------------------------------------------------------------
 
     def _reopen(self) -> None:
-        """Open the directory at the path unless it is open already."""
+        """Open the directory at `path`, unless the open descriptor already refers to this directory."""
         try:
             current = self.path.stat(follow_symlinks=self._follow)
         except FileNotFoundError:
@@ -203,9 +212,9 @@ class Folder:
             raise
         if stat.S_ISLNK(current.st_mode):
             raise UntrustedStoreError(
-                f"the store {self.path} is a link, and links are only followed for a store that you name",
-                where=f"it leads to {os.path.realpath(self.path)}",
-                remedy="if you made the link, name the store: --store DIR, store='DIR' or STEPWELL_STORE=DIR; else remove the link",
+                f"the store {self.path} is a link, and Stepwell follows a link only to a store that you name",
+                where=f"the link leads to {os.path.realpath(self.path)}",
+                remedy="if you made the link, name the store with --store DIR, store='DIR' or STEPWELL_STORE=DIR; otherwise remove the link",
             )
         if (
             self._descriptor >= 0
@@ -232,7 +241,7 @@ class Folder:
         self._checked_files.clear()
 
     def _make(self) -> None:
-        """Create the directory, shared with the group if the group shares the parent folder by its setgid bit."""
+        """Create the store directory. If its parent folder is shared with a group (setgid and writable), the directory is shared, too."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         above = self.path.parent.stat()
         with contextlib.suppress(FileExistsError):
@@ -242,7 +251,7 @@ class Folder:
                 self.path.chmod(stat.S_IMODE(mode) | stat.S_ISGID | above.st_mode & stat.S_IRWXG)
 
     def _complete(self) -> None:
-        """Create the files and folders that every store contains."""
+        """Create the files and folders that every store contains, if they are missing."""
         for name, text in ((".gitignore", "*\n"), ("CACHEDIR.TAG", CACHEDIR_TAG)):
             with contextlib.suppress(FileExistsError):
                 self.write(name, text.encode())
@@ -250,7 +259,7 @@ class Folder:
             self.mkdir(name)
 
     def is_in_place(self) -> bool:
-        """Return True if the path still refers to the open directory."""
+        """Return False if the directory that was opened has been renamed, removed or replaced, so that `path` does not refer to it."""
         status = self._status_of_root
         try:
             return status is not None and os.path.samestat(self.path.stat(follow_symlinks=self._follow), status)
@@ -259,24 +268,24 @@ class Folder:
 
     @property
     def owner(self) -> os.stat_result:
-        """The status of the directory at its last examination."""
+        """The ``os.stat_result`` of the store directory from its last examination."""
         self._root()
         assert self._status_of_root is not None
         return self._status_of_root
 
     @property
     def is_shared(self) -> bool:
-        """True if the directory, with every file in it, is shared with its group."""
+        """True if the store is shared with a group: new files get the group and mode of the store directory."""
         self._root()
         return self._modes is not None
 
     def obstacle(self, names: Iterable[str]) -> OSError | None:
-        """Return the error that writing to the directory would raise, without writing anything; None if the user can write.
+        """Return the error that writing to the store would raise; None if this user can write. The check itself writes nothing.
 
         Parameters
         ----------
         names
-            Files and folders that must be writable if they exist.
+            Names of files and folders in the store that must be writable, too, if they exist.
         """
         directory = self.owner
         if sys.platform == "win32":
@@ -306,20 +315,23 @@ class Folder:
     # -- operations --------------------------------------------------------------------------------------------------------
 
     def stat(self, name: str) -> os.stat_result:
-        """Return the status of a file or folder."""
+        """Return the ``os.stat_result`` of a file or folder in the store."""
         with self._parent(name) as (descriptor, leaf):
             status = self._status(descriptor, name, leaf)
         self._check(name, status)
         return status
 
     def glance(self, name: str) -> os.stat_result:
-        """Return the status of a file with one system call, for checks of many files. Links to folders are followed; no data is read."""
+        """Return the ``os.stat_result`` of a file with a single system call, which is fast enough to check many files.
+
+        Unlike `stat`, this follows symbolic links to folders in the path ``name``.
+        """
         status = os.lstat(name, dir_fd=self._root()) if _ANCHORED else os.lstat(self.path / name)
         self._check(name, status)
         return status
 
     def exists(self, name: str) -> bool:
-        """Return True if a file or folder with this name exists."""
+        """Return True if the store contains a file or folder ``name``."""
         try:
             self.stat(name)
         except (FileNotFoundError, NotADirectoryError):
@@ -327,7 +339,7 @@ class Folder:
         return True
 
     def open(self, name: str, flags: int = os.O_RDONLY) -> int:
-        """Open a file; a new one gets the group and mode of a shared store."""
+        """Open a file and return its descriptor. In a shared store, a new file gets the group and mode of the store directory."""
         with self._parent(name) as (descriptor, leaf):
             if flags & os.O_EXCL:
                 return self._created(descriptor, name, leaf, flags)
@@ -366,7 +378,7 @@ class Folder:
         try:
             return os.open(leaf, flags, dir_fd=descriptor)
         except OSError:
-            # The system's error for a link, a socket or a pipe without a reader does not name the type of the entry.
+            # If the entry is a link, a socket or a pipe, the system's error does not say so, but `_check` does.
             with contextlib.suppress(FileNotFoundError):
                 self._check(name, self._status(descriptor, name, leaf))
             raise
@@ -379,26 +391,26 @@ class Folder:
             self._check_names(name, status)
 
     def read(self, name: str, max_bytes: int = -1) -> bytes:
-        """Return the contents of a file, or at most its first ``max_bytes`` bytes."""
+        """Return the contents of a file; if ``most`` is not negative, only its first ``max_bytes`` bytes."""
         descriptor = self.open(name)
         with os.fdopen(descriptor, "rb", buffering=0) as file:
             return file.read(max_bytes)
 
     def write(self, name: str, data: bytes | memoryview) -> None:
-        """Create a file with the given contents; raise `FileExistsError` if the file exists."""
+        """Create a file that contains ``data``; raise `FileExistsError` if the file exists."""
         descriptor = self.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
 
     def copy(self, old: str, new: str) -> None:
-        """Copy the contents of a file to a new file; raise `FileExistsError` if the new file exists."""
+        """Copy the contents of the file ``old`` to a new file ``new``; raise `FileExistsError` if ``new`` exists."""
         with os.fdopen(self.open(old), "rb", buffering=0) as source:
             created = self.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             with os.fdopen(created, "wb", buffering=0) as target:
                 shutil.copyfileobj(source, target, _PIECE)
 
     def mkdir(self, name: str) -> None:
-        """Create a folder if it does not exist."""
+        """Create a folder in the store, unless it exists."""
         with self._parent(name) as (descriptor, leaf):
             try:
                 os.mkdir(leaf, dir_fd=descriptor)
@@ -416,19 +428,19 @@ class Folder:
                     os.close(created)
 
     def rename(self, old: str, new: str) -> None:
-        """Rename a file, replacing an existing file of the new name."""
+        """Rename the file ``old`` to ``new``. An existing file ``new`` is replaced."""
         with self._parent(old) as (source, was), self._parent(new) as (target, name):
             self._check(old, self._status(source, old, was))
             os.replace(was, name, src_dir_fd=source, dst_dir_fd=target)
 
     def link(self, old: str, new: str) -> None:
-        """Create a hard link to a file."""
+        """Create ``new`` as a hard link to the file ``old``."""
         with self._parent(old) as (source, was), self._parent(new) as (target, name):
             self._check_file(old, self._status(source, old, was))
             os.link(was, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
 
     def unlink(self, name: str, *, missing_ok: bool = False) -> None:
-        """Remove a file."""
+        """Remove a file from the store; if ``missing_ok`` is true, do nothing if the file does not exist."""
         try:
             with self._parent(name) as (descriptor, leaf):
                 os.unlink(leaf, dir_fd=descriptor)
@@ -437,7 +449,7 @@ class Folder:
                 raise
 
     def rmtree(self, name: str) -> None:
-        """Remove a folder and its contents."""
+        """Remove a folder of the store with its contents."""
         for entry, status in list(self._entries(name)):
             below = f"{name}/{entry}"
             if stat.S_ISDIR(status.st_mode):
@@ -448,7 +460,10 @@ class Folder:
             os.rmdir(leaf, dir_fd=descriptor)
 
     def entries(self, name: str) -> list[tuple[str, os.stat_result]]:
-        """Return the name and status of each entry of a folder, sorted by name; an empty list if the folder does not exist."""
+        """Return the name and ``os.stat_result`` of each entry of the folder ``name``, sorted by name.
+
+        An empty ``name`` means the store directory. The list is empty if the folder does not exist.
+        """
         try:
             entries = sorted(self._entries(name), key=lambda entry: entry[0])
         except FileNotFoundError:
@@ -458,7 +473,10 @@ class Folder:
         return entries
 
     def names(self, name: str) -> list[str]:
-        """Return the names of a folder's entries without checking the entries; an empty list if the folder does not exist."""
+        """Return the names of the entries of the folder ``name``, unsorted; an empty list if the folder does not exist.
+
+        Unlike `entries`, this does not check the entries.
+        """
         try:
             with self._folder_descriptor(name) as descriptor:
                 return os.listdir(self._place(descriptor, name))  # noqa: PTH208 - of a descriptor
@@ -466,7 +484,7 @@ class Folder:
             return []
 
     def is_file(self, name: str, descriptor: int) -> bool:
-        """Return True if a name refers to the file of an open descriptor."""
+        """Return True if ``name`` still refers to the file that is open as ``descriptor``; False if it was renamed, removed or replaced."""
         try:
             return os.path.samestat(self.stat(name), os.fstat(descriptor))
         except (OSError, UntrustedStoreError):
@@ -474,20 +492,20 @@ class Folder:
 
     @staticmethod
     def is_open(status: os.stat_result) -> bool:
-        """Return True if this process has the file with a status open, or if this cannot be determined."""
+        """Return True if this process has the file with the status ``status`` open, or if the system does not list open files."""
         try:
             descriptors = os.listdir(_PROC)  # noqa: PTH208 - with every attach
         except OSError:
             return True
         for descriptor in descriptors:
-            # The descriptor that was used for the listing is already closed.
+            # The listing includes the descriptor that `listdir` used, which is already closed.
             with contextlib.suppress(OSError):
                 if os.path.samestat(os.fstat(int(descriptor)), status):
                     return True
         return False
 
     def sync(self, name: str) -> None:
-        """Flush the contents of a file or folder to the disk."""
+        """Flush the contents of a file to the disk."""
         if sys.platform == "win32":
             return
         descriptor = self.open(name, os.O_RDWR)
@@ -497,14 +515,14 @@ class Folder:
             os.close(descriptor)
 
     def give(self, name: str, *, like: str = "") -> None:
-        """Set the owner, group and mode of a file that another library created.
+        """Set the owner, group and mode of a file that another library created in the store.
 
         Parameters
         ----------
         name
-            The file. In a shared store it gets the group and mode of the store.
+            The file. It gets the group and mode that new files in a shared store get.
         like
-            Another file, whose owner, group and mode are used instead; empty for none.
+            The name of another file in the store. If it is not empty, ``name`` gets the owner, group and mode of this file.
         """
         if not (like or self._modes is not None or self._is_root()):
             return
@@ -521,7 +539,10 @@ class Folder:
 
     @contextlib.contextmanager
     def database(self, name: str) -> Iterator[str]:
-        """Yield a path by which DuckDB can attach a file. The path is valid only inside the block; DuckDB resolves it at once."""
+        """Yield an absolute path by which DuckDB can attach the file ``name``. The path is valid only inside the ``with`` block.
+
+        The file may be missing, because DuckDB then creates it.
+        """
         with self._parent(name) as (descriptor, leaf):
             with contextlib.suppress(FileNotFoundError):
                 self._check_file(name, self._status(descriptor, name, leaf))
@@ -529,7 +550,7 @@ class Folder:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """Yield a new folder below ``tmp/`` for files of other libraries; remove the folder with its contents at the end."""
+        """Yield the path of a new folder below ``tmp/`` in which a library can write files; remove the folder at the end of the block."""
         name = f"tmp/{new_id()}.scratch"
         self.mkdir("tmp")
         self.mkdir(name)
@@ -549,7 +570,10 @@ class Folder:
 
     @contextlib.contextmanager
     def _parent(self, name: str) -> Iterator[tuple[int | None, str]]:
-        """Yield the descriptor of the folder that contains an entry, and the entry's name in it; on Windows, None and the whole path."""
+        """Yield the descriptor of the folder that contains the entry ``name``, and the last component of ``name``.
+
+        On Windows, yield None and the absolute path of the entry.
+        """
         root = self._root()
         above, _, leaf = name.rpartition("/")
         if not _ANCHORED:
@@ -563,7 +587,10 @@ class Folder:
 
     @contextlib.contextmanager
     def _folder_descriptor(self, folder: str) -> Iterator[int | None]:
-        """Yield the descriptor of a folder, opened without following links; None on Windows."""
+        """Open a folder of the store without following links, and yield its descriptor; yield None on Windows.
+
+        An empty ``folder`` means the store directory.
+        """
         descriptor: int | None = self._root()
         if not _ANCHORED:
             self._check_parts(folder)
@@ -574,13 +601,13 @@ class Folder:
         opened: list[int] = []
         try:
             entered = ""
-            # The directory itself is opened again, because a listing moves the position of its descriptor.
+            # The store directory is opened a second time, because a listing would move the position of `self._descriptor`.
             for part in folder.split("/") if folder else (".",):
                 entered = f"{entered}/{part}" if entered else part
                 descriptor = self._open_leaf(descriptor, entered, part, _DIRECTORY | os.O_NOFOLLOW)
                 opened.append(descriptor)
                 if entered != part:
-                    # Folders directly below the directory were checked by `examine`.
+                    # `examine` has checked the folders directly in the store directory.
                     self._check(entered, os.fstat(descriptor))
             yield descriptor
         finally:
@@ -613,7 +640,10 @@ class Folder:
         return sys.platform != "win32" and os.geteuid() == 0 and self.owner.st_uid != 0
 
     def _give(self, descriptor: int, *, folder: bool = False) -> None:
-        """Give a new file the group and mode of a shared directory. If root created the file, give it to the owner of the directory."""
+        """Give a new file or folder the group and mode of a shared store directory.
+
+        If root created the file, but root does not own the store directory, the owner of the directory becomes the owner of the file.
+        """
         if sys.platform == "win32":
             return
         directory, root = self.owner, self._is_root()
@@ -631,7 +661,7 @@ _folders: weakref.WeakSet[Folder] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for folder in list(_folders):
-        # Another thread of the parent may have held the lock.
+        # In the parent, another thread may hold the lock at the fork, and nobody would release it in the child.
         folder._mutex = threading.RLock()  # noqa: SLF001 - of this very file
 
 
@@ -640,7 +670,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 def _shared_modes(directory: os.stat_result) -> tuple[int, int] | None:
-    """Return the modes of files and folders in a directory that is shared with its group; None if it is not shared."""
+    """Return the mode of new files and the mode of new folders in a shared store directory; None if it is not shared."""
     if sys.platform == "win32" or not directory.st_mode & (stat.S_IWGRP | stat.S_ISGID):
         return None
     mode = stat.S_IMODE(directory.st_mode)
@@ -652,7 +682,7 @@ def _has_proc(descriptor: int | None) -> bool:
 
 
 def user_name(number: int) -> str:
-    """Return the name of a user, or the number if the user has no name."""
+    """Return the name of the user with the uid ``number``; the number as a string if the system knows no name."""
     try:
         import pwd
 
@@ -662,7 +692,7 @@ def user_name(number: int) -> str:
 
 
 def group_name(number: int) -> str:
-    """Return the name of a group, or the number if the group has no name."""
+    """Return the name of the group with the gid ``number``; the number as a string if the system knows no name."""
     try:
         import grp
 

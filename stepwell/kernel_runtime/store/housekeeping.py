@@ -1,33 +1,34 @@
-"""Housekeeping keeps a store small: garbage collection, hourly folding of the catalog, forgetting a key, copying rows to another key.
+"""Work that keeps a store small: garbage collection, the hourly housekeeping, forgetting a key, and copying rows to another key.
 
-*Folding* deletes pointers that newer pointers have replaced. If the catalog contains more than `REUSED` rows of reused steps, folding also
-deletes such rows of older successful runs. (Checking ten thousand fresh steps every minute adds fourteen million such rows a day.) Rows of
-failed runs are kept, because a resumed run reads them. Rows of executed steps are always kept.
+A *pointer* is a catalog row that says which materialization is current for a notebook, key and partition. *Folding* deletes every pointer
+that a newer pointer has replaced. The catalog also has a row for each step of each run. If more than `REUSED` of these rows record reused
+steps, folding deletes those of older successful runs. (Checking ten thousand fresh steps every minute adds fourteen million such rows a
+day.) The rows of failed runs are kept, because a resumed run reads them. The rows of executed steps are always kept.
 
 The time of the last housekeeping, and the sizes that it measured, are stored in ``housekeeping.json`` in the store directory, a small file
 that every process can read without the lease.
 
-``gc`` deletes the rows that retention drops, value files to which no row refers, and abandoned files in ``tmp/``. Rows are deleted in one
-transaction under the lease, which also reads the rules.
+``gc`` deletes the materializations that the retention rules drop, the value files to which no row refers, and abandoned files in ``tmp/``.
+The rules are read and the rows are deleted in one transaction under the lease.
 
-A file is deleted only if no committed row refers to it and no process is about to commit such a row. Candidates are listed without the
-lease. They are the files to which no row refers and that are older than `grace`, because a worker writes files that another process
-records. Then, in portions and under the lease:
+A value file is deleted only if no committed row refers to it and no process is about to commit a row that refers to it. First, the
+collector lists the candidates, which needs no lease: value files to which no row refers and that are older than `GRACE` seconds. New files
+are excluded, because a worker process writes value files whose rows another process commits. Then, in portions and under the lease:
 
 1. candidates to which a row now refers are skipped;
-2. the others are *moved away* (``tmp/<name>.condemned``);
-3. the lists of unrecorded files of live processes are read (`processes` explains this order);
-4. listed files are put back, and the others are deleted.
+2. the other candidates are *condemned*: they are moved to ``tmp/<name>.condemned``;
+3. the lists of unrecorded files of live processes are read (`processes` explains why this happens after the move);
+4. condemned files that are on such a list are moved back, and the other condemned files are deleted.
 
-A commit needs the lease, so no row can appear between these steps. The lease is released between portions, so that no process waits long.
-If a collector is killed, the next one treats the condemned files as candidates that have already been moved away, and puts back those to
-which a row refers.
+A commit needs the lease, so no row can be committed between these steps. The lease is released between two portions, so that no process
+waits long. If a collector is killed, the next collector treats the condemned files like candidates that have already been moved, and moves
+the condemned files back to which a row refers.
 
-A run in another process may reuse a row that is deleted here after the run has read it. The row is then appended again with its pointer
-(`tables`). If the value file has been deleted, the value counts as missing.
+A run in another process may reuse a materialization whose row is deleted here after the run has read the row. When that run commits its
+pointer to the materialization, the row is appended again (`tables`). If the value file has been deleted, the value counts as missing.
 
-Forgetting a key deletes its rows and the value files to which no other row refers; this cannot be undone. Copies of rows for another key
-are added in one transaction, with the captured outputs of their steps and the pointers to the current materializations.
+Forgetting a key deletes the rows of the key, and the value files to which no row of another key refers. This cannot be undone.
+`record_copies` adds copies of materializations under another key, with the captured outputs of their steps and the pointers to the copies.
 """
 
 from __future__ import annotations
@@ -61,15 +62,16 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
 
 EVERY = 3600.0
-"""Minimum time in seconds between two housekeepings of a store, by any process."""
+"""Minimum number of seconds between two housekeepings of a store, even by different processes."""
 REUSED = 100_000
-"""Number of rows of reused steps above which folding deletes some of these rows."""
+"""Number of rows of reused steps in the catalog above which folding deletes some of these rows."""
 _FILE = "housekeeping.json"
 _MOST = 4096
+"""Maximum number of bytes that are read from ``housekeeping.json``."""
 
 
 def is_due(store: ValueStore) -> bool:
-    """Return True if the last housekeeping was at least an hour ago and the store can be written.
+    """Return True if the last housekeeping of the store was at least `EVERY` seconds ago and this user can write to the store.
 
     The first housekeeping is due an hour after the creation of the store. If the clock was set back, housekeeping is due at once.
     """
@@ -91,7 +93,10 @@ def read_sizes(folder: Folder) -> Sizes | None:
 
 
 def write_sizes(folder: Folder, sizes: Sizes) -> None:
-    """Write the sizes that housekeeping has measured. The modification time of the file is the time of the housekeeping."""
+    """Write ``sizes`` to ``housekeeping.json``, whose modification time then records when the last housekeeping took place.
+
+    An error of the operating system is ignored.
+    """
     making = f"tmp/{new_id()}"
     with contextlib.suppress(OSError):
         folder.write(making, json.dumps(asdict(sizes)).encode())
@@ -99,7 +104,22 @@ def write_sizes(folder: Folder, sizes: Sizes) -> None:
 
 
 def fold(connection: Connection, name: str, reused: int = REUSED) -> tuple[int, int]:
-    """Delete replaced pointers, and rows of reused steps of older runs, in the caller's transaction; return the numbers of both."""
+    """Delete the pointers that newer pointers have replaced, and rows of reused steps if there are too many of them.
+
+    The caller has begun a transaction.
+
+    Parameters
+    ----------
+    connection, name
+        The connection, and the name of the attached catalog.
+    reused
+        The number of rows of reused steps in the catalog above which such rows of older runs are deleted.
+
+    Returns
+    -------
+    tuple of int and int
+        The number of deleted pointers, and the number of deleted rows of steps.
+    """
     ((pointers,),) = rows_of(
         connection,
         name,
@@ -108,7 +128,7 @@ def fold(connection: Connection, name: str, reused: int = REUSED) -> tuple[int, 
     ((count,),) = rows_of(connection, name, "SELECT count(*) FROM @steps WHERE status = 'reused'")
     if count <= reused:
         return pointers, 0
-    # The rows of the newest runs are kept, up to half of the limit.
+    # The newest runs keep their rows of reused steps, up to half of the limit.
     ((steps,),) = rows_of(
         connection,
         name,
@@ -121,32 +141,39 @@ def fold(connection: Connection, name: str, reused: int = REUSED) -> tuple[int, 
 
 
 GRACE = 3600.0
-"""Seconds for which a file without a row is not collected."""
+"""Age in seconds below which ``gc`` keeps a value file to which no row refers."""
 DEAD = 86400.0
-"""Seconds after its last change for which a file in ``tmp/`` may belong to a live process."""
+"""Seconds after the last change of a file in ``tmp/`` during which ``gc`` keeps the file, because a live process may use it."""
 GOING_ON = 7 * 86400.0
-"""Seconds after its start for which a run without an end is regarded as running, because the end of a killed run is never recorded. The
-results of a longer run are kept because they are current in its notebook."""
+"""Seconds after its start during which a run without a recorded end counts as running. The limit is needed because the end of a killed run
+is never recorded. If a run takes longer, its results are still kept, because they are current in its notebook."""
 OBJECTS_AT_ONCE = 200
-"""Number of files that are processed under one lease."""
+"""Number of value files that ``gc`` checks and deletes before it releases the lease."""
 CONDEMNED = ".condemned"
-"""The suffix of files that were moved away and are not deleted yet."""
+"""The suffix of value files that ``gc`` has moved to ``tmp/`` in order to delete them."""
 
 
 @with_store_errors
 def collect(
     store: ValueStore, *, dry_run: bool = False, grace: float = GRACE, compact: bool | None = None
 ) -> Collected:
-    """Delete rows that retention drops, files without a row, and files of dead processes; return the counts and sizes.
+    """Delete the materializations that the retention rules drop, value files to which no row refers, and abandoned files in ``tmp/``.
 
     Parameters
     ----------
+    store
+        The store.
     dry_run
-        True to report the counts and sizes without changing anything.
+        True to report what would be deleted, without changing anything.
     grace
-        Seconds for which a file without a row is not collected.
+        Age in seconds below which a value file to which no row refers is kept.
     compact
-        True to rewrite the catalog, False not to, None to rewrite it if it is large and mostly free space.
+        True to rewrite the catalog without its free space, False not to rewrite it, None to rewrite it if it is large and mostly free space.
+
+    Returns
+    -------
+    Collected
+        The numbers and sizes of the deleted rows and files.
     """
     catalog, folder = store.catalog, store.folder
     if compact:
@@ -158,7 +185,7 @@ def collect(
         try:
             rules, ids = catalog.change(drop, frees=True)
         except StoreFullError:
-            # Even the reserve is exhausted, but files without a row can be deleted without a transaction.
+            # The disk is so full that even the space of the reserve does not suffice for a transaction. Deleting files needs no transaction.
             _delete_files(catalog, folder, grace)
             rules, ids = catalog.change(drop, frees=True)
         referenced = catalog.ask(_referenced, ())
@@ -191,7 +218,10 @@ def _delete_files(catalog: Catalog, folder: Folder, grace: float) -> None:
 
 
 def _compacted(catalog: Catalog, compact: bool | None) -> int:
-    """Compact the catalog and return the bytes saved. A full disk is an error only if the caller asked for compaction."""
+    """Compact the catalog unless ``compact`` is False; return the number of bytes saved.
+
+    If the disk is full, raise `StoreFullError` if ``compact`` is True, and return 0 if it is None.
+    """
     if compact is False:
         return 0
     try:
@@ -206,14 +236,17 @@ def _compacted(catalog: Catalog, compact: bool | None) -> int:
 
 
 def drop(connection: Connection, name: str) -> tuple[dict[str, Rule], set[str]]:
-    """Delete the materializations that the rules drop, in the caller's transaction; return the rules and the ids."""
+    """Delete the materializations that the retention rules drop; return the rules by key, and the ids of the deleted materializations.
+
+    The caller has begun a transaction.
+    """
     rules, ids = _to_drop(connection, name)
     delete_rows(connection, name, ids)
     return rules, ids
 
 
 def would_drop(connection: Connection, name: str, rules: dict[str, Rule]) -> set[str]:
-    """Return the ids of the materializations that the given rules would drop, if they were in force instead of the recorded rules."""
+    """Return the ids of the materializations that ``rules``, a dictionary by key, would drop if they replaced the rules in the catalog."""
     return _to_drop(connection, name, rules)[1]
 
 
@@ -241,7 +274,7 @@ _CURRENT = "SELECT arg_max(materialization, rowid) FROM @current GROUP BY notebo
 
 
 def delete_rows(connection: Connection, name: str, ids: Collection[str]) -> None:
-    """Delete materializations, and the captured outputs and code versions that no other materialization needs."""
+    """Delete the materializations with the ids ``ids``, and the captured outputs and code versions that no other materialization needs."""
     if not ids:
         return
     steps = rows_of(
@@ -258,7 +291,7 @@ def delete_rows(connection: Connection, name: str, ids: Collection[str]) -> None
         "AND (run_id, step_key) NOT IN (SELECT (run_id, step_key) FROM @materializations)",
         [[run_id for run_id, _ in steps], [step_key for _, step_key in steps]],
     )
-    # Other processes remember which code versions are recorded, and query again when they detect that this process has written.
+    # Other processes remember which code versions the catalog contains. They query it again when they detect that this process has written.
     rows_of(
         connection,
         name,
@@ -267,6 +300,7 @@ def delete_rows(connection: Connection, name: str, ids: Collection[str]) -> None
 
 
 def _referenced(connection: Connection, name: str, without: Collection[str]) -> set[str]:
+    """Return the names of the value files to which rows refer, not counting the materializations with the ids ``without``."""
     rows = rows_of(
         connection,
         name,
@@ -281,7 +315,20 @@ def _referenced(connection: Connection, name: str, without: Collection[str]) -> 
 
 
 def _orphans(folder: Folder, referenced: Collection[str], before: float) -> tuple[dict[str, int], int]:
-    """Return the sizes of old value files to which no row refers, by name, and the number of such files that are too new."""
+    """Return the value files to which no row refers.
+
+    Parameters
+    ----------
+    referenced
+        The names of the value files to which rows refer.
+    before
+        A time in seconds since the epoch.
+
+    Returns
+    -------
+    tuple of dict and int
+        The size of each such file that was last changed before this time, by name; and the number of such files that were changed later.
+    """
     orphans: dict[str, int] = {}
     young = 0
     for name, status in value_files(folder):
@@ -295,7 +342,10 @@ def _orphans(folder: Folder, referenced: Collection[str], before: float) -> tupl
 
 
 def _condemned(folder: Folder, before: float) -> list[str]:
-    """Return the names of the value files that a killed collector moved away."""
+    """Return the names of the value files that a killed collector has moved to ``tmp/`` and not deleted.
+
+    Files that were changed after ``before``, a time in seconds since the epoch, are omitted.
+    """
     return [
         f"{name[:2]}/{name.removesuffix(CONDEMNED)}"
         for name, status in folder.entries("tmp")
@@ -304,7 +354,10 @@ def _condemned(folder: Folder, before: float) -> list[str]:
 
 
 def delete_objects(catalog: Catalog, folder: Folder, names: Sequence[str]) -> tuple[int, int]:
-    """Delete those of the value files to which no row and no writer refers, in portions; return the number and bytes deleted."""
+    """Delete each of the value files ``names`` unless a row refers to it or a live process is about to record it.
+
+    The lease is released after each portion of `OBJECTS_AT_ONCE` files. Return the number of deleted files and the sum of their sizes.
+    """
     count = total = 0
     for start in range(0, len(names), OBJECTS_AT_ONCE):
         portion = list(names[start : start + OBJECTS_AT_ONCE])
@@ -315,9 +368,9 @@ def delete_objects(catalog: Catalog, folder: Folder, names: Sequence[str]) -> tu
 
 
 def delete_unneeded(connection: Connection, name: str, folder: Folder, names: list[str]) -> dict[str, int]:
-    """Delete those of the value files to which no row and no writer refers; return the sizes of the deleted files by name.
+    """Delete each of the value files ``names`` unless a row refers to it or a live process is about to record it.
 
-    The caller holds the lease.
+    Return the sizes of the deleted files by name. The caller holds the lease.
     """
     rows = rows_of(
         connection,
@@ -330,7 +383,7 @@ def delete_unneeded(connection: Connection, name: str, folder: Folder, names: li
     for object_name in names:
         original, away = f"objects/{object_name}", f"tmp/{object_name.rpartition('/')[2]}{CONDEMNED}"
         if object_name not in needed:
-            # If the file cannot be moved, it is already deleted, or (on Windows) open in a program. The next collection tries again.
+            # A file that cannot be moved was deleted already, or is open in a program (on Windows). The next collection tries again.
             with contextlib.suppress(OSError):
                 folder.rename(original, away)
         if folder.exists(away):
@@ -352,7 +405,11 @@ def delete_unneeded(connection: Connection, name: str, folder: Folder, names: li
 
 
 def _clear_temporary(folder: Folder, before: float, *, dry_run: bool) -> tuple[int, int]:
-    """Delete the files of dead processes in ``tmp/``; return the number and bytes of these files."""
+    """Delete abandoned files and folders in ``tmp/``: those that were not changed after ``before``, a time in seconds since the epoch.
+
+    Value files that a collector has moved to ``tmp/`` are kept. If ``dry_run`` is true, nothing is deleted. Return the number of these files and folders, and the sum of
+    their sizes.
+    """
     count = total = 0
     for entry, status in folder.entries("tmp"):
         name = f"tmp/{entry}"
@@ -376,6 +433,7 @@ def _clear_temporary(folder: Folder, before: float, *, dry_run: bool) -> tuple[i
 
 
 def _files_below(folder: Folder, name: str) -> list[os.stat_result]:
+    """Return the status of each file in the folder ``name`` and in the folders below it."""
     files: list[os.stat_result] = []
     for entry, status in folder.entries(name):
         files += _files_below(folder, f"{name}/{entry}") if stat.S_ISDIR(status.st_mode) else [status]
@@ -383,7 +441,7 @@ def _files_below(folder: Folder, name: str) -> list[os.stat_result]:
 
 
 def read_key_sizes(connection: Connection, name: str) -> list[KeySize]:
-    """Return the number of versions and the total size of each key, largest first."""
+    """Return, for each key, its number of materializations and the total size of its distinct values; the largest key comes first."""
     rows = rows_of(
         connection,
         name,
@@ -396,14 +454,14 @@ def read_key_sizes(connection: Connection, name: str) -> list[KeySize]:
 
 @with_store_errors
 def housekeep(store: ValueStore) -> bool:
-    """Run the hourly housekeeping if it is due; return True if it was due.
+    """Run the hourly housekeeping of a store if it is due; return True if it was due.
 
-    If there are retention rules, they are applied and files without a row are deleted. Without rules, the catalog is only folded. A
-    catalog that is large and mostly free space is rewritten.
+    If the store has retention rules, housekeeping is the same as ``gc``. If it has none, the catalog is only folded (see `fold`). In both
+    cases, a catalog that is large and mostly free space is rewritten.
     """
     if not is_due(store):
         return False
-    # The time is recorded before the work, so that no other process starts the same work.
+    # This also records the time, before the work begins, so that no other process starts the same work.
     write_sizes(store.folder, Sizes(time.time(), *_bytes(store)))
     if store.catalog.ask(read_rules):
         collect(store)
@@ -415,26 +473,26 @@ def housekeep(store: ValueStore) -> bool:
 
 
 def measure(store: ValueStore) -> Sizes:
-    """Return the sizes of a store, and the bytes that ``gc`` would free."""
+    """Return the sizes of the value files and of the catalog, and the number of bytes that ``gc`` would free."""
     garbage = collect(store, dry_run=True)
     return Sizes(time.time(), *_bytes(store), garbage.bytes, store.catalog.ask(_older_bytes))
 
 
 def _bytes(store: ValueStore) -> tuple[int, int]:
-    """Return the bytes of all value files, and the bytes of the catalog."""
+    """Return the total size of all value files, and the size of the catalog, in bytes."""
     return store.objects.usage()[1], store.folder.stat(CATALOG).st_size
 
 
 @with_store_errors
 def sizes(store: ValueStore) -> dict[str, int]:
-    """Return the counts ``materializations``, ``runs`` and ``objects``, and the sizes ``object_bytes`` and ``catalog_bytes``."""
+    """Return the numbers ``materializations``, ``runs`` and ``objects`` (value files), and the sizes ``object_bytes`` and ``catalog_bytes``."""
     counts = store.catalog.ask(read_counts)
     files, total = store.objects.usage()
     return {**counts, "objects": files, "object_bytes": total, "catalog_bytes": store.folder.stat(CATALOG).st_size}
 
 
 def _older_bytes(connection: Connection, name: str) -> int:
-    """Return the bytes of value files to which only older versions refer."""
+    """Return the number of bytes that ``gc`` would free if only the newest version of each key were kept."""
     ids = would_drop(connection, name, {STORE: Rule(versions=1)})
     if not ids:
         return 0
@@ -448,7 +506,7 @@ def _older_bytes(connection: Connection, name: str) -> int:
     return int(total)
 
 
-# A key, the steps inside it, and their outputs.
+# This condition matches the key $1, the keys of the steps inside it, and the keys of their outputs.
 _MINE = "(key = $1 OR starts_with(key, $1 || '.') OR starts_with(key, $1 || ':'))"
 _STEPS = f"SELECT DISTINCT step_key FROM @materializations WHERE {_MINE}"  # noqa: S608 - constants of our own
 _ROWS = f"SELECT id, key, notebook, object_name, size FROM @materializations WHERE {_MINE}"  # noqa: S608 - as above
@@ -459,9 +517,23 @@ _DELETE = tuple(f"DELETE FROM @{table} WHERE {_MINE}" for table in ("current", "
 
 @with_store_errors
 def forget(store: ValueStore, key: str, *, dry_run: bool = False) -> Forgotten:
-    """Delete every version of a key in all notebooks, with the steps inside it; return the counts and sizes of the deleted data.
+    """Delete all materializations of a key and of the steps inside it, in all notebooks.
 
-    A value that another key shares is kept, because values are stored by content.
+    A value file is kept if another key has the same value, because equal values share one file. Its size is not part of the deleted bytes.
+
+    Parameters
+    ----------
+    store
+        The store.
+    key
+        The key.
+    dry_run
+        True to report what would be deleted, without changing anything.
+
+    Returns
+    -------
+    Forgotten
+        The numbers and sizes of the deleted rows and files.
 
     Raises
     ------
@@ -481,7 +553,7 @@ def _forget(connection: Connection, name: str, key: str) -> tuple[Forgotten, lis
     delete_rows(connection, name, ids)
     for text in _DELETE:
         rows_of(connection, name, text, [key])
-    # The rows of a multi-asset's step are kept while another output of the step is stored.
+    # The step of a multi-asset keeps its rows while another output of the step is stored.
     rows_of(
         connection,
         name,
@@ -494,6 +566,7 @@ def _forget(connection: Connection, name: str, key: str) -> tuple[Forgotten, lis
 def _rows_to_forget(
     connection: Connection, name: str, key: str, dry_run: bool
 ) -> tuple[Forgotten, list[str], list[str]]:
+    """Return the result of `forget`, the ids of the materializations to delete, and the names of the value files to delete."""
     rows = rows_of(connection, name, _ROWS, [key])
     pointed = rows_of(connection, name, _POINTERS, [key])[0][0]
     if not rows and not pointed:
@@ -521,12 +594,14 @@ def record_copies(
 
     Parameters
     ----------
+    store
+        The store.
     copies, current
-        The copies and their pointers, oldest first.
+        The copies, and the pointers that make copies current; both oldest first.
     steps
-        Maps an old step key to the new step key. Captured outputs of the old step are copied to the new step.
+        Maps the old key of each step to its new key. The captured outputs of the old step are copied to the new step.
     removed
-        Pointers that are deleted.
+        Pointers to delete.
     """
 
     def record(connection: Connection, name: str) -> None:

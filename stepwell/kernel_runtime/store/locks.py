@@ -1,15 +1,17 @@
 """Exclusive locks on whole files, and `Once`, an event for which many threads may wait.
 
-``threading.Event`` is not safe against interrupts: an interrupt while it reacquires its lock becomes a RuntimeError, and an interrupt
-inside ``Thread.start``, which waits for an event, leaves a thread that never ran. In `Once`, every waiting thread blocks on a separate lock,
-which only `Once.happen` releases. So an interrupted thread holds nothing that another thread needs.
+``threading.Event`` is not safe against interrupts (Ctrl-C). An interrupt while ``Event.wait`` reacquires its lock becomes a RuntimeError.
+An interrupt inside ``Thread.start``, which waits for an event, leaves a thread that never ran. In `Once`, every waiting thread blocks on a
+separate lock, which only `Once.happen` releases. So an interrupted thread holds no lock that another thread needs.
 
-Every system has exclusive locks on whole files, and releases them when a process dies. On POSIX these are ``flock`` locks, which belong to
-an open file. So closing another descriptor of the file does not release the lock, and two locks of one process exclude each other. On
-Windows, a byte far behind the contents is locked, so that the contents stay readable.
+Every operating system has exclusive locks on whole files, and releases the locks of a process that dies. On POSIX these are ``flock``
+locks, which belong to an open file: two locks of one process on the same file exclude each other, and closing one descriptor of the file
+does not release the lock that belongs to another. On Windows, a byte far behind the end of the file is locked, so that the contents stay
+readable.
 
-The holder of a lock may remove the lock file. So a lock is valid only if the name still refers to the locked file (`Folder.is_file`). A
-process that opened the file just before it was removed has locked a file that no other process can find, and must open the file again.
+The process that holds a lock may remove the lock file. A process that opened the file just before then gets the lock on a removed file,
+which excludes nobody. So a process that has taken a lock checks that the file's name still refers to the locked file (`Folder.is_file`). If
+not, the process opens the file again.
 """
 
 from __future__ import annotations
@@ -25,29 +27,26 @@ from stepwell.kernel_runtime.store.folder import Folder
 
 
 class Once:
-    """An event that happens once and is never reset."""
+    """An event that happens once and is never reset. Unlike ``threading.Event``, this class is safe against interrupts."""
 
     def __init__(self) -> None:
         self.is_over = False
         self._waiters: list[LockType] = []
 
     def wait(self, seconds: float = -1) -> bool:
-        """Block until the event has happened or the time is over; return True if the event has happened.
+        """Block until the event has happened or ``seconds`` have passed; return True if the event has happened.
 
-        Parameters
-        ----------
-        seconds
-            Maximum time to wait; negative for no limit.
+        If ``seconds`` is negative, wait without a limit.
         """
         if self.is_over:
             return True
         lock = allocate_lock()
         lock.acquire()
         self._waiters.append(lock)
-        # The event may have happened before the lock was in the list.
+        # The event may have happened before the lock was added to the list. Then nobody releases this lock.
         if self.is_over or lock.acquire(True, seconds):
             return True
-        with suppress(ValueError):  # `happen` has just removed it
+        with suppress(ValueError):  # `happen` has just removed the lock
             self._waiters.remove(lock)
         return self.is_over
 
@@ -64,11 +63,15 @@ _BYTE = 1 << 30
 if sys.platform == "win32":  # pragma: no cover - exercised on Windows only
     import msvcrt
 
-    # All functions below move the position of the open file, so they must not overlap.
+    # The functions below move the position of the open file, so two threads must not call them at the same time.
     _position = threading.Lock()
 
     def lock(descriptor: int, *, block: bool) -> bool:
-        """Lock an open file; return True if this process has the lock now. Raise `OSError` if the file system has no locks."""
+        """Take the exclusive lock on an open file; return True if this call took it.
+
+        If another open file has the lock, wait until it is released if ``block`` is true, else return False. Raise `OSError` if the file
+        system has no locks.
+        """
         while True:
             try:
                 with _position:
@@ -82,19 +85,19 @@ if sys.platform == "win32":  # pragma: no cover - exercised on Windows only
                 return True
 
     def unlock(descriptor: int) -> None:
-        """Unlock an open file."""
+        """Release the lock on an open file."""
         with _position:
             os.lseek(descriptor, _BYTE, os.SEEK_SET)
             msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
 
     def read_at_start(descriptor: int, size: int) -> bytes:
-        """Read the first bytes of an open file, from any thread."""
+        """Return the first ``size`` bytes of an open file. Any thread may call this."""
         with _position:
             os.lseek(descriptor, 0, os.SEEK_SET)
             return os.read(descriptor, size)
 
     def write_at_start(descriptor: int, data: bytes) -> None:
-        """Write the first bytes of an open file."""
+        """Overwrite the beginning of an open file with ``data``."""
         with _position:
             os.lseek(descriptor, 0, os.SEEK_SET)
             os.write(descriptor, data)
@@ -103,7 +106,11 @@ else:
     import fcntl
 
     def lock(descriptor: int, *, block: bool) -> bool:
-        """Lock an open file; return True if this process has the lock now. Raise `OSError` if the file system has no locks."""
+        """Take the exclusive lock on an open file; return True if this call took it.
+
+        If another open file has the lock, wait until it is released if ``block`` is true, else return False. Raise `OSError` if the file
+        system has no locks.
+        """
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX if block else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -111,29 +118,29 @@ else:
         return True
 
     def unlock(descriptor: int) -> None:
-        """Unlock an open file."""
+        """Release the lock on an open file."""
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def read_at_start(descriptor: int, size: int) -> bytes:
-        """Read the first bytes of an open file, from any thread."""
+        """Return the first ``size`` bytes of an open file. Any thread may call this."""
         return os.pread(descriptor, size, 0)
 
     def write_at_start(descriptor: int, data: bytes) -> None:
-        """Write the first bytes of an open file."""
+        """Overwrite the beginning of an open file with ``data``."""
         os.pwrite(descriptor, data, 0)
 
 
 def open_file(folder: Folder, name: str, *, create: bool = True, read_only: bool = False) -> int:
-    """Open a lock file; raise `OSError` if this fails.
+    """Open a lock file of the store and return its descriptor; raise `OSError` if the file cannot be opened.
 
     Parameters
     ----------
     folder, name
-        The store directory, and the name of the file.
+        The store directory, and the name of the lock file in it.
     create
         True to create the file if it is missing.
     read_only
-        True to open an existing file for reading only. Such a file can be locked, too.
+        True to open the file for reading only, which suffices to lock it. The file must then exist, whatever ``create`` says.
     """
     if read_only:
         return folder.open(name)
@@ -141,10 +148,11 @@ def open_file(folder: Folder, name: str, *, create: bool = True, read_only: bool
 
 
 def remove_locked(folder: Folder, name: str, descriptor: int) -> None:
-    """Remove a lock file that this process has locked, and close it, which releases the lock.
+    """Remove a lock file that this process has locked, and close ``descriptor``, which releases the lock.
 
-    On POSIX the file is removed while it is locked, so that a waiting process detects that the file was removed. Windows cannot remove an
-    open file, so the file is closed first. If another process has opened the file by then, the file stays, and that process removes it.
+    On POSIX, the file is removed before the lock is released, so that a process that gets the lock next can detect the removal. Windows
+    cannot remove an open file, so the descriptor is closed first. If another process has opened the file by then, the file stays, and that
+    process removes it later.
     """
     try:
         if folder.is_file(name, descriptor):

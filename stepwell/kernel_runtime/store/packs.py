@@ -1,14 +1,15 @@
-"""Packs: zip files of value files and their rows, to share with another person's store.
+"""Packs: zip files with values and their catalog rows, to be imported into another person's store.
 
 ::
 
-    pack.jsonl                   one JSON object per line: a header, code versions, materializations, pointers to current materializations
+    pack.jsonl                   one JSON object per line: a header, materializations, pointers to current materializations, code versions
     objects/ab/<digest>.<codec>  copies of the value files, sorted by name
-    signature                    the signature of pack.jsonl, with the key of the person who made the pack
+    signature                    the signature of pack.jsonl, made with the signing key of the person who made the pack
 
-Members are not compressed, so a pack cannot unpack to more than its size. A pack contains no signing key, run history, printed output or
-description of the environment. Rows are read in groups and files are copied in pieces, so memory does not grow with the size of the pack.
-Other processes can write to the catalog between groups. Packs of the same values are identical files.
+The files in the zip file are not compressed, so unpacking a pack needs no more space than the pack. A pack contains no signing key, run
+history, printed output or description of the environment. When a pack is written, the rows of `_GROUP` keys are read at a time, and files are
+copied in portions. So memory does not grow with the size of the pack, and other processes can write to the catalog in between. If a user
+packs the same values twice, the two packs are identical files.
 """
 
 from __future__ import annotations
@@ -46,14 +47,14 @@ if TYPE_CHECKING:
 
 
 def read_pickles(connection: Connection, name: str, keys: Sequence[str] | None) -> list[Materialization]:
-    """Read the materializations whose values are pickles, oldest first.
+    """Read the materializations whose stored values are pickles, oldest first.
 
     Parameters
     ----------
     connection, name
         The connection, and the name of the attached catalog.
     keys
-        Keys to read, including the steps inside them; None for all keys.
+        Keys whose materializations are read, with those of the steps inside them; None for all keys.
     """
     text = f"SELECT {MATERIALIZATION_COLUMNS} FROM @materializations WHERE codec = ?"  # noqa: S608 - constants of our own
     values: list[object] = [PICKLE]
@@ -73,14 +74,21 @@ def add(
     codes: Mapping[str, str],
     current: Collection[tuple[str, str, str, str]],
 ) -> None:
-    """Add the missing rows. A materialization becomes current only if its notebook has no current materialization of the key.
+    """Add the rows of a pack that the catalog does not contain. The caller has begun a transaction.
+
+    If the catalog contains a materialization already, only the signature of its inline value is replaced.
 
     Parameters
     ----------
+    connection, name
+        The connection, and the name of the attached catalog.
+    items
+        The materializations of the pack.
     codes
         Maps the digest of a code version to its parts as JSON.
     current
-        Pointers, as tuples of notebook, key, partition and id of the materialization.
+        The pointers of the pack: tuples of notebook, key, partition and materialization id. A pointer is added only if the catalog has no
+        pointer for the same notebook, key and partition.
     """
     ids = [item.id for item in items]
     known = {row[0] for row in rows_of(connection, name, _KNOWN, [ids])}
@@ -107,7 +115,7 @@ def add(
 
 
 def replace_signatures(connection: Connection, name: str, signatures: Mapping[str, bytes]) -> None:
-    """Replace the signatures of materializations; ``signatures`` maps their ids to the new signatures."""
+    """Replace the signatures of inline values; ``signatures`` maps the ids of their materializations to the new signatures."""
     if signatures:
         rows_of(connection, name, _SIGN, [list(signatures), list(signatures.values())])
 
@@ -122,14 +130,14 @@ _SIGN = (
 FORMAT = 1
 ROWS, SIGNATURE, OBJECTS = "pack.jsonl", "signature", "objects/"
 SIGNED = b"stepwell pack"
-"""The prefix of the signed bytes of a pack, so that the signature is valid only for packs."""
+"""Signed together with the digest of ``pack.jsonl``, so that no other signature is valid for a pack."""
 LONGEST_LINE = 64 << 20
-"""The maximum length of a line of ``pack.jsonl`` in bytes. An inline value has at most 64 KiB."""
+"""Maximum length in bytes of a line of ``pack.jsonl``. This is ample, because an inline value has at most 64 KiB."""
 _BYTES = "base64"
 
 
 def line(kind: str, **fields: Any) -> bytes:
-    """Return one line of ``pack.jsonl``."""
+    """Return a line of ``pack.jsonl``: a JSON object with ``kind`` under the name ``is``, and with ``fields`` as further members."""
     return json.dumps({"is": kind, **fields}, separators=(",", ":"), default=_marked_json).encode() + b"\n"
 
 
@@ -139,17 +147,24 @@ def materialization_line(item: Materialization) -> bytes:
 
 
 def row_of(item: Materialization) -> list[Any]:
-    """Return the row of a materialization in the form that `read_materialization` reads."""
+    """Return the columns of a materialization's row, in the form that `read_materialization` expects under the name ``row``."""
     return list(materialization_row(item))
 
 
 def read_lines(file: IO[bytes], label: str) -> Iterator[dict[str, Any]]:
-    """Yield the decoded lines of ``pack.jsonl``.
+    """Yield the JSON object of each line of ``pack.jsonl``.
+
+    Parameters
+    ----------
+    file
+        The open file ``pack.jsonl``.
+    label
+        The name of the pack for messages.
 
     Raises
     ------
     PackError
-        If a line cannot be read.
+        If a line is not a JSON object of a pack.
     """
     while True:
         text = file.readline(LONGEST_LINE + 1)
@@ -157,17 +172,26 @@ def read_lines(file: IO[bytes], label: str) -> Iterator[dict[str, Any]]:
             return
         try:
             if len(text) > LONGEST_LINE:
-                raise ValueError("a line is too long")  # noqa: TRY301 - reported like any other bad line
+                raise ValueError("a line of pack.jsonl is too long")  # noqa: TRY301 - reported like any other bad line
             fields = json.loads(text, object_hook=_unmarked)
             if not isinstance(fields["is"], str):
                 raise TypeError(fields["is"])  # noqa: TRY301 - likewise
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise damaged(label, "a row cannot be read") from error
+            raise damaged(label, "a line of its pack.jsonl cannot be read") from error
         yield fields
 
 
 def read_materialization(fields: dict[str, Any], label: str) -> Materialization:
-    """Return the materialization of a line after checking its columns and the digest of an inline value.
+    """Return the materialization of a line of ``pack.jsonl``, after checking its columns and the digest of an inline value.
+
+    The signature of the value is dropped, because this user signs the value again.
+
+    Parameters
+    ----------
+    fields
+        The JSON object of the line.
+    label
+        The name of the pack for messages.
 
     Raises
     ------
@@ -176,30 +200,30 @@ def read_materialization(fields: dict[str, Any], label: str) -> Materialization:
     """
     try:
         row = fields["row"]
-        # The row of a cell's effects can lack a value, because imports and functions are executed again instead of being stored.
+        # A row with the effects of a cell may have no value: imports and definitions of functions are executed again, not stored.
         has_no_value = row[9] is None and row[4] == NOTEBOOK
         without = _OF_THE_VALUE if has_no_value else ()
         if len(row) != _COLUMNS or not all(isinstance(row[column], str) for column in _TEXTS if column not in without):
-            raise TypeError("a column is missing or not a text")  # noqa: TRY301 - reported like any other bad row
+            raise TypeError("a column is missing or is not a string")  # noqa: TRY301 - reported like any other bad row
         if not all(isinstance(row[column], float | int) for column in _NUMBERS if column not in without):
             raise TypeError("a column is not a number")  # noqa: TRY301 - likewise
         if not isinstance(row[26], bytes | None):
-            raise TypeError("its signature is not bytes")  # noqa: TRY301 - likewise
+            raise TypeError("the signature of the record is not bytes")  # noqa: TRY301 - likewise
         item = materialization(tuple(row))
         value = item.value
         if value is None and has_no_value:
             return item
         if value is None or not isinstance(value.digest, str) or value.size < 0:
-            raise TypeError("it has no value")  # noqa: TRY301 - likewise
+            raise TypeError("the value is missing")  # noqa: TRY301 - likewise
         if value.inline is not None:
             parts = unpack(value.inline)
             digest = inline_digest(value.codec, parts.stream, parts.buffers)
             if digest != value.digest or value.object_name is not None:
-                raise ValueError("its digest does not match")  # noqa: TRY301 - likewise
+                raise ValueError("the digest of the inline value differs")  # noqa: TRY301 - likewise
         elif value.object_name != name_of(value.digest, value.codec) or not is_name(value.object_name):
-            raise ValueError("its file name is not that of a value file")  # noqa: TRY301 - likewise
+            raise ValueError("the file name is not the name of a value file")  # noqa: TRY301 - likewise
     except Exception as error:
-        raise damaged(label, "a materialization in it is damaged") from error
+        raise damaged(label, "the record of a value in it is damaged") from error
     return replace(item, value=replace(value, signature=None))
 
 
@@ -210,11 +234,11 @@ _OF_THE_VALUE = range(9, 18)
 
 
 def damaged(label: str, reason: str) -> PackError:
-    """Return the error for a pack that is refused."""
+    """Return the error with the message that the pack ``label`` cannot be imported, and with the reason."""
     return PackError(
-        f"{label} is not a pack that can be trusted: {reason}",
+        f"the pack {label} cannot be imported: {reason}",
         where="nothing was imported",
-        remedy="ask its author to pack it again: stepwell pack SELECTION out.zip",
+        remedy="ask the author of the pack to make it again with: stepwell pack SELECTION out.zip",
     )
 
 
@@ -229,22 +253,22 @@ def _unmarked(fields: dict[str, Any]) -> Any:
 
 
 _GROUP = 100
-"""Number of keys that are read at once. With inline values of 64 KiB, this takes some megabytes."""
+"""Number of keys whose rows are read at once. With inline values of 64 KiB, these rows take some megabytes of memory."""
 _PIECE = 4 << 20
 _WHEN = (1980, 1, 1, 0, 0, 0)
-"""The date of every member, so that packs of the same values are identical files."""
+"""The date of every file in a pack. It is constant, so that packs of the same values are identical."""
 
 
 @with_store_errors
 def write_pack(store: ValueStore, keys: Sequence[str], path: Path) -> Offer:
-    """Write the current materializations of some keys into a pack, and return its contents.
+    """Write a pack with the current materializations of ``keys`` to the file ``path``; return the contents of the pack.
 
     Raises
     ------
     ValueUnavailableError
         If the file of a value is missing or damaged.
     UntrustedValueError
-        If a value was not signed with this user's key.
+        If a value that needs a signature was not signed with this user's key.
     PackError
         If the file cannot be written, or none of the keys has a stored value.
     """
@@ -271,7 +295,15 @@ def write_pack(store: ValueStore, keys: Sequence[str], path: Path) -> Offer:
 
 
 class _Writer:
-    """Writes the rows of a pack, and collects the names of the value files that the rows refer to."""
+    """Writes ``pack.jsonl``.
+
+    Attributes
+    ----------
+    names
+        The names of the value files to which the written rows refer.
+    values
+        Descriptions of the values in the written rows.
+    """
 
     def __init__(self, store: ValueStore) -> None:
         self.names: set[str] = set()
@@ -279,7 +311,7 @@ class _Writer:
         self._store = store
 
     def rows(self, file: IO[bytes], keys: Sequence[str]) -> bytes:
-        """Write every row, and return the digest of the written bytes."""
+        """Write the rows of ``keys`` to ``file``; return the digest of the written bytes."""
         import blake3
 
         digest = blake3.blake3()
@@ -314,8 +346,8 @@ class _Writer:
                 codes.add(item.code_version)
         if not self.values:
             raise PackError(
-                "there is nothing to pack: none of the selected keys has a stored value",
-                remedy="see what is stored: stepwell status",
+                "there is nothing to pack, because none of the selected keys has a stored value",
+                remedy="materialize the selected assets first; stepwell status lists the assets with a stored value",
             )
         for group in _groups(sorted(codes)):
             for digest_of_code, code in sorted(self._store.catalog.ask(tables.read_codes, group).items()):
@@ -338,14 +370,17 @@ class _Writer:
             signer = key_name(value.signature) if name is None else self._store.objects.signer_of(name, own_key)
             if signer != own_key:
                 raise UntrustedValueError(
-                    f"the stored value of {item.key!r} was not written by you, so you cannot sign it",
-                    remedy=f"if you trust its author, run stepwell trust {item.key}, then pack again",
+                    f"the stored value of {item.key!r} was not signed with your key, so it cannot be put into a pack that you sign",
+                    remedy=f"if you trust the author of the value, run stepwell trust {item.key}, then make the pack again",
                 )
         self.values.append(offered(item, fingerprint(signer)))
 
 
 def offered(item: Materialization, signer: str) -> OfferedValue:
-    """Return the description of a materialization's value."""
+    """Return a description of a materialization's value for the user.
+
+    ``signer`` is the fingerprint of the key that signed the value; empty if the value needs no signature.
+    """
     value = item.value
     assert value is not None
     executes = value.codec == PICKLE

@@ -1,28 +1,30 @@
-"""Coordination of the processes that use a store: identity, claims of long steps, and lists of value files without a row yet.
+"""Coordination of the processes that use a store: identities, claims of long steps, and lists of unrecorded value files.
 
-The *identity* of a process is unique, even after a restart of the machine. A run without an end was interrupted if its process has ended.
+The *identity* of a process is a string that no other process ever has, even after a restart of the machine. It is stored with each run: if
+the run has no recorded end and its process has ended, the run was interrupted.
 
 A *claim* is an OS lock on ``claims/<memo key>`` that a process holds while it computes a long step. Another process that needs the same
 step detects the lock, waits, and reuses the result. The system releases the lock when the process ends for any reason, so a claim needs no
-expiry time. The contents of the file (the process, and the time when it started the step) are for display only. The holder removes the
-file when it releases the claim. A process that takes its first claim in the store removes the files of killed processes, each under its
-lock. Claims only save work: if locks are not available (on a read-only or full disk, or on some file systems), every process gets a claim,
-and two processes may compute the same step.
+expiry time. The contents of the lock file (the process, and the time when it started the step) are for display only. The process that
+holds a claim removes the lock file when it releases the claim. When a process takes its first claim in a store, it also removes the lock
+files of killed processes, each after locking it. Claims only save work: if the file system has no locks, or the disk is read-only or full,
+every process gets a claim, and two processes may compute the same step.
 
-The *list of unrecorded files* prevents ``gc`` in another process from deleting a value file before the row of the value is committed. This
-can take minutes, while the step stores another output. So before a process places a file (or uses an existing one), it appends the name of
-the file to its list ``writers/<id>``, on which it holds an exclusive lock as long as it lives. A list that another process can lock belongs
-to a dead process.
+A value file is *unrecorded* until the row that refers to it is committed. This can take minutes, while the step stores another output, and
+``gc`` in another process must not delete the file meanwhile. So before a process places a value file (or uses an existing value file), it
+appends the name of the file to its *list of unrecorded files*, the file ``writers/<id>``. The process holds an exclusive lock on its list as
+long as it lives. So a list that another process can lock belongs to a dead process.
 
-This is correct without a clock because of the order of two operations on each side. The writer *lists the file, then places it*. The
-collector, which holds the lease throughout, *moves the file away, then reads the lists*, and puts listed files back. If the writer lists
-the file before the collector reads the lists, the collector puts the file back (unless the writer has placed it again). If the writer lists
-the file later, it also places the file later, when the old one has already been moved away. A name is removed from the list only after
-the row is committed, and a commit needs the lease. So a collector that does not find the name in the lists finds the row.
+This protocol needs no clock, because each side performs two operations in a fixed order. The writer *lists the file, then places it*. The
+collector, which holds the lease throughout, *moves the file away, then reads the lists*, and moves listed files back. If the writer lists
+the file before the collector reads the lists, the collector moves the file back (unless the writer has placed it again). If the writer
+lists the file later, it also places the file later, after the collector has moved the old file away. The writer removes a name from its
+list only after the row is committed, and a commit needs the lease. So if the collector does not find a name in the lists, the row was
+committed before the collector took the lease, and the collector finds the row.
 
-Names are counted: if two steps store the same value, the row of the first step does not remove the protection of the second.
-A line ``-name`` removes a name, and the list is truncated when it contains no more names. A file that is never recorded because its step
-failed stays on the list until the process ends.
+If two steps store the same value, its name is counted twice, so that the file stays protected when the row of the first step is committed.
+The line ``-name`` in a list removes ``name``, and a list without names is truncated. If a step fails, the names of its files stay on the
+list until the process ends.
 """
 
 from __future__ import annotations
@@ -51,25 +53,23 @@ from stepwell.kernel_runtime.store.locks import lock, open_file, read_at_start, 
 
 @cache
 def boot_id() -> str:
-    """Return an identifier that changes whenever this machine is started."""
+    """Return a string that identifies the current boot of this machine: it stays the same until the machine is restarted."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    # Other systems get an estimate of the start time. If the clock is set, the identifier changes without a restart, which is safe.
+    # On other systems, the identifier is an estimate of the start time. If the clock is set, it changes without a restart, which is safe.
     return f"about-{round((time.time() - time.monotonic()) / 60)}"
 
 
 def this_process() -> str:
-    """Return the unique identity of this process, ``host/boot/pid/start``."""
+    """Return the identity of this process, ``host/boot/pid/start``, which no other process ever has."""
     return _text(os.getpid())
 
 
 def is_gone(process: str) -> bool:
-    """Return True if a process is known to have ended.
+    """Return True if the process with the identity ``process`` has ended. `this_process` returns such an identity.
 
-    Parameters
-    ----------
-    process
-        The identity of the process, as returned by `this_process`. A process of another machine is never known to have ended.
+    Return False if the process is alive, if it belongs to another machine and therefore cannot be checked, or if ``process`` is not an
+    identity.
     """
     host, boot, pid, start = (process.split("/") + [""] * 3)[:4]
     if host != _host() or not pid.isdigit():
@@ -88,7 +88,7 @@ def _host() -> str:
 
 
 def _start(pid: int) -> str:
-    """Return the start time of a process, or an empty string if the process does not exist or has ended."""
+    """Return the start time of the process ``pid`` as a string; an empty string if there is no such process or it has ended."""
     with suppress(OSError, IndexError):
         # On Linux, the start time is relative to the start of the machine, so it does not change if the clock is set.
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
@@ -106,28 +106,28 @@ def _start(pid: int) -> str:
 
 CLAIMS = "claims"
 _LOOK = 0.01
-"""Seconds for which a listing of the folder is reused. A step is claimed only after it has run twenty times as long."""
+"""Seconds for which a listing of ``claims/`` is reused. This is short compared with the 0.2 s after which a running step is claimed."""
 _MOST = 4096
-"""Maximum number of bytes that are read from the file of a claim."""
+"""Maximum number of bytes that are read from the lock file of a claim."""
 _TRIES = 100
-"""The number of attempts to open a file that other processes remove at the same time."""
+"""The number of attempts to lock a file that other processes remove between its opening and its locking."""
 
 _claims_held: dict[str, Claim] = {}
-"""Maps the path of a file to the claim on it that this process holds."""
+"""The claims that this process holds, by the path of the lock file."""
 _mutex = threading.Lock()
 
 
 class Claim:
-    """A claim, held until `release`."""
+    """A claim of a memo key that this process holds until it calls `release`."""
 
     def __init__(self, folder: Folder, name: str, descriptor: int) -> None:
         self._folder = folder
         self._name = name
-        # A list of at most one element: `pop` is atomic, so only one thread gets the descriptor and closes it.
+        # The list has at most one element. `pop` is atomic, so only one thread gets the descriptor and closes it.
         self._descriptors = [descriptor] if descriptor >= 0 else []
 
     def release(self) -> None:
-        """Release the claim. Any thread may call this; a second call does nothing."""
+        """Release the claim and remove its lock file. Any thread may call this; a second call does nothing."""
         with suppress(IndexError, OSError):
             descriptor = self._descriptors.pop()
             try:
@@ -136,17 +136,17 @@ class Claim:
                 _claims_held.pop(str(self._folder.path / self._name), None)
 
     def text(self) -> bytes:
-        """Return the contents of the claim's file."""
+        """Return the contents of the claim's lock file."""
         return read_at_start(self._descriptors[0], _MOST)
 
     def abandon(self) -> None:
-        """Drop the claim in a forked child. The parent keeps the claim, because its descriptor stays open."""
+        """In a forked child, close the inherited descriptor. The parent still holds the claim, because its descriptor stays open."""
         with suppress(IndexError, OSError):
             os.close(self._descriptors.pop())
 
 
 class Claims:
-    """The claims in one store directory.
+    """The claims of memo keys in one store, whichever process holds them.
 
     Parameters
     ----------
@@ -161,9 +161,10 @@ class Claims:
         self._names: frozenset[str] = frozenset()
 
     def is_there(self, memo_key: str) -> bool:
-        """Return True if a process may hold the claim of a memo key, according to a listing that may be some milliseconds old.
+        """Return True if a process, this one or another, may hold the claim of a memo key.
 
-        The listing is reused because every step that runs calls this method, and each system call releases the GIL to another thread.
+        The answer comes from a listing of ``claims/`` that is up to 10 ms old. The listing is reused because every step that runs calls
+        this method, and each system call would let another thread take the GIL.
         """
         now = monotonic()
         if now - self._listing_time >= _LOOK:
@@ -175,9 +176,10 @@ class Claims:
         return memo_key in self._names
 
     def take(self, memo_key: str, claimant: Claimant) -> Claim | None:
-        """Take the claim of a memo key without waiting; return None if another process or thread holds it.
+        """Take the claim of a memo key without waiting; return None if another process or another thread holds the claim.
 
-        If the file system has no locks, the returned claim excludes no other process.
+        ``claimant`` describes this process, and is written to the lock file for display. If the file system has no locks, a claim is
+        returned that does not exclude other processes.
         """
         folder, name = self._folder, f"{CLAIMS}/{memo_key}"
         path = str(folder.path / name)
@@ -191,7 +193,7 @@ class Claims:
             if descriptor < 0:
                 return None
             claim = _claims_held[path] = Claim(folder, name, descriptor)
-            # On a full disk the file stays empty; only the lock matters.
+            # On a full disk the lock file stays empty. This is harmless, because its contents are for display only.
             with suppress(OSError):
                 os.ftruncate(descriptor, 0)
                 write_at_start(descriptor, json.dumps(asdict(claimant)).encode())
@@ -202,19 +204,22 @@ class Claims:
         return claim
 
     def claimant(self, memo_key: str) -> Claimant:
-        """Return the claimant from the file of a claim, or an empty `Claimant` if the file cannot be read."""
+        """Return the description of the process that holds the claim of a memo key; an empty `Claimant` if the lock file cannot be read."""
         name = f"{CLAIMS}/{memo_key}"
         held = _claims_held.get(str(self._folder.path / name))
         try:
             fields = json.loads(self._folder.read(name, _MOST) if held is None else held.text())
             return Claimant(str(fields["notebook"]), int(fields["pid"]), str(fields["host"]), float(fields["since"]))
         except (OSError, ValueError, TypeError, KeyError, IndexError):
-            # The claim has just been taken and its file is not written yet, or the claim has just been released.
+            # The claim has just been taken and its lock file is not written yet, or the claim has just been released.
             return Claimant()
 
 
 def _locked(folder: Folder, name: str, flags: int = os.O_RDWR | os.O_CREAT) -> int:
-    """Open and lock a file; return -1 if another process has locked it. Raise `OSError` if locks are not available."""
+    """Open a lock file with ``flags``, lock it without waiting, and return its descriptor; return -1 if another process has the lock.
+
+    Raise `OSError` if the file system has no locks.
+    """
     for _ in range(_TRIES):
         try:
             descriptor = folder.open(name, flags)
@@ -223,7 +228,7 @@ def _locked(folder: Folder, name: str, flags: int = os.O_RDWR | os.O_CREAT) -> i
             descriptor = folder.open(name, flags)
         try:
             is_ours = lock(descriptor, block=False)
-            # Before this lock was taken, another process may have locked the file and removed it as the file of a dead process.
+            # Another process may have removed the file between `open` and `lock`, because the file seemed to belong to a dead process.
             if is_ours and folder.is_file(name, descriptor):
                 return descriptor
         except BaseException:
@@ -232,19 +237,21 @@ def _locked(folder: Folder, name: str, flags: int = os.O_RDWR | os.O_CREAT) -> i
         os.close(descriptor)
         if not is_ours:
             return -1
-    raise OSError(f"{name} is replaced again and again by other processes")
+    raise OSError(f"{name} could not be locked in {_TRIES} attempts, because other processes kept removing it")
 
 
 def _files_of_others(folder: Folder, folder_name: str, is_own: Callable[[str], bool]) -> Iterator[int]:
-    """Yield a descriptor of each file in a folder that another process has locked; remove the files of dead processes.
+    """Yield an open descriptor of each lock file that another live process has locked, and remove the lock files of dead processes.
+
+    The descriptor is closed when the next one is requested.
 
     Parameters
     ----------
     folder, folder_name
-        The store directory, and the name of the folder in it.
+        The store directory, and the name of the folder in it that contains the lock files.
     is_own
-        Returns True if this process has locked the file at a path. Such a file is not opened again: where locks belong to processes, as
-        on NFS, a second descriptor would also get the lock, and closing it would release the lock of the first.
+        Returns True if this process has locked the file at an absolute path. Such a file is skipped and not opened. On NFS, where locks
+        belong to processes, this process could lock the file a second time, and closing the second descriptor would release both locks.
     """
     for file_name in folder.names(folder_name):
         name = f"{folder_name}/{file_name}"
@@ -266,7 +273,7 @@ def _files_of_others(folder: Folder, folder_name: str, is_own: Callable[[str], b
 
 
 def _after_fork_in_child() -> None:
-    global _mutex  # noqa: PLW0603 - another thread of the parent may have held the lock
+    global _mutex  # noqa: PLW0603 - at the fork, another thread of the parent may have held the lock
     _mutex = threading.Lock()
     for claim in list(_claims_held.values()):
         claim.abandon()
@@ -274,7 +281,7 @@ def _after_fork_in_child() -> None:
 
 
 def release_all() -> None:
-    """Release every claim of this process; called at exit."""
+    """Release every claim that this process holds. Called when the process exits."""
     for claim in list(_claims_held.values()):
         claim.release()
 
@@ -289,7 +296,9 @@ _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND
 
 
 class Unrecorded:
-    """The list of unrecorded files of one process in one store. Every method may be called from any thread.
+    """The list of the value files that this process places in one store and whose rows are not committed yet.
+
+    The list protects these files from ``gc`` in other processes. Every method may be called from any thread.
 
     Parameters
     ----------
@@ -310,24 +319,27 @@ class Unrecorded:
         self._names: Counter[str] = Counter()
 
     def add(self, name: str) -> None:
-        """Add the name of a value file that is about to be placed."""
+        """Add the name of a value file to the list, before this process places the file or uses an existing one."""
         if self._process != os.getpid():
             # The list belongs to the parent, so the forked child starts a new one.
             self._start()
         with self._mutex:
             while self._descriptor < 0:
-                # A collector that locks the new list first removes it. Then another name is tried.
+                # If a collector locks the new list before this process does, the collector removes it. Then another name is tried.
                 self._name = f"{LISTS}/{new_id()}"
                 self._descriptor = _locked(self.folder, self._name, _NEW)
             if name not in self._names:
-                # The entry begins with a newline because a full disk may have cut off the previous line.
+                # The name begins with a newline, because a full disk may have cut off the line before.
                 line = f"\n{name}\n".encode()
                 if os.write(self._descriptor, line) != len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._names[name] += 1
 
     def remove_recorded(self, names: Iterable[str]) -> None:
-        """Remove one entry of each name, when the row that refers to the file is committed or will never be written."""
+        """Remove each of the names from the list once, because the row that refers to the file is committed or will never be committed.
+
+        A name that was added twice stays on the list.
+        """
         if not self._names or self._process != os.getpid():
             return
         with self._mutex:
@@ -345,19 +357,19 @@ class Unrecorded:
                     os.write(self._descriptor, "".join(removals).encode())
 
     def close(self) -> None:
-        """Remove the list if it is empty."""
+        """Delete the file of the list if the list contains no names."""
         if self._process != os.getpid():
             return
         with self._mutex:
             if self._descriptor >= 0 and not self._names:
-                # If the file cannot be removed, it stays as an empty list.
+                # A file that cannot be deleted is an empty list, which is harmless.
                 with suppress(OSError):
                     self.folder.unlink(self._name, missing_ok=True)
                 os.close(self._descriptor)
                 self._descriptor = -1
 
     def is_own(self, path: str) -> bool:
-        """Return True if this list is stored at a path and belongs to this process."""
+        """Return True if ``path`` is the absolute path of this list's file, and this process, not its parent, made the list."""
         return self._process == os.getpid() and self._descriptor >= 0 and path == str(self.folder.path / self._name)
 
     def names(self) -> set[str]:
@@ -369,11 +381,14 @@ class Unrecorded:
 
 
 _lists: weakref.WeakSet[Unrecorded] = weakref.WeakSet()
-"""The lists of this process for all stores."""
+"""The lists of this process, one for each open store."""
 
 
 def unrecorded_names(folder: Folder) -> set[str]:
-    """Return the names on the lists of live processes, and remove the lists of dead processes. The caller holds the lease."""
+    """Return the names of all unrecorded value files in a store: the names on the lists of this process and of other live processes.
+
+    The lists of dead processes are removed. The caller holds the lease.
+    """
     own_lists = [own_list for own_list in list(_lists) if own_list.folder.path == folder.path]
     names = {name for own_list in own_lists for name in own_list.names()}
     for descriptor in _files_of_others(
@@ -385,7 +400,10 @@ def unrecorded_names(folder: Folder) -> set[str]:
 
 
 def _listed_names(lines: Iterable[str]) -> set[str]:
-    """Return the names that the lines of a list add and do not remove. The last line may be incomplete while it is being written."""
+    """Return the names on a list of unrecorded value files: those that a line of the list adds and no later line removes.
+
+    The last line may be incomplete, because the process to which the list belongs may be writing it.
+    """
     names: set[str] = set()
     for line in lines:
         name = line.rstrip("\n")

@@ -1,8 +1,9 @@
-"""Retention rules: limits on the number, age and total size of stored versions, for a key or for the whole store.
+"""Retention rules: limits on the number, age and total size of the stored versions of a key, or of all keys of a store.
 
-Without a rule nothing is dropped. A limit on number or age in the rule of a key overrides the same limit of the store. The rule of a
-graph-backed asset or job applies to the steps inside it. Some materializations are never dropped: those that are current in a notebook, the
-newest of each key, notebook and partition, those of a run that is still running, and those that are needed to show or revoke an acceptance.
+If a store has no rules, nothing is dropped. If the rule of a key limits the number or the age of versions, this limit replaces the same limit
+in the rule of the store. The rule of a graph-backed asset or job also applies to the steps inside it. Some materializations are never
+dropped: those that are current in a notebook, the newest one of each key, notebook and partition, those of a run that is still running, and
+those that are needed to show or revoke an acceptance.
 
 `ids_to_drop` chooses the materializations to delete; `housekeeping.collect` deletes them. The rules are rows of the catalog.
 """
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The fields of a materialization that the rules use."""
+    """The fields of a stored materialization that the retention rules need. For the meaning of each field, see `Materialization`."""
 
     id: str
     key: str
@@ -50,14 +51,16 @@ def ids_to_drop(
     current: Collection[str],
     running: Collection[str],
 ) -> set[str]:
-    """Return the ids of the materializations that the rules drop.
+    """Return the ids of the materializations that the retention rules drop.
 
     Parameters
     ----------
     rows
         All materializations, oldest first.
     rules
-        The rules by key; the rule of the store has the key `STORE`.
+        The rules by key; the rule of the whole store has the key `STORE`.
+    now
+        The present time in seconds since the epoch.
     current
         Ids of the materializations that are current in a notebook.
     running
@@ -94,11 +97,13 @@ def ids_to_drop(
 
 
 def _key_rule(key: str, rules: Mapping[str, Rule]) -> Rule | None:
+    """Return the rule of ``key``, or else the rule of the asset or job that contains the step ``key``; None if neither has a rule."""
     whole = re.split(r"[.:]", key, maxsplit=1)[0]
     return rules.get(key) or rules.get(whole)
 
 
 def _rule_for(key: str, rules: Mapping[str, Rule]) -> Rule:
+    """Return the limits that apply to ``key``. If its rule does not limit the number or age of versions, the rule of the store does."""
     key_rule, store_rule = _key_rule(key, rules) or Rule(), rules.get(STORE, Rule())
     return Rule(
         key_rule.versions if key_rule.versions is not None else store_rule.versions,
@@ -108,9 +113,9 @@ def _rule_for(key: str, rules: Mapping[str, Rule]) -> Rule:
 
 
 def _beyond_count(newest_first: Iterable[Kept], limits: Mapping[str, Rule]) -> set[str]:
-    """Return the ids of rows that exceed the maximum number of versions of their key, notebook and partition.
+    """Return the ids of the materializations beyond the maximum number of versions for their key, notebook and partition.
 
-    Consecutive rows with the same data version count as one version.
+    ``limits`` contains the rule of each key. Consecutive materializations with the same data version count as one version.
     """
     counts: dict[tuple[str, str, str], int] = {}
     last: dict[tuple[str, str, str], str] = {}
@@ -130,12 +135,16 @@ def _beyond_count(newest_first: Iterable[Kept], limits: Mapping[str, Rule]) -> s
 
 
 def _beyond_bytes(newest_first: Sequence[Kept], rule: Rule, fixed: Collection[str]) -> set[str]:
-    """Return the ids of the oldest rows, which must be dropped so that the remaining distinct values fit into the bytes of the rule."""
+    """Return the ids of the oldest materializations, those to drop so that the total size of the other values fits into ``rule.bytes``.
+
+    Equal values are counted once. Materializations with an id in ``fixed`` are counted but never returned. If the rule has no limit on
+    bytes, return an empty set.
+    """
     if rule.bytes is None:
         return set()
     counted: set[str] = set()
     total = 0
-    # Rows that are never dropped are counted first.
+    # Values that are never dropped are counted first.
     for row in newest_first:
         if row.id in fixed and row.digest and row.digest not in counted:
             counted.add(row.digest)
@@ -155,7 +164,10 @@ def _beyond_bytes(newest_first: Sequence[Kept], rule: Rule, fixed: Collection[st
 
 
 def _referenced_ids(rows: Sequence[Kept], dropped_ids: Collection[str]) -> set[str]:
-    """Return the ids that a retained acceptance refers to: the accepted materialization and the revocations."""
+    """Return the ids of the materializations that are needed by acceptances whose ids are not in ``dropped_ids``.
+
+    An acceptance needs the materialization that the user accepted, and the rows that revoke the acceptance.
+    """
     by_id = {row.id: row for row in rows}
     notes = {row.id: note for row in rows if isinstance(note := row.metadata.get(ACCEPTED), dict)}
     revoking: dict[str, list[str]] = {}
@@ -178,17 +190,17 @@ def _referenced_ids(rows: Sequence[Kept], dropped_ids: Collection[str]) -> set[s
 
 
 def rules_of(store: ValueStore) -> dict[str, Rule]:
-    """Return the retention rules in force by key; the rule of the store has the empty key."""
+    """Return the retention rules of a store by key; the rule of the whole store has the key `STORE`, an empty string."""
     return store.catalog.ask(read_rules)
 
 
 def keep(store: ValueStore, key: str, rule: Rule) -> None:
-    """Set the retention rule of a key, or of the store if the key is empty. An empty rule removes the present rule."""
+    """Set the retention rule of a key, or of the whole store if ``key`` is empty. If ``rule`` has no limits, the rule that was set before is removed."""
     store.catalog.change(write_rule, key, rule)
 
 
 def read_rules(connection: Connection, name: str) -> dict[str, Rule]:
-    """Read the retention rules in force by key. The newest row of a key is its rule."""
+    """Return the retention rules in the catalog by key. The newest row of each key is in force; a key whose newest row has no limits is omitted."""
     rows = rows_of(
         connection,
         name,
@@ -199,7 +211,7 @@ def read_rules(connection: Connection, name: str) -> dict[str, Rule]:
 
 
 def write_rule(connection: Connection, name: str, key: str, rule: Rule) -> None:
-    """Append the rule of a key. An empty rule removes the present rule."""
+    """Append a row with the rule of a key to the catalog. If ``rule`` has no limits, the key then has no rule."""
     rows_of(
         connection,
         name,
@@ -215,7 +227,7 @@ _SIZES |= {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 
 
 def read_versions(value: int | str | None) -> int | None:
-    """Convert a number of versions, which is at least 1; raise `InvalidInvocationError` if the argument is invalid."""
+    """Return a number of versions as an integer; None for None. Raise `InvalidInvocationError` if it is not a whole number above 0."""
     if value is None:
         return None
     try:
@@ -225,23 +237,30 @@ def read_versions(value: int | str | None) -> int | None:
     if number < 1 or isinstance(value, bool | float):
         raise InvalidInvocationError(
             f"invalid number of versions {value!r}",
-            remedy="give a whole number from 1, such as versions=3; the newest is always kept",
+            remedy="give a whole number that is at least 1, for example versions=3; the newest version of each asset is always kept",
         )
     return number
 
 
 def read_age(value: float | str | None) -> float | None:
-    """Convert an age, such as ``30m``, ``12h``, ``1d12h`` or ``4w``, to seconds; raise `InvalidInvocationError` if it is invalid."""
+    """Return an age in seconds; None for None. Raise `InvalidInvocationError` if ``value`` is not an age.
+
+    The age is a number of seconds, or a text like ``30m``, ``12h``, ``1d12h`` or ``4w``.
+    """
     try:
         return seconds_of(value)
     except InvalidDefinitionError as error:
         raise InvalidInvocationError(
-            f"invalid age {value!r}", remedy="give seconds, or a text such as age='30d' (units: s, m, h, d, w)"
+            f"invalid age {value!r}",
+            remedy="give a number of seconds, or a text with units (s, m, h, d, w), for example age='30d'",
         ) from error
 
 
 def read_bytes(value: int | str | None) -> int | None:
-    """Convert a size, such as ``10GB`` or ``512MiB``, to bytes; raise `InvalidInvocationError` if it is invalid."""
+    """Return a size in bytes; None for None. Raise `InvalidInvocationError` if ``value`` is not a size.
+
+    The size is a number of bytes, or a text like ``10GB`` or ``512MiB``.
+    """
     if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
@@ -251,6 +270,7 @@ def read_bytes(value: int | str | None) -> int | None:
         number = int(float(matched[1]) * _SIZES[matched[2]]) if matched and matched[2] in _SIZES else -1
     if number < 0:
         raise InvalidInvocationError(
-            f"invalid size {value!r}", remedy="give bytes, or a text such as bytes='10GB' (units: kB, MB, GB, TB, GiB)"
+            f"invalid size {value!r}",
+            remedy="give a number of bytes, or a text with a unit (kB, MB, GB, TB, GiB), for example bytes='10GB'",
         )
     return number

@@ -1,13 +1,16 @@
-"""Signatures. Loading a pickle executes code, so only pickles that are signed with this user's key are loaded.
+"""Signatures of stored values, of records with effects, and of the captured outputs of steps, made with the user's signing key.
+
+Loading a pickle executes code, so a pickle is only loaded if it is signed with this user's key.
 
 The key consists of 32 random bytes in the file that ``STEPWELL_KEY_FILE`` names, by default ``stepwell/key`` in the user's configuration
-directory. The file is created at first use, readable only by its owner. People who share the file, such as a team and its CI, trust each
-other's values. A file that every user can read, or that a group can change, is refused. A signature consists of the first eight bytes of
-the key's digest, which identify the key, and an HMAC-SHA256.
+directory. The key file is created at first use, and is readable only by its owner. People who share the key file, for example a team and its
+CI, trust each other's values. A key file that every user can read, or that a group can change, is refused. A signature consists of the
+first eight bytes of the key's digest, which are the *name* of the key, and an HMAC-SHA256.
 
-The outputs of steps are signed, too. They are replayed unchanged only if they are signed with this user's key. The last row of a step's
-outputs has the kind ``signature`` and covers the other rows. Other outputs are sanitized. Text keeps its colours, but cannot move the
-cursor, set the title of a window or reverse a line. Of displays, only plain text and pixel images are shown, not HTML, SVG or JavaScript.
+The captured outputs of a step (text and displays) are signed, too: after the rows of the outputs, the catalog contains a row of the kind
+``signature``, whose signature covers these rows. Outputs that are signed with this user's key are shown unchanged. All other outputs are
+*sanitized*: text keeps its colours, but cannot move the cursor, set the title of a window or reverse a line; of a display, only plain text
+and pixel images are shown, not HTML, SVG or JavaScript.
 """
 
 from __future__ import annotations
@@ -31,14 +34,16 @@ from stepwell.kernel_runtime.store.catalog.thread import Catalog
 from stepwell.kernel_runtime.text import coloured
 
 SIGNATURE_SIZE = 40
+"""Number of bytes of a signature."""
 _NAME = 8
+"""Number of bytes of the name of a key."""
 _KEYED = "stepwell 2026-11 digests that tell nothing without the user's key"
 _WHOLE = 1 << 20
 """Total size in bytes below which joining the parts is faster than hashing them one by one."""
 
 
 def key_path(named: str = "") -> Path:
-    """Return the path of the user's key, which is ``named`` or, if this is empty, the default path."""
+    """Return the path of the user's key file: ``named``, or the default path if ``named`` is empty."""
     if named:
         return Path(named).expanduser()
     import platformdirs
@@ -47,25 +52,26 @@ def key_path(named: str = "") -> Path:
 
 
 def key_name(signature: bytes | None) -> bytes:
-    """Return the name of the key that a signature claims; the signature is not verified."""
+    """Return the name of the key with which a signature claims to be made; empty if there is no signature. The signature is not verified."""
     return signature[:_NAME] if signature else b""
 
 
 def fingerprint(name: bytes) -> str:
-    """Return the name of a key in readable form, such as ``3f2a-90b1-77c4-0d1e``."""
+    """Return the name of a key in readable form: ``3f2a-90b1-77c4-0d1e``."""
     text = name.hex()
     return "-".join(text[start : start + 4] for start in range(0, len(text), 4))
 
 
 class Signer:
-    """Signs and verifies data with the key of one user.
+    """Signs and verifies data with this user's key.
 
-    The path of the key is fixed at construction. The key is read or created when it is first needed; plain scalars and Arrow need no key.
+    The path of the key file is fixed at construction. The file is read or created when the key is first needed, because many stores contain
+    only values that need no signature.
 
     Raises
     ------
     StoreError
-        From every method, if the key can be neither read nor created.
+        By every method and property, if the key file can be neither read nor created.
     """
 
     def __init__(self) -> None:
@@ -75,7 +81,7 @@ class Signer:
         self._keyed: Any = None
 
     def sign(self, parts: Iterable[bytes | memoryview]) -> bytes:
-        """Return the signature over the parts and their lengths."""
+        """Return the signature of ``parts``, made with this user's key. It covers the contents of the parts and their lengths."""
         self._load()
         return self._name + self._mac(parts)
 
@@ -87,7 +93,10 @@ class Signer:
         return signature[:_NAME] == self._name and hmac.compare_digest(signature[_NAME:], self._mac(parts))
 
     def keyed(self, data: bytes) -> str:
-        """Return a digest of data as 32 hexadecimal digits. It is keyed with this user's key, so it reveals nothing without the key."""
+        """Return a digest of ``data`` that is keyed with this user's key, as 32 hexadecimal digits.
+
+        Without the key, nobody can guess the data from the digest.
+        """
         if self._keyed is None:
             self._load()
         digest: str = self._keyed(data).hexdigest(16)
@@ -95,7 +104,7 @@ class Signer:
 
     @property
     def name(self) -> bytes:
-        """The name of this user's key, with which signatures begin. A missing key is created."""
+        """The name of this user's key: the first eight bytes of every signature. A missing key file is created."""
         self._load()
         return self._name
 
@@ -115,7 +124,7 @@ class Signer:
             self._name = sha256(b"stepwell key\0" + self._key).digest()[:_NAME]
             from blake3 import blake3
 
-            # Not an HMAC, because it releases the GIL on each call, and a run computes thousands of small digests.
+            # An HMAC would release the GIL on each call, and a run computes thousands of small digests.
             self._keyed = partial(blake3, key=blake3(self._key, derive_key_context=_KEYED).digest())
 
 
@@ -123,7 +132,7 @@ def _read_or_make(path: Path) -> bytes:
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            # The key is written completely under another name, then linked, so that two processes that create it at once use one key.
+            # The key is written to another file, which is then linked to `path`. So two processes that create a key at once use the same one.
             making = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
             descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
@@ -138,20 +147,20 @@ def _read_or_make(path: Path) -> bytes:
         raise StoreError(
             f"the key that signs stored values cannot be read or created: {path}",
             where=str(error),
-            remedy="name a file that you can write in the environment variable STEPWELL_KEY_FILE",
+            remedy="set the environment variable STEPWELL_KEY_FILE to the path of a file that you can write",
         ) from error
     if len(key) < 16:
         raise StoreError(
-            f"the key that signs stored values is damaged: {path} has {len(key)} bytes",
-            remedy="remove it: a new key is created, and values that the old key signed are computed again",
+            f"the key that signs stored values is damaged: {path} has only {len(key)} bytes",
+            remedy=f"remove {path}; Stepwell then creates a new key, and computes values that the old key signed again",
         )
     return key
 
 
 def _check_privacy(path: Path, status: os.stat_result) -> None:
-    """Refuse a key that other users can read or the group can write, because anyone with the key can sign code that Stepwell executes.
+    """Raise `StoreError` if other users can read the key file, or the group can write to it.
 
-    The group may read the file, so that it can share the key.
+    Anyone who has the key can sign code that Stepwell then executes. The group may read the file, so that its members can share the key.
     """
     if os.name != "posix":
         return
@@ -159,11 +168,12 @@ def _check_privacy(path: Path, status: os.stat_result) -> None:
     if mode & (stat.S_IRWXO | stat.S_IWGRP):
         raise StoreError(
             f"the key that signs stored values is not private: {path} has the mode {mode:04o}",
-            remedy=f"chmod 600 {path} (640 where a group shares it); if others may have read it, remove it: a new key is created",
+            remedy=f"run chmod 600 {path} (chmod 640 if a group shares the key); if others may have read the file, remove it, and Stepwell creates a new key",
         )
 
 
 def _place(making: Path, path: Path) -> None:
+    """Move the key file ``making`` to ``path``, unless another process has created ``path`` meanwhile; remove ``making``."""
     try:
         os.link(making, path)
     except FileExistsError:
@@ -180,7 +190,10 @@ _PIXELS = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 
 def sealed(outputs: Sequence[CapturedOutput], signer: Signer) -> Sequence[CapturedOutput]:
-    """Return outputs followed by their signature. Without outputs or a usable key, return the argument unchanged."""
+    """Return the captured outputs of a step, followed by an output of the kind ``signature`` that contains their signature.
+
+    Return ``outputs`` unchanged if it is empty, or if the user's key can be neither read nor created.
+    """
     if not outputs:
         return outputs
     try:
@@ -191,12 +204,18 @@ def sealed(outputs: Sequence[CapturedOutput], signer: Signer) -> Sequence[Captur
 
 
 def read_outputs(catalog: Catalog, signer: Signer, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
-    """Return the outputs of an executed step, which are sanitized unless they are signed with this user's key."""
+    """Read the captured outputs of a step of a run from the catalog, and return them for display.
+
+    They are sanitized unless they are signed with this user's key.
+    """
     return outputs_to_show(catalog.ask(tables.read_outputs, run_id, step_key), signer)
 
 
 def outputs_to_show(outputs: Sequence[CapturedOutput], signer: Signer) -> tuple[CapturedOutput, ...]:
-    """Return recorded outputs for display, which are sanitized unless they are signed with this user's key."""
+    """Return the captured outputs of a step for display, without the output of the kind ``signature``.
+
+    They are sanitized unless this output contains a valid signature by this user's key.
+    """
     shown_outputs = tuple(output for output in outputs if output.kind != _SIGNATURE)
     seals = [output.text for output in outputs if output.kind == _SIGNATURE]
     if not shown_outputs or (len(seals) == 1 and _is_signed(shown_outputs, seals[0], signer)):
@@ -205,6 +224,7 @@ def outputs_to_show(outputs: Sequence[CapturedOutput], signer: Signer) -> tuple[
 
 
 def _is_signed(outputs: Sequence[CapturedOutput], seal: str, signer: Signer) -> bool:
+    """Return True if ``seal`` is the hexadecimal form of a signature of ``outputs`` by this user's key."""
     try:
         return signer.verify(bytes.fromhex(seal), _signed_parts(outputs))
     except (ValueError, StoreError):
@@ -212,12 +232,14 @@ def _is_signed(outputs: Sequence[CapturedOutput], seal: str, signer: Signer) -> 
 
 
 def _signed_parts(outputs: Sequence[CapturedOutput]) -> list[bytes]:
+    """Return the bytes that the signature of captured outputs covers."""
     return [
         (text or "").encode("utf-8", "surrogatepass") for row in output_rows("", "outputs", outputs) for text in row[1:]
     ]
 
 
 def _sanitized(output: CapturedOutput) -> CapturedOutput:
+    """Return an output without anything that could execute code or control the terminal: its text, and its pixel images."""
     data = {mime: value for mime, value in output.data.items() if mime in _PIXELS and isinstance(value, str)}
     plain = output.data.get("text/plain")
     if isinstance(plain, str):
@@ -235,16 +257,16 @@ def _sanitized(output: CapturedOutput) -> CapturedOutput:
 
 
 def sign_record(signer: Signer, item: Materialization) -> bytes:
-    """Return the signature of a record, which covers every column except the signature."""
+    """Return the signature of the record of a materialization. It covers every field except ``record_signature``."""
     return signer.sign(_record_parts(item))
 
 
 def vouches(signer: Signer, item: Materialization) -> bool:
-    """Return True if the whole record is signed with this user's key."""
+    """Return True if the field ``record_signature`` of a materialization is a valid signature of its record by this user's key."""
     return signer.verify(item.record_signature, _record_parts(item))
 
 
 def _record_parts(item: Materialization) -> tuple[bytes, ...]:
-    """Return the signed bytes of a record: every stored column except the signature itself."""
+    """Return the bytes that the signature of a record covers: every column of its row except ``record_signature``."""
     row = materialization_row(replace(item, record_signature=None))
     return (b"record", repr(row).encode("utf-8", "backslashreplace"))

@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.catalog.thread import Commit
 
 INLINE = 64 * 1024
-"""Maximum size in bytes of a value that is stored in its catalog row."""
+"""Maximum size in bytes of a value that is stored in its catalog row instead of a value file."""
 
 
 class _Shared:
-    """State that all `ValueStore` objects of one directory share within a process, such as the catalog thread and the claims."""
+    """State that all `ValueStore` objects of one store directory share within a process: the catalog thread, the claims and caches."""
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
@@ -59,11 +59,13 @@ class _Shared:
         self.marks = Marks(folder)
         self.claims = Claims(folder)
         self.same_libraries: dict[tuple[tuple[str, str], ...], bool] = {}
-        """Maps the library versions with which a value was written to True if the same versions are installed."""
+        """Maps the field `StoredValue.classes` to True if the library versions in this field are the installed ones."""
         self.load_errors: dict[str, str] = {}
-        """Maps the digest of a value written with other library versions to the reason why it does not load; empty if it loads."""
+        """For values that were written with library versions other than the installed ones: maps the digest of the stored value to the reason why
+        it does not load, or to an empty string if it loads."""
 
     def _after_commit(self, records: list[Any], error: BaseException | None) -> None:
+        """Update the caches after a commit of ``records``, which failed unless ``error`` is None. Called on the catalog thread."""
         if error is None:
             recorded = [record for record in records if isinstance(record, Recorded)]
             self.remembered.add(recorded)
@@ -83,7 +85,7 @@ _shared_lock = threading.Lock()
 
 
 def _after_fork_in_child() -> None:
-    global _shared_lock  # noqa: PLW0603 - another thread of the parent may have held the lock
+    global _shared_lock  # noqa: PLW0603 - at the fork, another thread of the parent may have held the lock
     _shared_lock = threading.Lock()
 
 
@@ -104,29 +106,33 @@ def open_store(
     Parameters
     ----------
     path
-        The store directory, which contains ``catalog.duckdb``.
+        The store directory: the folder that contains ``catalog.duckdb``.
     create
         True to create the store if it does not exist.
     follow
-        True if the path may be a link to a directory, because the user named this path.
+        True if ``path`` may be a symbolic link to the store directory. Pass True only if the user named this path.
     code
-        Reads the code of the notebook's classes and functions to which a value refers.
+        Reads the code of the classes and functions of the notebook to which stored values refer.
     notify
-        Called with a notice if a value is stored or loaded in an unexpected way.
+        Called with each notice for the user about a value that is stored or loaded, or about the store.
 
     Returns
     -------
     ValueStore
-        The store, whose catalog has been attached once to check it.
+        The open store. Its catalog has been attached once, so that an unusable catalog raises its error here.
 
     Raises
     ------
     StoreError
-        If there is no store and ``create`` is false.
+        If there is no store at ``path`` and ``create`` is false.
     UntrustedStoreError
-        If the directory contains an entry that a store never contains, such as a link, a pipe or another user's file.
-    StoreNotWritableError, StoreFormatError, StoreDamagedError
-        If the directory cannot be written, a newer Stepwell wrote the store, or the catalog cannot be read. Nothing is changed in these cases.
+        If the directory contains a link, a pipe or another user's file, or the catalog contains a view or a trigger.
+    StoreNotWritableError
+        If the store directory cannot be created, or files in it cannot be opened.
+    StoreFormatError
+        If a newer version of Stepwell or DuckDB wrote the store.
+    StoreDamagedError
+        If the catalog cannot be read or lacks acknowledged commits. The store is then not changed.
     """
     directory = Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 - Path.resolve fails below a file
     folder = Folder(directory, follow=follow)
@@ -146,7 +152,7 @@ def open_store(
         real_path = Path(os.path.realpath(directory))
         shared = _shared.get(real_path)
         if shared is None:
-            # The resolved path contains no links now, and a link that is planted later is not followed.
+            # The resolved path contains no links. If a link is put there later, it is not followed.
             shared = _Shared(Folder(real_path, follow=False))
             _shared[real_path] = shared
     if notify is not discard:
@@ -156,28 +162,31 @@ def open_store(
 
 
 class ValueStore:
-    """Values and catalog of one directory, opened by `open_store`. Every method may be called from any thread.
+    """The values and the catalog of one store, opened by `open_store`. Every method may be called from any thread.
 
-    Methods that read the catalog block until they have the answer. Other queries (`catalog.tables`) are run with the attribute `catalog`.
-    The functions of `housekeeping`, `retention`, `packs` and `trust` take a `ValueStore` as an argument.
+    A method that reads the catalog blocks until the catalog thread has read it. For queries without a method here, pass a function of
+    `catalog.tables` to ``store.catalog.ask``. The functions of `housekeeping`, `retention`, `packs` and `trust` take a `ValueStore` as their
+    first argument.
     """
 
     def __init__(self, directory: Path, shared: _Shared, code: CodeReader, notify: Notify) -> None:
         self.directory = directory
-        """The store directory, which contains ``catalog.duckdb``."""
+        """The path of the store directory, the folder that contains ``catalog.duckdb``."""
         self.folder = shared.folder
-        """The `Folder` by which files in the store directory are accessed."""
+        """Access to the files in the store directory."""
         self.catalog = shared.catalog
-        """The catalog; it runs functions on the catalog thread, with a connection and the catalog's name as arguments."""
+        """The catalog. It calls functions on the catalog thread, with a connection and the name of the attached catalog as arguments."""
         self.claims = shared.claims
-        """The claims of long steps."""
+        """The claims of the memo keys of long steps."""
         self.signer = Signer()
+        """Signs and verifies with this user's key."""
         self.objects = value_files.Objects(self.folder, self.signer, shared.unrecorded)
+        """The value files."""
         self._shared = shared
         self._code = code
         self._notify = notify
         self._loading = Loading(code, notify, self.folder)
-        """The context of the last load, which the next load usually can reuse."""
+        """The context in which the last value was loaded. The next load reuses it if it needs the same context."""
 
     def __repr__(self) -> str:
         return f"ValueStore({str(self.directory)!r})"
@@ -193,26 +202,27 @@ class ValueStore:
         about: Callable[[], Materialization] | None = None,
         portable: bool = False,
     ) -> StoredValue:
-        """Write the stored form of a value and return a reference to it. No row refers to the value until its step is recorded.
+        """Store a value, and return a reference to the stored form. The value becomes available for reuse when its step is recorded.
 
         Parameters
         ----------
         value
             The value.
         key, memo_key
-            The keys of the value and of its step.
+            The key of the value, and the memo key of the step that computed it.
         about
-            Returns the materialization without its value, for the header of a value file. Called only if a file is written.
+            Returns the materialization of the value, with the field ``value`` empty, for the header of a value file. It is called only if a
+            value file is written. None if the header needs no materialization.
         portable
-            True if the standard pickle module must be able to transfer the value, because the step may run in another process.
+            True if the stored form must be loadable with the standard pickle module alone, because the step may run in another process.
 
         Raises
         ------
         UnstorableValueError
-            If no codec can restore the value.
+            If the value cannot be stored in a form from which it can be loaded again.
         """
         encoded = codecs.encode(value, key=key, code=self._code, portable=portable)
-        # A value with links can be loaded only in its notebook, so it is not checked here. If loading fails, its step runs again.
+        # A value with links can be loaded only in its notebook, so no test load is possible here. If a later load fails, the step runs again.
         if encoded.kinds and type(value) is not Linked:
             round_trip.check(value, encoded, key=key, code=self._code, witnesses=self.objects.witnesses)
         for notice in encoded.notices:
@@ -231,7 +241,7 @@ class ValueStore:
     ) -> StoredValue:
         kind, shape = _kind_of(value), _summary_of(value)
         if type(value) in {str, bytes} and self._code.hides("", value):
-            # Listings and packs show the summary, so it must not contain the secret.
+            # Listings and packs show the summary of a value, so the summary of a secret must not contain the secret.
             shape = f"{len(value):,} {'characters' if type(value) is str else 'bytes'}"
         size = encoded.size
         if size <= INLINE and codecs.can_pack(encoded):
@@ -254,28 +264,28 @@ class ValueStore:
 
     @with_store_errors
     def get(self, stored: StoredValue, *, key: str, verify: Verify = "signed", link: Link | None = None) -> Any:
-        """Load a value. The caller gets a new copy unless the type is immutable.
+        """Load a stored value. Each call returns a new object, unless the type of the value is immutable.
 
         Parameters
         ----------
         stored
-            The reference to the stored value.
+            The reference that `put` returned.
         key
             The key of the value, for messages.
         verify
-            ``full`` checks every byte. ``signed`` checks the bytes that would be executed, and each file as a whole only once after each
-            start of the machine.
+            ``full`` checks every byte of the stored form. ``signed`` checks the bytes that would be executed, and checks a whole value file
+            only at its first load after each start of the machine, and after each change of the file.
         link
-            Returns the object to which a link in the value refers.
+            Returns the object to which a link in the value refers; None if the value has no links.
 
         Raises
         ------
         UntrustedValueError
-            If loading would execute code that is not signed with this user's key.
+            If loading the value would execute code that is not signed with this user's key.
         ValueDamagedError
             If the stored bytes have changed.
         ValueUnavailableError
-            If the value is missing, or refers to a class that is missing or has changed.
+            If the stored form is missing, or the value refers to a class that is missing or has changed.
         """
         try:
             value = self._get(stored, key, full=verify == "full", link=link)
@@ -300,11 +310,11 @@ class ValueStore:
                 raise value_files.untrusted(key, f"in the catalog of {self.directory}", stored.signature, self.signer)
             try:
                 parts = codecs.unpack(stored.inline)
-                # A valid signature makes the digest redundant, because it covers the same bytes.
+                # If the signature is valid, the digest need not be checked, because the signature covers the same bytes.
                 if (full or not signed) and codecs.inline_digest(
                     stored.codec, parts.stream, parts.buffers
                 ) != stored.digest:
-                    raise ValueError("its contents changed")  # noqa: TRY301 - reported like sizes that do not fit
+                    raise ValueError("its bytes do not match its digest")  # noqa: TRY301 - reported like the errors of `unpack`
             except (ValueError, struct.error) as error:
                 raise ValueDamagedError(
                     f"the stored value of {key!r} is damaged: {error}", remedy=f"materialize {key!r} again"
@@ -328,10 +338,10 @@ class ValueStore:
         return value
 
     def obstacle(self, stored: StoredValue, *, key: str) -> str:
-        """Return the reason why a value does not load; empty if it loads or is presumed to load.
+        """Return the reason why a stored value cannot be loaded; an empty string if it can be loaded.
 
-        The value is actually loaded if an earlier load failed. It is also loaded, once per process, if it was written with other versions
-        of its libraries than those installed, which can usually read it.
+        The value is loaded to find this out only in two cases: if its last load failed; and, once per process, if it was written with
+        versions of its libraries other than the installed ones. Every other value is presumed to load.
         """
         if stored.digest in self._shared.marks:
             return self._load_error(stored, key)
@@ -347,7 +357,7 @@ class ValueStore:
         return reason
 
     def _load_error(self, stored: StoredValue, key: str) -> str:
-        """Load a value and return the reason why it does not load; empty if it loads."""
+        """Load a stored value, and return the reason why the load fails; an empty string if it succeeds."""
         try:
             self.get(stored, key=key)
         except ValueUnavailableError as error:
@@ -357,7 +367,7 @@ class ValueStore:
     # -- writing to the catalog ----------------------------------------------------------------------------------------
 
     def begin_run(self, run: RunRecord) -> Commit:
-        """Record the start of a run."""
+        """Add the record of a run that starts to the next commit, and return this commit."""
         return self.catalog.add(run)
 
     def record_step(
@@ -369,11 +379,25 @@ class ValueStore:
         outputs: Sequence[CapturedOutput] = (),
         logs: Sequence[LogRecord] = (),
     ) -> Commit:
-        """Record a step with its materializations, code version, outputs and log, and the pointers to its current results."""
+        """Add the records of one step of a run to the next commit, and return this commit.
+
+        Parameters
+        ----------
+        step
+            The step, with its materializations.
+        current
+            The pointers that make materializations of the step current.
+        code
+            The code version of the step with its parts, which is recorded unless the catalog contains it; None to record nothing.
+        outputs
+            The captured outputs of the step.
+        logs
+            The lines that the step logged.
+        """
         return self.catalog.add(Recorded(step, current, code, signing.sealed(outputs, self.signer), logs))
 
     def finish_run(self, run: RunRecord) -> Commit:
-        """Record the end of a run."""
+        """Add the record of a run that ended to the next commit, and return this commit."""
         return self.catalog.add(run)
 
     # -- reading the catalog ---------------------------------------------------------------------------------------------
@@ -387,9 +411,19 @@ class ValueStore:
         *,
         remember: bool = True,
     ) -> Snapshot:
-        """Return all rows that a plan needs, with one question to the catalog.
+        """Return the catalog rows that a plan needs.
 
-        If no other process has written since the last call with the same arguments, the snapshot comes from memory, without the lease.
+        If no other process has changed the catalog since the last call with the same arguments, the snapshot comes from memory, without the
+        lease and without a query.
+
+        Parameters
+        ----------
+        keys
+            Keys whose current materializations are needed.
+        step_keys, code_versions
+            Steps, and the digests of their code versions: the materializations of these steps with one of these code versions are needed.
+        remember
+            True to keep the snapshot in memory for the next call.
         """
         request = (frozenset(keys), frozenset(step_keys), frozenset(code_versions))
         remembered = self._shared.remembered
@@ -409,7 +443,7 @@ class ValueStore:
         return snapshot
 
     def is_newest(self, snapshot: Snapshot) -> bool:
-        """Return True if no other process has written since a snapshot was read. This needs no query."""
+        """Return True if no other process has changed the catalog since ``snapshot`` was read. This needs no query."""
         return self.catalog.unchanged() and snapshot.epoch == self.catalog.epoch
 
     def current(self, key: str) -> list[Current]:
@@ -417,23 +451,23 @@ class ValueStore:
         return self.catalog.ask(tables.read_current, key)
 
     def history(self, key: str, *, limit: int = 20) -> list[Materialization]:
-        """Return the newest materializations of a key, newest first."""
+        """Return the materializations of a key, newest first, at most ``limit``."""
         return self.catalog.ask(tables.read_history, key, limit)
 
     def keys(self) -> list[str]:
-        """Return every key that has a current materialization."""
+        """Return every key that has a current materialization in some notebook."""
         return self.catalog.ask(tables.read_keys)
 
     def codes(self, code_versions: Collection[str]) -> dict[str, CodeVersion]:
-        """Return recorded code versions with their parts, by digest, with one query."""
+        """Return the recorded code versions with these digests, with their parts, by digest; a digest that is not recorded is omitted."""
         return self.catalog.ask(tables.read_codes, code_versions)
 
     def run(self, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]] | None:
-        """Return a run and its steps in the order in which they were recorded; None if there is no such run."""
+        """Return the record of a run, and the records of its steps in the order of their recording; None if there is no such run."""
         return self.catalog.ask(tables.read_run, run_id)
 
     def runs(self, *, limit: int = 20, batch: str = "") -> list[RunRecord]:
-        """Return the newest runs, newest first; if ``batch`` is not empty, only the runs of this batch."""
+        """Return the records of runs, newest first, at most ``limit``; if ``batch`` is not empty, only those of this batch execution."""
         return self.catalog.ask(tables.read_runs, limit, batch)
 
     def flush(self) -> None:
@@ -441,15 +475,16 @@ class ValueStore:
         self.catalog.flush()
 
     def close(self) -> None:
-        """Commit pending records and release the catalog; a later call of any method opens the catalog again."""
+        """Commit pending records, detach the catalog and release its lease. A later call of any method attaches the catalog again."""
         self.catalog.close()
         self._shared.unrecorded.close()
 
 
 def _kind_of(value: Any) -> str:
-    """Return the name of a value's type for messages."""
+    """Return the name of a value's type for display; ``variables`` for a value with links."""
     return "variables" if type(value) is Linked else type_name(value)
 
 
 def _summary_of(value: Any) -> str:
+    """Return the summary of a value for display; an empty string for a value with links."""
     return "" if type(value) is Linked else summary(value)

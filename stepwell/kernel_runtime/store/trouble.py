@@ -1,8 +1,10 @@
-"""Errors of the operating system, with one class for each kind, and the reserve of disk space for a full disk.
+"""Conversion of errors of the operating system to errors of the store; and the reserve, a file that keeps some disk space free.
 
-Python's `OSError` has an error number; an error of DuckDB has only a message, which contains the system's text for the number. After an
-error such as a full disk, DuckDB refuses the database until it is attached again ("database has been invalidated"); this message contains
-the first error. So `trouble` is called before a message is interpreted as damage.
+Each kind of error of the operating system (disk full, no permission, ...) has its own subclass of `StoreError`. Python's `OSError` has an error
+number. An error of DuckDB has only a message, which contains the operating system's description of the error. After an error, for example
+a full disk, DuckDB refuses every use of the database until it is attached again. The message of this refusal ("database has been
+invalidated") looks like damage, but contains the description of the first error. So call `trouble` before you interpret an error of DuckDB
+as damage.
 
 Freeing space on a full disk needs some space, because DuckDB writes a transaction to its log before it deletes anything. So a store
 contains a file, the *reserve*. ``gc``, ``forget`` and ``doctor`` delete the reserve while they write, and create it again afterwards.
@@ -53,30 +55,31 @@ _NAMED: dict[int, tuple[type[StoreError], str, str]] = {
     errno.EMFILE: (TooManyFilesError, "this process has too many open files", "close some files, or raise the limit (ulimit -n), then try again"),
     errno.ENFILE: (TooManyFilesError, "this machine has too many open files", "end programs that hold files open, then try again"),
     errno.ENOMEM: (StoreMemoryError, "there is not enough memory", "free some memory, or end other programs, then try again"),
-    errno.EAGAIN: (StoreMemoryError, "the system has no more memory or threads for it", "end other programs or threads, then try again"),
+    errno.EAGAIN: (StoreMemoryError, "the system cannot start another thread or reserve more memory", "end other programs or threads, then try again"),
     errno.EACCES: (StorePermissionError, "you do not have permission", f"{_PLACE}; stepwell doctor lists the files that you cannot write"),
     errno.EPERM: (StorePermissionError, "you do not have permission", f"{_PLACE}; stepwell doctor lists the files that you cannot write"),
     errno.EROFS: (StoreReadOnlyError, "its file system is mounted read-only", _PLACE),
-    errno.EXDEV: (OtherDeviceError, "a part of it is on another device", "move the whole store to one device"),
+    errno.EXDEV: (OtherDeviceError, "some files of the store are on another device", "move the whole store directory to one device"),
     errno.EIO: (StoreDiskError, "the disk reports an input/output error", "check the disk and its cable or network, then try again"),
-    errno.ESTALE: (StoreDiskError, "the network file system has lost the file", "mount it again, then try again"),
+    errno.ESTALE: (StoreDiskError, "the network file system has lost the file", "mount the file system again, then try again"),
     errno.ENOLCK: (StoreDiskError, "its file system does not support locks", "keep the store on a local disk: STEPWELL_STORE=DIR"),
 }  # fmt: skip
-"""Maps an error number to the class of the error, the description and the remedy."""
+"""Maps an error number of the operating system to the class of the converted error, its description and its remedy."""
 _MEMORY = ("Out of Memory", "std::bad_alloc", "failed to allocate", "Allocation failure", "could not allocate block")
+"""Parts of DuckDB's messages that mean that memory is exhausted."""
 _FLUSH = "fsync failed"
-"""Part of DuckDB's message for a failed flush to the disk. This message does not contain the system's text."""
+"""Part of DuckDB's message for a failed flush to the disk. This message lacks the operating system's description of the error."""
 
 
 def trouble(error: BaseException, what: str) -> StoreError | None:
-    """Return a `StoreError` for an error of the operating system; None for any other error.
+    """Convert an error of the operating system to the `StoreError` for its kind. Return None for any other error.
 
     Parameters
     ----------
     error
-        An error of Python or DuckDB, or an error whose cause is such an error.
+        The error of Python or DuckDB. If it is not an error of the operating system, its ``__cause__`` is examined, and so on.
     what
-        The failed action, with the name of the store, as the beginning of the message.
+        The beginning of the message: what failed, for example ``the store X could not be used``.
     """
     seen: BaseException | None = error
     while seen is not None:
@@ -91,13 +94,13 @@ def trouble(error: BaseException, what: str) -> StoreError | None:
 
 
 def unusable_directory(directory: Path, error: OSError | MemoryError, verb: str = "used") -> StoreError:
-    """Return the error for a store directory that cannot be used or written."""
+    """Return the `StoreError` with the message ``the store DIRECTORY cannot be DONE: ...`` for an error of the operating system."""
     what = f"the store {directory} cannot be {verb}"
     return trouble(error, what) or StoreNotWritableError(what, where=one_line(error), remedy=_PLACE)
 
 
 def with_store_errors(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """Decorate a function of a store so that errors of the operating system become errors of the store."""
+    """Decorate a function whose first argument is a store, so that it raises a `StoreError` instead of an error of the operating system."""
 
     @wraps(method)
     def wrapper(store: S, *arguments: P.args, **options: P.kwargs) -> T:
@@ -113,7 +116,7 @@ def with_store_errors(method: Callable[Concatenate[S, P], T]) -> Callable[Concat
 
 
 def _number(error: BaseException) -> int | None:
-    """Return the error number of the operating system to which an error corresponds; None for any other error."""
+    """Return the operating system's number for an error of Python or DuckDB, if `_NAMED` contains this number; else None."""
     if isinstance(error, OSError):
         return error.errno if error.errno in _NAMED else None
     if isinstance(error, MemoryError):
@@ -134,23 +137,29 @@ def _number(error: BaseException) -> int | None:
 
 @cache
 def _system_texts() -> tuple[tuple[str, int], ...]:
-    """Return the system's text for each error number. EPERM and EAGAIN are omitted, because their messages also occur for other errors."""
+    """Return pairs of the operating system's description of an error and its number, for the numbers in `_NAMED`.
+
+    EPERM and EAGAIN are omitted, because messages of other errors also contain their descriptions.
+    """
     return tuple((os.strerror(number), number) for number in _NAMED if number not in (errno.EPERM, errno.EAGAIN))
 
 
 def one_line(error: BaseException) -> str:
-    """Return the first line of an error's message."""
+    """Return the first line of an error's message that is not blank; the name of the error's class if there is none."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 RESERVE_SIZE = 1 << 20
-"""Size of the reserve in bytes, which suffices for some commits and the blocks of a checkpoint."""
+"""Size of the reserve in bytes. It suffices for some commits and a checkpoint."""
 _AMPLE = 4 * RESERVE_SIZE
-"""Free disk space in bytes below which attaching does not create a missing reserve, because rows need the space."""
+"""Free disk space in bytes below which a missing reserve is not created when the catalog is attached, because new rows need the space."""
 
 
 def keep_reserve(folder: Folder) -> None:
-    """Create the reserve if it is missing and the disk has ample space. Called under the lease; never raises `OSError`."""
+    """Create the reserve of the store ``folder`` if it is missing or too small and the disk has ample free space.
+
+    The caller holds the lease. If the reserve cannot be created, this function does nothing.
+    """
     with contextlib.suppress(OSError):
         if not _is_whole(folder) and shutil.disk_usage(folder.path).free >= _AMPLE:
             _make(folder, RESERVE_SIZE)
@@ -158,7 +167,10 @@ def keep_reserve(folder: Folder) -> None:
 
 @contextlib.contextmanager
 def spare(folder: Folder) -> Iterator[None]:
-    """Delete the reserve for the duration of the block, then create it again, as large as the disk allows."""
+    """Delete the reserve of the store ``folder``, run the ``with`` block, and create the reserve again.
+
+    If the disk then has less space than `RESERVE_SIZE`, create a smaller reserve, or none.
+    """
     with contextlib.suppress(OSError):
         folder.unlink(RESERVE, missing_ok=True)
     try:
@@ -170,7 +182,10 @@ def spare(folder: Folder) -> Iterator[None]:
 
 
 def with_room(folder: Folder, work: Callable[[], T]) -> T:
-    """Call a function that changes nothing if it fails; if the disk is full, call it again with the space of the reserve."""
+    """Return ``work()``. If it raises `StoreFullError`, delete the reserve, call ``work`` again, and create the reserve again.
+
+    A call of ``work`` that fails must change nothing.
+    """
     try:
         return work()
     except StoreFullError:
@@ -179,6 +194,7 @@ def with_room(folder: Folder, work: Callable[[], T]) -> T:
 
 
 def _is_whole(folder: Folder) -> bool:
+    """Return True if the reserve exists and has its full size."""
     try:
         return folder.stat(RESERVE).st_size >= RESERVE_SIZE
     except FileNotFoundError:
@@ -186,7 +202,7 @@ def _is_whole(folder: Folder) -> bool:
 
 
 def _make(folder: Folder, size: int) -> bool:
-    """Create the reserve with allocated blocks; return True if there was enough space, else leave no reserve."""
+    """Create the reserve with ``size`` bytes that occupy disk space; return True if this succeeds. If it fails, there is no reserve."""
     try:
         descriptor = folder.open(RESERVE, os.O_WRONLY | os.O_CREAT)
         try:

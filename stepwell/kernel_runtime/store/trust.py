@@ -1,7 +1,8 @@
-"""Import of another person's values, which are checked as data, listed to the user, and only then signed with the user's key.
+"""Import of another person's values, from a pack or in a store. The user confirms them; then they are signed with the user's key.
 
-No value is loaded. Every name, size and digest in a pack is checked before anything is written, and again while files are copied. A pack
-with one error is refused as a whole. Rows are added in one transaction after the files are placed.
+No value is loaded during an import. All names, sizes and digests in a pack are checked before anything is written, and again while the
+value files are copied. If one of them is wrong, the whole pack is refused. The rows of a pack are added to the catalog in one transaction,
+after its value files are placed.
 """
 
 from __future__ import annotations
@@ -32,17 +33,23 @@ _PIECE = 4 << 20
 
 @dataclass(slots=True)
 class _Contents:
-    """The checked contents of a pack."""
+    """The contents of a pack, after all checks."""
 
     signer: bytes = b""
+    """The name of the key with which the pack claims to be signed."""
     is_own: bool = False
+    """True if the pack and all its pickles are signed with this user's key."""
     materializations: dict[str, Materialization] = field(default_factory=dict)
+    """The materializations by id."""
     current: list[tuple[str, str, str, str]] = field(default_factory=list)
+    """The pointers: tuples of notebook, key, partition and materialization id."""
     codes: dict[str, str] = field(default_factory=dict)
+    """The parts of each code version as JSON, by the digest of the code version."""
     signers: dict[str, bytes] = field(default_factory=dict)
-    """Maps the name of a value file to the name of the key that the file's signature claims."""
+    """For each value file, the name of the key with which the file claims to be signed, by the name of the file."""
 
     def values(self) -> tuple[OfferedValue, ...]:
+        """Return descriptions of the values for the user."""
         offers = []
         for item in self.materializations.values():
             value = item.value
@@ -58,12 +65,19 @@ class _Contents:
 
 
 def inspect_pack(path: Path, signer: Signer) -> Offer:
-    """Check the whole contents of a pack and list them without importing anything.
+    """Check the contents of a pack completely, and return descriptions of its values. Nothing is imported.
+
+    Parameters
+    ----------
+    path
+        The path of the pack.
+    signer
+        Tells whether this user's key signed the pack.
 
     Raises
     ------
     PackError
-        If the file is not a pack, or is damaged.
+        If ``path`` is missing, is not a pack, or is damaged.
     """
     with _archive(path) as archive:
         contents = _check_pack(archive, str(path), signer)
@@ -72,14 +86,15 @@ def inspect_pack(path: Path, signer: Signer) -> Offer:
 
 @with_store_errors
 def import_pack(store: ValueStore, path: Path) -> Offer:
-    """Import a pack and sign its values with this user's key.
+    """Import the values of a pack into a store, signed with this user's key; return descriptions of the values.
 
-    A value becomes current if the store has no current value for its notebook and key. Any other value only becomes available for reuse.
+    An imported value that was current in the author's store becomes current in this store if this store has no current value for the same
+    notebook, key and partition. Every other imported value is only available for reuse.
 
     Raises
     ------
     PackError
-        If the file is not a pack, or is damaged. Nothing is imported in these cases.
+        If ``path`` is missing, is not a pack, or is damaged. Nothing is imported in these cases.
     """
     label = str(path)
     placed: list[str] = []
@@ -92,7 +107,7 @@ def import_pack(store: ValueStore, path: Path) -> Offer:
                         size = archive.getinfo(packs.OBJECTS + name).file_size
                         header, packed, _ = _copy_value_file(source, size, making, label)
                     if header.name != name:
-                        raise packs.damaged(label, "it changed while it was read")
+                        raise packs.damaged(label, "the file changed while it was read")
                     making.seek(0)
                     making.write(store.objects.signed_prefix(header.codec, packed))
                 placed.append(name)
@@ -105,23 +120,27 @@ def import_pack(store: ValueStore, path: Path) -> Offer:
 
 @contextmanager
 def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a pack; convert every error of the file or of its zip format, also inside the ``with`` block, to `PackError`."""
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except FileNotFoundError as error:
-        raise PackError(f"there is no pack {path}", remedy="name a file that stepwell pack wrote") from error
+        raise PackError(
+            f"there is no pack {path}", remedy="check the path: name a file that stepwell pack wrote"
+        ) from error
     except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError) as error:
         raise packs.damaged(str(path), str(error) or type(error).__name__) from error
 
 
 def _check_pack(archive: zipfile.ZipFile, label: str, signer: Signer) -> _Contents:
+    """Check a whole pack and return its contents; raise `PackError`, which names the pack ``label``, if anything in it is wrong."""
     members = _members(archive, label)
     contents = _Contents()
     if not {packs.ROWS, packs.SIGNATURE} <= set(members):
-        raise packs.damaged(label, "it was not made by stepwell pack")
+        raise packs.damaged(label, "the file was not made by stepwell pack")
     digest = _read_rows(archive, label, contents)
     if members[packs.SIGNATURE].file_size != SIGNATURE_SIZE:
-        raise packs.damaged(label, "its signature cannot be read")
+        raise packs.damaged(label, "the signature of the pack cannot be read")
     signature = archive.read(packs.SIGNATURE)
     contents.signer = key_name(signature)
     contents.is_own = signer.verify(signature, (packs.SIGNED, digest))
@@ -130,18 +149,19 @@ def _check_pack(archive: zipfile.ZipFile, label: str, signer: Signer) -> _Conten
             with archive.open(member) as source:
                 header, _, key = _copy_value_file(source, member.file_size, None, label)
             if header.name != name.removeprefix(packs.OBJECTS):
-                raise packs.damaged(label, f"{name} contains another value than its name says")
+                raise packs.damaged(label, f"the value in {name} does not match the digest in this name")
             contents.signers[header.name] = key
             contents.is_own = contents.is_own and (header.codec != PICKLE or key == contents.signer)
     needed = {m.value.object_name for m in contents.materializations.values() if m.value and m.value.object_name}
     if needed != set(contents.signers):
-        raise packs.damaged(label, "its rows and its files do not belong together")
+        raise packs.damaged(label, "the value files in the pack are not those that its pack.jsonl lists")
     if not all(row[3] in contents.materializations for row in contents.current):
-        raise packs.damaged(label, "its rows do not belong together")
+        raise packs.damaged(label, "its pack.jsonl refers to a value that is not in the pack")
     return contents
 
 
 def _members(archive: zipfile.ZipFile, label: str) -> dict[str, zipfile.ZipInfo]:
+    """Return the files in a pack by name, after checking their names, and that they are not compressed, encrypted or overlapping."""
     members: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():
         name = member.filename
@@ -149,29 +169,32 @@ def _members(archive: zipfile.ZipFile, label: str) -> dict[str, zipfile.ZipInfo]
             name.startswith(packs.OBJECTS) and is_name(name.removeprefix(packs.OBJECTS))
         )
         if not known or name in members or name != member.orig_filename:
-            raise packs.damaged(label, f"it contains {name[:100]!r}")
+            raise packs.damaged(label, f"it contains {name[:100]!r}, which stepwell pack never writes")
         if (
             member.compress_type != zipfile.ZIP_STORED
             or member.flag_bits & 1
             or member.file_size != member.compress_size
         ):
-            raise packs.damaged(label, f"{name} is compressed or encrypted")
+            raise packs.damaged(label, f"{name} in it is compressed or encrypted")
         members[name] = member
     size = os.path.getsize(label)  # noqa: PTH202 - `label` is the path as text
     if sum(member.file_size for member in members.values()) > size:
-        raise packs.damaged(label, "its parts overlap")
+        raise packs.damaged(label, "the files in it overlap")
     return members
 
 
 def _read_rows(archive: zipfile.ZipFile, label: str, contents: _Contents) -> bytes:
+    """Read ``pack.jsonl`` into ``contents``; return the digest of its bytes."""
     with archive.open(packs.ROWS) as file:
         reader = _Digested(file)
         for index, row in enumerate(packs.read_lines(reader, label)):  # type: ignore[arg-type]  # `read_lines` only calls readline
             kind = row["is"]
             if (kind == "pack") != (index == 0):
-                raise packs.damaged(label, "it was not made by stepwell pack")
+                raise packs.damaged(label, "the file was not made by stepwell pack")
             if kind == "pack" and row.get("format") != packs.FORMAT:
-                raise packs.damaged(label, f"another version of Stepwell wrote it (format {row.get('format')!r})")
+                raise packs.damaged(
+                    label, f"the pack was made by another version of Stepwell (format {row.get('format')!r})"
+                )
             if kind == "materialization":
                 item = packs.read_materialization(row, label)
                 contents.materializations[item.id] = item
@@ -186,14 +209,15 @@ _POINTER = ("notebook", "key", "partition", "materialization")
 
 
 def _text(row: dict[str, Any], name: str, label: str) -> str:
+    """Return the string ``row[name]``; raise `PackError`, which names the pack ``label``, if it is missing or not a string."""
     value = row.get(name)
     if not isinstance(value, str):
-        raise packs.damaged(label, "a row cannot be read")
+        raise packs.damaged(label, "a line of its pack.jsonl cannot be read")
     return value
 
 
 class _Digested:
-    """A wrapper of a file that computes the digest of the lines that are read."""
+    """Wraps an open file, and computes the digest of the bytes that `readline` returns."""
 
     def __init__(self, file: IO[bytes]) -> None:
         import blake3
@@ -212,9 +236,21 @@ class _Digested:
 
 
 def _copy_value_file(source: IO[bytes], size: int, target: IO[bytes] | None, label: str) -> tuple[Header, bytes, bytes]:
-    """Read a whole value file, check every digest, and copy it to ``target`` unless this is None.
+    """Read a value file from a pack, check all its digests, and write its bytes to ``target`` unless ``target`` is None.
 
-    Return the header, the bytes of the header, and the name of the key that the signature claims.
+    Parameters
+    ----------
+    source, size
+        The value file, and its size in bytes.
+    target
+        The file to which the bytes are written, or None.
+    label
+        The name of the pack for messages.
+
+    Returns
+    -------
+    tuple of Header, bytes and bytes
+        The header, the bytes of the header, and the name of the key with which the file claims to be signed.
     """
     import blake3
 
@@ -222,7 +258,7 @@ def _copy_value_file(source: IO[bytes], size: int, target: IO[bytes] | None, lab
         while length:
             piece = source.read(min(_PIECE, length))
             if not piece:
-                raise packs.damaged(label, "a file in it is cut short")
+                raise packs.damaged(label, "a value file in it is incomplete")
             length -= len(piece)
             if target is not None:
                 target.write(piece)
@@ -231,12 +267,12 @@ def _copy_value_file(source: IO[bytes], size: int, target: IO[bytes] | None, lab
     try:
         length, signature = read_prefix(b"".join(take(min(PREFIX.size, size))))
         if PREFIX.size + length > size:
-            raise HeaderError("it is cut short")  # noqa: TRY301 - reported like an error of the header
+            raise HeaderError("the file is shorter than its header says")  # noqa: TRY301 - reported like an error of the header
         packed = b"".join(take(length))
         header = read_header(packed)
         *_, (_, end) = places = list(header.places(length))
         if end != size:
-            raise HeaderError("its size differs from its header")  # noqa: TRY301 - likewise
+            raise HeaderError("the size of the file differs from the size in its header")  # noqa: TRY301 - likewise
         position = PREFIX.size + length
         for (start, end), expected_digest in zip(
             places, (header.stream[1], *[expected_digest for _, expected_digest, _ in header.buffers]), strict=True
@@ -247,16 +283,17 @@ def _copy_value_file(source: IO[bytes], size: int, target: IO[bytes] | None, lab
             for piece in take(end - start):
                 digest.update(piece)
             if digest.hexdigest() != expected_digest:
-                raise HeaderError("its contents changed")  # noqa: TRY301 - likewise
+                raise HeaderError("its contents do not match the digests in its header")  # noqa: TRY301 - likewise
             position = end
-        # `zipfile` compares the checksum of the member when its end is read.
+        # `zipfile` checks the checksum of a file in the archive when the end of the file is read.
         source.read(1)
     except HeaderError as error:
-        raise packs.damaged(label, f"a file in it is damaged: {error}") from error
+        raise packs.damaged(label, f"a value file in it is damaged: {error}") from error
     return header, packed, key_name(signature)
 
 
 def _sign_item(item: Materialization, signer: Signer) -> Materialization:
+    """Return a materialization with its inline value signed with this user's key; unchanged if it has no inline pickle."""
     value = item.value
     if value is None or value.inline is None or value.codec != PICKLE:
         return item
@@ -268,35 +305,40 @@ def _sign_item(item: Materialization, signer: Signer) -> Materialization:
 
 @dataclass(frozen=True, slots=True)
 class _Foreign:
-    """A materialization in the store whose value is signed with another key, and the name of this key."""
+    """A materialization in a store whose value is signed with another user's key."""
 
     item: Materialization
     signer: bytes
+    """The name of the other user's key."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignValues:
-    """The values in a store that are signed with other keys. `adopt` signs exactly these values."""
+    """The values in a store that are signed with other users' keys, as `foreign_values` returns them.
+
+    The user confirms `offer`; then `adopt` signs exactly these values.
+    """
 
     items: tuple[_Foreign, ...]
     offer: Offer
+    """Descriptions of the values for the user."""
 
 
 @with_store_errors
 def foreign_values(store: ValueStore, keys: Sequence[str] | None) -> ForeignValues:
-    """Return the values that are signed with other users' keys.
+    """Return the values in a store that are signed with other users' keys. A value whose file is missing is omitted.
 
     Parameters
     ----------
     store
         The store.
     keys
-        Keys of assets, which include the steps inside them; None for the whole store.
+        Keys of assets, with the steps inside them; None for the whole store.
 
     Raises
     ------
     UnknownKeyError
-        If nothing is stored under one of the keys.
+        If the store has neither a pickle nor a current value for one of the keys.
     """
     objects, own_key = store.objects, store.signer.name
     rows = store.catalog.ask(packs.read_pickles, keys)
@@ -323,7 +365,7 @@ def foreign_values(store: ValueStore, keys: Sequence[str] | None) -> ForeignValu
 
 @with_store_errors
 def adopt(store: ValueStore, values: ForeignValues) -> list[str]:
-    """Sign values of the store with this user's key; return the keys of damaged values, which are not signed."""
+    """Sign the values that `foreign_values` returned with this user's key. Return the keys of damaged values, which are not signed."""
     signatures: dict[str, bytes] = {}
     damaged_keys = []
     for foreign in values.items:
@@ -334,7 +376,7 @@ def adopt(store: ValueStore, values: ForeignValues) -> list[str]:
             if value.object_name is not None:
                 store.objects.adopt(value.object_name)
             else:
-                # As in a pack, the value in the row must match its digest.
+                # This raises an error if the value in the row does not match its digest.
                 packs.read_materialization({"row": packs.row_of(foreign.item)}, foreign.item.key)
                 signature = _sign_item(foreign.item, store.signer).value
                 if signature is not None and signature.signature is not None:

@@ -1,24 +1,27 @@
 """Facts about code objects, read from their bytecode: an encoding of the code's behaviour, and the names that the code loads.
 
-`CodeFacts.blob` is equal for two code objects exactly if they behave in the same way. The blob covers the instructions, the typed constants
-that they use, names, control flow, exception handlers and argument counts. It does not cover the file name, line numbers, docstring and
-layout of the source, nor the name of a function, which is part of the nodes that refer to the function. `opcodes` reads the instructions
-and puts them in canonical order. The blob contains the minor version of Python and is valid for this version only.
+`CodeFacts.blob` encodes the behaviour of a code object: two code objects with equal blobs behave in the same way. The blob covers the
+instructions, the constants that they use with the types of the constants, names, control flow, exception handlers and argument counts. The
+blob of a function covers neither its file name, line numbers, docstring and layout nor its name. Nodes that refer to the function contain
+the name. `opcodes` reads the instructions and puts them in canonical order. The blob contains the minor version of Python and is valid for
+this version only.
 
-The blob of an asset's cell does not contain the name of the variable that is named like the asset, so that a renamed asset keeps its
-results.
+In the code of an asset cell, the variable that has the asset's name is encoded without this name. So the cell keeps its results if the user
+renames the asset and the variable.
 
-`CodeFacts.loads` contains the names that are loaded as globals, each with the chain of attributes that follows directly:
-``np.linalg.norm(x)`` loads ``("np", ("linalg", "norm"))``. Attributes of local variables, as in ``text.upper()``, are not included.
+`CodeFacts.loads` contains the names that the code loads as globals. With each name, it contains the chain of attributes that the code reads
+directly from the global: ``np.linalg.norm(x)`` loads ``("np", ("linalg", "norm"))``. It does not contain attributes that the code reads
+from local variables, as in ``text.upper()``.
 
-``import lmod`` inside a function binds a local variable, so the module is not among the globals. `imported` finds the names that import
-statements bind, and `chains_read` finds the attributes that the code and its nested functions read from these names. If a name is used in
-any other way (passed on, assigned), the whole module counts.
+``import lmod`` inside a function binds a local variable, so the name is not in `CodeFacts.loads`. `imported` returns the names that import
+statements bind, each with the attributes that the code and its nested functions read from the name. `chains_read` returns the attributes
+that a function reads from a module in its closure. If the code uses such a name in any other way (passes it on, assigns it), the code
+depends on the whole module.
 
-Annotations and documentation count only if the step reaches code that reads them: ``inspect.signature(f)``, ``get_type_hints(f)``,
-``f.__doc__``. The argument ``f`` is known only at run time. So such a step depends on the annotations and documentation of all the user's
-functions that it reaches. A library's wrapper counts as such code, because the library may have read the annotations of the wrapped
-function.
+Annotations and documentation are part of a code version only if the step reaches code that reads them: ``inspect.signature(f)``,
+``get_type_hints(f)``, ``f.__doc__``. It is known only at run time which function ``f`` is. So such a step depends on the annotations and
+documentation of all functions and classes of the user that it reaches. A wrapper that a library created is treated as code that reads
+annotations, because the library may have read the annotations of the wrapped function.
 """
 
 from __future__ import annotations
@@ -41,17 +44,23 @@ from stepwell.kernel_runtime.versions.queries import FRAME_TEXT, SQL_TEXT, names
 READERS = frozenset((
     "signature", "getfullargspec", "get_type_hints", "get_annotations", "getdoc", "__doc__", "__annotations__", "__annotate__", "__signature__",
 ))  # fmt: skip
-"""Functions and attributes that read annotations or documentation."""
+"""Names of functions and attributes that give access to annotations or documentation."""
 _HOMES = frozenset(("inspect", "typing", "typing_extensions", "annotationlib", "pydoc"))
 
 
 def is_reader(value: Any) -> bool:
-    """Return True for a function that reads annotations or documentation, whatever name it is bound to."""
+    """Return True for a function that reads annotations or documentation, such as `inspect.signature`.
+
+    The name to which the function is bound makes no difference.
+    """
     return type(value) is FunctionType and value.__name__ in READERS and value.__module__ in _HOMES
 
 
 def documentation_of(item: Any) -> tuple[Any, str | None] | None:
-    """Return the annotations (of functions only; those of classes always count) and the documentation of an object, or None."""
+    """Return the annotations and the documentation of a function or class; None if it has neither, and for any other object.
+
+    The annotations of a class are returned as None, because the node of a class always contains them.
+    """
     if type(item) is FunctionType:
         annotations = annotations_of(item)
     elif issubclass(type(item), type):
@@ -63,12 +72,14 @@ def documentation_of(item: Any) -> tuple[Any, str | None] | None:
 
 
 def documentation_digest(root: Node, node_of: Callable[[Any], Node]) -> bytes:
-    """Return the digest of the annotations and documentation of all objects that a node reaches.
+    """Return the digest of the annotations and documentation of the object of `root` and of all objects that this node reaches.
 
     Parameters
     ----------
+    root
+        A digested node.
     node_of
-        Returns the digested node of an object.
+        Returns the digested node of an object. It is called with annotations, which may refer to the user's classes.
     """
     pieces = []
     for node in _reachable_nodes(root):
@@ -91,8 +102,9 @@ def _reachable_nodes(root: Node) -> Iterable[Node]:
     return nodes
 
 
-# Optimized, newlocals, *args, **kwargs, generator, coroutine, iterable coroutine, asynchronous generator.
 _OPTIMIZED = 0x1
+# The flags of a code object on which its behaviour depends: optimized, newlocals, *args, **kwargs, generator, coroutine, iterable coroutine,
+# asynchronous generator.
 _FLAGS = 0x1 | 0x2 | 0x4 | 0x8 | 0x20 | 0x80 | 0x100 | 0x200
 _HASH_ABOVE = 2048
 _FRAME_WALKERS = {
@@ -105,7 +117,8 @@ _FRAME_WALKERS = {
 }
 
 DOC_ATTRIBUTES = frozenset(("__doc__", "__annotations__"))
-"""Attributes that are digested separately if code reads them from a named object."""
+"""If code reads one of these attributes from a global that it names (``f.__doc__``), the attribute of this object is digested, not the
+documentation of all objects that the step reaches."""
 
 
 _NONE: frozenset[str] = frozenset()
@@ -113,54 +126,57 @@ _NO_SHAPE = marshal.dumps((), 2)
 
 
 class CodeFacts(weakref.ref[CodeType]):
-    """Behaviour and loaded names of one code object, including nested code objects. The instance is a weak reference to the code object.
+    """The behaviour of one code object and the names that it loads; both include nested code objects.
 
-    The class has default values for attributes that are empty for most code, which saves memory: a run reads thousands of code objects.
+    An instance is also a weak reference to the code object. Attributes that are empty for most code objects have a default in the class.
+    This saves memory, because a run reads thousands of code objects.
     """
 
     __slots__ = ("__dict__", "blob", "key", "loads")
 
     key: int
-    """The identity of the code object."""
+    """The identity of the code object, from `encode.identity`."""
     blob: bytes
-    """The encoding, equal for two code objects exactly if they behave in the same way."""
+    """The encoding of the behaviour. Code objects with equal blobs behave in the same way."""
     variable: str = ""
-    """The variable whose name is not in the blob: in an asset's cell, the variable named like the asset."""
+    """For the code of an asset cell, the variable that has the asset's name; `blob` does not contain this name. Empty for other code."""
     loads: tuple[tuple[str, tuple[str, ...]], ...]
-    """Names loaded as globals, each with the chain of attributes that follows directly, in the order of first use."""
+    """Names that the code loads as globals, in the order of first use, each with the chain of attributes that the code reads directly
+    from the global."""
     imports: tuple[tuple[str, int, tuple[str, ...]], ...] = ()
-    """Module, level and names of each import statement in the code."""
+    """For each import statement: the module's name, the number of leading dots, and the names after ``import`` in
+    ``from ... import ...``."""
     attributes: frozenset[str] = _NONE
-    """Names of all attributes that the code reads."""
+    """Names of all attributes that the code reads, those of local variables included."""
     bare_vars: bool = False
-    """True if the code uses `vars` in any other way than a call with an argument."""
+    """True if the code calls ``vars()`` without an argument, uses `vars` without calling it, or assigns a variable of this name."""
     stores: frozenset[str] = _NONE
-    """Names assigned by a ``global`` statement."""
+    """Globals that the code assigns or deletes after a ``global`` statement."""
     assigned: frozenset[str] = _NONE
-    """Names that the code of a cell or class assigns."""
+    """Names that the body of a cell or class assigns."""
     suspects: tuple[str, ...] = ()
-    """Reasons why the code may read names that do not occur in the code."""
+    """Reasons why the code may read objects that it does not name; empty for most code."""
     reads_docs: bool = False
     """True if the code reads annotations or documentation of objects that are known only at run time."""
     attribute_stores: tuple[tuple[str, tuple[str, ...], str], ...] = ()
-    """Attributes that the code sets or deletes, except those of ``self``: the global at the start of the chain (empty for a local
-    variable), the attributes in between, and the attribute's name."""
+    """Attributes that the code sets or deletes on any object except ``self``: ``pd.DataFrame.total = f`` gives
+    ``("pd", ("DataFrame",), "total")``. The first item is empty if the object is read from a local variable."""
     formats: bool = False
-    """True if the code formats text with f-strings or ``%``."""
+    """True if the code formats text with f-strings or with ``%``."""
     names_in_text: tuple[str, ...] = ()
-    """Variables that are named in strings for ``frame.query`` or ``duckdb.sql``."""
+    """Variables that occur in string constants, if the code calls ``query``, ``sql`` or another method that looks up variables."""
 
 
 _facts_by_code: dict[int, CodeFacts] = {}
 
 
 def facts(code: CodeType, variable: str = "") -> CodeFacts:
-    """Return the facts about a code object; they are kept as long as the code object lives.
+    """Return the facts about a code object. They are computed once and kept as long as the code object lives.
 
     Parameters
     ----------
     variable
-        For the code of an asset's cell, the variable with the asset's name.
+        For the code of an asset cell, the variable that has the asset's name; empty for other code.
     """
     key = identity(code)
     code_facts = _facts_by_code.get(key)
@@ -253,14 +269,14 @@ def _header(code: CodeType) -> bytes:
 
 
 def _encoded(steps: list[Instruction], variable: str = "", named: frozenset[int] = frozenset()) -> bytes:
-    """Return the encoding of instructions without jumps.
+    """Return the encoding of instructions, none of which is a jump.
 
     Parameters
     ----------
     variable
-        The variable whose name is not encoded.
+        The variable whose name is not encoded; empty to encode all names.
     named
-        The operations whose argument may name the variable.
+        The operations whose value may be the name of this variable.
     """
     operations, arguments, held = zip(*steps, strict=True) if steps else ((), (), ())
     if variable:
@@ -271,7 +287,7 @@ def _encoded(steps: list[Instruction], variable: str = "", named: frozenset[int]
         parts = [
             Tag.CODE + _inner_code(value, variable) if type(value) is CodeType else atom(value) for value in values
         ]
-    # Plain values are part of the tuple. The tuple contains the number of all other values, which follow it.
+    # If all values are plain, the tuple contains them. Otherwise, it contains their number, and their encodings follow.
     blob = marshal.dumps(
         (
             bytes(operations),
@@ -284,18 +300,18 @@ def _encoded(steps: list[Instruction], variable: str = "", named: frozenset[int]
 
 
 def _inner_code(code: CodeType, variable: str) -> bytes:
-    """Return the encoding of nested code, preceded by the name of the code."""
+    """Return the encoding of a nested function or class: its name and its behaviour, both without the name `variable`."""
     name = code.co_name
     if not variable or not _contains_name(code, variable):
         return atom(name) + facts(code).blob
-    # A name that the body of a class binds is an attribute, not the cell's variable.
+    # In the body of a class, an assigned name is an attribute of the class, not the cell's variable.
     return (
         atom("" if name == variable else name) + _read_facts(code, identity(code), variable, opcodes.GLOBAL_NAMES).blob
     )
 
 
 def _contains_name(code: CodeType, name: str) -> bool:
-    """Return True if code, or code nested in it, contains a name."""
+    """Return True if `name` occurs in the code object or in code nested in it."""
     return (
         code.co_name == name
         or name in code.co_names
@@ -304,7 +320,11 @@ def _contains_name(code: CodeType, name: str) -> bool:
 
 
 def _leave_out_lines(code: CodeType, decoded: opcodes.Decoded) -> None:
-    """Remove the store of a line number from the instructions of a class body, and sort the names of instance attributes."""
+    """Change the instructions of a class body in place, so that they do not depend on its line number and on the order of names.
+
+    The two instructions that assign the line number to ``__firstlineno__`` are removed. The names of instance attributes in
+    ``__static_attributes__`` are sorted.
+    """
     steps, places = decoded[:2]
     for position in range(len(steps) - 1, 0, -1):
         if steps[position][0] != opcodes.STORE_NAME or steps[position - 1][0] != opcodes.LOAD_CONST:
@@ -325,18 +345,18 @@ _ROLES = (
     | dict.fromkeys(opcodes.GLOBAL_STORES, _STORES_GLOBAL)
     | {opcodes.STORE_NAME: _STORES_NAME, opcodes.IMPORT_NAME: _IMPORTS}
 )
-"""The role of each operation whose value is a name or constant."""
+"""The role of each operation whose value is a name or constant, for `_note_names`."""
 
 
 def _note_names(to: CodeFacts, names: tuple[str, ...], blocks: list[Block]) -> None:
-    """Note the names that code loads, including those of nested code.
+    """Set the attributes of `to` that follow from the names in the instructions of a code object and of its nested code.
 
     Parameters
     ----------
     names
-        The code's names.
+        ``co_names`` of the code object.
     blocks
-        The code's instructions.
+        The instructions of the code object.
     """
     loads: dict[tuple[str, tuple[str, ...]], None] = {}
     imports: list[tuple[str, int, tuple[str, ...]]] = []
@@ -380,7 +400,7 @@ def _note_names(to: CodeFacts, names: tuple[str, ...], blocks: list[Block]) -> N
         imports += inner.imports
         stored |= inner.stores
     to.loads = tuple(loads)
-    # Most code has none of these; then the defaults of the class apply.
+    # Most code has none of these; then the defaults of `CodeFacts` apply.
     if stored or assigned:
         to.stores, to.assigned = frozenset(stored), frozenset(assigned)
     if bare_vars or "vars" in assigned:
@@ -400,14 +420,21 @@ def _note_attributes(
     separate: int,
     texts: list[str],
 ) -> None:
-    """Note the facts that follow from the attributes that code reads, from its imports, and from nested code.
+    """Set the attributes of `to` that follow from the attributes that a code object reads, from `to.imports`, and from nested code.
 
     Parameters
     ----------
-    names, texts
-        The code's names, and its string constants.
+    names
+        ``co_names`` of the code object.
+    attributes
+        The attributes that the code object reads; an attribute that it reads twice is listed twice.
+    nested
+        The facts about the nested code objects.
     separate
-        The number of reads of documentation or annotations of named objects, which are digested separately.
+        How many of `attributes` are documentation or annotations of a global that the code names. Each of these is digested separately, so
+        they do not set `to.reads_docs`.
+    texts
+        The string constants of the code object.
     """
     to.attributes = frozenset(attributes).union(*(inner.attributes for inner in nested))
     to.bare_vars = to.bare_vars or any(inner.bare_vars for inner in nested)
@@ -418,7 +445,7 @@ def _note_attributes(
         or any(inner.reads_docs for inner in nested)
     )
     if "modules" in read and "sys" not in names:
-        # Objects of other libraries also have an attribute ``modules``, for example those of torch.
+        # In code without the name ``sys``, ``modules`` is an attribute of another object, such as a torch model.
         read = [name for name in read if name != "modules"]
     if read or nested:
         seen = [_FRAME_WALKERS[name] for name in read if name in _FRAME_WALKERS]
@@ -431,7 +458,7 @@ _WATCHED = FRAME_TEXT | SQL_TEXT | frozenset(_FRAME_WALKERS)
 
 
 def _no_arguments(steps: list[Instruction], position: int) -> bool:
-    """Return True if the object that an instruction loads is called without arguments."""
+    """Return True if the object that the instruction at `position` loads is called at once, without arguments."""
     op, argument, _ = steps[position + 1] if position + 1 < len(steps) else (-1, 0, None)
     return op in opcodes.CALLS and argument == 0
 
@@ -439,8 +466,8 @@ def _no_arguments(steps: list[Instruction], position: int) -> bool:
 # -- names that import statements bind
 
 Chains: TypeAlias = tuple[tuple[str, ...], ...] | None
-"""Chains of attributes read from a name: ``lmod.sub.f`` and ``lmod.K`` give ``(("sub", "f"), ("K",))``. None if the name is used in another
-way."""
+"""Chains of attributes that code reads from a name: ``lmod.sub.f`` and ``lmod.K`` give ``(("sub", "f"), ("K",))``. None if the code uses the
+name in another way, so that it may read any attribute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -448,19 +475,28 @@ class Imported:
     """One name that an import statement binds."""
 
     module: str
-    """The module's name in the statement; for a relative import, relative to the package."""
+    """The module's name as written in the statement, without the leading dots of a relative import."""
     level: int
+    """The number of leading dots; 0 for an absolute import."""
     item: str
-    """The attribute of the module that is bound: ``f`` for ``from lmod import f``, ``*`` for all attributes, empty for the module
-    itself."""
+    """The attribute of the module that the statement binds: ``f`` for ``from lmod import f``, ``*`` for all attributes. Empty if the
+    statement binds a module."""
     outermost: bool
-    """True if the outermost package is bound: ``import a.b`` binds ``a``."""
+    """True if the statement binds the outermost package of `module`: ``import a.b`` binds ``a``."""
     chains: Chains
+    """The attributes that the code reads from the bound name."""
 
 
 @lru_cache(maxsize=1024)
 def imported(*codes: CodeType) -> tuple[Imported, ...]:
-    """Return the names that import statements bind in code objects with shared names: the code of a function, or the codes of a cell."""
+    """Return the names that import statements bind in some code objects and in the code nested in them.
+
+    Parameters
+    ----------
+    codes
+        Code objects that share their variables: the code of one function, or the two code objects of a cell (its statements and its last
+        expression).
+    """
     bound: dict[str, list[tuple[str, int, str, bool]]] = {}
     scopes = [(code, _instructions(code)) for code in _nested(codes)]
     for _, instructions in scopes:
@@ -473,7 +509,7 @@ def imported(*codes: CodeType) -> tuple[Imported, ...]:
 
 @lru_cache(maxsize=1024)
 def chains_read(code: CodeType, name: str) -> Chains:
-    """Return the chains of attributes that a function reads from the module in its closure variable ``name``."""
+    """Return the chains of attributes that a function reads from the module to which its closure variable `name` is bound."""
     return _chains([(nested, _instructions(nested)) for nested in _nested((code,))], name)
 
 
@@ -496,7 +532,10 @@ def _nested(codes: tuple[CodeType, ...]) -> list[CodeType]:
 
 
 def _instructions(code: CodeType) -> list[Instruction]:
-    """Return the instructions of a code object, with the variable's name as the value of instructions on variables."""
+    """Return the instructions of a code object. An instruction on a local or closure variable has the variable's name as its value.
+
+    The list is empty on a version of Python whose bytecode cannot be read.
+    """
     if opcodes.untested():
         return []
     inner = [name for name in code.co_cellvars if name not in code.co_varnames]
@@ -508,7 +547,7 @@ def _instructions(code: CodeType) -> list[Instruction]:
 
 
 def _bindings(steps: list[Instruction]) -> Iterator[tuple[str, tuple[str, int, str, bool]]]:
-    """Yield each name that an import statement binds, with the module, level and item, and True if the outermost package is bound."""
+    """Yield each name that an import statement binds, with the first four fields of its `Imported`."""
     for position, (op, _, module) in enumerate(steps):
         if op != opcodes.IMPORT_NAME:
             continue
@@ -535,9 +574,9 @@ def _next_position(steps: list[Instruction], position: int, opcode: int) -> int:
 
 
 def _reads(code: CodeType, steps: list[Instruction]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield each name that is read, with the chain of attributes that follows directly; the chain may be empty."""
+    """Yield each variable or global that `steps` read, with the chain of attributes read directly from it; the chain may be empty."""
     shared = {*code.co_cellvars, *code.co_freevars}
     for position, (op, _, name) in enumerate(steps):
-        # This loads a closure cell for a nested function, whose code is read separately.
+        # An instruction that loads a closure cell prepares a nested function, whose code is examined separately.
         if op in opcodes.LOADS and not (op in opcodes.CLOSURE_LOADS and name in shared):
             yield name, chain(steps, position)

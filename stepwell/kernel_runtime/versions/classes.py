@@ -1,6 +1,7 @@
-"""Parts of classes and instances that count: the entries of a class's namespace; an instance's class and the state that pickle would store.
+"""The parts of classes and instances that are digested.
 
-Classes that a library compiles (pydantic, attrs, SQLAlchemy, msgspec) are represented by their declarations, not by compiled members.
+For a class, these are the entries of its namespace. For an instance, they are its class and the state that pickle would store. A class that a
+library compiles (pydantic, attrs, SQLAlchemy, msgspec) is represented by its declaration, not by its compiled members.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ _MADE_BY_ENUM = frozenset(("__new__", "__format__", "__reduce_ex__", "__repr__",
 
 
 def class_parts(cls: type) -> list[tuple[str, Any]]:
-    """Return the entries of a class's namespace that count, sorted by name: their order in the class does not count."""
+    """Return the entries of a class's namespace that are digested, sorted by name, so that their order in the class makes no difference.
+
+    An entry with a name in parentheses, such as ``(fields)``, is a part of a declaration and not an attribute of the class.
+    """
     namespace = vars(cls)
     if isinstance(cls, enum.EnumMeta):
         enum_members: dict[str, Any] = dict(cls.__members__)
@@ -47,13 +51,13 @@ def class_parts(cls: type) -> list[tuple[str, Any]]:
     else:
         parts = [*namespace.items()]
         if "__attrs_attrs__" in namespace:
-            # Methods made by attrs follow from the attributes, and the generated `__hash__` contains a number that differs between
-            # processes.
+            # The attributes determine the methods that attrs generates, and the generated `__hash__` contains a number that differs
+            # between processes.
             parts = [(name, "made by attrs" if _made_by_attrs(value) else value) for name, value in parts]
         if type(cls).__module__ == "msgspec._core":
             parts.append(("(struct)", _struct(cls)))
         elif getattr(cls, "_is_protocol", None) is not None:
-            # The first instance of a class that derives from a protocol gives the class the `__init__` of another base.
+            # When a class that derives from a protocol is first instantiated, Python copies the `__init__` of another base into the class.
             held = namespace.get("__init__")
             if any([vars(base).get("__init__") is held for base in cls.__mro__[1:]]):  # noqa: C419 - a list is quicker for a few
                 parts = [(name, value) for name, value in parts if name != "__init__"]
@@ -68,13 +72,13 @@ def _name(entry: tuple[str, Any]) -> str:
     return entry[0]
 
 
-# -- classes that a library compiles: their declarations count
+# -- classes that a library compiles: their declarations are digested
 
 
 def _pydantic(cls: type, namespace: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return the declaration of a pydantic class: fields, arguments of decorators, configuration, and the methods of the namespace."""
+    """Return the declaration of a pydantic class: its fields, the arguments of its decorators, its configuration, methods and attributes."""
     if namespace.get("__pydantic_complete__") is False:
-        # Resolve annotations that name later classes now, because the first instance would do so.
+        # Resolve the annotations that name classes defined later. Otherwise, the first instance would do so and change the class.
         rebuild = getattr(cls, "model_rebuild", None)
         if rebuild is not None:
             rebuild(raise_errors=False)
@@ -116,12 +120,12 @@ _BY_MAPPER = frozenset(("_sa_class_manager", "_sa_registry", "registry", "metada
 
 
 def is_kept_by_library(cls: type, name: str) -> bool:
-    """Return True for an attribute in which a library stores compiled data of a class; such attributes do not count."""
+    """Return True if the attribute `name` of a class contains data that SQLAlchemy compiles from the declaration of the class."""
     return name in _BY_MAPPER and any(_is_mapped(vars(base)) for base in cls.__mro__)
 
 
 def is_data(cls: type, name: str, value: Any) -> bool:
-    """Return True if an attribute of a class is data, which methods and cells may assign."""
+    """Return True if an attribute of a class holds data, which code may assign at any time; False for a method or a nested class."""
     kind = type(value)
     return (
         not name.startswith(("__", "_abc_"))
@@ -132,7 +136,7 @@ def is_data(cls: type, name: str, value: Any) -> bool:
 
 
 def _sqlalchemy(namespace: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return the declaration of a mapped class: its table, columns and relationships, without the mapper's data."""
+    """Return the declaration of a mapped class of SQLAlchemy: its table, columns and relationships, without the data of the mapper."""
     properties = getattr(namespace.get("__mapper__"), "_props", {})
     parts: list[tuple[str, Any]] = []
     for name, value in namespace.items():
@@ -165,7 +169,7 @@ _RELATION = ("lazy", "back_populates", "cascade", "passive_deletes", "passive_up
 
 
 def _struct(cls: Any) -> tuple[Any, ...]:
-    """Return the declaration of a struct of msgspec, without annotations and methods."""
+    """Return the declaration of a msgspec struct without its annotations and methods: fields, defaults and configuration."""
     config = cls.__struct_config__
     return (
         cls.__struct_fields__,
@@ -179,12 +183,12 @@ _copies: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 
 
 def remember_copy(cls: type, version: str) -> None:
-    """Record the code version of a class that was loaded from a stored copy."""
+    """Record the code version of a class that was loaded from a copy in the store. The node of the class then has this digest."""
     _copies[cls] = version
 
 
 def version_of_copy(cls: type) -> str | None:
-    """Return the code version of a class that was loaded from a stored copy; None for other classes."""
+    """Return the code version of a class that was loaded from a copy in the store; None for any other class."""
     return _copies.get(cls) if _copies else None
 
 
@@ -193,17 +197,19 @@ def version_of_copy(cls: type) -> str | None:
 _NOTHING = frozenset(
     compile(f"def f(self, state): {body}", "", "exec").co_consts[0].co_code for body in ("pass", "'documented'")
 )
-"""Bytecode of functions that do nothing."""
+"""Bytecode of methods that do nothing, with and without a docstring."""
 _PATHS = frozenset((PurePosixPath, PureWindowsPath, PosixPath, WindowsPath))
 
 
 def reduced(item: Any) -> Form:
-    """Return an instance as its class and the parts that `__reduce_ex__` returns.
+    """Return the form of an instance for `encode`: its class, and the items of the tuple that `__reduce_ex__` returns.
+
+    Members of enumerations, paths, context variables, weak references and some objects of libraries have other forms.
 
     Raises
     ------
     Undigestible
-        If the instance cannot be reduced, such as a connection, a lock or a generator.
+        If pickle cannot store the instance. Examples are connections, locks and generators.
     """
     kind = type(item)
     if issubclass(kind, enum.Enum):
@@ -223,19 +229,20 @@ def reduced(item: Any) -> Form:
             if getattr(sys.modules.get(str(module)), result, None) is item:
                 return Form("named", (kind, module, result))
         if kind.__module__ == "typing":
-            # A type variable defined inside a function is not an attribute of its module.
+            # A type variable that is defined inside a function is not an attribute of its module.
             return Form(
                 "typing", (kind, result, getattr(item, "__bound__", None), getattr(item, "__constraints__", ()))
             )
         raise Undigestible(
-            f"{kind.__module__}.{kind.__qualname__} cannot be digested: its module has no attribute {result!r}"
+            f"{kind.__module__}.{kind.__qualname__} cannot be digested: its __reduce__ returns the name {result!r}, "
+            f"which its module does not define"
         )
     if not issubclass(type(result), tuple) or len(result) < 2:
         raise Undigestible(
             f"{kind.__module__}.{kind.__qualname__} cannot be digested: its __reduce__ does not return a tuple"
         )
     parts: list[Any] = [kind, result[0], tuple(result[1])]
-    # Reading an instance may create an empty __dict__.
+    # An empty `__dict__` is not digested, because an access to an attribute may create it.
     state = result[2] if len(result) > 2 and not (type(result[2]) is dict and not result[2]) else None
     parts.append(None if state is not None and _forgets(kind) else state)
     parts.append(list(result[3]) if len(result) > 3 and result[3] is not None else None)
@@ -246,13 +253,13 @@ def reduced(item: Any) -> Form:
 
 
 def _forgets(kind: type) -> bool:
-    """Return True if a type's ``__setstate__`` does nothing, so that the state does not count: a load would not restore it."""
+    """Return True if ``__setstate__`` of a type does nothing. Then a load does not restore the state, so the state is not digested."""
     method = getattr(kind, "__setstate__", None)
     return type(method) is FunctionType and method.__code__.co_code in _NOTHING and not method.__code__.co_names
 
 
 def _readable_form(item: Any, kind: type) -> Form | None:
-    """Return the form of an object that cannot be pickled but whose content can be read; None for other objects."""
+    """Return the form of an object whose content is read without pickle; None for any other object."""
     if kind is ContextVar:
         return Form("ContextVar", (item.name, *_context_value(item.get), *Context().run(_context_value, item.get)))
     if kind in {weakref.WeakKeyDictionary, weakref.WeakValueDictionary}:
@@ -309,10 +316,10 @@ _DECLARED: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
     ("sqlalchemy.sql.schema", "Table"): _declared_table,
     ("sqlalchemy.sql.schema", "MetaData"): lambda item: (item.schema, dict(item.naming_convention)),
     ("sqlalchemy.orm.properties", "MappedColumn"): lambda item: (item.column,),
-    # Of the session's data, only the key of the object's row counts.
+    # SQLAlchemy's state of an instance contains data of a session; only the primary key of the table row is digested.
     ("sqlalchemy.orm.state", "InstanceState"): lambda item: (item.key[1:] if item.key else None,),
 }
-"""Functions that return the declared parts of an object, by module and name of its type."""
+"""For types of libraries, by module and name: functions that return the parts of an object that the user declared."""
 
 
 def _context_value(get: Callable[[], Any]) -> tuple[bool, Any]:
@@ -323,7 +330,10 @@ def _context_value(get: Callable[[], Any]) -> tuple[bool, Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the beginning of an exception's message, or the name of the exception's type if its ``__str__`` fails."""
+    """Return the first line of an exception's message, at most 120 characters.
+
+    If the message is empty or cannot be read, return the name of the exception's type.
+    """
     try:
         return (str(error).splitlines() or [type(error).__name__])[0][:120]
     except KeyboardInterrupt:

@@ -1,12 +1,13 @@
 """Data versions: digests of values.
 
-Two values have the same data version exactly if they have the same types, the same content, and the same order except in sets. All NaNs are
-equal; the memory layout does not count. An instance is digested as its class and its reduced form. A class of the user includes its code,
-because a consumer may call methods of an instance without naming the class. A function or lambda is digested as its code, defaults and
-closure; a path to a file or folder as its name and content.
+Two values have the same data version exactly if they have the same types, the same content, and the same order of items except in sets. All
+NaNs are equal. The memory layout of arrays makes no difference. An instance is digested as its class and the state that pickle would store. A
+class of the user is digested with its code, because a downstream step may call methods of an instance without naming the class. A function
+or lambda is digested as its code, defaults and closure. A path to a file or folder is digested as its name and the content of the file or
+folder.
 
-The store keeps copies of the user's classes and functions together with instances. `definition_version` returns the version of such a copy,
-and `hides` keeps secrets out of the copy.
+Together with an instance, the store keeps a copy of the code of the instance's class. `definition_version` returns the version of such a copy,
+and `hides` decides which values must not be in the copy because they are secret.
 """
 
 from __future__ import annotations
@@ -31,19 +32,20 @@ from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 
 def data_version(value: Any, budget: Budget | None = None) -> str | None:
-    """Return the digest of a value, 32 hexadecimal digits, the same in every process.
+    """Return the digest of a value. It is the same in every process.
 
     Parameters
     ----------
     value
-        Anything.
+        Any object.
     budget
-        The number of instances that may still be reduced; the number for this value is subtracted.
+        Limits the number of instances in this value and in all other values that are digested with the same budget.
 
     Returns
     -------
     str or None
-        None for a value without a canonical digest; callers then use the digest of the stored bytes.
+        32 hexadecimal digits. None if the value has no canonical encoding or exceeds the budget; callers then use the digest of the stored
+        bytes.
     """
     kind = type(value)
     if kind in ATOMS:
@@ -72,28 +74,28 @@ def _foreign(item: Any, path: Callable[[], str]) -> bytes | Form:  # noqa: ARG00
         return Form("function", _function(item))
     matplotlib = sys.modules.get("matplotlib.artist")
     if matplotlib is not None and issubclass(type(item), matplotlib.Artist):
-        # Each reduction of a part of a figure creates new objects, so the encoding would not end.
+        # `__reduce__` of a part of a figure creates new objects each time, so the encoding would not end.
         raise Undigestible(f"a {type(item).__name__} of matplotlib has no canonical form")
     return reduced(item)
 
 
 class Budget:
-    """The number of instances that may be reduced for the digests of several values.
+    """A limit on the number of instances, classes and functions in several values together, for `data_version`.
 
     Parameters
     ----------
     count
-        The number of instances.
+        The maximum number.
     """
 
     def __init__(self, count: int) -> None:
         self.items_left = count
 
     def __call__(self, item: Any, path: Callable[[], str]) -> bytes | Form:
-        """Return the form of an instance; raise `Undigestible` after too many instances."""
+        """Return the form of a foreign object, as `encode` requires; raise `Undigestible` if the limit is exceeded."""
         self.items_left -= 1
         if self.items_left < 0:
-            raise Undigestible("it holds too many instances", path())
+            raise Undigestible("the value contains too many instances", path())
         return _foreign(item, path)
 
 
@@ -116,7 +118,7 @@ def _function(function: FunctionType | BuiltinFunctionType) -> tuple[Any, ...]:
     if named_object is function:
         library = owner(module)
         return (module, function.__qualname__, library if library is not None else class_version(function))
-    # A function that is not an attribute of its module is identified by its code and closure only, so both need a digest.
+    # Only its code and closure identify a function that is not an attribute of its module, so both need a digest.
     version = exact_class_version(function)
     if version is None:
         raise Undigestible(f"the function {function.__qualname__} reaches an object without a digest")
@@ -127,21 +129,21 @@ def _function(function: FunctionType | BuiltinFunctionType) -> tuple[Any, ...]:
 
 
 def class_version(item: object) -> str:
-    """Return the code version of a class or function of the user, 32 hexadecimal digits."""
+    """Return the code version of a class or function of the user, as 32 hexadecimal digits."""
     return _digested(item)[0]
 
 
 def definition_version(item: object) -> str:
-    """Return the code version of a class or function without the data that it reads or holds (counters of instances, registries, options).
+    """Return the code version of a class or function, computed without data: without globals and class attributes that hold data, and options.
 
-    The store keeps this version with an instance. A load compares it with the version of the notebook's class, whose data may have changed
-    since.
+    The store keeps this version with an instance of a class. When the instance is loaded, this version is compared with the version of the
+    class in the notebook. The data of this class, such as a counter of its instances, may have changed since.
     """
     return _digested(item, data=False)[0]
 
 
 def exact_class_version(item: object) -> str | None:
-    """Return the code version of a class or function, or None if it reaches an object that cannot be digested."""
+    """Return the code version of a class or function, or None if its code reaches an object that cannot be digested."""
     version, exact = _digested(item)
     return version if exact else None
 
@@ -152,9 +154,15 @@ def _digested(item: object, *, data: bool = True) -> tuple[str, bool]:
 
 
 def hides(name: str, value: Any) -> bool:
-    """Return True if the store must not keep a value in a copy of code, because the value or its source contains a secret.
+    """Return True if a value must not be stored with a copy of code, because it is or contains a secret.
 
-    Values with names of secrets, and values of the environment, are never stored as text.
+    A value is secret if its name or its text looks like a secret, or if it is the value of an environment variable. A function or class is
+    secret if its source code contains a secret.
+
+    Parameters
+    ----------
+    name
+        The name of the variable or attribute that holds the value; empty if there is none.
     """
     if isinstance(value, (type, FunctionType)):
         if type(value) is FunctionType and any(hides(label, held) for label, held in _held_values(value)):
@@ -178,7 +186,7 @@ def hides(name: str, value: Any) -> bool:
 
 
 def _held_values(function: FunctionType) -> list[tuple[str, Any]]:
-    """Return the plain values in the defaults and the closure of a function, each with its name."""
+    """Return the values in the defaults and the closure of a function, each with its name, without functions, classes and None."""
     code = function.__code__
     defaults = function.__defaults__ or ()
     names = code.co_varnames[: code.co_argcount][len(code.co_varnames[: code.co_argcount]) - len(defaults) :]
@@ -192,7 +200,7 @@ def _held_values(function: FunctionType) -> list[tuple[str, Any]]:
 
 
 def _constants_hide(code: CodeType) -> bool:
-    """Return True if constants of code may be secrets; used for code without source."""
+    """Return True if the constants of a code object may be secrets. Used if the source code cannot be read or is not one definition."""
     stack, texts, names = [code], list[str](), list[str]()
     while stack:
         current = stack.pop()

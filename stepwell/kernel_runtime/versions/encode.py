@@ -1,15 +1,17 @@
-"""The typed canonical encoding of values: two values have the same encoding exactly if they are equal.
+"""The typed canonical encoding of values.
 
-Equal values have equal types, and equal order except in sets; the memory layout does not count.
+Two values have the same encoding exactly if they have the same types, the same content, and the same order of items except in sets. The
+memory layout of arrays is not encoded.
 
-*Atoms* are written by ``marshal`` in its version 2. This format is typed (1, 1.0, True and "1" differ, -0.0 differs from 0.0),
-self-delimiting, fast, and independent of references and interning. It is used for exact atom types only, because for other types marshal
-may silently write the buffer. All bit patterns of NaN have the same encoding.
+*Atoms* (numbers, strings, bytes, None and the like) are written by ``marshal`` in its version 2. This format is typed (1, 1.0, True and "1"
+differ, -0.0 differs from 0.0), self-delimiting, fast, and independent of references and interning. It is used only if the exact type of an
+object is an atom type, because marshal may silently write the bytes of an object of another type. All bit patterns of NaN have the same
+encoding.
 
 *Containers* are written by `encode` in the format of marshal. In a container that contains itself, the inner occurrence is written as the
-number of levels up to the container. Foreign objects (functions, classes, instances) are passed to the function `foreign` of the caller:
-the walk makes a node of its graph for each, and a data version contains their reduced form. Because of an explicit stack, the depth of
-values is limited only by memory.
+number of levels up to the container. *Foreign objects* (functions, classes, instances) are passed to a function of the caller: the code walk
+makes a node for each, and a data version contains the state that pickle would store. `encode` has an explicit stack, so only memory limits
+the depth of values.
 """
 
 from __future__ import annotations
@@ -29,15 +31,15 @@ from blake3 import blake3
 from stepwell.kernel_runtime.versions.frames import LEAF, structure
 
 identity: Callable[[object], int] = object.__hash__
-"""The identity of an object, as a number other than its ``id``. ``id`` takes three times as long, because it raises an audit event and the
-session has an audit hook."""
+"""Returns a number that identifies an object while the object lives. The number differs from the object's ``id``. ``id`` takes three times as
+long, because it raises an audit event and the session has an audit hook."""
 
 
 class Tag:
-    """The first bytes of encodings. All of them are defined here.
+    """The bytes with which encodings begin; no other module defines such bytes.
 
-    Atoms and containers of the builtin types begin as in ``marshal``. A changed tag changes all versions, so that no stored value is
-    reused.
+    Atoms and containers of builtin types begin with the same bytes as in ``marshal``. A change of a tag in a new release changes all
+    versions, so that no stored value is reused.
     """
 
     LIST, TUPLE, DICT, DICT_END = b"[", b"(", b"{", b"0"
@@ -47,16 +49,16 @@ class Tag:
     FORM, LEAF = b"\x84", LEAF
     NAN, COMPLEX_WITH_NAN = b"\xc2", b"\xc3"
     FOREIGN = b"\xff"
-    """A placeholder for the digest of a foreign object."""
+    """A placeholder for a foreign object; the digest of the object's node is written after the encoding that contains the placeholder."""
 
     # Code.
     CODE, LONG_CODE = b"\xc0", b"\xc1"
     FUNCTION, DEFAULTS, KEYWORD_DEFAULTS, CLOSURE, ATTRIBUTES = b"\xd0", b"\xd1", b"\xd2", b"\xd3", b"\xd5"
     CELL, SELECT = b"\xd9", b"\xda"
     EMPTY = b"\xd4"
-    """A missing part of a function or cell: the content of a closure's cell, a cell's last expression."""
+    """Stands for a closure cell whose content is missing or left out, and for the missing statements or last expression of a notebook cell."""
     UNBOUND, ASSET, NO_MODULE = b"\xd6", b"\xd7", b"\xd8"
-    """A name without a value, the name of an asset, and the name of a module that cannot be imported."""
+    """For a name without a value, for the key of an asset, and for a module that cannot be imported."""
 
     # Objects.
     CLASS, CLASS_ENTRY, MODULE = b"\xdb", b"\xdc", b"\xdd"
@@ -68,18 +70,19 @@ class Tag:
 
     # Nodes.
     NAMED = b"\xc7"
-    """An object that is identified by its name and its owner."""
+    """For an object that is identified by its name and by the owner of its module."""
     GROUP, MEMBER = b"\xc5", b"\xc6"
-    """Nodes that reach each other, and a reference to one of them."""
+    """For a group of nodes that reach each other, and for a reference from one node of a group to another."""
 
 
 PLAIN: frozenset[type] = frozenset({int, str, bytes, bool, NoneType, EllipsisType})
-"""Types for which marshal writes all values canonically."""
+"""Types of atoms for which marshal always writes equal values as equal bytes."""
 ATOMS: frozenset[type] = PLAIN | {float, complex}
+"""Types of all atoms. A float or complex number may contain NaN, which marshal does not write canonically."""
 
 
 def atom(value: Any) -> bytes:
-    """Return the encoding of an atom, or of a constant tuple or frozenset of atoms."""
+    """Return the encoding of an atom, or of a tuple, frozenset or slice that contains nothing but atoms, at any depth."""
     kind = type(value)
     if kind in PLAIN:
         return marshal.dumps(value, 2)
@@ -98,12 +101,12 @@ def atom(value: Any) -> bytes:
     if kind is slice:
         return Tag.SLICE + atom((value.start, value.stop, value.step))
     if kind is CodeType:
-        raise TypeError("a code object has no atom: bytecode.facts encodes it")
-    raise TypeError(f"{kind.__name__} is not an atom")
+        raise TypeError("atom() cannot encode a code object: use bytecode.facts")
+    raise TypeError(f"atom() cannot encode a {kind.__name__}")
 
 
 def atoms_only(values: Iterable[Any]) -> bool:
-    """Return True if marshal writes all values canonically."""
+    """Return True if all `values` are atoms that marshal writes canonically. The result is False for complex numbers and NaN."""
     kinds = set(map(type, values))
     if kinds <= PLAIN:
         return True
@@ -114,32 +117,32 @@ def atoms_only(values: Iterable[Any]) -> bool:
 
 
 def digest(data: bytes) -> bytes:
-    """Return the digest of bytes: 16 bytes."""
+    """Return the 16-byte digest of bytes."""
     result: bytes = blake3(data).digest(16)
     return result
 
 
 def hexdigest(data: bytes) -> str:
-    """Return the digest of bytes as 32 hexadecimal digits."""
+    """Return the 16-byte digest of bytes as 32 hexadecimal digits."""
     result: str = blake3(data).hexdigest(16)
     return result
 
 
 # -- containers
 
-# As globals: before Python 3.12 the attribute of a class takes five times as long.
+# These are globals because reading an attribute of a class takes five times as long before Python 3.12.
 _LIST, _TUPLE, _DICT, _DICT_END = Tag.LIST, Tag.TUPLE, Tag.DICT, Tag.DICT_END
 _SET, _FROZENSET, _FORM = Tag.SET, Tag.FROZENSET, Tag.FORM
 
 _LIMIT = 200_000
 _MOST_INSTANCES = 20_000
-"""The largest number of instances in one value. The limit ends the encoding of values whose reduction always creates new objects (a
-figure)."""
+"""Maximum number of instances in one value. Without this limit, the encoding of a value whose `__reduce__` creates new instances each time (a
+figure) would not end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A value that is not a plain container: the name of its kind, and its parts."""
+    """The structure of a value that is neither an atom nor a list, tuple, dict or set: the name of its kind, and the parts to encode."""
 
     name: str
     parts: tuple[Any, ...]
@@ -151,9 +154,9 @@ class Undigestible(Exception):  # noqa: N818 - a condition that callers turn int
     Parameters
     ----------
     reason
-        The type of the value, and why the value has no encoding.
+        The type of the value, and why it has no encoding.
     path
-        The path from the encoded value to this value: ``['a'].lock``.
+        The path from the whole value that is being encoded to the value without an encoding: ``['a'].lock``. Empty if they are the same.
     """
 
     def __init__(self, reason: str, path: str = "") -> None:
@@ -163,15 +166,16 @@ class Undigestible(Exception):  # noqa: N818 - a condition that callers turn int
 
 
 Foreign = Callable[[Any, Callable[[], str]], "bytes | Form"]
-"""Called with an object and a function that returns the object's path. Returns the encoding of the object, or a form to encode instead."""
+"""A function that encodes foreign objects. It is called with an object and a function that returns the object's path. It returns the encoding
+of the object, or a form that `encode` then encodes."""
 
 
 class SetHasForeign(Exception):  # noqa: N818 - as above
-    """Raised by a `foreign` that cannot encode the members of a set, so that they cannot be sorted by their encodings."""
+    """A set contains a foreign object that has no encoding yet, so that the members cannot be sorted by their encodings."""
 
 
 def refuse(item: Any, path: Callable[[], str]) -> bytes | Form:  # noqa: ARG001 - a `Foreign`
-    """Raise `SetHasForeign` for every foreign object."""
+    """Raise `SetHasForeign`. Passed to `encode` as `foreign` for values that must not contain foreign objects."""
     raise SetHasForeign
 
 
@@ -181,24 +185,24 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, separate_i
     Parameters
     ----------
     value
-        Anything.
+        Any object.
     foreign
         Called for each object that is not an atom, a container, an array or a value of another builtin type.
     sets_apart
-        True to pass a set that contains foreign objects to `foreign` as a whole, for a `foreign` that returns placeholders, by which
-        members cannot be sorted.
+        True to pass a set that contains foreign objects to `foreign` as a whole. This is necessary if `foreign` returns placeholders, because
+        the members of a set cannot be sorted by placeholders.
     separate_ids
-        Identities of containers and arrays that are also passed to `foreign`.
+        The ``id`` of each container or array that is passed to `foreign` as a whole.
 
     Returns
     -------
     bytes
-        Equal for equal values only.
+        The encoding. Different values have different encodings, except for objects for which `foreign` returns the same bytes.
 
     Raises
     ------
     Undigestible
-        If the value refers to too many objects, or too often to the same objects. Exceptions of `foreign` pass through.
+        If the value contains too many instances, or contains the same objects too many times. All exceptions of `foreign` are passed on.
     """
     out: list[bytes] = []
     # One entry per open container: the remaining items, the closing bytes, the identity, and the container.
@@ -242,7 +246,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, separate_i
                     if instances > _MOST_INSTANCES
                     else "the same objects too many times"
                 )
-                raise Undigestible(f"{type(value).__name__} holds {excess}", path())
+                raise Undigestible(f"{type(value).__name__} contains {excess}", path())
             closing = b""
             container = item
             if kind in _TREES:
@@ -252,7 +256,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, separate_i
                     if large
                     else atoms_only(item) and (kind is not dict or atoms_only(item.values()))
                 ):
-                    # Marshal writes the same bytes in a tenth of the time.
+                    # `marshal` writes the same bytes as this loop in a tenth of the time.
                     out.append(marshal.dumps(item, 2))
                     continue
                 refusals += 1 if large else 0
@@ -297,7 +301,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, separate_i
 def _encoded_set(
     item: Any, foreign: Foreign, path: Callable[[], str], sets_apart: bool, separate_ids: Container[int]
 ) -> bytes:
-    """Return the encoding of a set, with the members sorted by their encodings."""
+    """Return the encoding of a set, with the members sorted by their encodings. The parameters are those of `encode`."""
     inner = refuse if sets_apart else foreign
     try:
         members = [
@@ -312,12 +316,20 @@ def _encoded_set(
         assert isinstance(written, bytes)
         return written
     except RecursionError:
-        raise Undigestible(f"{type(item).__name__} is nested too deep", path()) from None
+        raise Undigestible(f"{type(item).__name__} is nested too deeply", path()) from None
     return (_SET if type(item) is set else _FROZENSET) + len(members).to_bytes(4, "little") + b"".join(members)
 
 
 def _path(stack: list[tuple[Iterator[Any], bytes, int, Any]], counts: list[int]) -> str:
-    """Return the path to the item that is being encoded."""
+    """Return the path to the item that `encode` is encoding.
+
+    Parameters
+    ----------
+    stack
+        The open containers of `encode`, outermost first.
+    counts
+        For each open container, the position of the item that is being encoded, counted from 1.
+    """
     steps = []
     of_instance = False
     for (_, _, _, container), place in zip(stack, counts, strict=False):
@@ -328,20 +340,20 @@ def _path(stack: list[tuple[Iterator[Any], bytes, int, Any]], counts: list[int])
 
 _TREES = frozenset((list, tuple, dict))
 _LARGE = 64
-"""Minimum number of members for which a container is checked as a whole, which saves time for large containers."""
+"""A container with at least this number of members is first passed to `is_plain_tree`; if the result is True, marshal writes it as a whole."""
 _MOST_REFUSALS = 6
-"""Maximum number of failed checks of whole containers in one value; after this, no container is checked as a whole."""
+"""After this number of negative results of `is_plain_tree` in one value, the function is not called again for this value."""
 _DEEPEST = 100
 _MANY = 1_000_000
-"""Number of members of one level above which the containers of the level are checked for repeated objects."""
+"""If the containers of one level have more members than this, `is_plain_tree` checks whether the level repeats the same containers."""
 _SAMPLE = 5_000
 
 
 def is_plain_tree(value: Any) -> bool:
-    """Return True if marshal writes a container and all its members canonically, in a size proportional to the number of objects.
+    """Return True if marshal writes a container and everything in it canonically, without writing the same containers many times.
 
-    The check proceeds level by level, so that the types of a level are read in C. Values that fail the check (with sets, NaN, instances, or
-    containers that contain themselves or the same objects many times) are encoded member by member.
+    The result is False for a value with sets, NaN or instances, and for containers that contain themselves or are nested too deeply. The function
+    checks one level of nesting after another, so that the loop over the types of a level runs in C.
     """
     level: Collection[Any] = (value,)
     for _ in range(_DEEPEST):
@@ -378,11 +390,14 @@ _MARSHALLED = PLAIN | {float}
 
 
 IMMUTABLE = frozenset((date, datetime, time, timedelta, Decimal))
-"""Types of the standard library that are frequent in records. Their instances are immutable, so a check of the class is enough."""
+"""Types of the standard library that are frequent in tables of records and whose instances are immutable."""
 
 
 def builtin_form(value: Any) -> Form | None:
-    """Return the form of a value of a builtin type that is neither an atom nor a container; None for other values."""
+    """Return the form of a bytearray, range, slice, mappingproxy, memoryview or plain ``object()``, or of an instance of a type in `IMMUTABLE`.
+
+    Return None for any other value.
+    """
     kind = type(value)
     if kind is bytearray:
         return Form("bytearray", (bytes(value),))
@@ -400,7 +415,15 @@ def builtin_form(value: Any) -> Form | None:
 
 
 def _step(container: Any, position: int, *, of_instance: bool) -> str:
-    """Return the label of the item at a position of a container; positions count from one."""
+    """Return the part of a path that leads from a container to one of its items: ``[0]``, ``['a']`` or ``.name``.
+
+    Parameters
+    ----------
+    position
+        The position of the item, counted from 1. In a dict, each key and each value is counted.
+    of_instance
+        True if the container is a part of an instance, so that the string keys of a dict are attributes.
+    """
     if type(container) in {list, tuple}:
         return f"[{position - 1}]"
     if type(container) is dict:

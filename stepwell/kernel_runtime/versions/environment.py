@@ -1,16 +1,18 @@
 # ruff: noqa: SLF001 - the data of os.environ are read unrecorded, and frames show the caller
-"""The environment: the reads of environment variables that count, and digests that do not reveal the values.
+"""The environment: which reads of environment variables are recorded, and digests that do not reveal the values.
 
-The class of ``os.environ`` is written in Python, so its methods can be wrapped; this is done once per process. Reads by code of the user or
-of an installed package count, except:
+The class of ``os.environ`` is written in Python, so its methods can be wrapped; this is done once per process. Reads of environment variables
+by code of the user or of an installed package are recorded, except:
 
-- reads by Python and the notebook for their own use: imports, temporary folders, the search path of commands, the width of a terminal,
-  proxies, the log of TLS keys;
-- reads by a library for the formatting of a display;
-- reads by an installed package during its import: in another process, the import may happen before the step.
+- reads by modules of Python and Jupyter, for imports, temporary folders, the search path of commands, the width of a terminal, proxies or the
+  log of TLS keys;
+- reads by a library while IPython formats a value for display;
+- reads by an installed package while it is imported, because in another process, it may be imported before the step runs;
+- reads by a package that copies variables for a process that it starts.
 
-A read of the whole environment (a copy, an iteration) is one read. It excludes variables that differ between sessions without a change by
-the user: those of the shell, the terminal, Jupyter and Stepwell. The inheritance of the environment by a child process is not recorded.
+A read of all variables (a copy of the environment, an iteration over it) is recorded as one read. The digest of this read does not cover
+variables that differ between sessions without a change by the user: those of the shell, the terminal, Jupyter and Stepwell. A child process
+inherits the environment without a recorded read.
 """
 
 from __future__ import annotations
@@ -28,21 +30,22 @@ from stepwell.kernel_runtime.versions.ownership import EXCLUDED
 ALL = "*"
 """The name under which a read of the whole environment is recorded."""
 Keyed = Callable[[bytes], str]
-"""Digests bytes with the user's key."""
+"""A function that digests bytes with a secret key, usually the user's."""
 
 _PASSING = frozenset({
     "os", "_collections_abc", "collections.abc", "posixpath", "ntpath", "genericpath", "pathlib", "pathlib._local", "pathlib._abc",
 })  # fmt: skip
-"""Modules through which other code reads the environment. The module of the caller determines whether a read counts."""
+"""Modules that read the environment for their callers. Whether such a read is recorded depends on the module of the caller."""
 _MACHINERY = frozenset({
     "importlib", "_frozen_importlib", "zipimport", "IPython", "ipykernel", "jupyter_client", "traitlets", "zmq", "tornado", "comm", "stepwell",
     "pytest", "_pytest", "tempfile", "subprocess", "asyncio", "multiprocessing", "concurrent", "threading", "warnings", "linecache", "site", "sysconfig",
     "urllib", "ssl",
 })  # fmt: skip
+"""Packages of Python, Jupyter, Stepwell and pytest whose reads are not recorded."""
 _STARTERS = frozenset({
     "joblib", "loky", "multiprocess", "billiard", "dask", "distributed", "ray", "mpi4py", "pexpect", "ptyprocess", "sh", "plumbum", "invoke", "git",
 })  # fmt: skip
-"""Packages that copy the whole environment for the processes that they start."""
+"""Packages that copy all environment variables for the processes that they start."""
 _SESSION = frozenset({
     "_", "PWD", "OLDPWD", "SHLVL", "COLUMNS", "LINES", "TERM", "COLORTERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "TERM_SESSION_ID",
     "WINDOWID", "DISPLAY", "PAGER", "GIT_PAGER", "LESS", "CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR", "NO_COLOR", "LS_COLORS", "PS1", "PS2",
@@ -54,38 +57,38 @@ _process_key = os.urandom(32)
 
 
 class Reader(Protocol):
-    """A recorder of reads of the environment."""
+    """Records how a step uses environment variables."""
 
     def name_read(self, name: str, value: str | None) -> None:
-        """Record that a name was read."""
+        """Record that the step read the variable `name`; its value is None if the variable is not set."""
 
     def knows_name(self, name: str) -> bool:
-        """Return True if a read of this name need not be recorded."""
+        """Return True if a read of the variable `name` need not be recorded, for example because it is recorded already."""
 
     def environment_read(self, environment: dict[str, str]) -> None:
-        """Record that the whole environment was read."""
+        """Record that the step read all environment variables."""
 
     def name_set(self, name: str) -> None:
-        """Record that the step sets or removes a name."""
+        """Record that the step set or removed the variable `name`."""
 
 
 def of_session(name: str) -> bool:
-    """Return True for a name whose value differs between sessions without a change by the user."""
+    """Return True for an environment variable that differs between sessions without a change by the user, such as ``TERM``."""
     return name in _SESSION or name.startswith(_SESSION_PREFIXES)
 
 
 def process_keyed(data: bytes) -> str:
-    """Digest bytes with a key of this process; digests of different processes cannot be compared."""
+    """Return the digest of bytes with a key of this process. Digests of different processes cannot be compared."""
     return hmac.digest(_process_key, data, "sha256").hex()[:32]
 
 
 def name_digest(name: str, value: str | None, keyed: Keyed) -> str:
-    """Return the keyed digest of a name's value; empty if the name is not set."""
+    """Return the keyed digest of the value of the environment variable `name`; empty if the value is None (not set)."""
     return "" if value is None else keyed(_bytes(name, value))
 
 
 def all_digest(environment: dict[str, str], keyed: Keyed, without: Collection[str] = ()) -> str:
-    """Return the keyed digest of an environment, without the names of the session and those in `without`."""
+    """Return the keyed digest of all variables in `environment`, except those for which `of_session` is True and those in `without`."""
     rest = sorted((name, value) for name, value in environment.items() if name not in without and not of_session(name))
     return keyed(b"\0\0".join([_bytes(name, value) for name, value in rest]))
 
@@ -95,20 +98,20 @@ def _bytes(name: str, value: str) -> bytes:
 
 
 def environment_copy() -> dict[str, str]:
-    """Return a copy of the environment; the read is not recorded."""
+    """Return all environment variables. This read is not recorded."""
     environ: Any = os.environ
     return {os.fsdecode(name): os.fsdecode(value) for name, value in environ._data.items()}
 
 
 def value_of(name: str) -> str | None:
-    """Return the value of a name, None if it is not set; the read is not recorded."""
+    """Return the value of an environment variable; None if it is not set. This read is not recorded."""
     environ: Any = os.environ
     value = environ._data.get(environ.encodekey(name))
     return None if value is None else os.fsdecode(value)
 
 
 def set_variable(name: str, value: str | None) -> None:
-    """Set a variable of the environment; None removes it."""
+    """Set an environment variable, or remove it if `value` is None."""
     if value is None:
         os.environ.pop(name, None)
     else:
@@ -116,14 +119,14 @@ def set_variable(name: str, value: str | None) -> None:
 
 
 def _caller(frame: FrameType | None) -> FrameType | None:
-    """Return the nearest frame outside the modules that only pass on a read."""
+    """Return the nearest frame, beginning with `frame`, that is not in a module of `_PASSING`; None if there is none."""
     while frame is not None and frame.f_globals.get("__name__") in _PASSING:
         frame = frame.f_back
     return frame
 
 
 def counts_here(frame: FrameType | None) -> bool:
-    """Return True if a read from this frame counts: its module counts, and no installed package is being imported."""
+    """Return True if a read of an environment variable by the code in `frame` is recorded, according to the module's docstring."""
     frame = _caller(frame)
     if frame is None:
         return True
@@ -149,9 +152,14 @@ def counts_here(frame: FrameType | None) -> bool:
 
 
 def _copies_for_child(frame: FrameType | None, name: str = "") -> bool:
-    """Return True if a package copies the environment, or one variable, for a process that the package is about to start.
+    """Return True if the code in `frame` belongs to a package that reads environment variables for a process that it starts.
 
-    Reads of the package's own settings (``JOBLIB_MULTIPROCESSING``) count as usual.
+    The result is False if the package reads one of its settings, such as ``JOBLIB_MULTIPROCESSING``.
+
+    Parameters
+    ----------
+    name
+        The variable that the package reads; empty if it reads all variables.
     """
     frame = _caller(frame)
     package = "" if frame is None else str(frame.f_globals.get("__name__", "")).partition(".")[0]
@@ -170,19 +178,19 @@ _active: Callable[[], Reader | None] = _no_reader
 
 
 def note_name(name: str, value: str | None) -> None:
-    """Report to the active reader that an environment variable was read by other means than ``os.environ``."""
+    """Report a read of an environment variable that does not use ``os.environ`` to the reader of the running step, if a step runs."""
     reader = _active()
     if reader is not None and not reader.knows_name(name):
         reader.name_read(name, value)
 
 
 def watch_environment(active: Callable[[], Reader | None]) -> None:
-    """Wrap the methods of ``os.environ``, so that they report to the active reader.
+    """Wrap the methods of ``os.environ``, so that they report reads and changes to the reader of the running step.
 
     Parameters
     ----------
     active
-        Returns the active reader; None while no step runs.
+        Returns the reader of the running step; None while no step runs.
     """
     global _active  # noqa: PLW0603 - a process has one environment, and one active reader
     _active = active

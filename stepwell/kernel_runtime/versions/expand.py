@@ -1,8 +1,9 @@
-"""The creation of the walk's nodes: the encoding of an object, and its references to other objects.
+"""The creation of nodes: each gets the encoding of an object, and references to other objects.
 
-Objects of the user (notebook, local modules) are expanded; objects of the standard library and of installed distributions are identified by
-name and version. `loads` reads code; this module reads classes, modules, wrappers of functions, and values. If `Expander.trace` is a list,
-every reference is added to it, including references to small values and packages, for the list of parts.
+Objects of the user (notebook, local modules) get nodes; objects of the standard library and of installed distributions are identified by
+name and version. `loads` writes the nodes of functions, cells and SELECTs. This module writes the nodes of classes, modules, wrappers of
+functions, and values. To make the list of code parts, `inventory` sets `Expander.trace` to a list. Then every reference is added to this list,
+including references to small values and packages.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ from stepwell.kernel_runtime.versions.references import Writer, getattr_static, 
 from stepwell.kernel_runtime.versions.secrets import hidden_text
 
 SLOW = 0.2
-"""Seconds of processor time for the digest of one value, above which Stepwell advises the user to make the value an asset."""
+"""If the digest of one global takes more seconds of processor time than this, Stepwell advises the user to make the value an asset."""
 _LRU = type(functools.lru_cache(len))
 
 
 class Expander(Writer):
-    """Creates the nodes of objects."""
+    """Creates the nodes of objects. The parameters are those of `Writer`."""
 
     def node(self, item: Any) -> Node:
-        """Return a new node of an object; its references are still pending."""
+        """Create and return the node of an object; the nodes to which it refers are pending."""
         kind = type(item)
         if kind is FunctionType and not OPAQUE:
             node = Node(keyed_ref(item, identity(item)))
@@ -111,7 +112,7 @@ class Expander(Writer):
         node.lengths += ((namespace, len(namespace)),)
 
     def _module(self, node: Node, module: ModuleType) -> None:
-        """Write a local module that is used as a whole."""
+        """Write references to all variables of a local module that code uses as a whole."""
         node.stable = False
         written = token(module, type(module))
         if written is not None:
@@ -154,7 +155,7 @@ class Expander(Writer):
             node.content.append(Tag.STATIC + kind.__name__.encode())
             self.refer(node, "", item.__func__)
         elif kind is functools.cached_property:
-            # The property's lock does not count.
+            # The lock of the property is not digested.
             node.content.append(Tag.CACHED_PROPERTY + atom(item.attrname))
             self.refer(node, "", item.func)
         elif kind is property:
@@ -181,7 +182,7 @@ class Expander(Writer):
             self._value(node, item)
 
     def _value(self, node: Node, item: Any) -> None:
-        """Write a container, an array, a frame or an instance."""
+        """Write the content of a container, an array, a frame or an instance into its node."""
         node.shape = VALUE
         node.flags |= MUTABLE
         if type(item) in {tuple, frozenset}:
@@ -209,7 +210,7 @@ class Expander(Writer):
             self.slow[id(node)] = seconds
 
     def _without_ignored(self, item: Any, form: Form) -> Form:
-        """Return an instance's form without the attributes that do not count."""
+        """Return the form of an instance without the attributes that the option ``ignore`` names."""
         names = [name for owner, name in self.ignored.attributes if owner == id(item)]
         if not names or form.name != "instance":
             return form

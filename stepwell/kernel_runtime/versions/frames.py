@@ -1,6 +1,7 @@
-"""The canonical forms of arrays and frames, independent of memory layout.
+"""The canonical forms of arrays and frames of numpy, pandas, polars, pyarrow and scipy.
 
-Strides, blocks and chunks do not count; types, shapes, names, order and all values do. Several threads digest a large buffer.
+A form contains types, shapes, names, order and all values. It does not depend on the memory layout: strides, blocks and chunks. Several
+threads digest a large buffer.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ import sys
 from typing import Any
 
 LEAF = b"\x85"
-"""The first byte of an encoding without parts: the digest of a buffer, with the type and shape."""
+"""The first byte of an encoding that has no parts to encode separately: a type, a shape and the digest of a buffer."""
 _LARGE = 1 << 18
 _BLOCK = 1 << 17
-"""Values per block. A block is checked for NaN and digested while it is in the cache of the processor."""
+"""Number of values in a block. Each block is checked for NaN and then digested, while it is in the cache of the processor."""
 
 _FEW = 1 << 13
-"""Largest number of floats for which one dot product checks for NaN. For more floats, numpy uses several threads, which takes longer."""
+"""Maximum number of floats that are checked for NaN with one dot product. For more floats, numpy uses several threads, which takes longer than
+the check of single blocks."""
 
 
 def buffer_digest(*buffers: Any) -> bytes:
-    """Return 32 bytes over the contents and lengths of contiguous buffers."""
+    """Return a 32-byte digest of the contents and lengths of contiguous buffers."""
     from blake3 import blake3
 
     hasher = blake3()
@@ -36,7 +38,13 @@ def buffer_digest(*buffers: Any) -> bytes:
 
 
 class _Stream:
-    """The digest of a buffer that arrives in pieces; equal to `buffer_digest` of the whole buffer."""
+    """Computes the digest of a buffer that arrives in pieces. The result is equal to `buffer_digest` of the whole buffer.
+
+    Parameters
+    ----------
+    size
+        The size of the whole buffer in bytes.
+    """
 
     def __init__(self, size: int) -> None:
         from blake3 import blake3
@@ -50,7 +58,7 @@ class _Stream:
             self._hasher.update(memoryview(piece).cast("B"))
 
     def digest(self) -> bytes:
-        """Return 32 bytes."""
+        """Return the 32-byte digest after the last piece."""
         from blake3 import blake3
 
         size = self._size.to_bytes(8, "little")
@@ -58,7 +66,13 @@ class _Stream:
 
 
 def structure(value: Any) -> bytes | tuple[str, tuple[Any, ...]] | None:
-    """Return the encoding of an array or frame, or the name and parts of its form; None for other values."""
+    """Return the canonical form of a value of numpy, pandas, polars, pyarrow or scipy.
+
+    Returns
+    -------
+    bytes or tuple or None
+        The finished encoding, or the name and the parts of a form that `encode` then encodes. None for any other value.
+    """
     kind = type(value)
     module = kind.__module__
     # `__module__` of a type made by Cython may be a descriptor.
@@ -83,8 +97,9 @@ def _leaf(name: str, *parts: Any) -> bytes:
 # -- numpy ----------------------------------------------------------------------------------------------------------
 
 _EXTENDED = 10
-"""Bytes that a long double of x86 uses of the 12 or 16 that it occupies."""
+"""Number of bytes that hold the value of a long double on x86. It occupies 12 or 16 bytes, and the other bytes are arbitrary."""
 _EXTENDED_MANTISSA = 63
+"""Number of mantissa bits of such a long double."""
 
 
 def _numpy(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | None:
@@ -114,7 +129,7 @@ def _dtype(dtype: Any) -> str:
 
 
 def _array_digest(np: Any, value: Any) -> bytes:
-    """Return the digest of the values in C order; all NaNs are digested as one bit pattern."""
+    """Return the digest of the values of an array in C order; all NaNs are digested as one bit pattern."""
     if value.dtype.kind in "fc" and value.size > _FEW and value.real.dtype.itemsize in {4, 8} and value.dtype.isnative:
         flat = np.ascontiguousarray(value).reshape(-1)
         return _floats_digest(np, flat.view(flat.real.dtype))
@@ -122,7 +137,10 @@ def _array_digest(np: Any, value: Any) -> bytes:
 
 
 def _floats_digest(np: Any, flat: Any) -> bytes:
-    """Return the 32-byte digest of floats, with all NaNs as one bit pattern; only blocks with other patterns are copied."""
+    """Return the 32-byte digest of a flat array of floats; all NaNs are digested as one bit pattern.
+
+    Only blocks that contain another bit pattern of NaN are copied.
+    """
     from blake3 import blake3
 
     width = flat.dtype.itemsize
@@ -151,12 +169,12 @@ def _floats_digest(np: Any, flat: Any) -> bytes:
 
 
 def _bytes_of(np: Any, value: Any) -> Any:
-    """Return the values in C order as bytes, with one bit pattern for every NaN."""
+    """Return the values of an array in C order as bytes, with one bit pattern for every NaN."""
     flat = np.ascontiguousarray(value).reshape(-1)
     if flat.dtype.kind in "fc" and flat.size:
         flat = _canonical_nan(np, flat)
         if flat.real.dtype.itemsize > _EXTENDED and np.finfo(flat.real.dtype).nmant == _EXTENDED_MANTISSA:
-            # The padding of each long double is arbitrary.
+            # The last bytes of each long double are padding, whose content is arbitrary.
             flat = flat.view(np.uint8).reshape(-1, flat.real.dtype.itemsize).copy()
             flat[:, _EXTENDED:] = 0
             return flat.reshape(-1)
@@ -186,7 +204,7 @@ def _scipy(value: Any, kind: type) -> tuple[str, tuple[Any, ...]] | None:
     sparse = sys.modules.get("scipy.sparse")
     if sparse is None or not sparse.issparse(value):
         return None
-    # scipy caches properties of the indices, such as their order, in ``_has_...``. They follow from the other attributes.
+    # In attributes ``_has_...``, scipy caches properties of the indices, such as their order. The other attributes determine these properties.
     state = {name: attribute for name, attribute in sorted(vars(value).items()) if not name.startswith("_has_")}
     return "scipy." + kind.__name__, (kind, state)
 
@@ -303,7 +321,7 @@ def _arrow(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | None
         )
         return f"pyarrow.{kind.__name__}", (value.num_rows, fields, metadata, *value.columns)
     if isinstance(value, pa.ChunkedArray):
-        # Chunks do not count: the encoding is the same as for one contiguous array.
+        # The division into chunks is not encoded: the encoding is the same as for one contiguous array.
         if _is_text(pa, value.type):
             return _leaf("pyarrow.ChunkedArray", _text(pa, value.chunks, value.type))
         return "pyarrow.ChunkedArray", (str(value.type), _without_offset(pa, value))
@@ -327,7 +345,7 @@ def _without_offset(pa: Any, value: Any) -> Any:
 
 
 def _array(pa: Any, value: Any) -> bytes | tuple[str, tuple[Any, ...]]:
-    """Return the form of an array as its validity and its valid values."""
+    """Return the encoding or form of an Arrow array: which values are present, and the present values."""
     types = pa.types
     kind = value.type
     valid = value.is_valid().cast(pa.uint8()).to_numpy(zero_copy_only=False) if value.null_count else None
@@ -397,7 +415,10 @@ def _is_text(pa: Any, kind: Any) -> bool:
 
 
 def _text(pa: Any, chunks: list[Any], kind: Any) -> bytes:
-    """Return the encoding of strings in any number of chunks: the end positions, the text, and the validity."""
+    """Return the encoding of the strings in `chunks`, which does not depend on the division into chunks.
+
+    It contains the end position of each string, the whole text, and which strings are missing.
+    """
     np = __import__("numpy")
     valid = None
     if any(chunk.null_count for chunk in chunks):
@@ -445,7 +466,7 @@ def _wide(pa: Any, value: Any) -> Any:
 
 
 def _without_hidden_text(pa: Any, value: Any) -> Any:
-    """Return an array of strings in which missing strings have no text; otherwise their text is arbitrary."""
+    """Return an array of strings in which missing strings have no text. Arrow permits any text in the buffer for a missing string."""
     if not value.null_count:
         return value
     np = __import__("numpy")
@@ -464,7 +485,7 @@ def _without_hidden_text(pa: Any, value: Any) -> Any:
 
 
 def _as_bits(np: Any, valid: Any) -> Any:
-    """Return booleans without missing values as bits; the bits after the last value are zero."""
+    """Return an array of booleans, none of which is missing, as bits; the unused bits of the last byte are zero."""
     if valid.offset:
         return np.packbits(valid.cast("uint8").to_numpy(zero_copy_only=False), bitorder="little")
     bits = np.frombuffer(valid.buffers()[1], np.uint8)[: (len(valid) + 7) // 8].copy()

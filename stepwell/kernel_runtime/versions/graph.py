@@ -1,10 +1,15 @@
 """The graph of objects that code reaches, and its digests.
 
-Each function, class, instance and container that code reaches is a node. A node consists of an encoding with a mark for each reference to
-another node. The digest of a node covers the encoding and the digests of the referenced nodes. Nodes that reach each other (mutual
-recursion, a class whose methods name the class) form a group, found with Tarjan's algorithm. The digest of a member is the digest of the
-whole group, written from this member on, with references by position. So a digest depends only on the reachable objects, not on file names,
-the order of definitions, or the node at which the walk started. The stack is explicit, because chains of helper functions may be deep.
+Each function, class, instance and container that code reaches has a node. A node contains the encoding of its object, with a placeholder for
+each reference to another node. The digest of a node covers this encoding and the digests of the referenced nodes.
+
+Nodes that reach each other (mutual recursion, a class whose methods name the class) form a group, found with Tarjan's algorithm. To digest a
+node of a group, the whole group is written, beginning with this node, and a reference inside the group is written as a position. So a digest
+depends only on the reachable objects, not on file names, the order of definitions, or the node at which the walk started. The algorithm has
+an explicit stack, because a chain of helper functions may be longer than Python's recursion limit.
+
+The *guards* of a node are the values on which its digest depends, as they were when the node was made. `walk` compares the guards with the
+present values to decide whether a later run can use the node again.
 
 A path shows how the code reaches an object: ``target -> helper -> CONN``.
 """
@@ -21,19 +26,27 @@ from stepwell.kernel_runtime.versions.secrets import hidden_text
 
 ARROW = " -> "
 IGNORED = "(ignore)"
-"""The last step of the path of the part that lists the names of ``ignore``."""
+"""The end of the path of that code part (`CodePart`) which lists the names in the option ``ignore``."""
 _MOST_STEPS = 12
 
 
 def extended_path(path: str, label: str) -> str:
-    """Return the path of an object, given the path of the referring object and the label of the reference.
+    """Return the path of an object to which another object refers.
 
-    A name is a separate step. An attribute, an item or a default is a suffix of the previous step. The middle of a long path is left out.
+    The middle of a long path is left out.
+
+    Parameters
+    ----------
+    path
+        The path of the referring object.
+    label
+        The label of the reference (`Edge`). A name is added after an arrow; the label of an attribute, an item or a default is added directly. An
+        empty label adds nothing.
     """
     if not label:
         return path
     if label[0] in ".[(":
-        # The key of a mapping may be a token.
+        # The key of a mapping may be a secret.
         return path + (hidden_text(label) if label[0] == "[" else label)
     if path.count(ARROW) >= _MOST_STEPS:
         steps = path.split(ARROW)
@@ -42,20 +55,21 @@ def extended_path(path: str, label: str) -> str:
 
 
 _FREED: Any = ()
-"""Replaces the encoding of a node after its digest is known, to free memory: a run has thousands of nodes."""
+"""Replaces the content and the pending references of a node that is digested. This frees memory: a run has thousands of nodes."""
 
 Edge: TypeAlias = tuple[str, "Node"]
-"""A reference: its label, and the node of the referenced object. Labels of globals are names; others begin with ``.``, ``[`` or ``(``."""
+"""A reference from one node to another: its label, and the node of the referenced object. The label of a variable is its name. The label of an
+attribute, an item or a default begins with ``.``, ``[`` or ``(``. The label of the function inside a wrapper is empty."""
 
 UNVERIFIABLE, ASSET, MUTABLE, READS_DOCS = 1, 2, 4, 8
 VALUE = ("value",)
-"""The shape of nodes that hold data."""
+"""The `Node.shape` of data: a container, an array, a frame or an instance."""
 MISSING: Any = object()
-"""The value of a name that is not bound."""
+"""Stands for the value of a name that is not bound."""
 
 
 known_nodes: dict[int, Node] = {}
-"""Nodes that outlive a run, by the identity of their object."""
+"""Nodes of functions and classes that later runs may use again, by the identity of the function or class."""
 
 
 class KeyedRef(weakref.ref[Any]):
@@ -63,24 +77,28 @@ class KeyedRef(weakref.ref[Any]):
 
     __slots__ = ("key",)
     key: int
+    """The identity of the object, from `encode.identity`."""
 
 
 def keyed_ref(item: object, key: int) -> KeyedRef:
-    """Return a weak reference to an object. When the object is deleted, its node is removed from `known_nodes`."""
+    """Return a weak reference to an object whose identity is `key`. When the object is deleted, its node is removed from `known_nodes`."""
     ref = KeyedRef(item, _drop)
     ref.key = key
     return ref
 
 
 def _drop(ref: KeyedRef, table: dict[int, Node] = known_nodes) -> None:
-    """Drop the node of a deleted object. The table is a default argument, because globals are cleared before the process ends."""
+    """Remove the node of a deleted object from `known`.
+
+    The table is a default argument, because Python clears the globals of modules before the process ends.
+    """
     node = table.get(ref.key)
     if node is not None and node.ref is ref:
         del table[ref.key]
 
 
 class Node:
-    """The node of one object that code reaches."""
+    """One object that code reaches, as a node of the graph of a code walk, with its encoding and its references to other nodes."""
 
     __slots__ = (
         "assets", "content", "digest", "edges", "flags", "group", "index", "issues", "lengths", "low", "mappings", "names", "pending",
@@ -90,32 +108,34 @@ class Node:
     ref: Callable[[], Any]
     """Returns the object, or None after the object was deleted."""
     content: list[bytes]
-    """The encoding of the object, without the referenced nodes."""
+    """The encoding of the object in pieces, with a placeholder for each reference to another node."""
     pending: list[tuple[str, Any]]
-    """References whose nodes do not exist yet: labels and objects."""
+    """References to objects whose nodes do not exist yet, each as its label and the object."""
     edges: Sequence[Edge]
     digest: bytes | None
+    """The digest. None before the node is finished, and for a node of a group until `digest_of` is called."""
     flags: int
-    """UNVERIFIABLE, ASSET, MUTABLE, READS_DOCS (reads annotations or documentation): set if they apply to the node or to a node below
-    it."""
+    """UNVERIFIABLE (an object has no digest), ASSET (code reads an asset as a global), MUTABLE (a value can change in place, or code assigns
+    a global) and READS_DOCS (code reads annotations or documentation). A flag is set if it applies to this node or to a node that it reaches."""
     issues: tuple[tuple[str, str], ...]
-    """Labels of objects that cannot be digested, with the reasons."""
+    """Referenced objects that cannot be digested, each as the label of the reference and the reason."""
     assets: tuple[tuple[str, str], ...]
-    """Labels and keys of the assets that the code reads as globals."""
+    """Assets that the code reads as globals, each as its name and its asset key."""
     stable: bool
-    """True if guards detect every change of the node and of the nodes below it."""
+    """True if the guards of this node and of the nodes that it reaches detect every change of their objects."""
     rebinds: tuple[str, ...]
-    """Globals that the code assigns."""
+    """Globals that the code assigns or deletes."""
     names: Sequence[tuple[str, Any]]
-    """Guard: global names with their values."""
+    """Guard: the globals that the code loads, with their values."""
     mappings: tuple[tuple[Mapping[str, Any], str, Any], ...]
-    """Guard: names in modules and classes with their values."""
+    """Guard: entries of mappings, such as the namespaces of modules and classes, each as the mapping, the name and the value."""
     lengths: tuple[tuple[Any, int], ...]
-    """Guard: namespaces with the number of their entries."""
+    """Guard: mappings with the number of their entries."""
     shape: tuple[Any, ...]
-    """Guard: a function's code, defaults and so on."""
+    """Guard: for a function, its code, defaults, keyword defaults, closure and number of attributes; for a class, its type and bases; `VALUE`
+    for data; else empty."""
     unordered: bool
-    """True if the order of the edges does not count (a set)."""
+    """True if the object is a set, so that the digests of the edges are sorted."""
 
     def __init__(self, ref: Callable[[], Any]) -> None:
         self.ref = ref
@@ -141,22 +161,30 @@ class Node:
         self.version: CodeVersion | None = None
 
     def unverifiable(self, label: str, reason: str) -> None:
-        """Record a reference to an object that cannot be digested."""
+        """Record that an object cannot be digested.
+
+        Parameters
+        ----------
+        label
+            The label of the reference from this node to the object; empty if it is the object of this node itself.
+        reason
+            Why the object cannot be digested, for the user.
+        """
         self.issues = (*self.issues, (label, reason))
         self.flags |= UNVERIFIABLE
 
 
 def finish(root: Node, find: Callable[[Any], Node | None], expand: Callable[[Any], Node]) -> None:
-    """Expand and digest a node and all nodes that it reaches.
+    """Create the nodes of all objects that a node reaches, and digest the node and these nodes.
 
     Parameters
     ----------
     root
-        A node with pending references; for a node without references, `close_leaf` is enough.
+        A new node with pending references; for a node without references, `close_leaf` is enough.
     find
-        Returns the known node of an object, or None.
+        Returns the existing node of an object, or None.
     expand
-        Creates the node of an object.
+        Creates the node of an object, with its references pending.
     """
     counter = 1
     root.index = root.low = 0
@@ -207,7 +235,15 @@ def close_leaf(node: Node) -> None:
 
 
 def _close(members: list[Node]) -> None:
-    """Digest one node, or a group of nodes that reach each other. Their flags are combined with those of the nodes below."""
+    """Digest one node, or record several nodes as a group, whose digests `digest_of` computes later.
+
+    The nodes also get the flags of the nodes that they reach.
+
+    Parameters
+    ----------
+    members
+        One node, or all nodes that reach each other.
+    """
     flags = 0
     stable = True
     for node in members:
@@ -240,10 +276,10 @@ def _close(members: list[Node]) -> None:
 
 
 def _is_copy(members: list[Node]) -> bool:
-    """Take over the digests of equal nodes from a group to which the nodes refer; return True if there is such a group.
+    """If some nodes refer to a group that contains equal nodes, give them the digests of these nodes and return True; else return False.
 
-    Example: a recursive function is kept under another name, and its cell is executed again. The old function then calls the new one, so it
-    is not in the group of the new function, but it is equal to that function.
+    Example: the user keeps a recursive function under another name and executes the function's cell again. The old function then calls the
+    new one, so the old function is not in the group of the new function. Nevertheless, the two functions are equal.
     """
     identities = {id(node) for node in members}
     tried: set[int] = set()
@@ -264,12 +300,12 @@ def _is_copy(members: list[Node]) -> bool:
 
 
 def _equal_pairs(node: Node, other: Node, identities: set[int]) -> list[tuple[Node, Node]] | None:
-    """Return all pairs of nodes that correspond below two nodes, beginning with these two; None if the two are not equal.
+    """Return the pairs of corresponding nodes that `node` and `other` reach, beginning with these two; None if they are not equal.
 
     Parameters
     ----------
     identities
-        Identities of the nodes without a digest.
+        The ``id`` of each node that `node` reaches and that has no digest yet.
     """
     pairs = [(node, other)]
     paired = {id(node): other}
@@ -291,14 +327,14 @@ def _equal_pairs(node: Node, other: Node, identities: set[int]) -> list[tuple[No
 
 
 def digest_of(node: Node) -> bytes:
-    """Return the digest of a node. All nodes below it must be finished."""
+    """Return the digest of a finished node. The digest of a node in a group is computed at the first call."""
     if node.digest is None:
         node.digest = _group_digest(node)
     return node.digest
 
 
 def _group_digest(start: Node) -> bytes:
-    """Return the digest of a group, written from one of its members on."""
+    """Return the digest of a node in a group: the whole group is written, beginning with this node."""
     group = start.group
     assert group is not None
     places = {id(start): 0}

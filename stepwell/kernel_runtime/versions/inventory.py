@@ -1,8 +1,8 @@
-"""The parts of a code version: all objects that the code reaches, with their sources, values or versions.
+"""The parts of a code version: all objects that the code of a step reaches, each with its source code, value or version.
 
-Parts are made for steps that are about to execute and for explanations; no decision depends on them. Sources are found with the line
-numbers in the bytecode. ``inspect.getsource`` parses the file to find the end of a block, which takes too long for a run of a thousand
-steps.
+Parts are made for steps that are about to run and for explanations. Whether a step is reused does not depend on them. The source code of a
+function is found with the line numbers in the bytecode. ``inspect.getsource`` would parse the file to find the end of the function, which takes
+too long for a run of a thousand steps.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ if TYPE_CHECKING:
 
 
 def definition_place(code: CodeType) -> str:
-    """Return the place of a definition: ``cell 9, line 1`` or ``helpers.py:12``; empty for generated code."""
+    """Return the source location of a code object: ``cell 9, line 1`` or ``helpers.py:12``; empty for code without a file or cell."""
     place = place_of(code)
     return "" if place.startswith("<") else place
 
 
 def source(code: CodeType) -> str | None:
-    """Return the source of code without its indentation; None if it is not available."""
+    """Return the source code of a code object without its indentation; None if the source code is not available."""
     lines = linecache.getlines(code.co_filename)
     first = code.co_firstlineno
     if not 0 < first <= len(lines):
         return None
     last = _last_line(code)
-    # No instruction has the line number of a closing bracket at the end.
+    # No instruction has the line number of a closing bracket at the end of a definition.
     while last < len(lines) and _CLOSING.match(lines[last]):
         last += 1
     block = lines[first - 1 : last]
@@ -79,7 +79,7 @@ def _last_line(code: CodeType) -> int:
 
 _LONG = 200
 _MOST_ITEMS = 1_000
-"""Maximum number of items in an attribute that is listed as a separate part."""
+"""An attribute of an instance is listed as a separate part only if its value has at most this number of items."""
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _MOST_PARTS = 5_000
 
@@ -98,12 +98,16 @@ def parts(
 
     Parameters
     ----------
+    expander
+        Creates the nodes from which the references of each object are read.
+    body, path, extra
+        As in `CodeWalk.of`.
     digested
-        Returns the node of an object that the walk has digested, else None.
+        Returns the node of an object if the code walk has digested it, else None.
     documented
-        True if annotations and documentation count.
+        True if annotations and documentation are in the code version.
     ignore
-        Names that do not count. The list of these names is a part, because it is in the code version.
+        The names in the option ``ignore``. The list of these names is a part itself, so that a change of the option is explained.
     """
     result: list[CodePart] = []
     environment = expander.environment = expander.environment or environment_now()
@@ -127,7 +131,7 @@ def parts(
             result.append(CodePart(f"{base}.{name}", "global", digest(encode(value, refuse)), shown, bound))
         texts = documentation_of(item) if documented else None
         if texts is not None:
-            # The default ``repr`` of an object contains the object's address, which does not count.
+            # The default ``repr`` of an object contains the object's address, which must not change the digest of the part.
             text = _ADDRESS.sub("", f"{texts[0] or {}} {texts[1] or ''}").strip()
             result.append(
                 CodePart(f"{base}.signature", "global", digest(text.encode()), text if len(text) <= _LONG else None)
@@ -159,9 +163,17 @@ def parts(
 def _node_of(
     expander: Expander, item: Any, known: Node | None, trace: list[tuple[str, Any, bytes | None]]
 ) -> tuple[Node, bytes]:
-    """Return the node of an object and its encoding; add the object's references to `trace`."""
+    """Return the node of an object, and the bytes from which the digest of the object's part is computed.
+
+    Parameters
+    ----------
+    known
+        The node of the object if the code walk has digested it, else None.
+    trace
+        Receives the references of the object, as in `Writer.trace`.
+    """
     if known is not None and known.shape == VALUE and not known.edges and known.digest is not None:
-        # The walk has digested the object, which may be large and has no references to trace.
+        # The code walk has digested this object, which may be large and refers to no other object.
         return known, known.digest
     expander.trace = trace
     try:
@@ -173,20 +185,26 @@ def _node_of(
 
 
 def _part_digest(keyed: Keyed) -> Callable[[bytes], str]:
-    """Return a keyed digest function for parts, because a plain digest could reveal short values. Eight digits identify the key."""
+    """Return the function that digests code parts, with the user's key because a plain digest could reveal short values.
+
+    Each digest begins with eight digits that identify the key.
+    """
     name = keyed(b"parts")[:8]
     return lambda data: name + keyed(data)
 
 
 def _plain_attributes(item: Any, ignored: Ignored) -> list[tuple[str, Any]]:
-    """Return the attributes with plain data of an instance of a user's class that are part of the encoding."""
+    """Return the attributes of an instance that are listed as separate parts: those that are digested and hold plain data.
+
+    The list is empty unless `item` is an instance of a class of the user.
+    """
     kind = type(item)
     if kind.__module__ == builtins.__name__ or _package(kind) or owner(kind.__module__) == STANDARD:
         return []
     try:
         form = reduced(item)
     except Exception:
-        # The reduction of an instance may raise any exception. The reason is already recorded in the node.
+        # Pickle methods of the user may raise any exception. The reason is already recorded in the node of the instance.
         return []
     state = form.parts[3] if form.name == "instance" else None
     held = state if type(state) is tuple else (state,)
@@ -208,7 +226,17 @@ def _is_plain(value: Any) -> bool:
 
 
 def _bound_in(reader: Any, label: str, notebook: dict[str, Any] | None) -> str:
-    """Return the cell that bound a global of the notebook that a function or cell reads; empty for other labels."""
+    """Return the label of the cell that bound a global of the notebook; empty if the reference is not to such a global.
+
+    Parameters
+    ----------
+    reader
+        The function or cell that refers to the global.
+    label
+        The label of the reference; the name of the global.
+    notebook
+        The notebook's globals; None without a notebook.
+    """
     if issubclass(type(reader), CellBody | SqlBody):
         scope = reader.globals
     else:
@@ -252,7 +280,10 @@ def _underlying(item: Any) -> Any:
 
 
 def _class_source(cls: type) -> tuple[str | None, str]:
-    """Return None as the source of a class, and the place of the class's first method."""
+    """Return the source code and the location of a class.
+
+    The source code is always None, because parts of classes show none. The location is the file or cell of the class's first method, or empty.
+    """
     for value in vars(cls).values():
         function = _underlying(value)
         if (
@@ -265,7 +296,7 @@ def _class_source(cls: type) -> tuple[str | None, str]:
 
 
 def _text(label: str, value: Any, environment: Environment) -> str | None:
-    """Return a small value as text; `HIDDEN` for a value that could be a secret."""
+    """Return the text of a small value for a code part; None if the value is large or has no short text, `HIDDEN` if it may be a secret."""
     if type(value) not in ATOMS and type(value) not in {list, tuple, dict, set, frozenset, range}:
         return None
     if issubclass(type(value), (str, bytes)) and len(value) > _LONG:

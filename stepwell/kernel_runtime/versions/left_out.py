@@ -1,10 +1,14 @@
-"""Exceptions from code versions: the names of ``ignore``, `opaque` objects, and secrets.
+"""Objects whose content is left out of code versions: variables in the option ``ignore``, `opaque` objects, and secrets.
 
-A name of ``ignore`` refers to one variable, not to others with the same name. ``CONN`` is the global of the body's notebook or module, or
-else the variable of an enclosing function, in the closure of the body or of the nearest helper function. ``module.CONN`` is a variable of
-``module``, and ``client.cookies`` an attribute of the object ``client``. An `opaque` object is represented in code versions by a version
-that the user sets (``CLIENT = stepwell.opaque(connect(), version="prod")``). The object is recognised by identity, with a weak reference if
-its type allows one. A secret (``stepwell.secret("API_TOKEN")``) is a string from the environment; the store keeps only the secret's name.
+*Ignored variables.* A name in the option ``ignore`` of a step refers to certain variables or attributes, not to all that have this name.
+``CONN`` is the global of the notebook or module that contains the step's body. It is also the variable of an enclosing function, if the body
+or a helper function in its closure uses this variable. ``module.CONN`` is a global of ``module``, and ``client.cookies`` an attribute of the
+object ``client``.
+
+*Opaque objects.* In code versions, an opaque object is represented by a version that the user sets
+(``CLIENT = stepwell.opaque(connect(), version="prod")``). The object is recognised by its identity.
+
+*Secrets.* A secret (``stepwell.secret("API_TOKEN")``) is a string from an environment variable. The store keeps only the name of the variable.
 """
 
 from __future__ import annotations
@@ -31,25 +35,33 @@ _MOST_FUNCTIONS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """Variables and attributes that do not count."""
+    """Variables and attributes that are left out of code versions, so that a change of their values does not make a step stale."""
 
     globals: frozenset[tuple[int, str]] = frozenset()
-    """Global variables: identities of namespaces, each with a name in the namespace."""
+    """Globals: the ``id`` of a namespace, with the name of a variable in the namespace."""
     cells: frozenset[int] = frozenset()
-    """Variables of closures: identities of closure cells."""
+    """Variables of closures: the ``id`` of each closure cell."""
     attributes: frozenset[tuple[int, str]] = frozenset()
-    """Identities of objects and classes, each with the name of an attribute."""
+    """Attributes: the ``id`` of an object or class, with the name of an attribute."""
     data: bool = False
-    """True if only code counts: not attributes of classes and globals that hold data, nor options of libraries. All of these may change at
-    any time."""
+    """True to leave out everything except code: globals and attributes of classes that hold data, and options of libraries. Their values may
+    change at any time."""
 
 
 NOTHING = Ignored()
+"""No variable or attribute is left out."""
 DATA = Ignored(data=True)
+"""All data are left out, and only code remains."""
 
 
 def ignored_places(body: object, names: Iterable[str]) -> Ignored:
-    """Return the variables and attributes to which the names of ``ignore`` refer in a body."""
+    """Return the variables and attributes to which the names in the option ``ignore`` of a step refer.
+
+    Parameters
+    ----------
+    body
+        The body of the step, in whose scope the names are looked up.
+    """
     function = _function(body)
     scope = _scope(body, function)
     places: set[tuple[int, str]] = set()
@@ -73,7 +85,13 @@ def ignored_places(body: object, names: Iterable[str]) -> Ignored:
 
 
 def value_at(body: object, name: str) -> Any:
-    """Return the value of ``CONN``, ``module.CONN`` or ``client.cookies`` in the scope of a body; `graph.MISSING` if there is none."""
+    """Return the value of a name in the scope of a step's body; `graph.MISSING` if there is none.
+
+    Parameters
+    ----------
+    name
+        A variable, or an attribute of a variable or module: ``CONN``, ``client.cookies``, ``module.CONN``.
+    """
     function = _function(body)
     first, *rest = name.split(".")
     value = (_scope(body, function) or {}).get(first, MISSING)
@@ -87,7 +105,13 @@ def value_at(body: object, name: str) -> Any:
 
 
 def _attribute_at(start: Any, path: Sequence[str]) -> Any:
-    """Return the object that a path of attributes reaches, without running code of the user; `graph.MISSING` if there is none."""
+    """Return the object to which a sequence of attributes leads, without running properties or `__getattr__`; `graph.MISSING` if there is none.
+
+    Parameters
+    ----------
+    path
+        The names of the attributes; the first is an attribute of `start`.
+    """
     current = start
     for name in path:
         if current is MISSING:
@@ -100,7 +124,10 @@ def _attribute_at(start: Any, path: Sequence[str]) -> Any:
 
 
 def scope_of(body: object, path: str) -> dict[str, Any] | None:
-    """Return the namespace in which the last part of a path is a variable: ``model -> helper -> client.cookies``."""
+    """Return the namespace that contains the variable at the end of a path; None if the body has no namespace.
+
+    For ``model -> helper -> client.cookies``, it is the namespace of ``helper``, which contains ``client``.
+    """
     scope = _scope(body, _function(body))
     for part in path.split(ARROW)[1:-1]:
         first, *rest = name_in(part).split(".")
@@ -114,7 +141,7 @@ def scope_of(body: object, path: str) -> dict[str, Any] | None:
 
 
 def name_in(part: str) -> str:
-    """Return the name at the beginning of a part of a path: ``client.cookies`` of ``client.cookies['a']``."""
+    """Return the name at the beginning of one step of a path: ``client.cookies`` for ``client.cookies['a']``."""
     return _SUFFIX.split(part, maxsplit=1)[0]
 
 
@@ -143,7 +170,10 @@ def _function(body: object) -> FunctionType | None:
 
 
 def _cell(function: FunctionType, name: str) -> CellType | None:
-    """Return the closure cell of a name, from the closure of a function or else of the nearest function in that closure."""
+    """Return the closure cell of the variable `name`; None if there is none.
+
+    The closure of the function is searched first, then the closures of the functions that it contains, nearest first.
+    """
     queue = [function]
     seen = {id(function)}
     for current in queue:
@@ -165,28 +195,28 @@ def _cell(function: FunctionType, name: str) -> CellType | None:
 T = TypeVar("T")
 
 OPAQUE: dict[int, tuple[Callable[[], Any], str]] = {}
-"""Opaque objects by identity: a function that returns the object, and the object's version."""
+"""Opaque objects by their ``id``: a function that returns the object, and the version that the user set."""
 
 
 def opaque(obj: T, version: str = "") -> T:
-    """Represent an object in code versions by a version that you set, not by its content.
+    """Represent an object in code versions by a version that you set, instead of by the object's content.
 
     Parameters
     ----------
     obj
-        A connection, a client, a lock, a large constant: any object that is not shared with equal values.
+        Any object except a number, string, bytes, tuple, frozenset, range or None: for example a connection, a client or a large list.
     version
-        The version of the object. Another version makes the steps that reach the object stale.
+        The version of the object. If you change it, the steps that reach the object become stale.
 
     Returns
     -------
     object
-        The same object.
+        The object `obj` itself.
 
     Raises
     ------
     InvalidInvocationError
-        If the object is a number, string or tuple, because equal ones may be the same object, or if the version is not a string.
+        If `obj` has one of the excluded types, because two equal objects of such a type may be one object; or if `version` is not a string.
 
     Examples
     --------
@@ -195,13 +225,13 @@ def opaque(obj: T, version: str = "") -> T:
     kind: type = type(obj)
     if kind in ATOMS or kind in {tuple, frozenset, range}:
         raise InvalidInvocationError(
-            f"a {kind.__name__} cannot be opaque: equal values may be the same object",
-            remedy="ignore its name instead: --ignore NAME, or ignore=[NAME]",
+            f"stepwell.opaque does not accept an object of type {kind.__name__}: two equal objects of this type may be one object",
+            remedy="ignore the variable instead: --ignore NAME, or ignore='NAME'",
         )
     if not isinstance(version, str):
         raise InvalidInvocationError(
-            f"the version of an opaque object must be a text, not a {type(version).__name__}",
-            remedy=f"opaque(obj, version={str(version)!r})",
+            f"the version of an opaque object must be a string, but its type is {type(version).__name__}",
+            remedy=f"write opaque(obj, version={str(version)!r})",
         )
     key = id(obj)
     ref: Callable[[], Any]
@@ -210,7 +240,7 @@ def opaque(obj: T, version: str = "") -> T:
     except TypeError:
         ref = lambda: obj  # noqa: E731 - the type does not support weak references
     OPAQUE[key] = (ref, version)
-    # Known nodes may contain the content of the object.
+    # The nodes of earlier runs may contain the content of the object.
     graph.known_nodes.clear()
     return obj
 
@@ -222,14 +252,14 @@ def _drop(key: int, dead: Any) -> None:
 
 
 class Secret(str):
-    """A secret string: ``repr`` shows and pickle stores only its name in the environment.
+    """A string from an environment variable that must remain secret: ``repr`` shows only the variable's name, and pickle stores only this name.
 
     Attributes
     ----------
     name
-        The name in the environment.
+        The name of the environment variable.
     counts
-        True if another value of the secret makes the steps that reach it stale.
+        True if the steps that reach the secret become stale when its value changes.
     """
 
     __slots__ = ("counts", "name")
@@ -237,7 +267,7 @@ class Secret(str):
     counts: bool
 
     def __new__(cls, text: str, name: str, *, counts: bool) -> Self:
-        """Create a secret from its value and its name."""
+        """Create a secret from its value and the name of its environment variable."""
         self = super().__new__(cls, text)
         self.name = name
         self.counts = counts
@@ -256,31 +286,31 @@ def _again(name: str, counts: bool) -> Secret:
 
 
 def secret(name: str, *, counts: bool = False) -> Secret:
-    """Read a secret from the environment; it is never stored or shown as text.
+    """Return a secret from an environment variable. Its value is never stored or shown as text.
 
     Parameters
     ----------
     name
-        The name in the environment.
+        The name of the environment variable.
     counts
-        True if another value of the secret makes the steps that reach it stale. Values are compared by digests with the user's key.
+        True to make the steps that reach the secret stale when its value changes. Stepwell stores a digest of the value, made with your key.
 
     Returns
     -------
     Secret
-        The value, which can be used like any string.
+        The value of the environment variable, which can be used like any string.
 
     Raises
     ------
     SecretNotSetError
-        If the name is not set.
+        If the environment variable is not set.
     """
     text = value_of(name)
     if counts:
         note_name(name, text)
     if text is None:
         raise SecretNotSetError(
-            f"the secret {name!r} is not set in the environment",
+            f"the secret {name!r} is not set: there is no environment variable with this name",
             remedy=f"set {name} before the kernel starts, or in a cell: import getpass, os; os.environ[{name!r}] = getpass.getpass()",
         )
     return Secret(text, name, counts=counts)

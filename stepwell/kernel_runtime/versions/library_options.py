@@ -1,5 +1,5 @@
 # ruff: noqa: SLF001 - several libraries have no public access to their options, or one that takes 30 times as long
-"""The table of options: rows of libraries, after those of the process and the standard library.
+"""The table of options (`LIBRARIES`), and the functions that read and set the options of libraries.
 
 Options for the place where a figure is shown, for numbers of threads and for caches are not in the table.
 """
@@ -108,13 +108,13 @@ def _polars_glance(pl: Any) -> Any:
     environ, names, direct = _polars_names(pl)
     if not _encoded:
         _encoded.update({name: environ.encodekey(name) for name in names})
-    # Read from the mapping's data, because its methods report reads to the recorders of steps.
+    # Read from the data of ``os.environ``, because its methods report reads to the recorder of the running step.
     return [*map(environ._data.get, _encoded.values()), *[get() for get in direct.values()]]
 
 
 def _polars(pl: Any) -> dict[str, Any]:
     environ, names, direct = _polars_names(pl)
-    # Read from the mapping's data, so that these reads are not recorded.
+    # Read from the data of ``os.environ``, so that these reads are not recorded.
     data, encode = environ._data, environ.encodekey
     options = {name: os.fsdecode(value) if (value := data.get(encode(name))) is not None else None for name in names}
     for name, get in direct.items():
@@ -152,7 +152,7 @@ def _matplotlib(module: Any) -> dict[str, Any]:
     }
     colors = sys.modules.get("matplotlib.colors")
     if colors is not None:
-        # seaborn.set_theme changes the colours of the letters such as "b" and "g".
+        # seaborn.set_theme changes the colours that letters such as "b" and "g" stand for.
         for code in _CODES:
             options[f"color {code}"] = tuple(colors.colorConverter.colors[code])
     return options
@@ -176,7 +176,7 @@ def _matplotlib_glance(module: Any) -> Any:
 
 
 def _matplotlib_defaults(module: Any) -> Mapping[str, Any]:
-    # Copy the lists: the options may share them, and cells change them in place.
+    # Copy the lists, because an option and its default may be the same list, which a cell may change in place.
     defaults = {name: list(item) if type(item) is list else item for name, item in dict.items(module.rcParamsDefault)}
     colors = sys.modules.get("matplotlib.colors")
     if colors is not None:
@@ -194,7 +194,7 @@ def _set_matplotlib(module: Any, option: str, value: Any) -> None:
 
 
 def _user_maps(colormaps: Any) -> list[tuple[str, Any]]:
-    """Return the colormaps that the user has registered, without those that packages of colormaps register during their import."""
+    """Return the name and value of each colormap that the user has registered, not of those that packages register during their import."""
     packaged = {name for package in _MAPS for name in vars(sys.modules.get(package, sys))}
     return [
         (name, colormap)
@@ -218,7 +218,7 @@ def _registered(colormaps: Any) -> dict[str, Any]:
 def _registered_glance(colormaps: Any) -> Any:
     units = sys.modules.get("matplotlib.units")
     maps = colormaps._cmaps
-    # The number of names is not enough, because a name may be registered again.
+    # The number of names is not enough, because a cell may replace the colormap of a name.
     return len(maps), list(maps.values())[len(colormaps._builtin_cmaps) :], dict(units.registry) if units else None
 
 
@@ -300,7 +300,7 @@ def _sklearn_defaults(module: Any) -> Mapping[str, Any]:
 
 
 def _xarray_defaults(module: Any) -> Mapping[str, Any]:
-    """Return xarray's default options from a second copy of the module, because xarray has no other record of its defaults."""
+    """Return the default options of xarray, which only a second copy of its module of options contains after a change."""
     from importlib.util import find_spec, module_from_spec
 
     spec = find_spec("xarray.core.options")
@@ -519,7 +519,7 @@ def _set_special(module: Any, option: str, value: str) -> None:
 
 
 class _SpecialDefaults(dict[str, Any]):
-    """Defaults of scipy.special: every error except a lack of memory is ignored."""
+    """The defaults of scipy.special: every kind of error is ignored, except a lack of memory."""
 
     def __contains__(self, option: object) -> bool:
         return True
@@ -583,4 +583,4 @@ LIBRARIES: tuple[Library, ...] = (
     patches.ROW,
     Library("tqdm", _tqdm, _set_tqdm, "pandas", defaults=lambda _: {"progress_apply": False}, counts=never_counts),
 )  # fmt: skip
-"""The rows, in the order in which options are set."""
+"""The table of options. A reuse sets options in the order of the rows."""

@@ -1,14 +1,16 @@
 """State of libraries and of the process on which results depend: options, error handling, styles, the working directory.
 
-`LIBRARIES` is the table of options. A row reads the options of a library as a mapping, and sets them. The table has two uses:
+`LIBRARIES` is the table of options. Each row (a `Library`) reads the options of one library as a mapping, and sets them. The table has two uses:
 
-- *Reading*: a code version contains the options that the code can reach (`options_of`) and that differ from the defaults. Options that only
-  affect the formatting of values count only for code that formats text (`RENDERING`). Options that a step can reach through its inputs are a
-  recorded read (`reached_by`), and so is the working directory.
-- *Writing*: `snapshot` is called before and after a step, `changed` returns the options that the step has changed, and `apply` sets them
-  when the step is reused. Options of a library that is not imported are pending until its import, and count as set.
+- *Reading*: a code version contains the options that the code can reach (`options_of`) and that differ from their defaults. Options that only
+  affect the formatting of values are only in versions of code that formats text (`RENDERING`). Options that a step can reach through its inputs
+  (`reached_by`), and the working directory, are recorded reads.
+- *Writing*: `snapshot` is called before and after a step. `changed` compares the two snapshots and returns the options that the step has changed,
+  and `apply` sets them when the step is reused. If a library is not imported, its options are pending and are set after its import; code versions
+  contain pending options like options that are set.
 
-An entry is a name, ``"pandas:display.max_rows"``, and the value as JSON: ``""`` for the default, None for a value without JSON.
+An entry is the full name of an option, ``"pandas:display.max_rows"``, with its value as JSON. The value is ``""`` for the default, and None if JSON
+cannot represent it.
 """
 
 from __future__ import annotations
@@ -36,14 +38,15 @@ RENDERING = frozenset((
     "array_str", "display", "latex", "pretty", "sstr", "srepr",
     "get_option", "options", "option_context", "get_options", "get_printoptions", "printoptions", "get_config", "Config", "rcParams",
 ))  # fmt: skip
-"""Names that occur in code that formats text or reads options."""
+"""Names of functions and attributes that format text or read options. Versions of code with one of these names contain options for formatting."""
 PLOTTING = frozenset((
     "plot", "hist", "boxplot", "savefig", "subplots", "heatmap", "scatter", "imshow", "plot_joint", "relplot", "displot", "catplot", "pairplot",
     "from_estimator", "from_predictions", "plot_tree",
 ))  # fmt: skip
-"""Names that occur in code that may draw with matplotlib without naming matplotlib."""
+"""Names of methods that may draw with matplotlib although the code does not name matplotlib."""
 Entry: TypeAlias = tuple[str, "str | None"]
-"""An option and its value as JSON: ``("numpy:errstate.divide", '"raise"')``; see the module's docstring."""
+"""The full name of an option and its value as JSON: ``("numpy:errstate.divide", '"raise"')``. The value is ``""`` for the default, and None if
+JSON cannot represent it."""
 
 _ROWS = {row.name: row for row in LIBRARIES}
 _BY_TOP: dict[str, tuple[str, ...]] = {}
@@ -53,12 +56,13 @@ for _row in LIBRARIES:
 
 
 _Counted: TypeAlias = tuple[str, tuple[tuple[str, Any], ...]]
-"""Options that count: those with JSON as one string (empty if all have their defaults), and the names and values of the others."""
+"""Options that differ from their defaults: one string with those that JSON can represent (empty if there are none), and the names and values of
+the others."""
 _NOTHING: _Counted = ("", ())
 
 
 class _Options:
-    """The options of a library at one time."""
+    """The options of one library, with their values at one time."""
 
     __slots__ = ("_counted_options", "_texts", "glance", "row", "values")
 
@@ -70,7 +74,7 @@ class _Options:
         self._counted_options: dict[str, _Counted] = {}
 
     def texts(self) -> dict[str, str | None]:
-        """Return the options that differ from the defaults, as JSON; None for a value that has no JSON."""
+        """Return the JSON of the options that differ from their defaults, by name; None for a value that JSON cannot represent."""
         if self._texts is None:
             defaults = self.row.known_defaults()
             self._texts = {
@@ -81,7 +85,7 @@ class _Options:
         return self._texts
 
     def counted_options(self, counts: Counts) -> _Counted:
-        """Return the options that count as ``"value"`` or as ``"text"`` and that differ from the defaults."""
+        """Return the options that differ from their defaults and for which `Library.counts` returns `wanted`."""
         counted = self._counted_options.get(counts)
         if counted is None:
             texts = {name: text for name, text in sorted(self.texts().items()) if self.row.counts(name) == counts}
@@ -95,21 +99,24 @@ class _Options:
 
 
 _last_options: dict[str, _Options] = {}
-"""The last known options of each library: the same object as long as no option changed."""
+"""The options of each library when they were last read, by the name of the row. The object is replaced only if an option has changed."""
 _pending: dict[str, dict[str, str]] = {}
-"""Options that are set when their library is imported, by row and option."""
+"""The JSON of options that will be set when their library is imported, by the name of the row and the option."""
 
 
 def _equal(value: Any, other: Any) -> bool:
     try:
         return type(value) is type(other) and bool(value == other)
     except Exception:
-        # The comparison of an array or an object of the user may fail. Then the JSON is compared.
+        # The comparison of an array or of an object of the user may fail. Then the option is treated as changed.
         return False
 
 
 def _present_options(row: Library) -> _Options | None:
-    """Return the present options of a library; None if it is not imported and no option is pending."""
+    """Return the present options of a library; if it is not imported, its pending options.
+
+    Return None if the library is not imported and no option is pending, or if the options cannot be read.
+    """
     last = _last_options.get(row.name)
     module = None
     if row.module and (module := sys.modules.get(row.module)) is None:
@@ -127,7 +134,7 @@ def _present_options(row: Library) -> _Options | None:
         if last is not None and last.glance == glance:
             return last
         if last is None:
-            # Read the defaults now: they may share lists with the options, which a cell may change in place.
+            # Read the defaults before a cell changes an option in place: an option and its default may be the same list.
             row.known_defaults()
         options = _Options(row, row.read(module), glance)
     except Exception:
@@ -143,22 +150,22 @@ def _present_options(row: Library) -> _Options | None:
 # -- options in code versions
 
 state: dict[str, str] = {}
-"""The last known options that differ from the defaults, as one string, by library that some code has used. The string is the same object
-while the options are unchanged, so the walk's guards compare identities only. The entry ``"pandas text"`` holds the options that affect
-only the formatting of text."""
+"""For each library that code has used, by the name of its row: the options that differed from their defaults when they were last read, as one
+string. While the options are unchanged, the string is the same object, so the guards of nodes compare identities only. The key ``"pandas text"``
+is for the options of pandas that only affect the formatting of text."""
 _objects: dict[str, tuple[tuple[str, Any], ...]] = {}
-"""The options without JSON with their values, by the same names as `state`."""
+"""By the keys of `state`: the names and values of the options that JSON cannot represent."""
 
 
 def library_of(value: Any) -> tuple[str, ...]:
-    """Return the names of the rows whose options code can reach through an object of a library."""
+    """Return the names of the rows of `LIBRARIES` whose options code can reach through an object; empty for an object of no such library."""
     module = module_of(value)
     rows = _BY_TOP.get(module)
     return rows if rows is not None else _BY_TOP.get(module.partition(".")[0], ())
 
 
 def module_of(value: Any) -> str:
-    """Return the name of a module, of the module of a function or class, or of the module of another value's type."""
+    """Return the name of a module, of the module that defines a function or class, or of the module that defines the type of another value."""
     if type(value) is ModuleType:
         module: Any = value.__name__
     elif type(value) in _NAMED or issubclass(type(value), type):
@@ -172,7 +179,7 @@ _NAMED = frozenset((FunctionType, BuiltinFunctionType))
 
 
 def renders(code_facts: CodeFacts) -> bool:
-    """Return True if code formats text."""
+    """Return True if code contains a name in `RENDERING`, so that it may format text."""
     return not RENDERING.isdisjoint(code_facts.attributes) or any([name in RENDERING for name, _ in code_facts.loads])  # noqa: C419 - a list is quicker
 
 
@@ -181,13 +188,16 @@ def options_of(library: str, *, text: bool) -> list[tuple[str, str, tuple[tuple[
 
     Parameters
     ----------
+    library
+        The name of the library's row in `LIBRARIES`.
     text
         True if the code formats text.
 
     Returns
     -------
     list of tuple
-        For each entry: the name in `state`, the options with JSON as one string, and the names and values of the others.
+        For each key in `state`: the key; one string with the options that JSON can represent; the names and values of the others. All these options
+        differ from their defaults.
     """
     names = (library, library + _TEXT_SUFFIX) if text else (library,)
     for name in names:
@@ -197,12 +207,15 @@ def options_of(library: str, *, text: bool) -> list[tuple[str, str, tuple[tuple[
 
 
 def refresh() -> None:
-    """Read the options of every library that some code has used, and find attributes that were set on classes and modules of libraries."""
+    """Bring `state` up to date: read the options of all libraries in it again, and drop known nodes if limits of the process have changed.
+
+    Also find the attributes that the user has set on classes and modules of libraries since the last scan (`patches.scan`).
+    """
     if patches.has_scanned():
         patches.scan()
     limits, _ = _counted_of(LIMITS)
     if state.setdefault(LIMITS, "") != limits:
-        # Most code can reach these options, so nodes have no guards for them.
+        # Most code can reach these options. So nodes have no guards for them, and all nodes are dropped.
         known_nodes.clear()
     for name, before in state.items():
         now, _objects[name] = _counted_of(name)
@@ -211,14 +224,16 @@ def refresh() -> None:
 
 
 def reached_by(values: Iterable[Any], codes: Iterable[CodeType | None] = ()) -> tuple[str, ...]:
-    """Return the names of the options that a step can read because the types of its inputs belong to libraries.
+    """Return the names of the groups of options that a step can read because the types of its inputs belong to libraries.
+
+    A group is a row of `LIBRARIES`; `state_digest` returns its digest.
 
     Parameters
     ----------
     values
-        The inputs; the first members of containers are examined, too.
+        The values of the inputs. The first members of containers are examined, too.
     codes
-        The step's code. If the code formats text, the options that affect only the formatting of text are included.
+        The code of the step. If it formats text, the groups of options that only affect the formatting of text (``"pandas text"``) are included.
     """
     names: dict[str, None] = {}
     _reach(values, names, 2)
@@ -247,7 +262,13 @@ def _reach(values: Iterable[Any], names: dict[str, None], deeper: int) -> None:
 
 
 def is_plain(value: Any, deeper: int = 2) -> bool:
-    """Return True for numbers, strings, and containers whose first members are plain: their operators call no code of the user."""
+    """Return True if operators on a value call no code of the user: for numbers, strings, and containers whose first members are such values.
+
+    Parameters
+    ----------
+    deeper
+        How many levels of containers are examined; a container at a deeper level gives False.
+    """
     kind = type(value)
     if kind in ATOMS:
         return True
@@ -261,15 +282,18 @@ _CONTAINERS = frozenset((list, tuple, set, frozenset, dict))
 
 
 def state_digest(name: str, data_version: Callable[[Any], str | None]) -> str:
-    """Return the digest of a row's options that count, empty for the defaults; for `FOLDER`, the digest of the working directory's path.
+    """Return the digest of a group of options for a recorded read; empty if all options have their defaults.
 
     Parameters
     ----------
+    name
+        The name of the group, from `reached_by`; `FOLDER` for the path of the working directory; or the name of an object in DuckDB's default connection
+        (`queries.IN_CONNECTION`).
     data_version
-        Returns the digest of an option's value that has no JSON.
+        Returns the digest of a value that JSON cannot represent, or None.
     """
     if name == FOLDER:
-        # The path is absolute, because another process may have started in another folder.
+        # The digest covers the absolute path, because another process may have started in another folder.
         return digest(_current_folder()).hex()
     if name.startswith(queries.IN_CONNECTION):
         return queries.object_digest(name)
@@ -289,21 +313,29 @@ def _digest(text: str, objects: Iterable[tuple[str, Any]], data_version: Callabl
 
 
 def warnings_watched(report: Callable[[str], None], data_version: Callable[[Any], str | None]) -> Callable[[], None]:
-    """Report each warning to `report`, with the digest of the filters at the time of this call; return a function that ends the reports."""
+    """Call a function at every warning from now on; return a function that ends these calls.
+
+    Parameters
+    ----------
+    report
+        Called at every warning. Its argument is the digest of the warning filters at the time of the call of `warnings_watched`.
+    data_version
+        As in `state_digest`.
+    """
     row, now = _ROWS[WARNINGS], list(warnings.filters)
     return watch_warnings(
         lambda: report(_digest(*_Options(row, filters_among(now), None).counted_options("value"), data_version))
     )
 
 
-# The original function, which recorders of steps wrap later.
+# This is the original function. The recorder of reads later wraps `os.getcwdb`.
 _current_folder = os.getcwdb
 LIMITS = "limits"
-"""The row of limits that any code can reach: the recursion limit, and the maximum number of digits of an integer as text."""
+"""The name of the row for limits that affect any code: the recursion limit, and the maximum number of digits of an integer as text."""
 WARNINGS = "warnings"
-"""The row of warning filters. A recorded read of it exists only for steps that issue a warning."""
+"""The name of the row for warning filters. A read of these filters is recorded only for a step that issues a warning."""
 FOLDER = "working directory"
-"""The row of the working directory. Its reads are recorded, because only code that resolves a relative path depends on it."""
+"""The name of the row for the working directory. A read of it is recorded only for a step that resolves a relative path."""
 _TEXT_SUFFIX = " text"
 
 
@@ -316,13 +348,13 @@ def _counted_of(name: str) -> _Counted:
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 Snapshot: TypeAlias = Mapping[str, "_Options"]
-"""The options of all imported libraries at one time; opaque."""
+"""The options of the process and of all imported libraries at one time, for `changed` and `value_in`."""
 
 
 def snapshot() -> Snapshot:
     """Return the present options of the process and of all imported libraries.
 
-    Options that did not change since the last snapshot are the same object in both, so that `changed` compares identities.
+    If the options of a library have not changed since the last snapshot, both snapshots contain the same object, so that `changed` is fast.
     """
     imported = sys.modules
     return {
@@ -334,10 +366,10 @@ def snapshot() -> Snapshot:
 
 
 def changed(before: Snapshot, after: Snapshot) -> list[Entry]:
-    """Return the options that differ between two snapshots, with their values in the second.
+    """Return the options that differ between two snapshots, with their values in the second snapshot.
 
-    ``changed(after, before)`` returns the values in the earlier snapshot. A library that was imported in between counts as having its
-    defaults in the earlier one.
+    ``changed(after, before)`` returns the same options with their values in the earlier snapshot. If a library is missing in a snapshot because it
+    was not imported yet, its options are treated as having their defaults in this snapshot.
     """
     entries: list[Entry] = []
     for name, row in _ROWS.items():
@@ -358,33 +390,39 @@ def changed(before: Snapshot, after: Snapshot) -> list[Entry]:
 
 
 def value_in(taken: Snapshot, name: str) -> Any:
-    """Return the value in a snapshot of an option without JSON."""
+    """Return the value of an option in a snapshot; None if the snapshot does not contain it. Used for values that JSON cannot represent.
+
+    Parameters
+    ----------
+    name
+        The full name of the option.
+    """
     library, _, option = name.partition(":")
     options = taken.get(library)
     return options.values.get(option) if options is not None else None
 
 
 def _differ(option: str, now: _Options | None, then: _Options | None) -> bool:
-    """Return True if the value of an option without JSON is another object than before."""
+    """Return True if JSON cannot represent the value of an option, and the value in `now` is another object than in `then`."""
     if now is None or then is None or now.texts().get(option, "") is not None:
         return False
     return now.values.get(option) is not then.values.get(option)
 
 
 def apply(entries: Sequence[Entry] | Sequence[Sequence[str | None]], values: Mapping[str, Any] = _NONE) -> list[str]:
-    """Set options to the values that a step left. Options of libraries that are not imported are set after the import.
+    """Set options to the values that a step gave them. If a library is not imported, its options are set after its import.
 
     Parameters
     ----------
     entries
-        The result of `changed`; pairs of any kind.
+        The result of `changed`; each entry may also be a list, as in JSON.
     values
-        Values of options without JSON, by name.
+        The values that JSON cannot represent, by the full names of their options. Their libraries are imported.
 
     Returns
     -------
     list of str
-        Names of the options that could not be set.
+        The full names of the options that could not be set.
     """
     failed: list[str] = []
     by_row: dict[str, dict[str, str]] = {}
@@ -414,7 +452,13 @@ def apply(entries: Sequence[Entry] | Sequence[Sequence[str | None]], values: Map
 
 
 def _set_options(row: Library, texts: Mapping[str, str]) -> list[str]:
-    """Set options of an imported library; return the names of options that could not be set."""
+    """Set options of an imported library; return the names of the options that could not be set.
+
+    Parameters
+    ----------
+    texts
+        The JSON of the values by the names of the options; empty for the default.
+    """
     module = sys.modules.get(row.module) if row.module else None
     defaults = row.known_defaults()
     failed = []
@@ -422,7 +466,7 @@ def _set_options(row: Library, texts: Mapping[str, str]) -> list[str]:
         try:
             row.write(module, option, restored(text, imports=option not in row.lists) if text else defaults[option])
         except Exception:
-            # This version of the library has no such option, or a style is not registered here.
+            # This version of the library has no such option, or the value names a style that is not registered in this process.
             failed.append(option)
     return failed
 
@@ -431,7 +475,10 @@ def _set_options(row: Library, texts: Mapping[str, str]) -> list[str]:
 
 
 class _Finder:
-    """The first finder of modules: delegates to the other finders, and sets pending options after the import of a module."""
+    """A finder at the beginning of ``sys.meta_path``. It sets the pending options of a library after the import of the library.
+
+    To find the module of the library, it calls the other finders.
+    """
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None

@@ -1,8 +1,8 @@
-"""Nodes of functions, cells and SELECTs: their code, and the names that the code loads.
+"""The content of the nodes of functions, cells and SELECTs: their code, and references to the objects that the code names.
 
-A node covers the code, the values of the globals that the code names, the attributes that it reads from modules, its imports, and the
-defaults, closure and attributes of a function. If the code can reach the options of a library, the options that differ from the defaults
-count as well.
+These objects are the values of the globals that the code loads, the attributes that the code reads from modules, the objects that the code
+imports, and the defaults, closure and attributes of a function. If the code can reach the options of a library, its node also contains the
+options that differ from their defaults.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from stepwell.kernel_runtime.versions.references import (
 
 _BUILTINS = builtins.__dict__
 _WRAPPING = frozenset(("functools", "reprlib"))
-"""Modules whose wrappers hold caches and locks in closure variables and attributes, whose names are listed below."""
+"""Modules whose wrappers keep caches and locks in closure variables (`_PRIVATE_CELLS`) and in attributes (`_PRIVATE_ATTRIBUTES`)."""
 _PRIVATE_CELLS = frozenset(
     ("dispatch_cache", "cache_token", "lock", "cache", "cache_get", "root", "stats", "repr_running")
 )
@@ -52,7 +52,7 @@ _PLAIN_BUILTINS = frozenset((
 
 
 def function_node(to: Writer, node: Node, function: FunctionType) -> None:
-    """Write a function: its code, the names that the code loads, defaults, closure and attributes."""
+    """Write a function into its node: its code, and references to its globals, defaults, closure and attributes."""
     code = function.__code__
     defaults = function.__defaults__
     keyword_defaults = function.__kwdefaults__
@@ -62,7 +62,7 @@ def function_node(to: Writer, node: Node, function: FunctionType) -> None:
     module = scope.get("__name__")
     library = owner(module) if type(module) is str else None
     if library is not None and getattr(sys.modules.get(str(module)), "__dict__", None) is scope:
-        # A library created this function for the user: the closure and defaults count, the library's code does not.
+        # A library created this function for the user. Its closure and defaults are digested, and its code is identified by name and version.
         content.append(named_encoding(module, code.co_qualname, library))
         if library != STANDARD and function.__closure__:
             # The library may have read annotations and documentation when it wrapped the user's function.
@@ -106,14 +106,16 @@ def function_node(to: Writer, node: Node, function: FunctionType) -> None:
 def _closure(
     to: Writer, node: Node, code: CodeType, closure: tuple[CellType, ...], *, library: bool, private: bool
 ) -> tuple[tuple[CellType, Any], ...]:
-    """Write the contents of a function's closure; return the closure cells, each with its content.
+    """Write references to the contents of a function's closure into its node; return the closure cells, each with its content.
 
     Parameters
     ----------
+    code
+        The code of the function.
     library
         True if the code belongs to a library.
     private
-        True if some variables are caches and locks of the library.
+        True if the variables in `_PRIVATE_CELLS` are caches and locks of the library, so that they are left out.
     """
     content = node.content
     cell_contents = []
@@ -142,9 +144,9 @@ def _closure(
 
 
 def cell_node(to: Writer, node: Node, body: CellBody) -> None:
-    """Write the body of a cell: its code, and the names that the code loads.
+    """Write the body of a cell into its node: its code, and references to the objects that the code reaches.
 
-    The name of the variable that is named like the asset is not written, so that a renamed asset keeps its results.
+    The variable that has the asset's name is written without this name, so that the cell keeps its results if the user renames the asset.
     """
     node.stable = False
     content = node.content
@@ -162,7 +164,7 @@ def cell_node(to: Writer, node: Node, body: CellBody) -> None:
         code_facts = facts(code, variable)
         content.append(code_facts.blob)
         if variable in code_facts.names_in_text:
-            # After the asset is renamed, the same query text would read another variable.
+            # A query text names this variable. If the user renames the asset, the same text reads another variable.
             content.append(atom(variable))
         seen.update(name for name, _ in code_facts.loads)
         seen.update(code_facts.names_in_text)
@@ -181,7 +183,7 @@ def cell_node(to: Writer, node: Node, body: CellBody) -> None:
 
 
 def select_node(to: Writer, node: Node, body: SqlBody) -> None:
-    """Write the canonical text of a SELECT, and its variables."""
+    """Write a SELECT into its node: its canonical text, and references to the values of its parameters."""
     node.stable = False
     node.content.append(Tag.SELECT + atom((body.canonical or body.text, body.frame, body.inputs, body.parameters)))
     for name in body.parameters:
@@ -209,18 +211,25 @@ def _loads(
     skip: frozenset[str] = frozenset(),
     earlier: Mapping[str, Any] = _NO_NAMES,
 ) -> None:
-    """Write the globals that code loads, and everything else that the code can reach.
+    """Write references to the globals that code loads, and to everything else that the code can reach.
 
     Parameters
     ----------
+    node
+        The node of the function or cell that contains the code.
+    code_facts
+        The facts about the code.
     codes
-        All code objects that share the code's names.
+        The code objects that share their variables: the code of a function, or the two code objects of a cell.
+    scope
+        The globals of the code.
     only
         The names in `scope` that are visible to the code; None for all names.
     skip
-        Names that do not count.
+        Names that are left out: inputs, and variables that the cell assigns before it reads them.
     earlier
-        Names with the values that they had before the code ran.
+        Names that the cell bound in its last run in this kernel, with the values that they had before this run. These values replace those in
+        `scope`.
     """
     content = node.content
     names: list[tuple[str, Any]] = list(node.names)
@@ -279,12 +288,14 @@ def _beyond_names(
     names: list[tuple[str, Any]],
     skip: frozenset[str],
 ) -> None:
-    """Write the dependencies that are not loaded names: imports, options, attributes set on classes of libraries, and names in queries.
+    """Write the dependencies of code in addition to the globals that it loads.
+
+    These are imports, options, attributes that the user has set on classes and modules of libraries, and variables that query strings name.
 
     Parameters
     ----------
     names
-        The globals that the code loads, with their values.
+        The globals that the code loads, with their values. The variables that query strings name are added to the list.
     """
     if code_facts.imports:
         imports(to, node, imported(*codes), scope)
@@ -323,7 +334,7 @@ def _texts(
     names: list[tuple[str, Any]],
     skip: frozenset[str],
 ) -> None:
-    """Write the variables that code reads through query strings."""
+    """Write references to the variables that code reads through query strings, and add these variables to `names`."""
     content = node.content
     assets = to.assets if scope is to.namespace else _NO_NAMES
     for name in code_facts.names_in_text:
@@ -343,7 +354,13 @@ def _texts(
 
 
 def _patched(to: Writer, node: Node, codes: tuple[CodeType, ...], values: list[Any]) -> None:
-    """Write the attributes that the user has set on classes of libraries, if code can reach them."""
+    """Write references to the attributes that the user has set on classes and modules of libraries, if code can reach these attributes.
+
+    Parameters
+    ----------
+    values
+        The values of the globals that the code loads.
+    """
     tops = {library_state.module_of(value).partition(".")[0] for value in values if type(value) not in ATOMS}
     tops |= {name.partition(".")[0] for code in codes for name, _, _ in facts(code).imports}
     for code in codes:
@@ -353,7 +370,15 @@ def _patched(to: Writer, node: Node, codes: tuple[CodeType, ...], values: list[A
 
 
 def _calls(code_facts: CodeFacts, names: list[tuple[str, Any]]) -> bool:
-    """Return True if code may call the user's code or format text: unless it loads only plain values and builtins that do neither."""
+    """Return True if code may call the user's functions or format text.
+
+    The result is False only if the code loads nothing except plain values and builtins that do neither.
+
+    Parameters
+    ----------
+    names
+        The globals that the code loads, with their values.
+    """
     if code_facts.formats or code_facts.attributes or code_facts.imports:
         return True
     values_by_name = dict(names)
@@ -365,7 +390,7 @@ def _calls(code_facts: CodeFacts, names: list[tuple[str, Any]]) -> bool:
 
 
 def _settings(to: Writer, node: Node, code_facts: CodeFacts, value: Any) -> None:
-    """Write the non-default options of the library to which a value belongs."""
+    """Write the options of the library to which `value` belongs, if they differ from their defaults."""
     for library in library_state.library_of(value):
         _options(to, node, code_facts, library)
 
@@ -381,13 +406,21 @@ def _options(to: Writer, node: Node, code_facts: CodeFacts, library: str) -> Non
         if text:
             to.refer(node, name, text)
         for option, value in objects:
-            # No guard detects that the value changes in place, or is replaced by another value without JSON.
+            # No guard detects that this value changes in place, or that another value without JSON replaces it.
             node.stable = False
             to.refer(node, f"{name} {option}", value)
 
 
 def _documentation(to: Writer, node: Node, label: str, value: Any, chain: tuple[str, ...]) -> None:
-    """Write documentation or annotations that code reads and that no other node contains."""
+    """Write a reference to the documentation or annotations that code reads from an object.
+
+    Parameters
+    ----------
+    label, value
+        The name and the value of the global from which the code reads.
+    chain
+        The attributes that the code reads, the last of which is ``__doc__`` or ``__annotations__``.
+    """
     for name in chain[:-1]:
         if not issubclass(type(value), (ModuleType, type)):
             break

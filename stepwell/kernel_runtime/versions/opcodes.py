@@ -1,23 +1,25 @@
-"""The instructions of each CPython version, and a form of the control flow that does not depend on the source's layout.
+"""The instructions of each CPython version, and a form of the control flow that does not depend on the layout of the source code.
 
-Only this module names opcodes.
+No other module names an opcode.
 
 Every minor version has different instructions. `decode` translates the bytecode of the running version into a smaller set of instructions,
 without details of the compiler or the interpreter:
 
-- inline caches, NOPs and marks for tracing are left out, and so is EXTENDED_ARG;
-- a fused instruction is split in two, because CPython fuses only instructions of one line, and a formatter's line break must not count;
+- inline caches, EXTENDED_ARG and instructions without effect (NOP, NOT_TAKEN) are left out;
+- a fused instruction is split in two, because CPython fuses only instructions of one line, and a line break that a formatter inserts must
+  not change the code version;
 - variants that differ only in reference counting or in checks become one instruction;
-- the preparation of a call is left out: ``np.exp(x)`` loads a method, or an attribute and a NULL, depending on the place where ``np`` is
-  imported, and moving the import to another cell must not count;
+- the preparation of a call is left out: ``np.exp(x)`` loads a method, or an attribute and a NULL, depending on the cell that imports ``np``,
+  and a user who moves the import to another cell must not get another code version;
 - a constant is replaced by its value, which minor versions keep in ``co_consts``, in the argument, or in a table of the interpreter.
 
 The bytecode of a minor version that is not in `TESTED` is not read, because an instruction may have another meaning.
 
 The compiler's optimizations depend on line breaks: it shortens a jump to a jump, copies the end of a function, inverts a condition and
-swaps instructions only if the line numbers allow it. So the instructions are split into a graph of blocks, and the graph is reduced: empty
-blocks are skipped, chains are joined, equal blocks are merged, and the blocks are put in the order of a walk from the first block. The
-result contains the operations, their order, and the handlers of exceptions.
+swaps instructions only if the line numbers allow it. So `ordered` splits the instructions into a graph of blocks and simplifies this graph:
+empty blocks are skipped, a block is joined with the only block that follows it, and equal blocks are merged. Then the blocks are numbered in
+the order in which a breadth-first search from the entry block finds them. The result contains the operations, their order, and the handlers
+of exceptions.
 """
 
 from __future__ import annotations
@@ -34,14 +36,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """The encoding of instruction arguments in a minor version: bits in addition to an index, and constants."""
+    """How one minor version of CPython encodes names and constants in the arguments of instructions."""
 
     attribute: int
-    """Number of bits below the name's index in the argument of LOAD_ATTR; they select the load of a method."""
+    """Number of low bits in the argument of LOAD_ATTR that do not belong to the index of the name; they select the load of a method."""
     imported: int = 0
-    """Number of bits below the name's index in the argument of IMPORT_NAME; they select a lazy import."""
+    """Number of low bits in the argument of IMPORT_NAME that do not belong to the index of the name; they select a lazy import."""
     common: Mapping[int, object] = field(default_factory=dict)
-    """The arguments of LOAD_COMMON_CONSTANT that mean values, with these values; all others mean builtins."""
+    """The arguments of LOAD_COMMON_CONSTANT that load a plain value, each with this value. All other arguments load builtins."""
 
 
 _PACKING = {
@@ -52,12 +54,12 @@ _PACKING = {
     (3, 15): Packing(attribute=1, imported=2, common={7: None, 8: "", 9: True, 10: False, 11: -1}),
 }
 TESTED = frozenset(_PACKING)
-"""Minor versions of CPython on which all tests of edits pass."""
+"""Minor versions of CPython on which all tests of code versions pass."""
 THIS = sys.version_info[:2]
 
 
 def untested() -> str:
-    """Return the reason why bytecode cannot be read on this version of Python; empty if it can be read."""
+    """Return the reason why bytecode cannot be read on the running version of Python; empty if it can be read."""
     if THIS in TESTED and sys.implementation.name == "cpython":
         return ""
     name = "Python" if sys.implementation.name == "cpython" else sys.implementation.name
@@ -70,7 +72,8 @@ _FUSED = {
     "STORE_FAST_LOAD_FAST": ("STORE_FAST", "LOAD_FAST"),
     "STORE_FAST_STORE_FAST": ("STORE_FAST", "STORE_FAST"),
 }
-"""Fused pairs of instructions on local variables; the argument holds both indices, four bits each."""
+"""Instructions that combine two instructions on local variables, each with these two. The argument contains the indices of both variables,
+four bits each."""
 _VARIANTS = {"LOAD_FAST_BORROW": "LOAD_FAST", "LOAD_FAST_CHECK": "LOAD_FAST", "LOAD_METHOD": "LOAD_ATTR"}
 _MEANINGLESS = ("CACHE", "NOP", "NOT_TAKEN")
 _GOTO = ("JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT")
@@ -79,9 +82,10 @@ _TESTS = {
     for way in ("", "FORWARD_", "BACKWARD_")
     for what, kind, outcome in (("TRUE", 0, True), ("FALSE", 0, False), ("NONE", 1, True), ("NOT_NONE", 1, False))
 } | {"JUMP_IF_TRUE_OR_POP": (0, True, True), "JUMP_IF_FALSE_OR_POP": (0, False, True)}
-"""Conditional jumps: the test (truth or None), the outcome that causes the jump, and True if the value then stays on the stack."""
+"""Conditional jumps. Each has the kind of its test (0: is the value true, 1: is the value None), the outcome of the test that causes the
+jump, and True if the tested value stays on the stack after the jump."""
 _STOPS = ("RETURN_VALUE", "RAISE_VARARGS", "RERAISE", "INTERPRETER_EXIT")
-# The argument of this instruction is the beginning of the loop, but the instruction does not jump.
+# The argument of END_ASYNC_FOR refers to the beginning of the loop, but the instruction does not jump.
 _NO_JUMPS = ("END_ASYNC_FOR",)
 
 _OP = {name: number for name, number in dis.opmap.items() if number < 256}
@@ -104,9 +108,9 @@ POP_TOP, SWAP = _number("POP_TOP"), _number("SWAP")
 IMPORT_NAME, IMPORT_FROM = _number("IMPORT_NAME"), _number("IMPORT_FROM")
 GLOBAL_STORES = _numbers(("STORE_GLOBAL", "DELETE_GLOBAL"))
 GLOBAL_NAMES = _numbers(("LOAD_GLOBAL",)) | GLOBAL_STORES
-"""Operations that name a global."""
+"""Operations that read, assign or delete a global."""
 MODULE_NAMES = GLOBAL_NAMES | _numbers(("LOAD_NAME", "STORE_NAME", "DELETE_NAME"))
-"""Operations that name a global in the code of a module or cell."""
+"""Operations that read, assign or delete a global in the code of a module or cell, outside of functions and classes."""
 NAME_LOADS = _numbers(("LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"))
 ATTRIBUTE_LOADS = _numbers(("LOAD_ATTR", "LOAD_METHOD"))
 ATTRIBUTE_STORES = _numbers(("STORE_ATTR", "DELETE_ATTR"))
@@ -115,9 +119,9 @@ CALLS = _numbers(("PRECALL", "CALL"))
 FORMATS = _numbers(("FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC", "CONVERT_VALUE"))
 BINARY_OP = _number("BINARY_OP")
 REMAINDERS = frozenset((6, 19))
-"""Arguments of BINARY_OP for ``%`` and ``%=``, which format text."""
+"""Arguments of BINARY_OP for the operators ``%`` and ``%=``, which may format text."""
 CLOSURE_LOADS = _numbers(("LOAD_FAST", "LOAD_CLOSURE"))
-"""Loads of local variables, and loads of the closure cells that nested functions share."""
+"""Operations that load a local variable, or load the closure cell of a variable to pass it to a nested function."""
 _CELL_LOADS = _numbers(("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"))
 LOADS = _numbers(("LOAD_GLOBAL",)) | NAME_LOADS | CLOSURE_LOADS | _CELL_LOADS
 """Operations that read a variable."""
@@ -125,7 +129,7 @@ _VARIABLE_STORES = _numbers(("STORE_FAST", "STORE_DEREF"))
 STORES = _numbers(("STORE_NAME", "STORE_GLOBAL")) | _VARIABLE_STORES
 """Operations that bind a variable."""
 VARIABLES = CLOSURE_LOADS | _CELL_LOADS | _VARIABLE_STORES
-"""Operations that read or bind a variable of the function, with the index of the variable as their argument."""
+"""Operations that read or bind a variable of a function. Their argument is the index of the variable."""
 GOTO = _numbers(_GOTO)
 TESTS = {_OP[name]: test for name, test in _TESTS.items() if name in _OP}
 STOPS = _numbers(_STOPS)
@@ -164,9 +168,9 @@ _SHIFTS = dict.fromkeys(range(256), 0) | {
     _number("LOAD_SUPER_ATTR"): 2,
     IMPORT_NAME: _PACKED.imported,
 }
-"""Number of bits below the name's index in the argument of each operation."""
+"""For each operation, the number of low bits of its argument that do not belong to the index of the name."""
 _BITS = [(1 << _SHIFTS[op]) - 1 for op in range(256)]
-"""For each operation, the mask of the bits below the name's index that count. Bits that only prepare a call do not count."""
+"""For each operation, the mask of the low bits that change its behaviour. Bits that only prepare a call are not in the mask."""
 _BITS[LOAD_GLOBAL] = _BITS[_number("LOAD_ATTR")] = 0
 _CALL_FUNCTION_EX = _number("CALL_FUNCTION_EX")
 _PAIRS = {_OP[name]: (_OP[first], _OP[second]) for name, (first, second) in _FUSED.items() if name in _OP}
@@ -175,8 +179,9 @@ _RETURN_VALUE = _number("RETURN_VALUE")
 QUIET = (_numbers(("LOAD_FAST",)) if "LOAD_FAST_CHECK" in _OP else frozenset()) | _numbers(
     ("LOAD_FAST_BORROW", "STORE_FAST", "POP_TOP", "SWAP", *_FUSED, *_GOTO)
 )
-"""Instructions that cannot raise. An exception table may cover them, because CPython fuses instructions across the limits of a ``try``.
-In versions without LOAD_FAST_CHECK, LOAD_FAST raises for an unbound variable."""
+"""Operations that cannot raise an exception, so that it does not matter whether an exception table covers them. (CPython fuses instructions
+across the limits of a ``try``, so the table may cover more or fewer of them.) LOAD_FAST is only included in versions with LOAD_FAST_CHECK; in
+other versions, it raises for an unbound variable."""
 _BACKWARD = frozenset(op for op in JUMPS if "BACKWARD" in dis.opname[op])
 
 
@@ -188,7 +193,7 @@ NO_VALUE: Any = NoValue()
 """The value of an instruction that has neither a name nor a constant."""
 
 Instruction: TypeAlias = tuple[int, int, Any]
-"""The operation, the argument, and the value: a constant, a name, or the target's place of a jump."""
+"""The operation, its argument, and its value: a constant, a name or, for a jump, the position of the target in code units."""
 
 
 class Decoded(NamedTuple):
@@ -196,15 +201,15 @@ class Decoded(NamedTuple):
 
     instructions: list[Instruction]
     places: list[int]
-    """The place of each instruction in the bytecode, in code units, as in jumps and exception tables."""
+    """The position of each instruction in the bytecode, in code units of two bytes; jumps and exception tables use the same unit."""
     jumps: bool
     """True if any of the instructions is a jump."""
     operations: bytes
-    """All operations of the bytecode, including inline caches."""
+    """The operations of the whole bytecode, one byte each, including inline caches."""
 
 
 def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruction, in one loop
-    """Return the instructions of a code object in the smaller set."""
+    """Return the instructions of a code object, translated into the smaller set that the module's docstring describes."""
     raw = code.co_code
     operations = raw[::2]
     constants = code.co_consts
@@ -230,7 +235,7 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
             add((_SAME[op], argument, NO_VALUE))
         elif kind == _NAME:
             name = names[argument >> _SHIFTS[op]]
-            # The bit that prepares a call counts only for `vars`, because `vars()` reads all variables.
+            # The bit that prepares a call is kept only for `vars`, because `vars()` reads all variables.
             add((_SAME[op], argument & (1 if name == "vars" and op == LOAD_GLOBAL else _BITS[op]), name))
         elif kind == _CONSTANT:
             add((op, 0, constants[argument]))
@@ -244,7 +249,7 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
         elif kind == _JUMP:
             jumps = True
             following = index + 1
-            while operations[following : following + 1] == b"\0":  # skip its inline caches
+            while operations[following : following + 1] == b"\0":  # skip the inline caches of the jump
                 following += 1
             add((op, 0, following - argument if op in _BACKWARD else following + argument))
         elif kind == _RETURNS:
@@ -254,7 +259,7 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
         elif kind == _COMMON and argument in _PACKED.common:
             add((LOAD_CONST, 0, _PACKED.common[argument]))
         elif kind == _NULL and operations[index + 1] != _CALL_FUNCTION_EX:
-            # Before CALL_FUNCTION_EX, this NULL is an argument (no keywords); elsewhere it prepares a call.
+            # A NULL before CALL_FUNCTION_EX means that the call has no keyword arguments. Every other NULL only prepares a call.
             places.pop()
         else:
             add((op, argument if kind == _COMMON else 0, NO_VALUE))
@@ -262,7 +267,10 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
 
 
 def chain(steps: list[Instruction], position: int) -> tuple[str, ...]:
-    """Return the chain of attributes that are read directly from the value that an instruction loads."""
+    """Return the attributes that `steps` read, one from another, from the value that the instruction at `position` loads.
+
+    For ``np.linalg.norm``, these are ``("linalg", "norm")``; the chain is empty if no attribute is read directly.
+    """
     stop = position + 1
     while stop < len(steps) and steps[stop][0] in ATTRIBUTE_LOADS:
         stop += 1
@@ -270,43 +278,45 @@ def chain(steps: list[Instruction], position: int) -> tuple[str, ...]:
 
 
 Write: TypeAlias = Callable[[list[Instruction]], bytes]
-"""Encodes instructions without jumps; the bytes are equal for equal instructions only."""
+"""A function that encodes instructions, none of which is a jump. Different instructions have different encodings."""
 Cover: TypeAlias = tuple[int, int]
-"""The block that handles an exception (-1 for none), and a number for the stack depth in the handler and the flag that pushes the place of
-the exception."""
+"""What happens if an instruction raises an exception: the number of the block that handles it (-1 for none), and a number that combines two
+facts, the depth of the stack in this block and whether the position of the instruction is pushed on the stack."""
 _STOP, _GOES_ON, _TEST, _BRANCH = range(4)
 _TRUTH = 0
 
 
 class Block:
-    """Instructions that run one after another."""
+    """Instructions that run one after another: jumps lead only to the first of them and start only after the last."""
 
     __slots__ = ("code", "content", "covers", "end", "steps", "targets")
 
     def __init__(self, steps: list[Instruction]) -> None:
         self.steps = _without_swaps(steps)
         self.covers: list[Cover] = []
-        """For each instruction that can raise, the handler of the exception. Empty without an exception table."""
+        """For each instruction that can raise an exception, how it is handled. Empty if the code has no exception table."""
         self.content = b""
-        """The encoded instructions."""
+        """The encoding of `steps`."""
         self.end = _STOP
-        """The kind of the block's end: a stop, a goto, a test or another instruction that may jump."""
+        """How the block ends: `_STOP` (it returns or raises), `_GOES_ON` (one block always follows), `_TEST` (a conditional jump) or `_BRANCH`
+        (another instruction that may jump)."""
         self.code = 0
-        """The test (truth or None) or the instruction at the end of the block."""
+        """The kind of the test if the block ends with `_TEST` (0: is the value true, 1: is the value None), or the operation if it ends with
+        `_BRANCH`; else 0."""
         self.targets: list[tuple[int, bool]] = []
-        """The successors, each with True if a tested value stays on the stack; after a test, first the block for False, then the block for
-        True."""
+        """The numbers of the blocks that may follow, each with True if the tested value stays on the stack. After a test, the first is the
+        block for the outcome False, the second the block for True."""
 
 
 def ordered(code: CodeType, decoded: Decoded, write: Write) -> tuple[list[Block], tuple[int, ...]]:
-    """Return the blocks of a code object in canonical order, and numbers that describe the edges between the blocks.
+    """Return the simplified blocks of a code object in canonical order, and numbers that describe the edges between the blocks.
 
     Parameters
     ----------
     decoded
-        The code object's instructions.
+        The instructions of `code`, from `decode`.
     write
-        Encodes the instructions of a block.
+        Encodes the instructions of a block for `Block.content`.
     """
     table = code.co_exceptiontable
     if not decoded.jumps and not table:
@@ -327,7 +337,15 @@ def ordered(code: CodeType, decoded: Decoded, write: Write) -> tuple[list[Block]
 
 
 def _split(decoded: Decoded, raw: bytes, table: bytes) -> list[Block]:
-    """Return the blocks in the order of the bytecode."""
+    """Split instructions into blocks, in the order of the bytecode.
+
+    Parameters
+    ----------
+    raw
+        The bytecode (``co_code``), before decoding.
+    table
+        The exception table (``co_exceptiontable``).
+    """
     instructions, places = decoded[:2]
     count = len(instructions)
     covered = [(-1, 0)] * count
@@ -378,7 +396,10 @@ def _split(decoded: Decoded, raw: bytes, table: bytes) -> list[Block]:
 
 
 def _without_swaps(steps: list[Instruction]) -> list[Instruction]:
-    """Resolve the swaps directly before stores, because the compiler resolves them only within a line."""
+    """Return `steps` without those swaps of stack values that only reorder the assignments directly after them.
+
+    The compiler removes such swaps only if the instructions are on one line.
+    """
     operations = [step[0] for step in steps]
     if SWAP not in operations and operations.count(STORE_FAST) < 2:
         return steps
@@ -396,7 +417,11 @@ def _without_swaps(steps: list[Instruction]) -> list[Instruction]:
 
 
 def _simplified_stores(run: list[Instruction]) -> list[Instruction]:
-    """Return a run of stores and swaps as one store or pop per value, from the top of the stack. The last store to a variable counts."""
+    """Return a run of assignments, pops and swaps as one assignment or pop for each value, beginning at the top of the stack.
+
+    If the run assigns a variable more than once, only the last assignment remains. A run that moves a value that stays on the stack is
+    returned unchanged.
+    """
     stack = list(range(len(run) + max((argument for op, argument, _ in run if op == SWAP), default=0)))
     variables: dict[int, int] = {}
     taken = 0
@@ -409,7 +434,7 @@ def _simplified_stores(run: list[Instruction]) -> list[Instruction]:
         if op == STORE_FAST:
             variables[argument] = value
     if stack != list(range(taken, taken + len(stack))):
-        # The run swaps a value that stays on the stack, so it cannot be written as stores only.
+        # The run moves a value that stays on the stack, so assignments and pops alone cannot replace the run.
         return run
     stored = {value: local for local, value in variables.items()}
     return [
@@ -418,7 +443,11 @@ def _simplified_stores(run: list[Instruction]) -> list[Instruction]:
 
 
 def _handlers(table: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Yield the entries of an exception table: start, length and target in code units, and a number for depth and lasti."""
+    """Yield the entries of an exception table.
+
+    An entry has the start and length of the covered code and the position of the handler, all in code units, and the second number of a
+    `Cover`.
+    """
     numbers = []
     value = 0
     for byte in table:
@@ -430,11 +459,11 @@ def _handlers(table: bytes) -> Iterator[tuple[int, int, int, int]]:
         yield numbers[index], numbers[index + 1], numbers[index + 2], numbers[index + 3]
 
 
-# -- reduction of the graph
+# -- simplification of the graph
 
 
 def _thread(blocks: list[Block]) -> None:
-    """Replace the target of every jump by the final target, without empty blocks and tests with a known outcome."""
+    """Skip empty blocks, and tests whose outcome is already known: let every block lead directly to the next block that does something."""
 
     def end(target: tuple[int, bool], outcome: int) -> tuple[int, bool]:
         seen = set()
@@ -458,7 +487,7 @@ def _thread(blocks: list[Block]) -> None:
 
 
 def _reachable_blocks(blocks: list[Block], start: int) -> list[int]:
-    """Return the numbers of the reachable blocks, in the order of a walk."""
+    """Return the numbers of the blocks that can be reached from block `start`, in breadth-first order."""
     order = [start]
     seen = {start}
     for number in order:
@@ -471,10 +500,13 @@ def _reachable_blocks(blocks: list[Block], start: int) -> list[int]:
 
 
 def _merge_equal(blocks: list[Block], start: int) -> int:
-    """Merge blocks with equal content and equal successors; return the number of the first block."""
+    """Replace equal blocks by one of them. Two blocks are equal if they have the same content and lead to equal blocks.
+
+    Return the number of the block with which the code then begins: `start`, or the block that replaces it.
+    """
     order = _reachable_blocks(blocks, start)
     first: dict[tuple[object, ...], int] = {}
-    # Partition the blocks by content, then refine the partition by successors until no class is split.
+    # Partition the blocks by content, then refine the partition by successors until no class of blocks is split.
     parts = {-1: -1}
     for number in order:
         block = blocks[number]
@@ -501,7 +533,10 @@ def _merge_equal(blocks: list[Block], start: int) -> int:
 
 
 def _join(blocks: list[Block], start: int, write: Write) -> None:
-    """Join a block with its only successor if that has no other predecessor, or is an end, which the compiler may have copied."""
+    """Append to each block the instructions of the block that always follows it, if no other block leads to that following block.
+
+    A following block that ends the function is appended in any case, because the compiler may have copied such a block.
+    """
     order = _reachable_blocks(blocks, start)
     entries = dict.fromkeys([-1, *order], 0)
     entries[start] = 1
@@ -509,7 +544,7 @@ def _join(blocks: list[Block], start: int, write: Write) -> None:
         block = blocks[number]
         for target, _ in {*block.targets, *block.covers}:
             entries[target] += 1
-    # In reverse order, so that an appended block is already complete.
+    # The blocks are visited in reverse order, so that a block that is appended is already complete.
     for number in reversed(order):
         block = blocks[number]
         joined = False
@@ -527,7 +562,7 @@ def _join(blocks: list[Block], start: int, write: Write) -> None:
 
 
 def _in_order(blocks: list[Block], start: int) -> tuple[list[Block], tuple[int, ...]]:
-    """Return the blocks in the order of a walk, and the numbers of their successors."""
+    """Return the blocks in breadth-first order from block `start`, and numbers that describe how each block ends and what follows it."""
     order = _reachable_blocks(blocks, start)
     number = {old: new for new, old in enumerate(order)}
     number[-1] = -1

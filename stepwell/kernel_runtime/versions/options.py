@@ -1,7 +1,7 @@
-"""One row of the table of options: functions that read, set and serialize the options of a library.
+"""The type `Library`: one row of the table of options. It reads and sets the options of one library, and writes their values as JSON.
 
-A row may fail because another version of the library keeps its options elsewhere. Then the library has no options here, and everything else
-works.
+The functions of a row may fail, because another version of the library keeps its options elsewhere. Then the options of this library are neither
+digested nor restored, and everything else works.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from typing import Any, Literal, TypeAlias
 from stepwell.kernel_runtime.versions.ownership import is_local, owner
 
 Counts: TypeAlias = Literal["value", "text", "never"]
-"""The code for which an option counts: all code that reaches the library, only code that formats text, or no code. The option is restored
-in each case."""
+"""Which code versions contain an option: ``"value"`` for those of all code that reaches the library, ``"text"`` for those of code that formats
+text, ``"never"`` for none. In each case, a reuse restores the option."""
 
 
 def values(option: str) -> Counts:
-    """Return ``"value"``; for rows whose options all count."""
+    """Return ``"value"``. Used as `Library.counts` for a library of which all options influence results."""
     del option
     return "value"
 
 
 def never_counts(option: str) -> Counts:
-    """Return ``"never"``; for rows whose options never count."""
+    """Return ``"never"``. Used as `Library.counts` for a library of which no option influences results."""
     del option
     return "never"
 
 
 UNSET: Any = object()
-"""The default of an option that exists only while it is set."""
+"""The default of an option that exists only while it is set, such as an entry in a registry."""
 
 
 class Unset(dict[str, Any]):
-    """Defaults of a library that accepts options with any name: `UNSET` for every name."""
+    """The defaults of a library that accepts options with any name: `UNSET` for every name without another default."""
 
     def __missing__(self, option: str) -> Any:
         return UNSET
@@ -47,28 +47,28 @@ class Unset(dict[str, Any]):
 
 @dataclass(frozen=True, eq=False)
 class Library:
-    """One row: a library, or a part of the process.
+    """One row of the table of options: the options of a library, or of a part of the process.
 
     Parameters
     ----------
     name
-        The name of the row in entries.
+        The name of the row. The full name of an option is this name, a colon and the option.
     read
-        Given the module, returns all options by name.
+        Called with the module that contains the options; returns the values of all options by name.
     write
-        Given the module, sets one option.
+        Called with the module, the name of an option and a value; sets the option to the value.
     module
-        The module that holds the options; empty for the process.
+        The name of the module that contains the options; empty for options of the process, whose functions are called with None.
     reach
-        Names of modules, or the first parts of such names: code that uses one of these modules reaches the options.
+        Names of modules, or the parts of such names before the first dot. Code that uses one of these modules can read the options.
     defaults
-        Given the module, returns the defaults by name; an option without a default always counts as changed.
+        Called with the module; returns the default values by name. An option without a default is always treated as changed.
     counts
-        Returns the code for which an option counts.
+        Called with the name of an option; returns which code versions contain it.
     glance
-        Given the module, returns an object that is cheap to create and stays equal as long as no option changes.
+        Called with the module; returns an object that is quick to create and remains equal while no option changes. By default, `read` is used.
     lists
-        Options that are lists to which cells add: the additions and removals of a step are stored, not the whole list.
+        Options that are lists to which cells add items. What a step adds and removes is stored, not the whole list.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Library:
             object.__setattr__(self, "glance", self.read)
 
     def known_defaults(self) -> Mapping[str, Any]:
-        """Return the defaults; empty until the library is imported."""
+        """Return the default values by name; empty until the library is imported. They are read once."""
         module = sys.modules.get(self.module) if self.module else None
         if self.module and module is None:
             return {}
@@ -101,11 +101,11 @@ class Library:
 
 
 class _NotPlainError(Exception):
-    """A value cannot be represented as JSON."""
+    """JSON cannot represent the value of an option."""
 
 
 def plain_json(value: Any) -> str | None:
-    """Return an option's value as JSON; None for a value without JSON, such as a function of the user or an open file."""
+    """Return the value of an option as JSON; None if JSON cannot represent it, such as a function of the user or an open file."""
     try:
         return json.dumps(_json_value(value))
     except _NotPlainError:
@@ -113,13 +113,13 @@ def plain_json(value: Any) -> str | None:
 
 
 def restored(text: str, *, imports: bool = True) -> Any:
-    """Return the value that JSON represents.
+    """Return the value of an option from its JSON, which `plain` has made.
 
     Parameters
     ----------
     imports
-        True to import the modules of classes and functions; otherwise, classes and functions of modules that are not imported become
-        `UNSET`.
+        True to import the modules of the classes and functions in the value. If False, a class or function becomes `UNSET` if its module is not
+        imported.
     """
     return _restored(json.loads(text), imports=imports)
 
@@ -142,7 +142,7 @@ def _json_value(value: Any) -> Any:
         # matplotlib accepts the ``repr`` as a value.
         return repr(value)
     target = value if isinstance(value, (FunctionType, BuiltinFunctionType, type)) else None
-    # Functions and classes of the user count by their code, not by their names.
+    # The names of the user's functions and classes do not identify them, so JSON cannot represent them.
     if (
         target is not None
         and owner(target.__module__)
@@ -174,7 +174,7 @@ def _restored(value: Any, *, imports: bool) -> Any:
         if definition is None and not imports:
             return UNSET
         if definition is None:
-            raise LookupError(f"{'.'.join(content)} does not exist")
+            raise LookupError(f"the value of an option refers to {'.'.join(content)}, which does not exist")
         return definition
     return {"tuple": tuple, "set": set, "frozenset": frozenset}[tag](
         _restored(item, imports=imports) for item in content
@@ -193,7 +193,7 @@ def _object_named(module: str, qualname: str, *, imported: bool = False) -> Any:
 
 
 def of_user(value: Any) -> bool:
-    """Return True for a function or class of the user, and for an instance or method of such a class."""
+    """Return True for a function or class of the user, for an instance of such a class, and for a method or wrapper of one of these."""
     if isinstance(value, (staticmethod, classmethod, MethodType, partial)):
         return of_user(value.func if isinstance(value, partial) else value.__func__)
     if isinstance(value, property):
@@ -207,7 +207,14 @@ def of_user(value: Any) -> bool:
 
 
 def list_change(before: list[Any], after: list[Any]) -> dict[str, list[Any]]:
-    """Return the items that were removed from a list, inserted (with their positions), and appended."""
+    """Return the difference between two lists.
+
+    Returns
+    -------
+    dict
+        ``removed``: the items of `before` that are not kept; ``inserted``: the new items that a kept item of `before` follows, each as its position in
+        `after` and the item; ``added``: the new items at the end of `after`.
+    """
     change: dict[str, list[Any]] = {"removed": [], "inserted": [], "added": []}
     for tag, first, last, start, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if tag != "equal":
@@ -221,7 +228,7 @@ def list_change(before: list[Any], after: list[Any]) -> dict[str, list[Any]]:
 
 
 def with_change(now: list[Any], change: Mapping[str, list[Any]]) -> list[Any]:
-    """Apply a change to a list; an item that the list already contains is not added again."""
+    """Apply a change from `list_change` to a list, and return the new list. An item that the list already contains is not added again."""
     result = [item for item in now if item not in change["removed"]]
     for position, item in change["inserted"]:
         if item not in result and not _is_absent(item):
@@ -230,5 +237,5 @@ def with_change(now: list[Any], change: Mapping[str, list[Any]]) -> list[Any]:
 
 
 def _is_absent(entry: Any) -> bool:
-    """Return True if an entry belongs to a library that is not imported, whose import will add the entry."""
+    """Return True if an item of a list refers to a class of a library that is not imported. The import of the library will add the item."""
     return type(entry) is tuple and any(part is UNSET for part in entry)

@@ -1,9 +1,9 @@
 # ruff: noqa: PTH112, PTH118, PTH119, PTH120, PTH208 - plain strings: a walk asks for owners by the thousand
 """Owners of modules: the standard library, an installed distribution, or the user.
 
-Modules of the user are digested by content, others by name and version. Reading the metadata of all distributions takes 100 ms or more. So
-the folder that contains a module is listed once: an entry such as ``numpy-2.1.0.dist-info`` contains the distribution's name and version.
-The files that list a distribution's modules are read only if no entry has the module's name.
+The content of the user's modules is digested; all other modules are identified by name and version. Reading the metadata of all distributions
+would take 100 ms or more. So only the folder that contains a module is listed, once: the name of an entry such as ``numpy-2.1.0.dist-info``
+contains the name and the version of a distribution. If no entry has the name of the module, the lists of modules in these entries are read.
 """
 
 from __future__ import annotations
@@ -35,12 +35,18 @@ _INFO = re.compile(r"^(?P<name>.+?)-(?P<version>[^-]+)(?:-py[\d.]+)?\.(?:dist|eg
 
 
 def owner(module_name: str | None) -> str | None:
-    """Return the owner of a module: ``python``, ``numpy 2.1.0``, or None for the user.
+    """Return the owner of a module.
 
     Parameters
     ----------
     module_name
-        Dotted name; only its first part counts.
+        The name of the module. Only the part before the first dot is used. None is treated as a module of the standard library.
+
+    Returns
+    -------
+    str or None
+        ``python`` for the standard library, the name and version of an installed distribution (``numpy 2.1.0``), ``stepwell`` for Stepwell
+        itself, or None for a module of the user.
     """
     try:
         return _owners[module_name]
@@ -60,8 +66,8 @@ def owner(module_name: str | None) -> str | None:
 def is_local(module_name: str) -> bool:
     """Return True for `__main__`, and for an imported module outside the folders of libraries and of the standard library.
 
-    Unlike `owner`, this function reads no metadata of distributions. The result is False for a name without an imported module: it belongs
-    to an extension of a library.
+    Unlike `owner`, this function reads no metadata of distributions. If no module with this name is imported, the result is False, because
+    such names occur in extension modules of libraries.
     """
     top = module_name.partition(".")[0]
     result = _local.get(top)
@@ -118,7 +124,7 @@ def _normal(name: str) -> str:
 
 
 def _listing(folder: str) -> dict[str, tuple[str, str]]:
-    """Return the distributions whose metadata are in a folder, by normalised name."""
+    """Return the names and versions of the distributions whose metadata are in a folder, by normalised name."""
     distributions = _folders.get(folder)
     if distributions is None:
         distributions = {}
@@ -138,7 +144,7 @@ def _listing(folder: str) -> dict[str, tuple[str, str]]:
 
 
 def _by_content(folder: str) -> dict[str, tuple[str, str]]:
-    """Return the distributions of a folder by the top-level modules that they list."""
+    """Return the names and versions of the distributions in a folder, by the top-level modules that their metadata list."""
     distributions = _provided.get(folder)
     if distributions is None:
         distributions = {}
@@ -181,9 +187,10 @@ def _excluded_folders() -> tuple[str, ...]:
 
 
 EXCLUDED = _excluded_folders()
+"""Beginnings of the paths of files in the Python installation, in ``/proc``, ``/sys`` and ``/dev``, and in Stepwell itself."""
 _SITE = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}", f"{os.sep}__pycache__{os.sep}")
 
 
 def is_input_path(path: str) -> bool:
-    """Return True if a file can be an input: unless it belongs to the installation, the system or a bytecode cache."""
+    """Return True if a file can be an input of a step; False if it belongs to the Python installation, the system or a bytecode cache."""
     return not (path.startswith(EXCLUDED) or path.endswith(".pyc") or any(part in path for part in _SITE))

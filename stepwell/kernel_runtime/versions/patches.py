@@ -1,11 +1,12 @@
-"""Attributes that the user has set on classes and modules of libraries: methods, accessors, replaced functions.
+"""Patches: attributes that the user has set on classes and modules of libraries, such as methods, accessors and replaced functions.
 
-A class of a library is identified by its name and version. ``pd.DataFrame.total = total`` adds code of the user to the class, so `table`
-lists such attributes. Python has no event for setting an attribute of a class. Therefore `scan` compares, after each cell, the number of
-entries in the namespaces of all imported libraries, and reads the namespaces that grew or were imported since. The replacement of an entry
-does not change the number of entries; it is found by the entry's name in the code of the cell, or of a function that the cell calls.
+A class of a library is identified by its name and version. ``pd.DataFrame.total = total`` adds code of the user to such a class, so `table`
+lists these attributes. Python has no event for setting an attribute of a class. Therefore `scan` is called after each cell. It compares the
+numbers of entries in the namespaces of all imported libraries with those of the last scan, and reads each namespace that has grown or is new. A
+replaced attribute does not change the number of entries. It is found because the code of the cell, or of a function that the cell calls,
+contains its name.
 
-Code depends on such an attribute if the code, or a library that it reaches, contains the attribute's name (`counts_for`).
+Code depends on a patch if the code, or a library that it reaches, contains the name of the attribute (`counts_for`).
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ _LEFT_OUT = frozenset({
 })  # fmt: skip
 """Modules that are not scanned: those of the kernel and of tests, and `sys`, whose streams are often replaced."""
 _SETS_BY_NAME = re.compile(r"setattr|delattr|patch|regist|overrid|curse|inject|accessor", re.IGNORECASE)
-"""Names in code that may set an attribute whose name is a string."""
+"""Matches the names of functions that may set an attribute whose name is passed as a string."""
 _SETS = re.compile(rf"\w\.\w+[^=\n]*=|{_SETS_BY_NAME.pattern}", re.IGNORECASE)
-"""Patterns in source code that may set attributes."""
+"""Matches source code that may set an attribute of an object."""
 _ABSENT: Any = object()
 _TEXTS = frozenset({str, tuple, CodeType})
 """Types of the constants that `texts_of` examines."""
@@ -61,50 +62,51 @@ class Patch:
     target: Any
     """The class or module whose attribute was set."""
     name: str
+    """The name of the attribute."""
 
     @property
     def option(self) -> str:
-        """The name of the patch in entries: ``pandas.core.frame:DataFrame.total``, ``numpy:.float``."""
+        """The name of the patch as an option of `ROW`: ``pandas.core.frame:DataFrame.total``, ``numpy:.float``."""
         if isinstance(self.target, ModuleType):
             return f"{self.target.__name__}:.{self.name}"
         return f"{self.target.__module__}:{self.target.__qualname__}.{self.name}"
 
     @property
     def top(self) -> str:
-        """The name of the library's top-level package."""
+        """The name of the top-level package of the library to which `target` belongs."""
         module = self.target.__name__ if isinstance(self.target, ModuleType) else self.target.__module__
         return str(module).partition(".")[0]
 
     def value(self) -> Any:
-        """Return the present value of the attribute."""
+        """Return the present value of the attribute; `_ABSENT` if it was deleted."""
         return vars(self.target).get(self.name, _ABSENT)
 
 
 table: dict[str, Patch] = {}
-"""The attributes that the user has set, by option."""
+"""The attributes that the user has set, by `Patch.option`."""
 _values: dict[str, Any] = {}
-"""The values of the attributes in `table` at the last scan, by option."""
+"""The values of the attributes in `table` at the last scan, by `Patch.option`."""
 _targets: list[Any] = []
-"""The scanned modules and classes of libraries."""
+"""The modules and classes of libraries that were scanned."""
 _spaces: list[Mapping[str, Any]] = []
 """The namespaces of `_targets`."""
 _sizes: list[int] = []
 """The numbers of entries in `_spaces` at the last scan."""
 _seen_modules: set[str] = set()
 _last_modules = (0, "")
-"""The number of modules at the last scan, and the name of the last module."""
+"""The number of modules in ``sys.modules`` at the last scan, and the name of the last one."""
 _seen_classes: set[int] = set()
 
 
 def scan(codes: Iterable[CodeType] = (), namespace: Mapping[str, Any] | None = None) -> None:
-    """Find the attributes that were set since the last scan.
+    """Update `table` with the attributes that were set on classes and modules of libraries since the last scan.
 
     Parameters
     ----------
     codes
-        The code that has run since the last scan.
+        The code of the notebook that has run since the last scan.
     namespace
-        The globals of that code.
+        The globals of this code.
     """
     # The first scan creates so many objects that the garbage collector would take most of the time.
     with no_collection():
@@ -112,19 +114,27 @@ def scan(codes: Iterable[CodeType] = (), namespace: Mapping[str, Any] | None = N
 
 
 def present() -> dict[str, Patch]:
-    """Return `table`. The first call scans: the scan is delayed until code can reach a library."""
+    """Return `table`. If there was no scan yet, scan first; so the first scan is delayed until code can reach a library."""
     if not has_scanned():
         scan()
     return table
 
 
 def has_scanned() -> bool:
-    """Return True after the first scan."""
+    """Return True if there was a scan in this process."""
     return bool(_seen_modules)
 
 
 def may_count(codes: Iterable[CodeType], code_facts: CodeFacts) -> bool:
-    """Return True if code may depend on a patch: only code with an attribute, a global, an import or a string can."""
+    """Return True if there are patches and code may depend on one. Code without attributes, globals, imports and strings cannot.
+
+    Parameters
+    ----------
+    codes
+        The code objects of one function or cell.
+    code_facts
+        The facts about one of these code objects.
+    """
     if has_scanned():
         return bool(table)
     if code_facts.attributes or code_facts.loads or code_facts.imports:
@@ -164,12 +174,15 @@ def _scan(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> None:
                 _add(Patch(_targets[index], name))
     _update_values()
     if before.keys() != table.keys() or any(before[option] is not _values.get(option) for option in before):
-        # Known nodes do not contain these changes.
+        # The nodes of earlier runs do not contain these changes.
         known_nodes.clear()
 
 
 def _scan_namespace(target: Any, space: dict[str, Any] | MappingProxyType[str, Any]) -> None:
-    """Find the user's attributes in a module or class of a library, and in the classes of the module."""
+    """Add the user's attributes in a module or class of a library, and in the classes of a module, to `table`.
+
+    Also keep the namespace, so that later scans compare its number of entries.
+    """
     _targets.append(target)
     _spaces.append(space)
     _sizes.append(len(space))
@@ -208,7 +221,7 @@ def _update_values() -> None:
 
 
 def _is_original(patch: Patch, value: Any) -> bool:
-    """Return True if the value of a patch is the library's original function or class."""
+    """Return True if the present value of a patched attribute is the library's original function or class."""
     qualname = getattr(value, "__qualname__", None)
     if qualname is None or of_user(value) or str(getattr(value, "__module__", "")).partition(".")[0] != patch.top:
         return False
@@ -217,7 +230,10 @@ def _is_original(patch: Patch, value: Any) -> bool:
 
 
 def _imported() -> tuple[list[Any], list[CodeType]]:
-    """Return the library modules that were imported since the last scan, and the code of the local modules among the new imports."""
+    """Return the modules of libraries that were imported since the last scan, and the code of the user's modules imported since.
+
+    The code of a module of the user is returned only if it may set attributes, and not in the first scan.
+    """
     global _last_modules  # noqa: PLW0603 - a fact about the process
     modules = sys.modules
     # A dict keeps the order of insertion, so a new module is the last one.
@@ -244,7 +260,15 @@ def _imported() -> tuple[list[Any], list[CodeType]]:
 
 
 def _code_of(name: str, loader: Any) -> CodeType | None:
-    """Return the code of a local module whose source may set attributes; None for others."""
+    """Return the code of a module of the user, or None if its source code certainly sets no attribute of an object.
+
+    Also return None if the code cannot be read.
+
+    Parameters
+    ----------
+    name, loader
+        The name and the loader (``__loader__``) of the module.
+    """
     try:
         source = loader.get_source(name)
         code = loader.get_code(name) if source is None or _SETS.search(source) else None
@@ -265,7 +289,7 @@ def _is_of_library(target: Any) -> bool:
 
 
 def _is_of_user(value: Any) -> bool:
-    """Return True for an object of the user, and for a library's descriptor that contains an object of the user (an accessor)."""
+    """Return True for an object of the user, and for a descriptor of a library that contains an object of the user (a pandas accessor)."""
     kind = type(value)
     if kind in _instances_only:
         return False
@@ -306,7 +330,7 @@ def _is_user_code(value: Any) -> bool:
 
 
 _library_modules: set[str] = set()
-"""Names of library modules: functions and classes with one of these names as `__module__` do not belong to the user."""
+"""Names of modules of libraries. A function or class does not belong to the user if its ``__module__`` is one of them."""
 _instances_only: set[type] = {
     BuiltinFunctionType, ClassMethodDescriptorType, GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, WrapperDescriptorType,
 }  # fmt: skip
@@ -339,7 +363,13 @@ def _resolve(root: str, chain: tuple[str, ...], namespace: Mapping[str, Any]) ->
 
 
 def _called_code(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> list[CodeType]:
-    """Return the given code objects, and those of the user's functions that they call directly or indirectly."""
+    """Return `codes`, and the code of the user's functions that `codes` may call directly or indirectly.
+
+    Parameters
+    ----------
+    namespace
+        The globals of `codes`.
+    """
     reached: dict[int, CodeType] = {}
     stack: list[tuple[CodeType, Mapping[str, Any]]] = [(code, namespace) for code in codes]
     while stack:
@@ -358,7 +388,10 @@ def _called_code(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> lis
 
 @lru_cache(maxsize=1024)
 def texts_of(code: CodeType) -> frozenset[str]:
-    """Return the names in string constants (``"total"``, each part of ``"pandas.DataFrame.total"``) and the names of nested functions."""
+    """Return the identifiers in the string constants of code, and the names of its nested functions and classes.
+
+    A string such as ``"pandas.DataFrame.total"`` contains three identifiers.
+    """
     names: set[str] = set()
     stack = [code]
     while stack:
@@ -384,9 +417,9 @@ def counts_for(code: CodeType, tops: Collection[str]) -> list[Patch]:
     Parameters
     ----------
     code
-        The code.
+        The code of a function or cell.
     tops
-        The top-level packages of the libraries that the code reaches.
+        The names of the top-level packages of the libraries that the code uses.
     """
     if opcodes.untested():
         return list(table.values())
@@ -400,13 +433,27 @@ def counts_for(code: CodeType, tops: Collection[str]) -> list[Patch]:
 
 
 def reached_in(tops: Iterable[str]) -> list[Patch]:
-    """Return the patches on which code depends if it receives objects of some libraries."""
+    """Return the patches on which any code depends that receives objects of some libraries.
+
+    Parameters
+    ----------
+    tops
+        The names of the top-level packages of these libraries.
+    """
     wanted = frozenset(tops)
     return [patch for patch in table.values() if patch.top in wanted and is_used_by(patch.top, patch.name)]
 
 
 def is_used_by(top: str, name: str) -> bool:
-    """Return True if a library's code contains a name, or if Python looks up the name implicitly."""
+    """Return True if the attribute `name` may be used without being named in the user's code.
+
+    This is so if the code of the library contains the name, or if Python looks it up itself, as it does for ``__add__``.
+
+    Parameters
+    ----------
+    top
+        The name of the library's top-level package.
+    """
     if name.startswith("__") and name.endswith("__"):
         return True
     loaded = sum(1 for module in list(sys.modules) if module.partition(".")[0] == top)
@@ -415,8 +462,16 @@ def is_used_by(top: str, name: str) -> bool:
 
 @lru_cache(maxsize=32)
 def _names_in(top: str, loaded: int) -> frozenset[str]:
-    """Return the names, and the strings that are identifiers, in functions of a library's modules."""
-    del loaded  # a key of the cache only: more imported modules have more names
+    """Return the names, and the strings that are identifiers, in the functions of a library.
+
+    Parameters
+    ----------
+    top
+        The name of the library's top-level package.
+    loaded
+        The number of imported modules of the library. It is only a part of the key of the cache.
+    """
+    del loaded
     names: set[str] = set()
     codes: dict[int, CodeType] = {}
     for target, space in zip(_targets, _spaces, strict=True):
@@ -469,4 +524,4 @@ def _write(_: Any, option: str, value: Any) -> None:
 
 
 ROW = Library("patches", _read_patches, _write, defaults=lambda _: Unset(), counts=never_counts)
-"""The row of attributes that were set on classes and modules of libraries."""
+"""The row of the table of options that restores the attributes that a step has set on classes and modules of libraries."""

@@ -1,8 +1,5 @@
 # ruff: noqa: SLF001 - modules of the standard library have no public access to this state
-"""Options of the process and of the standard library: rows of the table.
-
-Options for the place where a figure is shown, for numbers of threads and for caches are not in the table.
-"""
+"""The options of the process and of the standard library: the functions that read and set them, and their rows in the table of options."""
 
 from __future__ import annotations
 
@@ -81,46 +78,46 @@ def _set_locale(_: Any, option: str, value: str) -> None:
 
 
 def _is_ours(entry: Any) -> bool:
-    # Watchers of steps, and the filters for modules of Stepwell in Stepwell's tests.
+    # These are the watcher of a running step, and the filters for modules of Stepwell in Stepwell's tests.
     return type(entry[1]) is Watcher or (entry[3] is not None and str(_pattern(entry[3])).startswith("stepwell"))
 
 
 class Watcher:
-    """The message pattern of the first warning filter while a step runs. The pattern matches no warning, but reports each one.
+    """Takes the place of the message pattern in a warning filter. It matches no warning, but calls a function at each one.
 
     Parameters
     ----------
     report
-        Called for each warning.
+        Called at each warning.
     """
 
     pattern = "(?!)"
-    """The pattern as text, as in a compiled regular expression, for code that copies filters."""
+    """A regular expression that matches nothing, for code that copies warning filters; a compiled pattern has the same attribute."""
     flags = 0
 
     def __init__(self, report: Callable[[], None]) -> None:
         self._report = report
 
     def match(self, _: object) -> None:
-        """Report a warning; ``warnings`` calls it with the warning's text."""
+        """Call `noted`. The module `warnings` calls this method with the text of each warning."""
         self._report()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # joblib sends filters to workers, in which no step runs, so a plain pattern is enough.
+        # joblib sends filters to its workers. No step runs in a worker, so a plain pattern is enough.
         return re.compile, (self.pattern,)
 
 
 def watch_warnings(report: Callable[[], None]) -> Callable[[], None]:
-    """Report every warning from now on; return a function that ends the reports.
+    """Call a function at every warning from now on; return a function that ends these calls.
 
     Parameters
     ----------
     report
-        Called for each warning.
+        Called without arguments at every warning.
     """
     entry: Any = ("ignore", Watcher(report), Warning, None, 0)
     warnings.filters.insert(0, entry)  # type: ignore[attr-defined]
-    # Until the filters change, a warning that a module has already shown would not be reported.
+    # Without this call, `warnings` would not pass a warning to the filters that a module has already shown.
     _filters_changed()
 
     def end() -> None:
@@ -128,7 +125,7 @@ def watch_warnings(report: Callable[[], None]) -> Callable[[], None]:
         if filters and filters[0] is entry:
             del filters[0]
         else:
-            # The step has inserted filters before this one.
+            # The step has inserted filters before the watcher's filter.
             filters[:] = [other for other in filters if other is not entry]
 
     return end
@@ -149,7 +146,10 @@ def _filters(_: Any) -> dict[str, Any]:
 
 
 def filters_among(entries: Iterable[Any]) -> dict[str, Any]:
-    """Return the two options that represent a list of warning filters."""
+    """Return the two options that represent a list of warning filters: ``errors`` and ``filters``.
+
+    ``filters`` contains all filters, without those of Stepwell. ``errors`` contains those that determine which warnings become errors.
+    """
     filters: list[_Filter] = [
         (action, _pattern(message), category, _pattern(module), line)
         for action, message, category, module, line in _without_ours(entries)
@@ -169,7 +169,7 @@ def _without_ours(entries: Iterable[Any]) -> list[Any]:
 
 
 def _filters_count(option: str) -> Counts:
-    # Other filters count only for code that reads the list of filters.
+    # Other filters influence only code that reads the list of filters.
     return "value" if option == "errors" else "text"
 
 
@@ -278,16 +278,18 @@ def _set_signal(_: Any, option: str, value: Any) -> None:
 def registry(
     entries: Callable[[Any], Any], put: Callable[[Any, Any, Any], None] | None = None, prefix: str = ""
 ) -> tuple[Callable[[Any], dict[str, Any]], Callable[[Any, str, Any], None]]:
-    """Return the functions that read and write a registry: a mapping in which each entry that the user adds is an option.
+    """Return the functions `Library.read` and `Library.write` for a registry: a mapping to which users add entries.
+
+    Each entry with a key or value of the user is an option, whose value is the pair of key and value.
 
     Parameters
     ----------
     entries
-        Given the module, returns the mapping.
+        Called with the module; returns the mapping.
     put
-        Given the mapping, a key and a value, sets an entry; by default by an item assignment.
+        Called with the mapping, a key and a value; sets an entry. None to assign an item of the mapping.
     prefix
-        Prefix of the options' names.
+        A text with which the names of the options begin.
     """
 
     def read(module: Any) -> dict[str, Any]:
@@ -313,7 +315,7 @@ def registry(
 
 
 def named_key(key: Any) -> str:
-    """Return the name of a registry's key."""
+    """Return the text that represents a key of a registry in the name of an option."""
     if isinstance(key, tuple):
         return ", ".join(map(named_key, key))
     return f"{key.__module__}.{key.__qualname__}" if isinstance(key, type) else str(key)
@@ -365,7 +367,7 @@ _CSV = Unset({
 
 
 def _mimetypes(module: Any) -> dict[str, Any]:
-    # The database is None until the first use of the module.
+    # The database of types is None until the first use of `mimetypes`.
     database = module._db
     if database is None:
         return {}
@@ -381,7 +383,7 @@ _mimetypes_known: dict[str, dict[str, str]] = {}
 
 
 def _mimetypes_defaults(module: Any) -> Mapping[str, Any]:
-    # Create a second database in the same way as the module.
+    # Create a second database of types in the same way as `mimetypes` does.
     pristine = module.MimeTypes()
     for file in module.knownfiles:
         if os.path.isfile(file):  # noqa: PTH113 - as above
@@ -404,7 +406,7 @@ def _set_mimetype(module: Any, option: str, value: Any) -> None:
         module.add_type(value, ending, strict=kind == "strict")
 
 
-# -- logging: the options never count, but are restored
+# -- logging: the options are restored, but are in no code version
 
 _STREAMS = ("stdout", "stderr")
 
@@ -428,7 +430,7 @@ def _logging_glance(module: Any) -> Any:
 
 
 def _handler(module: Any, handler: Any) -> tuple[Any, ...] | None:
-    """Return the arguments of a handler of the standard library; None for other handlers, which cannot be restored."""
+    """Return the data from which `_new_handler` can restore a handler; None if it is not a plain handler for a file or stream."""
     form = handler.formatter
     if form is not None and type(form) is not module.Formatter:
         return None
@@ -474,7 +476,15 @@ def _new_handler(module: Any, kind: str, where: str, encoding: str | None, level
 
 
 def _get_and_set(get: str, put: str) -> tuple[Callable[[Any], dict[str, Any]], Callable[[Any, str, Any], None]]:
-    """Return the functions that read and set an option, for a module with a getter and a setter."""
+    """Return the functions `Library.read` and `Library.write` for a module with one option.
+
+    Parameters
+    ----------
+    get
+        The name of the module's function that returns the value.
+    put
+        The name of the module's function that sets the value. It is also the name of the option.
+    """
 
     def read(module: Any) -> dict[str, Any]:
         return {put: getattr(module, get)()}
@@ -522,4 +532,4 @@ PROCESS: tuple[Library, ...] = (
     Library("multiprocessing", _start_method, _set_start_method, "multiprocessing", ("multiprocessing",),
             lambda _: {"start_method": None}, never_counts),
 )  # fmt: skip
-"""The rows, in the order in which options are set."""
+"""The first rows of the table of options (`library_options.LIBRARIES`). A reuse sets options in the order of the rows."""

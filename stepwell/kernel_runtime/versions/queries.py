@@ -1,17 +1,17 @@
 # ruff: noqa: PTH100, PTH112, PTH113, PTH207 - plain strings are faster, and every statement of a step is read
-"""Reads by queries: tables and files in SQL, ``@name`` in expressions of pandas, and objects in DuckDB's default connection.
+"""Reads by queries: variables and files in SQL, ``@name`` in expressions of pandas, and objects in DuckDB's default connection.
 
-*Names.* The result may contain too many names, but never too few. For a complete statement, it excludes names that the statement defines
-(``with df as (...)``), names after a FROM that is not a clause (``extract(month from day)``), and names in strings and comments. For a part
-of a statement, it contains every name after a FROM or JOIN.
+*Variables.* `names_in_texts` and `tables_in` find the names that a query may look up. They may return too many names, but never too few. For a
+complete statement, they exclude names that the statement defines (``with df as (...)``), names after a FROM that is not a clause
+(``extract(month from day)``), and names in strings and comments. For a fragment of a statement, they return every name after a FROM or JOIN.
 
-*Files.* Only string literals can name files. A literal names a file if the file exists, or if DuckDB expects a file in this place: after
-FROM, JOIN or ATTACH, or inside a reading function.
+*Files.* `files_named` finds the files in a statement. Only a string literal can name a file. It does so if the file exists, or if DuckDB expects
+a file at this position: after FROM, JOIN or ATTACH, or inside a function that reads files.
 
-*The connection.* ``duckdb.sql("create table t ...")`` keeps its tables in the process. `connection_objects` returns the digests of the
-tables, views, macros, sequences and types in DuckDB's default connection. A step that names such an object reads it. Objects that a step
-creates there are not restored, so the step runs once in every kernel. A read of an object that another connection cannot access (a
-temporary table, a registered frame) never holds.
+*The default connection.* ``duckdb.sql("create table t ...")`` creates a table in DuckDB's default connection, which exists as long as the
+process. `connection_objects` returns the digests of the tables, views, macros, sequences and types in this connection. If a statement of a step
+names such an object, a read of the object is recorded. Objects that a step creates in the connection are not restored, so the step runs once in
+every kernel. A step that reads an object to which other connections have no access (a temporary table, a registered frame) is never reused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from stepwell.kernel_runtime.versions.encode import digest
 
 FRAME_TEXT = frozenset(("query", "eval"))
 SQL_TEXT = frozenset(("sql", "query", "execute", "sql_expr", "from_query", "read_sql", "sqldf"))
-"""Functions and methods whose string arguments can read variables."""
+"""Names of functions and methods that look up variables which a string argument names: `FRAME_TEXT` in expressions, `SQL_TEXT` in SQL."""
 _AT_NAME = re.compile(r"@([^\W\d]\w*)")
 _FROM_NAME = re.compile(r"\b(?:from|join)\s+((?:[^\W\d]\w*\s*,\s*)*[^\W\d]\w*)", re.IGNORECASE)
 _TOKEN = re.compile(
@@ -47,14 +47,14 @@ _NO_TABLE = frozenset("on using as inner left right full cross natural asof posi
 
 
 def names_in_texts(texts: Sequence[str], read: Iterable[str]) -> Iterator[str]:
-    """Yield the variables that strings read, if the code calls a function that looks up names in its caller.
+    """Yield the names of the variables that query strings in code may look up. There are none if the code calls no function that looks up variables.
 
     Parameters
     ----------
     texts
-        String constants of the code.
+        The string constants of the code.
     read
-        Names that the code reads, including attributes such as ``query`` and ``sql``.
+        The names that the code reads, including attributes such as ``query`` and ``sql``.
     """
     calls = set(read)
     for text in texts:
@@ -65,7 +65,7 @@ def names_in_texts(texts: Sequence[str], read: Iterable[str]) -> Iterator[str]:
 
 
 def tables_in(text: str) -> list[str]:
-    """Return the names that a SQL text may read as tables, without repetitions."""
+    """Return the names that an SQL text may read as tables, each once."""
     whole = _whole_statement(text)
     if whole is not None:
         return list(dict.fromkeys(_tables(whole)))
@@ -73,7 +73,7 @@ def tables_in(text: str) -> list[str]:
 
 
 def _whole_statement(text: str) -> list[str] | None:
-    """Return the tokens of a text that is one complete statement; None for any other text."""
+    """Return the tokens of a text if it is one complete SQL statement, else None."""
     tokens = [candidate for candidate in _TOKEN.findall(text) if not candidate.startswith(("--", "/*"))]
     while tokens and tokens[-1] == ";":
         tokens.pop()
@@ -92,9 +92,9 @@ def _tables(tokens: list[str]) -> Iterator[str]:
     closing = _closing(words)
     defined = list(_own_names(words, closing))
     inside: list[str] = []
-    """The word before each open parenthesis."""
+    """For each open parenthesis, the word before it."""
     listing = [False]
-    """True inside a list of tables; one entry for the statement and one for each open parenthesis."""
+    """For the statement and for each open parenthesis: True if the present position is in a list of tables."""
     expected = False
     for position, word in enumerate(words):
         if word == "(":
@@ -131,7 +131,7 @@ def _tables(tokens: list[str]) -> Iterator[str]:
 
 
 def _closing(words: list[str]) -> dict[int, int]:
-    """Return the position of each opening parenthesis with the position of the closing one."""
+    """Return the position of the closing parenthesis for the position of each opening parenthesis."""
     closing: dict[int, int] = {}
     stack: list[int] = []
     for position, word in enumerate(words):
@@ -143,7 +143,15 @@ def _closing(words: list[str]) -> dict[int, int]:
 
 
 def _own_names(words: list[str], closing: dict[int, int]) -> Iterator[tuple[str, int, int]]:
-    """Yield the names that WITH defines, each with the range of positions in which the definition is visible."""
+    """Yield the names that WITH defines in a statement, each with the two positions between which the definition is visible.
+
+    Parameters
+    ----------
+    words
+        The tokens of the statement in lower case.
+    closing
+        The result of `_closing` for `words`.
+    """
     stack = [len(words)]
     for position, word in enumerate(words):
         if word == "(":
@@ -190,22 +198,22 @@ _WORD = re.compile(r"[^\W\d]\w*")
 
 @dataclass(slots=True)
 class NamedFiles:
-    """The files that a statement names."""
+    """The files that an SQL statement names as string literals."""
 
     read_files: list[str] = field(default_factory=list)
     written_files: list[str] = field(default_factory=list)
     attached: list[str] = field(default_factory=list)
     has_computed_name: bool = False
-    """True if a reading function has an argument that is not a literal."""
+    """True if the statement calls a function that reads files, but names no file: the name is computed."""
 
 
 def files_named(text: str, parameters: Any = None) -> NamedFiles:
-    """Return the files that a SQL statement reads, writes and attaches.
+    """Return the files that an SQL statement reads, writes and attaches.
 
     Parameters
     ----------
     parameters
-        Values of the statement's parameters; names of existing files among them count as files.
+        The values of the statement's parameters. The paths of existing files among them are returned as files that the statement reads.
     """
     files = NamedFiles()
     before = ""
@@ -268,12 +276,13 @@ _READS = frozenset(("select", "from", "with", "values", "describe", "desc", "sho
 _QUIET = frozenset(("threads", "worker_threads", "memory_limit", "max_memory", "temp_directory", "enable_progress_bar", "progress_bar_time", "global", "session"))  # fmt: skip
 _MOST_ROWS = 50_000_000
 IN_CONNECTION = "duckdb: "
-"""Prefix of the names of recorded reads."""
+"""The beginning of the name of a recorded read of an object in DuckDB's default connection."""
 SETTINGS = "(settings)"
+"""Takes the place of the object's name in a recorded read of the settings of the default connection."""
 
 
 class _Connection:
-    """The effects that statements have had on DuckDB's default connection."""
+    """What statements have changed in DuckDB's default connection, as far as `connection_objects` cannot read it from the connection."""
 
     def __init__(self) -> None:
         self.used = False
@@ -281,14 +290,14 @@ class _Connection:
         self.temporary: set[str] = set()
         self.settings: list[str] = []
         self.outside = 0
-        """The number of statements outside of steps that may have changed something."""
+        """The number of statements that were executed while no step ran and that may have changed the connection."""
 
 
 connection = _Connection()
 
 
 def is_own(handle: Any) -> bool:
-    """Return True for DuckDB's default connection, and for None."""
+    """Return True if `handle` is DuckDB's default connection, or None, which stands for the default connection."""
     if handle is None:
         return True
     module = sys.modules.get("duckdb")
@@ -300,7 +309,18 @@ def is_own(handle: Any) -> bool:
 
 
 def note_statement(text: str, *, outside: bool) -> list[str]:
-    """Record a statement that is about to be executed; return its effects that `connection_objects` does not contain."""
+    """Record a statement that is about to be executed in DuckDB's default connection.
+
+    Parameters
+    ----------
+    outside
+        True if no step runs.
+
+    Returns
+    -------
+    list of str
+        The effects of the statement that `connection_objects` does not show, for messages: temporary tables and settings.
+    """
     connection.used = True
     effects = []
     for match in _STATEMENT.finditer(text):
@@ -319,19 +339,28 @@ def note_statement(text: str, *, outside: bool) -> list[str]:
 
 
 def note_registered(name: str, *, outside: bool) -> None:
-    """Record that an object is about to be registered under a name."""
+    """Record that an object is about to be registered under a name in DuckDB's default connection.
+
+    Parameters
+    ----------
+    outside
+        True if no step runs.
+    """
     connection.used = True
     connection.outside += outside
     connection.temporary.add(name.lower())
 
 
 def words(text: str) -> set[str]:
-    """Return the words of a statement in lower case, the form in which names of objects are compared."""
+    """Return the words of a statement in lower case, because the names of objects in DuckDB are compared in lower case."""
     return {word.lower() for word in _WORD.findall(text)}
 
 
 def connection_objects() -> dict[str, str]:
-    """Return the digests of all objects in the connection, by name in lower case."""
+    """Return the digests of all objects in DuckDB's default connection, by their names in lower case.
+
+    The result is empty if no statement has used the connection, or if the objects cannot be read.
+    """
     module: Any = sys.modules.get("duckdb")
     if not connection.used or module is None or connection.busy:
         return {}
@@ -393,7 +422,15 @@ def _objects(cursor: Any, version: str) -> dict[str, str]:
 
 
 def object_digest(name: str) -> str:
-    """Return the digest of an object, given the name of its recorded read; empty if the object does not exist."""
+    """Return the digest of an object in DuckDB's default connection, or of the connection's settings.
+
+    Return an empty string if the object does not exist, or if no setting was changed.
+
+    Parameters
+    ----------
+    name
+        The name of the recorded read: `IN_CONNECTION` and the name of the object or `SETTINGS`.
+    """
     name = name.removeprefix(IN_CONNECTION)
     if name == SETTINGS:
         return digest("\n".join(connection.settings).encode()).hex() if connection.settings else ""

@@ -1,12 +1,13 @@
-"""References: the bytes that stand for an object in the node that refers to it.
+"""References: the bytes that stand for an object in the node of another object that refers to it.
 
-An atom is written inline, an asset as its key, and an object with a node as a mark for this node. Builtins and the functions, classes and
-modules of libraries are written as their name and the library's version. A function or class that a library *created* for the user (a
-wrapper with a closure, a class from a factory) is not an attribute of the library's module, so it gets a node like the user's functions.
+An atom is written inline, and an asset as its key. Builtins and the functions, classes and modules of libraries are written as their name and
+the library's version. Any other object gets a node, and the node that refers to it contains a placeholder. A function or class that a library
+*created* for the user (a wrapper with a closure, a class from a factory) is not an attribute of the library's module, so it gets a node like
+the user's functions.
 
-Only the attributes of a module that the code names count: ``lmod.sub.CONST`` depends only on this constant. A local module that a function
-imports is imported here, because the code can reach everything in the module. For an installed module, the version is enough, and the
-module is not imported.
+Code that reads attributes of a module depends only on these attributes: code with ``lmod.sub.CONST`` depends only on this constant. If a
+function imports a local module, the code walk imports the module, too, because the function can reach everything in the module. An installed
+module is not imported, because its version is enough.
 """
 
 from __future__ import annotations
@@ -39,18 +40,19 @@ _SMALL = 1 << 16
 
 
 class Writer:
-    """Writes references into nodes.
+    """Writes references to objects into nodes.
 
     Parameters
     ----------
     assets
-        Names of registered assets with their keys.
+        Names of registered assets, each with its asset key.
     namespace
-        The notebook's globals, in which `assets` are names of assets.
+        The notebook's globals. Only in code with these globals, the names in `assets` refer to assets. None without a notebook.
     ignored
-        Variables that do not count.
+        Variables and attributes that are left out of code versions.
     keyed
-        Digests secrets with the user's key; if None, versions are the same for all users.
+        Digests the values of secrets with the user's key. If None, a value under the name of a secret is written like any other value, so
+        that versions are the same for all users; `Secret` objects and code parts are then digested with a key of this process.
     """
 
     def __init__(
@@ -64,17 +66,29 @@ class Writer:
         self.keyed = keyed or process_keyed
         self.hides = keyed is not None
         self.environment: Environment | None = None
-        """Values of environment variables, which must not be shown; read once per walk."""
+        """Values of environment variables, which must not be shown in code parts. None until the first part is made."""
         self.part_digest: Callable[[bytes], str] | None = None
-        """Digests parts of code versions; set when the first part is made."""
+        """Digests code parts. None until the first part is made."""
         self.slow: dict[int, float] = {}
-        """The time in seconds for the digest of a node's value, by the identity of the node; only for slow nodes."""
+        """Nodes of values whose digest took long: the time in seconds, by the ``id`` of the node."""
         self.assets = assets
         self.namespace = namespace
         self.trace: list[tuple[str, Any, bytes | None]] | None = None
+        """If this is a list, each written reference is added: its label, the object, and its encoding (None if the object gets a node)."""
 
     def refer(self, node: Node, label: str, item: Any) -> None:
-        """Write a reference into a node: an atom or a name inline, any other object as a mark for a separate node."""
+        """Write a reference to an object into a node.
+
+        An atom, or an object that is identified by its name, is written inline. For any other object, a placeholder is written, and the
+        object's node is pending.
+
+        Parameters
+        ----------
+        node
+            The node of the object that refers to `item`.
+        label
+            The label of the reference, as in `Edge`.
+        """
         kind = type(item)
         if kind is LAZY:
             item = resolve_lazy(item)
@@ -83,10 +97,10 @@ class Writer:
         if kind in ATOMS:
             encoding = atom(item)
             if self.hides and kind is not bool and item is not None and _names_secret(label):
-                # A plain digest could reveal a short secret, so secrets are digested with a key.
+                # A plain digest could reveal a short secret, so the value is digested with the user's key.
                 encoding = Tag.KEYED + self.keyed(encoding).encode()
             if len(encoding) > _SMALL:
-                # No guard for this large value, because it would keep the value alive.
+                # A guard would keep this large value alive, so there is no guard, and later runs do not use this node.
                 node.stable = False
         elif kind is tuple and atoms_only(item) and len(item) < 1000:
             encoding = atom(item)
@@ -104,26 +118,27 @@ class Writer:
         else:
             if not label or label[0] == "(":
                 content.append(encoding)
-            # A reference with another label is a separate part, which shows its changes.
+            # Every other reference is a separate code part, whose digest shows its changes.
             self.trace.append((label, item, encoding))
 
     def asset(self, node: Node, name: str) -> None:
-        """Write a reference to an asset: its data version is an input of the step."""
+        """Write the key of the asset `name` into a node. The asset's data version is not written, because it is an input of the step."""
         key = self.assets[name]
         node.assets += ((name, key),)
         node.flags |= ASSET
         node.content.append(Tag.ASSET + atom(key))
 
     def is_ignored(self, scope: Mapping[str, Any], name: str) -> bool:
-        """Return True for a variable that does not count."""
+        """Return True if the global `name` of the namespace `scope` is left out of code versions."""
         places = self.ignored.globals
         return bool(places) and (id(scope), name) in places
 
 
 def mark(item: Any, kind: type) -> bytes:
-    """Return the bytes that stand for a node in a referring node. For a function, they include its name, which its node does not contain.
+    """Return the placeholder for an object that gets a node.
 
-    So the function of an asset has the same version whatever its name is.
+    The placeholder for a function contains the function's name. The function's node does not contain it, so that the body of an asset has the
+    same version whatever its name is.
     """
     return Tag.FOREIGN + atom(item.__name__) if kind is FunctionType else Tag.FOREIGN
 
@@ -133,10 +148,10 @@ def _names_secret(label: str) -> bool:
     return looks_secret(label)
 
 
-# -- objects that count by their names
+# -- objects that are identified by their names
 
 LAZY: type = getattr(types, "LazyImportType", type(MISSING))
-"""The type of the object that ``lazy import`` binds until its first use, since Python 3.15."""
+"""The type of the object to which ``lazy import`` of Python 3.15 binds a name until the first use. In older versions, ``object``."""
 _C_DESCRIPTORS = (
     WrapperDescriptorType,
     MethodDescriptorType,
@@ -149,7 +164,10 @@ _names: dict[tuple[str | None, str, str], bytes] = {}
 
 
 def token(item: Any, kind: type) -> bytes | None:
-    """Return the encoding of an object that is identified by name (a builtin; a function, class or module of a library), or None."""
+    """Return the encoding of an object that is identified by its name: a builtin, or a function, class or module of a library.
+
+    Return None for any other object.
+    """
     if kind is BuiltinFunctionType:
         holder = item.__self__
         # A builtin that is bound to an object other than a module is a method of this object.
@@ -164,7 +182,7 @@ def token(item: Any, kind: type) -> bytes | None:
             if library is not None and is_original(item, module)
             else None
         )
-    # Use the real type: an object's `__class__` may be wrong, or raise an exception.
+    # Use the real type, because an object's `__class__` may be wrong or raise an exception.
     if issubclass(kind, type):
         module = item.__module__
         library = owner(module) if type(module) is str else None
@@ -191,13 +209,13 @@ def token(item: Any, kind: type) -> bytes | None:
 
 
 def bound_value(scope: Mapping[str, Any], name: str) -> Any:
-    """Return the value of a name, or MISSING; a lazy import is resolved."""
+    """Return the value of the global `name` in the namespace `scope`, or `MISSING`. A lazy import is resolved."""
     value = scope.get(name, MISSING)
     return resolve_lazy(value) if type(value) is LAZY else value
 
 
 def resolve_lazy(value: Any) -> Any:
-    """Return the object that a lazy import stands for; MISSING if the import fails."""
+    """Return the object that a lazy import stands for; `MISSING` if the import fails or `value` is not a lazy import."""
     if value is MISSING:
         return MISSING
     try:
@@ -208,7 +226,7 @@ def resolve_lazy(value: Any) -> Any:
 
 
 def getattr_static(item: Any, name: str) -> Any:
-    """Return an attribute of an object or its class without calling `__getattr__`; None if neither has the attribute."""
+    """Return an attribute of an object or of its class without calling `__getattr__`; None if neither has the attribute."""
     for cls in type(item).__mro__:
         if name in vars(cls):
             return getattr(item, name, None)
@@ -222,7 +240,7 @@ def getattr_static(item: Any, name: str) -> Any:
 
 
 def is_module_attribute(cls: type) -> bool:
-    """Return True if a class is an attribute of its module under its name, unlike a class that a library created for the user."""
+    """Return True if a class is an attribute of its module under its name. A class that a library created for the user is not."""
     if not cls.__flags__ & _HEAP_TYPE:
         return True
     current: Any = sys.modules.get(cls.__module__)
@@ -232,7 +250,17 @@ def is_module_attribute(cls: type) -> bool:
 
 
 def named_encoding(module: str | None, name: str, owner_name: str) -> bytes:
-    """Return the encoding of an object that is identified by its name and its owner."""
+    """Return the encoding of an object that is identified by its name.
+
+    Parameters
+    ----------
+    module
+        The module that contains the object.
+    name
+        The object's name in the module; empty for the module itself.
+    owner_name
+        The owner of the module, from `owner`; empty for a module of the user.
+    """
     key = (module, name, owner_name)
     encoding = _names.get(key)
     if encoding is None:
@@ -241,7 +269,15 @@ def named_encoding(module: str | None, name: str, owner_name: str) -> bytes:
 
 
 def is_original(function: FunctionType, module: str) -> bool:
-    """Return True if a library's function is the attribute of its module under its name, so that name and version identify it."""
+    """Return True if the name of a library's function and the library's version identify the function.
+
+    This is not so for a function that the library created for the user, because it depends on the user's values.
+
+    Parameters
+    ----------
+    module
+        The name of the module whose globals the function uses.
+    """
     holder = sys.modules.get(module)
     if (
         function.__closure__ is None
@@ -264,7 +300,19 @@ def is_original(function: FunctionType, module: str) -> bool:
 
 
 def from_module(to: Writer, node: Node, label: str, module: ModuleType, chain: tuple[str, ...]) -> None:
-    """Write only the object at the end of a chain of attributes of a module, such as the constant of ``module.sub.CONST``."""
+    """Follow a chain of attributes, and write a reference to the first object that is not a module: the constant in ``module.sub.CONST``.
+
+    If all objects on the chain are modules, or the chain is empty, write a reference to the last module as a whole.
+
+    Parameters
+    ----------
+    node
+        The node of the code that reads the attributes.
+    label
+        The name by which the code refers to `module`.
+    chain
+        The names of the attributes.
+    """
     value: Any = module
     for name in chain:
         namespace = vars(value)
@@ -276,7 +324,7 @@ def from_module(to: Writer, node: Node, label: str, module: ModuleType, chain: t
         library = owner(value.__name__)
         label += "." + name
         if member is MISSING:
-            # The attribute does not exist, or the module's `__getattr__` creates it at first use. For a library, its name is enough.
+            # The attribute does not exist, or the module's `__getattr__` creates it at first use. In a library, the name identifies it.
             node.content.append(
                 named_encoding(value.__name__, name, library)
                 if library is not None
@@ -306,7 +354,7 @@ def _library(to: Writer, node: Node, label: str, item: Any, encoding: bytes) -> 
 
 
 def _replaced_value(to: Writer, node: Node, label: str, value: Any) -> None:
-    """Write the value of a library's attribute if the value does not belong to the library, because the attribute was replaced."""
+    """Write the value of an attribute of a library's module if the user may have replaced it: a function or class of the user, or an atom."""
     kind = type(value)
     if kind is FunctionType:
         module = value.__globals__.get("__name__")
@@ -325,7 +373,17 @@ def _blind(node: Node, label: str, module: ModuleType, name: str) -> None:
 
 
 def imports(to: Writer, node: Node, statements: Iterable[Imported], scope: Mapping[str, Any]) -> None:
-    """Write the modules and attributes that import statements in the code reach."""
+    """Write references to the modules, or to the attributes of modules, that code reaches through its import statements.
+
+    Parameters
+    ----------
+    node
+        The node of the code.
+    statements
+        The names that the import statements bind.
+    scope
+        The globals of the code, for relative imports.
+    """
     for statement in statements:
         name = _absolute(statement.module, statement.level, scope) if statement.level else statement.module
         library = owner(name)
@@ -359,7 +417,7 @@ def _from_library(to: Writer, node: Node, name: str, item: str, library: str) ->
 
 
 def _item(to: Writer, node: Node, label: str, module: ModuleType, statement: Imported) -> None:
-    """Write the object that ``from module import item`` binds."""
+    """Write a reference to the object that ``from module import item`` binds."""
     namespace = vars(module)
     if (id(namespace), statement.item) in to.ignored.globals:
         node.content.append(Tag.IGNORED)
@@ -376,7 +434,7 @@ def _item(to: Writer, node: Node, label: str, module: ModuleType, statement: Imp
 
 
 def of_module(to: Writer, node: Node, label: str, module: ModuleType, chains: Chains) -> None:
-    """Write the attributes of a module that are read, or the whole module."""
+    """Write references to those attributes of a module that code reads, or to the whole module if `chains` is None."""
     if chains is None:
         to.refer(node, label, module)
         return
@@ -385,14 +443,22 @@ def of_module(to: Writer, node: Node, label: str, module: ModuleType, chains: Ch
 
 
 def _absolute(name: str, level: int, scope: Mapping[str, Any]) -> str:
-    """Return the absolute name of a module in an import statement."""
+    """Return the absolute name of a module that a relative import names.
+
+    Parameters
+    ----------
+    level
+        The number of leading dots.
+    scope
+        The globals of the code that contains the import.
+    """
     package = scope.get("__package__") or str(scope.get("__name__", "")).rpartition(".")[0]
     parts = package.split(".")
     return ".".join([*parts[: len(parts) - level + 1], *([name] if name else [])])
 
 
 def _imported(name: str) -> ModuleType | None:
-    """Import and return a local module, so that its content can be read; None if the import fails."""
+    """Import a local module, so that its content can be digested, and return the module; None if the import fails."""
     from importlib import import_module
 
     try:

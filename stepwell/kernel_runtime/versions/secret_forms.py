@@ -1,10 +1,12 @@
-"""Names of secrets (``API_TOKEN``), and forms of secrets: tokens, keys, addresses with a password.
+"""Names of secrets (``API_TOKEN``), and formats of secrets: tokens, keys, addresses with a password.
 
-Names are split into words (``apiToken`` and ``API_TOKEN`` are ``api token``). ``API_TOKEN``, ``db_password`` and ``client-secret`` are
-names of secrets, ``AUTHOR`` and ``tokenizer`` are not. Names that contain a word for a count or measure are names of numbers:
-``max_tokens``, ``password_length``. The word ``tokens`` means tokens of text unless a word such as ``api`` precedes it. The forms are the
-patterns of detect-secrets, and prefixes of services that detect-secrets does not know. The import of detect-secrets takes a third of a
-second, so it happens only for a text with a long run of mixed letters and digits, which every token and few other texts contain.
+*Names* are split into words (``apiToken`` and ``API_TOKEN`` are ``api token``). ``API_TOKEN``, ``db_password`` and ``client-secret`` are
+names of secrets, ``AUTHOR`` and ``tokenizer`` are not. A name with a word for a count or measure is the name of a number: ``max_tokens``,
+``password_length``. The word ``tokens`` means tokens of text unless a word such as ``api`` precedes it.
+
+*Formats* are recognised with the patterns of detect-secrets, and with the prefixes of tokens of services that detect-secrets does not know. The
+import of detect-secrets takes a third of a second. So it is imported only for a text that contains a long run of mixed letters and digits, as
+every token and few other texts do.
 """
 
 from __future__ import annotations
@@ -24,12 +26,12 @@ _SECRETS = frozenset({
     "creds", "bearer", "cookie", "cookies", "auth", "oauth", "authorization", "authentication", "jwt", "token", "apikey", "apikeys", "accesskey",
     "privatekey", "secretkey", "authtoken", "apitoken", "accesstoken",
 })  # fmt: skip
-# Last words of names that describe a secret but are not its name: TOKEN_URL, password_field.
+# A name that ends with one of these words describes something else than the secret: TOKEN_URL, password_field.
 _DESCRIBING = frozenset({
     "re", "regex", "regexp", "pattern", "name", "names", "url", "uri", "endpoint", "type", "types", "file", "path", "dir", "folder", "field", "fields", "label",
     "error", "exception", "required", "policy", "expiry", "expires", "ttl", "timeout", "id", "ids", "index", "enabled",
 })  # fmt: skip
-# These also count at the end of a longer word: PGPASSWORD, mytoken.
+# These words are also recognised at the end of a longer word: PGPASSWORD, mytoken.
 _ENDINGS = ("password", "passwords", "passwd", "passphrase", "token", "secret", "secrets", "credentials", "apikey")
 _OF_KEYS = frozenset({"api", "private", "access", "secret", "auth", "signing", "encryption"})
 _OF_TOKENS = frozenset({"api", "auth", "oauth", "access", "refresh", "bearer", "secret", "session", "login"})
@@ -64,7 +66,7 @@ _WEAK = frozenset({"token", "auth", "cookie", "cookies", "authorization", "authe
 
 @lru_cache(maxsize=8192)
 def is_weak(name: str) -> bool:
-    """Return True if the name of a secret may also have another meaning, as ``token`` and ``cookie``, but not ``API_TOKEN``."""
+    """Return True if the name of a secret may also have another meaning: ``token`` and ``cookie`` may, ``API_TOKEN`` may not."""
     words = {word.lower() for word in _WORD.findall(name)}
     strong = any(
         (word in _SECRETS and word not in _WEAK) or (word.endswith(_ENDINGS) and not word.endswith("token"))
@@ -75,7 +77,18 @@ def is_weak(name: str) -> bool:
 
 @lru_cache(maxsize=8192)
 def uses_secret(called: str) -> Literal["", "login", "client"]:
-    """Return the kind of a function that takes a secret: ``login`` (a name and a password), ``client`` (perhaps a key), or empty."""
+    """Return how a function uses secrets, judging from its name.
+
+    Parameters
+    ----------
+    called
+        The name of the function.
+
+    Returns
+    -------
+    str
+        ``login`` if the arguments are a user's name and a password, ``client`` if one of the arguments may be a key, else empty.
+    """
     if called.lower() in _LOGINS:
         return "login"
     words = {word.lower() for word in _WORD.findall(called)}
@@ -90,7 +103,13 @@ def uses_secret(called: str) -> Literal["", "login", "client"]:
 
 @lru_cache(maxsize=8192)
 def names_secret(text: str) -> bool:
-    """Return True if a name, or a name in a path such as ``helper -> config['token']``, is the name of a secret."""
+    """Return True if a text contains the name of a secret.
+
+    Parameters
+    ----------
+    text
+        A name, or a text with names such as ``helper -> config['token']``.
+    """
     return any(_is_secret(identifier) for identifier in _IDENTIFIER.findall(text))
 
 
@@ -132,14 +151,14 @@ _JWT = re.compile(r"eyJ[A-Za-z0-9_=-]{8,}\.[A-Za-z0-9_=.+/-]{8,}")
 _NOT_OF_TOKENS = frozenset({
     "sha", "md", "blake", "git", "rev", "ref", "commit", "hash", "checksum", "digest", "etag", "uuid", "guid", "id", "oid", "cid", "run", "img", "file",
 })  # fmt: skip
-"""Prefixes of digests and identifiers."""
+"""Prefixes of digests and identifiers, which are not secrets."""
 _HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
 _URL = re.compile(r"://[^/\s:@'\"<>]*:(?P<password>[^/\s@'\"]+)@")
 _SIGNED_ADDRESS = re.compile(
     r"[?&;](?:amp;)?(?:sig|signature|x-amz-signature|x-amz-security-token|x-goog-signature)=(?P<value>[^&;\s'\"<>]{16,})",
     re.IGNORECASE,
 )
-"""The signature in an address that grants access without a password."""
+"""A signature in a web address. It grants access without a password."""
 _LOGIN = re.compile(r"(?<![\w-])(?:-u|--user)[ =]['\"]?[^\s:'\"]+:(?P<value>[^\s'\"]+)")
 _KEY = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY|PuTTY-User-Key-File")
 _KEY_BLOCK = re.compile(
@@ -147,11 +166,11 @@ _KEY_BLOCK = re.compile(
     re.DOTALL,
 )
 PLACEHOLDER = "\0"
-"""Replaces computed parts of a text: ``https://bob:\\0@host`` contains no password."""
+"""Replaces the computed parts of an f-string or concatenation. So ``f"https://bob:{password}@host"`` contains no literal password."""
 
 
 def token_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of the secrets in a text that are recognised by form."""
+    """Yield the ranges of the secrets in a text that are recognised by their format."""
     if "://" in text:
         for pattern, group in ((_URL, "password"), (_SIGNED_ADDRESS, "value"), (_LOGIN, "value")):
             for match in pattern.finditer(text):
@@ -180,23 +199,23 @@ def _matches(
 
 
 def has_run(text: str) -> bool:
-    """Return True if a text contains a run of mixed letters and digits, which all tokens and few other texts contain."""
+    """Return True if a text contains a run of at least 16 mixed letters and digits, as all tokens and few other texts do."""
     if len(text) < _RUN:
         return False
-    # Every source is checked, and a regular expression would take ten times as long.
+    # All source code is checked in this way, and a regular expression would take ten times as long.
     runs = [run for run in text.encode("utf-8", "replace").translate(_APART).split() if len(run) >= _RUN]
     return bool(runs) and any(alternations(run.decode()) >= 2 for run in runs)
 
 
 def alternations(run: str) -> int:
-    """Return the number of changes between letters and digits."""
+    """Return how many times a letter and a digit stand next to each other in a run of characters."""
     return sum(a.isdigit() is not b.isdigit() and a.isalnum() and b.isalnum() for a, b in pairwise(run))
 
 
 def looks_generated(text: str) -> bool:
     """Return True if a text may be a generated password or key: one word of mixed characters with a higher entropy than natural words.
 
-    Call this function only if a name or use suggests a secret, because other identifiers look the same.
+    Many identifiers look the same. So call this function only if a name or a use suggests that the text is a secret.
     """
     if (
         len(text) < 8
@@ -213,13 +232,16 @@ def looks_generated(text: str) -> bool:
 
 
 def entropy(text: str) -> float:
-    """Return the Shannon entropy of a text's characters, in bits."""
+    """Return the Shannon entropy of the characters of a text, in bits per character."""
     total = len(text)
     return -sum(count / total * math.log2(count / total) for count in Counter(text).values())
 
 
 def is_literal(part: str) -> bool:
-    """Return True if a part of a text is a literal value, not a placeholder such as ``{password}``, ``%s``, ``$PASSWORD``, ``<password>`` or ``***``."""
+    """Return True if a text is a literal value.
+
+    The result is False for an empty text and for a placeholder such as ``{password}``, ``%s``, ``$PASSWORD``, ``<password>`` or ``***``.
+    """
     part = part.replace(PLACEHOLDER, "")
     return bool(part) and not _COMPUTED.fullmatch(part)
 
@@ -228,12 +250,18 @@ _COMPUTED = re.compile(r"\{[^{}]*\}|%\(?\w*\)?[sdr]|\$\{?\w+\}?|<[^<>]*>|[*x.…
 
 
 def _is_mixed(text: str) -> bool:
-    """Return True if a match contains digits and letters, or is a key or address. The patterns of services also match plain words."""
+    """Return True if a text that matches the pattern of a token contains digits and letters, or is a private key or an address.
+
+    The patterns of some services also match plain words, for which the result is False.
+    """
     return "PRIVATE KEY" in text or "://" in text or (any(map(str.isdigit, text)) and any(map(str.isalpha, text)))
 
 
 def _whole_word(text: str, start: int, end: int) -> tuple[int, int]:
-    """Return the range of the word around a match, because services may change the length of their tokens."""
+    """Return the range of the whole word around a match.
+
+    A pattern may match only a part of a token, because services change the length of their tokens.
+    """
     while start and _IN_TOKENS.match(text[start - 1]):
         start -= 1
     while end < len(text) and _IN_TOKENS.match(text[end]):
@@ -246,7 +274,10 @@ _IN_TOKENS = re.compile(_CHARACTERS)
 
 @lru_cache(maxsize=1)
 def _patterns() -> tuple[re.Pattern[str], ...]:
-    """Return the patterns of detect-secrets for tokens of services, without its detectors of keywords, entropy and public addresses."""
+    """Return the patterns of detect-secrets for tokens of services.
+
+    The detectors of IP addresses, passwords in addresses, private keys and Artifactory tokens are left out.
+    """
     import importlib
     import pkgutil
 

@@ -1,7 +1,8 @@
 """Text that must not be stored or shown: values of environment variables, and secrets in code, values and messages.
 
-A secret is recognised by its name or its form (`secret_forms`). If the use of a text suggests a secret, a text that looks generated is a
-secret, too. The functions `hidden_...` replace the secrets in a value, a source or a message and leave the rest readable.
+A secret is recognised by its name or by its format (`secret_forms`). A text that looks generated is also a secret if the code uses it like one,
+for example as the second argument of ``login``. The functions `hidden_...` replace the secrets in a value, in source code or in a message by
+``<hidden>`` and leave the rest readable.
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ from stepwell.kernel_runtime.versions.secret_forms import (
 
 HIDDEN = "<hidden>"
 _MOST_MEMBERS = 100
-"""Maximum number of members for which a container is checked as a whole."""
+"""Maximum number of members of a container whose members `is_kept_back` checks."""
 _SIGNS = (
     "token", "secret", "passw", "passphrase", "passcode", "cred", "auth", "bearer", "cookie", "pwd", "jwt", "://", "login", "sign_in", "sk-", "hrku", "putty",
 )  # fmt: skip
-"""Strings of which at least one occurs in every name or use of a secret. They are a fast filter: a run checks thousands of sources, and a
-pattern takes ten times as long."""
+"""Every name or use of a secret contains at least one of these strings, except keys (`_KEY_OF`). They are a fast filter: a run checks thousands
+of source texts, and a regular expression takes ten times as long."""
 _KEY_OF = re.compile(r"(?:api|private|access|secret|signing|encryption)[^a-z]{0,8}key")
-"""Names of keys that are secrets; most other keys are keys of mappings and tables."""
+"""Names of secret keys, such as ``api_key``. Most other names with ``key`` mean keys of mappings and tables."""
 _STRING = r"""\"\"\".*?\"\"\"|\'\'\'.*?\'\'\'|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'"""
 _NAMED = re.compile(
     rf"""(?<![\w-])(?P<name>[A-Za-z_][\w-]*)\\?["']?\]?(?P<gap>[ \t]*)(?::[ \t]*[A-Za-z_][\w.\[\],]*(?:[ \t]*\|[ \t]*[\w.\[\]]+)*[ \t]*(?==))?(?P<sign>[:=]{{1,2}})[ \t]*[rbfuRBFU]{{0,2}}"""
     rf"""(?=(?P<value>{_STRING}|\\?["'][^"'\\\n]*\\?["']|[^\s'",;&()\[\]{{}}]+))""",
     re.DOTALL,
 )
-"""A name and its value: ``password = 'x'``, ``"token": "x"``, ``?api_key=x``, ``PGPASSWORD=x``."""
+"""A name followed by its value: ``password = 'x'``, ``"token": "x"``, ``?api_key=x``, ``PGPASSWORD=x``."""
 _QUOTED = re.compile(_STRING, re.DOTALL)
 _SCHEME = re.compile(r"\b(?:[Bb]earer|BEARER|Basic|Token)\s+(?P<value>[\w.~+/=-]{8,})")
 _STATED = re.compile(
@@ -57,23 +58,31 @@ _SETTERS = frozenset({
     "setdefault", "getenv", "get", "pop", "getattr", "setattr", "setenv", "putenv", "set", "put", "setitem", "add_header", "putheader", "header", "update",
     "set_password", "set_secret", "getoption", "set_option", "add", "config",
 })  # fmt: skip
-"""Calls in which a value follows its name: an environment variable, an attribute, a header."""
+"""Functions to which a name and then its value are passed: the name of an environment variable, an attribute or a header."""
 _LEAST_NUMBER = 1000
 _LEAST = 4
-"""Minimum length of an environment variable's value that is recognised as a whole value."""
+"""Minimum length of an environment variable's value that is recognised if another value is equal to it."""
 _LONG = 8
 """Minimum length of an environment variable's value that is recognised inside other text."""
 _LOOK_UPS = frozenset({"environ", "getenv", "secret", "EnvVar", "getpass", "input", "prompt", "get_secret", "Prompt"})
-"""Mappings and calls whose string argument is the name of a secret, or a prompt for one."""
+"""Mappings and functions whose string argument is not a secret, but the name of a secret or a prompt for a secret."""
 
 
 def looks_secret(name: str, text: str = "") -> bool:
-    """Return True if a value must not be shown, because its name is the name of a secret or its text contains a secret."""
+    """Return True if a value must not be shown, because it has the name of a secret or because its text contains a secret.
+
+    Parameters
+    ----------
+    name
+        The name of the variable, attribute or item that holds the value.
+    text
+        The value as text.
+    """
     return names_secret(name) or bool(text and may_contain_secret(text) and _contains_secret(text))
 
 
 def may_contain_secret(text: str) -> bool:
-    """Return False if a text cannot contain a secret. This is a fast check before the patterns."""
+    """Return False if a text certainly contains no secret. This check is much faster than the search for secrets."""
     folded = text.casefold()
     return (
         bool([sign for sign in _SIGNS if sign in folded])
@@ -83,14 +92,16 @@ def may_contain_secret(text: str) -> bool:
 
 
 def holds_secret(label: str, value: object, *, limit: int = 1000, result_beyond_limit: bool = True) -> bool:
-    """Return True if a value is or contains a secret, according to the names and forms of its items.
+    """Return True if a value is or contains a secret.
 
     Parameters
     ----------
     label
-        The name of the value.
-    limit, result_beyond_limit
-        The maximum number of items to check, and the result if there are more items.
+        The name of the variable or attribute that holds the value.
+    limit
+        The maximum number of items to check, those of nested containers included.
+    result_beyond_limit
+        The result if the value has more items and no secret was found.
     """
     stack: list[tuple[str, Any]] = [(label, value)]
     for _ in range(limit):
@@ -108,7 +119,7 @@ def holds_secret(label: str, value: object, *, limit: int = 1000, result_beyond_
             for before, after in pairwise(members):
                 if type(before) is not str or type(after) is not str:
                     continue
-                # A header, or a flag and its argument. In other lists (of column names), the second item must look generated.
+                # The pair may be a header, or a flag and its argument. In other lists, such as column names, the second must look generated.
                 if names_secret(before) and (len(members) == 2 or before.startswith("-") or looks_generated(after)):
                     return True
             stack += [(name, member) for member in members]
@@ -123,12 +134,12 @@ def _contains_secret(text: str) -> bool:
 
 
 def _spans(text: str, *, code: bool = False) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of secrets in a text, recognised by form or by the name before the value.
+    """Yield the ranges of the secrets in a text. A secret is recognised by its format or by the name before it.
 
     Parameters
     ----------
     code
-        True if a word without quotes is a variable, not a value.
+        True if the text is source code, where a word without quotes is a variable and not a value.
     """
     yield from token_spans(text)
     for match in _NAMED.finditer(text):
@@ -152,7 +163,13 @@ def _spans(text: str, *, code: bool = False) -> Iterator[tuple[int, int]]:
 
 
 def _words(text: str, like: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of words that look generated, in lines that name a secret."""
+    """Yield the ranges of the words for which `like` is True, in those lines of a text that contain the name of a secret.
+
+    Parameters
+    ----------
+    like
+        Returns True if a word looks like a secret.
+    """
     for line in _LINE.finditer(text):
         if may_contain_secret(line[0]) and names_secret(line[0]):
             for word in _WORD.finditer(line[0]):
@@ -161,7 +178,15 @@ def _words(text: str, like: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
 
 
 def _is_value(match: re.Match[str], text: str, *, code: bool) -> bool:
-    """Return True if the text after a secret's name is a value, not a variable, a type or a word of a sentence."""
+    """Return True if the text after the name of a secret is its value, and not a variable, a type or a word of a sentence.
+
+    Parameters
+    ----------
+    match
+        A match of `_NAMED` in `text`.
+    code
+        True if `text` is source code.
+    """
     value = match["value"].replace("\\", "")
     if value[0] in "\"'":
         return any(map(str.isalnum, value[:200])) and len(value.strip("\"'")) > 1 and is_literal(value.strip("\"'"))
@@ -186,9 +211,10 @@ def _is_value(match: re.Match[str], text: str, *, code: bool) -> bool:
 
 
 def is_kept_back(name: str, value: Any) -> bool:
-    """Return True if a variable's value must not be stored, because it is or contains a secret or a value of the environment.
+    """Return True if the value of a variable must not be stored, because it is or contains a secret or the value of an environment variable.
 
-    Large containers are checked by name only, others by their first 10,000 items.
+    For a container with more than 100 members, only the name of the variable is checked. For others, the first 10,000 items are checked, those of
+    nested containers included.
     """
     kind = type(value)
     if kind in {str, bytes}:
@@ -205,12 +231,12 @@ def is_kept_back(name: str, value: Any) -> bool:
 
 
 class Environment:
-    """The present values of the environment that can be recognised in a text.
+    """The values of environment variables at one time, to recognise them in texts.
 
     Parameters
     ----------
     without
-        Names of variables that do not count.
+        Names of environment variables whose values are not recognised.
     """
 
     def __init__(self, without: Collection[str] = ()) -> None:
@@ -229,12 +255,12 @@ class Environment:
         self._long_values = tuple(long)
 
     def has(self, value: object, text: str) -> bool:
-        """Return True if a value is the value of an environment variable, or if `text` contains such a value."""
+        """Return True if `value` is equal to the value of an environment variable, or if `text` contains such a value."""
         return str(value) in self._values or any([known in text for known in self._long_values])  # noqa: C419 - a list is quicker
 
     def hide_values(self, text: str) -> str:
-        """Return a text in which the values of environment variables are replaced."""
-        # One pattern for all values would take twenty times as long.
+        """Return a text in which the values of environment variables are replaced by `HIDDEN`."""
+        # One regular expression for all values would take twenty times as long.
         for value in [known for known in self._long_values if known in text]:
             text = text.replace(value, HIDDEN)
         return text
@@ -244,7 +270,7 @@ _newest: tuple[dict[Any, Any], Environment] | None = None
 
 
 def environment_now() -> Environment:
-    """Return the present values of environment variables; they are read again only after a change."""
+    """Return the present values of the environment variables. They are read again only if a variable has changed."""
     global _newest  # noqa: PLW0603 - one for the process
     environ: Any = os.environ
     raw: dict[Any, Any] = environ._data  # noqa: SLF001 - an unrecorded read, as in `environment`
@@ -255,13 +281,19 @@ def environment_now() -> Environment:
 
 
 def hidden_message(text: str) -> str:
-    """Return a message, log or traceback with secrets and values of the environment replaced, including those in source lines."""
+    """Return a message, log or traceback in which secrets and values of environment variables are replaced by `HIDDEN`."""
     text = environment_now().hide_values(text)
     return _text_hidden(text, prose=True) if may_contain_secret(text) else text
 
 
 def hidden_values(value: Any, name: str = "") -> Any:
-    """Return JSON values with secrets replaced: values under the name of a secret, and secrets inside other strings."""
+    """Return a JSON value in which secrets are replaced by `HIDDEN`: values under the name of a secret, and secrets inside other strings.
+
+    Parameters
+    ----------
+    name
+        The key under which `value` stands in a JSON object; empty for the outermost value.
+    """
     if isinstance(value, str):
         return HIDDEN if value and names_secret(name) else hidden_message(value)
     if isinstance(value, dict):
@@ -272,12 +304,20 @@ def hidden_values(value: Any, name: str = "") -> Any:
 
 
 def hidden_text(text: str) -> str:
-    """Return a path, reason or summary with secrets replaced; fast for text without secrets."""
+    """Return a short text, such as a path or a reason, in which secrets are replaced by `HIDDEN`."""
     return _replace_ranges(text, _spans(text)) if may_contain_secret(text) else text
 
 
 def hidden_source(text: str, environment: Environment | None = None) -> str:
-    """Return source code with secrets (literals with the name, use or form of a secret) and values of the environment replaced."""
+    """Return source code in which secrets and values of environment variables are replaced by `HIDDEN`.
+
+    A literal is a secret if it has the name, the use or the format of a secret.
+
+    Parameters
+    ----------
+    environment
+        The values of environment variables; None for the present ones.
+    """
     text = (environment or environment_now()).hide_values(text)
     if not may_contain_secret(text):
         return text
@@ -291,7 +331,7 @@ def hidden_source(text: str, environment: Environment | None = None) -> str:
 
 
 def _parsed(text: str) -> ast.AST | None:
-    """Return the syntax tree of a source or cell, ignoring magics and shell commands; None if there is a syntax error."""
+    """Return the syntax tree of source code, ignoring lines with magics and shell commands; None if the rest has a syntax error."""
     for source in (text, _MAGIC.sub(r"\1pass", text)):
         try:
             return ast.parse(source)
@@ -301,7 +341,7 @@ def _parsed(text: str) -> ast.AST | None:
 
 
 def _outermost(nodes: Iterable[ast.expr]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Return the ranges of literals in order, without literals inside other literals."""
+    """Return the start and the end (line, column) of expressions in order, without expressions that lie inside others of `nodes`."""
     places = sorted(
         {((node.lineno, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0)) for node in nodes},
         key=lambda place: (place[0], (-place[1][0], -place[1][1])),
@@ -314,12 +354,13 @@ def _outermost(nodes: Iterable[ast.expr]) -> list[tuple[tuple[int, int], tuple[i
 
 
 def _text_hidden(text: str, *, prose: bool = False) -> str:
-    """Return a text, perhaps code, with secrets replaced: quoted values, secrets inside quotes, tokens, comments.
+    """Return a text that may contain code, with its secrets replaced by `HIDDEN`.
 
     Parameters
     ----------
     prose
-        True for a message, in which a generated word need not be in quotes.
+        True for a message: each line is searched like ordinary text, where a secret may have no quotes. False for source code: only comments are
+        searched in this way.
     """
     spans = list(_spans(text, code=True))
     traced = prose and ('File "' in text or "Cell In" in text)
@@ -330,7 +371,7 @@ def _text_hidden(text: str, *, prose: bool = False) -> str:
             spans += [(offset + start, offset + end) for start, end in _spans(inner)]
     for match in _LINE.finditer(text) if prose else _COMMENT.finditer(text):
         line = match[0]
-        # Indented lines of a traceback are source code.
+        # The indented lines of a traceback are source code, so they are not searched like ordinary text.
         if may_contain_secret(line) and not (traced and line[0].isspace()):
             spans += [(match.start() + start, match.start() + end) for start, end in _spans(line)]
             spans += (
@@ -342,7 +383,7 @@ def _text_hidden(text: str, *, prose: bool = False) -> str:
 
 
 def _replace_ranges(text: str, spans: Iterable[tuple[int, int]]) -> str:
-    """Return a text with some ranges replaced; a quoted range stays quoted."""
+    """Return a text in which the ranges `spans` are replaced by `HIDDEN`; if a range is in quotes, so is the replacement."""
     end = 0
     parts: list[str] = []
     for start, stop in sorted(spans):
@@ -357,7 +398,7 @@ def _replace_ranges(text: str, spans: Iterable[tuple[int, int]]) -> str:
 
 
 def _secret_literals(tree: ast.AST) -> Iterator[ast.expr]:
-    """Yield the literals that are secrets; for a part of an f-string, the whole f-string."""
+    """Yield the literals in a syntax tree that are secrets. If a part of an f-string is a secret, yield the whole f-string."""
     stack: list[tuple[ast.AST, ast.JoinedStr | None]] = [(tree, None)]
     while stack:
         node, outer = stack.pop()
@@ -375,7 +416,7 @@ def _secret_literals(tree: ast.AST) -> Iterator[ast.expr]:
 
 
 def _literal_text(node: ast.AST) -> str:
-    """Return the text of a literal, an f-string or a concatenation, with placeholders for computed parts."""
+    """Return the text of a string, an f-string or a concatenation, with `PLACEHOLDER` for computed parts; empty for any other node."""
     if isinstance(node, ast.Constant):
         if isinstance(node.value, bytes):
             return node.value.decode("latin-1")
@@ -389,7 +430,7 @@ def _literal_text(node: ast.AST) -> str:
 
 
 def _secret_values(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """Yield the expressions whose value is bound to a secret's name or used as a secret, each with the name."""
+    """Yield the expressions in a syntax node that are bound to the name of a secret or used as a secret, each with this name."""
     if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.NamedExpr):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         if node.value is not None:
@@ -417,7 +458,7 @@ def _secret_values(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     elif isinstance(node, ast.Compare):
         yield from _compared(node)
     elif isinstance(node, ast.Tuple | ast.List) and len(node.elts) == 2 and isinstance(node.elts[0], ast.Constant):
-        # A pair in a header or in dict([...]).
+        # The node is a pair in a list of headers or in dict([...]).
         name, value = _secret_name(node.elts[0]), node.elts[1]
         if name and (not isinstance(value, ast.Constant) or _looks_literal(value.value)):
             yield name, value
@@ -460,7 +501,10 @@ def _compared(node: ast.Compare) -> Iterator[tuple[str, ast.AST]]:
 
 
 def _secret_arguments(call: ast.Call) -> Iterator[tuple[str, ast.AST]]:
-    """Yield the arguments of a call that are secrets because of the called function or the preceding argument, each with a name."""
+    """Yield the arguments of a call that are secrets because of the called function or of the preceding argument.
+
+    With each argument, yield the name of the secret.
+    """
     called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     if called == "format" and isinstance(call.func, ast.Attribute) and (name := _last_name(call.func.value)):
         yield from ((name, argument) for argument in call.args)
@@ -479,7 +523,10 @@ def _secret_arguments(call: ast.Call) -> Iterator[tuple[str, ast.AST]]:
 
 
 def _last_name(node: ast.AST) -> str:
-    """Return the secret's name at the end of a format string such as ``"password=%s"``; empty for other strings."""
+    """Return the name of the secret at the end of a format string: ``password`` for ``"host=%s password=%s"``.
+
+    Return an empty string if the node is not such a string.
+    """
     match = re.search(r"([A-Za-z_][\w-]*)['\"]?\s*[:=]\s*['\"]?(?:%s|\{\w*\})['\"]?\s*$", _literal_text(node))
     return match[1] if match is not None and names_secret(match[1]) else ""
 
@@ -489,7 +536,7 @@ def _looks_literal(value: object) -> bool:
 
 
 def _secret_name(target: ast.expr) -> str:
-    """Return the name of an assigned or compared expression if it is the name of a secret, else an empty string."""
+    """Return the name of a variable, attribute or item, or a string, if it is the name of a secret; else an empty string."""
     name = ""
     if isinstance(target, ast.Name):
         name = target.id
@@ -503,12 +550,15 @@ def _secret_name(target: ast.expr) -> str:
 
 
 def _literals(value: ast.AST, *, weak: bool = False) -> Iterator[ast.expr]:
-    """Yield the strings and numbers of an expression (an f-string as a whole), except names by which secrets are looked up.
+    """Yield the strings and numbers in an expression that may be secrets. An f-string is yielded as a whole.
+
+    Names by which secrets are looked up, as in ``os.environ["API_KEY"]``, are left out.
 
     Parameters
     ----------
     weak
-        True if the name may have another meaning, such as the token of a lexer. Then arguments of calls must look generated.
+        True if the name of the expression may also have another meaning, such as the token of a lexer. Then a string in the arguments of a
+        call or in a dict is yielded only if it looks generated.
     """
     stack: list[tuple[ast.AST, bool]] = [(value, False)]
     while stack:

@@ -1,9 +1,11 @@
-"""The code version of a step: one canonical walk from its body over everything that its result can depend on.
+"""The code version of a step: the result of a code walk from the step's body over everything that its code can reach.
 
-`CodeWalk.of` returns the version quickly. `CodeWalk.parts` returns the parts of the version, with sources, for a step that is about to
-execute or is explained. A walk is used for one run. The nodes of functions and classes are reused in later runs of the process while guards
-confirm that nothing changed: the same code, defaults and closure, and each name bound to the same object. Values that can change in place
-are digested again in each run. `Watched` compares these values before and after a body runs, and the globals that the body assigns.
+`CodeWalk.of` returns the code version quickly. `CodeWalk.parts` returns its parts, with source code, for a step that is about to run or that is
+explained. A `CodeWalk` is used for one run.
+
+The nodes of functions and classes are used again in later runs of the process while their guards confirm that nothing changed: the code,
+defaults and closure are the same, and each name is bound to the same object. Values that can change in place are digested again in each run.
+`Watched` finds out which of these values, and which globals that the step's code assigns, a step has changed.
 """
 
 from __future__ import annotations
@@ -37,11 +39,17 @@ from stepwell.kernel_runtime.versions.graph import (
 from stepwell.kernel_runtime.versions.left_out import DATA, NOTHING, Ignored, ignored_places
 
 Roots: TypeAlias = Sequence[tuple[Node, str]]
-"""Nodes of a step's body and of its other dependencies, each with its path."""
+"""The nodes of a step's body and of the other objects that belong to the step (`extra` in `CodeWalk.of`), each with its path."""
 
 
 class Watched:
-    """The state of the mutable values below some nodes, as of the creation of the nodes."""
+    """The mutable values that a step can reach, and the globals that its code assigns, as they were when the nodes in `roots` were created.
+
+    Parameters
+    ----------
+    roots
+        The nodes of the step, from `CodeWalk.roots`.
+    """
 
     def __init__(self, roots: Roots) -> None:
         self.roots = roots
@@ -55,7 +63,13 @@ class Watched:
                 ]
 
     def changed_paths(self, roots: Roots) -> tuple[str, ...]:
-        """Return the paths of values that have changed, given the nodes of a new walk over the same objects."""
+        """Return the paths of the values that have changed since this object was created.
+
+        Parameters
+        ----------
+        roots
+            The nodes of the same step, created by a new walk.
+        """
         paths = {
             path: None for path, scope, name, value in self._assigned if not _is_same(value, scope.get(name, MISSING))
         }
@@ -67,7 +81,7 @@ class Watched:
 
 
 def is_mutable(roots: Roots) -> bool:
-    """Return True if a value below the nodes can change in place, or is a global that the code assigns."""
+    """Return True if the step can reach a value that can change in place, or if its code assigns a global."""
     return any([node.flags & MUTABLE for node, _ in roots])  # noqa: C419 - a list is quicker for one or two
 
 
@@ -91,14 +105,15 @@ def _values(roots: Roots) -> Iterable[tuple[str, bytes]]:
 
 
 Pin: TypeAlias = Callable[[str, CellBody, CodeVersion], CodeVersion]
-"""A function of a step's key, its body and its present code version that returns the version that counts."""
+"""A function that decides which code version a live cell gets. Its arguments are the step's key, the cell's body, and the code version that
+was computed from the present objects."""
 
 _MOST_KNOWN = 100_000
 _NO_ASSETS: Mapping[str, str] = {}
 
 
 def _cells_unchanged(cells: Iterable[tuple[CellType, Any]]) -> bool:
-    """Return True if the cells of a closure still hold the same objects."""
+    """Return True if each closure cell still contains the object with which it is paired."""
     for cell, held in cells:
         try:
             if cell.cell_contents is not held:
@@ -110,22 +125,22 @@ def _cells_unchanged(cells: Iterable[tuple[CellType, Any]]) -> bool:
 
 
 class CodeWalk:
-    """Code versions of the steps of one run.
+    """Computes the code versions of the steps of one run.
 
     Parameters
     ----------
     asset_names
-        Names of the notebook's registered assets, each with its key. Code that reads such a name as a global of `namespace`
-        depends on the asset's data version, which is reported in `CodeVersion.asset_names`, not on the value bound to the name.
+        Names of the notebook's registered assets, each with its asset key. Code that reads such a name as a global of `namespace` depends on
+        the data version of the asset, not on the object to which the name is bound. `CodeVersion.asset_names` lists these assets.
     namespace
         The notebook's globals; None without a notebook.
     ignored
-        Variables that do not count. Nodes without such a variable's value are not kept for later runs.
+        Variables and attributes that are left out of code versions. If there are any, later runs do not use the nodes of this walk.
     keyed
-        Digests bytes with the user's key, for values that a plain digest could reveal: parts, and values with a secret's name. If None,
-        versions are the same for all users, and digests of parts are valid in this process only.
+        Digests bytes with the user's key. Used where a plain digest could reveal a value: for code parts, and for values whose names are names
+        of secrets. If None, code versions are the same for all users, and the digests of parts are valid in this process only.
     pin
-        Decides which code version counts for a cell that was brought up to date before in this kernel.
+        Decides which code version a live cell gets. If None, it gets the version computed from the present objects.
     """
 
     def __init__(
@@ -150,23 +165,23 @@ class CodeWalk:
         self._stamp = object()
         self._is_refreshed = False
         self.slow: dict[str, float] = {}
-        """The paths of values whose digest took long, each with the time in seconds."""
+        """The names of globals whose digest took more than `expand.SLOW` seconds, each with the time in seconds."""
 
     def of(
         self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()
     ) -> CodeVersion:
-        """Return the code version of a step's body, without its parts.
+        """Return the code version of a step, without its parts.
 
         Parameters
         ----------
         body
-            A function of any kind, a class, a callable instance, a `CellBody` or a `SqlBody`.
+            The step's body: a function of any kind, a class, a callable instance, a `CellBody` or a `SqlBody`.
         path
-            The step's key, with which paths begin.
+            The step's key, with which all paths in the result begin.
         extra
-            Further objects that count, each with a name: the objects of a definition other than its body.
+            Other objects of the step that are part of the code version, each with a name: config, defaults of inputs, declared reads.
         ignore
-            Names of variables that do not count, as the body refers to them.
+            The names in the option ``ignore``: variables and attributes that are left out, as they are written in the body.
         """
         walk = self._without(body, ignore) if ignore else self
         version = walk._version(body, path, extra)  # noqa: SLF001 - a walk of the same class
@@ -187,13 +202,13 @@ class CodeWalk:
                 return node.version
             code = (node.digest or digest_of(node)).hex()
             if not node.flags:
-                # This version depends only on the node, so the node keeps it. Most steps end here.
+                # This version depends only on the node, so it is kept in the node. Most steps return here.
                 version = node.version = CodeVersion.without_parts(code)
                 return version
         else:
             text = b"".join(name.encode() + b"\0" + digest_of(child) for name, child in extra_nodes)
             code = digest(digest_of(node) + text).hex()
-        # Annotations and documentation count if the step reaches code that reads them, as `bytecode` explains.
+        # If the step reaches code that reads annotations or documentation, they are digested, as the docstring of `bytecode` explains.
         readers = [child for child in (node, *(child for _, child in extra_nodes)) if child.flags & READS_DOCS]
         if readers:
             code = digest(
@@ -213,7 +228,7 @@ class CodeWalk:
         )
 
     def _unread(self, body: object, path: str, extra: Iterable[tuple[str, object]]) -> CodeVersion:
-        """Return the code version of a step on a version of Python whose bytecode cannot be read; it is always unverifiable."""
+        """Return the code version for a version of Python whose bytecode cannot be read. It makes the step unverifiable."""
         nodes = [self.node(body), *(self.node(item) for _, item in extra)]
         code = digest(b"".join(map(digest_of, nodes))).hex()
         return CodeVersion(code, unverifiable=(Unverifiable(path, opcodes.untested()),))
@@ -221,9 +236,9 @@ class CodeWalk:
     def parts(
         self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()
     ) -> tuple[CodePart, ...]:
-        """Return the parts of the code version of a step's body, with their sources.
+        """Return the parts of the code version of a step, with their source code. The parameters are those of `of`.
 
-        Parameters are those of `of`. Long values, and values whose names look secret, have no text.
+        The text of a long value is None, and the text of a secret is ``<hidden>``.
         """
         walk = self._without(body, ignore) if ignore else self
         extra = tuple(extra)
@@ -234,19 +249,19 @@ class CodeWalk:
     def roots(
         self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()
     ) -> Roots:
-        """Return the nodes of a step's body and of its other dependencies, each with its path; parameters are those of `of`."""
+        """Return the nodes of the body of a step and of the objects in `extra`, each with its path. The parameters are those of `of`."""
         walk = self._without(body, ignore) if ignore else self
         return [(walk.node(body), path), *((walk.node(item), f"{path}({name})") for name, item in extra)]
 
     def watched(
         self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()
     ) -> Watched | None:
-        """Return the present values that a step could change; None if there are none. Parameters are those of `of`."""
+        """Return the present state of the values that a step could change; None if there are none. The parameters are those of `of`."""
         roots = self.roots(body, path=path, extra=extra, ignore=ignore)
         return Watched(roots) if is_mutable(roots) else None
 
     def node(self, item: object) -> Node:
-        """Return the digested node of an object."""
+        """Return the digested node of an object. If there is none, create it and the nodes of all objects that it reaches."""
         node = self._find(item)
         if node is None:
             try:
@@ -256,7 +271,7 @@ class CodeWalk:
                 else:
                     close_leaf(node)
             except BaseException:
-                # An interrupt or an error leaves nodes without digests.
+                # An interrupt or an error leaves nodes without digests, which must not be used.
                 self._nodes.clear()
                 raise
             self._remember(node)
@@ -291,7 +306,10 @@ class CodeWalk:
         return node
 
     def _known_key(self, key: int) -> int:
-        """Return the key of a node in `known`. An object can have two nodes, one of them for its code without data."""
+        """Return the key in `known` for the node of the object with identity `key`.
+
+        An object can have two nodes, one with data and one for its code without data.
+        """
         return ~key if self._expander.ignored is DATA else key
 
     def _expand(self, item: Any) -> Node:
@@ -301,13 +319,13 @@ class CodeWalk:
         return node
 
     def _remember(self, root: Node) -> None:
-        """Keep a node and the nodes below it for later runs, if guards detect each change."""
+        """Put a node and the nodes below it into `known` for later runs, except nodes whose guards cannot detect every change."""
         if not self._remembers:
             return
         if len(known_nodes) > _MOST_KNOWN:
             known_nodes.clear()
         if not root.edges:
-            # Most steps have no edges: this path must be short.
+            # The nodes of most steps have no edges, so this case must be fast.
             root.stamp = self._stamp
             if root.stable and type(ref := root.ref) is KeyedRef:
                 known_nodes[self._known_key(ref.key)] = root
@@ -324,7 +342,7 @@ class CodeWalk:
                 stack.extend([child for _, child in node.edges])
 
     def _is_valid(self, root: Node) -> bool:
-        """Return True if a node of an earlier run and all nodes below it are unchanged."""
+        """Return True if the guards of a node from an earlier run, and of all nodes below it, confirm that nothing has changed."""
         stamp = self._stamp
         if root.stamp is stamp:
             return True
@@ -336,7 +354,7 @@ class CodeWalk:
                 continue
             item = node.ref()
             if item is None or not self._unchanged(node, item):
-                # All these nodes are expanded again once in this run, so that a long chain takes linear time.
+                # All these nodes are created again in this run, without another check. So a long chain of nodes takes linear time.
                 for doubted in (*seen, node):
                     doubted.stamp = None
                     self._doubted.add(identity(doubted.ref()))
@@ -382,7 +400,19 @@ class CodeWalk:
         assets: dict[str, str],
         mutable: dict[str, None],
     ) -> None:
-        """Collect unverifiable objects, assets and mutable globals below a node, each with the shortest path."""
+        """Add the unverifiable objects, the assets and the mutable globals that a node reaches to three dicts, and slow values to `slow`.
+
+        Parameters
+        ----------
+        path
+            The path of the node.
+        unverifiable
+            Receives the path of each unverifiable object, with the reason.
+        assets
+            Receives the name of each asset that code reads as a global, with the shortest path.
+        mutable
+            Receives the name of each global that the step could change in place or assign.
+        """
         seen = {id(root)}
         slow = self._expander.slow
         queue: list[tuple[Node, str]] = [(root, path)]

@@ -1,18 +1,21 @@
-"""The catalog file, which is attached to the in-memory DuckDB instance while the lease is held.
+"""The catalog file of a store, which is attached to the in-memory DuckDB instance of the process while the lease is held.
 
 One instance lives as long as the process (`instance`). The catalog thread of each store attaches the store's catalog to the instance under
-a unique name, and detaches it before it releases the lease. DETACH writes a checkpoint, so that a store that is not in use has no log.
+a unique name, and detaches it before it releases the lease. DETACH writes a checkpoint: it moves the contents of the log into the catalog
+file. So a store that is not in use has no log.
 
 Nothing else in the process may open ``catalog.duckdb``, because closing any descriptor of the file would release DuckDB's lock.
 
-A store can come from another person's archive or repository. A view in place of a table could read any file when rows are queried; a
-trigger could do so when rows are added. Stepwell creates neither, so a catalog that contains a view or a trigger is refused.
-`Folder.examine` checks the directory itself.
+A store can come from another person's archive or repository. If its catalog contained a view instead of a table, a query could read any
+file; if it contained a trigger, adding rows could read any file. Stepwell creates neither, so a catalog that contains a view or a trigger
+is refused. The other files in the store directory are checked by `Folder.examine`.
 
-A catalog with fewer commits than were acknowledged is refused, too (`lease`). A log next to the catalog means that the last process that
-attached the catalog died. The catalog is then attached read-only for the checks first, because attaching it for writing would replay the
-log, and could destroy the readable part of a damaged log. A catalog of an older format is copied to ``catalog.format-N.duckdb`` and then
-migrated in one transaction. If the process is killed before the commit, the old catalog is intact.
+A catalog with fewer commits than were acknowledged is refused, too (`lease`). If there is a log next to the catalog when it is attached, the
+last process that attached it died. Attaching the catalog for writing would replay the log, and could destroy the readable part of a damaged
+log. So the catalog is first attached read-only, and checked.
+
+A catalog of an older format is copied to ``catalog.format-N.duckdb``, and then migrated in one transaction. If the process is killed before
+the commit, the old catalog is intact.
 """
 
 from __future__ import annotations
@@ -48,7 +51,14 @@ _EXTRA = """
 
 
 def vet_catalog(connection: Any, name: str, directory: Path) -> None:
-    """Refuse an attached catalog that contains a view or a trigger.
+    """Raise an error if an attached catalog contains a view or a trigger, which could read files when the catalog is used.
+
+    Parameters
+    ----------
+    connection, name
+        The connection, and the name of the attached catalog.
+    directory
+        The store directory, for the message.
 
     Raises
     ------
@@ -61,24 +71,26 @@ def vet_catalog(connection: Any, name: str, directory: Path) -> None:
         kind, extra_name = extras[0]
         raise UntrustedStoreError(
             f"the catalog of the store {directory} contains a {kind} ({extra_name!r}), which Stepwell never creates",
-            where="it could read and write files when the store is used",
-            remedy="find out where the store comes from, or choose another store directory",
+            where=f"the {kind} could read and write files when the store is used",
+            remedy="choose another store directory, and find out where this store comes from",
         )
 
 
 Fingerprint: TypeAlias = tuple[Any, ...]
+"""The result of `Attachment.stat`, sometimes after the token of the lease. As long as it stays equal, nobody has changed the catalog."""
 
 CATALOG = "catalog.duckdb"
 LOG = "catalog.duckdb.wal"
 _TRIES = 100
+"""Number of attempts to copy a catalog that cannot be locked."""
 _STILL = 0.05
-"""Seconds for which a store must stay unchanged to be copied without its lock."""
+"""Seconds for which a catalog that cannot be locked must stay unchanged before the copy is used."""
 
 _aliases = count(1)
 
 
 class Attachment:
-    """The catalog of one store, attached or detached. Only the catalog thread may attach, detach or change the catalog.
+    """The state of the catalog of one store in this process: attached or detached. Only the catalog thread may change this state.
 
     Parameters
     ----------
@@ -92,21 +104,27 @@ class Attachment:
         self.lease = Lease(folder)
         self.connection: Connection = None
         self.name = f"store_{next(_aliases)}"
+        """The name of the attached catalog in SQL statements."""
         self.is_open = False
+        """True if the catalog is attached."""
         self.is_stuck = False
+        """True if the catalog could not be detached, because DuckDB keeps its file open."""
         self.store_id = ""
         self.last_fingerprint: Fingerprint | None = None
-        """The fingerprint of the catalog when it was last detached."""
+        """The token of the lease and the result of `stat` when this process last detached the catalog; None if it never did or this failed."""
         self.epoch = 0
-        """A number that is incremented when another process has changed the catalog, or rows were changed in place."""
+        """A number that is incremented when another process has changed the catalog, or this process has changed or deleted rows.
+
+        Rows that were read in an earlier epoch may be out of date.
+        """
         self._is_checked = False
-        """True if the catalog was checked for views and triggers after the last change by another process."""
+        """True if this process has checked the catalog for views and triggers since another process last changed it."""
         self.write_error: StoreError | None = None
-        """The error that explains why the store was not writable at the last attach; None if it was writable."""
+        """The error that writing would have raised when the catalog was last attached; None if this user could write to the store then."""
         self.notices: list[Notice] = []
-        """Notices that the next thread with a question passes on."""
+        """Notices for the user. The next thread that asks the catalog thread a question passes them on."""
         self._source = folder
-        """The folder from which catalog and seal are read: the store, or a private copy of both."""
+        """The folder from which the catalog and its seal are read: the store directory, or the folder of a private copy."""
         self._copy = ""
         self._copied_state: Fingerprint = ()
         self.commits = 0
@@ -114,16 +132,23 @@ class Attachment:
         self._path = folder.path / CATALOG
 
     def attach(self, *, create: bool = True) -> None:
-        """Take the lease and attach the catalog; create the catalog if there is none and ``create`` is true.
+        """Take the lease and attach the catalog; do nothing if it is attached. If this user cannot write to the store, attach it for reading.
+
+        Parameters
+        ----------
+        create
+            True to create the store and its catalog if they are missing.
 
         Raises
         ------
         StoreNotWritableError
-            If the directory or its lock files cannot be created.
+            If the store is missing and cannot be created, or its lock files cannot be created.
+        UntrustedStoreError
+            If the store contains an entry, a view or a trigger that Stepwell never creates.
         StoreFormatError
-            If a newer Stepwell or a newer DuckDB wrote the catalog.
+            If a newer version of Stepwell or DuckDB wrote the catalog.
         StoreDamagedError
-            If the catalog is not a database, belongs to another program, or lacks acknowledged commits.
+            If the catalog cannot be read, is a database of another program, or lacks acknowledged commits.
         """
         if self.is_open:
             return
@@ -167,7 +192,7 @@ class Attachment:
             raise
 
     def is_usable(self) -> bool:
-        """Return False if the catalog is attached to an instance that no longer executes statements."""
+        """Return False if the catalog is attached, but its DuckDB instance no longer executes statements because of a fatal error."""
         if not self.is_open:
             return True
         try:
@@ -177,12 +202,15 @@ class Attachment:
         return True
 
     def _check_writable(self) -> None:
-        """Set `read_only` if this user cannot write to the store. The check itself writes nothing."""
+        """Set `read_only` to the error that writing to the store would raise, or None. The check itself writes nothing."""
         obstacle = self.folder.obstacle((CATALOG, LOG, "catalog.lock", "want.lock", SEAL, "objects", "tmp", "writers"))
         self.write_error = unusable_directory(self.directory, obstacle, "written") if obstacle is not None else None
 
     def _attach_for_reading(self) -> None:
-        """Attach the catalog read-only under the lease. Attach a private copy if the lease cannot be taken or the format is older."""
+        """Attach the catalog read-only, under the lease.
+
+        If the lease cannot be taken, or the catalog has an older format, attach a private copy of the catalog instead.
+        """
         try:
             self.lease.acquire(read_only=True)
         except OSError:
@@ -207,12 +235,13 @@ class Attachment:
             raise
 
     def _attach_copy(self, *, without_lease: bool) -> None:
-        """Attach a private copy of the catalog, its log and its seal, which was made while they did not change.
+        """Copy the catalog, its log and its seal to a temporary folder, unless they are unchanged since the last copy; attach the copy.
 
         Parameters
         ----------
         without_lease
-            True if the lease is not held. The copy can then become out of date, so a notice states when it was made.
+            True if this process does not hold the lease. Then other processes can make the copy out of date, so a notice tells the user when
+            the copy was made.
         """
         state = self.stat()
         if not self._copy or self._copied_state != state:
@@ -238,10 +267,11 @@ class Attachment:
         self.is_open = True
 
     def detach(self) -> None:
-        """Write the checkpoint, detach the file, then release the lease.
+        """Write the checkpoint, detach the catalog, and release the lease.
 
-        If the checkpoint fails, its error is raised after the release; the committed rows are then in the log next to the catalog. The
-        lease is kept only if DuckDB keeps the file open (`is_stuck`): no other process may open the file until this process ends.
+        If the checkpoint fails, release the lease and raise the error of the checkpoint. No committed row is lost, because the log next to
+        the catalog contains the rows. If DuckDB keeps the catalog file open, set `is_stuck`, keep the lease until this process ends, because no
+        other process may open the file, and raise `StoreError`.
         """
         if not self.is_open:
             return
@@ -252,14 +282,15 @@ class Attachment:
             raise failure
 
     def discard(self) -> None:
-        """Detach the catalog after a failure and abandon an unfinished transaction."""
+        """Detach the catalog after an error. An unfinished transaction is rolled back."""
         self._renew()
         self.detach()
 
     def replace(self, making: str) -> None:
-        """Replace the catalog with another file and attach the new file, under the lease; an error releases the lease.
+        """Detach the catalog, rename the file ``making`` to ``catalog.duckdb``, and attach it. The lease is held throughout.
 
-        If the checkpoint fails or leaves a log, the old catalog is kept, because the log belongs to it.
+        If the checkpoint of the old catalog fails or leaves a log, the old catalog is attached again, because the log belongs to it; a
+        failed checkpoint then raises its error. If no catalog can be attached, the lease is released and the error is raised.
         """
         failure = self._detach()
         try:
@@ -274,16 +305,17 @@ class Attachment:
             raise failure
 
     def _detach(self) -> Exception | None:
-        """Write the checkpoint and detach the file; return the error of the checkpoint, or None.
+        """Write the checkpoint and detach the catalog; return the error of the checkpoint, or None if it succeeded.
 
         Raises
         ------
         StoreError
-            If DuckDB keeps the file open.
+            If DuckDB keeps the catalog file open.
         """
         failure: Exception | None = None
         if not self.folder.is_in_place():
-            # DuckDB removes the log by its path, where another store may be now. So the log is kept, and the next process replays it.
+            # The store directory was moved. DuckDB would remove the log by its old path, where another store may be now. So no checkpoint is
+            # written, and the next process replays the log.
             self.connection.execute("SET checkpoint_on_detach = 'DISABLED'")
         for _ in range(2):
             try:
@@ -301,47 +333,53 @@ class Attachment:
             break
         else:
             self.is_stuck = True
-            raise StoreError(f"the catalog {self._path} cannot be closed", remedy="restart this process") from failure
+            raise StoreError(
+                f"the catalog {self._path} cannot be closed, so no other process can use the store",
+                remedy="restart this process (the kernel)",
+            ) from failure
         self.is_open = False
         self.connection.close()
         self.connection = None
         if failure is None:
             with contextlib.suppress(OSError):
-                # An empty log was created for a transaction that wrote nothing.
+                # `prepare_log` has created the log for a transaction that wrote nothing.
                 if not self._has_log():
                     self.folder.unlink(LOG)
         return failure
 
     def prepare_log(self) -> None:
-        """Create the log before a transaction. If DuckDB created it, it would follow a link and would not get the mode of a shared store."""
+        """Create an empty log before a transaction, unless there is a log.
+
+        If DuckDB created the log, DuckDB would follow a link in its place, and the log would not get the mode of a shared store.
+        """
         with contextlib.suppress(FileExistsError):
             if not self.folder.exists(LOG):
                 self.folder.write(LOG, b"")
 
     def _has_log(self) -> bool:
-        """Return True if there is a log that is not empty, because a process died or could not write the checkpoint."""
+        """Return True if there is a log with contents, which means that a process died or could not write the checkpoint."""
         try:
             return self.folder.stat(LOG).st_size > 0
         except FileNotFoundError:
             return False
 
     def _renew(self) -> None:
-        """Replace the connection, and the instance if it is dead."""
+        """Open a new connection in place of the present one. If the DuckDB instance no longer executes statements, start another instance."""
         if self.connection is not None:
             self.connection.close()
         give_up_if_dead()
         self.connection = cursor()
 
     def _is_attached(self) -> bool:
-        """Return True if DuckDB still has the file attached. A DETACH whose checkpoint fails raises an error, but may detach the file."""
+        """Return True if the catalog is attached to the DuckDB instance. A DETACH that raises an error may have detached the catalog or not."""
         with exclusive_access():
             names = self.connection.execute("SELECT database_name FROM duckdb_databases()").fetchall()
         return (self.name,) in names
 
     def unchanged(self) -> bool:
-        """Return True if no other process has written the catalog since this process last attached it. Any thread may call this.
+        """Return True if no other process has changed the catalog since this process last attached it. Any thread may call this.
 
-        Rows that were read in an older `epoch` are out of date even if this returns True.
+        Rows that were read in an earlier `epoch` may be out of date even if this returns True.
         """
         if self.is_open:
             return True
@@ -349,7 +387,7 @@ class Attachment:
         return seen is not None and seen == (self.lease.token(), *self.stat())
 
     def stat(self) -> Fingerprint:
-        """Return the size, modification time and inode of the catalog and of its log, without opening the files."""
+        """Return the size, modification time and inode of the catalog and of its log, without opening the files; -1 for a missing file."""
         return (*self._stat(CATALOG), *self._stat(LOG))
 
     def _stat(self, name: str) -> tuple[int, int, int]:
@@ -360,7 +398,7 @@ class Attachment:
         return (status.st_size, status.st_mtime_ns, status.st_ino)
 
     def abandon(self) -> None:
-        """Forget the attachment in a forked child."""
+        """In a forked child, set the state to detached without touching the catalog, which the parent still uses."""
         if self.connection is not None:
             leak(self.connection)
             self.connection = None
@@ -370,23 +408,25 @@ class Attachment:
         self.lease.abandon()
 
     def count(self) -> None:
-        """Increment the number of commits in the catalog, inside the transaction that is about to be committed."""
+        """Write the incremented number of commits to the catalog, inside the transaction that is about to be committed."""
         self.connection.execute("UPDATE @meta SET commits = ?".replace("@", f"{self.name}."), [self.commits + 1])
 
     def acknowledge(self) -> None:
-        """Write the seal after a commit, before the commit is reported."""
+        """Write the number of commits to the seal, after a commit and before the commit is reported."""
         self.commits += 1
         write_seal(self.folder, self.commits, self.store_id)
 
     def damage(self, error: BaseException, *signs: str) -> StoreDamagedError | None:
-        """Return a `StoreDamagedError` if an error of DuckDB means damage, else None. DuckDB detects damage only when it reads a block.
+        """Return a `StoreDamagedError` if an error of DuckDB means that the catalog is damaged; None for any other error.
+
+        DuckDB detects damage only when it reads the damaged block, so any statement can raise such an error.
 
         Parameters
         ----------
         error
             The error of DuckDB.
         signs
-            Further strings that mean damage if the message contains them.
+            Strings that also mean damage if the error's message contains them.
         """
         text = str(error)
         if trouble(error, "") is None and any(
@@ -397,6 +437,7 @@ class Attachment:
         return None
 
     def _attach_existing(self) -> None:
+        """Attach the catalog for writing after checking it, and migrate it if it has an older format."""
         import duckdb
 
         if self.connection is None:
@@ -413,7 +454,7 @@ class Attachment:
             self._check_tables_only()
             number = self._check()
             if number < FORMAT:
-                # A detached catalog is one file without a log, so it can be copied.
+                # A detached catalog has no log, so copying one file suffices.
                 self._detach_quietly()
                 keep_copy(self.folder, number)
                 self._attach_file()
@@ -425,7 +466,7 @@ class Attachment:
                     self._renew()
                     what = f"the store {self.directory} could not be migrated from format {number} to {FORMAT}"
                     raise trouble(error, what) or StoreError(
-                        what, where=one_line(error), remedy="try again: nothing was changed"
+                        f"{what}; nothing was changed", where=one_line(error), remedy="try again"
                     ) from error
         except BaseException:
             self._detach_quietly()
@@ -433,11 +474,13 @@ class Attachment:
         self.is_open = True
 
     def _check_tables_only(self) -> None:
+        """Raise an error if the catalog contains a view or a trigger. Do not repeat the check until another process changes the catalog."""
         if not self._is_checked:
             vet_catalog(self.connection, self.name, self.directory)
             self._is_checked = True
 
     def _attach_file(self, options: str = "") -> None:
+        """Attach the catalog file to the DuckDB instance without further checks; ``options`` are those of the ATTACH statement."""
         import duckdb
 
         if self.connection is None:
@@ -449,7 +492,7 @@ class Attachment:
                 try:
                     self.connection.execute(statement)
                 except duckdb.FatalException:
-                    # The instance may be dead because of another store.
+                    # A fatal error, perhaps of another store, may have ended the instance.
                     self._renew()
                     self.connection.execute(statement)
         except duckdb.Error as error:
@@ -462,20 +505,23 @@ class Attachment:
             )
 
     def _detach_quietly(self) -> None:
-        """Detach the file, whether or not it is attached, and ignore errors; called after an error or a check."""
+        """Detach the catalog file if it is attached, after an error or a check; ignore errors of DuckDB."""
         import duckdb
 
         with contextlib.suppress(duckdb.Error), exclusive_access():
             self.connection.execute(f"DETACH DATABASE IF EXISTS {self.name}")
 
     def _refuse_lost_catalog(self) -> None:
-        """Refuse to create a catalog in a store whose catalog was lost."""
+        """Raise `StoreDamagedError` if the catalog is missing but once existed, so that no new catalog is created in its place."""
         seal = read_seal(self.folder)
         if self._has_log() or (seal is not None and seal.commits):
-            raise self._damaged("is gone", "its seal or its log still exists")
+            raise self._damaged("is missing", "the store had a catalog before: its seal or its log still exists")
 
     def _create(self) -> None:
-        """Create the catalog under a temporary name and rename it, so that a killed process leaves no incomplete catalog."""
+        """Create an empty catalog.
+
+        The file is created under a temporary name and then renamed, so that a killed process leaves no incomplete catalog.
+        """
         making = f"tmp/{new_id()}.duckdb"
         if self.connection is None:
             self.connection = cursor()
@@ -498,7 +544,7 @@ class Attachment:
         self.folder.rename(making, CATALOG)
 
     def _check(self) -> int:
-        """Check that the attached file is a catalog of Stepwell with all acknowledged commits; return its format."""
+        """Check that the attached file is a catalog of Stepwell and contains all acknowledged commits; return the number of its format."""
         import duckdb
 
         try:
@@ -510,15 +556,16 @@ class Attachment:
             raise self._explained(error) from error
         if row is None:
             raise StoreDamagedError(
-                f"{self._path} is a DuckDB database, but not the catalog of a Stepwell store",
+                f"{self._path} is a DuckDB database of another program, not the catalog of a Stepwell store",
                 remedy="choose another store directory",
             )
         meta = dict(zip([column[0] for column in cursor.description], row, strict=True))
         number = int(meta["format"])
         if number > FORMAT:
             raise StoreFormatError(
-                f"the store {self.directory} was written by a newer Stepwell (format {number}; this one knows {FORMAT})",
-                remedy="upgrade: pip install -U stepwell; or choose another store directory",
+                f"the store {self.directory} was written by a newer version of Stepwell"
+                f" (format {number}; the installed version reads formats up to {FORMAT})",
+                remedy="upgrade Stepwell with pip install -U stepwell, or choose another store directory",
             )
         self.store_id = meta["store_id"]
         self.commits = meta.get("commits") or 0
@@ -529,45 +576,51 @@ class Attachment:
                 f"lacks the last {lost} commits that were acknowledged"
                 if lost > 1
                 else "lacks the last acknowledged commit",
-                "its log was cut short or removed, or an older copy was put in its place",
+                "the log of the catalog was truncated or removed, or the catalog was replaced by an older copy",
             )
         return number
 
     def _explained(self, error: Exception) -> StoreError:
+        """Return the `StoreError` that explains why DuckDB could not attach or read the catalog."""
         text = one_line(error)
         failure = trouble(error, f"the catalog {self._path} cannot be opened")
         if failure is not None:
             return failure
         if "version number" in text:
             return StoreFormatError(
-                f"the store {self.directory} was written by a newer DuckDB",
+                f"the store {self.directory} was written by a newer version of DuckDB",
                 where=text,
-                remedy="upgrade: pip install -U duckdb; or choose another store directory",
+                remedy="upgrade DuckDB with pip install -U duckdb, or choose another store directory",
             )
         if "Could not set lock" in text or "lock on file" in text:
             return StoreError(
-                f"the catalog {self._path} is open in a program other than Stepwell",
+                f"the catalog {self._path} is open in another program, and only one program at a time can use a DuckDB file",
                 where=text,
-                remedy="close it there: a DuckDB file can be open in one program at a time",
+                remedy="close the file in the other program, then try again",
             )
         if "already attached" in text:
             return StoreError(
                 f"the store {self.directory} was in use when this process was forked",
                 where=text,
-                remedy="start worker processes with the method 'spawn'; or open the store after the fork only",
+                remedy="start worker processes with the method 'spawn', or open the store only after the fork",
             )
         return self._damaged("cannot be read", text)
 
     def _damaged(self, problem: str, where: str) -> StoreDamagedError:
+        """Return the error with the message ``the catalog PATH PROBLEM``, and the cause ``where``."""
         return StoreDamagedError(
             f"the catalog {self._path} {problem}",
             where=where,
-            remedy=f"stepwell doctor --rebuild --store {self.directory}",
+            remedy=f"rebuild it from the readable tables and the value files: stepwell doctor --rebuild --store {self.directory}",
         )
 
 
 def _copy_files(folder: Folder) -> str:
-    """Copy the seal, catalog and log of a store without its lock, when two reads have given the same contents; return the new folder."""
+    """Copy the seal, catalog and log of a store that cannot be locked to a new temporary folder; return its path.
+
+    The files are read repeatedly, until two reads in succession give the same contents, because then no process is changing the files. Raise
+    `StoreError` if this does not happen in `_TRIES` attempts.
+    """
     for _ in range(_TRIES):
         first = _read_files(folder)
         time.sleep(_STILL)
@@ -577,13 +630,14 @@ def _copy_files(folder: Folder) -> str:
                 Path(target, name).write_bytes(data)
             return target
     raise StoreError(
-        f"the store {folder.path} changes all the time, and cannot be locked",
-        remedy="try again later, or ask its owner for permission to read catalog.lock",
+        f"the store {folder.path} cannot be read: you have no permission to lock it, and other processes keep changing it",
+        remedy="try again later, or ask the owner of the store for permission to read its file catalog.lock",
     )
 
 
 def _read_files(folder: Folder) -> dict[str, bytes]:
-    # The seal is read first, because it must not be newer than the catalog.
+    """Return the contents of the seal, catalog and log by name; a missing file is omitted."""
+    # The seal is read first: a seal that is newer than the catalog would mean that commits are lost.
     files = {}
     for name in (SEAL, CATALOG, LOG):
         with contextlib.suppress(FileNotFoundError):
@@ -592,5 +646,5 @@ def _read_files(folder: Folder) -> dict[str, bytes]:
 
 
 def quoted(path: str) -> str:
-    """Return a path escaped for a quoted SQL string."""
+    """Return ``path`` with single quotes doubled, for use between single quotes in SQL."""
     return path.replace("'", "''")

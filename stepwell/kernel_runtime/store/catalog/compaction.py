@@ -1,14 +1,14 @@
-"""Compaction: rewriting the catalog without the free space of deleted rows.
+"""Compaction: rewriting the catalog without the free space that deleted rows leave.
 
-A DuckDB file never shrinks. So, under the lease and with the old catalog attached:
+A DuckDB file never shrinks. So the catalog is compacted in three steps, under the lease and with the old catalog attached:
 
-1. every table is copied into a file below ``tmp/``, in the order of its rows, because ``rowid`` defines which row is the newest;
-2. the new file is detached, which writes its checkpoint, and flushed to the disk;
-3. the old file is detached, and the new file is renamed to ``catalog.duckdb``.
+1. Every table is copied to a new file below ``tmp/``. The order of the rows is kept, because ``rowid`` defines which row is the newest.
+2. The new file is detached, which writes its checkpoint, and flushed to the disk.
+3. The old file is detached, and the new file is renamed to ``catalog.duckdb``.
 
-A complete catalog exists at every moment: a process killed before the rename leaves the old catalog and an unused file in ``tmp/``. No
-other process has the file open, because only the holder of the lease may open it. The next process that attaches the catalog opens the
-new file, and detects from the file's identity that its snapshot is out of date.
+A complete catalog exists at all times: a process that is killed before the rename leaves the old catalog, and an unused file in ``tmp/``. No
+other process has the catalog open, because only the process that holds the lease may open it. Another process that attaches the catalog
+later opens the new file, and notices from the changed inode that its snapshot is out of date.
 """
 
 from __future__ import annotations
@@ -28,21 +28,33 @@ from stepwell.kernel_runtime.store.folder import user_name
 from stepwell.kernel_runtime.store.trouble import spare
 
 WORTH = 16 << 20
-"""Minimum free space in bytes for which compaction is worth its time."""
+"""Minimum number of free bytes in the catalog for which compaction is worth its time."""
 
 
 def check_owner(catalog: Catalog) -> None:
-    """Check that compaction would not change the owner of the catalog; raise `StorePermissionError` if it would."""
+    """Raise `StorePermissionError` if compaction by this user would change the owner of the catalog file."""
     catalog.ask(lambda *_: _check_owner(catalog.attachment))
 
 
 def compact(catalog: Catalog, *, force: bool) -> int:
-    """Rewrite the catalog without its free space; return the bytes saved.
+    """Rewrite the catalog without its free space, and return the number of bytes by which it shrank.
+
+    Return 0 if the catalog is not rewritten.
 
     Parameters
     ----------
+    catalog
+        The catalog.
     force
-        True to rewrite the catalog even if it is small or has little free space.
+        True to rewrite the catalog in any case. False to rewrite it only if more than half of it, and at least `WORTH` bytes, is free space,
+        and the owner of the file would stay the same.
+
+    Raises
+    ------
+    StorePermissionError
+        If ``force`` is true and the owner of the catalog file would change.
+    StoreError
+        If the catalog cannot be rewritten. The old catalog then stays.
     """
     attachment = catalog.attachment
 
@@ -59,7 +71,7 @@ def compact(catalog: Catalog, *, force: bool) -> int:
                 connection.execute(f"CHECKPOINT {name}")
             return _rewrite(attachment) if force or _is_worthwhile(connection, name) else 0
         except (duckdb.Error, OSError) as error:
-            failure = catalog.failure(error, "could not be compacted", "nothing was lost: try again")
+            failure = catalog.failure(error, "could not be compacted", "try again; nothing was lost")
             catalog.roll_back()
             raise failure from error
 
@@ -88,30 +100,24 @@ def _is_worthwhile(connection: Connection, name: str) -> bool:
 
 
 def _keeps_owner(attachment: Attachment) -> bool:
-    """Return True if the new file would have the same owner as the old one. Only root can change the owner of a file."""
+    """Return True if rewriting the catalog would not change its owner: this user owns the catalog, or is root and can set the owner."""
     return sys.platform == "win32" or os.geteuid() in (0, attachment.folder.stat(CATALOG).st_uid)
 
 
 def _check_owner(attachment: Attachment) -> None:
-    """Check that the new file would have the same owner as the old one.
-
-    Raises
-    ------
-    StorePermissionError
-        If the owner would change.
-    """
+    """Raise `StorePermissionError` if rewriting the catalog would change its owner to this user."""
     if _keeps_owner(attachment):
         return
     owner = user_name(attachment.folder.stat(CATALOG).st_uid)
     raise StorePermissionError(
-        f"the catalog of the store {attachment.directory} belongs to {owner}, and would belong to you after a compaction",
+        f"the catalog of the store {attachment.directory} was not compacted, because its owner would change from {owner} to you",
         where="nothing was written",
         remedy=f"ask {owner} to run: stepwell gc --compact --store {attachment.directory}",
     )
 
 
 def _rewrite(attachment: Attachment) -> int:
-    """Rewrite the attached catalog; return the bytes saved. Called on the catalog thread, outside a transaction."""
+    """Rewrite the attached catalog; return the number of bytes by which it shrank. Called on the catalog thread, outside a transaction."""
     connection, name = attachment.connection, attachment.name
     folder = attachment.folder
     before = folder.stat(CATALOG).st_size
@@ -138,7 +144,7 @@ def _rewrite(attachment: Attachment) -> int:
 
 
 def _copy_tables(connection: Connection, name: str, copy: str) -> None:
-    """Copy every table with its definition, in row order."""
+    """Copy every table of the attached catalog ``name`` to the attached file ``copy``, in the order of the rows."""
     connection.begin()
     try:
         for table, definition in TABLES.items():
@@ -154,7 +160,7 @@ def _copy_tables(connection: Connection, name: str, copy: str) -> None:
 
 
 def _stored_columns(connection: Connection, name: str, table: str) -> list[str]:
-    """Return the columns of a table without the generated ones."""
+    """Return the names of a table's columns, without the generated columns, into which no values can be inserted."""
     with exclusive_access():
         rows: list[tuple[Any, ...]] = connection.execute(
             "SELECT column_name FROM duckdb_columns() WHERE database_name = ? AND table_name = ? ORDER BY column_index",

@@ -1,16 +1,18 @@
-"""The in-memory DuckDB instance of the process, and the handling of catalogs when the process forks or ends.
+"""The in-memory DuckDB instance of the process, and what happens to it and to attached catalogs when the process forks or ends.
 
 Starting an instance takes 20 to 80 ms; attaching a file to a running instance takes about 1 ms. So one instance lives as long as the
-process, and the catalog of every store is attached to it. `warm_up` starts the instance early in a second thread; the process waits for
+process, and the catalog of every store is attached to it. `warm_up` starts the instance early, in a second thread; the process waits for
 this thread before it forks or ends. A forked child abandons the instance without destroying it, because the instance's threads do not
 exist in the child, and its destructor would write a checkpoint.
 
-A query of DuckDB's system tables (such as ``duckdb_views()``) visits *every* attached file, including those of other stores. If DETACH
-runs during such a query, it returns without a checkpoint and keeps the file open. So `exclusive_access` makes these statements exclude each other.
+A query of a system table of DuckDB (``duckdb_views()``, for example) visits *every* attached file, including those of other stores. A DETACH
+that runs during such a query would return without a checkpoint and keep the file open. So each of these statements runs inside `exclusive_access`,
+which makes them exclude each other.
 
-If a commit fails and the rollback fails, too (on a full disk, for example), DuckDB refuses every later statement of the instance.
-`give_up_if_dead` abandons such an instance, and another one is started. An instance closes its files, without a checkpoint, only when its
-last connection is closed. So all connections are closed, including those of other threads, which then try again.
+If a commit fails, and the rollback fails, too (on a full disk, for example), the instance is *dead*: DuckDB refuses every later statement.
+`give_up_if_dead` abandons a dead instance, and the next call of `cursor` starts another one. An instance closes its files, without a
+checkpoint, only when its last connection is closed. So all connections are closed, even those of other threads, whose statements then fail
+and are tried again.
 """
 
 from __future__ import annotations
@@ -33,25 +35,27 @@ Connection: TypeAlias = Any  # duckdb.DuckDBPyConnection; importing duckdb here 
 _instance: Connection | None = None
 _instance_lock = threading.Lock()
 _cursors: weakref.WeakSet[Connection] = weakref.WeakSet()
-"""The connections to the instance."""
+"""All connections to the instance."""
 _PATIENCE = 2.0
-"""Seconds for which a dead instance waits for the statements of its connections."""
+"""Maximum time in seconds for which `give_up_if_dead` waits until running statements end and their connections can be closed."""
 _attached = threading.RLock()
 """The lock of `exclusive_access`."""
 _locks_held: list[threading.Lock] = []
+"""The locks that the forking thread holds during a fork."""
 _endings: list[Callable[[], None]] = []
+"""The functions that `at_end` has registered; they are called in reverse order."""
 _warming: list[Once] = []
-"""The event that happens when the instance of `warm_up` has started; empty if `warm_up` was not called."""
+"""Contains the event that happens when the instance that `warm_up` starts is running; empty if `warm_up` was not called."""
 
 
 def cursor() -> Connection:
-    """Return a new connection to the instance of the process; start the instance if necessary."""
+    """Return a new connection to the DuckDB instance of the process; start the instance if there is none."""
     global _instance  # noqa: PLW0603 - one instance per process is the point
     with _instance_lock:
         if _instance is None:
             import duckdb
 
-            # DuckDB stops working in its exit handler. Handlers run in reverse order, so `_end` is registered after the import.
+            # The exit handler of DuckDB stops DuckDB. Exit handlers run in reverse order, so `_end` is registered after the import of DuckDB.
             atexit.unregister(_end)
             atexit.register(_end)
             _instance = duckdb.connect(
@@ -70,7 +74,7 @@ def cursor() -> Connection:
 
 
 def give_up_if_dead() -> None:
-    """Close all connections and forget the instance if a fatal error has made it unusable."""
+    """If a fatal error has made the DuckDB instance unusable, close all its connections and forget it; otherwise do nothing."""
     global _instance
     with _instance_lock:
         if _instance is None:
@@ -81,7 +85,7 @@ def give_up_if_dead() -> None:
             _instance.execute("SELECT 1")
         except duckdb.Error:
             dead, _instance = _instance, None
-            # The instance keeps its files open while it has a connection, and a connection in use cannot be closed.
+            # The instance keeps its files open as long as it has a connection, and a connection that executes a statement cannot be closed.
             patience = time.monotonic() + _PATIENCE
             for connection in [*_cursors, dead]:
                 while time.monotonic() < patience and not _is_closed(connection):
@@ -89,7 +93,7 @@ def give_up_if_dead() -> None:
 
 
 def _is_closed(connection: Connection) -> bool:
-    """Close a connection; return False if it is still in use."""
+    """Interrupt and close a connection; return True if it is closed now, False if it still executes a statement."""
     import duckdb
 
     try:
@@ -105,20 +109,25 @@ def _is_closed(connection: Connection) -> bool:
 
 @contextlib.contextmanager
 def exclusive_access() -> Iterator[None]:
-    """Keep every other thread from querying system tables and from detaching a file."""
+    """Exclude other threads from their blocks of `alone` during this ``with`` block.
+
+    Every query of DuckDB's system tables and every DETACH must be in such a block.
+    """
     with _attached:
         yield
 
 
 def at_end(ending: Callable[[], None], *, last: bool = False) -> None:
-    """Register a function to be called at exit, while DuckDB still works. Functions are called in reverse order of registration.
+    """Register a function to be called when the process exits, before DuckDB stops working.
+
+    The registered functions are called in the reverse order of their registration.
 
     Parameters
     ----------
     ending
-        The function.
+        The function, which is called without arguments.
     last
-        True to call the function after all others.
+        True to call the function after all other registered functions.
     """
     _endings.insert(0 if last else len(_endings), ending)
 
@@ -129,7 +138,10 @@ def _end() -> None:
 
 
 def warm_up() -> None:
-    """Start the instance of the process in a second thread. Threads that need the instance wait until it has started."""
+    """Start the DuckDB instance of the process in a second thread, unless it was started.
+
+    A thread that needs the instance before it is running waits for it.
+    """
     if _instance is None and not _warming:
         started = Once()
         _warming.append(started)
@@ -138,7 +150,7 @@ def warm_up() -> None:
 
 def _start(started: Once) -> None:
     try:
-        # The next call of `cursor` raises the same error where it can be reported.
+        # If this fails, the next call of `cursor` fails with the same error, which can be reported then.
         with contextlib.suppress(Exception):
             cursor().close()
     finally:
@@ -146,7 +158,7 @@ def _start(started: Once) -> None:
 
 
 def _before_fork_lock() -> None:
-    """Before a fork, wait until no instance is being started, and keep other threads from starting one."""
+    """Before a fork, wait until no other thread is starting an instance, and prevent other threads from starting one."""
     _locks_held.append(_instance_lock)
     _instance_lock.acquire()
 
@@ -157,7 +169,7 @@ def _unlock_after_fork() -> None:
 
 
 def _wait_for_warm_up() -> None:
-    """At exit, wait for an instance that is being started."""
+    """When the process exits, wait until the instance that `warm_up` starts is running."""
     for started in _warming:
         started.wait()
 
@@ -169,11 +181,12 @@ def _unlock_in_child() -> None:
 
 
 def abandon_instance() -> None:
-    """In a forked child, forget the parent's instance without destroying it.
+    """In a forked child, forget the parent's DuckDB instance without destroying it.
 
-    The instance's threads do not exist in the child, and its destructor must never run, because it would write a checkpoint.
+    The threads of the instance do not exist in the child. The destructor of the instance must never run in the child, because it would write
+    a checkpoint.
     """
-    global _instance, _instance_lock, _attached, _cursors  # noqa: PLW0603 - as above
+    global _instance, _instance_lock, _attached, _cursors  # noqa: PLW0603 - one instance per process is the point
     _cursors = weakref.WeakSet()
     _instance_lock = threading.Lock()
     _attached = threading.RLock()
@@ -183,7 +196,7 @@ def abandon_instance() -> None:
 
 
 def leak(connection: Connection) -> None:
-    """Prevent a connection from ever being destroyed."""
+    """Prevent the destruction of a connection, even when the process ends."""
     import ctypes
 
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
@@ -195,29 +208,31 @@ atexit.register(_wait_for_warm_up)
 
 
 class Forking(Protocol):
-    """The methods of a catalog that are called at a fork and at exit."""
+    """The methods of a catalog that are called when the process forks or exits."""
 
     def pause(self) -> None:
-        """Detach the catalog until `resume`; called before a fork."""
+        """Detach the catalog until `resume` is called. Called before a fork."""
 
     def resume(self) -> None:
-        """Continue in the parent after a fork."""
+        """Let the catalog be used again. Called in the parent after a fork."""
 
     def abandon(self) -> None:
-        """Forget the catalog's state in a forked child."""
+        """Forget the state of the catalog, which belongs to the parent. Called in the child after a fork."""
 
     def close(self) -> None:
-        """Commit pending records and detach the catalog."""
+        """Commit pending records and detach the catalog. Called at exit."""
 
 
 catalogs: weakref.WeakSet[Forking] = weakref.WeakSet()
-"""The catalogs of this process."""
+"""The catalogs of this process; each `Catalog` adds itself."""
 _paused: list[Forking] = []
+"""The catalogs that were paused for the fork in progress."""
 _interrupted = Once()
+"""Happens if an interrupt (Ctrl-C) arrives during the fork in progress."""
 
 
 def _before_fork() -> None:
-    global _interrupted  # noqa: PLW0603 - of this fork
+    global _interrupted  # noqa: PLW0603 - one event for each fork
     _interrupted = Once()
     _paused[:] = list(catalogs)
     for catalog in _paused:
@@ -251,25 +266,29 @@ _exiting = False
 
 
 def check_going_on() -> None:
-    """Refuse new work while the process ends, because Python would then end threads inside DuckDB's code, which aborts the process.
+    """Return if the process is not ending. New work for the catalog must not begin while the process ends.
+
+    Python would end the threads of the process inside DuckDB's code, which would abort the process. If the process is ending, a call on the
+    main thread raises an error, and a call on any other thread blocks until the process has ended.
 
     Raises
     ------
     StoreError
-        If the process is ending and this is the main thread. Any other thread never returns from this call.
+        If the process is ending, and this is the main thread.
     """
     if not _exiting:
         return
     if threading.current_thread() is threading.main_thread():
         raise StoreError(
-            "the store is closed: this process is ending", remedy="use the store before the exit handlers run"
+            "the store can no longer be used, because this process is ending",
+            remedy="use the store before the exit handlers of Python (atexit) run",
         )
-    # Wait until the process ends, which ends this thread.
+    # Nothing makes this event happen: the thread waits until the process has ended.
     Once().wait()
 
 
 def _at_exit() -> None:
-    global _exiting  # noqa: PLW0603 - of this process
+    global _exiting  # noqa: PLW0603 - one flag per process
     _exiting = True
     for catalog in list(catalogs):
         catalog.close()

@@ -1,21 +1,22 @@
-"""The lease, an exclusive lock that a process holds while it has the catalog open; and the seal, the number of acknowledged commits.
+"""The lease, an exclusive lock on the catalog; and the seal, a file that contains the number of acknowledged commits.
 
-DuckDB does not re-read the header of a file after it locks the file, so two processes that rely on DuckDB's lock can lose each other's
-commits. So every process that opens the catalog holds an exclusive lock on ``catalog.lock`` from before ATTACH until after DETACH. While a
-process waits for this lock, it holds ``want.lock``. The holder of the lease notices a waiting process by trying to lock ``want.lock``
-without blocking, and releases the lease soon. Only exclusive locks on whole files are used (`locks`), because every system has these.
+A process that opens the catalog holds the *lease*, an exclusive lock on the file ``catalog.lock``, from before ATTACH until after DETACH.
+DuckDB's lock alone does not suffice: DuckDB does not read the header of a file again after it locks the file, so two processes could
+overwrite each other's commits. While a process waits for the lease, it holds a lock on ``want.lock``. The process that holds the lease
+tries to lock ``want.lock`` without blocking from time to time; if this fails, another process is waiting, and the lease is released soon.
+Only exclusive locks on whole files are used (`locks`), because every operating system has them.
 
-``catalog.lock`` contains a token, which the holder of the lease changes before its first write. A process that remembers the token can
-detect without opening the catalog that another process has written.
+The file ``catalog.lock`` contains a *token*, which the process that holds the lease changes before it first writes to the catalog. A process
+that remembers the token can find out without opening the catalog whether another process has changed the catalog.
 
 DuckDB replays its log up to the first incomplete entry and silently ignores the rest. It does not detect that a log was removed, or that
-the catalog was replaced by an older copy. So each transaction increments ``meta.commits``; after the commit, and before the commit is
-reported, this number is written to ``catalog.seal``. A catalog with *fewer* commits than its seal has lost acknowledged rows. A catalog
-with one commit more is not damaged: a process died between the commit and the update of the seal. A seal that cannot be read, or that
-belongs to another catalog, is ignored.
+the catalog was replaced by an older copy. So each transaction increments the number of commits in the table ``meta``. After the commit, this
+number is written to the *seal*, the file ``catalog.seal``; only then is the commit acknowledged, that is, reported to the caller. A catalog
+with *fewer* commits than its seal says has lost acknowledged rows. A catalog with one commit more is not damaged: a process died between the
+commit and the update of the seal. A seal that cannot be read, or that belongs to another catalog, is ignored.
 
-The seal is overwritten in place. It contains a magic number, the number of commits, a digest of the catalog's identity, and a digest of
-these three.
+The seal is overwritten in place. It contains a magic number, the number of commits, a digest of the catalog's ``store_id``, and a digest of
+these three fields.
 """
 
 from __future__ import annotations
@@ -39,19 +40,23 @@ _MAGIC = b"STEPSEAL"
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """The number of acknowledged commits of a catalog."""
+    """The contents of the seal of a store."""
 
     commits: int
+    """The number of acknowledged commits."""
     catalog: bytes
-    """The digest of the catalog's identity."""
+    """The digest of the ``store_id`` of the catalog to which the seal belongs."""
 
     def lost_commits(self, commits: int, store_id: str) -> int:
-        """Return the number of acknowledged commits that are missing from a catalog with ``commits`` commits."""
+        """Return how many acknowledged commits are missing from the catalog ``store_id``, which contains ``commits`` commits.
+
+        Return 0 if the seal belongs to another catalog.
+        """
         return max(0, self.commits - commits) if self.catalog == _identity(store_id) else 0
 
 
 def read_seal(folder: Folder) -> Seal | None:
-    """Return the seal of a store; None if it is missing or cannot be read."""
+    """Return the seal of the store ``folder``; None if the file is missing, cannot be read or has a wrong digest."""
     try:
         data = folder.read(SEAL, _FORM.size + 1)
         magic, commits, catalog, check = _FORM.unpack(data)
@@ -61,22 +66,27 @@ def read_seal(folder: Folder) -> Seal | None:
 
 
 def write_seal(folder: Folder, commits: int, store_id: str) -> None:
-    """Write the number of acknowledged commits, under the lease. If the write fails, the old seal, with a lower number, stays valid."""
+    """Write the seal of the store ``folder``. The caller holds the lease.
+
+    If the write fails, the old seal, which contains a lower number of commits, stays valid.
+    """
     data = _FORM.pack(_MAGIC, commits, _identity(store_id), bytes(16))
     with contextlib.suppress(OSError):
         descriptor = folder.open(SEAL, os.O_WRONLY | os.O_CREAT)
         try:
-            # One write in place needs no space on a full disk, and a kill cannot interrupt it.
+            # A single write in place needs no space on a full disk, and killing the process cannot interrupt it.
             os.write(descriptor, data[:-16] + _check(data))
         finally:
             os.close(descriptor)
 
 
 def _identity(store_id: str) -> bytes:
+    """Return the digest of a catalog's ``store_id`` for the seal."""
     return sha256(store_id.encode()).digest()[:16]
 
 
 def _check(data: bytes) -> bytes:
+    """Return the digest of the contents of a seal, except for their last 16 bytes, which contain this digest."""
     return sha256(data[:-16]).digest()[:16]
 
 
@@ -85,7 +95,7 @@ _TOKEN = 16
 
 
 class Lease:
-    """The right of one process to have the catalog open. Only one thread may use the lease, but any thread may call `token`.
+    """The right of one process to have the catalog of a store open. Only the catalog thread may use it, but any thread may call `token`.
 
     Parameters
     ----------
@@ -100,18 +110,19 @@ class Lease:
         self._is_marked = False
         self._is_read_only = False
         self.gate = threading.RLock()
-        """A lock that prevents the lease from being taken during a fork: `acquire` does not return while another thread holds it."""
+        """A lock that the forking thread holds during a fork, so that the lease is not taken: `acquire` blocks meanwhile."""
         self.is_held = False
         self.since = 0.0
-        """The time when the lease was taken, on the monotonic clock."""
+        """The time when the lease was last taken, on the clock of `time.monotonic`."""
 
     def acquire(self, *, read_only: bool = False) -> None:
-        """Wait until no other process has the catalog open. Raise `OSError` if the lock files cannot be created or locked.
+        """Wait until no other process holds the lease, and take it. Raise `OSError` if the lock files cannot be created or locked.
 
         Parameters
         ----------
         read_only
-            True if nothing will be written. The lock files are then opened for reading only, which suffices for an exclusive lock.
+            True if this user cannot write to the store. The lock files must then exist, and are opened for reading only, which suffices to
+            lock them.
         """
         if read_only != self._is_read_only:
             self._catalog_descriptor = _close(self._catalog_descriptor)
@@ -126,7 +137,7 @@ class Lease:
                 unlock(self._want_descriptor)
             if self._folder.is_file(_CATALOG, self._catalog_descriptor):
                 break
-            # The file was removed while we waited: a lock on it would not exclude other processes.
+            # The lock file was removed during the wait, so a lock on it would exclude nobody.
             unlock(self._catalog_descriptor)
         self._is_marked = False
         self.since = time.monotonic()
@@ -134,7 +145,7 @@ class Lease:
             self.is_held = True
 
     def _open_files(self) -> None:
-        """Open the lock files that are not open yet, or that were replaced."""
+        """Open each of the two lock files, unless it is open and its name still refers to the open file."""
         if self._want_descriptor < 0 or not self._folder.is_file(_WANT, self._want_descriptor):
             self._want_descriptor = _close(self._want_descriptor)
             self._want_descriptor = open_file(self._folder, _WANT, read_only=self._is_read_only)
@@ -143,13 +154,16 @@ class Lease:
             self._catalog_descriptor = open_file(self._folder, _CATALOG, read_only=self._is_read_only)
 
     def release(self) -> None:
-        """Release the lease, so that another process can take it."""
+        """Release the lease, so that another process can take it. Do nothing if this process does not hold the lease."""
         if self.is_held:
             self.is_held = False
             unlock(self._catalog_descriptor)
 
     def is_requested(self) -> bool:
-        """Return True if another process waits for the catalog, or could be waiting unnoticed because the lock files were replaced."""
+        """Return True if another process waits for the lease.
+
+        Also return True if the lock files were replaced, because a process that waits for the new files cannot be noticed.
+        """
         if not (
             self._folder.is_file(_WANT, self._want_descriptor)
             and self._folder.is_file(_CATALOG, self._catalog_descriptor)
@@ -161,28 +175,29 @@ class Lease:
         return False
 
     def mark(self) -> None:
-        """Change the token before the first write; later calls during the same lease do nothing."""
+        """Change the token, because this process is about to change the catalog. Only the first call after `acquire` has an effect."""
         if not self._is_marked:
             write_at_start(self._catalog_descriptor, os.urandom(_TOKEN))
             self._is_marked = True
 
     def token(self) -> bytes:
-        """Return the current token, or empty bytes if there is none."""
+        """Return the current token. It is empty if no process has ever written to the catalog, or if ``catalog.lock`` is not open."""
         try:
             return read_at_start(self._catalog_descriptor, _TOKEN)
         except OSError:
-            # The file is not open, or another thread is reopening it. An empty token means that the catalog may have changed.
+            # The file is not open, or another thread is opening it again. The empty token differs from the remembered one,
+            # so the caller assumes that the catalog has changed.
             return b""
 
     def remove_files(self) -> None:
-        """Remove the lock files under the lease, because the store could not be opened."""
+        """Remove the lock files, which this process has just created, because the store could not be opened. The lease is held."""
         for name in (_CATALOG, _WANT):
             # Windows cannot remove an open file, so an empty file stays.
             with suppress(OSError):
                 self._folder.unlink(name)
 
     def abandon(self) -> None:
-        """Close the descriptors in a forked child. The parent keeps the lock, because its descriptors stay open."""
+        """In a forked child, close the inherited descriptors. The parent keeps the lease, because its descriptors stay open."""
         self._catalog_descriptor = _close(self._catalog_descriptor)
         self._want_descriptor = _close(self._want_descriptor)
         self.gate = threading.RLock()
@@ -193,6 +208,7 @@ class Lease:
 
 
 def _close(descriptor: int) -> int:
+    """Close a descriptor, unless it is -1; return -1."""
     if descriptor >= 0:
         os.close(descriptor)
     return -1

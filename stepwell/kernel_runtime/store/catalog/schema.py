@@ -1,11 +1,12 @@
 """The tables of the catalog, the conversion between rows and records, and the migration from older formats.
 
-Rows are only appended, except that the row of a run is replaced when the run ends. So DuckDB's appender can write all rows, and two
-processes never change the same row. Within a table, ``rowid`` grows in the order of the commits, which the lease makes the same for all
-processes: "newest" always means the highest ``rowid``, never the latest time. Times are stored as seconds since the epoch, which are read
-back exactly. Next to each is a generated ``TIMESTAMP`` column in UTC for people who query the catalog.
+A run appends rows and changes none, except that the row of the run is replaced when the run ends. So DuckDB's appender can write all rows,
+and two processes never change the same row. Within a table, ``rowid`` grows in the order of the commits, and the lease makes this order the
+same for all processes. So the *newest* row is always the row with the highest ``rowid``, never the row with the latest time. Times are
+stored as seconds since the epoch, so that they are read back exactly. Each column of times has a generated ``TIMESTAMP`` column in UTC, for
+people who query the catalog.
 
-A catalog of an older format is copied, then migrated in one transaction. If the process is killed before the commit, the old catalog is
+A catalog of an older format is copied, and then migrated in one transaction. If the process is killed before the commit, the old catalog is
 intact, and the next process copies and migrates it again.
 """
 
@@ -35,20 +36,23 @@ from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.processes import is_gone
 
 FORMAT = 3
-"""The number of this format; a catalog with a higher number was written by a newer Stepwell."""
+"""The number of the catalog format that this version of Stepwell writes. A newer version may write a higher number."""
 
 Row: TypeAlias = tuple[Any, ...]
+"""The columns of a row of the catalog."""
 
 
 def _time(column: str) -> str:
+    """Return the definition of the generated ``TIMESTAMP`` column for a column of times."""
     return f"{column}_at TIMESTAMP GENERATED ALWAYS AS (make_timestamp((round({column} * 1000000))::BIGINT)) VIRTUAL"
 
 
 _LONG = "USING COMPRESSION zstd"
-"""For columns of similar strings, such as successive versions of source code: a twentieth of the size of DuckDB's default compression."""
+"""The compression of columns with similar strings, for example successive versions of source code: the columns take a twentieth of the space
+that they take with DuckDB's default compression."""
 
 _RETENTION = "key VARCHAR, versions INTEGER, age DOUBLE, bytes BIGINT, changed DOUBLE, " + _time("changed")
-"""The columns of retention rules. A rule with an empty key applies to the whole store. The newest row of a key is in force."""
+"""The columns of the table of retention rules. The newest row of a key is the rule in force; the rule of the whole store has an empty key."""
 
 TABLES = {
     "meta": "format INTEGER, store_id VARCHAR, created DOUBLE, commits BIGINT, " + _time("created"),
@@ -72,6 +76,7 @@ TABLES = {
     "logs": "run_id VARCHAR, step_key VARCHAR, time DOUBLE, level VARCHAR, message VARCHAR, " + _time("time"),
     "retention": _RETENTION,
 }
+"""Maps the name of each table to the definitions of its columns."""
 
 MIGRATIONS: dict[int, tuple[str, ...]] = {
     1: (f"CREATE TABLE @retention ({_RETENTION})", "ALTER TABLE @meta ADD COLUMN commits BIGINT DEFAULT 0"),
@@ -81,7 +86,7 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE @runs ADD COLUMN process VARCHAR DEFAULT ''",
     ),
 }
-"""Maps a format to the statements that migrate a catalog of this format to the next one; ``@`` stands for the catalog."""
+"""Maps each older format to the statements that migrate a catalog to the next format; ``@`` stands for the name of the catalog and a dot."""
 
 MATERIALIZATION_COLUMNS = (
     "id, run_id, key, step_key, output, notebook, memo_key, code_version, data_version, codec, digest, size, inline, object_name, "
@@ -94,67 +99,75 @@ STEP_COLUMNS = "run_id, key, status, started, seconds, memo_key, materialization
 
 
 def create_statements(catalog: str) -> list[str]:
-    """Return the statements that create every table in an attached, empty catalog."""
+    """Return the statements that create all tables in the attached, empty catalog with the name ``catalog``."""
     return [f"CREATE TABLE {catalog}.{table} ({columns})" for table, columns in TABLES.items()]
 
 
-# -- JSON columns. Most lists are empty, so an empty list is read without a parser. ----------------------------------
+# -- JSON columns: most lists in them are empty, so an empty list is read without a parser ---------------------------
 
 _encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode
 _quoted: Callable[[str], str] = json.encoder.encode_basestring_ascii
-"""Encodes one string. For the lists of strings in the rows of every step, this takes a tenth of the time of `_encode`."""
+"""Encodes one string as JSON. A list of strings that `_list` joins takes a tenth of the time that `_encode` takes for the list."""
 _raw = json.JSONDecoder().raw_decode
 
 
 def _decode(text: str) -> Any:
-    """Decode a string that `_encode` or `_quoted` returned, without surrounding white space."""
+    """Decode JSON without leading white space. Characters after the JSON value are ignored."""
     return _raw(text)[0]
 
 
 def _list(items: Iterable[str]) -> str:
+    """Return a JSON array of items that are encoded already."""
     return f"[{','.join(items)}]"
 
 
 def _texts(values: Sequence[str]) -> str:
+    """Encode strings as a JSON array."""
     return _list(map(_quoted, values)) if values else "[]"
 
 
 def _tuple(text: str) -> tuple[str, ...]:
+    """Decode a JSON array of strings; raise `TypeError` for any other JSON value."""
     return () if text == "[]" else tuple(_checked_strings(_decode(text)))
 
 
 # -- checks of rows, because a catalog can come from another person --------------------------------------------------
 
 LATEST = 253_402_300_800
-"""The end of the year 9999, in seconds since the epoch: later times cannot be displayed."""
+"""The end of the year 9999 in seconds since the epoch. `datetime` cannot display later times."""
 _UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError)
 _T = TypeVar("_T")
 
 
 def _checked_strings(texts: Any) -> list[str]:
-    """Return the argument if it is a list of strings; raise `TypeError` for anything else."""
+    """Return ``texts`` if it is a list of strings; raise `TypeError` if it is anything else."""
     if type(texts) is not list or not all([type(text) is str for text in texts]):  # noqa: C419 - a list is faster for a few items
-        raise TypeError("not a list of texts")
+        raise TypeError("a column is not a list of strings")
     return texts
 
 
 def _check_texts(values: Sequence[Any]) -> None:
+    """Raise `TypeError` unless all values are strings and there is at least one."""
     if set(map(type, values)) != _TEXT:
-        raise TypeError("a column is not a text")
+        raise TypeError("a column is not a string")
 
 
 _TEXT = {str}
 
 
 def _moment(seconds: Any) -> float:
-    """Return a time or a duration as a float; raise `ValueError` if it is out of range."""
+    """Return a time or a duration as a float; raise `ValueError` if it is negative, or later than the year 9999."""
     if not 0 <= seconds < LATEST:
         raise ValueError("a time is out of range")
     return float(seconds)
 
 
 def _reader(what: str) -> Callable[[Callable[[Row], _T]], Callable[[Row], _T]]:
-    """Return a decorator for functions that read a row: a column with a value that Stepwell never writes raises `StoreDamagedError`."""
+    """Return a decorator for a function that converts a row to a record.
+
+    The decorated function raises `StoreDamagedError` if a column of the row has a value that Stepwell never writes. The message names the
+    record by ``what``, for example ``the run``, and the first column of the row.
+    """
 
     def decorate(read: Callable[[Row], _T]) -> Callable[[Row], _T]:
         @functools.wraps(read)
@@ -170,23 +183,25 @@ def _reader(what: str) -> Callable[[Callable[[Row], _T]], Callable[[Row], _T]]:
 
 
 def _unreadable(what: str, error: Exception) -> StoreDamagedError:
+    """Return the error with the message ``the record of WHAT cannot be read``."""
     return StoreDamagedError(
         f"the record of {what[:200]} cannot be read: the catalog was changed or damaged",
         where=type(error).__name__,
-        remedy="restore the catalog, or move the store away: its values can be computed again",
+        remedy="restore the catalog from a backup, or move the store directory away and compute its values again",
     )
 
 
 def _error_text(error: ErrorRecord | None) -> str | None:
+    """Encode the record of a user's exception for the column ``error``."""
     return None if error is None else _encode((error.name, error.message, error.traceback, error.where))
 
 
 def error_record(text: str | None) -> ErrorRecord | None:
-    """Return the record of an error from its column; raise `StoreDamagedError` if the column cannot be read."""
+    """Decode the column ``error``; return None if it is NULL. Raise `StoreDamagedError` if it cannot be decoded."""
     try:
         return None if text is None else ErrorRecord(*_checked_strings(_decode(text)))
     except _UNREADABLE as error:
-        raise _unreadable("a failure", error) from error
+        raise _unreadable("an exception", error) from error
 
 
 # -- materializations ------------------------------------------------------------------------------------------------
@@ -225,12 +240,13 @@ def materialization_row(m: Materialization) -> Row:
 
 
 def _read_columns(read: Read) -> tuple[Any, ...]:
+    """Return the fields of a read for the column ``reads``, without empty fields at the end."""
     columns = (read.kind, read.name, read.digest, read.stat)
     return (*columns, read.names, read.own_names) if read.names or read.own_names else columns
 
 
 def materialization(row: Row) -> Materialization:
-    """Read a row of `MATERIALIZATION_COLUMNS`.
+    """Convert a row with `MATERIALIZATION_COLUMNS` to a materialization.
 
     Raises
     ------
@@ -251,14 +267,14 @@ def _materialization(row: Row) -> Materialization:
         classes = row[17]
         _check_texts((codec, row[10], row[15], row[16]))
         if type(row[11]) is not int or row[11] < 0:
-            raise TypeError("a size is not a number")
+            raise TypeError("a size is not a whole number of at least 0")
         value = StoredValue(
             codec, row[10], row[11], row[12], row[13], row[14], row[15], row[16],
             () if classes == "[]" else tuple((name, version) for name, version in map(_checked_strings, _decode(classes))),
         )  # fmt: skip
     inputs, reads, metadata = row[21], row[22], {} if row[24] == "{}" else _decode(row[24])
     if type(metadata) is not dict:
-        raise TypeError("metadata are not a mapping")
+        raise TypeError("the metadata are not a JSON object")
     return Materialization(
         row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], value, _moment(row[18]), _moment(row[19]), row[20],
         () if inputs == "[]" else tuple([InputVersion(*_checked_strings(fields)) for fields in _decode(inputs)]),  # type: ignore[arg-type]  # the kind is one of two texts
@@ -268,6 +284,7 @@ def _materialization(row: Row) -> Materialization:
 
 
 def _read_of(fields: list[Any]) -> Read:
+    """Return the read with the fields that `_read_columns` returned."""
     _check_texts(fields[:3])
     return Read(*fields[:3], *map(tuple, fields[3:]))
 
@@ -283,9 +300,12 @@ def run_row(run: RunRecord) -> Row:
     )  # fmt: skip
 
 
-@_reader("run")
+@_reader("the run")
 def run_record(row: Row) -> RunRecord:
-    """Read a row of `RUN_COLUMNS`. The status ``running`` becomes ``interrupted`` if the process no longer exists."""
+    """Convert a row with `RUN_COLUMNS` to the record of a run.
+
+    If the status is ``running`` but the process of the run has ended, the record has the status ``interrupted``.
+    """
     run_id, kind, notebook, targets, status, started, ended, batch, parent, root, error, process = row
     _check_texts((run_id, kind, notebook, status, batch, parent, root, process or ""))
     if status == "running" and process and is_gone(process):
@@ -307,9 +327,9 @@ def run_record(row: Row) -> RunRecord:
 
 
 def step_row(step: StepRecord) -> Row:
-    """Return the row of a step, with the ids of the step's materializations."""
+    """Return the row of a step. It contains the ids of the step's materializations, not their records."""
     results = step.materializations
-    # Ids are hexadecimal, so they need no escaping.
+    # Ids are hexadecimal, so they need no escaping in JSON.
     ids = f'["{results[0].id}"]' if len(results) == 1 else _encode([m.id for m in results]) if results else "[]"
     return (
         step.run_id, step.key, step.status, step.started, step.seconds, step.memo_key, ids,
@@ -317,19 +337,22 @@ def step_row(step: StepRecord) -> Row:
     )  # fmt: skip
 
 
-@_reader("the steps of run")
+@_reader("a step of run")
 def step_materializations(row: Row) -> tuple[str, ...]:
-    """Return the ids of a step's materializations from a row of `STEP_COLUMNS`."""
+    """Return the ids of a step's materializations from a row with `STEP_COLUMNS`."""
     return _tuple(row[6])
 
 
 def step_record(row: Row, known: dict[str, Materialization]) -> StepRecord:
-    """Read a row of `STEP_COLUMNS`; ``known`` maps ids to the step's materializations."""
+    """Convert a row with `STEP_COLUMNS` to the record of a step.
+
+    ``known`` contains materializations by id; ids of the row that are missing in it are omitted from the record.
+    """
     materializations = tuple(known[id_] for id_ in step_materializations(row) if id_ in known)
     return replace(_step_record(row), materializations=materializations)
 
 
-@_reader("the steps of run")
+@_reader("a step of run")
 def _step_record(row: Row) -> StepRecord:
     run_id, key, status, started, seconds, memo_key, _, error, reason, not_kept = row
     _check_texts((run_id, key, status, memo_key, reason))
@@ -348,21 +371,21 @@ def _step_record(row: Row) -> StepRecord:
 
 
 def current_row(current: Current, moved: float) -> Row:
-    """Return the row of a pointer to a current materialization."""
+    """Return the row of a pointer to a current materialization, which was set at the time ``moved``, in seconds since the epoch."""
     return current.notebook, current.key, current.partition, current.materialization.id, moved
 
 
 def current_record(notebook: Any, key: Any, partition: Any, item: Materialization) -> Current:
-    """Return a pointer from the columns of a row; raise `StoreDamagedError` if a column has a value that Stepwell never writes."""
+    """Return the pointer to ``item`` with the first three columns of its row; raise `StoreDamagedError` if one of them is not a string."""
     try:
         _check_texts((notebook, key, partition))
     except TypeError as error:
-        raise _unreadable(f"the current result of {key!r}", error) from error
+        raise _unreadable(f"the current materialization of {key!r}", error) from error
     return Current(notebook, key, item, partition)
 
 
 def code_row(code: CodeVersion) -> Row:
-    """Return the row of a code version, with the parts as JSON."""
+    """Return the row of a code version. Its parts and its other fields are JSON in the second column."""
     parts = [
         f"[{_quoted(p.path)},{_quoted(p.kind)},{_quoted(p.digest)},{_quoted(p.text) if p.text is not None else 'null'},{_quoted(p.where)}]"
         for p in code.parts
@@ -374,9 +397,9 @@ def code_row(code: CodeVersion) -> Row:
     )
 
 
-@_reader("code version")
+@_reader("the code version")
 def code_record(row: Row) -> CodeVersion:
-    """Read a row of the table of code versions."""
+    """Convert a row of the table ``code_versions`` to a code version."""
     fields = _decode(row[1])
     parts = tuple(CodePart(*part) for part in fields["parts"])
     for part in parts:
@@ -391,17 +414,19 @@ def code_record(row: Row) -> CodeVersion:
 
 
 def log_row(log: LogRecord) -> Row:
-    """Return the row of a log record."""
+    """Return the row of a line that a step logged."""
     return log.run_id, log.step_key, log.time, log.level, log.message
 
 
 def _marked_bytes(value: Any) -> Any:
+    """Return the JSON form of a value that JSON cannot represent: a marked object for bytes, the `repr` for anything else."""
     if isinstance(value, bytes | bytearray):
         return {"__bytes__": b64encode(value).decode("ascii")}
     return repr(value)
 
 
 def _from_marked(fields: dict[str, Any]) -> Any:
+    """Return the bytes that `_marked_bytes` has marked; any other JSON object unchanged."""
     return b64decode(fields["__bytes__"]) if set(fields) == {"__bytes__"} else fields
 
 
@@ -425,27 +450,30 @@ def output_rows(run_id: str, step_key: str, outputs: Iterable[CapturedOutput]) -
     ]
 
 
-@_reader("output")
+@_reader("a captured output of the kind")
 def output_record(row: Row) -> CapturedOutput:
-    """Read a row of the columns ``kind, stream, text, data, metadata``."""
+    """Convert a row with the columns ``kind, stream, text, data, metadata`` to a captured output."""
     kind, stream, text, data, metadata = row
     _check_texts((kind, stream, text))
     bundle, more = _decode_output(data), _decode_output(metadata)
     if not (type(bundle) is dict and type(more) is dict):
-        raise TypeError("display data are not a mapping")
+        raise TypeError("the data of a display are not a JSON object")
     return CapturedOutput(kind, stream, text, bundle, more)
 
 
-@_reader("a log")
+@_reader("a log line of run")
 def log_record(row: Row) -> LogRecord:
-    """Read a row of the columns ``run_id, step_key, time, level, message``."""
+    """Convert a row with the columns ``run_id, step_key, time, level, message`` to the record of a logged line."""
     run_id, step_key, moment, level, message = row
     _check_texts((run_id, step_key, level, message))
     return LogRecord(run_id, step_key, _moment(moment), level, message)
 
 
 def keep_copy(folder: Folder, number: int) -> None:
-    """Copy a detached catalog of format ``number`` to ``catalog.format-N.duckdb``; raise `OSError` if the copy fails."""
+    """Copy the catalog of the store ``folder``, which has the format ``number`` and is detached, to ``catalog.format-NUMBER.duckdb``.
+
+    Raise `OSError` if the copy fails.
+    """
     making = f"tmp/{new_id()}.duckdb"
     folder.mkdir("tmp")
     try:
@@ -457,7 +485,10 @@ def keep_copy(folder: Folder, number: int) -> None:
 
 
 def migrate(connection: Any, name: str, number: int) -> None:
-    """Migrate the attached catalog ``name`` from format ``number`` to `FORMAT`; raise DuckDB's error if the migration fails."""
+    """Migrate the attached catalog ``name`` from format ``number`` to `FORMAT` in one transaction.
+
+    If a statement fails, raise the error of DuckDB; the transaction is then still open.
+    """
     connection.begin()
     for older in range(number, FORMAT):
         for statement in MIGRATIONS[older]:

@@ -1,11 +1,11 @@
 """Reading and writing rows of the catalog, and the last snapshot, which is kept in memory.
 
-Reading takes a fixed number of statements for any number of keys.
+Every function that reads uses a fixed number of SQL statements, however many keys it reads.
 
-Writing turns the records of one commit into a few lists of rows for DuckDB's appender, without a statement per step.
+`RowWriter` turns the records of one commit into a few lists of rows for DuckDB's appender, so that no step needs an SQL statement.
 
-A run with nothing to do needs the same rows as the run before. If no other process has written the catalog since then (the caller checks
-this), `Remembered` returns the last snapshot, updated with the later commits of this process. This needs neither the lease nor a query.
+A run with nothing to do needs the same rows as the run before it. If no other process has changed the catalog in the meantime (the caller
+checks this), `Remembered` returns the last snapshot, updated with the later commits of this process. This needs neither the lease nor a query.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ from stepwell.kernel_runtime.store.catalog.schema import (
     step_row,
 )
 
-# The current materialization of each (notebook, key, partition), newest pointer first.
+# Selects the newest pointer of each (notebook, key, partition), newest first.
 _POINTERS = "SELECT notebook, key, partition, arg_max(materialization, rowid) FROM @current {} GROUP BY notebook, key, partition ORDER BY max(rowid) DESC"
 _MATERIALIZATIONS = f"SELECT {MATERIALIZATION_COLUMNS} FROM @materializations "  # noqa: S608 - constants of our own
-# Inline values are omitted, because a listing of keys does not show them.
+# Selects all current materializations. Inline values are omitted, because a listing of keys does not show them.
 _LISTED = (
     "SELECT p.notebook, p.key, p.partition, "  # noqa: S608 - constants of our own
     + ", ".join(f"m.{column}" for column in MATERIALIZATION_COLUMNS.split(", "))
@@ -64,25 +64,29 @@ _LISTED = (
     "GROUP BY notebook, key, partition) p JOIN (SELECT * REPLACE (NULL AS inline) FROM @materializations) m ON m.id = p.id "
     "ORDER BY p.key, p.moved DESC"
 )
-# For each step: the duration of its last execution, its newest failure, and its newest attempt.
+# Selects, for each step, the duration of its newest execution, and the rowids of its newest failure and of its newest attempt.
 _ATTEMPTS = "SELECT key, arg_max(seconds, rowid) FILTER (WHERE status = 'executed'), max(rowid) FILTER (WHERE status = 'failed'), max(rowid) FROM @steps WHERE status IN ('executed', 'failed') AND key IN {} GROUP BY key"
 _RUNS = f"SELECT {RUN_COLUMNS} FROM @runs "  # noqa: S608 - constants of our own
 _STEPS = f"SELECT {STEP_COLUMNS} FROM @steps "  # noqa: S608 - constants of our own
 
 
 def rows_of(connection: Connection, name: str, text: str, values: Sequence[Any] = ()) -> list[Row]:
-    """Return all rows of a query; ``@`` before the name of a table stands for the attached catalog ``name``."""
+    """Execute the SQL statement ``text`` with the parameters ``values``; return all rows of its result.
+
+    In ``text``, ``@`` before the name of a table stands for the attached catalog ``name``.
+    """
     rows: list[Row] = connection.execute(text.replace("@", f"{name}."), list(values)).fetchall()
     return rows
 
 
 _BETWEEN = "\x1f"
+"""The separator of joined strings in `one_of`: an ASCII control character that practically no string contains."""
 
 
 def one_of(texts: Sequence[str]) -> tuple[str, Any]:
-    """Return an SQL expression to follow ``IN`` that matches any of the strings, and the value of its parameter.
+    """Return an SQL expression to write after ``IN``, which matches any of ``texts``, and the value of its parameter ``?``.
 
-    Passing one joined string takes a third of the time of passing a list, which DuckDB converts value by value.
+    The value is one joined string if possible, because DuckDB would convert a list value by value, which takes three times as long.
     """
     joined = _BETWEEN.join(texts)
     if texts and joined.count(_BETWEEN) == len(texts) - 1:
@@ -93,7 +97,18 @@ def one_of(texts: Sequence[str]) -> tuple[str, Any]:
 def read_snapshot(
     connection: Connection, name: str, keys: Collection[str], step_keys: Collection[str], code_versions: Collection[str]
 ) -> Snapshot:
-    """Read the rows that a plan needs, with four statements for any number of steps."""
+    """Read the rows that a plan needs, with at most four SQL statements.
+
+    Parameters
+    ----------
+    connection, name
+        The connection, and the name of the attached catalog.
+    keys
+        Keys whose current materializations are read.
+    step_keys, code_versions
+        Steps, and the digests of their code versions. The materializations of these steps that have one of these code versions are read,
+        and the durations and failures of these steps.
+    """
     with no_collection():
         return _snapshot(connection, name, list(keys), list(step_keys), list(code_versions))
 
@@ -122,7 +137,20 @@ def _snapshot(connection: Connection, name: str, keys: list[str], steps: list[st
 def executions(
     materializations: Iterable[Materialization], step_keys: Collection[str], code_versions: Collection[str]
 ) -> dict[str, list[tuple[Materialization, ...]]]:
-    """Group materializations by memo key and execution. They are passed oldest first; the newest execution is returned first."""
+    """Group the materializations of some steps and code versions by execution, and the executions by memo key.
+
+    Parameters
+    ----------
+    materializations
+        Materializations, oldest first. Those of other steps or other code versions are ignored.
+    step_keys, code_versions
+        The keys of the steps, and the digests of the code versions.
+
+    Returns
+    -------
+    dict
+        Maps each memo key to its executions, newest first. An execution is a tuple of the materializations that one step made in one run.
+    """
     groups: dict[str, dict[tuple[str, str], list[Materialization]]] = {}
     for m in materializations:
         if m.step_key in step_keys and m.code_version in code_versions:
@@ -131,6 +159,7 @@ def executions(
 
 
 def _read_attempts(connection: Connection, name: str, steps: list[str], snapshot: Snapshot) -> None:
+    """Add the durations of the steps, and the failures of those whose newest attempt failed, to ``snapshot``."""
     asked, value = one_of(steps)
     rows = rows_of(connection, name, _ATTEMPTS.format(asked), [value])
     failed = []
@@ -161,13 +190,14 @@ def read_current(connection: Connection, name: str, key: str) -> list[Current]:
 
 
 def read_all_current(connection: Connection, name: str) -> list[Current]:
-    """Read all current materializations with one statement, without inline values, sorted by key and then newest first."""
+    """Read all current materializations, sorted by key, the newest of each key first. Inline values are omitted."""
     with no_collection():
         rows = rows_of(connection, name, _LISTED)
         return [current_record(row[0], row[1], row[2], materialization(row[3:])) for row in rows]
 
 
 def _by_id(connection: Connection, name: str, ids: list[str]) -> dict[str, Materialization]:
+    """Read the materializations with the ids ``ids``; return them by id. Ids that the catalog does not contain are omitted."""
     if not ids:
         return {}
     asked, value = one_of(ids)
@@ -176,7 +206,7 @@ def _by_id(connection: Connection, name: str, ids: list[str]) -> dict[str, Mater
 
 
 def read_run(connection: Connection, name: str, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]] | None:
-    """Read a run and its steps in the order in which they were recorded; None if there is no such run."""
+    """Read the record of a run, and the records of its steps in the order of their recording; return None if there is no such run."""
     run_rows = rows_of(connection, name, _RUNS + "WHERE run_id = ?", [run_id])
     if not run_rows:
         return None
@@ -192,14 +222,20 @@ def read_run(connection: Connection, name: str, run_id: str) -> tuple[RunRecord,
 
 
 def read_runs(connection: Connection, name: str, limit: int, batch: str) -> list[RunRecord]:
-    """Read the runs whose start or end was committed last, newest first."""
+    """Read at most ``limit`` runs: those whose start or end was committed last, the last one first.
+
+    If ``batch`` is not empty, only runs of this batch execution are read.
+    """
     where, values = ("WHERE batch = ? ", [batch]) if batch else ("", [])
     rows = rows_of(connection, name, _RUNS + where + "ORDER BY rowid DESC LIMIT ?", [*values, limit])
     return [run_record(row) for row in rows]
 
 
 def read_attempts(connection: Connection, name: str, step_key: str, limit: int = 20) -> list[StepRecord]:
-    """Read the latest attempts of a step, newest first. A reuse of the preceding attempt's result is omitted."""
+    """Read at most ``limit`` attempts at a step, newest first.
+
+    A reuse is omitted if it reused the same materializations as the attempt before it made or reused.
+    """
     where = (
         "WHERE key = ? AND status IN ('executed', 'reused', 'failed', 'cancelled') "
         "QUALIFY status <> 'reused' OR materializations IS DISTINCT FROM lag(materializations) OVER (ORDER BY rowid) "
@@ -211,32 +247,32 @@ def read_attempts(connection: Connection, name: str, step_key: str, limit: int =
 
 
 def read_outputs(connection: Connection, name: str, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
-    """Read the captured outputs of an executed step."""
+    """Read the captured outputs of a step of a run, in their order."""
     text = "SELECT kind, stream, text, data, metadata FROM @outputs WHERE run_id = ? AND step_key = ? ORDER BY rowid"
     return tuple(output_record(row) for row in rows_of(connection, name, text, [run_id, step_key]))
 
 
 def read_logs(connection: Connection, name: str, run_id: str, step_key: str = "") -> list[LogRecord]:
-    """Read the log records of one step of a run, or of all steps if ``step_key`` is empty, oldest first."""
+    """Read the lines that a step of a run logged, oldest first; if ``step_key`` is empty, the lines of all steps of the run."""
     text = "SELECT run_id, step_key, time, level, message FROM @logs WHERE run_id = ? AND ? IN ('', step_key) ORDER BY time, rowid"
     return [log_record(row) for row in rows_of(connection, name, text, [run_id, step_key])]
 
 
 def read_codes(connection: Connection, name: str, digests: Collection[str]) -> dict[str, CodeVersion]:
-    """Read recorded code versions with their parts, by digest, with one statement."""
+    """Read the code versions with these digests, with their parts; return them by digest. A missing or unreadable one is omitted."""
     asked, value = one_of(list(digests))
     text = f"SELECT digest, parts FROM @code_versions WHERE digest IN {asked}"  # noqa: S608 - constants of our own
     with no_collection():
         codes = {}
         for row in rows_of(connection, name, text, [value]):
-            # Code versions are only used for explanations, so an unreadable one is omitted.
+            # The parts of code versions are used only to explain differences, so an unreadable code version is no error.
             with suppress(StoreDamagedError):
                 codes[row[0]] = code_record(row)
         return codes
 
 
 def read_keys(connection: Connection, name: str) -> list[str]:
-    """Read every key that has a current materialization."""
+    """Read every key that has a current materialization in some notebook, sorted."""
     return [
         key
         for (key,) in rows_of(connection, name, "SELECT DISTINCT key FROM @current WHERE key IS NOT NULL ORDER BY key")
@@ -244,13 +280,16 @@ def read_keys(connection: Connection, name: str) -> list[str]:
 
 
 def read_history(connection: Connection, name: str, key: str, limit: int) -> list[Materialization]:
-    """Read the newest materializations of a key, newest first."""
+    """Read the materializations of a key, newest first, at most ``limit``."""
     rows = rows_of(connection, name, _MATERIALIZATIONS + "WHERE key = ? ORDER BY rowid DESC LIMIT ?", [key, limit])
     return [materialization(row) for row in rows]
 
 
 def read_writers(connection: Connection, name: str, path: str) -> list[Materialization]:
-    """Read the materializations whose effects include a file, newest first."""
+    """Read the materializations whose effects mention the file ``path``, newest first, at most 50.
+
+    ``path`` is written as in `FileEffect.path`.
+    """
     rows = rows_of(
         connection,
         name,
@@ -261,7 +300,7 @@ def read_writers(connection: Connection, name: str, path: str) -> list[Materiali
 
 
 def read_counts(connection: Connection, name: str) -> dict[str, int]:
-    """Count materializations and runs."""
+    """Return the number of materializations and the number of runs, under the names ``materializations`` and ``runs``."""
     ((materializations, runs),) = rows_of(
         connection, name, "SELECT (SELECT count(*) FROM @materializations), (SELECT count(*) FROM @runs)"
     )
@@ -269,7 +308,7 @@ def read_counts(connection: Connection, name: str) -> dict[str, int]:
 
 
 def known_codes(connection: Connection, name: str, digests: Collection[str]) -> set[str]:
-    """Return those of the digests for which the catalog contains a code version."""
+    """Return those of the digests whose code versions the catalog contains."""
     asked, value = one_of(list(digests))
     text = f"SELECT digest FROM @code_versions WHERE digest IN {asked}"  # noqa: S608 - constants of our own
     rows = rows_of(connection, name, text, [value])
@@ -278,7 +317,7 @@ def known_codes(connection: Connection, name: str, digests: Collection[str]) -> 
 
 @dataclass(slots=True)
 class Recorded:
-    """The records of one call to ``record_step``."""
+    """The records that one call of `ValueStore.record_step` adds to a commit."""
 
     step: StepRecord
     current: Sequence[Current]
@@ -291,22 +330,24 @@ Record: TypeAlias = Recorded | RunRecord
 
 
 class RowWriter:
-    """Appends the rows of a commit; remembers which code versions the catalog contains."""
+    """Appends the rows of each commit to the catalog, and remembers which code versions the catalog contains."""
 
     def __init__(self) -> None:
         self.expected_codes: frozenset[str] = frozenset()
-        """The digests of the newest plan's code versions, some of which will probably be written soon."""
+        """The digests of the code versions of the newest plan. They are looked up together, because some will probably be written soon."""
         self._codes: set[str] = set()
+        """Digests of code versions that the catalog contains."""
         self._absent: frozenset[str] = frozenset()
         """Digests of code versions that the catalog did not contain when it was last queried."""
         self._running: set[str] = set()
-        """Ids of runs whose row has the status ``running``; the row of a run is replaced when the run ends."""
+        """Ids of the runs of this process whose row has the status ``running``. This row is replaced when the run ends."""
         self._state = ""
+        """The argument ``state`` of the last call of `write`."""
 
     def write(self, connection: Connection, name: str, state: str, records: Sequence[Record]) -> None:
-        """Append the rows of ``records`` to the attached catalog ``name``, in the caller's transaction.
+        """Append the rows of ``records`` to the attached catalog ``name``. The caller has begun a transaction.
 
-        The remembered code versions are forgotten when ``state`` changes, which it does when another process has written.
+        ``state`` is a string that changes when another process may have deleted rows. The remembered code versions are then forgotten.
         """
         if state != self._state:
             self._state = state
@@ -359,7 +400,10 @@ class RowWriter:
         self._running.difference_update(ended)
 
     def _stored_codes(self, connection: Connection, name: str, codes: Collection[str]) -> set[str]:
-        """Return the digests that the catalog contains. One query covers the whole plan, so that most commits need none."""
+        """Return those of the digests ``codes`` whose code versions the catalog contains.
+
+        One query looks up all code versions of the newest plan, so that most commits need no query.
+        """
         if self._absent.issuperset(codes):
             return set()
         asked = self.expected_codes.union(codes)
@@ -368,13 +412,16 @@ class RowWriter:
         return known
 
     def forget(self) -> None:
-        """Forget the known code versions, because a commit failed."""
+        """Forget which code versions the catalog contains, because a commit failed or another process may have deleted some."""
         self._codes.clear()
         self._absent = frozenset()
 
 
 def _rows_of_dropped(connection: Connection, name: str, records: Sequence[Record]) -> list[Row]:
-    """Return rows for reused materializations that become current but were deleted by retention after they were read."""
+    """Return the rows of reused materializations that become current again but are no longer in the catalog.
+
+    Another process has deleted these rows after the run had read them.
+    """
     reused = {
         pointer.materialization.id: pointer.materialization
         for record in records
@@ -390,7 +437,7 @@ def _rows_of_dropped(connection: Connection, name: str, records: Sequence[Record
 
 
 def append(connection: Connection, table: str, rows: Sequence[Row]) -> None:
-    """Append rows to a table; characters that cannot be encoded are replaced."""
+    """Append rows to a table. Characters that UTF-8 cannot encode are replaced by ``?``."""
     if not rows:
         return
     import duckdb
@@ -399,22 +446,23 @@ def append(connection: Connection, table: str, rows: Sequence[Row]) -> None:
     try:
         appender.append_rows(rows)
     except duckdb.InvalidInputException:
-        # A string of the user contains a lone surrogate. The appender still holds the preceding rows, so it is cleared.
+        # A string of the user contains a lone surrogate. The appender has kept the rows before this string, so it is cleared.
         appender.clear()
         appender.append_rows([tuple(_encodable(value) for value in row) for row in rows])
     appender.flush()
 
 
 def _encodable(value: Any) -> Any:
+    """Return a string with every character that UTF-8 cannot encode replaced by ``?``; any other value unchanged."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 SnapshotRequest: TypeAlias = tuple[frozenset[str], frozenset[str], frozenset[str]]
-"""Keys, step keys and code versions."""
+"""The keys, step keys and code versions for which a snapshot is read."""
 
 
 class Remembered:
-    """The last snapshot and the keys for which it was read."""
+    """The last snapshot of a store, kept in memory, and the keys for which it was read."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -423,18 +471,18 @@ class Remembered:
         self._snapshot = Snapshot()
 
     def keep(self, request: SnapshotRequest, epoch: int, snapshot: Snapshot) -> Snapshot:
-        """Remember a new snapshot and return a copy of it; called on the catalog thread."""
+        """Remember a snapshot that was read for ``asked`` in ``epoch``, and return a copy of it. Called on the catalog thread."""
         with self._lock:
             self._request, self._epoch, self._snapshot = request, epoch, snapshot
             return _snapshot_copy(snapshot)
 
     def snapshot(self, request: SnapshotRequest, epoch: int) -> Snapshot | None:
-        """Return a copy of the remembered snapshot if it was read for the same keys in the same epoch, else None."""
+        """Return a copy of the remembered snapshot if it was read for ``asked`` in ``epoch``; else None."""
         with self._lock:
             return _snapshot_copy(self._snapshot) if epoch == self._epoch and request == self._request else None
 
     def add(self, records: Iterable[Recorded]) -> None:
-        """Update the snapshot with the records of a commit; called on the catalog thread."""
+        """Update the remembered snapshot with the records of a commit. Called on the catalog thread."""
         with self._lock:
             if self._request is None:
                 return
@@ -456,6 +504,7 @@ class Remembered:
                         self._move_pointers(pointer)
 
     def _attempt(self, record: Recorded) -> None:
+        """Update the duration and the failure of the step of ``record``."""
         step = record.step
         if step.status == "executed":
             self._snapshot.seconds[step.key] = step.seconds
@@ -466,6 +515,7 @@ class Remembered:
             )
 
     def _executed(self, materializations: list[Materialization]) -> None:
+        """Add the new materializations of an executed step."""
         # Lists are replaced, never changed, because copies of the snapshot share them.
         groups: dict[tuple[str, str, str], list[Materialization]] = {}
         for m in materializations:
@@ -474,6 +524,7 @@ class Remembered:
             self._snapshot.by_memo_key[memo_key] = [tuple(group), *self._snapshot.by_memo_key.get(memo_key, ())]
 
     def _move_pointers(self, current: Current) -> None:
+        """Replace the pointer of a notebook, key and partition by ``current``."""
         item = _as_read(current.materialization)
         if item is not current.materialization:
             current = replace(current, materialization=item)
@@ -486,11 +537,12 @@ class Remembered:
 
 
 def _as_read(m: Materialization) -> Materialization:
-    """Return a materialization as it would be read back from the catalog, with its metadata converted to JSON values."""
+    """Return ``m`` as it would be read from the catalog: with its metadata converted to JSON values."""
     return replace(m, metadata=json.loads(json.dumps(m.metadata, default=repr))) if m.metadata else m
 
 
 def _snapshot_copy(snapshot: Snapshot) -> Snapshot:
+    """Return a copy of a snapshot, without ``missing_files`` and ``foreign``, which the caller determines."""
     return Snapshot(
         dict(snapshot.by_memo_key),
         dict(snapshot.current),

@@ -1,12 +1,13 @@
-"""The catalog thread: the only thread of the process that uses a store's DuckDB catalog.
+"""The catalog thread of a store: the only thread of the process that uses the DuckDB catalog of this store.
 
-Other threads pass it records and questions. Records are gathered in a `Commit`, which becomes one transaction. The transaction is committed
-when its first record has waited 50 ms, or at once when another thread waits for it. Pending records are always committed before a question
-is answered, so that every thread reads the records that it wrote. Without work, the thread keeps the catalog attached for a short time
-unless another process waits for it, then detaches it. After some seconds without work the thread ends; the next call starts it again.
+Other threads give it *records* to commit, and *questions*: functions that it calls with the attached catalog. Records are gathered in a
+`Commit`, which becomes one transaction. The transaction is committed when its first record has waited 50 ms, or at once when a thread waits
+for the commit. Pending records are always committed before a question is answered, so that every thread reads the records that it added. When
+the catalog thread has no work, it detaches the catalog: soon if another process waits for the lease, else after 250 ms. After some seconds
+without work, the catalog thread ends; the next record or question starts another one.
 
-An interrupt (Ctrl-C) is raised in the main thread only, which does nothing here but wait for an event (`Once`). So an interrupt never
-reaches the catalog thread or a transaction.
+Python raises an interrupt (Ctrl-C) only in the main thread. In this module, the main thread only waits for events (`Once`). So an interrupt
+never reaches the catalog thread or breaks a transaction.
 """
 
 from __future__ import annotations
@@ -32,26 +33,26 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 GATHER = 0.050
-"""Maximum time in seconds that a record waits for others to share its transaction."""
+"""Maximum time in seconds for which a record waits for further records, to be committed with them in one transaction."""
 HOLD = 0.020
-"""Minimum time in seconds for which the lease is held."""
+"""Minimum time in seconds for which the lease is held, even if another process waits for it."""
 BUSY = 0.080
-"""Seconds after which the lease is released if another process waits, even while work arrives. Releasing and taking the lease costs about
-as much as two commits, so with `HOLD` as the limit most of the time would go into handing over the lease."""
+"""Seconds after which the lease is released if another process waits for it, even if this process has more work. Releasing and taking the
+lease takes about as long as two commits. So if the limit were `HOLD`, most of the time would be spent on handing over the lease."""
 QUIET = 0.005
-"""Seconds without work after which the lease is released if another process waits."""
+"""Seconds without work after which the lease is released if another process waits for it."""
 IDLE = 0.250
-"""Seconds without work after which the lease is released."""
+"""Seconds without work after which the lease is released, even if no other process waits for it."""
 FORK = 10.0
-"""Maximum time in seconds that a fork waits for the catalog thread to finish its work."""
+"""Maximum time in seconds for which a fork waits until the catalog thread has finished its work."""
 LINGER = 5.0
-"""Seconds without work after which the thread ends."""
+"""Seconds without work after which the catalog thread ends."""
 
 _log = logging.getLogger(__name__)
 
 
 class Commit:
-    """Records that are committed together, in one transaction."""
+    """Records that are committed together, in one transaction. The threads that added the records can wait for the commit."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -75,7 +76,10 @@ class Commit:
             raise self._error
 
     def then(self, callback: Callable[[BaseException | None], None]) -> None:
-        """Call ``callback`` with the error or None, on the catalog thread after the commit, or at once if the commit is over."""
+        """Arrange that ``callback`` is called when the commit is over, with the error of the commit, or None if it succeeded.
+
+        The callback runs on the catalog thread. If the commit is over already, the callback runs at once, on the calling thread.
+        """
         with self._catalog.mutex:
             if not self._end.is_over:
                 self._callbacks.append(callback)
@@ -83,12 +87,12 @@ class Commit:
         callback(self._error)
 
     def disown(self, error: BaseException) -> None:
-        """In a forked child, make `wait` raise an error. The callbacks run only in the parent."""
+        """In a forked child, make `wait` raise ``error``. The callbacks are not called, because the parent calls them."""
         self._error = error
         self._end.happen()
 
     def finish(self, error: BaseException | None) -> None:
-        """Wake waiting threads and call the callbacks; called on the catalog thread."""
+        """End the commit: wake the threads that wait for it, and call the callbacks with ``error``. Called on the catalog thread."""
         with self._catalog.mutex:
             self._error = error
             self._end.happen()
@@ -101,7 +105,15 @@ class Commit:
 
 
 class Question(Generic[T]):
-    """A function that needs the attached catalog, passed from another thread."""
+    """A function that another thread passes to the catalog thread, because it needs the attached catalog.
+
+    Parameters
+    ----------
+    answer
+        The function. Its arguments are a connection and the name of the attached catalog.
+    create
+        True to create the catalog if it is missing.
+    """
 
     def __init__(self, answer: Callable[[Connection, str], T], *, create: bool = True) -> None:
         self._answer = answer
@@ -111,7 +123,7 @@ class Question(Generic[T]):
         self.error: BaseException | None = None
 
     def run(self, connection: Connection, name: str) -> None:
-        """Call the function on the catalog thread; keep its result or error for the waiting thread."""
+        """Call the function, and keep its result or its error for `wait`. Called on the catalog thread."""
         self.error = None
         try:
             self._result = self._answer(connection, name)
@@ -119,11 +131,11 @@ class Question(Generic[T]):
             self.error = error
 
     def finish(self) -> None:
-        """Wake the waiting thread."""
+        """Wake the thread that waits for the result."""
         self._end.happen()
 
     def fail(self, error: BaseException) -> None:
-        """Wake the waiting thread with an error."""
+        """Wake the thread that waits for the result; its call of `wait` raises ``error``."""
         self.error = error
         self._end.happen()
 
@@ -132,21 +144,21 @@ class Question(Generic[T]):
         self._end.wait()
         if self.error is not None:
             raise self.error
-        return self._result  # type: ignore[return-value]  # set together with the event
+        return self._result  # type: ignore[return-value]  # `run` sets the result before the event happens
 
 
 class Catalog:
-    """The rows of one store, written and read by one thread.
+    """The catalog of one store, which one thread reads and writes for all other threads of the process.
 
     Parameters
     ----------
     folder
         The store directory.
     write
-        Appends the rows of a commit. Called inside a transaction with the connection, the name of the catalog, a string that changes when
-        another process has written, and the records.
+        Appends the rows of a commit. It is called inside a transaction with the connection, the name of the attached catalog, a string that
+        changes when another process may have changed the catalog, and the records.
     after_commit
-        Called on the catalog thread after each commit, with its records and the error or None.
+        Called on the catalog thread after each commit with the records, and with the error of the commit or None.
     """
 
     def __init__(
@@ -159,38 +171,48 @@ class Catalog:
         self._write = write
         self._after_commit = after_commit
         self.notify: Notify = lambda _: None
-        """Called with notices for the user of the store."""
+        """Called with each notice for the user about this store."""
         self._reset()
         catalogs.add(self)
 
     def _reset(self) -> None:
-        # Threads lock the mutex directly: `Condition.__enter__` is Python code, and an interrupt inside it could leave the mutex locked.
+        # Threads lock the mutex directly, not through the condition: `Condition.__enter__` is Python code, and an interrupt inside it could
+        # leave the mutex locked.
         self.mutex = threading.RLock()
         self._condition = threading.Condition(self.mutex)
         self._clear()
 
     def _clear(self) -> None:
         self._group: Commit | None = None
+        """The commit that gathers records; None if no record is waiting."""
         self._writing: Commit | None = None
+        """The commit that the catalog thread is writing; None if it writes none."""
         self._questions: deque[Question[Any]] = deque()
         self._thread: int | None = None
+        """The identifier of the catalog thread; None if it is not running."""
         self._closers: list[tuple[Once, Commit | None]] = []
-        """For each thread that waits in `close`, its event and the commit that was pending when it called."""
+        """For each thread that waits in `close`: the event for which it waits, and the newest commit that was pending when it called `close`."""
         self._urgent = False
+        """True if the records are to be committed without waiting for more."""
         self._closing = False
+        """True if a thread waits in `close`."""
         self._pausing = False
+        """True from `pause` to `resume`."""
 
     # -- called from any thread --------------------------------------------------------------------------------------
 
     def open(self, *, create: bool) -> None:
-        """Attach the catalog once, so that the error of an unusable store is raised at this point."""
+        """Attach the catalog once, so that an unusable catalog raises its error now.
+
+        If ``create`` is true, a missing catalog is created.
+        """
         question: Question[None] = Question(lambda *_: None, create=create)
         self._add_question(question)
         question.wait()
         self._pass_notices()
 
     def add(self, record: Any) -> Commit:
-        """Add a record to the commit that is being gathered, and return the commit."""
+        """Add a record to the commit that gathers records, and return this commit. Begin one if there is none."""
         check_going_on()
         self.check_writable()
         with self.mutex:
@@ -202,10 +224,18 @@ class Catalog:
             return group
 
     def ask(self, answer: Callable[[Connection, str, *Ts], T], *arguments: *Ts) -> T:
-        """Commit all pending records, then return ``answer(connection, name, *arguments)``, called on the catalog thread."""
+        """Commit all pending records, then call ``answer(connection, name, *arguments)`` on the catalog thread, and return its result.
+
+        Parameters
+        ----------
+        answer
+            A function that reads the catalog. Its first arguments are a connection and the name of the attached catalog.
+        arguments
+            The further arguments of the function.
+        """
         question = Question(lambda connection, name: answer(connection, name, *arguments))
         if get_ident() == self._thread:
-            # Called from a callback after a commit: this thread cannot wait for itself.
+            # This call comes from a callback after a commit, on the catalog thread, which cannot wait for itself.
             self._serve([question], None)
         else:
             self._add_question(question)
@@ -214,22 +244,25 @@ class Catalog:
         return result
 
     def _pass_notices(self) -> None:
-        """Pass the notices of the attachment to `notify`, in the calling thread."""
+        """Call `notify` with the notices of the attachment, on the calling thread."""
         while self.attachment.notices:
             with suppress(IndexError):
                 self.notify(self.attachment.notices.pop(0))
 
     def change(self, answer: Callable[[Connection, str, *Ts], T], *arguments: *Ts, frees: bool = False) -> T:
-        """Commit all pending records, then return ``answer(connection, name, *arguments)``, called in one transaction.
+        """Commit all pending records, then call ``answer(connection, name, *arguments)`` in one transaction, and return its result.
 
-        Rows that are remembered in any process, including this one, are out of date afterwards.
+        The function is called on the catalog thread. If it raises an error, the transaction is rolled back. Afterwards, every process,
+        including this one, treats the rows that it remembers as out of date.
 
         Parameters
         ----------
-        answer, arguments
-            The function and its arguments.
+        answer
+            A function that changes rows. Its first arguments are a connection and the name of the attached catalog.
+        arguments
+            The further arguments of the function.
         frees
-            True if the change frees disk space, so that it may use the reserve for a full disk.
+            True if the change frees disk space. If the disk is full, it is then tried again with the disk space of the reserve (`trouble`).
         """
 
         def changed(connection: Connection, name: str) -> T:
@@ -250,14 +283,14 @@ class Catalog:
                 except Exception:
                     self.roll_back()
                 if isinstance(error, duckdb.Error):
-                    raise self.failure(error, "could not be changed", "nothing was changed: try again") from error
+                    raise self.failure(error, "could not be changed", "try again; nothing was changed") from error
                 raise
             finally:
                 self.attachment.epoch += 1
             return result
 
         def spared(connection: Connection, name: str) -> T:
-            # The reserve is freed under the lease, so that rows of other processes cannot take its space.
+            # The reserve is deleted under the lease, so that other processes cannot use its disk space for rows.
             with spare(self.attachment.folder):
                 return changed(connection, name)
 
@@ -266,37 +299,40 @@ class Catalog:
         return with_room(self.attachment.folder, lambda: self.ask(spared))
 
     def check_writable(self) -> None:
-        """Raise an error if the store was not writable when it was last attached."""
+        """Raise `StoreError` if this user could not write to the store when the catalog was last attached."""
         if self.attachment.write_error is not None:
             raise self.attachment.write_error
 
     @property
     def is_read_only(self) -> bool:
-        """True if the store was not writable for this user when it was last attached."""
+        """True if this user could not write to the store when the catalog was last attached."""
         return self.attachment.write_error is not None
 
     def pending(self) -> Commit | None:
-        """Return the newest commit that is not over, or None."""
+        """Return the newest commit that is not over; None if there is none."""
         with self.mutex:
             return self._group or self._writing
 
     def unchanged(self) -> bool:
-        """Return True if no other process has written since this process last attached the catalog."""
+        """Return True if no other process has changed the catalog since this process last attached it."""
         return self.attachment.unchanged()
 
     @property
     def epoch(self) -> int:
-        """A number that is incremented when another process has written the catalog, or rows were changed in place."""
+        """A number that is incremented when another process has changed the catalog, or this process has changed or deleted rows.
+
+        Rows that were read in an earlier epoch may be out of date.
+        """
         return self.attachment.epoch
 
     def hurry(self) -> None:
-        """Commit the pending records without waiting for more."""
+        """Make the catalog thread commit the pending records now, without waiting for more records. Return at once."""
         with self.mutex:
             self._urgent = True
             self._wake()
 
     def flush(self) -> None:
-        """Block until all pending records are committed."""
+        """Block until all pending records are committed; raise `StoreError` if a commit failed."""
         with self.mutex:
             groups = (self._writing, self._group)
         for group in groups:
@@ -304,11 +340,11 @@ class Catalog:
                 group.wait()
 
     def close(self) -> None:
-        """Commit pending records, detach the catalog and end the thread; a later call starts it again."""
+        """Commit pending records, detach the catalog and end the catalog thread. A later record or question starts another one."""
         farewell = Once()
         with self.mutex:
             pending = self._group or self._writing
-            # `_thread` is also None for a started thread that has not run yet, but then there is a commit or a question.
+            # `_thread` is also None if the catalog thread was started but does not run yet; then there is a commit or a question.
             if (self._thread is None and self._group is None and not self._questions) or self._thread == get_ident():
                 return
             self._closers.append((farewell, pending))
@@ -317,12 +353,13 @@ class Catalog:
         farewell.wait()
 
     def pause(self) -> None:
-        """Detach the catalog until `resume`; called before a fork.
+        """Detach the catalog until `resume` is called. Called before a fork.
 
-        DuckDB keeps a list of attached files, which a child inherits. So this method waits until work in progress has ended; pending work is
-        done after the fork. If the catalog thread is waiting for another process, nothing is attached, and `Lease.gate` stops the thread. If
-        the work does not end (because a callback waits for the forking thread, for example), the child cannot use the catalog, and gets an
-        error that explains this.
+        If the catalog were attached during the fork, DuckDB would regard it as attached in the child, too. So this method waits until the
+        work in progress has ended and the catalog is detached; pending work is done after the fork. If the catalog thread is waiting for
+        the lease, nothing is attached, and `Lease.gate` stops the thread. If the work does not end in `FORK` seconds (for example because a
+        callback waits for the forking thread), the fork proceeds. The child then cannot use the catalog, and gets an error that explains
+        this.
         """
         lease = self.attachment.lease
         until = monotonic() + FORK
@@ -343,20 +380,24 @@ class Catalog:
         self.mutex.acquire()
 
     def resume(self) -> None:
-        """Continue in the parent after a fork."""
+        """Let the catalog thread continue. Called in the parent after a fork."""
         self._pausing = False
         self._condition.notify_all()
-        # If `pause` was interrupted, it may have acquired both locks several times. No other thread can hold them here.
+        # If `pause` was interrupted and called again, this thread has acquired both locks several times. No other thread can hold them now.
         for taken in (self.mutex, self.attachment.lease.gate):
             with suppress(RuntimeError):
                 while True:
                     taken.release()
 
     def abandon(self) -> None:
-        """Forget all state in a forked child. The parent commits the pending records; the child cannot observe whether it succeeds."""
+        """In a forked child, forget all state. Threads that wait for a commit or an answer get an error.
+
+        The parent commits the pending records, but the child cannot find out whether this succeeds.
+        """
         failure = StoreError(
-            f"this process was forked while its parent was recording results in {self.attachment.directory}, and cannot wait for them",
-            remedy="wait for the results in the parent, or start worker processes with the method 'spawn'",
+            f"this process was forked while its parent was recording results in the store {self.attachment.directory},"
+            " and cannot find out whether they were recorded",
+            remedy="wait for the results in the parent process, or start worker processes with the method 'spawn'",
         )
         for group in (self._writing, self._group):
             if group is not None:
@@ -367,15 +408,17 @@ class Catalog:
         self._reset()
 
     def _add_question(self, question: Question[Any]) -> None:
+        """Pass a question to the catalog thread."""
         check_going_on()
         with self.mutex:
             self._wake()
             self._questions.append(question)
 
     def _wake(self) -> None:
+        """Start the catalog thread or, if it is running, wake it. The caller holds the mutex."""
         if self._thread is None:
-            # Not a `Thread`: an interrupt inside `Thread.start` could leave a thread that never runs. If several threads are started
-            # before the first one runs, only the first one continues.
+            # `threading.Thread` is not used, because an interrupt inside `Thread.start` could leave a thread that never runs. If several
+            # threads are started before the first one runs, all others end at once.
             start_new_thread(self._run, ())
         self._condition.notify_all()
 
@@ -389,12 +432,17 @@ class Catalog:
         try:
             self._work()
         except BaseException as error:
-            # Other threads must not continue to wait for this one.
+            # Threads that wait for this thread would wait forever.
             _log.exception("the catalog thread of %s ended", self.attachment.directory)
             self._fail_all(error)
 
     def _fail_all(self, error: BaseException) -> None:
-        failure = self.failure(error, "failed", "try again, and report this as a bug of Stepwell")
+        """Let every commit, question and call of `close` end, because the catalog thread ends with ``error``."""
+        failure = self.failure(
+            error,
+            "could not be used, because of an error in Stepwell",
+            "try again, and report this as a bug of Stepwell",
+        )
         with self.mutex:
             groups = [group for group in (self._writing, self._group) if group is not None]
             questions = list(self._questions)
@@ -408,17 +456,19 @@ class Catalog:
             farewell.happen()
 
     def _wake_closers(self) -> None:
+        """Let every call of `close` return."""
         self._closing = False
         farewells, self._closers = self._closers, []
         for farewell, _ in farewells:
             farewell.happen()
 
     def _work(self) -> None:
+        """Do the work of the catalog thread: commit records, answer questions, and detach the catalog in time, until there is no work."""
         idle_since = monotonic()
         while True:
             with self.mutex:
                 if self._closing and not self.attachment.is_open and self._is_ready() and self._are_done(self._closers):
-                    # Other threads may go on recording; `close` waits only for the commits that were pending when it was called.
+                    # Other threads may add records all the time, so `close` waits only for the commits that were pending when it was called.
                     self._wake_closers()
                 while self._pausing or not self._is_ready():
                     if self._pausing:
@@ -463,9 +513,11 @@ class Catalog:
             self._release()
 
     def _are_done(self, farewells: list[tuple[Once, Commit | None]]) -> bool:
+        """Return True if the commits for which calls of `close` wait are over."""
         return all(pending is None or pending.is_over for _, pending in farewells)
 
     def _is_ready(self) -> bool:
+        """Return True if there is a question, or a commit that need not wait for more records."""
         if self._questions:
             return True
         group = self._group
@@ -474,7 +526,7 @@ class Catalog:
         return self._urgent or self._closing or monotonic() - group.since >= GATHER
 
     def _patience(self, now: float) -> float:
-        """Return the maximum time in seconds that the thread waits to be woken."""
+        """Return the number of seconds after which the catalog thread must look for work even if nothing wakes it."""
         if self._group is not None:
             return max(0.0, self._group.since + GATHER - now)
         if not self.attachment.is_open:
@@ -482,6 +534,7 @@ class Catalog:
         return max(QUIET, self.attachment.lease.since + HOLD - now)
 
     def _may_release(self, now: float, idle: float) -> bool:
+        """Return True if the lease is to be released, because there was no work for ``idle`` seconds or another process waits."""
         if idle >= IDLE:
             return True
         lease = self.attachment.lease
@@ -489,7 +542,10 @@ class Catalog:
         return (held >= BUSY or (held >= HOLD and idle >= QUIET)) and lease.is_requested()
 
     def _serve(self, questions: list[Question[Any]], group: Commit | None) -> None:
-        """Commit a group of records, then answer questions. Errors are raised in the waiting threads, never here."""
+        """Commit the records of ``group``, unless it is None, then answer ``questions``.
+
+        An error is passed to the thread that waits for the commit or the answer, and is not raised here.
+        """
         create = all(question.create for question in questions)
         failure = self._attached(create=create)
         if group is not None:
@@ -498,14 +554,14 @@ class Catalog:
             else:
                 self._end(group, failure)
         for question in questions:
-            # A commit or question that failed has detached the catalog.
+            # If the commit or the previous question has failed, the catalog may be detached.
             failure = failure or self._attached(create=create)
             if failure is not None:
                 question.fail(failure)
                 continue
             question.run(self.attachment.connection, self.attachment.name)
             if question.error is not None and not self.attachment.is_usable():
-                # A fatal error, perhaps of another store, has ended the instance. Nothing was committed, so the question is repeated.
+                # A fatal error, perhaps of another store, has ended the DuckDB instance. Nothing was committed, so the question is asked again.
                 failure = self._attached(create=create)
                 if failure is not None:
                     question.fail(failure)
@@ -516,10 +572,13 @@ class Catalog:
             question.finish()
 
     def _attached(self, *, create: bool) -> StoreError | None:
-        """Attach the catalog if it is not attached; return the error if this fails, else None."""
+        """Attach the catalog unless it is attached; return the error if this fails, None if it succeeds.
+
+        If ``create`` is true, a missing catalog is created.
+        """
         try:
             if not self.attachment.is_usable():
-                # A fatal error of another store has ended the instance.
+                # A fatal error of another store has ended the DuckDB instance.
                 self.roll_back()
             self.attachment.attach(create=create)
         except BaseException as error:
@@ -529,7 +588,10 @@ class Catalog:
         return None
 
     def _explain(self, question: Question[Any]) -> None:
-        """Replace an error of the system or of DuckDB with a `StoreError`, and detach the catalog, which may be unusable."""
+        """If a question failed with an error of the operating system or of DuckDB, replace the error with the `StoreError` that explains it.
+
+        The catalog, which may be unusable, is then detached.
+        """
         error = question.error
         if error is None or isinstance(error, StepwellError):
             return
@@ -542,6 +604,7 @@ class Catalog:
             self.roll_back()
 
     def _commit(self, group: Commit) -> None:
+        """Commit the records of ``group`` in one transaction, and end the commit with or without an error."""
         connection = self.attachment.connection
         failure: StoreError | None = None
         try:
@@ -549,7 +612,7 @@ class Catalog:
             self.attachment.lease.mark()
             self.attachment.prepare_log()
             connection.begin()
-            # `RowWriter` forgets its rows when this string changes, because another process may have deleted them.
+            # When this string changes, another process may have deleted rows, so `RowWriter` forgets which code versions the catalog contains.
             known = f"{self.attachment.store_id} {self.attachment.epoch}"
             self._write(connection, self.attachment.name, known, group.records)
             self.attachment.count()
@@ -559,19 +622,20 @@ class Catalog:
             failure = self.failure(
                 error,
                 "could not record finished steps",
-                "earlier records are safe: run the steps again",
+                "run the steps again; steps that were recorded before are safe",
             )
             self.roll_back()
         self._end(group, failure)
 
     def _end(self, group: Commit | None, failure: StoreError | None) -> None:
+        """End a commit, which failed unless ``failure`` is None."""
         if group is not None:
             self._after_commit(group.records, failure)
             self._writing = None
             group.finish(failure)
 
     def roll_back(self) -> None:
-        """Detach the catalog, which ends an unfinished transaction."""
+        """Detach the catalog after an error, which rolls an unfinished transaction back. A further error is only logged."""
         try:
             self.attachment.discard()
         except Exception as error:
@@ -580,14 +644,26 @@ class Catalog:
             )
 
     def _release(self) -> None:
+        """Detach the catalog and release the lease. An error is only logged, because no committed row is lost."""
         try:
             self.attachment.detach()
         except Exception as error:
-            # All committed rows are in the log, which the next process that opens the catalog replays.
+            # All committed rows are in the log of the catalog, which the next process that attaches the catalog replays.
             _log.warning("the catalog of %s was not checkpointed: %s", self.attachment.directory, one_line(error))
 
     def failure(self, error: BaseException, action: str, remedy: str) -> StoreError:
-        """Return the error for an action on the catalog that failed; called on the catalog thread."""
+        """Return the `StoreError` that explains why an action on the catalog failed. Called on the catalog thread.
+
+        Parameters
+        ----------
+        error
+            The error that the action raised.
+        action
+            What could not be done, as the end of a sentence about the store: ``could not be changed``.
+        remedy
+            The remedy in the message. It is replaced if the error is an error of the operating system or means that the catalog is damaged,
+            because these kinds of errors have their own remedies.
+        """
         damage = self.attachment.damage(error)
         if damage is not None:
             damage.__cause__ = error
