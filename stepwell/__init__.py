@@ -1,7 +1,7 @@
-"""Software-defined assets, ops and graphs that live in the notebook kernel.
+"""Assets, ops and graphs for notebooks: values are computed once, stored, and reused until something they depend on changes.
 
-Use ``%load_ext stepwell`` in a notebook and ``stepwell.materialize([...], store="dir")`` in a script. Public names are imported
-at their first use, so that ``import stepwell`` stays fast.
+Use ``%load_ext stepwell`` in a notebook, and ``stepwell.materialize([...], store="dir")`` in a script. The module of a public name is imported
+when the name is first used, so that ``import stepwell`` is fast.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _RUNTIME = "stepwell.kernel_runtime."
 _VERBS = (
     "check", "code", "diff", "doctor", "forget", "gc", "inputs", "keep", "lineage", "load", "logs", "materialize", "pack", "rename", "rerun", "resume", "runs", "sql", "status", "trust", "versions", "why",
 )  # fmt: skip
-"""Commands: the function ``NAME`` of the module ``stepwell.commands.NAME``."""
+"""The public names that are commands. The command ``NAME`` is the function ``NAME`` of the module ``stepwell.commands.NAME``."""
 _HOMES = {
     "AssetExecutionContext": "execution.in_process",
     "AssetIn": "definitions.declarations",
@@ -99,14 +99,14 @@ _HOMES = {
     "secret": "versions.left_out",
     "sql_asset": "definitions.decorators",
 }
-"""By public name, its module in the kernel runtime."""
+"""For each public name that the kernel runtime defines, the module that defines the name, relative to ``stepwell.kernel_runtime``."""
 
 _OUTSIDE = {
     "Store": "stepwell.commands.store",
     "open_store": "stepwell.commands.store",
     "run": "stepwell.batch.run",
 }
-"""By public name, its module outside the kernel runtime."""
+"""For each public name that another module defines and that is no command, this module."""
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_ipython_extension", "unload_ipython_extension", *sorted((*_HOMES, *_OUTSIDE, *_VERBS))]  # noqa: PLE0604 - names, all strings
@@ -130,21 +130,24 @@ def __dir__() -> list[str]:
 
 
 def load_ipython_extension(ipython: Any) -> None:
-    """Load the magics: ``%load_ext stepwell``."""
+    """Install the magics in IPython's shell. IPython calls this function for ``%load_ext stepwell``."""
     from stepwell.magics.extension import load
 
     load(ipython)
 
 
 def unload_ipython_extension(ipython: Any) -> None:
-    """Remove the magics: ``%unload_ext stepwell``."""
+    """Remove the magics from IPython's shell. IPython calls this function for ``%unload_ext stepwell``."""
     from stepwell.magics.extension import unload
 
     unload(ipython)
 
 
 def _fill_slot() -> None:
-    """Let ``job.execute()`` and direct calls reach the session, which `definitions` must not import."""
+    """Pass the folder `definitions` a function that returns the session, which ``job.execute()`` and ``asset.load()`` need.
+
+    The modules in `definitions` must not import the session themselves.
+    """
     from stepwell.kernel_runtime.definitions.graphs import load_runner
 
     def runner() -> Any:

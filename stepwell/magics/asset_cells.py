@@ -1,4 +1,4 @@
-"""``%%asset``, ``%%multi_asset``, ``%%op`` and ``%%sql_asset``: definitions made from cells."""
+"""``%%asset``, ``%%multi_asset``, ``%%op`` and ``%%sql_asset``: each of these magics makes a definition from its cell."""
 
 from __future__ import annotations
 
@@ -30,12 +30,21 @@ from stepwell.magics.running import compute_unstored, leave_result
 
 
 def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
-    """Return the definition of an ``%%asset`` cell, and False, because the body itself displays the value.
+    """Return the definition of an ``%%asset`` cell, and False.
+
+    The bool says whether the value must be displayed after the run. It is False, because the body displays the value while it runs.
+
+    Parameters
+    ----------
+    arguments
+        The parsed flags, the name of the asset, and the variable after ``->``.
+    line, body
+        The rest of the magic's line, and the lines below it.
 
     Raises
     ------
     CellError
-        If the cell cannot become an asset; nothing is registered then.
+        If the cell cannot become an asset. Nothing is registered.
     """
     text = cell_text(face.shell, face.running, "asset", line, body)
     key = key_from(arguments.name, arguments.key_prefix, text.where)
@@ -54,43 +63,63 @@ def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[As
 
 
 def variable_from(name: str | None, key: AssetKey, where: str) -> str:
-    """Return the variable to which an asset's value is bound: the name after ``->``, or the last part of the key.
+    """Return the variable to which the value of the asset `key` is bound: `name` or, if this is None, the last part of the key.
+
+    Parameters
+    ----------
+    name
+        The text after ``->`` in the first line of the cell; None if the line has no arrow.
 
     Raises
     ------
     CellError
-        If the text after the arrow is not a name.
+        If `name` is not a valid variable name.
     """
     if name is None:
         return key.name
     if not name.isidentifier() or keyword.iskeyword(name):
         raise CellError(
-            f"{name!r} is not a variable name", where=where, remedy=f"write a name, such as %%asset {key} -> df"
+            f"{name!r} is not a valid variable name",
+            where=where,
+            remedy=f"write a variable name after the arrow, such as %%asset {key} -> df",
         )
     return name
 
 
 def multi_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
-    """Return the definition of a ``%%multi_asset`` cell, which binds one variable per name, and False: no value is displayed.
+    """Return the definition of a ``%%multi_asset`` cell, and False.
+
+    The bool says whether the values must be displayed after the run. It is False, because the values of a multi-asset are not displayed.
+
+    Parameters
+    ----------
+    arguments
+        The parsed flags and the names of the assets.
+    line, body
+        The rest of the magic's line, and the lines below it.
 
     Raises
     ------
     CellError
-        If the cell cannot become a multi-asset; nothing is registered then.
+        If the cell cannot become a multi-asset. Nothing is registered.
     """
     text = cell_text(face.shell, face.running, "multi_asset", line, body)
     keys = tuple(key_from(name, arguments.key_prefix, text.where) for name in arguments.names)
     names = [key.name for key in keys]
     for name in names:
         if names.count(name) > 1:
-            raise CellError(f"{name!r} is named twice", where=text.where, remedy="name each asset once")
+            raise CellError(
+                f"the first line of the cell contains the asset {name!r} twice",
+                where=text.where,
+                remedy="write each asset once",
+            )
     source = read_cell(face.shell, text, " ".join(names))
     missing = [name for name in names if name not in source.names.assigned]
     if missing:
         raise CellValueError(
             f"the cell of {' '.join(names)!r} never assigns {missing[0]!r}",
             where=text.where,
-            remedy=f"assign {missing[0]}: a multi-asset has one variable per name",
+            remedy=f"assign {missing[0]} in the cell, or remove {missing[0]} from its first line",
         )
     assigned_names = tuple(names)
     return _definition(
@@ -111,7 +140,7 @@ def _definition(
     where = source.text.where
     explicit_inputs = read_inputs(arguments.inputs, where)
     origin = cell_origin(face.running) if face.running is not None else ""
-    # Names of assets may be unbound so far: the engine computes the inputs of a step.
+    # The variables of assets may be unbound at this point. The engine computes them as inputs of the step.
     known = {key.rpartition("/")[2] for key in face.session.registry.assets}
     compute_unstored(face, source.names.reads - known, source.names.assigned, source.names.reads)
     inputs, changed = inputs_of(face, source.names.reads, keys, explicit_inputs, where, origin=origin)
@@ -158,26 +187,35 @@ def _definition(
 def _flagged_variables(
     arguments: Namespace, flag: str, source: CellSource, variables: tuple[str, ...], name: str
 ) -> frozenset[str]:
-    """Return the variables in ``--keep`` or ``--drop``.
+    """Return the variables that the flag ``--keep`` or ``--drop`` names.
+
+    Parameters
+    ----------
+    flag
+        ``keep`` or ``drop``.
+    variables
+        The variables whose values are the values of the assets. They cannot be named by the flag.
+    name
+        The name of the asset, for messages.
 
     Raises
     ------
     CellNameError
-        If the cell does not assign one of the variables, or one of them is the value.
+        If the cell does not assign one of the variables that the flag names, or the variable is in `variables`.
     """
     names = frozenset(part.strip() for text in getattr(arguments, flag) for part in text.split(",") if part.strip())
     unknown = sorted(names - (source.assigned_values - set(variables)))
     if unknown:
         raise CellNameError(
-            f"--{flag} {unknown[0]}: {'that is the value of' if unknown[0] in variables else 'no variable of'} the cell of {name!r}",
+            f"invalid flag --{flag} {unknown[0]}: {f'{unknown[0]} is the value of the asset' if unknown[0] in variables else f'the cell of {name!r} assigns no variable {unknown[0]}'}",
             where=source.text.where,
-            remedy=f"name a variable that the cell assigns, other than {keys_text(variables)}",
+            remedy=f"name a variable that the cell assigns and that is not the value of an asset ({keys_text(variables)})",
         )
     return names
 
 
 def is_declared(arguments: Namespace) -> bool:
-    """Return True if the flags state when the step is to be executed again."""
+    """Return True if ``--reads``, ``--max-age`` or ``--volatile`` declares when the step must be executed again."""
     return bool(arguments.reads or arguments.max_age or arguments.volatile)
 
 
@@ -194,24 +232,26 @@ def cell_body(
     changed: tuple[tuple[str, str], ...] = (),
     earlier: Callable[[], Mapping[str, Any]] = dict,
 ) -> CellBody:
-    """Make the body of a cell's step, which contains the code and the names that the code reads and binds.
+    """Return the body of the step of an asset cell or of the cell of an op.
 
     Parameters
     ----------
+    name
+        The first name that the cell defines.
     parameters
-        Names that are bound to inputs.
+        The names in the body that stand for inputs.
     outputs
-        Variables that hold the value; empty if the last expression is the value.
+        The variables whose values are the value of the cell; empty if the last expression is the value.
     assets
-        Variables of the assets that the cell defines; empty for an op, whose value its graph displays.
+        The variables of the assets that the cell defines; empty for an op.
     declared
-        True if the flags state when the step is to be executed again, which a cell that calls the shell needs.
+        True if a flag declares when the step must be executed again (`is_declared`). Uses of the shell then do not make the step unverifiable.
     variables
-        The variable of each asset. A cell with variables runs in the notebook's namespace.
+        The variable of each asset, in the order of the assets; empty for an op. A cell with variables runs in the namespace of the notebook.
     changed
-        Variables of assets that plain cells changed or assigned, with the labels of these cells.
+        The variables of assets that plain cells changed or rebound, each with the label of the last such cell.
     earlier
-        Returns the names that the cell's last run in this kernel bound, as in `CellBody.earlier`.
+        The function `CellBody.earlier`.
     """
     text = source.text
     live = bool(variables)
@@ -236,18 +276,21 @@ def _explainer(face: Face, names: Names, name: str, text: CellText) -> Callable[
         # pandas also raises a NameError for `@name` in a query.
         match = _NOT_DEFINED.fullmatch(str(error))
         if match is None or match[1] in names.assigned or match[1] not in face.namespace:
-            return None  # an unknown name, a variable that the cell assigns later, or another kind of NameError: the traceback is clear enough
+            return None  # an unknown name, a variable that the cell assigns later, or another NameError: the traceback says enough
         missing = match[1]
         return CellNameError(
-            f"the cell of {name!r} uses {missing!r}, but an op gets only the names that its text shows",
-            where=text.where, remedy=f"write {missing} in the cell",
+            f"the cell of the op {name!r} needs the notebook's variable {missing!r}, but its code does not contain this name",
+            where=text.where, remedy=f"write the name in the cell, for example on a separate line ({missing}): an op gets only the variables that its code names",
         )  # fmt: skip
 
     return explain
 
 
 def run_as_plain_cell(face: Face, source: CellSource) -> Any:
-    """Run a body as an ordinary cell in the notebook's namespace; store nothing."""
+    """Run the body of a cell with ``--plain`` like a plain cell, in the namespace of the notebook; return the value of its last expression.
+
+    Nothing is defined or stored.
+    """
     from stepwell.kernel_runtime.execution.in_process import evaluate
 
     value = None
@@ -263,29 +306,38 @@ def run_as_plain_cell(face: Face, source: CellSource) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The first line of a ``%%op`` or ``%%graph`` cell."""
+    """The signature in the first line of a ``%%op`` or ``%%graph`` cell."""
 
     name: str
     ins: dict[str, In]
     defaults: dict[str, Any]
+    """The defaults of those inputs that have one, by name."""
     config: dict[str, Any]
-    """Keyword-only parameters with their defaults."""
+    """The default of each keyword-only parameter by name; `UNSET` for a parameter without a default."""
     outputs: tuple[str, ...]
-    """Names after ``->``."""
+    """The names after ``->``; empty if there is no arrow."""
 
 
 def read_header(line: str, magic: str, namespace: dict[str, Any], where: str) -> Header:
-    """Parse a header such as ``transform(data, *, top=10) -> out``.
+    """Parse the signature in the first line of a cell, such as ``transform(data, *, top=10) -> out``.
 
     Parameters
     ----------
+    line
+        The line without the magic and its flags.
+    magic
+        The name of the magic: ``op`` or ``graph``.
     namespace
         The namespace in which defaults and annotations are evaluated.
 
     Raises
     ------
     CellSyntaxError
-        If the line is not a signature.
+        If `line` is not a signature.
+    CellError
+        If a default or annotation cannot be evaluated, or the first parameter is ``context``.
+    InvalidDefinitionError
+        If the name of the op, the graph or an input is not valid.
     """
     usage = f"write %%{magic} name(inputs{', *, option=1) -> out' if magic == 'op' else ')'}"
     arrow = next((place for place in outside_brackets(line) if line.startswith("->", place)), None)
@@ -299,18 +351,24 @@ def read_header(line: str, magic: str, namespace: dict[str, Any], where: str) ->
         function = parsed[0]
         outputs = _outputs(right) if arrow is not None else ()
     except (SyntaxError, ValueError, IndexError):
-        raise CellSyntaxError(f"%%{magic} {line} cannot be read", where=where, remedy=usage) from None
+        raise CellSyntaxError(
+            f"the first line %%{magic} {line} is not a signature", where=where, remedy=usage
+        ) from None
     if len(parsed) != 1 or not isinstance(function, ast.FunctionDef) or function.args.vararg or function.args.kwarg:
-        raise CellSyntaxError(f"%%{magic} {line} cannot be read: * and ** are not possible", where=where, remedy=usage)
+        raise CellSyntaxError(
+            f"the signature in %%{magic} {line} contains parameters with * or **, but each input must have a name",
+            where=where,
+            remedy=usage,
+        )
 
     def evaluated(node: ast.expr) -> Any:
         try:
             return eval(compile(ast.Expression(node), f"<%%{magic} {function.name}>", "eval"), namespace)  # noqa: S307 - the user's own default
         except Exception as error:
             raise CellError(
-                f"in %%{magic} {function.name}: {ast.unparse(node)} cannot be evaluated: {error}",
+                f"in %%{magic} {function.name}: the default or annotation {ast.unparse(node)} cannot be evaluated: {error}",
                 where=where,
-                remedy="run the cell that defines what it uses first",
+                remedy=f"first run the cell that defines the names in {ast.unparse(node)}, or correct it",
             ) from error
 
     check_name("an op" if magic == "op" else "a graph", function.name, where=where)
@@ -318,9 +376,9 @@ def read_header(line: str, magic: str, namespace: dict[str, Any], where: str) ->
     positional = [*parameters.posonlyargs, *parameters.args]
     if positional and positional[0].arg == "context":
         raise CellError(
-            f"in %%{magic} {function.name}: a cell gets no context",
+            f"the first input of %%{magic} {function.name} is `context`, but only functions get a context, not cells",
             where=where,
-            remedy="remove `context`, or write the op with @op in a plain cell",
+            remedy="remove `context`, or define the op with the decorator @op in a plain cell",
         )
     ins = {
         parameter.arg: In(evaluated(parameter.annotation) if parameter.annotation is not None else UNSET)
@@ -351,21 +409,21 @@ def _outputs(text: str) -> tuple[str, ...]:
 
 
 def op_of(face: Face, arguments: Namespace, signature: str, line: str, body: str) -> OpDefinition:
-    """Make the op of a ``%%op`` cell.
+    """Return the op of a ``%%op`` cell.
 
     Parameters
     ----------
     arguments
-        The flags.
+        The parsed flags.
     signature
-        The line without the flags.
+        The signature in the magic's line, such as ``transform(data) -> out``.
     line, body
-        The magic's line as typed, and the text below it.
+        The rest of the magic's line as typed, and the lines below it.
 
     Raises
     ------
     CellError
-        If the cell cannot become an op; nothing is bound then.
+        If the cell cannot become an op. The name of the op is not bound.
     """
     text = cell_text(face.shell, face.running, "op", line, body)
     header = read_header(signature, "op", face.namespace, text.where)
@@ -383,22 +441,22 @@ def op_of(face: Face, arguments: Namespace, signature: str, line: str, body: str
         raise CellValueError(
             f"the cell of {header.name!r} has no value",
             where=text.where,
-            remedy=f"assign {header.name}, name the output (-> out), or end the cell with an expression",
+            remedy=f"assign {header.name}, name the variable of the output (-> out), or end the cell with the expression that is its value",
         )
     if arguments.cache and arguments.no_cache:
         raise CellError(
-            f"the op {header.name!r} has both --cache and --no-cache",
+            f"the op {header.name!r} has both flags --cache and --no-cache, which contradict each other",
             where=text.where,
-            remedy="remove one of them",
+            remedy="remove one of the two flags",
         )
     parameters = (*header.ins, *header.config)
     assets, _ = inputs_of(face, source.names.reads - set(parameters), (), {}, text.where)
     if assets:
         name, key = next(iter(assets.items()))
         raise CellError(
-            f"the op {header.name!r} reads the asset {key}",
+            f"the op {header.name!r} reads the asset {key}, but an op can only get assets through its inputs",
             where=text.where,
-            remedy=f"make it an input: write {name} in the parentheses, and pass the asset where the op is called",
+            remedy=f"write {name} in the parentheses of the first line, and pass the asset in each call of the op",
         )
     cell = cell_body(
         face, source, header.name, parameters=parameters, outputs=outputs, assets=set(), declared=is_declared(arguments)
@@ -412,18 +470,27 @@ def op_of(face: Face, arguments: Namespace, signature: str, line: str, body: str
 
 
 def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
-    """Return the definition of a ``%%sql_asset`` cell, and True, because the rows are displayed after the run.
+    """Return the definition of a ``%%sql_asset`` cell, and True.
+
+    The bool says whether the value must be displayed after the run. It is True, because a SELECT does not display its rows.
+
+    Parameters
+    ----------
+    arguments
+        The parsed flags and the name of the asset.
+    line, body
+        The rest of the magic's line, and the SELECT below it.
 
     Raises
     ------
     CellError
-        If the cell cannot become an asset; nothing is registered then.
+        If the cell cannot become an asset. Nothing is registered.
     """
     text = cell_text(face.shell, face.running, "sql_asset", line, body)
     key = key_from(arguments.name, arguments.key_prefix, text.where)
     if not body.strip():
         raise CellError(
-            f"the cell of {key.name!r} is empty", where=text.where, remedy="write one SELECT below the magic's line"
+            f"the cell of {key.name!r} is empty", where=text.where, remedy="write one SELECT below the first line"
         )
     select = read_select(
         key.name, body, face.namespace, what=f"the cell of {key.name!r}", frame=face.settings.frame, where=text.where
@@ -434,13 +501,13 @@ def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tupl
         raise CellError(
             f"the SELECT of {key.name!r} reads {key.name!r}, so the asset would depend on itself",
             where=text.where,
-            remedy="give the asset another name than the table that it reads",
+            remedy="give the asset a name that differs from the names of the tables that the SELECT reads",
         )
     inputs = _inputs(face, tables, key, explicit_inputs, text.where)
     for name in select.parameters:
         if name not in face.namespace:
             raise CellNameError(
-                f"the SELECT of {key.name!r} uses ${name}, but the variable {name!r} does not exist",
+                f"the SELECT of {key.name!r} uses the parameter ${name}, but the notebook has no variable {name!r}",
                 where=text.where,
                 remedy=f"run the cell that assigns {name} first",
             )
@@ -462,19 +529,29 @@ def _inputs(
         upstream = _whole_key(face, name, where)
         if upstream is None:
             variable = (
-                f"{name} is a variable, not an asset: make it one (%%asset {name})"
+                f"to make the variable {name} an asset, write %%asset {name} above the cell that assigns it"
                 if name in face.namespace
                 else _remedy(face, name)
             )
             raise CellNameError(
-                f"the SELECT of {key.name!r} reads {name!r}, which is not an asset", where=where, remedy=variable
+                f"the SELECT of {key.name!r} reads the table {name!r}, which is not an asset",
+                where=where,
+                remedy=variable,
             )
         inputs[name] = upstream
     return {name: inputs[name] for name in tables}
 
 
 def _whole_key(face: Face, name: str, where: str) -> AssetKey | None:
-    """Return the asset to which a table's name refers, by the whole key or, ignoring case, by the last part; None if no asset matches."""
+    """Return the key of the registered or stored asset to which `name`, the name of a table in a SELECT, refers; return None if there is none.
+
+    `name` is a key or the last part of a key. Upper and lower case are not distinguished unless `name` is exactly the key of an asset.
+
+    Raises
+    ------
+    CellNameError
+        If `name` could refer to several assets.
+    """
     stored: list[str] = face.session.store.keys()
     known = [
         *face.session.registry.assets,
@@ -486,7 +563,9 @@ def _whole_key(face: Face, name: str, where: str) -> AssetKey | None:
     near = sorted({key for key in known if folded(name) in (folded(key), folded(key.rpartition("/")[2]))})
     if len(near) > 1:
         raise CellNameError(
-            f"{name!r} could be {' or '.join(near)}", where=where, remedy=f'write the whole key: "{near[0]}"'
+            f"the table {name!r} could refer to {len(near)} assets: {keys_text(near)}",
+            where=where,
+            remedy=f'write the whole key in quotes, such as "{near[0]}"',
         )
     return as_asset_key(near[0]) if near else None
 
@@ -497,4 +576,4 @@ def _remedy(face: Face, name: str) -> str:
     last = name.rpartition("/")[2]
     if near:
         return f"did you mean {' or '.join(near)}?"
-    return f"run the cell that defines {name} first, or name its key: --in {last}=KEY"
+    return f"first run the cell that defines {name}, or add a flag that names an asset: --in {last}=KEY"

@@ -1,8 +1,8 @@
-"""Static analysis: the names of the notebook whose objects code may change in place.
+"""Static analysis that finds the names of the notebook whose objects a piece of code may change in place.
 
-For code that changes objects through the names that it uses, the result may contain too many names but never too few. A name counts as
-changed unless all its uses are harmless: reads of attributes and items, operators, comparisons, and calls of the functions and methods
-listed here.
+The result may contain names whose objects the code does not change, but never omits one that the code changes through a name. A name is in the
+result unless all its uses are harmless: reads of attributes and items, operators, comparisons, and calls of the functions and methods that this
+module lists.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ _PURE_BUILTINS = frozenset(
     "int isinstance issubclass iter len list map max memoryview min oct ord pow print range repr reversed round set slice sorted str sum tuple "
     "type zip display".split()
 )
-# `iter`, `map`, `filter`, `zip`, `enumerate` and `reversed` return views; `_Changes` follows changes through views by their assignments.
+# `iter`, `map`, `filter`, `zip`, `enumerate` and `reversed` return views of their arguments. If a view is assigned to a name, `_Changes` treats a
+# change of this name as a change of the arguments, too.
 _PURE_METHODS = frozenset(
     # str, list, dict, set
     "count index startswith endswith split rsplit splitlines join strip lstrip rstrip replace lower upper title format encode decode find keys values items get copy "
@@ -45,11 +46,15 @@ _READ_ONLY_MAGICS = frozenset(
     "alias autosave cd colors conda config env history lineage load_ext lsmagic matplotlib page pinfo pinfo2 pip precision psource pwd pycat "
     "stepwell uv who who_ls whos why xmode".split()
 )
-"""Line magics that do not change objects of the notebook. Stepwell's magics run steps, and the engine records the changes of steps."""
+"""Line magics that do not change objects of the notebook. Stepwell's magics may run steps, but the engine itself records the changes of steps."""
 
 
 def shell_call(node: ast.AST) -> tuple[str, str, str] | None:
-    """Return the method and two arguments of a call that IPython's transformer generates, such as ``get_ipython().system("ls")``; None for other nodes."""
+    """Return the name of the method and its first two arguments if a node is a call like ``get_ipython().system("ls")``; return None for other nodes.
+
+    IPython's transformer generates such calls from magics and shell commands. An argument that is missing or is not a string constant is returned
+    as an empty string.
+    """
     if not (
         isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Call)
     ):
@@ -65,7 +70,7 @@ def shell_call(node: ast.AST) -> tuple[str, str, str] | None:
 
 
 def _is_read_only(node: ast.Call) -> bool:
-    """Return True for ``!command`` and for line magics that do not change objects of the notebook."""
+    """Return True if `node` was generated from ``!command``, or from a line magic that does not change objects of the notebook."""
     method, name, _ = shell_call(node) or ("", "", "")
     return method in {"system", "getoutput"} or (method == "run_line_magic" and name in _READ_ONLY_MAGICS)
 
@@ -146,7 +151,7 @@ class _Changes(ast.NodeVisitor):
         else:
             self.visit(function)
         for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
-            # The callee may call a function that is passed as an argument.
+            # The called function may call a function that it gets as an argument.
             self.called_names.update(name.id for name in ast.walk(argument) if isinstance(name, ast.Name))
             if not pure:
                 self._change(argument)
@@ -165,7 +170,7 @@ class _Changes(ast.NodeVisitor):
                 self._target(element, value)
 
     def _change(self, node: ast.expr) -> None:
-        """Mark every name in an expression as changed, because the value may be or contain any of the named objects."""
+        """Add every name in the expression `node` to the result, because the changed object may be any of the named objects, or a part of one."""
         for part in ast.walk(node):
             if isinstance(part, ast.Name):
                 self.changed_names.add(part.id)
@@ -197,21 +202,21 @@ def _in_place(node: ast.Call) -> bool:
 
 
 def changed_names(tree: ast.AST) -> tuple[frozenset[str], frozenset[str], bool]:
-    """Return the names whose objects code may change in place.
+    """Return the names whose objects the code in `tree` may change in place.
 
     Parameters
     ----------
     tree
-        A parsed cell.
+        The parsed code, for example of a cell.
 
     Returns
     -------
     changed
-        Names whose objects the code may change directly.
+        The names whose objects the code itself may change.
     called
-        Names that the code calls. The caller of `changed_names` adds the changes that functions with these names make.
+        The names of functions that the code may call. The result does not contain the changes that these functions make.
     everything
-        True if the code uses a whole namespace, so that it may change any object.
+        True if the code uses a whole namespace, for example with ``globals()``, so that it may change the object of any name.
     """
     visitor = _Changes()
     visitor.visit(tree)

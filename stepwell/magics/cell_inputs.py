@@ -1,4 +1,4 @@
-"""The key of a cell's asset, the inputs (assets whose names the cell reads), and the dependencies declared by flags."""
+"""The asset key that a cell defines, the inputs of the cell (assets whose names it reads), and the dependencies that its flags declare."""
 
 from __future__ import annotations
 
@@ -9,24 +9,33 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from stepwell.kernel_runtime.errors import CellError, InvalidDefinitionError, UnknownKeyError, unknown_key
-from stepwell.kernel_runtime.records.keys import AssetKey, as_asset_key, check_name
+from stepwell.kernel_runtime.records.keys import AssetKey, as_asset_key, check_name, keys_text
 from stepwell.magics.cell_names import Names
 from stepwell.magics.face import Face
 
 
 def key_from(text: str, prefix: str | None, where: str) -> AssetKey:
-    """Return the key on a magic's line; its last part must be a valid variable name.
+    """Return the asset key that the first line of a cell declares.
+
+    Parameters
+    ----------
+    text
+        The name or key on the line, such as ``flights`` or ``raw/flights``.
+    prefix
+        The value of ``--key-prefix``; None if the flag is not used.
+    where
+        The label of the cell, for messages.
 
     Raises
     ------
     CellError
-        If a part of the key is not a valid name.
+        If a part of the key is not a valid name, or the last part, which becomes a variable, is not a Python identifier.
     """
     if "." in text:
         raise CellError(
-            f"{text!r} is the name of a step, not of an asset",
+            f"{text!r} contains a dot, so it could only be the name of a step, not of an asset",
             where=where,
-            remedy="separate the prefix with '/': " + text.replace(".", "/"),
+            remedy=f"to write a key with a prefix, use '/' instead of the dot: {text.replace('.', '/')}",
         )
     parts = (*(prefix.split("/") if prefix else ()), *text.split("/"))
     for part in parts:
@@ -37,7 +46,7 @@ def key_from(text: str, prefix: str | None, where: str) -> AssetKey:
     name = parts[-1]
     if not name.isidentifier() or keyword.iskeyword(name):
         raise CellError(
-            f"{name!r} cannot be the name of an asset: the name becomes a variable",
+            f"{name!r} cannot be the name of an asset: the asset's variable would have this name, which is not valid in Python",
             where=where,
             remedy=f"use a Python identifier, such as {'_' + name if not keyword.iskeyword(name) else name + '_'}",
         )
@@ -45,19 +54,24 @@ def key_from(text: str, prefix: str | None, where: str) -> AssetKey:
 
 
 def read_inputs(texts: Sequence[str], where: str) -> dict[str, AssetKey]:
-    """Return the inputs of ``--in NAME=KEY``.
+    """Return the asset key of each name that the flag ``--in NAME=KEY`` declares.
+
+    Parameters
+    ----------
+    texts
+        The values of the flag: ``NAME=KEY``.
 
     Raises
     ------
     CellError
-        If a string does not have this form.
+        If a member of `texts` does not have the form ``NAME=KEY``.
     """
     inputs = {}
     for text in texts:
         name, sign, key = text.partition("=")
         if not sign or not name.isidentifier() or not key:
             raise CellError(
-                f"--in {text} cannot be read",
+                f"invalid flag --in {text}: a variable name, an equals sign and an asset key are expected",
                 where=where,
                 remedy="write --in NAME=KEY, such as --in flights=raw/flights",
             )
@@ -66,12 +80,19 @@ def read_inputs(texts: Sequence[str], where: str) -> dict[str, AssetKey]:
 
 
 def read_deps(face: Face, texts: Sequence[str], own_keys: Sequence[AssetKey], where: str) -> list[AssetKey]:
-    """Return the dependencies of ``-d KEY``.
+    """Return the asset keys that the flag ``-d KEY`` (``--dep KEY``) declares as dependencies.
+
+    Parameters
+    ----------
+    texts
+        The values of the flag.
+    own_keys
+        The keys of the assets that the cell defines, for messages.
 
     Raises
     ------
     UnknownKeyError
-        If an asset is neither registered nor stored.
+        If one of the assets is neither registered nor stored.
     """
     deps = [as_asset_key(text) for text in texts]
     registered = face.session.registry.assets
@@ -82,7 +103,7 @@ def read_deps(face: Face, texts: Sequence[str], own_keys: Sequence[AssetKey], wh
             own_names = {str(own_key) for own_key in own_keys}
             assets = [stored_key for stored_key in stored if not is_inner(stored_key)]
             raise UnknownKeyError(
-                f"{own_keys[0].name!r} is to come after the asset {str(key)!r}, which is neither registered nor stored",
+                f"the flag -d {key} of {own_keys[0].name!r} names an asset that does not exist: it is neither defined in this notebook nor stored",
                 where=where,
                 remedy=unknown_key("asset", str(key), {*registered, *assets} - own_names).remedy,
             )
@@ -92,15 +113,22 @@ def read_deps(face: Face, texts: Sequence[str], own_keys: Sequence[AssetKey], wh
 def check_self_reference(
     names: Names, own_keys: Sequence[AssetKey], variables: Sequence[str], inputs: Mapping[str, AssetKey], where: str
 ) -> None:
-    """Raise `CellError` if a body reads the name of its asset before it assigns the name.
+    """Raise `CellError` if the body of a cell reads a variable that has the name of the cell's asset before the body assigns the variable.
 
-    If the variable has another name, the body may read it first: ``df = df.dropna()`` in ``%%asset clean -> df`` reads the earlier `df`.
+    A variable with another name may be read first: in ``%%asset clean -> df``, the body ``df = df.dropna()`` reads the `df` of an earlier cell.
+
+    Parameters
+    ----------
+    own_keys, variables
+        The keys of the assets that the cell defines, and the variable of each asset.
+    inputs
+        The names that are inputs. They may be read first, too.
     """
     for key, variable in zip(own_keys, variables, strict=True):
         if variable in names.read_first and variable == key.name and variable not in inputs:
             raise CellError(
-                f"the cell of {key.name!r} reads {key.name!r} before assigning it, so the asset would depend on itself",
-                where=where, remedy=f"give the asset another key and keep the variable: %%asset {key.name}_2 -> {key.name}",
+                f"the cell of {key.name!r} reads {key.name!r} before it assigns {key.name!r}, so the asset would depend on itself",
+                where=where, remedy=f"give the asset another name, and keep the name of the variable: %%asset {key.name}_2 -> {key.name}",
             )  # fmt: skip
 
 
@@ -113,27 +141,37 @@ def inputs_of(
     *,
     origin: str = "",
 ) -> tuple[dict[str, AssetKey], tuple[tuple[str, str], ...]]:
-    """Return the inputs of a body: the names that it reads and that refer to assets.
+    """Return the inputs of the body of a cell: the names that the body reads and that refer to assets.
 
-    A variable that Stepwell bound refers to its asset until a plain cell changes the variable. A name that is not a variable is an input if
-    it is the last part of the key of a registered asset or of an asset of this notebook in the store.
+    A variable that Stepwell bound to the value of an asset refers to this asset until a plain cell changes or rebinds the variable. A name that is
+    not a variable refers to an asset if it is the last part of the key of a registered asset or, if there is none, of a stored asset.
 
     Parameters
     ----------
+    names
+        The names that the body reads.
+    own_keys
+        The keys of the assets that the cell defines, which cannot be inputs.
+    explicit
+        The inputs that the flag ``--in`` declares.
+    where
+        The label of the cell, for messages.
     origin
-        Identifies the cell. When a cell runs again, a name refers to the same asset as before unless another cell has bound the name since.
+        The identifier of the cell. If the cell has run before, a name refers to the same asset as in the last run, unless a step that depends on
+        this cell has bound the name since. Empty if the cell is unknown.
 
     Returns
     -------
     inputs
-        The key of the asset for each name.
+        For each name that is an input, the key of the asset.
     changed
-        Variables of assets that plain cells changed, so that they are read by value, each with the label of the last such cell.
+        The variables of assets that plain cells changed or rebound, each with the label of the last such cell. The body reads them like other
+        variables of the notebook.
 
     Raises
     ------
     CellError
-        If a name could refer to two assets.
+        If a name is the last part of the keys of several assets.
     """
     inputs = dict(explicit)
     changed: list[tuple[str, str]] = []
@@ -173,7 +211,15 @@ def inputs_of(
 
 
 def _is_bound_downstream(face: Face, name: str, earlier: AssetKey, own_keys: Collection[str]) -> bool:
-    """Return True if the cell's step, or a step that depends on it, has bound a name that earlier referred to another asset."""
+    """Return True if `name` referred to the asset `earlier` when a cell last ran, and the step of the cell or a downstream step has bound `name` since.
+
+    Such a binding must not change what the cell reads: in a run from top to bottom, it is made after the cell has run.
+
+    Parameters
+    ----------
+    own_keys
+        The keys of the assets that the cell defines.
+    """
     bound, binder = face.timeline.bound_to(name), face.timeline.binder(name)
     if str(earlier) in own_keys or (bound is not None and bound.key == str(earlier)):
         return False
@@ -181,7 +227,7 @@ def _is_bound_downstream(face: Face, name: str, earlier: AssetKey, own_keys: Col
 
 
 def _comes_after(face: Face, step_key: str, own_keys: Collection[str]) -> bool:
-    """Return True if a step computes an asset of a cell, or depends on such an asset."""
+    """Return True if the asset `step_key` is one of `own_keys`, or depends on one of them."""
     registered = face.session.registry.assets
     pending = [step_key]
     seen: set[str] = set()
@@ -198,11 +244,20 @@ def _comes_after(face: Face, step_key: str, own_keys: Collection[str]) -> bool:
 
 
 _WITH_VALUE = frozenset("-g --group -k --key-prefix -d --dep --in --ignore --max-age --reads --keep --drop".split())
-"""Flags whose value is the next word."""
+"""The flags of asset cells that take a value, which is the next word of the line."""
 
 
 def cell_origin(info: Any) -> str:
-    """Return an identifier of a cell: its id or, if the front end sends no id, the line of its magic or its whole source."""
+    """Return an identifier of a cell, by which a new run of the same cell is recognized.
+
+    The identifier is the id that the front end sends. Without an id, it is the first line of a cell with a cell magic, without flags, and the digest
+    of the source of any other cell.
+
+    Parameters
+    ----------
+    info
+        IPython's record of the cell.
+    """
     cell_id = getattr(info, "cell_id", None)
     if cell_id:
         return f"cell:{cell_id}"
@@ -212,7 +267,7 @@ def cell_origin(info: Any) -> str:
         identifying: list[str] = []
         for word in words:
             if word in ("-k", "--key-prefix"):
-                # The prefix is part of the key: cells of raw/flights and other/flights must differ.
+                # The prefix is part of the key: the cells that define raw/flights and other/flights must have different identifiers.
                 identifying.append(f"-k {next(words, '')}")
             elif word in _WITH_VALUE:
                 next(words, "")
@@ -223,7 +278,7 @@ def cell_origin(info: Any) -> str:
 
 
 def is_inner(key: str) -> bool:
-    """Return True if a key identifies a value inside a graph or job, not an asset."""
+    """Return True if `key` is the key of a value inside a graph or job; return False for an asset key."""
     return "." in key or ":" in key
 
 
@@ -237,8 +292,8 @@ def _by_name(keys: Iterable[str]) -> dict[str, list[str]]:
 def _only_key(name: str, keys: Sequence[str], where: str) -> AssetKey:
     if len(keys) > 1:
         raise CellError(
-            f"{name!r} could be {' or '.join(sorted(keys))}",
+            f"the name {name!r} could refer to {len(keys)} assets: {keys_text(sorted(keys))}",
             where=where,
-            remedy=f"choose one: --in {name}={min(keys)}",
+            remedy=f"add a flag that names the asset: --in {name}={min(keys)}",
         )
     return as_asset_key(keys[0])

@@ -1,12 +1,13 @@
-"""Static analysis: the names that a cell's body may read from outside.
+"""Static analysis that finds the names that the body of a cell may read from the notebook.
 
-The walker visits the body in execution order. At each point it knows which names every path so far has assigned, and which some path has
-assigned. A name that is read before every path has assigned it may come from outside. A function may be defined above the assignments
-that it needs, so its reads are recorded where the function is first used, or at the end if it is never used.
+The walker (`_Walker`) visits the body in execution order. At each point of the body, it knows which names are assigned on every path to this
+point, and which are assigned on some path. A name that is read at a point where not every path has assigned it may come from the notebook. A
+function may be defined above the assignments that it needs. The names that the function reads are therefore recorded where the function is first
+used, or at the end of the body if it is never used.
 
-``frame.query("x > @cutoff")``, ``duckdb.sql("from raw")``, ``pd.eval`` and formulas read names through strings. If the body calls such a
-function, the names in all string constants of the body are included. The result may thus contain too many names, but never too few. A name
-that is neither an asset nor a variable of the notebook has no effect.
+Calls such as ``frame.query("x > @cutoff")``, ``duckdb.sql("from raw")``, ``pd.eval`` and those with formulas read names through strings. If the
+body contains such a call, the names in all string constants of the body are in the result. The result may therefore contain names that the body
+does not read, but never omits one that it reads. A name in the result that is neither an asset nor a variable of the notebook has no effect.
 """
 
 from __future__ import annotations
@@ -24,31 +25,31 @@ from stepwell.magics.cell_changes import changed_names
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The names of a body, grouped by their use."""
+    """The names in the body of a cell, by how the body uses them."""
 
     reads: frozenset[str]
-    """Names that some path reads before it assigns them, including builtins."""
+    """The names that the body may read before it assigns them, so that they may come from the notebook. Names of builtins are included."""
     read_first: frozenset[str]
-    """The names in `reads` that are read where no path has assigned them, so that they cannot be variables of the body."""
+    """The names in `reads` that the body reads at a point where no path has assigned them, so that they must come from the notebook."""
     assigned: frozenset[str]
-    """Names that the body binds at its top level, on any path."""
+    """The names that the body may bind, except the local names of functions, classes and comprehensions."""
     imported: frozenset[str]
     """The names in `assigned` that an import binds."""
     looks_up: bool = False
-    """True if the body resolves names at run time, as `eval` does."""
+    """True if the body may read names that are only known when it runs, for example with `eval`."""
     always_assigned: frozenset[str] = frozenset()
-    """The names in `assigned` that every path assigns."""
+    """The names in `assigned` that every path through the body assigns."""
     changes: frozenset[str] | None = None
-    """Names whose objects the body may change in place; None if these names are unknown."""
+    """The names whose objects the body may change in place; None if these names are unknown."""
 
 
 def names_of(tree: ast.Module) -> Names:
-    """Analyse a body.
+    """Return the names in the body of a cell.
 
     Parameters
     ----------
     tree
-        The parsed body, after IPython's transformations.
+        The body after IPython's transformations, parsed.
     """
     walker = _Walker()
     walker.statements(tree.body)
@@ -68,20 +69,22 @@ def names_of(tree: ast.Module) -> Names:
 
 @dataclass(slots=True)
 class Paths:
-    """The names that are assigned when a point of the body is reached: on every path to this point, and on some path."""
+    """The names that the paths to one point of the body assign."""
 
     on_every_path: set[str] = field(default_factory=set)
+    """The names that every path to the point assigns."""
     on_some_path: set[str] = field(default_factory=set)
+    """The names that at least one path to the point assigns."""
     is_unreachable: bool = False
-    """True if no path reaches this point."""
+    """True if no path reaches the point, for example after ``raise``."""
 
     def copy(self) -> Paths:
-        """Return a copy for the walk of another branch."""
+        """Return a copy, which the walk of one branch may change."""
         return Paths(set(self.on_every_path), set(self.on_some_path), self.is_unreachable)
 
 
 def join(paths: Iterable[Paths]) -> Paths:
-    """Return the state where several paths meet."""
+    """Return the names that are assigned at the point where several branches meet, given those at the end of each branch."""
     every = list(paths)
     alive = [path for path in every if not path.is_unreachable]
     maybe = set().union(*(path.on_some_path for path in every))
@@ -91,12 +94,12 @@ def join(paths: Iterable[Paths]) -> Paths:
 
 
 def function_globals(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> tuple[set[str], set[str]]:
-    """Return the globals that a call of a function, including its nested functions, may read and assign."""
+    """Return the names of the globals that a call of a function may read, and the names of those that it may assign. Nested functions are included."""
     if isinstance(node, ast.Lambda):
         node = ast.FunctionDef(name="lambda_", args=node.args, body=[ast.Return(node.body)], decorator_list=[])
     reads: set[str] = set()
     assigns: set[str] = set()
-    # Decorators, defaults, annotations and type parameters are evaluated at the definition and are in other symbol tables.
+    # Decorators, defaults, annotations and type parameters are evaluated when the function is defined, and are in other symbol tables.
     outermost = symtable.symtable(ast.unparse(ast.fix_missing_locations(node)), "<cell>", "exec")
     while outermost.get_type() != "function":
         outermost = next(table for table in outermost.get_children() if table.get_name() == node.name)
@@ -116,13 +119,14 @@ _WORD = re.compile(r"[^\W\d]\w*")
 _FORMULA = frozenset(
     "ols wls gls glm rlm logit probit poisson mnlogit quantreg mixedlm gee phreg negativebinomial dmatrix dmatrices from_formula".split()
 )
-"""Functions of patsy and statsmodels that take a formula, in lower case."""
+"""The names, in lower case, of functions of patsy and statsmodels that take a formula."""
 _LOOK_UP = frozenset(("globals", "locals", "vars", "eval", "exec"))
+"""Builtins that access a whole namespace or run code."""
 _FRAME_MODULES = frozenset(("pd", "pandas"))
 
 
 def names_in_strings(tree: ast.AST) -> frozenset[str]:
-    """Return the names that the body may read through its string constants."""
+    """Return the names that the code in `tree` may read through its string constants, such as names in SQL or in ``frame.query``."""
     calls = {name for node in ast.walk(tree) if isinstance(node, ast.Call) and (name := _called_name(node.func))}
     if not calls:
         return frozenset()
@@ -142,7 +146,7 @@ def _called_name(function: ast.expr) -> str:
 
 
 def _evaluates(tree: ast.AST) -> bool:
-    """Return True if the body calls ``eval`` or ``pd.eval``, which evaluate a string as an expression."""
+    """Return True if the code in `tree` calls ``eval``, ``exec`` or ``pd.eval``, which run the code in a string."""
     return any(isinstance(node, ast.Call) and _is_eval(node.func) for node in ast.walk(tree))
 
 
@@ -163,12 +167,12 @@ def _expression_names(text: str) -> Iterator[str]:
 
 
 def looks_up(tree: ast.AST) -> bool:
-    """Return True if a body uses a builtin that accesses a whole namespace or runs code, so that the names that it reads are unknown."""
+    """Return True if the code in `tree` uses a builtin that accesses a whole namespace or runs code, so that it may read any name."""
     return any(isinstance(node, ast.Name) and node.id in _LOOK_UP for node in ast.walk(tree))
 
 
 class _Walker(ast.NodeVisitor):
-    """Visits statements in execution order and records the names that they read and bind."""
+    """Visits the statements of a body in execution order, and records the names that the statements read and bind."""
 
     def __init__(self) -> None:
         self.reads: set[str] = set()
@@ -176,23 +180,24 @@ class _Walker(ast.NodeVisitor):
         self.assigned: set[str] = set()
         self.imported: set[str] = set()
         self.pending: dict[str, set[str]] = {}
-        """The globals that each function or class reads when it is called, by its name."""
+        """By the name of a function or class, the globals that a call of it may read. They are recorded as read where the name is used."""
         self._using: set[str] = set()
-        """Functions whose reads are being recorded; prevents endless recursion if functions call each other."""
+        """The functions in `pending` whose reads are being recorded. Prevents endless recursion if functions call each other."""
         self.paths = Paths()
+        """The names that are assigned at the present point of the walk."""
         self.class_names: list[set[str]] = []
-        """The names bound so far in each class body that is being walked, outermost first."""
+        """For each class whose body is being walked, outermost first, the names that the body has bound so far."""
         self._local: list[set[str]] = []
-        """The names that each comprehension binds, for the comprehensions that are being walked."""
+        """For each comprehension that is being walked, outermost first, the names that it binds."""
         self._owner = ""
-        """The outermost class that is being walked; the reads of its methods are recorded where the class is used."""
+        """The name of the outermost class whose body is being walked, else empty. The reads of its methods are recorded where the class is used."""
         self._loops: list[list[Paths]] = []
-        """The states at the `break` statements of each loop that is being walked."""
+        """For each loop that is being walked, outermost first, the names that are assigned at each of its `break` statements."""
 
     # -- names
 
     def record_read(self, name: str) -> None:
-        """Record that a name is read here."""
+        """Record that `name` is read at the present point of the walk."""
         if any(name in scope for scope in self._local) or (self.class_names and name in self.class_names[-1]):
             return
         if name not in self.paths.on_every_path:
@@ -203,7 +208,7 @@ class _Walker(ast.NodeVisitor):
             self.use([name])
 
     def use(self, names: Iterable[str]) -> None:
-        """Record the reads of functions that may be called from here on."""
+        """Record the reads of the functions and classes `names`, which may be called at the present point of the walk."""
         for name in list(names):
             if name in self._using:
                 continue
@@ -213,7 +218,7 @@ class _Walker(ast.NodeVisitor):
             self._using.discard(name)
 
     def bind(self, name: str) -> None:
-        """Record that a name is assigned here."""
+        """Record that `name` is assigned at the present point of the walk."""
         if self._local and name in self._local[-1]:
             return
         if self.class_names:
@@ -236,7 +241,7 @@ class _Walker(ast.NodeVisitor):
     # -- functions and classes
 
     def deferred(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> set[str]:
-        """Return the globals that a function reads when it is called. Mark the globals that it assigns as possibly assigned from here on."""
+        """Return the globals that a call of a function may read, and record that the globals that it may assign are assigned on some path."""
         reads, assigns = function_globals(node)
         self.assigned |= assigns
         self.paths.on_some_path |= assigns
@@ -264,7 +269,13 @@ class _Walker(ast.NodeVisitor):
         self.bind_function(node.name, reads, at_once=bool(node.decorator_list))
 
     def bind_function(self, name: str, reads: set[str], *, at_once: bool) -> None:
-        """Bind a name to a function that reads globals when it is called."""
+        """Record that `name` is assigned a function, and note the globals `reads` that a call of the function reads.
+
+        Parameters
+        ----------
+        at_once
+            True if the function may be called immediately, for example by a decorator, so that the globals are read at this point.
+        """
         inside_class = bool(self.class_names)
         owner = self._owner if inside_class else name
         self.bind(name)
@@ -278,7 +289,7 @@ class _Walker(ast.NodeVisitor):
     visit_AsyncFunctionDef = _function  # noqa: N815 - the name that ast.NodeVisitor calls
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
-        """Record the reads of a lambda here, since it may be called immediately."""
+        """Record that the globals of a lambda are read at this point, because the lambda may be called immediately."""
         for default in (*node.args.defaults, *node.args.kw_defaults):
             if default is not None:
                 self.visit(default)
@@ -286,7 +297,7 @@ class _Walker(ast.NodeVisitor):
             self.record_read(used)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        """Walk the body of a class, which runs immediately in a separate namespace; its methods run later."""
+        """Walk the body of a class, which runs immediately and in a separate namespace. The methods of the class run later."""
         for part in (*node.decorator_list, *node.bases, *node.keywords):
             self.visit(part)
         outer, self._owner = self._owner, self._owner if self.class_names else node.name
@@ -331,7 +342,7 @@ class _Walker(ast.NodeVisitor):
 
     @contextmanager
     def _branch(self) -> Iterator[None]:
-        """Walk code that may be skipped, so that its assignments are made on some path only."""
+        """Walk, in a ``with`` block, code that may be skipped: after the block, its assignments are made on some path, not on every path."""
         before = self.paths.copy()
         try:
             yield
@@ -340,19 +351,19 @@ class _Walker(ast.NodeVisitor):
             self.paths = before
 
     def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
-        """Visit the value before the name."""
+        """Visit the value before the name, because the value is evaluated first."""
         self.visit(node.value)
         self.visit(node.target)
 
     def visit_BoolOp(self, node: ast.BoolOp) -> None:
-        """Visit the operands; all but the first may be skipped."""
+        """Visit the operands. All operands after the first may be skipped."""
         self.visit(node.values[0])
         with self._branch():
             for value in node.values[1:]:
                 self.visit(value)
 
     def visit_IfExp(self, node: ast.IfExp) -> None:
-        """Visit both branches, of which one runs."""
+        """Visit the test and both branches. Only one of the branches runs."""
         self.visit(node.test)
         start = self.paths
         ends = []

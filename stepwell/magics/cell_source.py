@@ -1,8 +1,8 @@
-"""The compilation of a cell's body: IPython's transformer, parsing, checks, and code objects with the line numbers of the cell.
+"""The compilation of the body of a cell: IPython's transformer, parsing, checks, and code objects with the line numbers of the cell.
 
-The body is compiled as a module under the filename that the kernel assigned to the whole cell. `linecache` holds the source of the cell under
-this filename, so that tracebacks, `inspect.getsource` and breakpoints of a front end show the lines as typed. IPython's transformer turns shell
-commands and magics, ``%time`` included, into calls of ``get_ipython()``, which this module recognizes in the syntax tree.
+The body is compiled as a module under the filename that the kernel assigned to the whole cell. `linecache` contains the source of the cell
+under this filename, so that tracebacks, `inspect.getsource` and the breakpoints of a front end show the lines as typed. IPython's transformer
+turns shell commands and magics, also ``%time``, into calls of methods of ``get_ipython()``; this module recognizes these calls in the syntax tree.
 """
 
 from __future__ import annotations
@@ -25,26 +25,29 @@ from stepwell.magics.cell_names import Names, names_of
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _SET_UP = ("matplotlib", "config", "load_ext", "reload_ext", "autoreload")
-"""Magics that configure the kernel. A body may contain them as statements. Like imports, they are executed again after a reuse."""
+"""Magics that configure the kernel. A body may contain them as statements. Like imports, they are executed again when the cell is reused."""
 
 
 # -- syntax that a body must not contain
 
 
 def forbidden_constructs(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
-    """Yield the line, the problem and the remedy of each construct that is not allowed in a body."""
+    """Yield each construct in `tree` that the body of a cell must not contain: its line number, the problem, and the remedy.
+
+    The problem continues a message that begins with the name of the cell.
+    """
     for node in _outside_functions(tree):
         if isinstance(node, ast.Return):
             yield (
                 node.lineno,
                 "has `return` outside a function",
-                "assign the value, or end the cell with it: a cell is not a function",
+                "assign the value to a variable, or write it as the last line of the cell",
             )
         elif isinstance(node, ast.Yield | ast.YieldFrom):
             yield (
                 node.lineno,
                 "has `yield` outside a function",
-                "collect the values in a list: a cell is not a generator",
+                "collect the values in a list, and end the cell with the list",
             )
     set_up = {id(node.value) for node in tree.body if isinstance(node, ast.Expr) and is_set_up(node)}
     for node in ast.walk(tree):
@@ -52,7 +55,7 @@ def forbidden_constructs(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
             yield (
                 node.lineno,
                 f"imports * from {node.module or '.'}",
-                "import the names that it uses: Stepwell must see what a cell depends on",
+                "import each name that the cell uses, so that Stepwell can find what the cell depends on",
             )
         magic = shell_call(node)
         if (
@@ -67,12 +70,12 @@ def forbidden_constructs(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
             yield (
                 node.lineno,
                 f"uses the magic {shown}" if magic[1] not in ("pinfo", "pinfo2") else "asks for help with ?",
-                "move it to a separate cell",
+                "move this line to a separate cell",
             )
 
 
 def is_set_up(node: ast.stmt) -> bool:
-    """Return True for a magic that configures the kernel, such as ``%matplotlib inline``."""
+    """Return True if a statement is a magic that configures the kernel, such as ``%matplotlib inline``."""
     call = shell_call(node.value) if isinstance(node, ast.Expr) else None
     return call is not None and call[0] == "run_line_magic" and call[1] in _SET_UP
 
@@ -88,10 +91,26 @@ _SHELL_NAME = re.compile(r"\$\$?([A-Za-z_]\w*)|\{([^{}]*)\}")
 
 
 def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names, tuple[str, ...]]:
-    """Add the names that ``!cmd $name {expression}`` reads, and an import of ``get_ipython`` where the body needs it.
+    """Complete the analysis of a body that runs shell commands, and add an import of ``get_ipython`` if the body uses it.
 
-    Returns the tree, the names, and a warning for each use of the shell, because the effects of shell commands are not recorded. If the body
-    read ``get_ipython`` from the notebook instead of importing it, the code version would include the whole shell object.
+    Without the import, the body would read ``get_ipython`` from the notebook, and its code version would contain the whole shell object.
+
+    Parameters
+    ----------
+    tree
+        The syntax tree of the body. It may be changed.
+    names
+        The names of the body, without those that shell commands read, as in ``!cmd $name {expression}``.
+
+    Returns
+    -------
+    tree
+        The syntax tree, with the import if it is needed.
+    names
+        The names of the body, with those that shell commands read and without ``get_ipython``.
+    warnings
+        The reasons why the step is unverifiable: one for each program that a shell command runs or, if there is none, one for any other use of
+        ``get_ipython()``.
     """
     names_in_commands: set[str] = set()
     does: dict[str, None] = {}
@@ -101,7 +120,7 @@ def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names, tuple
             continue
         program = (command.split() or [""])[0]
         does[
-            f"!{program} runs a program, and Stepwell does not see what it reads and does: declare --reads, --max-age or --volatile"
+            f"!{program} runs a program, and Stepwell cannot record what the program reads and changes: declare --reads, --max-age or --volatile"
         ] = None
         for name, expression in _SHELL_NAME.findall(command):
             if name:
@@ -110,14 +129,14 @@ def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names, tuple
             try:
                 inner = ast.parse(expression.strip(), mode="eval")
             except SyntaxError:
-                continue  # brace expansion of the shell
+                continue  # the braces are syntax of the shell, such as {a,b}
             names_in_commands |= {name_node.id for name_node in ast.walk(inner) if isinstance(name_node, ast.Name)}
     reads = names.reads | (names_in_commands - names.assigned)
     if "get_ipython" in names.read_first:
         uses = sum(isinstance(node, ast.Name) and node.id == "get_ipython" for node in ast.walk(tree))
         if not does and uses > sum(map(is_set_up, tree.body)):
             does[
-                "get_ipython() is the notebook's shell, and Stepwell does not see what it does: declare --reads, --max-age or --volatile"
+                "the cell uses get_ipython(), and Stepwell cannot record what it reads and changes: declare --reads, --max-age or --volatile"
             ] = None
         reads -= {"get_ipython"}
         position = sum(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
@@ -136,7 +155,10 @@ def _import_of_the_shell(place: ast.stmt) -> ast.stmt:
 
 
 class Timed(ast.NodeTransformer):
-    """Replaces ``%time EXPR`` by EXPR with a timer around it, so that its names are analysed and its value can be the cell's value."""
+    """Replaces ``%time EXPR`` in a syntax tree by EXPR with a timer around it.
+
+    The names in EXPR are then analysed like those of other code, and the value of EXPR can be the value of the cell.
+    """
 
     def _expanded(self, line: str, node: ast.stmt) -> tuple[list[ast.stmt], list[ast.stmt], list[ast.stmt]]:
         inner = ast.parse(line).body
@@ -149,7 +171,7 @@ class Timed(ast.NodeTransformer):
         return before, inner, after
 
     def visit_Expr(self, node: ast.Expr) -> Any:
-        """Rewrite ``%time EXPR`` on a separate line."""
+        """Replace ``%time EXPR`` that is a statement."""
         call = shell_call(node.value)
         if call is None or call[:2] != ("run_line_magic", "time"):
             return self.generic_visit(node)
@@ -167,7 +189,7 @@ class Timed(ast.NodeTransformer):
         return [*before, *inner, *after]
 
     def visit_Assign(self, node: ast.Assign) -> Any:
-        """Rewrite ``name = %time EXPR``."""
+        """Replace ``name = %time EXPR`` by an assignment of EXPR."""
         call = shell_call(node.value)
         if call is None or call[:2] != ("run_line_magic", "time"):
             return self.generic_visit(node)
@@ -183,58 +205,64 @@ _MOST_TRANSFORMS = 500
 
 @dataclass(frozen=True, slots=True)
 class CellText:
-    """The cell of a magic, as typed."""
+    """The text, as typed, of a cell that contains a cell magic."""
 
     body: str
-    """The lines below the magic's line."""
+    """The lines below the line with the magic."""
     cell: str
-    """The whole cell."""
+    """The whole text of the cell."""
     lines_above: int
-    """The number of lines of the cell above the body."""
+    """The number of lines of the cell above `body`."""
     filename: str
-    """The filename under which the cell's code is compiled."""
+    """The filename under which the code of the cell is compiled."""
     where: str
     """The label of the cell for messages: ``cell 9``."""
 
 
 @dataclass(frozen=True, slots=True)
 class CellSource:
-    """A compiled body that can become a step."""
+    """The compiled and analysed body of a cell."""
 
     text: CellText
     names: Names
     statements: CodeType | None
-    """The code before the last expression."""
+    """The statements before the last expression, compiled as a module; None if there are none."""
     tail: CodeType | None
-    """The code of the last expression."""
+    """The last expression, compiled for evaluation; None if the body ends in a statement."""
     quiet: bool
-    """True if the last expression ends in ``;``."""
+    """True if the last expression is followed by ``;``, so that its value is not displayed."""
     is_async: bool
+    """True if the body contains a top-level ``await``."""
     may_have_value: bool = True
-    """True if the body can have a value without assigning the asset's variable; False if it calls nothing and ends by assigning another variable."""
+    """False if the body calls nothing and ends with an assignment of a variable. If this is not the variable of the asset, the cell has no value."""
     ends_in_assignment: bool = False
-    """True if the body ends by assigning a variable. If this is not the asset's variable, only a figure that the body opened can be the value."""
+    """True if the body ends with an assignment of a variable. If this is not the variable of the asset, the value of the cell can only be a figure
+    that the body opened."""
     definitions: tuple[Definition, ...] = ()
-    """The imports, functions and classes at the top level of the body, in order."""
+    """The imports, functions, classes, and magics that configure the kernel, in the order in which the body contains them."""
     assigned_values: frozenset[str] = frozenset()
-    """Names that the body assigns in statements that are not definitions."""
+    """The names that the body assigns in statements that are not in `definitions`."""
     last_name: str = ""
-    """The last expression if it is a variable, else empty."""
+    """The name in the last expression if this expression is only a variable; else empty."""
     shell: tuple[str, ...] = ()
-    """Warnings about uses of the shell, whose effects are not recorded."""
+    """The reasons why the uses of the shell make the step unverifiable; empty if the body does not use the shell."""
 
 
 def cell_text(shell: Any, info: Any, magic: str, line: str, body: str) -> CellText:
-    """Locate the body of a magic in the running cell; the code of the body is compiled under the cell's filename.
+    """Return the text of the cell that contains a cell magic, with the position of the body and the filename for the code.
+
+    If the magic is not in the running cell, because code has called it with ``run_cell_magic``, the text is made from `magic`, `line` and `body`.
 
     Parameters
     ----------
+    shell
+        IPython's shell.
     info
-        IPython's record of the running cell; None outside a cell.
+        IPython's record of the running cell; None if no cell is running.
     magic, line
-        The magic's name and the rest of its line.
+        The name of the magic, and the rest of its line.
     body
-        The body that IPython passed to the magic.
+        The lines below the magic, which IPython passed to the magic.
     """
     full = (info.raw_cell if info is not None else "") or ""
     if full.rstrip().endswith(body.rstrip()) and f"%%{magic}" in full:
@@ -249,7 +277,10 @@ def cell_text(shell: Any, info: Any, magic: str, line: str, body: str) -> CellTe
 
 
 def _running_name(shell: Any, info: Any) -> tuple[str, int]:
-    """Return the filename and the number of the running cell. IPython may have incremented the counter already, so both numbers are tried."""
+    """Return the filename and the number of the running cell; return an empty filename if IPython has not compiled the cell.
+
+    IPython may or may not have incremented its counter of cells, so both numbers are tried.
+    """
     transformed_cell = getattr(info, "transformed_cell", None) or shell.transform_cell(info.raw_cell)
     for number in (shell.execution_count - 1, shell.execution_count):
         name = shell.compile.get_code_name(info.raw_cell, transformed_cell, number)
@@ -259,12 +290,14 @@ def _running_name(shell: Any, info: Any) -> tuple[str, int]:
 
 
 def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
-    """Parse, check, analyse and compile a body.
+    """Parse, check, analyse and compile the body of a cell.
 
     Parameters
     ----------
+    shell
+        IPython's shell.
     name
-        The first name that the cell defines; used in messages.
+        The names that the cell defines, for messages.
 
     Raises
     ------
@@ -278,7 +311,7 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
         raise CellError(
             f"the cell of {name!r} is empty",
             where=text.where,
-            remedy=f"write the code that computes {name} below the magic's line",
+            remedy=f"write the code that computes {name} below the first line",
         )
     names = names_of(tree)
     tree, names, of_shell = with_shell(tree, names)
@@ -305,7 +338,7 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
 
 
 def _assigns_a_name(last: ast.stmt) -> bool:
-    """Return True if the last statement assigns a variable, which is probably a mistake unless it is the asset's variable."""
+    """Return True if `last`, the last statement of a body, assigns a variable."""
     if isinstance(last, ast.Assign):
         return any(isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) for node in ast.walk(last))
     return isinstance(last, ast.AugAssign | ast.AnnAssign) and isinstance(last.target, ast.Name)
@@ -314,7 +347,7 @@ def _assigns_a_name(last: ast.stmt) -> bool:
 def _definitions(
     tree: ast.Module, flags: int, text: CellText, name: str
 ) -> tuple[tuple[Definition, ...], frozenset[str]]:
-    """Return the definitions of a body in order, and the names that other statements assign; the bodies of functions are ignored."""
+    """Return the definitions of a body in order, and the names that its other statements assign. The bodies of functions are not searched."""
     definitions: list[Definition] = []
     stored: set[str] = set()
     pending: list[ast.AST] = list(reversed(tree.body))
@@ -361,7 +394,11 @@ def _definitions(
 
 
 def _sources_of(node: ast.stmt) -> tuple[tuple[str, str], ...]:
-    """Return the source of each name that a statement imports: a module and an attribute, or a module and an empty string."""
+    """Return, for each name that an import binds, the module and the attribute to which the name is bound.
+
+    The attribute is an empty string if the name is bound to the module itself. Return an empty tuple for a relative import and for a statement that
+    is no import.
+    """
     if isinstance(node, ast.Import):
         return tuple((alias.name if alias.asname else alias.name.partition(".")[0], "") for alias in node.names)
     if isinstance(node, ast.ImportFrom) and not node.level and node.module:
@@ -387,7 +424,18 @@ def _compile(tree: ast.Module | ast.Expression, mode: str, flags: int, text: Cel
 
 
 def parse(shell: Any, text: CellText, name: str) -> tuple[str, ast.Module]:
-    """Transform and parse a body, and reject syntax that is not allowed in it. Line numbers are relative to the start of the body."""
+    """Return the body of a cell after IPython's transformations, and its syntax tree. Line numbers are relative to the start of the body.
+
+    Parameters
+    ----------
+    name
+        The names that the cell defines, for messages.
+
+    Raises
+    ------
+    CellSyntaxError
+        If the body is not valid Python, or contains syntax that a body must not contain (`refused`).
+    """
     try:
         source = transformed(shell.input_transformer_manager, text.body)
         tree = shell.compile.ast_parse(source, filename=text.filename)
@@ -407,7 +455,13 @@ def parse(shell: Any, text: CellText, name: str) -> tuple[str, ast.Module]:
 
 
 def transformed(manager: Any, body: str) -> str:
-    """Return a body after IPython's transformations; every statement stays on the line where it was typed."""
+    """Return `body` after IPython's transformations, with every statement on the line where it was typed.
+
+    Parameters
+    ----------
+    manager
+        IPython's transformer manager.
+    """
     lines = (body if body.endswith("\n") else body + "\n").splitlines(keepends=True)
     blank = 0
     while blank < len(lines) and lines[blank].isspace():
@@ -419,7 +473,7 @@ def transformed(manager: Any, body: str) -> str:
         changed, lines = manager.do_one_token_transform(before)
         if not changed:
             break
-        # The transformer joins a command that spans several lines; blank lines keep the following statements on their lines.
+        # The transformer writes a command that spans several lines on one line. Blank lines keep the statements below on their lines.
         removed_lines = len(before) - len(lines)
         if removed_lines > 0:
             changed_line = next(

@@ -1,14 +1,14 @@
-"""``%load_ext stepwell``: the installation of the extension in a shell, and its removal.
+"""The installation of the extension in IPython's shell (``%load_ext stepwell``), and its removal.
 
 The extension installs magics, a completion matcher, wrappers of the display publisher, callbacks before and after each cell, a subscription
-to the session's events, and labels of cells for messages. Loading it again has no effect; unloading restores the shell.
+to the session's events, and labels of cells for messages. Loading the extension a second time has no effect. Unloading restores the shell.
 
-`CellWatch` records in the timeline which names plain cells bind and may change.
+`CellWatch` tells the timeline which variables a plain cell bound, and which objects it may have changed.
 
-`Staleness` remembers the code version of every step that was computed or reused in this kernel. After a plain cell, it computes the code
-versions again, which is cheap if nothing changed. Only if a version differs, it computes the states and prints the stale assets: ``stale now:
-clean, model``. After a check that used much processor time, it prints a line and pauses the checks. The limit is in processor time because
-every check takes long in real time on a loaded machine.
+`Staleness` keeps the code version of every step that was executed or reused in this kernel. After a plain cell, it computes the code versions
+again, which is fast if nothing changed. If a code version differs, it computes the states of all steps and prints the assets that have become
+stale: ``stale now: clean, model``. After a check that used much processor time, it prints a line and pauses the checks. The limit is a processor
+time and not an elapsed time, because on a busy machine every check takes a long time.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ from stepwell.widgets import differences as formatters
 
 
 class Extension:
-    """The extension as installed in one shell."""
+    """The parts of the extension that are installed in one shell."""
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
@@ -82,9 +82,9 @@ class Extension:
         self._end: list[Callable[[], None]] = []
 
     def install(self) -> None:
-        """Install every part."""
+        """Install every part of the extension in the shell, and note how to remove it."""
         face, shell = self.face, self.shell
-        # IPython has its own %rerun for lines of the history. find_magic loads it now, since it would replace Stepwell's if it were loaded later.
+        # IPython has a magic %rerun, too, which it loads at first use. find_magic loads it here; loaded later, it would replace Stepwell's %rerun.
         self._shadowed = {
             kind: {
                 name: shadowed
@@ -116,9 +116,9 @@ class Extension:
         self._end.append(set_cell_labels)
 
     def remove(self) -> None:
-        """Remove every part and close the session; variables stay."""
+        """Remove every part of the extension from the shell, and close the session. The variables of assets stay bound."""
         while self._end:
-            # A part that is already removed must not prevent the removal of the others.
+            # If other code has removed a part already, the remaining parts must still be removed.
             with suppress(ValueError, KeyError):
                 self._end.pop()()
         self.face.timeline.clear()
@@ -147,7 +147,7 @@ class Extension:
     def _before_cell(self, info: Any) -> None:
         self._running.append(info)
         if len(self._running) > 1:
-            return  # the definitions of a nested cell belong to the outer cell
+            return  # a cell that runs inside another one, for example by run_cell(): its definitions belong to the outer cell
         self.face.running = info
         self.face.timeline.refresh()
         self._watch.begin(info)
@@ -161,7 +161,7 @@ class Extension:
         del self._running[self._running.index(info) :]
         if not first:
             return
-        # End the watch first: when the registry withdraws an asset, its variables are deleted unless this cell bound them.
+        # End the watch before the registry withdraws assets, because the variables of a withdrawn asset are deleted unless this cell bound them.
         self._watch.end(info)
         self.face.session.registry.end_cell(succeeded=bool(result.success))
         self._name_writer(result.error_in_exec)
@@ -171,7 +171,7 @@ class Extension:
         self._staleness.after_cell(info.raw_cell or "")
 
     def _name_writer(self, error: BaseException | None) -> None:
-        """If a plain cell failed because a file is missing, print which step wrote the file."""
+        """If a cell failed with `error` because a file does not exist, and a step wrote this file, print the name of the step."""
         if type(error) is not FileNotFoundError or hasattr(error, "__notes__") or type(error.filename) is not str:
             return
         timeline = self.face.timeline
@@ -193,9 +193,11 @@ class Extension:
         both = " and ".join(place for place in (old, new) if place) or "two cells"
         if not self.face.interactive:
             raise DuplicateKeyError(
-                f"the asset key {key} is defined by two cells", where=both, remedy="give one of them another name"
+                f"two cells define the asset key {key}",
+                where=both,
+                remedy="give the asset in one of the cells another name",
             )
-        say(f"{key} is defined in {both}: the last one that ran wins")
+        say(f"{key} is defined in {both}: the definition of the cell that ran last is used")
 
     # -- events
 
@@ -211,7 +213,7 @@ class Extension:
         elif isinstance(event, StepStarted):
             self.face.figures.begin()
         elif isinstance(event, StepFinished):
-            # This may run in the catalog's thread, which must not load values.
+            # This code may run on the catalog's thread, which must not load values.
             if event.step.status in ("executed", "reused"):
                 for item in event.step.materializations:
                     self.face.timeline.materialized(item)
@@ -227,16 +229,17 @@ class Extension:
 
 
 _SEEDS = {"random": r"\bseed\s*\(", "numpy": r"\bseed\s*\(", "torch": r"\bmanual_seed\s*\("}
-"""For each random stream, a pattern that matches cells that seed it; used for cells that ran before the extension was loaded."""
+"""For each random stream, a pattern that matches the text of cells that seed it. It is used for cells that ran before the extension was loaded."""
 
 
 _scanned: list[bool] = []
-"""Not empty after the cells that ran before the first load have been searched for seeds; later cells are watched as they run."""
+"""Contains True after the cells that ran before the first load were searched for seeds; empty before. Later cells are watched while they run."""
 _loaded_extension: Extension | None = None
+"""The loaded extension; None if the extension is not loaded."""
 
 
 def load(shell: Any) -> None:
-    """Load the extension into a shell and print the store's directory; do nothing if it is already loaded."""
+    """Load the extension into a shell, and print the directory of the store; do nothing if the extension is already loaded into this shell."""
     global _loaded_extension  # noqa: PLW0603 - one shell per process
     if _loaded_extension is not None and _loaded_extension.shell is shell:
         return
@@ -249,7 +252,7 @@ def load(shell: Any) -> None:
 
 
 def unload(shell: Any) -> None:
-    """Remove the extension from a shell."""
+    """Remove the extension from a shell; do nothing if the extension is not loaded into this shell."""
     global _loaded_extension  # noqa: PLW0603 - one shell per process
     if _loaded_extension is not None and _loaded_extension.shell is shell:
         _loaded_extension.remove()
@@ -257,34 +260,38 @@ def unload(shell: Any) -> None:
 
 
 BUDGET = 0.1
-"""Limit for the check after each cell, in seconds of processor time of the thread."""
+"""The processor time, in seconds, that the check for stale assets may use after a cell without being paused."""
 _REST = 20
-"""The pause after a check that exceeded the budget, as a multiple of the duration of the check."""
+"""The pause after a check that exceeded `BUDGET`, as a multiple of the duration of the check."""
 _OURS = ("%%asset", "%%multi_asset", "%%sql_asset", "%%graph_asset", "%%op", "%%graph", "%%job")
+"""Magics after whose cells no stale assets are printed."""
 
 
 class Staleness:
-    """Prints the assets that plain cells make stale."""
+    """Prints, after each plain cell, the assets that the cell has made stale."""
 
     def __init__(self, face: Face) -> None:
         self._face = face
         self._computed_versions: dict[str, str] = {}
-        """The code version of the newest value in this kernel, by step key."""
+        """By step key, the code version with which the step was last executed or reused in this kernel."""
         self._changed_versions: dict[str, str] = {}
+        """By step key, the code versions that differed from those in `_computed_versions` at the last check."""
         self._reported_keys: frozenset[str] = frozenset()
+        """The assets that were stale at the last check."""
         self._rest_until = 0.0
         self._reported = False
         self._has_run = False
+        """True if a run has ended since the last cell."""
 
     def note_steps(self, steps: Iterable[StepRecord]) -> None:
-        """Record the code versions of the steps of a run."""
+        """Note the code versions of the steps of a run that has ended."""
         self._has_run = True
         for step in steps:
             if step.status in ("executed", "reused") and step.materializations:
                 self._computed_versions[step.key] = step.materializations[0].code_version
 
     def after_cell(self, text: str) -> None:
-        """Print the assets that the cell has made stale. An exception in the check does not make the cell fail."""
+        """Print the assets that the cell with the source `text` has made stale. An exception in the check does not make the cell fail."""
         ran, self._has_run = self._has_run, False
         face = self._face
         if not face.settings.show_stale or not face.interactive or not self._computed_versions:
@@ -295,7 +302,7 @@ class Staleness:
         try:
             named = self._stale_assets()
         except Exception:
-            # Contradictory definitions raise an error when they are run.
+            # The check fails for contradictory definitions, which raise an error with a message when the user runs them.
             return
         finally:
             seconds = time.thread_time() - started
@@ -309,7 +316,7 @@ class Staleness:
             face.say(f"stale now: {', '.join(new)}")
 
     def _pause(self, seconds: float) -> None:
-        """Pause the checks, and print a line the first time."""
+        """Pause the checks after one that took `seconds` of processor time. The first time, print a line about the pause."""
         self._rest_until = time.monotonic() + _REST * seconds
         if not self._reported:
             self._reported = True
@@ -319,7 +326,10 @@ class Staleness:
             )
 
     def _stale_assets(self) -> list[str] | None:
-        """Return the assets that edits have made stale in this kernel; None if no code version has changed since the last check."""
+        """Return the keys of assets that were up to date in this kernel and are stale because code changed.
+
+        Return None if no code version has changed since the last check.
+        """
         session: Session = self._face.session
         steps = session.inspect().plan().steps
         versions = {step.key: step.code.digest for step in steps if step.code is not None}
@@ -342,13 +352,13 @@ class Staleness:
 
 
 _STEPS = ("%%asset", "%%multi_asset", "%%sql_asset", "%%graph_asset")
-"""Magics whose cells run as steps; the engine records the changes of steps."""
+"""Magics whose cells run as steps. `CellWatch` ignores these cells, because the engine records what steps bind and change."""
 _LABEL = 40
-"""The greatest number of characters of a cell's first line that messages show."""
+"""The number of characters of the first line of a cell that messages show at most."""
 
 
 class CellWatch:
-    """Records the names that each cell binds and may change."""
+    """Records which variables each plain cell binds, and the objects of which variables it may change."""
 
     def __init__(self, face: Face) -> None:
         self._face = face
@@ -356,7 +366,13 @@ class CellWatch:
         self._seedings = 0
 
     def begin(self, info: Any) -> None:
-        """Record the identities of all variables before a cell runs, and compute unstored values that the cell needs."""
+        """Before a cell runs, note the objects to which all variables refer, and compute values that were not stored and that the cell needs.
+
+        Parameters
+        ----------
+        info
+            IPython's record of the cell.
+        """
         self._face.timeline.look_at_world()
         if (info.raw_cell or "").lstrip().startswith(_STEPS):
             self._numbers_before = None
@@ -367,20 +383,26 @@ class CellWatch:
             changed = set(space) if everything else {*direct, *reached_names(space, called)}
             compute_unstored(self._face, reached_names(space, names.reads), names.assigned, changed)
         self._seedings = len(seedings)
-        # Store identities only: references would keep objects alive that the cell deletes.
+        # Keep only the `id` of each object: a reference would keep an object alive that the cell deletes.
         self._numbers_before = {name: id(value) for name, value in self._face.namespace.items()}
 
     def _lacks_values(self) -> bool:
-        """Return True if reused cells have variables or results that were not stored."""
+        """Return True if there are reused cells whose variables or results were not stored and would have to be computed."""
         outputs = self._face.namespace.get("_oh")
         held = list(outputs.values()) if isinstance(outputs, dict) else []
         return bool(self._face.timeline.unstored) or any(type(output) is Unstored for output in held)
 
     def end(self, info: Any) -> None:
-        """Record the names that a cell bound, and those that it may have changed."""
+        """After a cell has run, record the variables that it bound, and those whose objects it may have changed.
+
+        Parameters
+        ----------
+        info
+            IPython's record of the cell.
+        """
         before, self._numbers_before = self._numbers_before, None
         if before is None:
-            # A change cannot be attributed to one of the cell's steps.
+            # An asset cell may run several steps, and it is unknown which of them made a change of a file or setting.
             self._face.timeline.look_at_world(replace(self._writer(info), kind="step"))
             return
         space = self._face.namespace
@@ -395,7 +417,7 @@ class CellWatch:
         else:
             names = names_of(tree)
             reads = names.reads
-            # Names that steps of this cell bound are attributed to the steps.
+            # The cell may have run steps. What they bound was recorded as bound by the steps, not by the cell.
             bound -= {name for name in bound if self._face.timeline.bound_to(name) is not None}
             bound |= {name for name in names.assigned if name in space}
             direct, called, everything = changed_names(tree)
@@ -404,10 +426,10 @@ class CellWatch:
             else:
                 through = reached_names(space, called) - set(called)
                 changed = {name for name in direct | through if name in space and can_change(space[name])}
-                # Reading an iterator changes it.
+                # Code that reads an iterator changes it.
                 changed |= {name for name in reads if is_iterator(space.get(name))}
         writer = self._writer(info)
-        # A deleted name counts as bound, because a later binding is a different variable.
+        # A deleted name is recorded as bound: if another cell binds the name later, this is a different variable.
         bound |= {name for name in before if name not in space and not name.startswith("_")}
         self._face.timeline.note(writer, bound=bound, changed=changed - bound, read=reads)
         for stream in dict.fromkeys(seedings[self._seedings :]):
@@ -430,5 +452,5 @@ class CellWatch:
         number = max(face.shell.execution_count - 1, 1)
         label = f"[{number}] ({shown})" if shown else f"[{number}]"
         terminal = getattr(face.shell, "kernel", None) is None and not getattr(info, "cell_id", None)
-        # In a terminal no cell can be run again, so every new binding of a name counts as an edit of the same cell.
+        # In a terminal no cell can be run again, so all input has one identifier: a new binding of a name is an edit of the same cell.
         return Writer("cell", "terminal" if terminal else cell_origin(info), label, f"cell {number}")

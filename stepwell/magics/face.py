@@ -1,12 +1,15 @@
-"""The state that the magics of one kernel share, and the display of runs: lines, progress, output and figures.
+"""The state that the magics of one kernel share (`Face`), and the display of runs: lines, progress, output and figures.
 
-During a run of several steps, one line names the work and the running step. In a notebook, the line is a display that is updated. At the
-end of the run its initial text is restored, so that a saved notebook contains no times of the run. In a terminal and in batch, the line is
-printed once.
+During a run of several steps, a progress line names the steps that will run and the step that is running. In a notebook, the line is a display
+that is updated. At the end of the run, the initial text of the line is restored, so that a saved notebook contains no times of the run. In a
+terminal and in batch, the line is printed once and not updated.
 
-The displays of a step are recorded with the step. If the cell requested the step, the displays are shown, and they are shown again when the
-step is reused. The shell's display publisher is wrapped while the extension is loaded. Figures are rendered when their step ends: the picture
-is recorded and pyplot closes the figure, so that the figure neither appears twice nor opens a window when it is loaded.
+Everything that a step displays is recorded and stored with the step. The displays of the steps of the running cell are also shown, both when the
+steps run and when they are reused; the displays of upstream steps are only recorded. To record displays, the extension wraps the display publisher
+of the shell while it is loaded.
+
+A figure is rendered when the step that opened it ends: the picture is recorded as a display, and pyplot closes the figure. If the figure stayed
+open, the notebook would show it a second time, and loading the stored figure would open a window.
 """
 
 from __future__ import annotations
@@ -36,26 +39,26 @@ from stepwell.kernel_runtime.text import duration, printable
 # -- displays
 
 _LIVE = ("application/vnd.jupyter.widget-view+json",)
-"""MIME types of displays that work only while their kernel runs."""
+"""MIME types of displays that need a running kernel. They are not recorded."""
 
 
 class DisplayHook:
-    """Wraps a shell's display publisher while it is installed."""
+    """Records the displays of steps: while installed, it wraps the methods of the shell's display publisher."""
 
     def __init__(self, shell: Any) -> None:
         self._publisher = shell.display_pub
         self._publish = self._publisher.publish
         self._clear = self._publisher.clear_output
         self.quiet = False
-        """True if displays of steps are only recorded, not shown."""
+        """True if the displays of steps are recorded but not shown."""
 
     def install(self) -> None:
-        """Install the wrappers."""
+        """Wrap the methods of the display publisher."""
         self._publisher.publish = self._wrapped_publish
         self._publisher.clear_output = self._wrapped_clear
 
     def remove(self) -> None:
-        """Remove the wrappers, unless other code replaced them."""
+        """Restore the methods of the display publisher, except those that other code has replaced since."""
         for name, mine in (("publish", self._wrapped_publish), ("clear_output", self._wrapped_clear)):
             if self._publisher.__dict__.get(name) == mine:
                 del self._publisher.__dict__[name]
@@ -67,7 +70,7 @@ class DisplayHook:
         if not kwargs.get("update"):
             sink.display(_portable(data), _portable(metadata or {}))
         if sink.show_displays and not self.quiet:
-            # The publisher of a terminal prints the display, which is already recorded: the printed text must not be recorded, too.
+            # The publisher of a terminal prints the display. The display is already recorded, so the printed text must not be recorded, too.
             with in_process.recording(None):
                 self._publish(data, metadata, *args, **kwargs)
         return None
@@ -84,7 +87,7 @@ class DisplayHook:
 
 
 def _portable(data: dict[str, Any]) -> dict[str, Any]:
-    """Return a MIME bundle as JSON values; bytes are encoded as base64."""
+    """Return a MIME bundle as JSON values, without types that need a running kernel. Bytes are encoded as base64."""
     portable = {}
     for mime, value in data.items():
         if mime in _LIVE:
@@ -94,7 +97,7 @@ def _portable(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def show_again(outputs: Iterable[CapturedOutput], *, displays: bool = True) -> None:
-    """Show the recorded output and displays of a step."""
+    """Show the recorded output of a step: printed text and, if `displays` is True, displays."""
     from IPython.display import publish_display_data
 
     for output in outputs:
@@ -107,7 +110,7 @@ def show_again(outputs: Iterable[CapturedOutput], *, displays: bool = True) -> N
 
 
 def show(value: Any) -> None:
-    """Display the value of a body's last expression; show a figure as a picture."""
+    """Display the value of the last expression of a body. A matplotlib figure is shown as a picture."""
     figure = figure_of(value)
     if figure is not None:
         show_figure(figure)
@@ -121,18 +124,18 @@ def show(value: Any) -> None:
 
 
 def pyplot() -> Any:
-    """Return matplotlib's pyplot, or None if it is not imported."""
+    """Return the module ``matplotlib.pyplot``, or None if it is not imported."""
     return sys.modules.get("matplotlib.pyplot")
 
 
 def figure_of(value: Any) -> Any:
-    """Return the value if it is a matplotlib figure, else None."""
+    """Return `value` if it is a matplotlib figure, else None."""
     module = sys.modules.get("matplotlib.figure")
     return value if module is not None and isinstance(value, module.Figure) else None
 
 
 def show_figure(figure: Any) -> None:
-    """Display a figure as a rendered picture with any backend."""
+    """Display a matplotlib figure as a picture, whatever the backend."""
     from IPython.core.formatters import format_display_data
     from IPython.display import publish_display_data
 
@@ -145,7 +148,7 @@ def show_figure(figure: Any) -> None:
 
 
 class Figures:
-    """The pyplot figures that bodies open."""
+    """Shows and closes the pyplot figures that the body of a step opens."""
 
     def __init__(self) -> None:
         self._figures_before: frozenset[int] = frozenset()
@@ -154,9 +157,9 @@ class Figures:
         """The original ``plt.show`` while a step runs, else None."""
 
     def begin(self) -> None:
-        """Record the figures that are open before a step runs; they are not figures of the step.
+        """Note which figures are open before a step runs, and replace ``plt.show`` by a function that does nothing.
 
-        During the step ``plt.show()`` has no effect: figures that are open at the end of the step are shown then, and may be its value.
+        The figures that the step opens are shown at its end (`settle`), because one of them may be the value of the step.
         """
         self._figures_before = _open_numbers()
         module = pyplot()
@@ -165,18 +168,18 @@ class Figures:
             module.show = _shown_at_the_end
 
     def end(self) -> None:
-        """Restore ``plt.show()``."""
+        """Restore ``plt.show``."""
         module = pyplot()
         if module is not None and self._show is not None:
             module.show, self._show = self._show, None
 
     def show(self, value: Any) -> None:
-        """Display the value of a last expression."""
+        """Display the value of the last expression of a body, and note which figure this is, so that `settle` does not show it again."""
         self._shown_figure = figure_of(value)
         show(value)
 
     def opened_figures(self) -> list[Any]:
-        """Return the figures that were opened since the step began."""
+        """Return the open figures that were not open when the step began."""
         module = pyplot()
         return (
             [module.figure(number) for number in sorted(_open_numbers() - self._figures_before)]
@@ -185,12 +188,12 @@ class Figures:
         )
 
     def settle(self, values: tuple[Any, ...]) -> None:
-        """Show and close the figures that a body opened.
+        """Show and close the figures that the body of a step opened, and close figures among the values of the body.
 
         Parameters
         ----------
         values
-            The body's values.
+            The values of the body: one for each output of the step.
         """
         shown, self._shown_figure = self._shown_figure, None
         self.end()
@@ -203,13 +206,13 @@ class Figures:
                 show_figure(figure)
             module.close(figure)
         for value in values:
-            # A figure that pyplot still manages would open a window when it is loaded.
+            # Loading a stored figure would open a window if pyplot still managed the figure when it was stored.
             if figure_of(value) is not None and value not in opened:
                 module.close(value)
 
 
 def _shown_at_the_end(*args: Any, **kwargs: Any) -> None:
-    """Do nothing; replaces ``plt.show`` while a step runs, because figures are shown at its end."""
+    """Do nothing. Replaces ``plt.show`` while a step runs, because the figures of the step are shown at its end."""
     del args, kwargs
 
 
@@ -219,19 +222,25 @@ def _open_numbers() -> frozenset[int]:
 
 
 def value_or_figure(value: Any, figures: Figures, warn: Callable[[str], None], name: str, *, must: bool = False) -> Any:
-    """Return the value of a cell that does not assign its variable: the last expression or, if this is None, the only figure that the cell opened.
+    """Return the value of a cell that does not assign its variable: `value` or, if this is None, the only figure that the cell opened.
+
+    Return None if there are no or several figures.
 
     Parameters
     ----------
+    value
+        The value of the last expression of the cell; None if the cell has none.
     warn
-        Called with a message if the value is None.
+        Called with a message if the result is None.
+    name
+        The name of the asset or op, for messages.
     must
-        If True, a value or a figure is required.
+        True to raise an error instead of returning None if the cell opened no figure.
 
     Raises
     ------
     CellValueError
-        If `must` is True, the value is None, and no figure was opened.
+        If `must` is True, `value` is None, and the cell opened no figure.
     """
     if value is not None:
         figures.settle((value,))
@@ -246,7 +255,7 @@ def value_or_figure(value: Any, figures: Figures, warn: Callable[[str], None], n
             f"the cell of {name!r} has no value",
             remedy=f"assign {name}, name the variable (%%asset {name} -> variable), or end the cell with the expression that is its value",
         )
-    more = f": {len(opened)} figures are open; end the cell with the one that is the value" if opened else ""
+    more = f": the cell opened {len(opened)} figures; end the cell with the figure that is the value" if opened else ""
     warn(f"{name}: the cell ends without a value, so its value is None{more}")
     return None
 
@@ -266,14 +275,14 @@ _CODE: tuple[tuple[type | tuple[type, ...], str], ...] = (
 
 @dataclass(slots=True)
 class Face:
-    """The notebook's face of a session.
+    """The state that the magics of one kernel share: the shell, the session, the settings, and facts about the running cell.
 
     Attributes
     ----------
     settings
-        The traits of ``%config Stepwell``.
+        The object with the magics, whose traits are the settings of ``%config Stepwell``.
     earlier_reads
-        For each cell, by its origin, the assets to which names referred when the cell last ran.
+        For each cell, by its identifier (`cell_origin`), the asset to which each name referred when the cell last ran.
     """
 
     shell: Any
@@ -282,12 +291,12 @@ class Face:
     displays: DisplayHook
     figures: Figures = field(default_factory=Figures)
     running: Any = None
-    """IPython's record of the cell that is running; None between cells."""
+    """IPython's record of the running cell; None if no cell is running."""
     earlier_reads: dict[str, dict[str, AssetKey]] = field(default_factory=dict)
     progress: Any = None
-    """The progress line of the current run; None if the run has none."""
+    """The `Progress` that shows the progress line of the current run; None if the run has no such line or does not update it."""
     composed: dict[int, Callable[..., Any]] = field(default_factory=dict)
-    """The function that composes each composition, by the identity of its body. The function keeps the body alive."""
+    """By the `id` of a `CellBody` that composes a graph, the function that composes the graph. The function keeps the body alive."""
 
     @property
     def namespace(self) -> dict[str, Any]:
@@ -297,35 +306,38 @@ class Face:
 
     @property
     def timeline(self) -> Timeline:
-        """The record of changes of the notebook's variables."""
+        """The session's record of which cells and steps bound and changed the variables of the notebook."""
         timeline = self.session.timeline
         assert isinstance(timeline, Timeline)
         return timeline
 
     @property
     def interactive(self) -> bool:
-        """True outside of batch runs, where a person waits for the cell."""
+        """True if a person waits for the cell; False in batch runs."""
         return not os.environ.get("STEPWELL_BATCH")
 
     @property
     def defines_only(self) -> bool:
-        """True if this kernel only registers definitions and does not run assets."""
+        """True if this kernel only registers the definitions of a notebook, for the command line, and must not run assets."""
         return bool(os.environ.get(DEFINE))
 
     def say(self, line: str) -> None:
-        """Print one line about a run, unless such lines are turned off."""
+        """Print one line about a run, unless ``%config Stepwell.lines = False`` turns off such lines."""
         if self.settings.lines:
             say(line)
 
     def code_kind(self, name: str) -> str:
-        """Return the kind of definition or code to which a name refers, such as ``an op``; empty if a command may rebind the name."""
+        """Return the kind of code to which `name` refers, such as ``an op``, ``a function`` or ``a magic``.
+
+        Return an empty string if `name` is unbound or refers to data, so that a command may bind it.
+        """
         if name not in self.namespace:
             return "a magic" if any(self.shell.find_magic(name, kind) for kind in ("line", "cell")) else ""
         value = self.namespace[name]
         return next((kind for types, kind in _CODE if isinstance(value, types)), "")
 
     def is_definition(self, name: str) -> bool:
-        """Return True if a composition can call a variable's value: an op, a graph, or an alias of either."""
+        """Return True if the value of the variable `name` is the definition of an op, a graph or a job."""
         value = self.namespace.get(name)
         return (
             callable(value)
@@ -335,22 +347,22 @@ class Face:
 
 
 def say(line: str) -> None:
-    """Print a line for the person at the notebook."""
+    """Print one line on standard output, with control characters escaped."""
     sys.stdout.write(printable(line) + "\n")
     sys.stdout.flush()
 
 
 _EVERY = 1.0
-"""Interval between updates, and the delay before the first update, in seconds."""
+"""The time between two updates of the progress line, and before the first update, in seconds."""
 
 
 class Progress:
-    """Shows a line during a run.
+    """A context manager that shows the progress line during a run.
 
     Parameters
     ----------
     line
-        A text about the work of the run; if it is empty, no line is shown.
+        The initial text of the line, which names the steps that will run. If the text is empty, no line is shown.
     """
 
     def __init__(self, face: Face, line: str) -> None:
@@ -412,17 +424,20 @@ class Progress:
 
 
 def step_words(step: StepStarted, elapsed: float) -> str:
-    """Return the progress of a step: ``step 2 of 5: clean, 12.0 s of about 18.2 s``."""
+    """Return the progress of a running step as text: ``step 2 of 5: clean, 12.0 s of about 18.2 s``. `elapsed` is in seconds."""
     expected = f" of about {duration(step.expected_seconds)}" if step.expected_seconds else ""
     return f"step {step.position} of {step.total}: {step.key}, {duration(elapsed)}{expected}"
 
 
 WAITING = "waiting"
-"""The value of ``stepwell`` in the metadata of a display that the batch runner shows but omits from the executed notebook."""
+"""The value of the key ``stepwell`` in the metadata of a display that the batch runner prints but does not save in the executed notebook."""
 
 
 def show_waiting(face: Face, event: StepWaiting) -> None:
-    """Show that a step waits for another process: in the progress line of the run if it has one, else in a separate line."""
+    """Show that a step waits for another process that computes its value.
+
+    In batch, the message is a display that is not saved. Otherwise it is part of the progress line of the run or, if there is none, a separate line.
+    """
     line = waiting_line(event)
     if not face.interactive and hasattr(face.shell, "kernel"):
         face.shell.display_pub.publish({"text/plain": printable(line)}, {"stepwell": WAITING})

@@ -1,8 +1,8 @@
-"""The line of a magic: the flags that asset cells and ops share, parsing and completion.
+"""The first line of a magic: the flags that asset cells and ops share, the parsing of the line, and its completion.
 
-Flags are declared with IPython's decorators, so that ``?`` explains them. The line of ``%%op`` is a signature with flags before or after it;
-the parentheses with their contents and the arrow with the names after it belong to the signature. Completion offers flags, asset keys and
-step keys.
+Flags are declared with IPython's decorators, so that the help of a magic (``?``) explains each flag. After ``%%op``, the line consists of a
+signature (a name, parentheses with inputs and config, an arrow with the names of outputs) and of flags before or after the signature.
+Completion offers flags, asset keys and step keys.
 """
 
 from __future__ import annotations
@@ -27,29 +27,33 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def magic_arguments() -> Callable[[F], F]:
-    """Return IPython's decorator of the same name, which adds flags and the help that ``?`` shows, with a type annotation."""
+    """Return IPython's decorator of the same name with a type annotation. It makes a parser from the flags of a magic, and the help that ``?`` shows."""
     return untyped.magic_arguments()  # type: ignore[no-untyped-call]
 
 
 def argument(*flags: str, **options: Any) -> Callable[[F], F]:
-    """Return IPython's decorator of the same name, which adds one flag, with a type annotation."""
+    """Return IPython's decorator of the same name with a type annotation. It declares one argument of a magic, such as a flag."""
     return untyped.argument(*flags, **options)  # type: ignore[no-untyped-call]
 
 
 _REUSE = (
-    argument("--no-cache", action="store_true", help="Run the step in every run."),
+    argument("--no-cache", action="store_true", help="Run the step in every run; never reuse its stored value."),
     argument(
         "--ignore",
         metavar="NAME,...",
         action="append",
         default=[],
-        help="Variables, or attributes of objects (session.cookies), whose changes make nothing stale.",
+        help="Variables, or attributes of objects (session.cookies), whose changes do not make the step stale.",
     ),
-    argument("--max-age", metavar="AGE", help="Reuse the value only while it is younger than this: 30m, 12h, 1d."),
+    argument(
+        "--max-age",
+        metavar="AGE",
+        help="Reuse the stored value only up to this age, such as 30m, 12h or 1d; then run again.",
+    ),
     argument(
         "--volatile",
         action="store_true",
-        help="Run the step in every run that asks for it; later steps run only if its value changed.",
+        help="Run the step in every run that needs its value; downstream steps run only if the value changed.",
     ),
 )
 _READS = argument(
@@ -57,23 +61,31 @@ _READS = argument(
     metavar="GLOB",
     action="append",
     default=[],
-    help="Files that the body reads unseen, such as data/*.csv; checked before the value is reused.",
+    help="Files, such as data/*.csv, that the body reads in ways that Stepwell cannot record; a change of them makes the step stale.",
 )
 
 
 def asset_flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
-    """Add the flags that asset cells share."""
+    """Return a decorator that adds the flags of asset cells to a magic.
+
+    Parameters
+    ----------
+    inputs
+        True to add ``--dep`` and the flags that control the reuse of the value. ``%%graph_asset`` does not have these flags.
+    cell
+        True to add the flags for bodies in Python: ``--reads``, ``--keep``, ``--drop``, ``--stored`` and ``--plain``.
+    """
     shared = [
-        argument("-r", "--register", action="store_true", help="Register only; run nothing."),
-        argument("-n", "--dry-run", action="store_true", help="Show what would run; run nothing."),
+        argument("-r", "--register", action="store_true", help="Register the definition of the asset; run nothing."),
+        argument("-n", "--dry-run", action="store_true", help="Show which steps would run; run nothing."),
         argument("-f", "--force", action="store_true", help="Run the asset even if its stored value could be reused."),
-        argument("-q", "--quiet", action="store_true", help="Display nothing."),
-        argument("-g", "--group", metavar="GROUP", help="The asset's group."),
+        argument("-q", "--quiet", action="store_true", help="Do not display the value and the displays of the cell."),
+        argument("-g", "--group", metavar="GROUP", help="The group of the asset, by which selections can name it."),
         argument(
             "-k",
             "--key-prefix",
             metavar="PREFIX",
-            help="A prefix for the key: with raw, flights has the key raw/flights.",
+            help="A prefix of the key: with -k raw, the asset flights has the key raw/flights.",
         ),
         argument(
             "--in",
@@ -81,7 +93,7 @@ def asset_flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
             metavar="NAME=KEY",
             action="append",
             default=[],
-            help="The asset that a name in the body refers to: flights=raw/flights.",
+            help="The asset to which a name in the body refers: with --in flights=raw/flights, flights is the value of raw/flights.",
         ),
     ]
     if inputs:
@@ -93,7 +105,7 @@ def asset_flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
                 metavar="KEY",
                 action="append",
                 default=[],
-                help="An asset that must be current first; it is not loaded.",
+                help="An asset that must be up to date before the cell runs, but whose value the cell does not get.",
             ),
             *_REUSE,
         ]
@@ -105,26 +117,34 @@ def asset_flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
                 metavar="NAME,...",
                 action="append",
                 default=[],
-                help="Other variables of the cell to store, at any size.",
+                help="Variables of the cell, besides the value of the asset, that are stored whatever their size.",
             ),
             argument(
                 "--drop",
                 metavar="NAME,...",
                 action="append",
                 default=[],
-                help="Other variables of the cell never to store; the cell runs again when one is needed.",
+                help="Variables of the cell, besides the value of the asset, that are never stored; the cell runs again if one of them is needed.",
             ),
-            argument("--stored", action="store_true", help="Fail if the value cannot be stored."),
-            argument("--plain", action="store_true", help="Run the body as an ordinary cell; store nothing."),
+            argument(
+                "--stored", action="store_true", help="Let the cell fail if the value of the asset cannot be stored."
+            ),
+            argument(
+                "--plain",
+                action="store_true",
+                help="Run the cell like a cell without the magic; define and store nothing.",
+            ),
         ]
 
     return _all_of(shared)
 
 
 def op_flags() -> Callable[[F], F]:
-    """Add the flags of ops, which control the reuse of their values."""
+    """Return a decorator that adds the flags of ops, which control the reuse of their values, to a magic."""
     cache = argument(
-        "--cache", action="store_true", help="Reuse the value in jobs too; without this flag ops of jobs always run."
+        "--cache",
+        action="store_true",
+        help="Reuse the value of the op in jobs, too; without this flag, the op runs in every run of a job.",
     )
     return _all_of([cache, *_REUSE, _READS])
 
@@ -140,7 +160,7 @@ def _all_of(flags: Sequence[Callable[[Any], Any]]) -> Callable[[F], F]:
 
 
 def split_arrow(line: str) -> tuple[str, str | None]:
-    """Split a line into the text before ``-> variable`` and the variable (None if the line has no arrow)."""
+    """Remove ``-> variable`` from `line`; return the rest of the line and the variable. The variable is None if the line has no arrow."""
     before, arrow, after = line.partition("->")
     if not arrow:
         return line, None
@@ -149,23 +169,23 @@ def split_arrow(line: str) -> tuple[str, str | None]:
 
 
 def read_line(magic: Any, line: str) -> Namespace:
-    """Return the arguments on the line of a magic.
+    """Return the arguments of `magic` that `line` contains.
 
     Raises
     ------
     UsageError
-        If a flag is unknown or has an invalid value; the message suggests flags with similar names.
+        If a flag is unknown or has an invalid value, or `line` asks for help. The message suggests flags with similar names.
     """
     return _parsed(magic, line.split(), lambda: untyped.parse_argstring(magic, line))  # type: ignore[no-untyped-call]
 
 
 def read_signature(magic: Any, line: str) -> tuple[str, Namespace]:
-    """Return the signature on the line of ``%%op``, and the arguments from the flags.
+    """Return the signature that the line of ``%%op`` contains, such as ``transform(data) -> out``, and the arguments from its flags.
 
     Raises
     ------
     UsageError
-        As in `read_line`.
+        For the same reasons as `read_line`.
     """
     options = magic.parser._option_string_actions  # noqa: SLF001 - as in `flags_of`
     signature: list[str] = []
@@ -183,7 +203,7 @@ def read_signature(magic: Any, line: str) -> tuple[str, Namespace]:
 
 
 def outside_brackets(text: str) -> Iterator[int]:
-    """Yield the positions in a line that are neither inside brackets nor inside quotes."""
+    """Yield the index of each character of `text` that is neither a bracket or quote nor inside brackets or quotes."""
     depth = 0
     quote = ""
     for place, character in enumerate(text):
@@ -210,7 +230,7 @@ def _parsed(magic: Any, words: list[str], parse: Callable[[], Namespace]) -> Nam
     name = magic.__name__
     prefix = "%%" if name.endswith("asset") or name == "op" else "%"
     if "-h" in words or "--help" in words:
-        raise UsageError(f"{prefix}{name}? explains its flags")
+        raise UsageError(f"run {prefix}{name}? to read the help of {prefix}{name}")
     try:
         return parse()
     except UsageError as error:
@@ -221,7 +241,7 @@ def _parsed(magic: Any, words: list[str], parse: Callable[[], Namespace]) -> Nam
             option for word in wrong if word not in options for option in difflib.get_close_matches(word, long, 1, 0.5)
         ]
         hint = f" (did you mean {' '.join(near)}?)" if near else ""
-        raise UsageError(f"{error}{hint}; {prefix}{name}? explains its flags") from None
+        raise UsageError(f"{error}{hint}; run {prefix}{name}? to read the help") from None
 
 
 _LINE = re.compile(r"^\s*%{1,2}(\w+)\s+(.*)$")
@@ -249,12 +269,12 @@ def step_keys(face: Face) -> list[str]:
 
 
 def flags_of(magic: Any) -> list[str]:
-    """Return the flags of a magic."""
+    """Return the flags of `magic`, sorted, such as ``--max-age`` and ``-f``."""
     return sorted(magic.parser._option_string_actions)  # noqa: SLF001 - argparse lists its options nowhere else
 
 
 def matcher_for(face: Face) -> Callable[[Any], Any]:
-    """Return the matcher that the extension adds to IPython's completer."""
+    """Return the function, a matcher, that completes the lines of Stepwell's magics in IPython's completer."""
 
     @context_matcher()  # type: ignore[untyped-decorator,unused-ignore]
     def stepwell_matcher(context: CompletionContext) -> SimpleMatcherResult:
@@ -310,7 +330,7 @@ def _matches(face: Face, line: str) -> tuple[str, list[str]] | None:
 
 
 def _of_verb(face: Face, verb: str, fragment: str) -> list[str]:
-    """Return completions for a word on a verb's line: flags, or the keys that the verb takes."""
+    """Return the completions of `fragment`, a word after the command `verb`: flags, or keys if the command takes keys."""
     command = find_command(verb)
     if command is None:
         return []

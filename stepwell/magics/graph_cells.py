@@ -1,8 +1,8 @@
-"""``%%graph_asset``, ``%%graph`` and ``%%job``: compositions of ops, written as cells that call ops on assets by name.
+"""``%%graph_asset``, ``%%graph`` and ``%%job``: cells whose bodies compose graphs by calling ops on assets.
 
-A graph is composed when its cell runs, from the ops to which its names refer then. When a later cell binds such a name to another object,
-for example because an op or a constant was edited, the graph is composed again at the end of that cell. A graph therefore always uses the
-current ops of the notebook, as a function always calls the current functions.
+A graph is composed when its cell runs, from the ops to which the names in the cell refer at that time. If a later cell binds one of these names
+to another object, for example because the user has edited an op or a constant, the graph is composed again at the end of the later cell. A graph
+therefore always uses the current ops of the notebook, just like a function always calls the current functions.
 """
 
 from __future__ import annotations
@@ -27,12 +27,19 @@ from stepwell.magics.face import Face
 
 
 def graph_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
-    """Return the definition of a ``%%graph_asset`` cell, and True if the value is displayed after the run.
+    """Return the definition of a ``%%graph_asset`` cell, and True if the cell ends in an expression, so that the value is displayed after the run.
+
+    Parameters
+    ----------
+    arguments
+        The parsed flags and the name of the asset.
+    line, body
+        The rest of the magic's line, and the lines below it.
 
     Raises
     ------
     CellError
-        If the cell cannot become a graph-backed asset; nothing is registered then.
+        If the cell cannot become a graph-backed asset. Nothing is registered.
     """
     text = cell_text(face.shell, face.running, "graph_asset", line, body)
     key = key_from(arguments.name, arguments.key_prefix, text.where)
@@ -42,7 +49,7 @@ def graph_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tu
         raise CellValueError(
             f"the cell of {key.name!r} has no value",
             where=text.where,
-            remedy=f"assign {key.name}, or make the last line the call that computes it",
+            remedy=f"assign {key.name}, or end the cell with the call whose result is the value",
         )
     explicit_inputs = read_inputs(arguments.inputs, text.where)
     check_self_reference(source.names, (key,), (key.name,), explicit_inputs, text.where)
@@ -68,7 +75,12 @@ def graph_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tu
 
 
 def graph_of_cell(face: Face, line: str, body: str) -> GraphDefinition:
-    """Make the graph of a ``%%graph`` cell; assets that the cell names are read, never materialized.
+    """Return the graph of a ``%%graph`` cell. If the cell names an asset, the graph reads its stored value and never materializes the asset.
+
+    Parameters
+    ----------
+    line, body
+        The rest of the magic's line, and the lines below it.
 
     Raises
     ------
@@ -79,9 +91,9 @@ def graph_of_cell(face: Face, line: str, body: str) -> GraphDefinition:
     header = read_header(line, "graph", face.namespace, text.where)
     if header.config or header.defaults:
         raise CellError(
-            f"the graph {header.name!r} has more than inputs in its parentheses: config belongs to ops",
+            f"the first line of the graph {header.name!r} declares config or defaults, but a graph has only inputs",
             where=text.where,
-            remedy="pass constants to the keyword-only parameters of its ops, in the calls",
+            remedy="remove them from the first line, and pass constants to the keyword-only parameters of ops in the calls below",
         )
     source = _composition(face, text, header.name)
     inputs = tuple(header.ins)
@@ -90,7 +102,7 @@ def graph_of_cell(face: Face, line: str, body: str) -> GraphDefinition:
         raise CellValueError(
             f"the cell of {header.name!r} has no value",
             where=text.where,
-            remedy="end the cell with the call, or the dict of calls, that is its value",
+            remedy="end the cell with the call whose result is the value, or with a dict of such calls by output name",
         )
     reads, _ = inputs_of(face, source.names.reads - set(inputs), (), {}, text.where)
     cell = _body(face, source, header.name, (*inputs, *reads), outputs)
@@ -106,20 +118,25 @@ def graph_of_cell(face: Face, line: str, body: str) -> GraphDefinition:
 
 
 def job_of(face: Face, line: str, body: str) -> JobDefinition:
-    """Make the job of a ``%%job`` cell; assets that the cell names are read, never materialized.
+    """Return the job of a ``%%job`` cell. If the cell names an asset, the job reads its stored value and never materializes the asset.
+
+    Parameters
+    ----------
+    line, body
+        The rest of the magic's line, and the lines below it.
 
     Raises
     ------
     CellError
-        If the cell cannot become a job; nothing is registered then.
+        If the cell cannot become a job. Nothing is registered.
     """
     text = cell_text(face.shell, face.running, "job", line, body)
     name = line.strip().removesuffix("()")
     if not name.isidentifier():
         raise CellSyntaxError(
-            f"%%job {line} cannot be read",
+            f"invalid first line %%job {line}: a job has only a name, no inputs",
             where=text.where,
-            remedy="write %%job name; a job has no inputs: it reads assets by their names",
+            remedy="write %%job name, and use the names of assets in the cell to read the assets",
         )
     check_name("a job", name, where=text.where)
     source = _composition(face, text, name)
@@ -135,9 +152,9 @@ def _composition(face: Face, text: CellText, name: str) -> CellSource:
     source = read_cell(face.shell, text, name)
     if source.is_async:
         raise CellError(
-            f"the cell of {name!r} awaits while it composes steps",
+            f"the cell of {name!r} contains await, but such a cell only connects steps and has no values to wait for",
             where=text.where,
-            remedy="await inside an op: calls in this cell only connect steps",
+            remedy="move the await into an op",
         )
     return source
 
@@ -157,14 +174,14 @@ def _composed(face: Face, body: CellBody, inputs: Mapping[str, AssetKey], *, eff
 
 
 class _Composed:
-    """Calls a cell's body with handles instead of values.
+    """A function that composes a graph: it runs the body of a cell with handles instead of values, and returns the value of the cell.
 
     Parameters
     ----------
     inputs
-        Assets that are read from the store, never materialized.
+        For each name in the body that refers to an asset whose stored value is read, the key of the asset.
     effects
-        True if the body is run for its effects, so that its value need not be a handle.
+        True for a job, whose body is run for its side effects: a value that is neither a handle nor a dict is ignored.
     """
 
     def __init__(self, body: CellBody, *, inputs: Mapping[str, AssetKey], effects: bool = False) -> None:
@@ -185,21 +202,21 @@ class _Composed:
 
 _ABSENT: Any = object()
 _MOST_ROUNDS = 20
-"""The greatest number of rounds of one refresh; each round composes one more level of nested graphs."""
+"""The greatest number of rounds in one `Recomposition.refresh`. Each round composes one more level of nested graphs."""
 
 Replace = Callable[[GraphDefinition], None]
 
 
 class Recomposition:
-    """Composes the graphs of a notebook again when the names that they read have changed."""
+    """Composes a graph of the notebook again when a name in the body of the graph refers to another object."""
 
     def __init__(self, face: Face) -> None:
         self._face = face
         self._meanings_by_graph: dict[int, tuple[GraphDefinition, dict[str, Any]]] = {}
-        """For each graph, by its identity, the graph and the values of its names when it was composed."""
+        """By the `id` of a graph: the graph, and the objects to which the names in its body referred when it was composed."""
 
     def refresh(self) -> None:
-        """Record new graphs, and compose graphs again if the values of their names have changed; called at the end of each cell."""
+        """Record new graphs, and compose each graph again if a name in its body refers to another object. Called at the end of each cell."""
         live: set[int] = set()
         for _ in range(_MOST_ROUNDS):
             changed = False
@@ -262,7 +279,7 @@ class Recomposition:
         except Exception as error:
             message = str(error).splitlines()[0] if str(error) else ""
             self._face.say(
-                f"{graph.name}: composing it again failed ({type(error).__name__}: {message}); run its cell again"
+                f"the graph {graph.name} could not be composed again after a change ({type(error).__name__}: {message}): run its cell again"
             )
             return None
 

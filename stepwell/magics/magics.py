@@ -1,10 +1,10 @@
-"""The magics: their flags, their help, the settings of ``%config Stepwell``, and ``%stepwell VERB``.
+"""The magics with their flags and help, the settings of ``%config Stepwell``, and ``%stepwell VERB``.
 
-A magic only parses its line and calls another module. Cell magics are also line magics, because IPython rejects a cell magic with an empty
-cell: the line ``%asset clean`` prints the state of the asset.
+A magic only parses its line and calls another module. Each cell magic is also a line magic, because IPython rejects a cell magic whose cell is
+empty. As a line magic, ``%asset clean`` prints the state of the asset.
 
-The verbs are the commands of `stepwell.commands`. This module adds the parts that are specific to notebooks: it binds the values of ``load``
-and ``inputs`` to variables, displays results that have a picture, and refreshes the widgets after a change of the store.
+The verbs are the commands of `stepwell.commands`. This module adds what only notebooks need: it binds the values of ``load`` and ``inputs`` to
+variables, displays results that have a picture, and refreshes the lineage widgets after ``trust`` has changed the states of assets.
 """
 
 from __future__ import annotations
@@ -46,36 +46,38 @@ from stepwell.magics.flags import (
 from stepwell.magics.running import bind, bind_loadable, displays_off, registry_restored, run_definition, user_errors
 
 Maker: TypeAlias = Callable[[Face, Namespace, str, str], tuple[AssetsDefinition, bool]]
-"""A function that returns the definition of a cell, and True if the value must be displayed after the run."""
+"""A function that returns the definition that a cell makes, and True if the value must be displayed after the run, because the body of the cell
+does not display it."""
 _OF_HISTORY = re.compile(r"\s*($|-[lg]\b|[\d~])")
+"""Matches the arguments of IPython's magic ``%rerun``, which runs lines of the history again."""
 
 
 @magics_class
 class Stepwell(Magics):
-    """Settings of Stepwell's magics."""
+    """The magics of Stepwell, and their settings, which ``%config Stepwell`` lists and changes."""
 
     upstream_budget = Float(
         60.0,
-        help="A cell does not start upstream work that is known to take longer (seconds); interactive use only.",
+        help="Limit in seconds: in interactive use, a cell does not start upstream steps that took longer than this the last time.",
     ).tag(config=True)
     lines = Bool(True, help="Print a line or two about each run.").tag(config=True)
     seed_steps = Bool(
         True,
-        help="Seed random and numpy.random from the step's key before each body, and restore them after the run.",
+        help="Before each body, seed random and numpy.random from the key of the step; after the run, restore their states.",
     ).tag(config=True)
-    show_stale = Bool(True, help="Name the assets that a plain cell makes stale, in a line at its end.").tag(
-        config=True
-    )
+    show_stale = Bool(
+        True, help="After each plain cell, print a line that names the assets that the cell has made stale."
+    ).tag(config=True)
     frame = Enum(
         ["auto", "pandas", "pyarrow", "polars"],
         default_value="auto",
-        help="The type of frame that %%sql_asset returns; auto is pandas if it is installed, else pyarrow.",
+        help="The type of the values of %%sql_asset cells and of the rows of %stepwell sql; auto is pandas if it is installed, else pyarrow.",
     ).tag(config=True)
 
     face: Face
-    """The state that the magics share; set when the extension is loaded."""
+    """The state that the magics of this kernel share; the extension sets it when it is loaded."""
     ipython_rerun: Callable[[str], Any] | None = None
-    """IPython's magic ``%rerun``; None if IPython does not have it."""
+    """IPython's magic ``%rerun``, which Stepwell's ``%rerun`` replaces and may call; None if IPython has no such magic."""
 
     @observe("seed_steps")
     def _seed_steps(self, change: Any) -> None:
@@ -89,9 +91,10 @@ class Stepwell(Magics):
     @asset_flags(inputs=True)
     @line_cell_magic
     def asset(self, line: str, cell: str | None = None) -> None:
-        """Turn a cell into an asset: computed once, stored, and reused until something that it depends on changes.
+        """Turn a cell into an asset. Its value is computed once, stored, and reused until something that the cell depends on changes.
 
-        The value is the variable with the name of the asset if the body assigns it, else the last expression.
+        The value of the asset is the variable with the name of the asset, or the variable after ->, as in %%asset clean -> df. If
+        the cell does not assign this variable, the value is the last expression or, if this is None, the figure that the cell opened.
         """
         line, variable = split_arrow(line)
         self._define("asset", line, cell, asset_cells.asset_of, variable=variable)
@@ -101,7 +104,7 @@ class Stepwell(Magics):
     @asset_flags(inputs=True)
     @line_cell_magic
     def multi_asset(self, line: str, cell: str | None = None) -> None:
-        """Turn a cell into several assets, one variable per name."""
+        """Turn a cell into several assets. The value of each asset is the variable with the name of the asset."""
         self._define("multi_asset", line, cell, asset_cells.multi_asset_of)
 
     @magic_arguments()
@@ -109,7 +112,7 @@ class Stepwell(Magics):
     @asset_flags(inputs=True, cell=False)
     @line_cell_magic
     def sql_asset(self, line: str, cell: str | None = None) -> None:
-        """Make an asset from one SELECT over assets; $name refers to a variable of the notebook."""
+        """Make an asset from one SELECT over assets. In the SELECT, $name stands for the value of the notebook's variable name."""
         self._define("sql_asset", line, cell, asset_cells.sql_asset_of)
 
     @magic_arguments()
@@ -117,11 +120,14 @@ class Stepwell(Magics):
     @asset_flags(inputs=False, cell=False)
     @line_cell_magic
     def graph_asset(self, line: str, cell: str | None = None) -> None:
-        """Turn a cell that calls ops on assets into an asset, such as transform(fetch(clean), top=5)."""
+        """Turn a cell that calls ops on assets, such as transform(fetch(clean), top=5), into an asset whose value is the last result.
+
+        Each op is a separate step, which can be rerun on its own.
+        """
         self._define("graph_asset", line, cell, graph_cells.graph_asset_of)
 
     def _define(self, magic: str, line: str, cell: str | None, make: Maker, **options: Any) -> None:
-        """Define and run the assets of a cell; without a cell, print the states of the assets."""
+        """Define the assets of a cell with `make`, and run them. If `cell` is None, print the states of the assets that `line` names."""
         arguments = read_line(getattr(self, magic), line)
         vars(arguments).update(options)
         names = arguments.names if magic == "multi_asset" else [arguments.name]
@@ -148,11 +154,11 @@ class Stepwell(Magics):
     @op_flags()
     @line_cell_magic
     def op(self, line: str, cell: str | None = None) -> None:
-        """Turn a cell into an op, such as %%op transform(data, *, top=10) -> out.
+        """Turn a cell into an op, as in %%op transform(data, *, top=10) -> out.
 
-        Names in the parentheses are inputs. Names after `*` are config values with defaults; a graph sets them by keyword to
-        constants. The value is the variable named after `->`, else the variable with the name of the op, else the last
-        expression.
+        Names in the parentheses are inputs. Names after `*` are config parameters with defaults; a call in a graph sets them by
+        keyword to constants. The value of the op is the variable named after `->`, else the variable with the name of the op, else
+        the last expression.
         """
         magic = "op"
 
@@ -164,18 +170,19 @@ class Stepwell(Magics):
 
     @line_cell_magic
     def graph(self, line: str, cell: str | None = None) -> None:
-        """Turn a cell that calls ops into a graph, such as %%graph tidy(data).
+        """Turn a cell that calls ops into a graph, as in %%graph tidy(data), which the cells of other graphs and jobs can call.
 
-        Assets are read from the store by name and never materialized. The last expression is the value of the graph.
+        A call can pass an asset by its name: the op gets the stored value, and the asset is never materialized. The value of the
+        graph is the variable with the name of the graph, else the last expression.
         """
         self._bind_composable("graph", line, cell, graph_cells.graph_of_cell)
 
     @line_cell_magic
     def job(self, line: str, cell: str | None = None) -> None:
-        """Turn a cell that calls ops and graphs into a job, such as %%job mail_worst.
+        """Turn a cell that calls ops and graphs into a job, as in %%job mail_worst. Run the job with mail_worst.execute().
 
-        Assets are read from the store by name and never materialized. The ops of a job are never skipped. Run it with
-        mail_worst.execute().
+        A call can pass an asset by its name: the op gets the stored value, and the asset is never materialized. Every op of a job
+        is executed in every run of the job, except ops with --cache.
         """
 
         def register(face: Face, line: str, cell: str) -> Any:
@@ -189,9 +196,12 @@ class Stepwell(Magics):
     def _bind_composable(self, magic: str, line: str, cell: str | None, make: Callable[[Face, str, str], Any]) -> None:
         words = line.split()
         if not words or any(word in ("-h", "--help") for word in words):
-            raise UsageError(f"%%{magic}? explains its first line")
+            missing = "" if words else f"%%{magic} needs a name, such as %%{magic} {_EXAMPLES[magic]}; "
+            raise UsageError(f"{missing}run %%{magic}? to read the help")
         if cell is None:
-            raise UsageError(f"%%{magic} is the first line of a cell: write the code below it")
+            raise UsageError(
+                f"%{magic} is not a line magic: write %%{magic} as the first line of a cell, and the code below it"
+            )
         with user_errors(self.face):
             definition = make(self.face, line, cell)
         self.face.namespace[definition.name] = definition
@@ -202,14 +212,16 @@ class Stepwell(Magics):
 
     @line_magic
     def materialize(self, line: str) -> None:
-        """Compute assets and their upstream if they are not current, and bind them; display nothing."""
+        """Bring assets and their upstream assets up to date: run only stale steps. Bind the assets to their variables; display no values."""
         _, options = read_words("materialize", shlex.split(line), "%")
         face = self.face
         if face.defines_only:
             return
         for key in options.targets:
             if key in face.session.registry.jobs:
-                raise InvalidInvocationError(f"{key!r} is a job, not an asset", remedy=f"run it with {key}.execute()")
+                raise InvalidInvocationError(
+                    f"{key!r} is a job, and %materialize takes assets", remedy=f"run the job with {key}.execute()"
+                )
         waiting = [state for state in face.session.states(options.targets or None).values() if state.must_run]
         line = work_line(waiting) if len(waiting) > 1 and options.upstream else ""
         with user_errors(face), displays_off(face, off=True), Progress(face, line):
@@ -221,9 +233,9 @@ class Stepwell(Magics):
 
     @line_magic
     def rerun(self, line: str) -> None:
-        """Run single steps on the stored results of the other steps, even if these are stale.
+        """Run single steps again on the stored outputs of the other steps, even if these outputs are stale.
 
-        With a number, a range, -l or -g, or without arguments, run IPython's %rerun of the history.
+        If the argument is a number, a range, -l or -g, or is missing, run IPython's %rerun, which runs lines of the history again.
         """
         if self.ipython_rerun is not None and _OF_HISTORY.match(line):
             self.ipython_rerun(line)
@@ -240,12 +252,15 @@ class Stepwell(Magics):
 
     @line_magic
     def why(self, line: str) -> None:
-        """Explain the state of an asset or step by its smallest cause; --accept marks an edit as irrelevant."""
+        """Explain the state of an asset or step, and name the smallest change that caused it.
+
+        With --accept, the stored value stays in use after an edit: accept an edit only if it does not change the result.
+        """
         call_verb(self.face, "why", shlex.split(line), "%")
 
     @line_magic
     def lineage(self, line: str) -> Any:
-        """Show the graph of assets, their steps and their states; keys limit it to these assets."""
+        """Show a picture of assets, their steps and their states. With keys, show only these assets and everything upstream of them."""
         from stepwell.widgets import show
 
         show(self.face.session, shlex.split(line) or None)
@@ -253,15 +268,22 @@ class Stepwell(Magics):
     @no_var_expand
     @line_cell_magic
     def stepwell(self, line: str, cell: str | None = None) -> Any:
-        """Run a command of Stepwell: %stepwell VERB, with the arguments of the command line; %stepwell VERB --help explains them."""
+        """Run a command of Stepwell: %stepwell VERB ARGUMENTS. Run %stepwell VERB --help to see the arguments of a command.
+
+        With %%stepwell sql as the first line of a cell, the rest of the cell is the SELECT.
+        """
         if line.split(maxsplit=1)[:1] == ["sql"]:
             return select_rows(self.face, line.split(maxsplit=1)[1:], cell)
         if cell is not None:
-            raise UsageError("%%stepwell sql is the only command with a body: the SELECT")
-        # Dollars and braces in a SELECT are part of the SQL; in other commands IPython expands them.
+            raise UsageError(
+                "of all commands, only %%stepwell sql takes the rest of the cell: write %stepwell VERB on one line"
+            )
+        # `$name` and `{name}` in a SELECT are part of the SQL; in other commands IPython replaces them by values of variables.
         words = shlex.split(self.face.shell.var_expand(line))
         if not words or words[0] in ("-h", "--help"):
-            raise UsageError(f"%stepwell {' | '.join(VERBS)}; %stepwell? explains them")
+            raise UsageError(
+                f"write one of these commands: %stepwell {' | '.join(VERBS)}; run %stepwell? to read the help"
+            )
         if words[0] in ("lineage", "materialize", "rerun"):
             return getattr(self, words[0])(shlex.join(words[1:]))
         call_verb(self.face, words[0], words[1:])
@@ -272,16 +294,21 @@ class Stepwell(Magics):
 
 
 def parser_of(name: str, prefix: str = "%stepwell ") -> tuple[Command[Any, Any], LineParser]:
-    """Return a command and the parser of its arguments.
+    """Return the command `name` and the parser of its arguments.
+
+    Parameters
+    ----------
+    prefix
+        The text before the name of the command in the usage line: ``%stepwell `` or ``%``.
 
     Raises
     ------
     UsageError
-        If the command is unknown.
+        If there is no command `name`.
     """
     command = find_command(name)
     if command is None:
-        raise UsageError(f"%stepwell has no command {name!r}; %stepwell? lists them")
+        raise UsageError(f"%stepwell has no command {name!r}; run %stepwell? to list the commands")
     parser = LineParser(f"{prefix}{name}", add_help=False)
     command.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help=SUPPRESS)
@@ -289,12 +316,12 @@ def parser_of(name: str, prefix: str = "%stepwell ") -> tuple[Command[Any, Any],
 
 
 def read_words(name: str, words: Sequence[str], prefix: str = "%stepwell ") -> tuple[Command[Any, Any], Namespace]:
-    """Return a command, and the arguments parsed from the words of its line.
+    """Return the command `name`, and the arguments that were parsed from `words`.
 
     Raises
     ------
     UsageError
-        If the words are not valid arguments; the message is one line.
+        If there is no command `name`, `words` are not valid arguments, or `words` ask for help. The message, also the help, is one line.
     """
     command, parser = parser_of(name, prefix)
     if "-h" in words or "--help" in words:
@@ -306,7 +333,7 @@ def read_words(name: str, words: Sequence[str], prefix: str = "%stepwell ") -> t
 
 
 def call_verb(face: Face, name: str, words: Sequence[str], prefix: str = "%stepwell ") -> None:
-    """Call a command with the words of a line, and print its results."""
+    """Call the command `name` with the arguments in `words`, and print or display its results."""
     command, options = read_words(name, words, prefix)
     arguments = vars(options)
     special = _BINDING.get(name)
@@ -317,7 +344,7 @@ def call_verb(face: Face, name: str, words: Sequence[str], prefix: str = "%stepw
         results = command.call(arguments)
     except TrustNeededError as error:
         say(str(error.offer))
-        say("nothing was trusted: add --yes if you trust the author")
+        say("no value was accepted: if you trust the author, run the command again with --yes")
         return
     if name == "trust":
         face.session.publish(DefinitionsChanged(()))
@@ -337,7 +364,7 @@ def call_verb(face: Face, name: str, words: Sequence[str], prefix: str = "%stepw
 
 
 def say_changed_since(face: Face, key: str) -> None:
-    """Print the names and files that a step has read and that other cells have changed since then."""
+    """Print which names and files that the step `key` read have been changed by other cells since; print nothing if there are none."""
     before, now = face.timeline.changed_since(key)
     if before:
         how = "names reassigned" if face.timeline.names_reassigned(key) else "changed by other cells"
@@ -351,13 +378,13 @@ def _load(face: Face, arguments: Mapping[str, Any]) -> None:
     for key in arguments["key"]:
         item = face.session.current(key, notebook=arguments["notebook"])
         value = face.session.load(key, notebook=arguments["notebook"], version=arguments["version"])
-        # The value of a step is bound to a longer name, because the op has the short name.
+        # The variable for a step inside a graph contains the name of the graph, because the op already has the name of the step.
         name, note = _free_name(face, key.rpartition("/")[2].replace(".", "_").replace(":", "_"))
         if arguments["version"] is None:
             face.timeline.bind(name, key, item, value)
         else:
             face.namespace[name] = value
-        say(f"{name} is {key} of {moment(item.created)} ({item.notebook or 'no notebook'}){note}")
+        say(f"{name} is the value of {key}, computed {moment(item.created)} ({item.notebook or 'no notebook'}){note}")
 
 
 def _inputs(face: Face, arguments: Mapping[str, Any]) -> None:
@@ -374,21 +401,23 @@ def _inputs(face: Face, arguments: Mapping[str, Any]) -> None:
 
 
 _BINDING: dict[str, Callable[[Face, Mapping[str, Any]], None]] = {"load": _load, "inputs": _inputs}
-"""Commands that bind values to variables of the notebook."""
+"""The commands that bind values to variables of the notebook, with the functions that call them."""
 
 
 def _free_name(face: Face, name: str, key: str | None = None) -> tuple[str, str]:
-    """Return a free name: neither code nor the variable of another asset. Underscores are appended until the name is free.
+    """Return a variable name to which a value can be bound: `name` with underscores appended until it is free.
+
+    A name is free if it refers neither to code, such as a function or an op, nor to another registered asset.
 
     Parameters
     ----------
     key
-        The asset whose value is to be bound; empty for any other value; None to ignore the names of assets.
+        The key of the asset whose value will be bound; empty for any other value; None if names of assets are free, too.
 
     Returns
     -------
     tuple
-        The name, and a note that explains why it differs from the requested name; empty if it does not.
+        The free name, and a note in parentheses that says why this is not `name`; the note is empty if the free name is `name`.
     """
     registered = (
         {registered_key.rpartition("/")[2]: registered_key for registered_key in face.session.registry.assets}
@@ -409,29 +438,40 @@ def _free_name(face: Face, name: str, key: str | None = None) -> tuple[str, str]
 
 
 def select_rows(face: Face, line: Sequence[str], cell: str | None) -> Any:
-    """Return the rows of a SELECT as a frame of the type that ``%config Stepwell.frame`` sets.
+    """Return the rows of the SELECT after ``%stepwell sql`` or ``%%stepwell sql``, as a frame of the type ``%config Stepwell.frame``.
 
     Parameters
     ----------
     line
-        The text after ``sql`` as one string; empty if there is none.
+        A list with the text after ``sql``; empty if the line ends there.
     cell
-        The body of a cell; None for a line.
+        The lines below the magic's line; None for a line magic.
+
+    Raises
+    ------
+    UsageError
+        If there is no text.
+    CellNameError
+        If a parameter ``$name`` of the SELECT is not a variable of the notebook.
     """
     text = without_semicolons("\n".join([*line, cell or ""]))
     if not text:
-        raise UsageError("%stepwell sql SELECT ...: one SELECT over stored assets, or FROM stepwell.runs")
+        raise UsageError(
+            "%stepwell sql needs a SELECT over stored assets or over the catalog, such as %stepwell sql FROM stepwell.runs"
+        )
     statement = read_statement(text)
     for name in statement.parameters:
         if name not in face.namespace:
             raise CellNameError(
-                f"the SELECT uses ${name}, but the variable {name!r} does not exist",
+                f"the SELECT uses the parameter ${name}, but the notebook has no variable {name!r}",
                 remedy=f"run the cell that assigns {name} first",
             )
     parameters = {name: face.namespace[name] for name in statement.parameters}
     return query(face.session, text, parameters=parameters, frame=face.settings.frame)
 
 
+_EXAMPLES = {"op": "transform(data) -> out", "graph": "tidy(data)", "job": "mail_worst"}
+"""For each magic of `Stepwell._bind_composable`, an example of the rest of its line."""
 _verbs = "\n".join(f"{command.usage}\n    {command.summary}" for command in all_commands())
 Stepwell.stepwell.__doc__ = f"{Stepwell.stepwell.__doc__}\n\n{_verbs}"
 for _magic in (Stepwell.materialize, Stepwell.rerun, Stepwell.why, Stepwell.lineage):

@@ -1,6 +1,6 @@
-"""The run of an asset's cell (register, materialize, bind the variables, display, print one line), and the display of exceptions.
+"""The run of an asset cell (register, materialize, bind the variables, display, print one line), and the display of exceptions.
 
-A traceback of the user's code is shown without frames of the engine, below a line with the failed asset and its cell.
+If the user's code raises an exception, the traceback is shown without frames of Stepwell, below a line that names the failed step and its cell.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ from stepwell.magics.face import Face, Progress, figure_of, say, show_again
 
 
 def present(face: Face, error: BaseException, *, shown_as: str = "") -> None:
-    """Make IPython show an exception without frames of Stepwell.
+    """Make IPython show `error` without frames of Stepwell.
 
-    IPython calls ``_render_traceback_`` of the exception. The traceback is rendered immediately, because frames of Stepwell are added
-    while the exception propagates. Rendering also makes ``%debug`` start in the user's innermost frame.
+    IPython shows the lines that the method ``_render_traceback_`` of an exception returns. The lines are rendered here, because more frames of
+    Stepwell are added to the traceback while the exception propagates. After the rendering, ``%debug`` starts in the innermost frame of the user.
 
     Parameters
     ----------
     shown_as
-        A line above the traceback that names the failed step.
+        A line that names the failed step, shown above the traceback; empty for no line.
     """
     if isinstance(error, StepwellError) or hasattr(error, "_render_traceback_"):
         return
     trace = _below_the_shell(user_traceback(error.__traceback__))
     try:
         lines = face.shell.InteractiveTB.structured_traceback(type(error), error, trace, tb_offset=0)
-    except Exception:  # IPython falls back to its own rendering of the whole traceback
+    except Exception:  # IPython then renders the whole traceback itself
         return
     if shown_as:
         lines = [shown_as, *lines]
@@ -62,7 +62,7 @@ def present(face: Face, error: BaseException, *, shown_as: str = "") -> None:
 
 
 def _below_the_shell(trace: TracebackType | None) -> TracebackType | None:
-    """Return the part of a traceback below the frames of IPython that called the magic."""
+    """Return the part of a traceback below the frames of IPython that called the magic; return all of it if nothing is below them."""
     frame = trace
     while frame is not None and _is_shells(frame):
         frame = frame.tb_next
@@ -75,7 +75,7 @@ def _is_shells(trace: TracebackType) -> bool:
 
 
 def failed_step(face: Face, result: Any) -> str:
-    """Return a line about the failed step of a run, such as ``raw failed (cell 4)``; empty if no step failed."""
+    """Return a line about the first failed or cancelled step of a run, such as ``raw failed (cell 4)``; return an empty string if there is none."""
     for step in getattr(result, "steps", ()) or ():
         if step.status in ("failed", "cancelled"):
             entry = face.session.registry.assets.get(step.key.split(".")[0]) or face.session.registry.jobs.get(
@@ -88,12 +88,14 @@ def failed_step(face: Face, result: Any) -> str:
 
 
 def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespace, *, show_value: bool = False) -> None:
-    """Register the definition of an asset cell, and run it as its flags request.
+    """Register the definition of an asset cell, and materialize its assets unless a flag, such as ``--dry-run``, prevents this.
 
     Parameters
     ----------
+    arguments
+        The parsed flags of the cell.
     show_value
-        If True, display the value after the run, because the body does not display it.
+        True to display the value after the run, because the body does not display it.
     """
     name = " ".join(str(key) for key in definition.keys)
     own_keys = [step.key for step in asset_steps(definition)]
@@ -102,7 +104,7 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
         if arguments.register or face.defines_only:
             face.say(f"{name}: registered")
             return
-        # If no upstream asset is registered, no other step can run, and the plan of materialize() suffices.
+        # If no upstream asset is registered, no upstream step can run, so that their states need not be computed before the run.
         registered = face.session.registry.assets
         has_upstream = any(str(key) in registered for key in definition.upstream_keys)
         states = face.session.states([definition]) if arguments.dry_run or has_upstream else {}
@@ -114,7 +116,7 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
             check_budget(face, name, waiting)
         line = upstream_line(name, waiting) if waiting else ""
         for key in own_keys:
-            # As in a new kernel, the cell and its plan must not see settings that the cell's last run changed.
+            # The cell and its plan must not see settings that the last run of the cell changed: a new kernel would not have them.
             face.timeline.world.undo_settings(key)
         with user_errors(face), displays_off(face, off=arguments.quiet), Progress(face, line):
             result = face.session.materialize([definition], force=arguments.force, show=own_keys)
@@ -128,7 +130,10 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
 
 @contextmanager
 def registry_restored(face: Face) -> Iterator[None]:
-    """Restore the registry if the new definition cannot be planned, for example because of a cycle or a missing upstream asset."""
+    """Restore the registry if the ``with`` block registers a definition that cannot be planned, for example because of a missing upstream asset.
+
+    `InvalidDefinitionError` is the sign of such a definition, unless a step of a run raised the error. The error is raised again.
+    """
     registry = face.session.registry
     assets, jobs, run = dict(registry.assets), dict(registry.jobs), face.session.last_run
     try:
@@ -147,13 +152,24 @@ def registry_restored(face: Face) -> Iterator[None]:
 
 
 def check_budget(face: Face, name: str, waiting: Sequence[StepState]) -> None:
-    """Raise `UpstreamBudgetError` if the expected duration of the upstream steps exceeds ``Stepwell.upstream_budget``."""
+    """Raise `UpstreamBudgetError` if the upstream steps of an asset took longer the last time than ``Stepwell.upstream_budget``.
+
+    Batch runs have no such limit.
+
+    Parameters
+    ----------
+    name
+        The name of the asset, for the message.
+    waiting
+        The states of the upstream steps that must run.
+    """
     known = sum(state.seconds or 0.0 for state in waiting)
     budget = face.settings.upstream_budget
     if face.interactive and known > budget:
         raise UpstreamBudgetError(
-            f"{upstream_line(name, waiting)}: nothing was run, because upstream took {duration(known)} the last time, more than Stepwell.upstream_budget ({duration(budget)})",
-            remedy=f"run it: %materialize {name}",
+            f"nothing was run, because the upstream steps of {name} took {duration(known)} the last time, more than Stepwell.upstream_budget ({duration(budget)})",
+            where=upstream_line(name, waiting),
+            remedy=f"run %materialize {name}, which has no limit",
         )
 
 
@@ -173,7 +189,7 @@ def _say_what_would_run(name: str, states: dict[str, StepState], own_keys: Seque
 
 @contextmanager
 def displays_off(face: Face, *, off: bool) -> Iterator[None]:
-    """Record the displays of steps without showing them, if `off` is True."""
+    """Within the ``with`` block, if `off` is True, record the displays of steps without showing them."""
     before, face.displays.quiet = face.displays.quiet, off
     try:
         yield
@@ -183,7 +199,7 @@ def displays_off(face: Face, *, off: bool) -> Iterator[None]:
 
 @contextmanager
 def user_errors(face: Face) -> Iterator[None]:
-    """Show exceptions of the user's code below the name of the failed step, and without frames of Stepwell."""
+    """Show an exception of the ``with`` block below the name of the failed step and without frames of Stepwell. The exception is raised again."""
     before = face.session.last_run
     try:
         yield
@@ -194,7 +210,17 @@ def user_errors(face: Face) -> Iterator[None]:
 
 
 def finish(face: Face, definition: AssetsDefinition, result: Any, *, quiet: bool, show_value: bool) -> None:
-    """Show the recorded output of reused steps, and print the line of the run. The variables must already be bound."""
+    """After the run of an asset cell, show the recorded output of reused steps, display the value if needed, and print the line about the run.
+
+    The variables of the assets must already be bound.
+
+    Parameters
+    ----------
+    quiet
+        True to show no displays.
+    show_value
+        True to display the value, because the body does not display it.
+    """
     own_keys = {step.key for step in asset_steps(definition)}
     records = [record for record in result.steps if record.key in own_keys]
     for record in records:
@@ -209,18 +235,21 @@ def finish(face: Face, definition: AssetsDefinition, result: Any, *, quiet: bool
     for record in records:
         for unstored in record.not_kept:
             held = unstored.partition(": ")[2]
-            face.say(f"{name} is not stored ({held}): computed again in a kernel that needs it")
+            face.say(f"{name} is not stored ({held}); each kernel that needs {name} computes it again")
     if records:
         line = run_line(" ".join(str(key) for key in definition.keys), records)
         face.say(line + changed_text(definition))
 
 
 _LAST_RESULTS = ("_", "__", "___")
-"""The names to which the shell binds the last results."""
+"""The names to which IPython binds the results of the last three cells."""
 
 
 def result_of(face: Face, definition: AssetsDefinition) -> Any:
-    """Return the value that would be the shell's last result if the cell were a plain cell, or None."""
+    """Return the value that IPython would bind to ``_`` as the result of an asset cell if the cell were a plain cell.
+
+    Return None if the cell has no result, and an `Unstored` if the cell was reused and its result was not stored.
+    """
     body = getattr(definition.node, "body", None)
     result = None
     for step in asset_steps(definition):
@@ -234,7 +263,7 @@ def result_of(face: Face, definition: AssetsDefinition) -> Any:
 
 
 def leave_result(face: Face, value: Any) -> None:
-    """Store the result of the running cell in ``_``, ``__`` and ``Out``, as the shell does for a plain cell."""
+    """Store `value`, the result of the running cell, in ``_``, ``__`` and ``Out``, like IPython does for a plain cell; do nothing for None."""
     if value is None:
         return
     hook = face.shell.displayhook
@@ -245,7 +274,7 @@ def leave_result(face: Face, value: Any) -> None:
 
 
 def _replace_result(face: Face, old: Any, new: Any) -> None:
-    """Replace the placeholder of a result by the result in the shell's names and ``Out``."""
+    """Replace `old`, the placeholder of a result that was not stored, by the result `new` in ``_``, ``__``, ``___`` and ``Out``."""
     hook, space = face.shell.displayhook, face.namespace
     outputs = space.get("_oh")
     holders: list[dict[Any, Any]] = [space, vars(hook), *([outputs] if isinstance(outputs, dict) else [])]
@@ -256,7 +285,7 @@ def _replace_result(face: Face, old: Any, new: Any) -> None:
 
 
 def _compute_results(face: Face, names: Iterable[str]) -> None:
-    """Run reused cells whose last results are needed and were not stored."""
+    """Run the reused cells whose results are among the variables `names` (``_``, ``Out``) and were not stored."""
     for name in names:
         last_result = face.namespace.get(name)
         for result in (
@@ -272,20 +301,20 @@ def _compute_results(face: Face, names: Iterable[str]) -> None:
 def compute_unstored(
     face: Face, names: Iterable[str], assigned: Collection[str] = (), changing: Iterable[str] = ()
 ) -> None:
-    """Run reused cells whose variables or last results are needed and were not stored.
+    """Before code runs, run the reused cells whose variables or results were not stored and are needed by the code.
 
     Parameters
     ----------
     names
-        Names that the code to be run next reads.
+        The names that the code reads.
     assigned, changing
-        Names that this code binds, and names whose objects it may change. A reused cell with unstored variables that reads one of these names
-        must run before the code.
+        The names that the code binds, and the names whose objects the code may change. A reused cell that reads one of these names, and of which a
+        variable was not stored, is run as well, because it could not compute the same value after the code.
 
     Raises
     ------
     UpstreamBudgetError
-        If the runs are expected to take longer than ``Stepwell.upstream_budget``.
+        If a needed cell took longer the last time than ``Stepwell.upstream_budget``.
     """
     timeline, registered = face.timeline, face.session.registry.assets
     names = set(names)
@@ -317,18 +346,31 @@ def compute_unstored(
 
 
 def _rerun_cell(face: Face, key: str, definition: AssetsDefinition, name: str, why: str = "") -> None:
-    """Run a reused cell, because one of its unstored variables is needed or will soon be impossible to compute."""
+    """Run a reused cell, because its variable `name`, which was not stored, is needed or could not be computed later.
+
+    Parameters
+    ----------
+    key, definition
+        The key of an asset of the cell, and the definition of the cell.
+    why
+        The reason if no code needs the variable yet; empty if the variable is needed. The cell is not run for this reason if it takes too long.
+
+    Raises
+    ------
+    UpstreamBudgetError
+        If the variable is needed, but the cell took longer the last time than ``Stepwell.upstream_budget``.
+    """
     with requesting(face.session.timeline, [definition], cell=True, only_unbound=True):
         states = face.session.states([definition])
         seconds = sum(state.seconds or 0.0 for state in states.values() if state.key == key)
         late = seconds > face.settings.upstream_budget
         if late and why:
-            # No code needs it yet.
+            # No code needs the variable yet.
             return
         if late and face.interactive:
             raise UpstreamBudgetError(
-                f"{name} is needed, but {key}, which assigns it, was reused and its value was not stored; {key} took {duration(seconds)} the last time",
-                remedy=f"run the cell of {key} with -f",
+                f"{name} is needed, but its value was not stored, and the cell of {key}, which computes {name}, took {duration(seconds)} the last time",
+                remedy=f"run the cell of {key} with the flag -f, which computes {name} again",
             )
         face.say(f"{key}: runs again, because {why or f'{name} is needed and was not stored'}")
         with user_errors(face):
@@ -336,7 +378,10 @@ def _rerun_cell(face: Face, key: str, definition: AssetsDefinition, name: str, w
 
 
 def changed_text(definition: AssetsDefinition) -> str:
-    """Return the part of a cell's output line about variables that plain cells had changed when the cell read them."""
+    """Return the part of the line about a run that names the variables that plain cells had changed before the cell read them.
+
+    Return an empty string if there are none.
+    """
     body = getattr(definition.node, "body", None)
     if not isinstance(body, CellBody) or not body.changed_variables:
         return ""
@@ -346,7 +391,10 @@ def changed_text(definition: AssetsDefinition) -> str:
 
 
 def _show_picture(face: Face, definition: AssetsDefinition, records: Sequence[StepRecord]) -> None:
-    """Show the figure that a function returned in this run. Cells show their figures while they run; reused steps show recorded output."""
+    """Show the figure that the last step of a definition returned in this run, if the body of the step is not a cell.
+
+    A cell shows its figure while it runs. For a reused step, the recorded output is shown, which contains the figure.
+    """
     last = asset_steps(definition)[-1]
     for record in records:
         if record.key == last.key and record.status == "executed" and not isinstance(last.op.body, CellBody):
@@ -355,15 +403,16 @@ def _show_picture(face: Face, definition: AssetsDefinition, records: Sequence[St
 
 
 def outputs_of(face: Face, record: StepRecord) -> tuple[CapturedOutput, ...]:
-    """Return the recorded output and displays of a materialization."""
+    """Return the recorded output (printed text and displays) of the step of `record`, which must have a materialization."""
     item = record.materializations[0]
     return read_outputs(face.session.store.catalog, face.session.store.signer, item.run_id, item.step_key)
 
 
 def finish_run(face: Face, result: Any) -> None:
-    """Print the notices of a run, such as ``clean <- store (prepare.ipynb, ...)``, and bind its assets to free names.
+    """After a run, print its notices, such as ``clean <- store (prepare.ipynb, ...)``, and bind assets whose variables do not exist.
 
-    Names that are already bound follow the store anyway. The binding is for assets that Python code runs again after their cells failed.
+    Variables that Stepwell bound before are rebound to new values elsewhere. A variable is missing if the cell of its asset failed; a later run
+    from Python code then binds the variable.
     """
     for notice in result.notices:
         face.say(notice_text(notice))
@@ -377,26 +426,35 @@ def finish_run(face: Face, result: Any) -> None:
         try:
             bind(face, free, result)
         except ValueUnavailableError as error:
-            # The run itself succeeded. Code that needs the value later computes it or raises an error with a remedy.
+            # The run succeeded, although the value cannot be loaded. Code that needs the value later computes it, or raises an error with a remedy.
             face.say(error.what)
 
 
 def bind_loadable(
     face: Face, keys: Sequence[str], result: RunResult, compute: Callable[[], RunResult], *, cell: bool = True
 ) -> RunResult:
-    """Bind the variables of assets. If a reused value proves to be damaged, print a line and compute the value again.
+    """Bind the variables of assets to the values of a run. If a reused value cannot be loaded, print a line and compute the assets again.
 
     Parameters
     ----------
+    keys
+        The keys of the assets.
+    result
+        The result of the run.
     compute
         Runs the assets without reusing their stored values.
     cell
-        True if the cell of the assets is running.
+        True if the cell that defines the assets is running (`bind`).
 
     Returns
     -------
     RunResult
-        The run that contains the values.
+        The result of the run whose values are bound: `result`, or that of `compute`.
+
+    Raises
+    ------
+    ValueUnavailableError
+        If a value cannot be loaded, although no step was reused.
     """
     try:
         bind(face, keys, result, cell=cell)
@@ -411,12 +469,15 @@ def bind_loadable(
 
 
 def bind(face: Face, keys: Sequence[str], result: Any, *, cell: bool = True) -> None:
-    """Bind the variables of assets to the values of the assets in a run.
+    """Bind the variables of the assets `keys` to the values of a run.
 
     Parameters
     ----------
+    result
+        The result of the run.
     cell
-        True if the cell of the assets is running. Otherwise variables of the user are not overwritten, and a line tells how to load the value.
+        True if the cell that defines the assets is running. If False, variables that the user has bound are not overwritten; instead, a line says
+        how to load the value of the asset.
     """
     timeline = face.timeline
     for key in keys:
@@ -432,15 +493,17 @@ def bind(face: Face, keys: Sequence[str], result: Any, *, cell: bool = True) -> 
             continue
         if not cell and not timeline.may_bind(name, item.step_key):
             if bound is None and timeline.bound_to(name) is None:
-                face.say(f"{name} is your variable: stepwell.load({key!r}) returns the asset")
+                face.say(
+                    f"your variable {name} was not overwritten by the asset {key}: stepwell.load({key!r}) returns the value of the asset"
+                )
             continue
-        # Bind the value even if the name is already bound to it, because it may have been changed in place.
+        # Bind the value even if the variable is bound to it already, because the object may have been changed in place.
         timeline.bind(name, key, item, result.value(key))
     timeline.refresh()
 
 
 def variable_of(definition: Any, key: str) -> str:
-    """Return the variable to which an asset is bound."""
+    """Return the variable to which the value of the asset `key` is bound: the variable in its cell, or the last part of the key."""
     body = getattr(getattr(definition, "node", None), "body", None)
     if isinstance(body, CellBody) and body.variables:
         for asset_key, variable in zip(definition.keys, body.variables, strict=True):

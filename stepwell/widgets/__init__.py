@@ -1,13 +1,13 @@
-"""The lineage of a session in a cell: a live picture and a static one as a second output, or only the static one.
+"""The output of ``%lineage``: a live picture (a widget) and, as a second output, a static picture. Without a live kernel, only the static picture.
 
-A saved widget shows nothing without its kernel, so the static picture is a separate output. The widget's CSS hides the static picture while the
-live picture is shown. The CSS of the static picture hides the error that front ends show in place of a widget without a kernel.
+A widget in a saved notebook shows nothing without its kernel, so the static picture is a separate output. The CSS of the widget hides the static
+picture while the live picture is shown. The CSS of the static picture hides the error that front ends show in place of a widget without a kernel.
 
 ===============  ===========================================================================
-``lineage``      the live picture: events become states of cards, which are sent to the browser
-``picture``      the static picture, as SVG
-``layout``       positions of cards and edges
-``differences``  differences of versions as HTML
+``lineage``      the live picture: the events of a run change the states of cards, which are sent to the browser
+``picture``      the picture as SVG
+``layout``       the positions of the cards and the paths of the arrows
+``differences``  the differences between versions, and lists of versions, as HTML
 ===============  ===========================================================================
 """
 
@@ -29,29 +29,29 @@ if TYPE_CHECKING:
 __all__ = ["forget", "lineage_text", "show", "static_bundle"]
 
 _shown_widgets: dict[tuple[int, tuple[str, ...] | None], LineageWidget] = {}
-# The keys contain the `id()` of the session, which stays unique because the widget keeps its session alive.
+"""The widgets that have been shown, by the `id` of the session and the keys. The `id` stays unique, because a widget keeps its session alive."""
 
 
 def show(session: Session, keys: Sequence[str] | None = None) -> LineageWidget | None:
-    """Show the lineage of a session in the current cell.
+    """Show the lineage of a session below the current cell.
 
     Parameters
     ----------
     session
         The session.
     keys
-        Assets, steps and jobs to show, with everything upstream of them; None for everything.
+        The keys of the assets, steps and jobs to show together with everything upstream of them; None for everything.
 
     Returns
     -------
     LineageWidget or None
-        The widget; repeated calls with the same session and keys return the same widget. None in batch runs and outside of a kernel, where the
-        static picture or text is shown.
+        The widget with the live picture. Repeated calls with the same session and keys return the same widget. None in a batch run and outside of a
+        Jupyter kernel, where only the static picture is shown, and outside of IPython, where the lineage is printed as text.
 
     Raises
     ------
     UnknownKeyError
-        If one of the keys has no card.
+        If one of the keys is not the key of an asset, step or job in the lineage.
     """
     shell = _shell()
     if shell is None:
@@ -90,6 +90,6 @@ def _widget(session: Session, keys: Sequence[str] | None, lineage: Lineage) -> L
 
 
 def forget(session: Session) -> None:
-    """Close the widgets of a session that ends."""
+    """Close the widgets of `session`, which is being closed."""
     for name in [name for name in _shown_widgets if name[0] == id(session)]:
         _shown_widgets.pop(name).close()

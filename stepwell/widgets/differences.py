@@ -1,6 +1,6 @@
-"""HTML formatters of IPython for differences between versions, and for lists of versions.
+"""Functions that IPython calls to display differences between versions, and lists of versions, as HTML.
 
-Strings from values are escaped. Colours are those of JupyterLab's theme, with defaults for other front ends.
+Strings from the user's values are escaped. Colours are those of JupyterLab's theme, with fixed colours for other front ends.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ _MOST_LINES = 60
 
 
 def install(shell: Any) -> None:
-    """Register the formatters in a shell."""
+    """Register the HTML formatters of this module in IPython's shell."""
     formatter = shell.display_formatter.formatters["text/html"]
     for kind, function in _FORMATS:
         formatter.for_type(kind, function)
 
 
 def remove(shell: Any) -> None:
-    """Remove the formatters from a shell."""
+    """Remove the HTML formatters of this module from IPython's shell."""
     formatter = shell.display_formatter.formatters["text/html"]
     for kind, _ in _FORMATS:
         formatter.pop(kind, None)
 
 
 def difference_html(difference: Difference) -> str:
-    """Return a difference as HTML."""
+    """Return the difference between two versions as HTML: a summary, the two versions, and the changes."""
     details = difference.details
     body = ""
     if isinstance(details, FrameDifference):
@@ -61,7 +61,7 @@ def difference_html(difference: Difference) -> str:
 
 
 def versions_html(versions: Versions) -> str:
-    """Return a list of versions as HTML."""
+    """Return a list of versions as an HTML table, with the number of versions that the table leaves out."""
     rows = [
         (
             str(version.number),

@@ -1,13 +1,17 @@
-"""Positions of the cards of a lineage, and the paths of its arrows.
+"""The layout of a lineage: the positions of its cards, and the paths of its arrows.
 
-Graphviz computes positions and splines only (``-Tjson``, cards of a fixed size); its drawing is not used. The layout engine is a function from
-DOT to parsed JSON, so that it can be replaced. If the engine fails or would take too long, a plain layout in layers is used, and `Layout.note`
-states the reason. In layers, each card is one column to the right of its rightmost upstream card. Each graph-backed asset has a separate band,
-so that its box never covers another card. In a band, the cards of a column are ordered by the positions of their upstream cards. Coordinates
-are pixels, y downwards.
+Graphviz computes the positions of the cards, which have a fixed size, and the splines of the arrows; Graphviz does not draw the picture. The layout
+engine is a function that takes a graph in the DOT language and returns the parsed output of ``dot -Tjson``. The tests replace it.
 
-The program is ``dot`` on PATH, or the program that the ``graphviz-pure`` wheel installs. This program is located through the wheel's list of
-files, because the ``bin`` folder of an environment that is not activated is not on PATH.
+If Graphviz is missing or fails, or the lineage has more than `MOST_CARDS` cards, a simpler layout in columns (`layered`) is used, and
+`Layout.note` states the reason. In this layout, each card is one column to the right of its rightmost upstream card. The picture is divided into
+horizontal bands: one for each graph-backed asset, and one for all other cards. The box of a graph-backed asset therefore never covers another card.
+In a band, the cards of a column are ordered by the positions of their upstream cards.
+
+Coordinates are in pixels; y increases downwards.
+
+The Graphviz program is ``dot`` or ``graphviz-pure`` on PATH. If PATH contains neither, the program is searched in the list of files of the wheel
+``graphviz-pure``, because the ``bin`` folder of an environment that is not activated is not on PATH.
 """
 
 from __future__ import annotations
@@ -27,26 +31,26 @@ from stepwell.kernel_runtime.errors import LayoutError
 from stepwell.kernel_runtime.records.runs import Lineage, LineageEdge, LineageNode
 
 PATIENCE = 20.0
-"""Timeout of Graphviz in seconds."""
+"""The time limit for Graphviz, in seconds."""
 
 
 def graphviz_json(dot: str) -> dict[str, Any]:
-    """Lay out a graph with Graphviz.
+    """Compute the layout of a graph with Graphviz.
 
     Parameters
     ----------
     dot
-        A graph in the DOT language.
+        The graph in the DOT language.
 
     Returns
     -------
     dict
-        The output of ``dot -Tjson``; lengths are in points, y upwards.
+        The parsed output of ``dot -Tjson``. Coordinates are in points; y increases upwards.
 
     Raises
     ------
     LayoutError
-        If Graphviz is not installed, fails, or takes more than 20 s.
+        If Graphviz is not installed, fails, or takes more than `PATIENCE` seconds.
     """
     command = locate_graphviz()
     try:
@@ -54,7 +58,11 @@ def graphviz_json(dot: str) -> dict[str, Any]:
             [command, "-Kdot", "-Tjson"], input=dot.encode(), capture_output=True, timeout=PATIENCE, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise LayoutError(f"Graphviz took more than {PATIENCE:.0f} s", where=command) from error
+        raise LayoutError(
+            f"Graphviz took more than {PATIENCE:.0f} s to lay out the lineage and was stopped",
+            where=command,
+            remedy="show a part of the lineage: %lineage KEY",
+        ) from error
     except OSError as error:
         raise LayoutError(f"Graphviz cannot be started: {error}", where=command, remedy=_REMEDY) from error
     if process.returncode:
@@ -65,26 +73,27 @@ def graphviz_json(dot: str) -> dict[str, Any]:
     try:
         drawing = json.loads(process.stdout)
     except ValueError as error:
-        raise LayoutError("the output of Graphviz is not JSON", where=command) from error
+        raise LayoutError("the layout that Graphviz printed is not valid JSON", where=command, remedy=_OTHER) from error
     if not isinstance(drawing, dict):
-        raise LayoutError("the output of Graphviz is not a graph", where=command)
+        raise LayoutError("the layout that Graphviz printed is not a JSON object", where=command, remedy=_OTHER)
     return drawing
 
 
-_REMEDY = "install one: `pip install graphviz-pure`, or your system's graphviz package"
+_REMEDY = "install Graphviz: run `pip install graphviz-pure`, or install the graphviz package of your system"
+_OTHER = "install another version of Graphviz"
 
 
 def locate_graphviz() -> str:
-    """Return the path of the Graphviz program.
+    """Return the path of the Graphviz program: ``dot`` or ``graphviz-pure``.
 
     Raises
     ------
     LayoutError
-        If neither ``dot`` nor ``graphviz-pure`` is installed.
+        If neither program is installed.
     """
     command = shutil.which("dot") or shutil.which("graphviz-pure") or _of_the_wheel()
     if not command:
-        raise LayoutError("Graphviz is not installed here", remedy=_REMEDY)
+        raise LayoutError("Graphviz is not installed", remedy=_REMEDY)
     return command
 
 
@@ -111,7 +120,13 @@ _ROW = CARD_HEIGHT + 18
 
 
 def layered(lineage: Lineage, *, note: str = "") -> Layout:
-    """Return a layout in columns; ``note`` is the reason why Graphviz was not used."""
+    """Return a layout in columns, without Graphviz.
+
+    Parameters
+    ----------
+    note
+        The reason why Graphviz is not used, for `Layout.note`.
+    """
     columns = _columns(lineage)
     bands: list[tuple[str, list[LineageNode]]] = [("", [node for node in lineage.nodes if not node.parent])]
     bands += list(members(lineage.nodes).items())
@@ -175,7 +190,7 @@ def _mean(values: list[float]) -> float:
 
 
 def _columns(lineage: Lineage) -> dict[str, int]:
-    """Return the column of each card: the length of the longest path to the card. If only cycles remain, one is broken at a card."""
+    """Return the column of each card by key: the number of edges on the longest path to the card. If cards form a cycle, one edge is ignored."""
     waiting = {node.key: 0 for node in lineage.nodes}
     downstream: dict[str, list[str]] = {}
     for edge in drawn_edges(lineage):
@@ -202,7 +217,7 @@ GROUP_HEADER = 26
 GROUP_PADDING = 14
 MARGIN = 16
 MOST_CARDS = 1200
-"""The greatest number of cards for which Graphviz is used; with more, it would take seconds to minutes."""
+"""The greatest number of cards that Graphviz lays out. With more cards, Graphviz would need seconds to minutes."""
 
 Point: TypeAlias = tuple[float, float]
 Engine: TypeAlias = Callable[[str], dict[str, Any]]
@@ -210,7 +225,7 @@ Engine: TypeAlias = Callable[[str], dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle: its upper left corner and its size."""
+    """A rectangle, by its upper left corner (`x`, `y`) and its size. The default size is that of a card."""
 
     x: float
     y: float
@@ -219,23 +234,26 @@ class Box:
 
     @property
     def right(self) -> float:
-        """The x coordinate of the right side."""
+        """The x coordinate of the right side of the rectangle."""
         return self.x + self.width
 
     @property
     def bottom(self) -> float:
-        """The y coordinate of the lower side."""
+        """The y coordinate of the lower side of the rectangle."""
         return self.y + self.height
 
     @property
     def middle(self) -> float:
-        """The y coordinate of the middle, where arrows start and end."""
+        """The y coordinate of the middle of the rectangle, where arrows start and end."""
         return self.y + self.height / 2
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The path of one arrow: a cubic spline of ``1 + 3 n`` points from the side of the source to the side of the target."""
+    """The path of one arrow: a cubic spline from the right side of the upstream card to the left side of the downstream card.
+
+    `points` contains the start of the spline, followed by three points for each of its Bezier curves: two control points and the end.
+    """
 
     edge: LineageEdge
     points: tuple[Point, ...]
@@ -243,20 +261,20 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The geometry of a picture."""
+    """The layout of a lineage: the size of the picture, and the positions of its elements in pixels."""
 
     width: float
     height: float
     cards: dict[str, Box]
     groups: dict[str, Box] = field(default_factory=dict)
-    """Boxes of graph-backed assets, by asset key."""
+    """The box around the cards of each graph-backed asset, by asset key."""
     routes: tuple[Route, ...] = ()
     note: str = ""
     """The reason why Graphviz was not used; empty if Graphviz was used."""
 
 
 def members(nodes: Iterable[LineageNode]) -> dict[str, list[LineageNode]]:
-    """Return the cards of each graph-backed asset, by asset key."""
+    """Return the cards of the steps of each graph-backed asset, by asset key. Other cards are left out."""
     by_parent: dict[str, list[LineageNode]] = {}
     for node in nodes:
         if node.parent:
@@ -265,7 +283,7 @@ def members(nodes: Iterable[LineageNode]) -> dict[str, list[LineageNode]]:
 
 
 def to_dot(lineage: Lineage) -> str:
-    """Return the lineage in the DOT language; cards and boxes are named by number, so that no key needs quoting."""
+    """Return the lineage in the DOT language. The names of cards and boxes in DOT are numbers instead of keys, which would need quoting."""
     import graphviz
 
     inch = 72.0
@@ -302,46 +320,49 @@ def to_dot(lineage: Lineage) -> str:
 
 
 def layout(lineage: Lineage, *, engine: Engine | None = None) -> Layout:
-    """Return the geometry of a lineage; layouts are cached by structure.
+    """Return the layout of a lineage. Layouts are cached, except those without Graphviz after an error.
 
     Parameters
     ----------
     lineage
-        The lineage; the layout depends only on keys, parents and edges.
+        The lineage. Only the keys and parents of its cards and its edges determine the layout, not the states.
     engine
-        A function from DOT to the parsed output of ``dot -Tjson``; by default `graphviz_json`.
-
-    Returns
-    -------
-    Layout
-        The positions.
+        A function that takes a graph in the DOT language and returns the parsed output of ``dot -Tjson``; by default `graphviz_json`.
     """
     nodes = tuple(LineageNode(node.key, "", "asset", None, parent=node.parent) for node in lineage.nodes)
     try:
         return laid_out(Lineage(nodes, lineage.edges), engine or graphviz_json)
     except LayoutError as error:
-        # Do not cache the fallback: Graphviz may be installed before the next call.
+        # Do not cache the layout without Graphviz: the user may install Graphviz before the next call.
         return layered(lineage, note=" ".join(str(error).splitlines()))
 
 
 @lru_cache(maxsize=32)
 def laid_out(lineage: Lineage, engine: Engine) -> Layout:
-    """Return the geometry of a lineage as computed by an engine.
+    """Return the layout that `engine` computes; for more than `MOST_CARDS` cards, return the layout in columns.
 
     Raises
     ------
     LayoutError
-        If Graphviz fails.
+        If `engine` fails, or its output is not valid.
     """
     if not lineage.nodes:
         return Layout(width=2.0 * MARGIN, height=2.0 * MARGIN, cards={})
     if len(lineage.nodes) > MOST_CARDS:
-        return layered(lineage, note=f"{len(lineage.nodes)} cards are too many for Graphviz: drawn in plain layers")
+        return layered(
+            lineage, note=f"the layout is simplified, because {len(lineage.nodes)} cards are too many for Graphviz"
+        )
     return _read_layout(lineage, engine(to_dot(lineage)))
 
 
 def _read_layout(lineage: Lineage, drawing: dict[str, Any]) -> Layout:
-    """Convert Graphviz's JSON (points, y upwards) to a layout."""
+    """Convert the output of ``dot -Tjson``, in points with y upwards, to a layout, in pixels with y downwards.
+
+    Raises
+    ------
+    LayoutError
+        If a position is missing in the output or is not valid.
+    """
     try:
         left, low, right, high = _numbers(drawing["bb"])
         shift_x, shift_y = MARGIN - left, MARGIN + high
@@ -372,7 +393,7 @@ def _read_layout(lineage: Lineage, drawing: dict[str, Any]) -> Layout:
             for edge in drawn_edges(lineage)
         )
     except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise LayoutError(f"the output of Graphviz is not a valid drawing: {error!r}") from error
+        raise LayoutError(f"Graphviz printed an invalid layout: {error!r}", remedy=_OTHER) from error
     return Layout(
         width=_round(right - left + 2 * MARGIN),
         height=_round(high - low + 2 * MARGIN),
@@ -391,7 +412,15 @@ def _round(value: float) -> float:
 
 
 def _spline(pos: str) -> Sequence[Point]:
-    """Parse the first spline of an edge's ``pos``; the points marked s and e are the tips of the arrow."""
+    """Return the points of the first spline in `pos`, the attribute of an edge in Graphviz's output.
+
+    Points that begin with ``s,`` or ``e,`` are the tips of arrowheads; they replace the first or the last point.
+
+    Raises
+    ------
+    ValueError
+        If `pos` is not a spline.
+    """
     points: list[Point] = []
     start: Point | None = None
     end: Point | None = None

@@ -1,6 +1,7 @@
-// Paints states on the SVG that the kernel drew; scroll, zoom, find, keyboard, side panel. Structure comes as `svg` and
-// `details`, states as `nodes`, always all of them. Text goes in as text, never as HTML. What does not fit scrolls: at
-// scale 1 the smallest text is 11 px. Below that, cards show a symbol and as much of the name as fits, still in 11 px.
+// Shows the SVG that the kernel drew, and paints the states of the cards on it; handles scrolling, zooming, search, keyboard
+// and the side panel. The kernel sends the picture as `svg`, the contents of the side panel as `details`, and the states of
+// all cards as `nodes`. Text is always inserted as text, never as HTML. A picture that does not fit can be scrolled. At scale
+// 1, the smallest text is 11 px high. At smaller scales, a card shows a symbol and as much of its name as fits, also 11 px high.
 
 const MIN = 0.1, MAX = 3, TALL = 560, LETTER = 6.8;
 
@@ -31,7 +32,7 @@ const words = (footer) => footer.map((part) => (typeof part === "string" ? part 
 const cut = (text, most) => (text.length > most ? `${text.slice(0, Math.max(0, most - 1)).trimEnd()}…` : text);
 const put = (element, text) => { if (element.textContent !== text) element.textContent = text; };
 
-// Shortens a text of the picture until it is as wide as there is room; 0 is the width of what is not shown.
+// Shortens a text of the picture until it is at most `room` wide. The width of a text that is not displayed is 0.
 function squeeze(element, text, room) {
   put(element, text);
   for (let most = text.length, wide; (wide = element.getComputedTextLength()) > room && most > 1;) {
@@ -54,8 +55,8 @@ function render({ model, el }) {
   button(head, "−", "Zoom out", () => zoom(1 / 1.25));
   button(head, "+", "Zoom in", () => zoom(1.25));
   button(head, "Fit", "Show the whole picture", () => fit());
-  const cancel = button(head, "Cancel run", "End the running step and forget what is queued", () => model.send({ type: "cancel", id: unique(), run: get("run").id ?? "" }));
-  const all = button(head, "Materialize stale", "Bring every asset up to date", () => ask("materialize-outdated", ""), "sw-primary");
+  const cancel = button(head, "Cancel run", "Cancel the running step and all queued steps", () => model.send({ type: "cancel", id: unique(), run: get("run").id ?? "" }));
+  const all = button(head, "Materialize stale", "Bring all assets up to date", () => ask("materialize-outdated", ""), "sw-primary");
   const problem = make(root, "div", "sw-problem");
   problem.setAttribute("role", "alert");
   const body = make(root, "div", "sw-body");
@@ -64,13 +65,13 @@ function render({ model, el }) {
   const foot = make(frame, "div", "sw-status");
   const said = make(foot, "div", "sw-said");
   said.setAttribute("role", "status");
-  const hint = make(foot, "div", "sw-hint", "Select a step to see why it is in its state, and to run it again.");
+  const hint = make(foot, "div", "sw-hint", "Select a step to see the reason for its state, or to run it again.");
   const panel = make(body, "section", "sw-panel");
   panel.setAttribute("aria-label", "Selected step");
 
   const unique = () => `${Date.now()}-${Math.random()}`;
 
-  // `ask` is shown at once, `go` is run when the kernel is free.
+  // The kernel shows `ask` immediately as queued steps, and runs the steps of `go` when it is free.
   function ask(action, key) {
     const id = unique();
     for (const type of ["ask", "go"]) model.send({ type, id, action, key });
@@ -165,7 +166,7 @@ function render({ model, el }) {
     if (event.button === 0 && !bar) drag = { x: event.clientX, y: event.clientY, left: canvas.scrollLeft, top: canvas.scrollTop, moving: false };
   });
   on("pointermove", (event) => {
-    // Fingers scroll by themselves.
+    // The browser itself scrolls for touches.
     if (!drag || event.pointerType === "touch") return;
     const [dx, dy] = [event.clientX - drag.x, event.clientY - drag.y];
     if (!drag.moving) {
@@ -188,7 +189,7 @@ function render({ model, el }) {
     zoom(Math.exp(-event.deltaY / 300), event.clientX - box.left, event.clientY - box.top);
   }, { passive: false });
 
-  // One card can be reached by Tab; the arrows go to the nearest one that way.
+  // The key Tab reaches one card; an arrow key moves the focus to the nearest card in its direction.
   function focus(card) {
     for (const other of cards.values()) other.g.setAttribute("tabindex", other === card ? "0" : "-1");
     card.g.focus({ preventScroll: true });
@@ -278,7 +279,7 @@ function render({ model, el }) {
     chips.replaceChildren();
     make(chips, "span", "sw-chip-count", `${counts.steps ?? 0} step${counts.steps === 1 ? "" : "s"}`);
     for (const [status, text] of counts.chips ?? []) make(chips, "span", "sw-chip-count", text).dataset.status = status;
-    put(said, run.active ? run.words : run.waiting ? "Waits until the kernel is free" : get("note"));
+    put(said, run.active ? run.words : run.waiting ? "The request waits until the kernel is free" : get("note"));
     said.hidden = !said.textContent;
     cancel.disabled = !run.active && !run.waiting;
     put(all, `Materialize stale (${counts.outdated ?? 0})`);
@@ -295,7 +296,7 @@ function render({ model, el }) {
   const events = { "change:svg": () => { draw(); paint(); search(); fill(); }, "change:nodes": () => { paint(); fill(); }, "change:details": fill, "change:selection": fill };
   for (const name of ["counts", "run", "problem", "note"]) events[`change:${name}`] = header;
   for (const [name, react] of Object.entries(events)) model.on(name, react);
-  // Nothing has a size before it is shown.
+  // Before the widget is displayed, its elements have no size: paint and scroll when the canvas has got one.
   let seen = false;
   const observer = new ResizeObserver(() => {
     if (seen || !canvas.clientWidth) return;

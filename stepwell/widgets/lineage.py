@@ -1,15 +1,17 @@
-"""The lineage in the notebook: an anywidget that shows the SVG that the kernel draws.
+"""The live lineage in the notebook: an anywidget that shows an SVG that the kernel draws.
 
-Python computes the layout and draws the picture; the browser pans, zooms, selects and paints states. The structure is sent as ``svg`` and
-``details`` when it changes; the states of all cards are sent as ``nodes``.
+The kernel computes the layout and draws the picture. The browser pans, zooms, selects cards and paints the states of cards. If cards or edges
+change, the kernel sends the picture (``svg``) and the contents of the side panel (``details``). If a state changes, it sends the states of all cards
+(``nodes``).
 
-A button sends its request twice. The message ``ask`` may be handled on a thread of ipykernel while a cell runs, and only shows the step as
-queued. The message ``go`` is handled on the main thread between cells and runs the step. User code therefore runs only on the main thread,
-however the kernel handles widget messages. The message ``cancel`` takes effect immediately: it cancels the run that the browser showed and
-earlier requests, but no later requests.
+A button in the browser sends two messages with the same request. The message ``ask`` only shows the requested steps as queued; ipykernel may handle
+it on another thread while a cell runs. The message ``go`` runs the steps; it is handled on the main thread between cells. User code therefore runs
+only on the main thread, however the kernel handles the messages of widgets. The message ``cancel`` takes effect immediately. It cancels the run that
+the browser shows, and all requests that were received before the message, but no later ones.
 
-During a run, `Overlay` combines the run's events with the last states of the session. A separate thread sends events to the browser, at most
-every 50 ms, so that steps do not wait for the picture. After a delivery, the thread sleeps five times as long as the delivery took.
+During a run, `Overlay` combines the events of the run with the states that the session had before the run. A separate thread sends changed states to
+the browser, so that steps do not wait for the picture. The thread sends at most every 50 ms, and after each delivery sleeps five times as long as the
+delivery took.
 """
 
 from __future__ import annotations
@@ -58,16 +60,16 @@ from stepwell.widgets.layout import layout, members
 from stepwell.widgets.picture import lineage_svg, static_bundle, status_style
 
 INTERVAL = 0.05
-"""The minimum time between two deliveries, in seconds."""
+"""The minimum time between two deliveries of `Paced`, in seconds."""
 
 
 class Paced:
-    """A queue that delivers events in batches.
+    """A queue that collects events and delivers them in batches on a separate thread.
 
     Parameters
     ----------
     deliver
-        Called with the events in order, always on the same thread.
+        Called with the events since the last call, in order. All calls are made on the same thread.
     """
 
     def __init__(self, deliver: Callable[[list[Event]], None]) -> None:
@@ -79,14 +81,14 @@ class Paced:
         self._is_closed = False
 
     def put(self, event: Event) -> None:
-        """Add an event without blocking; may be called on any thread."""
+        """Add an event to the queue without waiting for its delivery. This method may be called on any thread."""
         self._waiting.append(event)
         if not self._wake.is_set():
             self._start()
             self._wake.set()
 
     def close(self) -> None:
-        """Stop delivering events."""
+        """Stop the delivery of events. Events that are in the queue are not delivered."""
         self._is_closed = True
         self._wake.set()
 
@@ -105,8 +107,8 @@ class Paced:
                 if events:
                     self._deliver(events)
             except Exception:
-                # The thread must continue, because the next delivery updates the whole picture.
-                logging.getLogger("stepwell").exception("the picture of the lineage was not updated")
+                # The thread must go on: the next delivery updates the whole picture.
+                logging.getLogger("stepwell").exception("an event could not be shown in the picture of the lineage")
             time.sleep(max(INTERVAL, 5 * (time.monotonic() - started)))
 
 
@@ -115,12 +117,12 @@ _NO_RUN: dict[str, Any] = {"active": False, "words": ""}
 
 
 class Overlay:
-    """The states of a lineage's cards, kept up to date by events.
+    """The states of the cards of a lineage during runs: the states that the session computed, changed by the events of runs.
 
     Parameters
     ----------
     lineage
-        The states outside of a run.
+        The cards with the states that the session computed.
     """
 
     def __init__(self, lineage: Lineage) -> None:
@@ -128,12 +130,12 @@ class Overlay:
         self._states_in_run: dict[str, dict[str, Any]] = {}
         self._requested_steps: set[str] = set()
         self._tracebacks: dict[str, str] = {}
-        # For each active run, True if its steps are cards. The steps of a job are not cards, but may have the names of assets.
         self._runs: dict[str, bool] = {}
+        """By the id of an active run, True if the steps of the run have cards. The steps of a job have no cards, but may have the keys of assets."""
         self.replace_lineage(lineage)
 
     def replace_lineage(self, lineage: Lineage) -> None:
-        """Replace the states outside of a run; queued and running steps do not change."""
+        """Replace the states that the session computed by those in `lineage`. The cards of queued and running steps keep their states."""
         self.lineage = lineage
         self._nodes = {node.key: node for node in lineage.nodes}
         self._states_in_run = {
@@ -145,11 +147,14 @@ class Overlay:
         self._tracebacks = {key: text for key, text in self._tracebacks.items() if key in failed}
 
     def show_requested(self, steps: Iterable[str]) -> None:
-        """Show steps as queued that buttons have requested but that no event has announced yet."""
+        """Show `steps`, which buttons have requested, as queued until events announce them. Steps of earlier calls are no longer shown as queued."""
         self._requested_steps = set(steps)
 
     def take(self, event: Event) -> bool:
-        """Apply an event. Return True if the states of the session may have changed, so that they must be read again."""
+        """Change the states of cards according to `event`.
+
+        Return True if the event may have changed states that only the session can compute, so that the caller must read the lineage of the session again.
+        """
         if isinstance(event, RunStarted):
             assets = self._runs[event.run.run_id] = event.run.kind == "assets"
             self._say(event.run.run_id, f"{len(event.steps)} step{'s' * (len(event.steps) != 1)} queued")
@@ -176,7 +181,7 @@ class Overlay:
                 self._lay(event.key, {"status": "queued", "footer": ["Waiting", f"for {claimant}"]})
             return False
         if isinstance(event, StepFinished):
-            # This event comes from the catalog's thread and may arrive after the end of its run, which included the step's record.
+            # This event comes from the catalog's thread. It may arrive after the end of its run, when `RunFinished` has already delivered the same record.
             if self._runs.get(event.step.run_id):
                 self._finish_step(event.step)
             return False
@@ -193,7 +198,7 @@ class Overlay:
         return isinstance(event, DefinitionsChanged)
 
     def states(self) -> dict[str, dict[str, Any]]:
-        """Return the state of every card."""
+        """Return the present state of every card by key, as JSON values for the browser."""
         states = {}
         for key, node in self._nodes.items():
             state = node_state(node)
@@ -208,7 +213,16 @@ class Overlay:
         return states
 
     def status_counts(self, states: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the number of steps, the number of steps in each state, and the number of outdated assets."""
+        """Return the counts that the header of the widget shows, as JSON values.
+
+        The result contains the number of steps, the number of assets that a run could make fresh, and the text of a chip for each state that needs
+        attention.
+
+        Parameters
+        ----------
+        states
+            The present states of the cards (`states`).
+        """
         steps = [states[node.key]["status"] for node in self.lineage.nodes if node.state is not None]
         chips = [
             [status, f"{SYMBOLS[status]} {number} {status}"]
@@ -218,28 +232,28 @@ class Overlay:
         return {"steps": len(steps), "outdated": len(self.outdated()), "chips": chips}
 
     def group_words(self, states: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-        """Return the header of each graph-backed asset."""
+        """Return the text in the header of the box of each graph-backed asset, by asset key, for the present states of the cards."""
         return {
             parent: group_words([states[node.key]["status"] for node in nodes])
             for parent, nodes in members(self.lineage.nodes).items()
         }
 
     def stopping(self, run_id: str) -> None:
-        """Show that a run is being cancelled."""
+        """Show that the run `run_id` is being cancelled; do nothing if it is not active."""
         if run_id in self._runs:
             self._say(run_id, "Cancelling…")
 
     def outdated(self) -> list[str]:
-        """Return the assets that a run could make fresh, except assets that have become fresh in the current run."""
+        """Return the keys of the assets that a run could make fresh, except assets that the current run has already made fresh."""
         fresh = {key for key, state in self._states_in_run.items() if state["status"] == "fresh"}
         return outdated(Lineage(tuple(node for node in self.lineage.nodes if node.key not in fresh), ()))
 
     def assets_of(self, key: str) -> list[str]:
-        """Return the assets that a card's step computes or helps to compute."""
+        """Return the keys of the assets that the step with the card `key` computes or helps to compute; return `key` itself if there is no such card."""
         return assets_of(self._nodes[key]) if key in self._nodes else [key]
 
     def steps_of(self, assets: Iterable[str]) -> list[str]:
-        """Return the steps that compute assets."""
+        """Return the keys of the steps that compute `assets` or help to compute them."""
         wanted = set(assets)
         return [node.key for node in self.lineage.nodes if wanted.intersection(assets_of(node))]
 
@@ -295,16 +309,16 @@ _HERE = pathlib.Path(__file__).parent
 
 
 class LineageWidget(anywidget.AnyWidget):
-    """The live lineage of a session.
+    """The widget that shows the live lineage of a session.
 
     Parameters
     ----------
     source
         The session.
     keys
-        Assets, steps and jobs to show, with everything upstream of them; None for everything.
+        The keys of the assets, steps and jobs to show together with everything upstream of them; None for everything.
     lineage
-        The lineage, if the caller already has it; by default it is read from the session.
+        The lineage to show first; None to read it from the session.
     """
 
     _esm = _HERE / "lineage.js"
@@ -339,7 +353,10 @@ class LineageWidget(anywidget.AnyWidget):
         self._unsubscribe = source.subscribe(self._paced.put)
 
     def refresh(self, lineage: Lineage | None = None) -> None:
-        """Show a lineage; by default the current lineage of the session."""
+        """Draw `lineage` and send the picture to the browser; for None, the present lineage of the session.
+
+        If the lineage cannot be read or drawn, keep the previous picture and show the error.
+        """
         self._refreshing = False
         started = time.monotonic()
         try:
@@ -347,7 +364,7 @@ class LineageWidget(anywidget.AnyWidget):
             geometry = layout(lineage)
             drawn = lineage_svg(lineage, geometry=geometry, live=True)
         except Exception as error:
-            # If a definition is invalid, keep the previous picture.
+            # A definition is invalid, for example. The previous picture stays.
             with self._lock:
                 self.problem = escaped_json(_problem(error, "the lineage cannot be drawn"))
             return
@@ -361,14 +378,14 @@ class LineageWidget(anywidget.AnyWidget):
             self._publish()
 
     def close(self) -> None:
-        """Unsubscribe from the session's events and remove the widget."""
+        """Stop following the events of the session, and close the widget."""
         if hasattr(self, "_paced"):
             self._unsubscribe()
             self._paced.close()
         super().close()
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Apply changes from the browser; wait while another thread publishes."""
+        """Apply changes of traits, such as the selection, that the browser sends; wait while another thread sends states to the browser."""
         with self._lock:
             super().set_state(sync_data)
 
@@ -381,7 +398,7 @@ class LineageWidget(anywidget.AnyWidget):
         return {**data, **still}, metadata
 
     def live_bundle(self) -> dict[str, Any]:
-        """Return a MIME bundle with only the live picture, for a cell that shows the static picture as a separate output."""
+        """Return a MIME bundle that shows only the live picture. `show` displays the static picture as a separate output."""
         bundle = super()._repr_mimebundle_()
         data: dict[str, Any] = dict(bundle[0]) if bundle else {}
         data.pop("text/html", None)
@@ -393,14 +410,14 @@ class LineageWidget(anywidget.AnyWidget):
         with self._lock:
             for event in events:
                 if isinstance(event, RunStarted) and self._stop_reason and self._stop_reason == self._performing:
-                    # The user cancelled the request before its run began.
+                    # The user cancelled the request before the run of the request began.
                     self._source.cancel(event.run.run_id)
             changed = [self._overlay.take(event) for event in events]
             self._publish()
             ask = any(changed) and not self._refreshing
             self._refreshing = self._refreshing or ask
         if ask:
-            # Reading the states of a large notebook takes long: wait four times as long as the last read took, to keep the kernel responsive.
+            # It takes long to read the states of a large notebook. Wait four times as long as the last time took, so that the kernel can do other work.
             _call_between_cells(self.refresh, delay=min(4 * self._cost, 10.0))
 
     def _publish(self) -> None:
@@ -436,7 +453,7 @@ class LineageWidget(anywidget.AnyWidget):
                 return
             self._handled.update([cancel, *self._requests])
             self._requests.clear()
-            # The lock prevents the end of the active request and the start of another run.
+            # While this thread holds the lock, the active request cannot end, and no other request can start a run.
             if self._performing:
                 self._stop_reason = self._performing
                 self._source.cancel()
@@ -462,7 +479,7 @@ class LineageWidget(anywidget.AnyWidget):
         except KeyboardInterrupt:
             problem = {
                 "title": "Cancelled",
-                "text": "Finished steps are kept; the one that ran is recorded as cancelled.",
+                "text": "The values of finished steps are kept. The step that was running is recorded as cancelled.",
                 "tone": "plain",
             }
         except Exception as error:
@@ -483,7 +500,7 @@ class LineageWidget(anywidget.AnyWidget):
 
 
 def escaped_json(value: Any) -> Any:
-    """Return JSON values with control and invisible characters escaped in strings and keys."""
+    """Return the JSON value `value` with control characters and invisible characters escaped in all its strings and keys."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
@@ -492,7 +509,7 @@ def escaped_json(value: Any) -> Any:
 
 
 def _details(lineage: Lineage) -> dict[str, dict[str, str]]:
-    """Return the contents of the side panel for each card, except its state."""
+    """Return the contents of the side panel for each card, by key, except the parts that depend on the state of the card."""
     return {
         node.key: {
             "what": _kind_and_place(node),
@@ -506,7 +523,7 @@ def _details(lineage: Lineage) -> dict[str, dict[str, str]]:
 
 
 def _kind_and_place(node: LineageNode) -> str:
-    """Return the kind, group and source location of a card: ``op in graph-backed asset report · group daily · cell 14``."""
+    """Return the kind, group and source location of a card as text: ``op in graph-backed asset report · group daily · cell 14``."""
     kind = KINDS.get(node.kind, node.kind) + (f" in graph-backed asset {node.parent}" if node.parent else "")
     return " · ".join(
         part for part in (kind, f"group {node.group}" if node.group != "default" else "", node.where) if part
@@ -514,14 +531,20 @@ def _kind_and_place(node: LineageNode) -> str:
 
 
 def _problem(error: BaseException, title: str) -> dict[str, str]:
-    """Return the title and text of the panel for an error."""
+    """Return the title and the text of the panel that shows `error`.
+
+    Parameters
+    ----------
+    title
+        Words before the error in the title, such as ``the lineage cannot be drawn``; empty if a step failed.
+    """
     if isinstance(error, StepwellError):
         first, *rest = str(error).splitlines() or [type(error).__name__]
         return {"title": ": ".join(part for part in (title, first) if part), "text": "\n".join(rest)}
     head = f"{type(error).__name__}: {error}".splitlines()[0]
     notes = getattr(error, "__notes__", None)
     if notes and not title:
-        # If a step failed, the note of the exception names it, and its card shows the traceback.
+        # A step failed: the note of the exception names the step, and the card of the step shows the traceback.
         return {"title": head, "text": "\n".join(notes)}
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_stepwells(frame.filename)]
     lines = [*traceback.format_list(frames), *traceback.format_exception_only(error)]
@@ -533,12 +556,21 @@ def _is_stepwells(filename: str) -> bool:
 
 
 def _route_requests(comm: Any, receive: Callable[[object, Any, object], None]) -> None:
-    """Make ipykernel handle ``ask`` and ``cancel`` while a cell runs, and all other messages between cells.
+    """Make ipykernel handle the messages ``ask`` and ``cancel`` while a cell runs, and all other messages of the widget between cells.
 
-    By default, ipykernel handles the messages of a comm on the thread that last published on the comm. This is the main thread, which is free only
-    after the cell. The method that selects the thread is private. If it is missing, requests are handled between cells, and only an interrupt of
-    the kernel cancels a run. The method is called on the thread that receives messages. If the front end does not use subshells, no other thread
-    is available, so the receiving thread handles the request.
+    By default, ipykernel handles the messages of a comm on the thread that last sent something on the comm. This would be the main thread, which is
+    busy while a cell runs. A private method of the comm selects the thread, and this function replaces the method. In a version of ipykernel without
+    this method, all messages are handled between cells, so that only an interrupt of the kernel cancels a run.
+
+    The method is called on the thread that receives messages. If the front end uses subshells, another thread then handles ``ask`` and ``cancel``.
+    Otherwise there is no other thread, and the method itself calls `receive`.
+
+    Parameters
+    ----------
+    comm
+        The comm of the widget.
+    receive
+        The method that handles a message of the widget.
     """
     if not hasattr(comm, "_reply_subshell_for"):
         return
@@ -548,18 +580,20 @@ def _route_requests(comm: Any, receive: Callable[[object, Any, object], None]) -
         if not isinstance(content, dict) or content.get("type") not in {"ask", "cancel"}:
             return None
         if default is None:
-            # The main thread receives the message, too, and recognises its id.
+            # The main thread gets the same message later, and ignores it because of its id.
             try:
                 receive(None, content, None)
             except Exception:
-                logging.getLogger("stepwell").exception("a request of the lineage was not handled at once")
+                logging.getLogger("stepwell").exception(
+                    "a request of the lineage widget failed while a cell ran; it is handled again after the cell"
+                )
         return default
 
     comm._reply_subshell_for = route  # noqa: SLF001 - guarded above and covered by a browser test
 
 
 def _call_between_cells(callback: Callable[[], None], *, delay: float) -> None:
-    """Call a function on the kernel's main thread between cells, after ``delay`` seconds. Without a kernel, call it immediately."""
+    """Call `callback` on the main thread of the kernel, between cells, after at least `delay` seconds. Outside of a kernel, call it immediately."""
     try:
         from IPython import get_ipython
     except ImportError:

@@ -1,10 +1,10 @@
-"""The lineage as an SVG, and the static picture, which consists of an image and a text.
+"""The drawing of a lineage as SVG, and the static picture, which is a MIME bundle with an image and a text.
 
-The static and the live picture are the same drawing. Colours are presentation attributes, so that the drawing looks right wherever images are
-shown. The static image also contains a style for dark themes. In the notebook, the widget's CSS overrides both with the colours of the
-notebook's theme. The parts of the drawing that change in the live picture have CSS classes.
+The static picture and the live picture are the same drawing. Colours are attributes of the SVG elements, so that the drawing also has its colours
+where no CSS is applied. The static image contains CSS for dark themes, too. In the notebook, the CSS of the widget overrides these colours with
+those of the notebook's theme. Elements that change in the live picture have CSS classes.
 
-The smallest text is 11 px. Text that does not fit into its card is cut, not scaled down.
+The smallest font size is 11 px. Text that does not fit into its card is cut, not scaled down.
 """
 
 from __future__ import annotations
@@ -49,11 +49,14 @@ _MONO = "ui-monospace,DejaVu Sans Mono,monospace"
 
 
 class Colours(NamedTuple):
-    """Colours of a status: text, background of the footer, border."""
+    """The colours of the cards with one status."""
 
     ink: str
+    """The colour of the text in the footer."""
     tint: str
+    """The background of the footer."""
     border: str
+    """The colour of the border of the card."""
 
 
 LIGHT: dict[str, Colours] = {
@@ -81,21 +84,21 @@ DARK: dict[str, Colours] = {
     "job": Colours("#a2abb5", "#1e2328", "#3d444d"),
 }
 DASHES = {"stale": "5 3", "may change": "2 3", "source": "1.5 2.5", "missing": "7 4"}
-"""Dash patterns of borders, which distinguish statuses without colour."""
+"""For statuses whose cards have dashed borders, the dash pattern. The patterns distinguish statuses without colour."""
 
 
 def lineage_svg(lineage: Lineage, *, geometry: Layout | None = None, live: bool = False) -> str:
-    """Draw a lineage.
+    """Draw a lineage as SVG.
 
     Parameters
     ----------
     lineage
         The lineage.
     geometry
-        The layout; by default it is computed.
+        The layout of the drawing; None to compute it.
     live
-        Draw for the notebook's widget: without states, so that the SVG changes only with the structure, and with cards that the keyboard can
-        reach. By default, draw a complete image.
+        False to draw a complete image. True to draw for the widget of the notebook: without the states of the cards, which the browser adds, so that
+        the drawing changes only if cards or edges change; and with cards that can be selected with the keyboard.
 
     Returns
     -------
@@ -125,12 +128,12 @@ def lineage_svg(lineage: Lineage, *, geometry: Layout | None = None, live: bool 
 
 
 def clean(text: str) -> str:
-    """Escape text for XML and its attributes; control and invisible characters are written as escapes."""
+    """Return `text` escaped for use in XML elements and attributes. Control characters and invisible characters become visible escapes."""
     return as_html(text.replace("\ufffe", "\ufffd").replace("\uffff", "\ufffd"))
 
 
 def shorten(text: str, width: int) -> str:
-    """Shorten text to a width in columns by cutting its middle; wide characters take two columns."""
+    """Return `text` shortened to `width` columns by replacing its middle with an ellipsis. Wide characters, such as Chinese ones, take two columns."""
     text = " ".join(text.split())
     if _columns(text) <= width:
         return text
@@ -148,7 +151,7 @@ def _columns(text: str) -> int:
 
 
 def _cut(text: str, width: float) -> str:
-    """Cut text in the smallest font size to a width in pixels."""
+    """Return `text` cut at its end, with an ellipsis, so that it is at most `width` pixels wide in the smallest font size."""
     text = " ".join(text.split())
     if _pixels(text) <= width:
         return text
@@ -158,7 +161,7 @@ def _cut(text: str, width: float) -> str:
 
 
 def _pixels(text: str) -> float:
-    """Return the width of text in the smallest font size, in pixels: the greatest width in the common sans-serif fonts."""
+    """Return an upper limit of the width of `text` in pixels: the smallest font size and the widest common sans-serif font are assumed."""
     return _SMALL * sum(_em(c) for c in text)
 
 
@@ -237,7 +240,7 @@ def _moved_point(point: Point, angle: float, distance: float) -> Point:
 
 
 def status_style() -> str:
-    """Return CSS variables with the colours of each status, for light and dark themes."""
+    """Return CSS that defines variables with the colours of each status, for light and dark themes, and applies them to the live picture."""
 
     def variables(colours: Mapping[str, Colours]) -> str:
         return "".join(
@@ -274,26 +277,26 @@ _VIEW = '.jp-OutputArea-output:not([data-mime-type]),[data-mime-type="applicatio
 _BESIDE = (
     f".jp-OutputArea-child:has(>:is({_VIEW})):not(:has(.sw-live)):has(+.jp-OutputArea-child .sw-beside){{display:none}}"
 )
-"""CSS that hides the output above the picture if this is the view of a widget without a kernel, which shows an error or loads for ever."""
+"""CSS that hides the output above the static picture if this output is a widget without a kernel, which shows an error or never finishes loading."""
 
 
 def static_bundle(lineage: Lineage, *, is_extra: bool = False) -> dict[str, str]:
     """Return a MIME bundle that shows the lineage in every viewer of notebooks.
 
-    ``text/html`` contains an image, because viewers of untrusted notebooks remove inline SVG. An image that does not fit scrolls. Times are
-    absolute, so that running a notebook again does not change its outputs.
+    The HTML contains the SVG as an image, because viewers remove inline SVG from notebooks that the user does not trust. An image that does not fit
+    can be scrolled. Times are absolute, so that a new run of the notebook that computes nothing does not change the output.
 
     Parameters
     ----------
     lineage
         The lineage.
     is_extra
-        True if the previous output is the live picture. The static picture then replaces it in viewers that cannot show widgets.
+        True if the output above the static picture is the live picture. In viewers that cannot show widgets, the live picture is then hidden.
 
     Returns
     -------
     dict
-        Strings by MIME type.
+        The HTML and the text, by MIME type.
     """
     image = base64.b64encode(lineage_svg(lineage).encode()).decode()
     alternative = clean(f"Lineage: {headline(lineage)}")

@@ -130,9 +130,9 @@ def test_a_multi_asset_has_a_key_per_output():
     assert split.keys == keys("train", "raw/test", "a/b")
     assert [split.group_name(key) for key in split.keys] == ["h", "h", "g"]
     assert split.upstream_keys == keys("clean")
-    with pytest.raises(InvariantViolationError, match="3 keys"):
+    with pytest.raises(InvariantViolationError, match="defines 3 assets"):
         split.key
-    with pytest.raises(InvalidDefinitionError, match="same key"):
+    with pytest.raises(InvalidDefinitionError, match="same asset key"):
         multi_asset(outs={"a": AssetOut(key="x"), "b": AssetOut(key="x")}, name="m")(lambda: (1, 2))
     with pytest.raises(InvalidDefinitionError, match="at least one output"):
         multi_asset(outs={})
@@ -173,9 +173,9 @@ def test_to_source_asset():
         return 1, 2
 
     assert split.to_source_asset("train").key == AssetKey("train")
-    with pytest.raises(InvariantViolationError, match="several keys"):
+    with pytest.raises(InvariantViolationError, match="defines several assets"):
         split.to_source_asset()
-    with pytest.raises(InvariantViolationError, match="does not define other"):
+    with pytest.raises(InvariantViolationError, match="does not define the asset other"):
         split.to_source_asset("other")
 
 

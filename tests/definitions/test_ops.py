@@ -34,12 +34,14 @@ def test_ins_must_name_parameters():
         op(name="f", ins={"y": In(int)})(lambda x: x)
     assert "x" in caught.value.remedy
     assert list(op(name="f", ins={"y": In(Nothing)})(lambda x: x).ins) == ["x", "y"]
-    with pytest.raises(InvalidDefinitionError, match="'x' of 'f' is Nothing and cannot be a parameter"):
+    with pytest.raises(
+        InvalidDefinitionError, match="'x' of 'f' has the type Nothing and no value, so it cannot be a parameter"
+    ):
         op(name="f", ins={"x": In(Nothing)})(lambda x: x)
 
 
 def test_a_parameter_annotated_nothing_is_refused():
-    with pytest.raises(InvalidDefinitionError, match="Nothing and cannot be a parameter"):
+    with pytest.raises(InvalidDefinitionError, match="Nothing and no value, so it cannot be a parameter"):
 
         @op
         def f(x: Nothing):
@@ -48,7 +50,7 @@ def test_a_parameter_annotated_nothing_is_refused():
 
 def test_variadic_functions_are_refused():
     for function in (lambda *values: 1, lambda **values: 1):
-        with pytest.raises(InvalidDefinitionError, match="whose inputs have no names"):
+        with pytest.raises(InvalidDefinitionError, match="each input of a step must have a name"):
             op(name="f")(function)
 
 

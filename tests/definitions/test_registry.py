@@ -88,7 +88,7 @@ def test_a_refused_replacement_leaves_the_registry_as_it_was(registry):
 
 def test_an_asset_and_a_job_of_one_name_are_refused(registry):
     cell(registry, "1", make("a"))
-    with pytest.raises(InvalidDefinitionError, match="'a' is already an asset"):
+    with pytest.raises(InvalidDefinitionError, match="'a' is already the name of an asset"):
         cell(registry, "2", make_job("a"))
     # The same cell may turn one into the other.
     registry.begin_cell("1")

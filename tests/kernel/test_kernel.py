@@ -214,14 +214,15 @@ def test_figures_beside_a_value_are_shown_and_the_users_own_stay_open(kernel):
     assert len(pictures(ran)) == 1
     assert "total: executed" in ran.text
     two = kernel("%%asset none\nplt.figure()\nplt.figure()\nNone", "c2")
-    assert "2 figures are open; end the cell with the one that is the value" in two.text
+    assert "the cell opened 2 figures; end the cell with the figure that is the value" in two.text
 
 
 def test_a_cell_is_known_by_its_id(kernel):
     kernel("%%asset a\n1", "c1")
     assert "defined in" not in kernel("%%asset a\n2", "c1").text
     assert re.search(
-        r"a is defined in cell \d+(, line 1)? and cell \d+(, line 1)?: the last one", kernel("%%asset a\n3", "c2").text
+        r"a is defined in cell \d+(, line 1)? and cell \d+(, line 1)?: the definition of the cell that ran last",
+        kernel("%%asset a\n3", "c2").text,
     )
     kernel("%%asset b\n3", "c2")
     assert kernel("'a' in dir()").text.strip() == "False"

@@ -103,7 +103,7 @@ def test_a_misspelt_flag_is_told_the_near_one_and_where_the_help_is(notebook, li
     assert f"did you mean {near}?" in text
     magic = line.split(maxsplit=1)[0]
     # Of a verb the message has the usage.
-    assert f"{magic}? explains its flags" in text or f"; {magic} [" in text
+    assert f"run {magic}? to read the help" in text or f"; {magic} [" in text
     assert near in notebook.shell.find_line_magic(magic.strip("%")).__doc__
 
 
@@ -142,7 +142,7 @@ def test_an_order_after_an_asset_that_does_not_exist_is_refused_with_the_near_na
         "%%sql_asset -d raw/fligths clean\nSELECT 1",
     ):
         text = notebook.refused(cell, UnknownKeyError)
-        assert "'clean' is to come after the asset" in text
+        assert "the flag -d" in text
         assert "did you mean raw/flights?" in text
     notebook("%%asset -d raw/flights clean\n1")
 
@@ -179,7 +179,11 @@ def test_other_variables_are_kept_or_dropped(notebook):
 
 @pytest.mark.parametrize(
     ("flag", "said"),
-    [("keep nothing", "no variable of"), ("drop n", "that is the value of"), ("keep f", "no variable")],
+    [
+        ("keep nothing", "assigns no variable"),
+        ("drop n", "n is the value of the asset"),
+        ("keep f", "assigns no variable"),
+    ],
 )
 def test_only_other_variables_of_the_cell_can_be_kept_or_dropped(notebook, flag, said):
     cell = f"%%asset --{flag} n\ndef f(): pass\nsmall = 1\nn = 2"

@@ -72,7 +72,7 @@ def test_decorated_graphs_of_plain_cells_follow(ready):
 def test_what_cannot_be_composed_again_says_so(ready):
     ready("%%graph_asset report\nhead(fetch(base), top=1)")
     ran = ready("%%op head(data, *, first=2)\ndata[:first]")
-    assert "report: composing it again failed" in ran.text
+    assert "the graph report could not be composed again" in ran.text
     assert "run its cell again" in ran.text
     assert "composing" not in ready("1").text
 

@@ -44,27 +44,27 @@ from stepwell.kernel_runtime.errors import (
         ("%%asset input\n1", CellError, "reserved"),
         ("%%asset clean --in flights\nclean = 1", CellError, "--in NAME=KEY"),
         ("%%multi_asset train test\ntrain = 1", CellValueError, "never assigns 'test'"),
-        ("%%multi_asset train train\ntrain = 1", CellError, "named twice"),
+        ("%%multi_asset train train\ntrain = 1", CellError, "the asset 'train' twice"),
         ("%%op f(x) -> y\nz = x", CellValueError, "never assigns 'y'"),
         ("%%op f(x)\nz = x", CellValueError, "has no value"),
-        ("%%op f(x, *args)\nx", CellSyntaxError, "cannot be read"),
-        ("%%op f(x\nx", CellSyntaxError, "cannot be read"),
-        ("%%op f(x) -> 1\nx", CellSyntaxError, "cannot be read"),
-        ("%%op f(context, x)\nx", CellError, "gets no context"),
+        ("%%op f(x, *args)\nx", CellSyntaxError, "parameters with * or **"),
+        ("%%op f(x\nx", CellSyntaxError, "is not a signature"),
+        ("%%op f(x) -> 1\nx", CellSyntaxError, "is not a signature"),
+        ("%%op f(context, x)\nx", CellError, "only functions get a context"),
         ("%%op f(x, *, k=undefined)\nx", CellError, "undefined cannot be evaluated"),
         ("%%op f(x)\nx + base", CellError, "reads the asset base"),
         ("%%op type(x)\nx", InvalidDefinitionError, "reserved"),
         ("%%graph_asset report\nx = 1\nif x:\n    pass", CellValueError, "has no value"),
-        ("%%graph_asset report\n3", InvalidDefinitionError, "not the result of a step"),
+        ("%%graph_asset report\n3", InvalidDefinitionError, "not the result of a call"),
         ("%%graph_asset report\ndouble(base) + 1", TypeError, "unsupported operand"),
-        ("%%graph_asset report\ndouble(3)", InvalidDefinitionError, "composed of handles, not values"),
-        ("%%graph_asset report\nawait double(base)", CellError, "awaits"),
-        ("%%graph tidy(data, *, k=1)\ndouble(data)", CellError, "config belongs to ops"),
+        ("%%graph_asset report\ndouble(3)", InvalidDefinitionError, "an input gets the result of another call"),
+        ("%%graph_asset report\nawait double(base)", CellError, "contains await"),
+        ("%%graph tidy(data, *, k=1)\ndouble(data)", CellError, "a graph has only inputs"),
         ("%%graph tidy(data)\ndouble(base)", InvalidDefinitionError, "the input 'data' is not used"),
-        ("%%job mail(x)\ndouble(base)", CellSyntaxError, "cannot be read"),
-        ("%%job base\ndouble(base)", InvalidDefinitionError, "already an asset"),
+        ("%%job mail(x)\ndouble(base)", CellSyntaxError, "a job has only a name"),
+        ("%%job base\ndouble(base)", InvalidDefinitionError, "already the name of an asset"),
         ("%%sql_asset daily\nselect * from nowhere", CellNameError, "'nowhere', which is not an asset"),
-        ("%%sql_asset daily\nselect * from plain", CellNameError, "plain is a variable"),
+        ("%%sql_asset daily\nselect * from plain", CellNameError, "make the variable plain an asset"),
         ("%%sql_asset daily\nselect * from base where x > $limit", CellNameError, "$limit"),
         ("%%sql_asset daily\ndelete from base", CellSyntaxError, "not one SELECT"),
         ("%%sql_asset daily\nselect 1; select 2", CellSyntaxError, "2 statements"),
@@ -108,7 +108,7 @@ def test_two_assets_that_share_a_name_need_to_be_told_apart(notebook):
     notebook("%%asset raw/flights\n[1]")
     notebook("%%asset old/flights\n[2]")
     text = notebook.refused("%%asset clean\nflights[0]", CellError)
-    assert "old/flights or raw/flights" in text
+    assert "old/flights, raw/flights" in text
     assert "--in flights=old/flights" in text
     notebook("%%asset clean --in flights=raw/flights\nflights[0]")
     assert notebook.session.load("clean") == 1
@@ -125,7 +125,7 @@ def test_another_cell_with_the_same_key_wins_with_a_line_that_names_both(noteboo
 def test_in_batch_another_cell_with_the_same_key_is_an_error(notebook, monkeypatch):
     notebook("%%asset a\n1", cell_id="one")
     monkeypatch.setenv("STEPWELL_BATCH", "x")
-    assert "defined by two cells" in notebook.refused("%%asset a\n2", DuplicateKeyError)
+    assert "two cells define the asset key a" in notebook.refused("%%asset a\n2", DuplicateKeyError)
     notebook("%%asset a\n3", cell_id="one")
 
 

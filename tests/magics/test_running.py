@@ -389,7 +389,7 @@ def test_materialize_names_the_work_and_refuses_a_job(notebook):
     assert "to run" not in notebook("%materialize clean").text
     notebook("%%op mail(data)\ndata")
     notebook("%%job mail_worst\nmail(clean)")
-    assert "run it with mail_worst.execute()" in notebook.run("%materialize mail_worst").text
+    assert "run the job with mail_worst.execute()" in notebook.run("%materialize mail_worst").text
 
 
 def test_a_magic_that_runs_the_asset_cell_inside_a_cell_of_its_own(notebook):

@@ -30,8 +30,8 @@ def test_wrong_lines_are_refused_on_one_screen(notebook):
         ("%stepwell sql SELECT nope FROM clean", QueryError, "^^^^"),
     ):
         assert says in notebook.refused(cell, kind)
-    assert "one SELECT" in notebook.run("%stepwell sql").text
-    assert "only command with a body" in notebook.run("%%stepwell runs\nx").text
+    assert "needs a SELECT" in notebook.run("%stepwell sql").text
+    assert "only %%stepwell sql takes the rest of the cell" in notebook.run("%%stepwell runs\nx").text
     notebook("place = 'elsewhere'")
     assert "elsewhere" in notebook("%stepwell store $place").text
 

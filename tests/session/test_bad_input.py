@@ -126,7 +126,7 @@ def test_a_key_twice_in_one_list(refused, either, store_dir):
     refused(
         DuplicateKeyError,
         lambda: stepwell.materialize([clean, raw, other], store=store_dir),
-        "clean is defined twice",
+        "two definitions have the asset key clean",
         "test_bad_input.py",
     )
     refused(

@@ -133,8 +133,8 @@ def test_a_dot_on_path_is_preferred(monkeypatch, tmp_path):
     ("script", "words"),
     [
         ("echo no memory >&2; exit 3", "no memory"),
-        ("echo not json", "is not JSON"),
-        ("echo '{}'", "not a valid drawing"),
+        ("echo not json", "not valid JSON"),
+        ("echo '{}'", "printed an invalid layout"),
     ],
 )
 def test_a_broken_graphviz_still_gives_a_picture_that_says_why(monkeypatch, tmp_path, script, words):

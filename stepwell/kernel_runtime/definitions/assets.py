@@ -1,4 +1,4 @@
-"""Assets, which bind an op or a graph to asset keys, and source assets, whose stored values are read but never computed here."""
+"""Assets, which bind an op or a graph to asset keys, and source assets, whose stored values are read but never computed by this program."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey, 
 
 
 class SourceAsset:
-    """Declare an asset that another notebook or program materialises.
+    """Declare an asset that another notebook or program materializes. Downstream steps read its current value from the store.
 
     Parameters
     ----------
     key
-        The key whose current value is read.
+        The key of the asset.
     description
         The description of the asset.
     group_name
-        The group of the asset, for selections.
+        The group of the asset, by which selections can name it.
     metadata
-        Further values by name, not used by Stepwell.
+        Any values by name. Stepwell does not use them.
 
     Raises
     ------
     InvalidDefinitionError
-        If the key is invalid.
+        If `key` is not a valid asset key.
     """
 
     def __init__(
@@ -47,21 +47,21 @@ class SourceAsset:
 
     @property
     def __stepwell_asset_key__(self) -> AssetKey:
-        """The key that a graph reads when this definition is passed to it."""
+        """The key of the asset that an op reads from the store if the body of a graph passes this definition to the op."""
         return self.key
 
     def load(self, *, store: Any = None) -> Any:
-        """Return the current value.
+        """Return the current value of the asset.
 
         Parameters
         ----------
         store
-            A store directory or an open store; by default the session's.
+            A store directory or an open store; by default the store of the session.
 
         Raises
         ------
         ValueUnavailableError
-            If no value is stored, or the value cannot be loaded.
+            If the asset has no stored value, or the value cannot be loaded.
         """
         return runner().load(str(self.key), store=store)
 
@@ -74,20 +74,20 @@ CoercibleToAssetDep: TypeAlias = "CoercibleToAssetKey | AssetsDefinition | Sourc
 
 
 class AssetsDefinition:
-    """One or more assets that are computed together.
+    """The definition of one or more assets that one op or graph computes.
 
     Attributes
     ----------
     node
         The op that computes the assets; for a graph-backed asset, the graph.
     keys_by_input
-        The upstream key of each input that carries a value.
+        For each input of `node` that carries a value, the key of the upstream asset.
     keys_by_output
-        The asset key of each output.
+        For each output of `node`, the key of the asset.
     deps
-        Keys of upstream assets that must be computed first but are not loaded.
+        Keys of upstream assets that must be computed first but whose values `node` does not get.
     reads
-        Keys of assets that the body of a graph passes to ops directly.
+        Keys of the assets that the body of a graph passes to ops by their definitions, not through inputs of the graph. Empty for an op.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class AssetsDefinition:
         self.keys_by_input = dict(keys_by_input)
         self.keys_by_output = dict(keys_by_output)
         self.written_keys = tuple([str(key) for key in self.keys_by_output.values()])
-        """The assets' keys in written form, in the order of the outputs."""
+        """The keys of the assets as strings (``raw/flights``), in the order of the outputs."""
         self.deps = tuple(deps)
         self.reads = tuple(asset_reads(node)) if isinstance(node, GraphDefinition) else ()
         self.group_names = dict(group_names or {})
@@ -118,45 +118,52 @@ class AssetsDefinition:
         self.module = module
         self.isolate = isolate
         self.notebook = ""
-        """The notebook or module that defined the assets, set by the registry."""
+        """The notebook or module that defined the assets. The registry sets this attribute; empty before."""
         self.planned_steps: Any = None
-        """The steps from the first planning, or None. The definition itself never changes, but the notebook that registers it may."""
+        """The planned steps, which the first plan stores here for later plans; None before."""
         self._check()
 
     def _check(self) -> None:
         # Compare paths instead of keys: the interpreter hashes a tuple faster than a dataclass.
         paths = {key.path for key in self.keys_by_output.values()}
         if len(paths) < len(self.keys_by_output):
-            raise InvalidDefinitionError(f"two outputs of {self.node.name!r} have the same key", where=self.where)
+            raise InvalidDefinitionError(
+                f"two outputs of {self.node.name!r} have the same asset key",
+                where=self.where,
+                remedy="give each output a different key",
+            )
         for key in (*self.keys_by_input.values(), *self.reads, *self.deps):
             if key.path in paths:
                 raise InvalidDefinitionError(
-                    f"asset {key} depends on itself",
+                    f"the asset {key} depends on itself",
                     where=self.where,
-                    remedy="give the asset a name that differs from its input: clean = raw.dropna() in an asset `clean` that reads `raw`",
+                    remedy="give the asset a name that differs from the names of its inputs, such as `clean` for an asset that reads `raw`",
                 )
 
     @property
     def keys(self) -> tuple[AssetKey, ...]:
-        """The assets' keys in the order of the outputs."""
+        """The keys of the assets, in the order of the outputs."""
         return tuple(self.keys_by_output.values())
 
     @property
     def key(self) -> AssetKey:
-        """The asset's key.
+        """The key of the only asset.
 
         Raises
         ------
         InvariantViolationError
-            If the definition has several keys.
+            If the definition defines several assets.
         """
         if len(self.keys_by_output) != 1:
-            raise InvariantViolationError(f"{self.node.name!r} has {len(self.keys_by_output)} keys", remedy="use .keys")
+            raise InvariantViolationError(
+                f"{self.node.name!r} defines {len(self.keys_by_output)} assets, so it has no single key",
+                remedy="use .keys, which returns the keys of all its assets",
+            )
         return next(iter(self.keys_by_output.values()))
 
     @property
     def step_key(self) -> str:
-        """The key of the step; for a graph-backed asset, the parent of the keys of its steps."""
+        """The key of the step that computes the assets. For a graph-backed asset, the prefix of the keys of its steps: the asset's key."""
         if len(self.written_keys) == 1:
             return self.written_keys[0]
         return "/".join((*self._common_prefix(), self.node.name))
@@ -167,88 +174,88 @@ class AssetsDefinition:
 
     @property
     def upstream_keys(self) -> tuple[AssetKey, ...]:
-        """Keys of all upstream assets; those whose values are loaded come first."""
+        """The keys of all upstream assets. The assets whose values are loaded come first."""
         return tuple(dict.fromkeys((*self.keys_by_input.values(), *self.reads, *self.deps)))
 
     def group_name(self, key: AssetKey) -> str:
-        """Return the group of one of the assets."""
+        """Return the group of the asset `key`; ``default`` if the asset has no declared group."""
         return self.group_names.get(key, "default") if self.group_names else "default"
 
     @property
     def __stepwell_asset_key__(self) -> AssetKey:
-        """The key that a graph reads when this definition is passed to it."""
+        """The key of the asset that an op reads from the store if the body of a graph passes this definition to the op."""
         return self.key
 
     @property
     def __stepwell_body__(self) -> object:
-        """The object whose code version counts."""
+        """The body of the op or graph. A code version that reaches this definition contains the code of the body."""
         return self.node.__stepwell_body__
 
     def to_source_asset(self, key: CoercibleToAssetKey | None = None) -> SourceAsset:
-        """Return one of the assets as a source asset.
+        """Return a source asset for one of the assets, so that other definitions can read its stored value without computing the asset.
 
         Parameters
         ----------
         key
-            The key of the asset; required if the definition has several.
+            The key of the asset; may be None if this definition defines only one asset.
 
         Returns
         -------
         SourceAsset
-            A definition that only reads the stored value.
+            A source asset with the key, description and group of the asset.
 
         Raises
         ------
         InvariantViolationError
-            If `key` is not a key of the definition, or is omitted although the definition has several keys.
+            If this definition does not define the asset `key`, or `key` is None although this definition defines several assets.
         """
         if key is None and len(self.keys_by_output) != 1:
             raise InvariantViolationError(
-                f"{self.node.name!r} has several keys",
+                f"{self.node.name!r} defines several assets, and to_source_asset() names none of them",
                 where=self.where,
-                remedy=f"name one: to_source_asset({str(self.keys[0])!r})",
+                remedy=f"pass the key of one of them: to_source_asset({str(self.keys[0])!r})",
             )
         chosen = self.key if key is None else as_asset_key(key)
         if chosen not in self.keys:
             raise InvariantViolationError(
-                f"{self.node.name!r} does not define {chosen}",
+                f"{self.node.name!r} does not define the asset {chosen}",
                 where=self.where,
-                remedy=f"it defines {', '.join(map(str, self.keys))}",
+                remedy=f"pass the key of an asset that it defines: {', '.join(map(str, self.keys))}",
             )
         return SourceAsset(chosen, description=self.descriptions.get(chosen), group_name=self.group_name(chosen))
 
     def load(self, key: CoercibleToAssetKey | None = None, *, store: Any = None) -> Any:
-        """Return the current value of the asset.
+        """Return the current value of one of the assets.
 
         Parameters
         ----------
         key
-            The key of the asset; required if the definition has several.
+            The key of the asset; may be None if this definition defines only one asset.
         store
-            A store directory or an open store; by default the session's.
+            A store directory or an open store; by default the store of the session.
 
         Raises
         ------
         ValueUnavailableError
-            If no value is stored, or the value cannot be loaded.
+            If the asset has no stored value, or the value cannot be loaded.
         InvariantViolationError
-            If the definition has several keys and none is given.
+            If `key` is None although this definition defines several assets.
         """
         return runner().load(str(self.key if key is None else as_asset_key(key)), store=store)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the function directly, without the store: nothing is reused or recorded."""
+        """Run the function of the asset directly and return its result. No stored value is reused, and nothing is stored or recorded."""
         if composing() is not None:
             raise InvalidDefinitionError(
-                f"asset {self.step_key} cannot be called while a graph is composed",
+                f"the asset {self.step_key} cannot be called while a graph is composed",
                 where=self.where,
-                remedy="pass the asset itself, without calling it: its value is read from the store",
+                remedy="pass the asset to an op without calling it: the op gets the stored value of the asset",
             )
         if isinstance(self.node, GraphDefinition):
             raise InvalidInvocationError(
                 f"the graph-backed asset {self.step_key} cannot be called",
                 where=self.where,
-                remedy=f"materialize it: stepwell.materialize([{self.node.name}])",
+                remedy=f"materialize the asset: stepwell.materialize([{self.node.name}])",
             )
         return invoke(self.node, args, kwargs)
 
@@ -258,7 +265,7 @@ class AssetsDefinition:
         keys = self.__dict__.get("keys_by_output") or {}
         shown = "/".join(next(iter(keys.values())).path) if keys else "this"
         raise AttributeError(
-            f"{shown!r} is the definition of an asset and has no attribute {name!r}; its value is {shown.rsplit('/', maxsplit=1)[-1]}.load()"
+            f"{shown!r} is the definition of an asset and has no attribute {name!r}; to use the value of the asset, call {shown.rsplit('/', maxsplit=1)[-1]}.load()"
         )
 
     def __repr__(self) -> str:

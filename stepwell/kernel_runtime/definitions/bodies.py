@@ -1,11 +1,12 @@
-"""The code of a step: its body, its location in the source, and its signature.
+"""The body of a step (a function, a notebook cell, or one SELECT), the source location of the body, and the signature of a function.
 
-A body is a function, a notebook cell, or one SELECT. The body of a cell is executed as module-level code, not as the body of a function,
-so closures, class bodies, recursion, ``global`` and top-level ``await`` behave as in a plain cell. An op's cell runs in a separate namespace
-that holds the inputs, the notebook's names that the body may read, and builtins; an asset's cell runs in the notebook's namespace.
+The body of a cell is executed like module-level code, not like the body of a function, so that closures, class bodies, recursion, ``global``
+and top-level ``await`` behave as in a plain cell. The cell of an op runs in a separate namespace, which holds the inputs, the variables of the
+notebook that the body may read, and builtins. The cell of an asset runs in the namespace of the notebook.
 
-The parameters of a function are its context, inputs and config. A notebook may define thousands of steps, so parameters are read from the code
-object if possible, at a tenth of the cost of `inspect.signature`. Locations are written ``cell 9`` in a notebook and ``helpers.py:12`` in a module.
+The parameters of a function are the context, the inputs and the config. A notebook may define thousands of steps, so the parameters are read
+from the code object if possible, which takes a tenth of the time of `inspect.signature`. Messages show the source location of code in a
+notebook like ``cell 9, line 2``, and that of code in a module like ``helpers.py:12``.
 """
 
 from __future__ import annotations
@@ -29,49 +30,49 @@ _label_of_variable: Callable[[str], str] | None = None
 def set_cell_labels(
     label_of_file: Callable[[str], str | None] | None = None, label_of_variable: Callable[[str], str] | None = None
 ) -> None:
-    """Set the functions that return the labels of the notebook's cells; without arguments, there is no notebook.
+    """Set the functions that return the labels of the notebook's cells. Without arguments, remove both functions.
 
     Parameters
     ----------
     label_of_file
-        Returns the label of the cell with a filename, or None if the file is not a cell.
+        Returns the label (``cell 9``) of the cell whose code was compiled under a filename; None for a filename that does not belong to a cell.
     label_of_variable
-        Returns the label of the last cell that bound a variable; empty if the cell is unknown.
+        Returns the label (``cell 5``) of the cell that last bound a variable, or an empty string if the cell is unknown.
     """
     global _label_of_file, _label_of_variable
     _label_of_file, _label_of_variable = label_of_file, label_of_variable
 
 
 def place_of_name(name: str) -> str:
-    """Return the label of the last cell that bound a variable of the notebook, such as ``cell 5``; empty if the cell is unknown."""
+    """Return the label (``cell 5``) of the cell that last bound the notebook's variable `name`; return an empty string if the cell is unknown."""
     return _label_of_variable(name) if _label_of_variable is not None else ""
 
 
 def place(filename: str, line: int) -> str:
-    """Return a source location for messages: ``cell 9``, ``helpers.py:12`` or ``<stdin>``."""
+    """Return the source location of a line of code for messages: ``cell 9, line 2``, ``helpers.py:12`` or ``<stdin>``."""
     cell = _label_of_file(filename) if _label_of_file is not None else None
     if cell is not None:
         return f"{cell}, line {line}"
-    # A Path would cost ten times as much, and a notebook may define thousands of steps.
+    # A Path would take ten times as long, and a notebook may define thousands of steps.
     return filename if filename.startswith("<") else f"{filename.rpartition(os.sep)[2]}:{line}"
 
 
 def place_of_function(function: Any) -> str:
-    """Return the source location of a function or, for a wrapper, of the wrapped function; empty for a callable without code."""
+    """Return the source location of `function`, or of the function that it wraps; return an empty string for a callable without Python code."""
     if hasattr(function, "__wrapped__"):
         function = inspect.unwrap(function)
     return place_of(getattr(function, "__code__", None))
 
 
 def place_of(code: CodeType | None) -> str:
-    """Return the source location of a code object; empty for None."""
+    """Return the source location of `code`; return an empty string for None."""
     return place(code.co_filename, code.co_firstlineno) if code is not None else ""
 
 
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of a step's function."""
+    """One parameter of the function of a step. `default` and `annotation` are `UNSET` if the function declares none."""
 
     name: str
     default: Any
@@ -82,23 +83,28 @@ class Parameter:
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The parameters and the return annotation of a function."""
+    """The parameters and the return annotation of the function of a step."""
 
     context: str | None
-    """The name of the parameter that receives the context, or None."""
+    """The name of the first parameter if it receives the context of the step; None if the function gets no context."""
     parameters: tuple[Parameter, ...]
-    """All other parameters, in order."""
+    """All parameters except the one for the context, in order."""
     returns: Any
-    """The return annotation, or `UNSET`."""
+    """The return annotation; `UNSET` if the function has none."""
 
 
 def read_signature(function: Callable[..., Any], *, where: str) -> Signature:
-    """Return the signature of a step's function.
+    """Return the signature of `function`, the function of a step.
+
+    Parameters
+    ----------
+    where
+        The source location of the function, for messages.
 
     Raises
     ------
     InvalidDefinitionError
-        If the function takes ``*args`` or ``**kwargs``: their inputs would have no names.
+        If the function takes ``*args`` or ``**kwargs``: each input of a step must have a name.
     """
     hints = _hints(function)
     if type(function) is FunctionType and not hasattr(function, "__wrapped__"):
@@ -117,17 +123,18 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return annotations
     try:
         return typing.get_type_hints(function)
-    except Exception:  # an annotation may use a name that only type checkers import; such a parameter is not checked
+    except Exception:
+        # An annotation may use a name that only type checkers import. The type of such a parameter is not checked.
         return {
             name: UNSET if isinstance(hint, (str, typing.ForwardRef)) else hint for name, hint in annotations.items()
         }
 
 
 def annotations_of(item: Any) -> dict[str, Any] | None:
-    """Return the evaluated annotations of a function or class, or None. An unbound name becomes a forward reference.
+    """Return the evaluated annotations of a function or class by name, or None if it has none. An unbound name becomes a forward reference.
 
-    Since Python 3.14, annotations are evaluated at first use and then cached. This function does not fill the cache of a class, because the
-    program may rebind a name in an annotation before it uses the annotations.
+    Since Python 3.14, annotations are evaluated at their first use and then cached. This function does not fill the cache of a class: the user's
+    code may rebind a name in an annotation before the code itself uses the annotations for the first time.
     """
     try:
         if not isinstance(item, type):
@@ -183,107 +190,113 @@ def _is_context(annotation: Any) -> bool:
 
 def _variadic(name: str, where: str) -> InvalidDefinitionError:
     return InvalidDefinitionError(
-        f"{name!r} takes *args or **kwargs, whose inputs have no names",
+        f"{name!r} takes *args or **kwargs, but each input of a step must have a name",
         where=where,
-        remedy="name each input; to pass a list of values, use one parameter (fan-in)",
+        remedy="write one parameter for each input; to pass a list of values, use one parameter for the list (fan-in)",
     )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Definition:
-    """A top-level statement of a cell that is executed again after a reuse: an import, function, class, or magic that configures the kernel."""
+    """A statement of a cell that is executed again when the cell is reused: an import, a function, a class, or a magic that configures the kernel."""
 
     names: tuple[str, ...]
-    """Names that the statement binds; empty for a magic."""
+    """The names that the statement binds; empty for a magic."""
     code: CodeType
     line: int
-    """The first line in the cell, as in `co_firstlineno`: the line of the first decorator, else of ``def`` or ``class``."""
+    """The number of the first line of the statement in the cell. For a function or class with decorators, the line of the first decorator."""
     end: int
-    """The last line in the cell."""
+    """The number of the last line of the statement in the cell."""
     is_import: bool
+    """True for an import and for a magic."""
     always: bool
-    """True if the statement is not nested in another statement, so that every complete run of the body executes it."""
+    """True if the statement is not nested in another statement, such as ``if``, so that every complete run of the cell executes the statement."""
     sources: tuple[tuple[str, str], ...] = ()
-    """For each name that an import binds, the module and its attribute (an empty string for the module itself). Empty for a relative import."""
+    """For each name that an import binds, a module and the name of an attribute of the module, or an empty string if the name is bound to the
+    module itself. Empty for a relative import and for a statement that is no import."""
     is_call: bool = False
-    """True for an assignment of a call's result, which may be a class: ``P = namedtuple("P", "x y")``."""
+    """True for an assignment of the result of a call, which may be a class: ``P = namedtuple("P", "x y")``."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CellBody:
-    """The compiled body of a cell with a cell magic."""
+    """The compiled body of a cell whose first line is a magic of Stepwell, such as ``%%asset`` or ``%%op``."""
 
     name: str
-    """The first name that the cell defines; used in messages."""
+    """The first name that the cell defines, which messages show."""
     source: str
-    """The body as typed, without the line of the magic."""
+    """The body as typed, without the first line of the cell."""
     where: str
     """The label of the cell for messages: ``cell 9``."""
     code: CodeType | None
     """The statements before the last expression, compiled as a module; None if there are none."""
     tail: CodeType | None
-    """The last expression, compiled for evaluation; None if the cell ends in a statement."""
+    """The last expression, compiled for evaluation; None if the body ends in a statement."""
     parameters: tuple[str, ...]
-    """Names that are bound to inputs: names of assets, or the parameters and config of an op."""
+    """The names in the body that stand for inputs: names of assets, or the parameters and config of an op."""
     outputs: tuple[str, ...]
-    """Variables whose values are the cell's value; empty if the last expression is the value."""
+    """The variables whose values are the value of the cell; empty if the last expression is the value."""
     reads: frozenset[str]
-    """Names of the notebook that the body may read as globals, without inputs and builtins."""
+    """The names that the body may read from the notebook, except `parameters`."""
     globals: dict[str, Any]
     """The namespace of the notebook itself, not a copy."""
     sees_all: bool = False
-    """True if the body may look up names that static analysis cannot find (``globals()``, ``eval``). The step is then unverifiable and
-    runs with all names of the notebook."""
+    """True if the body may read names that static analysis cannot find, for example with ``globals()`` or ``eval``. The step is then
+    unverifiable, and the cell of an op runs with all names of the notebook."""
     is_async: bool = False
     """True if the body contains a top-level ``await``."""
     display: Callable[[Any], None] | None = None
-    """Called with the value of the last expression to display it; None if it is not displayed."""
+    """Displays the value of the last expression; None if the value is not displayed."""
     finish: Callable[[Any, bool], Any] | None = None
-    """Returns the cell's value, such as a figure in place of None. The arguments are the value of the last expression and a bool, False if
-    there is no last expression."""
+    """Returns the value of a cell without `outputs`: the first argument or, if this is None, a figure that the cell opened. The first argument
+    is the value of the last expression; the second is False if the body has no last expression. If `finish` is None, the value of the last
+    expression is the value of the cell."""
     settle: Callable[[tuple[Any, ...]], None] | None = None
-    """Shows and closes open figures. Called with the values of the output variables, if the cell has any."""
+    """Shows and closes the figures that the body opened. The argument is the tuple of the values of `outputs`. None if figures are not handled."""
     explain_name_error: Callable[[NameError], BaseException | None] | None = None
-    """Returns an error that explains a NameError in the pruned namespace, or None."""
+    """Takes a NameError that the cell of an op raised, and returns an error that explains how to pass the name, or None if the NameError has
+    another cause. None for the cell of an asset."""
     runs_in_notebook: bool = False
-    """True for asset cells, which run in the notebook's namespace like plain cells; False for ops, which run in a separate namespace."""
+    """True for the cell of an asset, which runs in the namespace of the notebook like a plain cell; False for the cell of an op, which runs in a
+    separate namespace."""
     variables: tuple[str, ...] = ()
-    """For each output of the step, the variable of the notebook that is bound to its value."""
+    """For each output of the step, the variable of the notebook that is bound to the value of the output."""
     definitions: tuple[Definition, ...] = ()
-    """Imports, functions, classes and setup magics at the top level of the body, in order."""
+    """The imports, functions, classes, and magics that configure the kernel, in the order in which the body contains them."""
     always_assigned: frozenset[str] = frozenset()
-    """Names that the body assigns on every path through it."""
+    """The names that every path through the body assigns."""
     assigned_values: frozenset[str] = frozenset()
-    """Names that the body assigns in a statement that is not a definition."""
+    """The names that the body assigns in statements that are not in `definitions`."""
     changes: frozenset[str] | None = None
-    """Names whose objects the body itself may change in place; None if the names are unknown."""
+    """The names whose objects the statements of the body may change in place; None if these names are unknown."""
     changed_variables: tuple[tuple[str, str], ...] = ()
-    """Variables that held the values of assets until plain cells changed or rebound them, each with the label of the last such cell."""
+    """The variables that held the values of assets until a plain cell changed or rebound them, each with the label of the last such cell."""
     earlier: Callable[[], Mapping[str, Any]] = dict
-    """Returns the names that the cell may read and that its last run in this kernel bound. Each name has its value before that run, or
-    `MISSING` (in `versions`)."""
+    """Returns the names that the body both reads and binds, if the last run of this cell in this kernel bound them and nothing has bound them
+    since. The value of each name is the one before that run, or `MISSING` (in `versions`) if the name did not exist."""
     result: str | None = None
-    """The variable that the shell's ``Out`` keeps as the result; empty for the last expression, None if the cell has no result."""
+    """The variable whose value the shell keeps in ``Out`` as the result of the cell. Empty if this is the value of the last expression; None if
+    the cell has no result."""
     unseen: tuple[str, ...] = ()
-    """Reasons why the step is unverifiable that an analysis of its code objects cannot find, such as shell commands."""
+    """The reasons, such as shell commands, why the step is unverifiable that the analysis of its code objects cannot find."""
     kept_variables: frozenset[str] = frozenset()
-    """Secondary variables that are stored even if this is expensive (``--keep``)."""
+    """The variables besides `outputs` that ``--keep`` names: they are stored whatever their size."""
     dropped_variables: frozenset[str] = frozenset()
-    """Secondary variables that are not stored (``--drop``)."""
+    """The variables besides `outputs` that ``--drop`` names: they are never stored."""
     must_be_stored: bool = False
-    """True if a value that cannot be stored makes the step fail even in an interactive kernel (``--stored``)."""
+    """True if ``--stored`` is set: the step fails if its value cannot be stored, even in an interactive kernel."""
 
     def defined_names(self, numbers: Iterable[int]) -> list[str]:
-        """Return the names bound by the definitions with these indices."""
+        """Return the names that the members of `definitions` with these indices bind. An index without a member is ignored."""
         return [name for number in numbers if number < len(self.definitions) for name in self.definitions[number].names]
 
     @property
     def bound_names(self) -> set[str]:
-        """Names that the body may bind at its top level."""
+        """The names that the body may bind in the notebook or in the separate namespace of the op."""
         return {*self.assigned_values, *[name for definition in self.definitions for name in definition.names]}
 
     def namespace(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the pruned namespace in which the body runs."""
+        """Return the separate namespace in which the body runs: the names of the notebook that the body may read, and `inputs` by name."""
         notebook = self.globals
         names = notebook if self.sees_all else self.reads
         space = {name: notebook[name] for name in names if name in notebook}
@@ -294,12 +307,19 @@ class CellBody:
         return space
 
     def value(self, space: Mapping[str, Any], tail: Any) -> Any:
-        """Return the cell's value from the namespace after the run and the value of the last expression.
+        """Return the value of the cell after the body has run: a tuple if `outputs` contains several variables.
+
+        Parameters
+        ----------
+        space
+            The namespace in which the body has run.
+        tail
+            The value of the last expression; None if the body has none.
 
         Raises
         ------
         CellValueError
-            If a variable in `outputs` was not assigned.
+            If the body did not assign a variable in `outputs`.
         """
         if not self.outputs:
             return self.finish(tail, self.tail is not None) if self.finish else tail
@@ -309,7 +329,7 @@ class CellBody:
                 raise CellValueError(
                     f"the cell of {self.name!r} ended without assigning {name!r}",
                     where=self.where,
-                    remedy=f"assign {name} on every path through the cell",
+                    remedy=f"assign {name} on every path through the cell, also in each branch of an if",
                 )
             values.append(space[name])
         if self.settle is not None:
@@ -319,27 +339,28 @@ class CellBody:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SqlBody:
-    """One SELECT over assets, executed by the SQL instance of the session."""
+    """The body of a SQL asset: one SELECT over assets, which DuckDB executes."""
 
     name: str
+    """The last part of the key of the asset, for messages."""
     text: str
-    """The statement as typed, without the semicolon."""
+    """The SELECT as typed, without the semicolon at its end."""
     where: str
     inputs: tuple[str, ...]
-    """The keys of the assets that the statement names as tables, in their order of appearance: ``raw/flights`` for ``raw.flights``. Of
-    spellings that differ only in case, the first is used."""
+    """The tables that the SELECT reads, each written like an asset key (``raw/flights`` for the table ``raw.flights``), in the order in which they
+    appear. Of two spellings that differ only in upper and lower case, only the first is listed."""
     parameters: tuple[str, ...]
-    """Names of ``$name`` parameters, which are variables of the notebook."""
+    """The names of the parameters (``$name``) of the SELECT."""
     globals: dict[str, Any]
-    """The namespace in which parameters are looked up at run time: the notebook's namespace, not a copy, or a dict of values."""
+    """The namespace in which the values of `parameters` are looked up when the SELECT runs: the namespace of the notebook, or a dict of values."""
     frame: str
-    """The type of the result, which is part of the code version: ``pandas``, ``pyarrow`` or ``polars``."""
+    """The type of the result: ``pandas``, ``pyarrow`` or ``polars``. It is part of the code version."""
     canonical: str = ""
-    """The statement in the parser's normal form, which the code version digests."""
+    """The SELECT in the normal form of DuckDB's parser, without white space and comments. It is part of the code version."""
 
 
 def source_of(body: object) -> str:
-    """Return the source of a body as typed; empty if it is not available."""
+    """Return the source code of `body` (a function, a `CellBody` or a `SqlBody`) as typed; return an empty string if it is not available."""
     if isinstance(body, CellBody):
         return body.source
     if isinstance(body, SqlBody):

@@ -1,8 +1,8 @@
-"""Composition: while the body of a graph runs, each call of an op or graph adds a node, and handles stand for values.
+"""The composition of a graph: while the body of the graph runs, each call of an op or of another graph adds a node, and handles stand for values.
 
-The body of a decorated function runs once, when it is decorated. A call in the body returns one handle if the node has one output, or a
-named tuple of handles if it has several. The body can pass a handle to another call, alone or in a list (fan-in), or return it. The rules
-and errors are Dagster's.
+The body of a graph runs once, when the graph is defined. Each call in the body returns one handle if the called op or graph has one output,
+and a named tuple of handles if it has several outputs. The body can pass a handle to another call, alone or in a list (fan-in), or can return
+the handle. The rules of composition and the kinds of errors are Dagster's.
 """
 
 from __future__ import annotations
@@ -18,47 +18,47 @@ from stepwell.kernel_runtime.records.keys import AssetKey, check_name
 
 
 class Composable(Protocol):
-    """An op or a graph, which the body of a graph can call."""
+    """A definition that the body of a graph can call: an op or a graph."""
 
     name: str
 
     @property
     def ins(self) -> Mapping[str, Any]:
-        """The inputs by name."""
+        """The inputs by name, in order."""
 
     @property
     def outs(self) -> Mapping[str, Any]:
-        """The outputs by name."""
+        """The outputs by name, in order."""
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The defaults of the config values by name."""
+        """The default of each config parameter, by name; `UNSET` for a config parameter without a default."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeOutput:
-    """The handle of one output of a node."""
+    """The handle of one output of a node: a call in the body of a graph returns it in place of the value."""
 
     node: str
     output: str
 
     def __iter__(self) -> NoReturn:
         raise InvariantViolationError(
-            f"the output {self.output!r} of {self.node!r} is a single handle and cannot be unpacked while a graph is composed",
+            f"the output {self.output!r} of {self.node!r} cannot be unpacked or iterated while a graph is composed: it has no value yet",
             remedy="declare several outputs with out={...}, or unpack the value inside an op",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class GraphInput:
-    """The handle of an input of the graph that is being composed."""
+    """The handle of an input of the graph that is being composed, which the body of the graph receives in place of the value."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class AssetRead:
-    """The handle of an asset whose stored value is read; the asset is never materialized."""
+    """The handle of an asset that the body passes to an op. The op gets the stored value; the graph never materializes the asset."""
 
     key: AssetKey
 
@@ -68,15 +68,16 @@ Source: TypeAlias = NodeOutput | GraphInput | AssetRead
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """The sources of one input of a node."""
+    """The handles whose values one input of a node receives."""
 
     sources: tuple[Source, ...]
     fan_in: bool
+    """True if the input receives a list with the value of each handle; False if it receives the value of the only handle."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One use of an op or graph inside a graph."""
+    """One call of an op or graph in the body of a graph."""
 
     name: str
     definition: Composable
@@ -85,7 +86,7 @@ class Node:
 
 
 class Composition:
-    """The graph that is being composed."""
+    """A graph while its body runs: the nodes that the calls in the body have added so far."""
 
     def __init__(self, name: str, kind: str, where: str) -> None:
         self.name = name
@@ -95,7 +96,7 @@ class Composition:
         self.aliased: set[str] = set()
 
     def fail(self, what: str, remedy: str = "") -> InvalidDefinitionError:
-        """Return an error that names the graph."""
+        """Return an error whose message begins with the kind and name of the graph, followed by `what`."""
         return InvalidDefinitionError(f"in {self.kind} {self.name!r}: {what}", where=self.where, remedy=remedy)
 
     def add(
@@ -105,28 +106,55 @@ class Composition:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """Add a node for a call and return the handles of its outputs."""
+        """Add a node for a call of `definition` with `args` and `kwargs`, and return what the call returns.
+
+        Parameters
+        ----------
+        alias
+            The name of the node; None for the name of `definition`, with a number if another node has this name.
+
+        Returns
+        -------
+        object
+            The handle of the node's output; a named tuple of handles if the node has several outputs; None if the node has no output.
+
+        Raises
+        ------
+        InvalidDefinitionError
+            If the call breaks a rule of composition, for example passes a value in place of a handle.
+        """
         name = self._node_name(definition, alias)
         config = {}
         names = list(definition.ins)
         if len(args) > len(names):
-            raise self.fail(f"{name!r} takes {len(names)} inputs but got {len(args)}")
+            raise self.fail(
+                f"{name!r} takes {len(names)} positional arguments but got {len(args)}",
+                remedy=f"pass only its inputs by position: {', '.join(names)}"
+                if names
+                else "pass no argument by position",
+            )
         inputs: dict[str, Any] = dict(zip(names, args, strict=False))
         for key, value in kwargs.items():
             if key in inputs:
-                raise self.fail(f"{name!r} got the input {key!r} twice")
+                raise self.fail(
+                    f"{name!r} got the input {key!r} twice: by position and by keyword",
+                    remedy=f"remove the argument {key}=...",
+                )
             if key in definition.config:
                 config[key] = self._constant(name, key, value)
             elif key in definition.ins:
                 inputs[key] = value
             else:
-                known = ", ".join([*names, *definition.config]) or "none"
-                raise self.fail(f"{name!r} has no input {key!r}", remedy=f"its inputs are: {known}")
+                known = ", ".join([*names, *definition.config])
+                raise self.fail(
+                    f"{name!r} has no parameter {key!r}",
+                    remedy=f"use a parameter of {name}: {known}" if known else f"call {name} without arguments",
+                )
         for key, default in definition.config.items():
             if key not in config and default is UNSET:
                 raise self.fail(
-                    f"the config {key!r} of {name!r} has no default and is not set",
-                    remedy=f"write {name}(..., {key}=...)",
+                    f"the config parameter {key!r} of {name!r} has no default, and the call does not set it",
+                    remedy=f"pass a constant: {name}(..., {key}=...)",
                 )
         connections = {key: self._connect(name, key, value) for key, value in inputs.items()}
         self.nodes[name] = Node(name, definition, connections, config)
@@ -141,7 +169,7 @@ class Composition:
     def _node_name(self, definition: Composable, alias: str | None) -> str:
         if alias is not None:
             if alias in self.nodes:
-                raise self.fail(f"two nodes are called {alias!r}", remedy="give each use a different alias")
+                raise self.fail(f"two nodes have the name {alias!r}", remedy="give each call a different alias")
             self.aliased.add(alias)
             return alias
         name, number = definition.name, 1
@@ -149,7 +177,8 @@ class Composition:
             other = self.nodes[name].definition
             if number == 1 and name not in self.aliased and other is not definition:
                 raise self.fail(
-                    f"two different definitions are called {name!r}", remedy=f"use {name}.alias('another_name')"
+                    f"two different definitions have the name {name!r}",
+                    remedy=f"call one of them under another name: {name}.alias('another_name')(...)",
                 )
             number += 1
             name = f"{definition.name}_{number}"
@@ -168,29 +197,37 @@ class Composition:
             return AssetRead(key() if callable(key) else key)
         if hasattr(value, "_fields") and isinstance(value, tuple):
             raise self.fail(
-                f"the input {parameter!r} of {node!r} got all outputs of another node",
-                remedy="pass one output by its name",
+                f"the input {parameter!r} of {node!r} got all outputs of another node instead of one output",
+                remedy="pass one of the outputs by its name, for example outputs.train",
             )
         if hasattr(value, "__stepwell_body__"):
             raise self.fail(
-                f"the input {parameter!r} of {node!r} got a definition that was not called",
-                remedy="call the definition and pass its result",
+                f"the input {parameter!r} of {node!r} got an op or graph instead of its result",
+                remedy="call the op or graph, and pass what the call returns",
             )
         raise self.fail(
-            f"the input {parameter!r} of {node!r} got a value of type {type(value).__name__}, but a graph is composed of handles, not values",
+            f"the input {parameter!r} of {node!r} got a value of type {type(value).__name__}; in a graph, an input gets the result of another call, an input of the graph, or an asset",
             remedy=f"to pass a constant, make {parameter!r} a keyword-only parameter of the op (def {node}(..., *, {parameter})); to read an asset, pass SourceAsset('key')",
         )
 
     def _constant(self, node: str, parameter: str, value: Any) -> Any:
         if isinstance(value, NodeOutput | GraphInput | AssetRead) or hasattr(value, "__stepwell_asset_key__"):
             raise self.fail(
-                f"{parameter!r} of {node!r} is config and takes a constant, not the result of a step",
-                remedy=f"make {parameter!r} a parameter that is not keyword-only",
+                f"the config parameter {parameter!r} of {node!r} got the result of a step or an asset, but config must be a constant",
+                remedy=f"in the op, move {parameter!r} before the *, which makes it an input",
             )
         return value
 
     def unused_inputs(self, inputs: Iterable[str], returned: list[Source]) -> list[str]:
-        """Return the inputs of the graph that are neither connected to a node nor returned."""
+        """Return the names in `inputs` whose handles the body of the graph neither passed to a call nor returned.
+
+        Parameters
+        ----------
+        inputs
+            The names of the inputs of the graph.
+        returned
+            The handles that the body of the graph returned.
+        """
         used = {
             source.name
             for node in self.nodes.values()
@@ -206,12 +243,12 @@ _stack: list[Composition] = []
 
 
 def composing() -> Composition | None:
-    """Return the graph that is being composed, or None."""
+    """Return the graph that is being composed, or None if no body of a graph is running."""
     return _stack[-1] if _stack else None
 
 
 def compose(composition: Composition, body: Callable[[], Any]) -> Any:
-    """Run the body of a graph and return its result."""
+    """Run `body`, the body of a graph, so that its calls add nodes to `composition`; return the result of `body`."""
     _stack.append(composition)
     try:
         return body()
@@ -220,19 +257,20 @@ def compose(composition: Composition, body: Callable[[], Any]) -> Any:
 
 
 def output_mapping(composition: Composition, returned: Any, declared: tuple[str, ...] | None) -> dict[str, NodeOutput]:
-    """Return the node's output that supplies each output of the graph.
+    """Return, for each output of the graph, the handle of the node output that supplies its value.
 
     Parameters
     ----------
     returned
-        The result of the body: None, a handle, a dict of handles, or a tuple with a handle per declared output.
+        The result of the body of the graph: None, a handle, a dict of handles, or a tuple of handles.
     declared
-        The names of the graph's outputs. If None, the result determines them: ``result``, or the keys of a dict.
+        The names of the outputs of the graph. If None, `returned` determines the names: ``result`` for one handle, the keys of a dict, or the
+        fields of a named tuple.
 
     Raises
     ------
     InvalidDefinitionError
-        If the result has another form, or does not match the declared names.
+        If `returned` contains something other than handles of nodes, or does not match the names in `declared`.
     """
     if returned is None:
         outputs: dict[str, Any] = {}
@@ -242,33 +280,39 @@ def output_mapping(composition: Composition, returned: Any, declared: tuple[str,
         names = declared or (tuple(handle.output for handle in returned) if hasattr(returned, "_fields") else ())
         if len(names) != len(returned):
             raise composition.fail(
-                f"{len(returned)} outputs are returned but {len(names)} are declared",
-                remedy="declare them with out={...} and return a dict of handles",
+                f"{len(returned)} outputs are returned, but {len(names)} are declared",
+                remedy="declare each output with out={...}, and return a dict of handles by output name",
             )
         outputs = dict(zip(names, returned, strict=True))
     elif declared is not None and len(declared) > 1:
         raise composition.fail(
-            f"one output is returned but {len(declared)} are declared", remedy="return a dict of handles"
+            f"one output is returned, but {len(declared)} are declared",
+            remedy=f"return a dict with a handle for each output: {', '.join(declared)}",
         )
     else:
         outputs = {declared[0] if declared else "result": returned}
     for name, handle in outputs.items():
         if not isinstance(handle, NodeOutput):
-            kind = "an input of the graph itself" if isinstance(handle, GraphInput) else f"a {type(handle).__name__}"
+            kind = (
+                "an input of the graph itself" if isinstance(handle, GraphInput) else f"of type {type(handle).__name__}"
+            )
             raise composition.fail(
-                f"the output {name!r} is {kind}, not the result of a step",
-                remedy="return the result of an op that the body calls",
+                f"the output {name!r} is {kind}, not the result of a call",
+                remedy="return the result of an op or graph that the body calls",
             )
         if name != "result":
             check_name("an output", name, where=composition.where)
     for name in declared or ():
         if name not in outputs:
-            raise composition.fail(f"the declared output {name!r} is not returned")
+            raise composition.fail(
+                f"the output {name!r} is declared but not returned",
+                remedy=f"return a handle for {name!r}, or remove {name!r} from out={{...}}",
+            )
     if declared is not None:
         for name in outputs:
             if name not in declared:
                 raise composition.fail(
                     f"the output {name!r} is returned but not declared",
-                    remedy=f"declare it, or return only the declared outputs: {', '.join(declared)}",
+                    remedy=f"add it to out={{...}}, or return only the declared outputs: {', '.join(declared)}",
                 )
     return outputs

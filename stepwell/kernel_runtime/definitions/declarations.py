@@ -1,6 +1,6 @@
-"""Declarations of inputs and outputs (In, Out, GraphOut, AssetIn, AssetOut, Output), their types, and the options that limit reuse.
+"""Declarations of inputs and outputs (In, Out, GraphOut, AssetIn, AssetOut, Output), checks of types, and the options that limit the reuse of results.
 
-Types are declared, or taken from annotations. A step checks each value that it receives or returns.
+The type of an input or output is declared, or taken from an annotation. A step checks the type of each value that it receives or returns.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ Checker: TypeAlias = Callable[[Any], bool]
 
 
 class Nothing:
-    """The type of an input or output that carries no value and only orders two steps."""
+    """The type of an input or output without a value. A connection of this type only makes one step run after another."""
 
     def __init__(self) -> None:
-        raise TypeError("Nothing is a type for In and Out; it has no values")
+        raise TypeError("Nothing has no instances: pass the class itself, as in In(Nothing)")
 
 
 def is_nothing(hint: object) -> bool:
-    """Return True if a type is `Nothing`, so that no value is passed."""
+    """Return True if `hint` is `Nothing` or None, so that an input or output of this type carries no value."""
     return hint is Nothing or hint is None or hint is type(None)
 
 
 def checker(hint: object) -> Checker | None:
-    """Return a function that checks whether a value has a type, or None if every value passes.
+    """Return a function that returns True if its argument has the type `hint`; return None if every value has the type.
 
-    A bool passes as an int; an int does not pass as a float. Members of lists, sets, tuples and mappings are checked. A type that cannot
-    be checked (a type variable, an unresolved forward reference) accepts every value.
+    A bool is accepted for int; an int is not accepted for float. The members of lists, sets, tuples and mappings are checked, too. Every value
+    is accepted for a type that cannot be checked, such as a type variable or an unresolved forward reference.
     """
     if type(hint) is type and hint in PLAIN:
         return PLAIN[hint]
@@ -70,7 +70,7 @@ def checker(hint: object) -> Checker | None:
 
 
 def type_name(hint: object) -> str:
-    """Return the name of a type for messages."""
+    """Return the name of the type `hint` for messages."""
     return hint.__qualname__ if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
@@ -83,7 +83,7 @@ def _isinstance(cls: type) -> Checker:
 PLAIN: dict[object, Checker] = {
     kind: _isinstance(kind) for kind in (bool, int, float, complex, str, bytes, list, dict, set, tuple)
 }
-"""Checkers of the most frequent types; thousands of steps share them."""
+"""For each of the most frequent types, the checker, which thousands of steps share."""
 
 
 def _any_of(checkers: list[Checker | None]) -> Checker | None:
@@ -130,7 +130,7 @@ class _Unset:
 
 
 UNSET: Final = _Unset()
-"""Marks an omitted argument where None is a valid value."""
+"""The default of arguments for which None is a valid value: the argument was omitted."""
 
 
 @quick_init
@@ -141,13 +141,13 @@ class In:
     Parameters
     ----------
     dagster_type
-        The type that the value must have; `Nothing` for an input that only orders.
+        The type that the value of the input must have; `Nothing` for an input without a value, which only makes the op run after another.
     description
         The description of the input.
     default_value
-        The value of an input that is not connected.
+        The value that the op gets if the input is not connected.
     metadata
-        Further values by name, not used by Stepwell.
+        Any values by name. Stepwell does not use them.
     """
 
     dagster_type: Any = UNSET
@@ -164,13 +164,13 @@ class Out:
     Parameters
     ----------
     dagster_type
-        The type that the value must have; `Nothing` for an output without a value.
+        The type that the value of the output must have; `Nothing` for an output without a value.
     description
         The description of the output.
     is_required
-        False if the step may end without producing the output; steps that need it are skipped then.
+        False if the step may end without producing the output. Steps that need the output are skipped then.
     metadata
-        Further values by name, not used by Stepwell.
+        Any values by name. Stepwell does not use them.
     """
 
     dagster_type: Any = UNSET
@@ -181,7 +181,7 @@ class Out:
 
 @dataclass(frozen=True, slots=True)
 class GraphOut:
-    """Declare an output of a graph; the op that produces it determines its type.
+    """Declare an output of a graph. The type of the output is that of the op output that supplies it.
 
     Parameters
     ----------
@@ -194,18 +194,19 @@ class GraphOut:
 
 @dataclass(frozen=True, slots=True)
 class AssetIn:
-    """Declare the upstream asset of a parameter.
+    """Declare the upstream asset whose value a parameter of an asset's function receives.
 
     Parameters
     ----------
     key
-        The key of the upstream asset; by default the parameter's name.
+        The key of the upstream asset; by default the name of the parameter, after `key_prefix` if there is one.
     key_prefix
-        A prefix for the parameter's name; cannot be combined with `key`.
+        A prefix that is put before the name of the parameter to get the key. Cannot be combined with `key`.
     metadata
-        Further values by name, not used by Stepwell.
+        Any values by name. Stepwell does not use them.
     dagster_type
-        The type that the loaded value must have; `Nothing` for an upstream asset that only orders the steps and has no parameter.
+        The type that the value of the upstream asset must have; `Nothing` for an upstream asset that must be computed first but whose value is
+        not passed, so that the function has no parameter for it.
 
     Raises
     ------
@@ -222,7 +223,7 @@ class AssetIn:
         _check_key(self.key, self.key_prefix)
 
     def resolve(self, parameter: str) -> AssetKey:
-        """Return the key of the upstream asset of a parameter."""
+        """Return the key of the upstream asset, given the name of the parameter."""
         return as_asset_key(self.key) if self.key is not None else prefixed(self.key_prefix, parameter)
 
 
@@ -233,19 +234,19 @@ class AssetOut:
     Parameters
     ----------
     key_prefix
-        A prefix for the output's name; cannot be combined with `key`.
+        A prefix that is put before the name of the output to get the key. Cannot be combined with `key`.
     key
-        The asset's key; by default the output's name.
+        The key of the asset; by default the name of the output, after `key_prefix` if there is one.
     dagster_type
-        The type that the value must have.
+        The type that the value of the asset must have.
     description
         The description of the asset.
     is_required
-        False if the step may end without producing the asset.
+        False if the step may end without producing the asset. Steps that need the asset are skipped then.
     group_name
-        The group of the asset, for selections.
+        The group of the asset, by which selections can name it.
     metadata
-        Further values by name, not used by Stepwell.
+        Any values by name. Stepwell does not use them.
 
     Raises
     ------
@@ -265,7 +266,7 @@ class AssetOut:
         _check_key(self.key, self.key_prefix)
 
     def resolve(self, output: str) -> AssetKey:
-        """Return the key of the asset of an output."""
+        """Return the key of the asset, given the name of the output."""
         return as_asset_key(self.key) if self.key is not None else prefixed(self.key_prefix, output)
 
 
@@ -273,22 +274,22 @@ def _check_key(key: CoercibleToAssetKey | None, key_prefix: str | Sequence[str] 
     if key is not None and key_prefix is not None:
         raise InvalidDefinitionError(
             f"asset {as_asset_key(key)}: key= cannot be combined with key_prefix=",
-            remedy="give either the whole key, or a prefix",
+            remedy="pass either key= with the whole key, or only key_prefix=",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Output(Generic[T]):
-    """A value that a step returns or yields, with the name of its output and metadata.
+    """The value of one output, which a step returns or yields together with metadata.
 
     Parameters
     ----------
     value
-        The value.
+        The value of the output.
     output_name
-        The name of the output; ``result`` for an op with one output.
+        The name of the output; ``result`` is the name of the only output of an op or asset.
     metadata
-        JSON values that are stored with the materialization.
+        JSON values by name that are stored with the materialization of the output.
     """
 
     value: T
@@ -303,17 +304,17 @@ _WHOLE = re.compile(rf"(?:{_PART.pattern}\s*)+")
 
 
 def seconds_of(age: MaxAge, *, where: str = "") -> float | None:
-    """Return an age in seconds; None for None.
+    """Return `age` in seconds; return None for None.
 
     Parameters
     ----------
     age
-        ``"30m"``, ``"1d"``, ``"1d12h"`` (s, m or min, h, d, w), a number of seconds, a timedelta, or None.
+        A string such as ``"30m"``, ``"1d"`` or ``"1d12h"`` (units: s, m or min, h, d, w), a number of seconds, a timedelta, or None.
 
     Raises
     ------
     InvalidDefinitionError
-        If the age has another form or is not positive.
+        If `age` is none of these, or is not positive.
     """
     if age is None:
         return None
@@ -328,26 +329,26 @@ def seconds_of(age: MaxAge, *, where: str = "") -> float | None:
             seconds = sum(float(number) * SECONDS[unit] for number, unit in _PART.findall(text))
     if seconds is None or not math.isfinite(seconds) or seconds <= 0:
         raise InvalidDefinitionError(
-            f"invalid age {age!r}",
+            f"invalid age {age!r}: an age is a positive number with a unit",
             where=where,
-            remedy="give a number and a unit, such as 30m, 12h, 1d or 2w; in Python also seconds or a timedelta",
+            remedy="write the age as 30m, 12h, 1d or 2w; in Python, you can also pass a number of seconds or a timedelta",
         )
     return seconds
 
 
 def ignored_names(names: Iterable[str] | str | None, *, where: str = "") -> tuple[str, ...]:
-    """Return the names that a definition excludes from its code version, in order.
+    """Return the names that the argument ``ignore=`` of a definition excludes from its code version, in order and without duplicates.
 
     Parameters
     ----------
     names
-        Names, or one string of names separated by commas. ``module.NAME`` is a variable of a module, ``client.cookies`` an attribute
-        of an object.
+        The names, or one string of names separated by commas. ``module.NAME`` is a variable of a module, and ``client.cookies`` is an attribute
+        of an object. None for no names.
 
     Raises
     ------
     InvalidDefinitionError
-        If an item is not a name.
+        If an item of `names` is not a string, or is not a name.
     """
     if names is None:
         return ()
@@ -355,35 +356,35 @@ def ignored_names(names: Iterable[str] | str | None, *, where: str = "") -> tupl
     for name in names.split(",") if isinstance(names, str) else names:
         if not isinstance(name, str):
             raise InvalidDefinitionError(
-                f"ignore= contains a {type(name).__name__}, not a name",
+                f"ignore= contains an object of type {type(name).__name__} instead of a name",
                 where=where,
-                remedy='give names: ignore=["CONN"]; to ignore one object, use stepwell.opaque(obj, version="1")',
+                remedy='pass the name of a variable as a string: ignore=["CONN"]; to ignore one object, use stepwell.opaque(obj, version="1")',
             )
         stripped = name.strip()
         if not stripped:
             continue
         if not all(part.isidentifier() for part in stripped.split(".")):
             raise InvalidDefinitionError(
-                f"{stripped!r} is not a name that can be ignored",
+                f"{stripped!r} cannot be ignored: it is not the name of a variable or an attribute",
                 where=where,
-                remedy="give names of globals, separated by commas: --ignore CONN,TOKEN",
+                remedy="write names of global variables, separated by commas: --ignore CONN,TOKEN",
             )
         unique[stripped] = None
     return tuple(unique)
 
 
 def declared_reads(paths: Iterable[str | os.PathLike[str]] | str | None, *, where: str = "") -> tuple[str, ...]:
-    """Return the paths and patterns that a definition declares as read, unchanged and without duplicates.
+    """Return the paths and patterns of files in the argument ``reads=`` of a definition as strings, in order and without duplicates.
 
     Parameters
     ----------
     paths
-        One or more paths and patterns (``data/*.csv``, ``data/**``), relative to the working directory.
+        One or more paths or patterns (``data/*.csv``, ``data/**``); they are returned as written. None for no files.
 
     Raises
     ------
     InvalidDefinitionError
-        If an item is not a path, or is a URL.
+        If an item of `paths` is not a path, is empty, or is a URL.
     """
     if paths is None:
         return ()
@@ -394,18 +395,18 @@ def declared_reads(paths: Iterable[str | os.PathLike[str]] | str | None, *, wher
             raise InvalidDefinitionError(
                 f"reads= contains {item!r}, which is not a file path",
                 where=where,
-                remedy='give paths and patterns: reads=["data/*.csv"]; for data elsewhere, set max_age="1d"',
+                remedy='pass paths and patterns of files: reads=["data/*.csv"]; for data that is not in files, set max_age="1d"',
             )
         unique[path] = None
     return tuple(unique)
 
 
 def check_reuse(*, cache: bool | None, volatile: bool, max_age: float | None, name: str, where: str) -> None:
-    """Raise `InvalidDefinitionError` if the options of a step contradict each other."""
+    """Raise `InvalidDefinitionError` if `volatile` is combined with ``cache=True`` or `max_age`; `name` is the step."""
     if volatile and (cache or max_age is not None):
         other = "cache=True" if cache else "max_age"
         raise InvalidDefinitionError(
-            f"{name!r} is volatile and runs every time, which cannot be combined with {other}",
+            f"{name!r} is volatile and therefore runs every time, which contradicts {other}",
             where=where,
-            remedy=f"remove volatile or {other}; with --max-age 1d, a result is reused until it is a day old",
+            remedy=f"remove one of the two options: volatile, or {other}",
         )

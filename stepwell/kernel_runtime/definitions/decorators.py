@@ -1,6 +1,7 @@
 """The functions that define assets: `asset` and `multi_asset` from a function, `graph_asset` from a composition of ops, `sql_asset` from a SELECT.
 
-All except `sql_asset` are decorators; `sql_asset` takes the SELECT as a string. `sql_asset` and ``%%sql_asset`` share `select_asset`.
+All except `sql_asset` are decorators; `sql_asset` takes the SELECT as a string. `sql_asset` and the magic ``%%sql_asset`` both make the
+definition with `select_asset`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey, 
 
 
 def _dep_keys(deps: Iterable[CoercibleToAssetDep] | None) -> tuple[AssetKey, ...]:
-    """Return the keys in ``deps=``, whose items are keys or definitions."""
+    """Return the asset keys that ``deps=`` lists as keys or definitions, without duplicates; return an empty tuple for None."""
     keys: list[AssetKey] = []
     for dep in deps or ():
         if isinstance(dep, AssetsDefinition):
@@ -38,12 +39,15 @@ def _dep_keys(deps: Iterable[CoercibleToAssetDep] | None) -> tuple[AssetKey, ...
 
 
 def _as_asset_ins(ins: Mapping[str, AssetIn | CoercibleToAssetKey] | None) -> dict[str, AssetIn]:
-    """Return ``ins=`` with every key replaced by an `AssetIn`."""
+    """Return ``ins=`` with every key replaced by an `AssetIn` for this key; return an empty dict for None."""
     return {name: item if isinstance(item, AssetIn) else AssetIn(key=item) for name, item in (ins or {}).items()}
 
 
 def _register(definition: AssetsDefinition) -> AssetsDefinition:
-    """Register a definition made in ``__main__``; the user passes or loads the definitions of other modules explicitly."""
+    """Return `definition`, and register it if the notebook or script itself (``__main__``) made it.
+
+    Definitions of imported modules are not registered: the user passes them to `materialize`.
+    """
     if definition.module == "__main__":
         runner().register(definition)
     return definition
@@ -52,12 +56,19 @@ def _register(definition: AssetsDefinition) -> AssetsDefinition:
 def _asset_key(
     name: str, key: CoercibleToAssetKey | None, key_prefix: str | Sequence[str] | None, named: bool, where: str
 ) -> AssetKey:
-    """Return the key that the arguments ``name``, ``key`` and ``key_prefix`` of a decorator specify.
+    """Return the asset key that the arguments of a decorator specify.
+
+    Parameters
+    ----------
+    name
+        The last part of the key if ``key=`` is not used.
+    named
+        True if the user passed ``name=``; False if `name` is the name of the decorated function.
 
     Raises
     ------
     InvalidDefinitionError
-        If ``key`` is combined with ``name`` or ``key_prefix``.
+        If the user combined ``key=`` with ``name=`` or ``key_prefix=``.
     """
     if key is None:
         return prefixed(key_prefix, name)
@@ -65,13 +76,13 @@ def _asset_key(
         raise InvalidDefinitionError(
             f"asset {as_asset_key(key)}: key= cannot be combined with name= or key_prefix=",
             where=where,
-            remedy="give either the whole key, or a name and a prefix",
+            remedy="pass either key= with the whole key, or name= with an optional key_prefix=",
         )
     return as_asset_key(key)
 
 
 def _check_parts(key: AssetKey, where: str) -> None:
-    """Raise `InvalidDefinitionError` unless every part of a key is a valid name."""
+    """Raise `InvalidDefinitionError` unless every part of `key` is a valid name."""
     for part in key.path:
         check_name("an asset", part, where=where)
 
@@ -92,7 +103,7 @@ def _assets_of_function(
     isolate: bool = True,
     **reuse: Unpack[Reuse],
 ) -> AssetsDefinition:
-    """Make and register the definition of the assets that one function computes."""
+    """Return the definition of the assets that `function` computes, and register the definition if ``__main__`` made it."""
     for key in keys_by_output.values():
         _check_parts(key, where)
     inputs = _as_asset_ins(ins)
@@ -150,51 +161,52 @@ def asset(
     ignore: Iterable[str] | str | None = None,
     reads: Iterable[str | os.PathLike[str]] | str | None = None,
 ) -> AssetsDefinition | Callable[[Callable[..., Any]], AssetsDefinition]:
-    """Define an asset by a function that returns its value; each parameter is an upstream asset.
+    """Define an asset by a function that returns the value of the asset. The function's parameters receive the values of upstream assets.
 
     Parameters
     ----------
     compute_fn
-        The function to decorate; not given when the decorator has arguments.
+        The function to decorate; None if the decorator is used with arguments, as in ``@asset(max_age="1d")``.
     name, key_prefix
-        The asset's name, by default the name of the function, and a prefix for its key.
+        The name of the asset, by default the name of the function, and an optional prefix. Together they are the key of the asset.
     key
-        The asset's whole key, in place of `name` and `key_prefix`.
+        The whole key of the asset, in place of `name` and `key_prefix`.
     ins
-        The upstream assets of parameters whose names are not the keys, each as a key or an `AssetIn`.
+        The upstream asset of a parameter, by the parameter's name, as a key or an `AssetIn`. Without an entry, the parameter's name is the key
+        of the upstream asset.
     deps
-        Upstream assets that must be computed first but are not loaded: keys or definitions.
+        Upstream assets, as keys or definitions, that must be computed first but whose values the function does not get.
     group_name
-        The asset's group, for selections; ``default`` if not given.
+        The group of the asset, by which selections can name it; by default ``default``.
     description
-        The asset's description; by default the docstring of the function.
+        The description of the asset; by default the docstring of the function.
     dagster_type
-        The type that the value must have; by default the return annotation.
+        The type that the value of the asset must have; by default the return annotation of the function.
     output_required
-        False if the function may end without yielding a value.
+        False if the function may end without yielding a value. Downstream steps are skipped then.
     isolate
-        True if each consumer loads a separate copy of the value; False if all share one object.
+        True if each downstream step gets a separate copy of the value; False if all downstream steps share one object.
     cache
-        False to compute the asset in every run and never reuse a result.
+        False to run the function in every run and never reuse its result. True and None reuse results.
     volatile
-        True to compute the asset in every run that requests it; downstream steps run only if its value changed.
+        True to run the function in every run that needs the asset; downstream steps run only if the value changed.
     max_age
-        The age up to which a result is reused: ``"1d"``, ``"30m"``, a number of seconds, or a timedelta.
+        The age up to which a stored result is reused: ``"1d"``, ``"30m"``, a number of seconds, or a timedelta. None for no limit.
     ignore
-        Names of globals that are excluded from the code version.
+        Names of global variables that are excluded from the code version, so that changes of these variables do not make the asset stale.
     reads
-        Paths and patterns of files that the function reads in ways that Stepwell cannot record, such as ``["data/*.csv"]``, relative to the
-        working directory.
+        Paths and patterns, such as ``["data/*.csv"]``, of files that the function reads in ways that Stepwell cannot record. Relative paths
+        start at the working directory. A change of one of these files makes the asset stale.
 
     Returns
     -------
     AssetsDefinition
-        The definition; without a function to decorate, the decorator.
+        The definition of the asset; if `compute_fn` is None, a decorator that returns the definition.
 
     Raises
     ------
     InvalidDefinitionError
-        If a name, key or option is invalid, `ins` names something that is not a parameter, or the asset depends on itself.
+        If a name, key or option is invalid, a key of `ins` is not a parameter of the function, or the asset depends on itself.
 
     Examples
     --------
@@ -238,20 +250,21 @@ def multi_asset(
     ignore: Iterable[str] | str | None = None,
     reads: Iterable[str | os.PathLike[str]] | str | None = None,
 ) -> Callable[[Callable[..., Any]], AssetsDefinition]:
-    """Define several assets by one function that returns a tuple of their values or yields an `Output` for each.
+    """Define several assets by one function that returns a tuple of the assets' values, or yields an `Output` for each asset.
 
     Parameters
     ----------
     outs
-        The assets by output name; the key is the output's name unless the `AssetOut` declares another.
+        The declaration of each asset, by the name of the output. The name of the output is the key of the asset unless the `AssetOut` declares
+        another key.
     name
-        The name of the step; by default the name of the function.
+        The name of the step that computes the assets; by default the name of the function.
     description
-        The description of the assets whose `AssetOut` declares none.
+        The description of each asset whose `AssetOut` declares no description.
     group_name
-        The group of the assets whose `AssetOut` declares none.
+        The group of each asset whose `AssetOut` declares no group.
     ins, deps, cache, volatile, max_age, ignore, reads
-        As in `asset`.
+        The same as in `asset`.
 
     Returns
     -------
@@ -261,7 +274,7 @@ def multi_asset(
     Raises
     ------
     InvalidDefinitionError
-        If `outs` is empty, if two outputs have the same key, or for the reasons listed in `asset`.
+        If `outs` is empty, two assets have the same key, or for the reasons listed in `asset`.
 
     Examples
     --------
@@ -273,7 +286,8 @@ def multi_asset(
     """
     if not outs:
         raise InvalidDefinitionError(
-            "a multi-asset needs at least one output", remedy="outs={'train': AssetOut(), 'test': AssetOut()}"
+            "a multi-asset needs at least one output",
+            remedy="declare each asset: outs={'train': AssetOut(), 'test': AssetOut()}",
         )
 
     def decorate(function: Callable[..., Any]) -> AssetsDefinition:
@@ -316,27 +330,27 @@ def graph_asset(
     group_name: str | None = None,
     description: str | None = None,
 ) -> AssetsDefinition | Callable[[Callable[..., Any]], AssetsDefinition]:
-    """Define an asset by a function that composes a graph of ops.
+    """Define an asset by a function that composes a graph: the function calls ops, and each call becomes a step.
 
-    The function is called once, when it is decorated. Its parameters are handles of the upstream assets, and it returns the handle of the
-    asset's value.
+    The function is called once, at its definition, with a handle for the value of each upstream asset. It returns the handle of the value of
+    the asset, usually the result of the last call.
 
     Parameters
     ----------
     compose_fn
-        The function to decorate; not given when the decorator has arguments.
+        The function to decorate; None if the decorator is used with arguments.
     name, key_prefix, key, ins, group_name, description
-        As in `asset`.
+        The same as in `asset`.
 
     Returns
     -------
     AssetsDefinition
-        The definition; without a function to decorate, the decorator.
+        The definition of the asset; if `compose_fn` is None, a decorator that returns the definition.
 
     Raises
     ------
     InvalidDefinitionError
-        If the function does not return exactly one output, or breaks another rule of composition.
+        If the function does not return exactly one output, or breaks another rule of composition, for example does not use a parameter.
     """
 
     def decorate(function: Callable[..., Any]) -> AssetsDefinition:
@@ -368,18 +382,18 @@ def graph_backed(
     where: str = "",
     module: str = "",
 ) -> AssetsDefinition:
-    """Bind a graph with one output to an asset key.
+    """Return the definition of the asset `key` whose value is the only output of `graph`. The definition is not registered.
 
     Raises
     ------
     InvalidDefinitionError
-        If the graph does not have exactly one output, or `ins` names something that is not an input.
+        If `graph` does not have exactly one output, or a key of `ins` is not an input of `graph`.
     """
     _check_parts(key, where)
     if len(graph.outputs) != 1:
         returned = "returns nothing" if not graph.outputs else f"returns {len(graph.outputs)} outputs"
         raise InvalidDefinitionError(
-            f"the graph-backed asset {key} {returned}",
+            f"the graph-backed asset {key} {returned}; it must return exactly one",
             where=where,
             remedy="return the result of the last op",
         )
@@ -387,9 +401,9 @@ def graph_backed(
     for name in inputs:
         if name not in graph.ins:
             raise InvalidDefinitionError(
-                f"ins= of {key} names {name!r}, which is not a parameter",
+                f"ins= of the asset {key} names {name!r}, which is not a parameter of its function",
                 where=where,
-                remedy=f"parameters are: {', '.join(graph.ins) or 'none'}",
+                remedy=f"name one of the function's parameters: {', '.join(graph.ins) or '(it has none)'}",
             )
     return AssetsDefinition(
         graph,
@@ -418,40 +432,40 @@ def sql_asset(
     volatile: bool = False,
     max_age: MaxAge = None,
 ) -> AssetsDefinition:
-    """Define an asset by one SELECT; the tables that it names are the upstream assets.
+    """Define an asset by one SELECT. The tables that the SELECT reads are the upstream assets.
 
     Parameters
     ----------
     name, key_prefix
-        The asset's name, and a prefix for its key.
+        The name of the asset, and an optional prefix. Together they are the key of the asset.
     text
-        One SELECT in DuckDB's dialect. Changes of white space and comments do not change the code version.
+        One SELECT in DuckDB's dialect. Edits of white space and comments do not make the asset stale.
     ins
-        The keys of tables whose names are not the keys of their assets.
+        The key of an upstream asset, by the name of the table in the SELECT. Without an entry, the name of the table is the key.
     deps
-        Upstream assets that must be computed first but are not read: keys or definitions.
+        Upstream assets, as keys or definitions, that must be computed first but that the SELECT does not read.
     parameters
-        Values of ``$name`` in the SELECT, by name.
+        The value of each parameter ``$name`` of the SELECT, by name.
     frame
-        The type of the result: ``pandas``, ``pyarrow``, ``polars``, or ``auto`` (pandas if it is installed).
+        The type of the asset's value: ``pandas``, ``pyarrow``, ``polars``, or ``auto`` (pandas if it is installed, else pyarrow).
     group_name, description, cache, volatile, max_age
-        As in `asset`.
+        The same as in `asset`.
 
     Returns
     -------
     AssetsDefinition
-        The definition.
+        The definition of the asset.
 
     Raises
     ------
     CellSyntaxError
-        If the text is not exactly one SELECT.
+        If `text` is not exactly one SELECT.
     InvalidInvocationError
-        If `frame` is unknown.
+        If `frame` is not one of the listed types.
     CellNameError
-        If a parameter has no value, or the name of a table cannot be the key of an asset.
+        If a parameter of the SELECT has no value, or the name of a table cannot be the key of an asset.
     CellError
-        If the asset depends on itself.
+        If the SELECT reads the asset that it defines, or reads the catalog of the store.
 
     Examples
     --------
@@ -459,7 +473,7 @@ def sql_asset(
 
         daily = sql_asset("daily", "SELECT day, count(*) AS n FROM flights GROUP BY day")
     """
-    caller = sys._getframe(1)  # noqa: SLF001 - the place of the definition; a decorator takes it from its function
+    caller = sys._getframe(1)  # noqa: SLF001 - the source location of the definition; a decorator gets it from the function
     where = place(caller.f_code.co_filename, caller.f_lineno)
     key = prefixed(key_prefix, name)
     values = dict(parameters or {})
@@ -467,9 +481,9 @@ def sql_asset(
     for missing in select.parameters:
         if missing not in values:
             raise CellNameError(
-                f"the SELECT of {key.name!r} takes ${missing}, which has no value",
+                f"the SELECT of {key.name!r} uses the parameter ${missing}, which has no value",
                 where=where,
-                remedy=f"parameters={{{missing!r}: ...}}",
+                remedy=f"pass its value: parameters={{{missing!r}: ...}}",
             )
     keys = {table: as_asset_key(upstream) for table, upstream in (ins or {}).items()}
     inputs = {table: keys.get(table) or _key_of(table, key, where) for table in select.inputs}
@@ -493,18 +507,23 @@ def select_asset(
     description: str | None = None,
     **reuse: Unpack[Reuse],
 ) -> AssetsDefinition:
-    """Return the definition of a SQL asset without registering it.
+    """Return the definition of the SQL asset `key`, without registering it.
+
+    Parameters
+    ----------
+    inputs
+        The key of the upstream asset of each table that the SELECT reads.
 
     Raises
     ------
     CellError
-        If the asset depends on itself.
+        If the SELECT reads the asset `key`.
     """
     if key in inputs.values():
         raise CellError(
-            f"the SELECT of {key.name!r} reads {key.name!r}: the asset depends on itself",
+            f"the SELECT of {key.name!r} reads {key.name!r}, so the asset would depend on itself",
             where=where,
-            remedy="give the asset a name that differs from the tables that it reads",
+            remedy="give the asset a name that differs from the names of the tables that the SELECT reads",
         )
     op = OpDefinition(
         "__".join(key.path), body, ins={name: In() for name in inputs}, outs={"result": Out()}, where=where, **reuse,
@@ -518,8 +537,8 @@ def select_asset(
 def _key_of(table: str, key: AssetKey, where: str) -> AssetKey:
     if not all(part.isidentifier() for part in table.split("/")):
         raise CellNameError(
-            f"the SELECT of {key.name!r} reads {table!r}, which is not an asset's name",
+            f"the SELECT of {key.name!r} reads the table {table!r}, which cannot be the key of an asset",
             where=where,
-            remedy=f"name its key: ins={{{table!r}: AssetKey([...])}}",
+            remedy=f"name the asset that the table stands for: ins={{{table!r}: AssetKey([...])}}",
         )
     return as_asset_key(table)

@@ -1,7 +1,7 @@
-"""Graphs, which connect ops by composition, and jobs, which are graphs that run for their effects.
+"""Graphs, which connect ops by composition, and jobs, which are graphs that run for their side effects.
 
-``job.execute()`` and ``asset.load()`` need the session, which definitions must not import. They call it through `Runner`: when the package
-is imported, it passes `load_runner` a function that imports the session at first use.
+The methods ``job.execute()`` and ``asset.load()`` need the session, but the folder `definitions` must not import the session. They therefore call
+it through the protocol `Runner`. ``stepwell/__init__.py`` passes `load_runner` a function that imports the session when it is first needed.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from stepwell.kernel_runtime.records.keys import AssetKey, check_name, keys_text
 
 
 class GraphDefinition:
-    """The nodes of a graph, their connections, and the inputs and outputs of the graph.
+    """A graph: nodes (calls of ops and other graphs), the connections between the nodes, and the inputs and outputs of the graph.
 
     Attributes
     ----------
     nodes
-        Nodes by name, in the order of their calls.
+        The nodes by name, in the order of the calls in the body of the graph. A node contains its connections.
     ins
-        Inputs by name, in order.
+        The inputs of the graph by name, in order.
     outputs
-        For each output of the graph, the output of a node that supplies it.
+        For each output of the graph, by its name, the node output that supplies its value.
     """
 
     config: Mapping[str, Any]
@@ -61,31 +61,37 @@ class GraphDefinition:
         self.description = description
         self.where = where
         self.source = source
-        """The function or cell that composed the graph; its code is shown as the graph's source."""
+        """The function or cell that is the body of the graph. Its source code is shown as the code of the graph."""
         check_cycles(self)
 
     @property
     def outs(self) -> dict[str, NodeOutput]:
-        """The graph's outputs by name."""
+        """The outputs of the graph by name: the same as `outputs`."""
         return self.outputs
 
     @property
     def __stepwell_body__(self) -> object:
-        """The object whose code version counts."""
+        """The body of the graph. A code version that reaches this definition contains the code of the body."""
         return self.source
 
     def alias(self, name: str) -> Alias:
-        """Return this graph under another name, for a call inside a graph."""
+        """Return an `Alias` of this graph: a call of the alias in the body of another graph adds a node with this name."""
         return Alias(self, name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Add a node to the graph that is being composed."""
+        """Add this graph as a node to the graph that is being composed, and return the handles of the node.
+
+        Raises
+        ------
+        InvariantViolationError
+            If no graph is being composed.
+        """
         composition = composing()
         if composition is None:
             raise InvariantViolationError(
-                f"the graph {self.name!r} is called outside a composition",
+                f"the graph {self.name!r} can only be called in the body of a graph, a job or a graph-backed asset",
                 where=self.where,
-                remedy="call it inside @graph, @job or @graph_asset; run a job with .execute()",
+                remedy="call it in a function with @graph, @job or @graph_asset, or in such a cell; then execute the job or materialize the asset",
             )
         return composition.add(self, None, args, kwargs)
 
@@ -94,7 +100,7 @@ class GraphDefinition:
 
 
 def asset_reads(graph: GraphDefinition) -> Iterator[AssetKey]:
-    """Yield the keys of assets that the body of a graph passes to ops directly, not through an input."""
+    """Yield the key of each asset that the body of `graph`, or of a graph inside it, passes to an op by its definition instead of by an input."""
     for node in graph.nodes.values():
         for connection in node.connections.values():
             yield from (source.key for source in connection.sources if isinstance(source, AssetRead))
@@ -103,7 +109,7 @@ def asset_reads(graph: GraphDefinition) -> Iterator[AssetKey]:
 
 
 def check_cycles(graph: GraphDefinition) -> None:
-    """Raise `CycleError` if the nodes of a graph depend on each other in a circle."""
+    """Raise `CycleError` if nodes of `graph` depend on each other in a circle."""
     waits = {
         node.name: {
             source.node
@@ -117,7 +123,9 @@ def check_cycles(graph: GraphDefinition) -> None:
         graphlib.TopologicalSorter(waits).prepare()
     except graphlib.CycleError as error:
         raise CycleError(
-            f"in graph {graph.name!r}: steps wait for each other: {keys_text(error.args[1])}", where=graph.where
+            f"in graph {graph.name!r}: steps wait for each other in a circle: {keys_text(error.args[1])}",
+            where=graph.where,
+            remedy="remove one of the connections between these steps",
         ) from None
 
 
@@ -132,19 +140,25 @@ def build_graph(
     where: str = "",
     source: object = None,
 ) -> GraphDefinition:
-    """Compose a graph by calling its body with handles.
+    """Compose a graph: call `body` with a handle for each input, and return the graph that the calls in `body` make.
 
     Parameters
     ----------
+    name
+        The name of the graph.
     inputs
-        Names of the graph's inputs; the body is called with a handle for each, by keyword.
+        The names of the inputs of the graph. `body` gets their handles as keyword arguments.
+    kind
+        The kind of definition in messages: ``graph``, ``job`` or ``graph-backed asset``.
     declared
-        Names of the outputs. If None, the return value of the body determines them.
+        The names of the outputs of the graph. If None, the return value of `body` determines the names.
+    source
+        The function or cell whose code is the code of the graph; by default `body`.
 
     Raises
     ------
     InvalidDefinitionError
-        If the body breaks a rule of composition.
+        If `name` is not a valid name, or `body` breaks a rule of composition, for example does not use an input.
     """
     check_name(f"a {kind}", name, where=where)
     composition = Composition(name, kind, where)
@@ -153,7 +167,9 @@ def build_graph(
     outputs = output_mapping(composition, returned, declared)
     unused = composition.unused_inputs(inputs, list(outputs.values()))
     if unused:
-        raise composition.fail(f"the input {unused[0]!r} is not used", remedy="pass it to an op, or remove it")
+        raise composition.fail(
+            f"the input {unused[0]!r} is not used", remedy=f"pass {unused[0]} to an op, or remove this input"
+        )
     return GraphDefinition(
         name,
         nodes=composition.nodes,
@@ -173,7 +189,7 @@ def graph_of(
     declared: tuple[str, ...] | None,
     description: str | None,
 ) -> GraphDefinition:
-    """Compose a graph from a decorated function, whose parameters are the inputs."""
+    """Compose a graph whose body is `function`. The parameters of the function are the inputs; `build_graph` describes the other parameters."""
     where = place_of(getattr(function, "__code__", None))
     signature = read_signature(function, where=where)
     return build_graph(
@@ -207,29 +223,29 @@ def graph(
 ) -> GraphDefinition | Callable[[Callable[..., Any]], GraphDefinition]:
     """Define a graph by a function that calls ops and other graphs.
 
-    The function is called once, when it is decorated. Its parameters are handles of the graph's inputs; it returns a handle, or a dict of
-    handles. The graph becomes a node when another graph or a job calls it.
+    The function is called once, at its definition. It gets a handle for each input of the graph, and returns the handle of the output, or a dict
+    of handles by output name. A call of the graph in the body of another graph or of a job adds the graph as a node.
 
     Parameters
     ----------
     compose_fn
-        The function to decorate; not given when the decorator has arguments.
+        The function to decorate; None if the decorator is used with arguments.
     name
         The name of the graph; by default the name of the function.
     description
         The description of the graph; by default the docstring of the function.
     out
-        A `GraphOut` for one output, or a dict of `GraphOut` by name for several; by default the return value determines the outputs.
+        The declaration of the only output, or of each output by its name. By default, the return value of the function determines the outputs.
 
     Returns
     -------
     GraphDefinition
-        The definition; without a function to decorate, the decorator.
+        The definition of the graph; if `compose_fn` is None, a decorator that returns the definition.
 
     Raises
     ------
     InvalidDefinitionError
-        If the function breaks a rule of composition, such as an input that is not used.
+        If the function breaks a rule of composition, for example does not use an input.
     """
     declared = tuple(out) if isinstance(out, Mapping) else (("result",) if out is not None else None)
 
@@ -240,46 +256,55 @@ def graph(
 
 
 class Runner(Protocol):
-    """The part of the session that definitions use."""
+    """The methods of the session that the folder `definitions` calls."""
 
     def execute_job(self, job: Any, *, store: Any = None, raise_on_error: bool = True) -> Any:
-        """Run a job and return its result."""
+        """Run a job and return the result of the run."""
 
     def load(self, key: str, *, store: Any = None) -> Any:
-        """Return the current value of a key."""
+        """Return the current value of the asset with this key."""
 
     def register(self, definition: Any) -> None:
-        """Register a definition made in ``__main__``."""
+        """Add a definition that the notebook or script itself (``__main__``) made to the registry."""
 
     def read_select(
         self, name: str, text: str, variables: dict[str, Any], *, what: str, frame: str, where: str
     ) -> SqlBody:
-        """Parse the SELECT of a SQL asset."""
+        """Parse `text`, the SELECT of the SQL asset `name`, and return the body of the asset."""
 
 
 _loader: Callable[[], Runner] | None = None
 
 
 def load_runner(loader: Callable[[], Runner]) -> None:
-    """Set the function that returns the session."""
+    """Set the function that `runner` calls to get the session."""
     global _loader  # noqa: PLW0603 - one session per process
     _loader = loader
 
 
 def runner() -> Runner:
-    """Return the session as a `Runner`."""
+    """Return the session, of which definitions use only the methods of `Runner`.
+
+    Raises
+    ------
+    InvariantViolationError
+        If the package ``stepwell`` has not been imported completely.
+    """
     if _loader is None:
-        raise InvariantViolationError("nothing can execute definitions here", remedy="import stepwell first")
+        raise InvariantViolationError(
+            "definitions cannot reach the session, because the package stepwell is not imported",
+            remedy="write import stepwell before the definitions",
+        )
     return _loader()
 
 
 def module_of(function: Callable[..., Any]) -> str:
-    """Return the name of the module that defines a function; empty if it is unknown."""
+    """Return the name of the module that defines `function`; return an empty string if the module is unknown."""
     return getattr(function, "__module__", "") or ""
 
 
 class JobDefinition:
-    """A graph that can be executed.
+    """A job: a graph without inputs that `execute` runs for its side effects.
 
     Attributes
     ----------
@@ -294,12 +319,12 @@ class JobDefinition:
         self.where = graph.where
         self.tags = dict(tags or {})
         self.notebook = ""
-        """The notebook or module that defined the job, set by the registry."""
+        """The notebook or module that defined the job. The registry sets this attribute; empty before."""
         self.module = ""
 
     @property
     def __stepwell_body__(self) -> object:
-        """The object whose code version counts."""
+        """The body of the job. A code version that reaches this definition contains the code of the body."""
         return self.graph.source
 
     def execute(self, *, store: Any = None, raise_on_error: bool = True) -> Any:
@@ -308,9 +333,9 @@ class JobDefinition:
         Parameters
         ----------
         store
-            A store directory or an open store; by default the session's.
+            A store directory or an open store; by default the store of the session.
         raise_on_error
-            True to raise the exception of a failed step after the run is recorded.
+            If a step fails: True to raise the exception of the step after the run is recorded, False to return the result of the run.
 
         Returns
         -------
@@ -320,17 +345,19 @@ class JobDefinition:
         Raises
         ------
         Exception
-            The exception that a step raised, if `raise_on_error` is true.
+            The exception that a step raised, if `raise_on_error` is True.
         """
         return runner().execute_job(self, store=store, raise_on_error=raise_on_error)
 
     execute_in_process = execute
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Raise `InvariantViolationError`: a job is executed, not called."""
+        """Raise `InvariantViolationError`, because a job cannot be called: `execute` runs it."""
         del args, kwargs
         raise InvariantViolationError(
-            f"the job {self.name!r} cannot be called", where=self.where, remedy=f"run it with {self.name}.execute()"
+            f"the job {self.name!r} cannot be called like a function",
+            where=self.where,
+            remedy=f"run the job with {self.name}.execute()",
         )
 
     def __repr__(self) -> str:
@@ -354,30 +381,31 @@ def job(
     description: str | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> JobDefinition | Callable[[Callable[..., Any]], JobDefinition]:
-    """Define a job by a function that calls ops and graphs. An asset passed to one of them is read from the store.
+    """Define a job by a function that calls ops and graphs.
 
-    The function is called once, when it is decorated. ``execute()`` runs the job.
+    The function is called once, at its definition, to compose the graph of the job. The method ``execute()`` of the definition runs the job. If the
+    function passes an asset to an op, the op gets the stored value of the asset; the job never materializes the asset.
 
     Parameters
     ----------
     compose_fn
-        The function to decorate; not given when the decorator has arguments.
+        The function to decorate; None if the decorator is used with arguments.
     name
         The name of the job; by default the name of the function.
     description
         The description of the job; by default the docstring of the function.
     tags
-        Tags of the job.
+        Any strings by name. Stepwell does not use them.
 
     Returns
     -------
     JobDefinition
-        The definition; without a function to decorate, the decorator.
+        The definition of the job; if `compose_fn` is None, a decorator that returns the definition.
 
     Raises
     ------
     InvalidDefinitionError
-        If the function breaks a rule of composition, such as a constant passed as an input.
+        If the function breaks a rule of composition, for example passes a constant to an input of an op.
     """
 
     def decorate(function: Callable[..., Any]) -> JobDefinition:

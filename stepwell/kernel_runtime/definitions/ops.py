@@ -1,4 +1,4 @@
-"""Ops: functions, cells or SELECTs with typed inputs, outputs and config."""
+"""Ops: functions, cells or SELECTs with typed inputs, outputs and config. Each planned step runs one op."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Body: TypeAlias = Callable[..., Any] | CellBody | SqlBody
 
 
 class Reuse(TypedDict, total=False):
-    """Options that decide when the result of a step is reused (see `asset`)."""
+    """The options that decide when the stored result of a step is reused. `asset` describes each option."""
 
     cache: bool | None
     volatile: bool
@@ -46,31 +46,31 @@ class Reuse(TypedDict, total=False):
 
 
 class OpDefinition:
-    """The code of a step with its inputs, outputs, config and options.
+    """The body of a step with its inputs, outputs, config and options.
 
-    A call inside the body of a graph adds a node to the graph. A call elsewhere runs the function directly: arguments and types are checked,
-    and nothing is recorded.
+    A call of the op in the body of a graph adds a node to the graph. Any other call runs the function of the op directly: arguments and types
+    are checked, no stored result is reused, and nothing is recorded.
 
     Attributes
     ----------
     name
-        The name of the op, and of its nodes that have no alias.
+        The name of the op. A node of the op has this name unless it has an alias.
     ins, outs
-        Inputs and outputs by name, in order.
+        The inputs and the outputs by name, in order.
     config
-        Keyword-only parameters with their defaults (`UNSET` for none): constants that a composition may set.
+        The default of each config parameter by name; `UNSET` if it has no default. A call in a graph may set the parameter to a constant.
     context
-        The name of the parameter that receives the context, or None.
+        The name of the parameter that receives the context of the step; None if the function gets no context.
     cache
-        True if results are reused, False if not; None if this depends on the kind of definition that uses the op.
+        True if results are reused, False if they are not; None if results are reused in assets but not in jobs.
     volatile
-        True if the op is executed in every run that requests it.
+        True if the op is executed in every run that needs its outputs.
     max_age
-        Seconds after which a result is not reused; None for no limit.
+        The age in seconds up to which a stored result is reused; None for no limit.
     ignore
-        Names that are excluded from the code version.
+        The names of variables that are excluded from the code version.
     reads
-        Paths and patterns of files that the body reads, relative to the working directory.
+        The paths and patterns of files that the body reads in ways that Stepwell cannot record. Relative paths start at the working directory.
     """
 
     def __init__(
@@ -108,9 +108,9 @@ class OpDefinition:
         check_reuse(cache=cache, volatile=volatile, max_age=self.max_age, name=name, where=where)
         self.where = where
         self.defaults = dict(defaults or {})
-        """Values of inputs that are not connected, by name."""
+        """For each input that need not be connected, the value that the input gets if it is not."""
         self.parameters = tuple(name for name, declared in self.ins.items() if not is_nothing(declared.dagster_type))
-        """Names of the inputs that carry a value."""
+        """The names of the inputs that carry a value."""
         self.input_checks: dict[str, Checker] = {}
         for parameter in self.parameters:
             check = _check(self.ins[parameter].dagster_type)
@@ -125,7 +125,7 @@ class OpDefinition:
 
     @property
     def __stepwell_body__(self) -> Body:
-        """The object whose code version counts."""
+        """The body of the op. A code version that reaches this definition contains the code of the body."""
         return self.body
 
     @property
@@ -133,29 +133,31 @@ class OpDefinition:
         return self.description or getattr(self.body, "__doc__", None)
 
     def alias(self, name: str) -> Alias:
-        """Return this op under another name, for a call inside a graph."""
+        """Return an `Alias` of this op: a call of the alias in the body of a graph adds a node with this name."""
         return Alias(self, name)
 
     def check_output(self, output: str, value: Any, step: str) -> None:
-        """Raise `TypeCheckError` if a value does not have the type of the output."""
+        """Raise `TypeCheckError` if `value` does not have the type of the output `output`; the message names the step `step`."""
         check = self.output_checks.get(output)
         if check is not None and not check(value):
             raise TypeCheckError(
-                f"step {step!r}: the output {output!r} is {_described(value)}, not {type_name(self.outs[output].dagster_type)}",
+                f"step {step!r}: the output {output!r} is {_described(value)}, not of type {type_name(self.outs[output].dagster_type)}",
                 where=self.where,
+                remedy="return a value of the declared type, or change the type in the declaration of the output",
             )
 
     def check_input(self, name: str, value: Any, step: str) -> None:
-        """Raise `TypeCheckError` if a value does not have the type of the input."""
+        """Raise `TypeCheckError` if `value` does not have the type of the input `name`; the message names the step `step`."""
         check = self.input_checks.get(name)
         if check is not None and not check(value):
             raise TypeCheckError(
-                f"step {step!r}: the input {name!r} is {_described(value)}, not {type_name(self.ins[name].dagster_type)}",
+                f"step {step!r}: the input {name!r} is {_described(value)}, not of type {type_name(self.ins[name].dagster_type)}",
                 where=self.where,
+                remedy="pass a value of the declared type, or change the type in the declaration of the input",
             )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Add a node to the graph that is being composed; outside a composition, run the function directly."""
+        """In the body of a graph, add a node to the graph and return its handles. Otherwise run the function directly and return its result."""
         composition = composing()
         if composition is not None:
             return composition.add(self, None, args, kwargs)
@@ -163,13 +165,13 @@ class OpDefinition:
 
     def __repr__(self) -> str:
         parameters = ", ".join([*self.parameters, *(["*", *self.config] if self.config else [])])
-        # The only output of a cell is named ``result``; the name of its variable is more informative.
+        # The only output of a cell has the name ``result``; the name of the variable says more.
         variables = self.body.outputs if isinstance(self.body, CellBody) and len(self.outs) == 1 else ()
         return f"<op {self.name}({parameters}) -> {', '.join(variables or self.outs) or 'nothing'}>"
 
 
 def _kind_of(body: Body) -> tuple[bool, bool]:
-    """Return two flags: the body is a generator; the body is asynchronous."""
+    """Return two bools: True if a call of `body` returns a generator, and True if `body` is asynchronous."""
     if isinstance(body, CellBody | SqlBody):
         return False, isinstance(body, CellBody) and body.is_async
     if type(body) is FunctionType:
@@ -184,14 +186,14 @@ def _kind_of(body: Body) -> tuple[bool, bool]:
 
 
 class Alias:
-    """An op or graph under another name: a call inside a graph adds a node with this name."""
+    """An op or graph under another name: a call in the body of a graph adds a node with this other name."""
 
     def __init__(self, definition: Any, name: str) -> None:
         self.definition = definition
         self.name = check_name("a node", name, where=definition.where)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Add a node with this name; outside a composition, call the definition."""
+        """In the body of a graph, add a node with the name of the alias and return its handles. Otherwise call the op or graph itself."""
         composition = composing()
         if composition is None:
             return self.definition(*args, **kwargs)
@@ -199,50 +201,67 @@ class Alias:
 
 
 def invoke(op: OpDefinition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run an op's function directly and return its result.
+    """Run the function of an op directly and return its result, without reading or writing the store.
 
     Raises
     ------
     InvalidInvocationError
-        If an input is missing or unknown, or the op is a cell.
+        If an argument is missing or is not a parameter of the op, or the body of the op is a cell or a SELECT.
     TypeCheckError
-        If a value does not have its declared type.
+        If an argument or the result does not have its declared type.
     """
     if isinstance(op.body, CellBody | SqlBody):
         raise InvalidInvocationError(
-            f"{op.name!r} is a cell and cannot be called here",
+            f"{op.name!r} is defined by a cell and can only be called in %%graph_asset, %%graph or %%job",
             where=op.where,
-            remedy=f"run %materialize {op.name}, or call it inside %%graph_asset, %%graph or %%job",
+            remedy=f"move the call to such a cell; if {op.name} is an asset, run %materialize {op.name}",
         )
     names = ([op.context] if op.context else []) + list(op.parameters)
     if len(args) > len(names):
-        raise InvalidInvocationError(f"{op.name!r} takes {len(names)} arguments but got {len(args)}", where=op.where)
+        raise InvalidInvocationError(
+            f"{op.name!r} takes {len(names)} positional arguments but got {len(args)}",
+            where=op.where,
+            remedy=f"pass only its inputs by position: {', '.join(names)}" if names else "pass no argument by position",
+        )
     arguments = dict(zip(names, args, strict=False))
     for name, value in kwargs.items():
         if name in arguments:
-            raise InvalidInvocationError(f"{op.name!r} got {name!r} twice", where=op.where)
-        if name not in op.ins and name not in op.config and name != op.context:
             raise InvalidInvocationError(
-                f"{op.name!r} has no input {name!r}",
+                f"{op.name!r} got the argument {name!r} twice: by position and by keyword",
                 where=op.where,
-                remedy=f"its inputs are: {', '.join([*op.parameters, *op.config]) or 'none'}",
+                remedy=f"remove the argument {name}=...",
+            )
+        if name not in op.ins and name not in op.config and name != op.context:
+            known = ", ".join([*op.parameters, *op.config])
+            raise InvalidInvocationError(
+                f"{op.name!r} has no parameter {name!r}",
+                where=op.where,
+                remedy=f"use a parameter of {op.name}: {known}" if known else f"call {op.name} without arguments",
             )
         arguments[name] = value
     if op.context and op.context not in arguments:
         raise InvalidInvocationError(
-            f"{op.name!r} needs a context",
+            f"{op.name!r} needs a context as its first argument",
             where=op.where,
-            remedy=f"pass None: {op.name}(None, ...)",
+            remedy=f"outside a run there is no context, so pass None: {op.name}(None, ...)",
         )
     for name in op.parameters:
         if name not in arguments and name not in op.defaults:
-            raise InvalidInvocationError(f"{op.name!r} is missing its input {name!r}", where=op.where)
+            raise InvalidInvocationError(
+                f"the call of {op.name!r} does not pass the input {name!r}, which has no default",
+                where=op.where,
+                remedy=f"pass a value: {op.name}({name}=...)",
+            )
         if name in arguments:
             op.check_input(name, arguments[name], op.name)
     for name, default in op.config.items():
         if name not in arguments and default is UNSET:
-            raise InvalidInvocationError(f"{op.name!r} is missing its config {name!r}", where=op.where)
-    # Inputs of type Nothing are accepted and not passed on.
+            raise InvalidInvocationError(
+                f"the call of {op.name!r} does not set the config parameter {name!r}, which has no default",
+                where=op.where,
+                remedy=f"set it by keyword: {op.name}(..., {name}=...)",
+            )
+    # Arguments for inputs of type Nothing are accepted, but the function has no parameters for them.
     returned = op.body(
         **{name: value for name, value in arguments.items() if name not in op.ins or name in op.parameters}
     )
@@ -266,17 +285,20 @@ def build_op(
     where: str | None = None,
     **reuse: Unpack[Reuse],
 ) -> OpDefinition:
-    """Make an op from a function.
+    """Return the op whose body is `function`. The parameters are those of the decorator `op`, except the two below.
 
     Parameters
     ----------
     keyword_config
-        True if keyword-only parameters are config; False if they are inputs.
+        True if keyword-only parameters of `function` are config; False if they are inputs.
+    where
+        The source location of `function`, for messages; None to determine it.
 
     Raises
     ------
     InvalidDefinitionError
-        If a name is invalid, or `ins` names something that is not a parameter.
+        If a name or option is invalid, `function` takes ``*args`` or ``**kwargs``, or a key of `ins` is not a parameter of `function`, unless the
+        type of that input is `Nothing`.
     """
     where = place_of_function(function) if where is None else where
     name = check_name("an op", name or str(getattr(function, "__name__", "")), where=where)
@@ -292,9 +314,9 @@ def build_op(
     for key, declaration in declared.items():
         if key not in parameters and not is_nothing(declaration.dagster_type):
             raise InvalidDefinitionError(
-                f"ins= of {name!r} names {key!r}, which is not a parameter",
+                f"ins= of {name!r} names {key!r}, which is not a parameter of its function",
                 where=where,
-                remedy=f"parameters are: {', '.join(parameters) or 'none'}; declare an input that only orders as In(Nothing)",
+                remedy=f"name one of the function's parameters: {', '.join(parameters) or '(it has none)'}; to only run {name} after another step, declare {key}: In(Nothing)",
             )
     resolved: dict[str, In] = {}
     defaults: dict[str, Any] = {}
@@ -335,7 +357,7 @@ _BARE_OUT = Out()
 
 @cache
 def _plain_in(hint: type) -> In:
-    """Return the declaration of an input of a builtin type without options, which thousands of steps share."""
+    """Return the declaration of an input with the builtin type `hint` and no options. Thousands of steps share this object."""
     return In(hint)
 
 
@@ -346,9 +368,9 @@ def _default_out(hint: type) -> Out:
 
 def _nothing_parameter(op: str, name: str, where: str) -> InvalidDefinitionError:
     return InvalidDefinitionError(
-        f"the input {name!r} of {op!r} is Nothing and cannot be a parameter",
+        f"the input {name!r} of {op!r} has the type Nothing and no value, so it cannot be a parameter of the function",
         where=where,
-        remedy=f"remove it from the function's parameters and declare ins={{{name!r}: In(Nothing)}}",
+        remedy=f"remove the parameter {name} from the function and declare ins={{{name!r}: In(Nothing)}}",
     )
 
 
@@ -436,39 +458,40 @@ def op(
     ignore: Iterable[str] | str | None = None,
     reads: Iterable[str | os.PathLike[str]] | str | None = None,
 ) -> OpDefinition | Callable[[Callable[..., Any]], OpDefinition]:
-    """Define an op by a function. Graphs, jobs and graph-backed assets call ops.
+    """Define an op by a function. The bodies of graphs, jobs and graph-backed assets call ops.
 
-    Positional parameters are inputs. Keyword-only parameters are config: constants that the calling graph sets. A first parameter named
-    ``context`` receives the context of the step.
+    Positional parameters of the function are inputs. Keyword-only parameters are config: constants that a call in the body of a graph may set.
+    If the first parameter has the name ``context``, it receives the context of the step.
 
     Parameters
     ----------
     compute_fn
-        The function to decorate; not given when the decorator has arguments.
+        The function to decorate; None if the decorator is used with arguments, as in ``@op(cache=True)``.
     name
         The name of the op; by default the name of the function.
     description
         The description of the op; by default the docstring of the function.
     ins
-        Options of inputs by name. By default, types and default values are those of the parameters.
+        The declaration of an input by its name. Without an entry, the annotation and the default of the parameter declare the input.
     out
-        Options of the output, or a dict of options by output name; by default one output, ``result``, with the type of the return annotation.
+        The declaration of the only output, or of each output by its name. By default there is one output, ``result``, whose type is the return
+        annotation.
     tags
-        Tags of the op.
+        Any strings by name. Stepwell does not use them.
     cache
-        True to reuse results also in jobs, False to reuse none; by default, results are reused in graph-backed assets only.
+        True to reuse results in jobs, too; False to reuse no results. By default, results are reused only in graph-backed assets.
     volatile, max_age, ignore, reads
-        As in `asset`.
+        The same as in `asset`.
 
     Returns
     -------
     OpDefinition
-        The definition; without a function to decorate, the decorator.
+        The definition of the op; if `compute_fn` is None, a decorator that returns the definition.
 
     Raises
     ------
     InvalidDefinitionError
-        If a name or option is invalid, the function takes ``*args`` or ``**kwargs``, or `ins` names something that is not a parameter.
+        If a name or option is invalid, the function takes ``*args`` or ``**kwargs``, or a key of `ins` is not a parameter of the function.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""The definitions of this process: assets by key, jobs by name, each with the cell that made it.
+"""The definitions of this process: assets by key and jobs by name, each with the cell that made the definition.
 
-When a cell runs again, its new definitions replace the earlier ones, and definitions that the cell no longer makes are withdrawn. If two
-live cells define the same key, the cell that ran last wins; `Registry.on_replacement` notifies the front end, which prints a line or, in batch,
-raises an error.
+When a cell runs again, its new definitions replace its earlier ones, and definitions that the cell no longer makes are withdrawn (removed
+from the registry). If two cells define the same key, the definition of the cell that ran last is used. `Registry.on_replacement` notifies the front
+end, which prints a line or, in batch, raises an error.
 """
 
 from __future__ import annotations
@@ -21,47 +21,53 @@ Definition: TypeAlias = AssetsDefinition | SourceAsset | JobDefinition
 
 @dataclass(slots=True)
 class Entry:
-    """A definition and the cell that made it."""
+    """A registered definition and the cell that made it."""
 
     definition: Definition
     origin: str
-    """The cell that made the definition; empty outside cells."""
+    """The identifier of the cell that made the definition; empty if no cell made it."""
 
 
 @dataclass(slots=True)
 class Registry:
-    """Definitions by key and name.
+    """The registered definitions: assets by key and jobs by name.
 
     Attributes
     ----------
     on_change
-        Called with the keys of definitions that have been registered or withdrawn.
+        Called with the keys or job names of definitions that were registered or withdrawn; None to call nothing.
     on_replacement
-        Called when a definition replaces one from another live cell, with the key, the old location and the new location.
+        Called when the definition of one cell replaces that of another cell, with the key, the source location of the old definition and that of
+        the new one; None to call nothing.
     """
 
     assets: dict[str, Entry] = field(default_factory=dict)
-    """Assets and source assets by key in written form."""
+    """Assets and source assets, by their keys as strings (``raw/flights``)."""
     jobs: dict[str, Entry] = field(default_factory=dict)
     on_change: Callable[[tuple[str, ...]], None] | None = None
     on_replacement: Callable[[str, str, str], None] | None = None
     notebook: Callable[[], str] | None = None
-    """Returns the path of the notebook or script that is ``__main__``."""
+    """Returns the path of the notebook or script that is ``__main__``; None if the path is unknown."""
     _origin: str = ""
     _defined_keys: set[str] = field(default_factory=set)
 
     def begin_cell(self, origin: str) -> None:
-        """Attribute all definitions that are registered until `end_cell` to a cell."""
+        """Record that the cell with the identifier `origin` makes all definitions that are registered until `end_cell` is called."""
         self._origin = origin
         self._defined_keys = set()
 
     def end_cell(self, *, succeeded: bool = True) -> tuple[str, ...]:
-        """End a cell, and withdraw the keys that only its previous run defined. After a failure, nothing is withdrawn.
+        """End the cell of `begin_cell`, and withdraw the definitions that only the previous run of the cell made.
+
+        Parameters
+        ----------
+        succeeded
+            False if the cell failed. Nothing is withdrawn then.
 
         Returns
         -------
         tuple of str
-            The withdrawn keys.
+            The keys of the withdrawn assets and the names of the withdrawn jobs.
         """
         origin, self._origin = self._origin, ""
         if not origin or not succeeded:
@@ -76,12 +82,12 @@ class Registry:
         return tuple(withdrawn_keys)
 
     def register(self, definition: Definition) -> None:
-        """Register a definition; it replaces a definition with the same key.
+        """Add `definition` to the registry. Registered definitions with any of its keys, or with its job name, are removed.
 
         Raises
         ------
         InvalidDefinitionError
-            If an asset and a job have the same name.
+            If `definition` is a job with the key of an asset, or an asset with the name of a job, unless the running cell made both.
         """
         names = names_of(definition)
         table, other, kind = (
@@ -92,9 +98,9 @@ class Registry:
         for name in names:
             if name in other and not (self._origin and other[name].origin == self._origin):
                 raise InvalidDefinitionError(
-                    f"{name!r} is already {kind}",
+                    f"{name!r} is already the name of {kind}",
                     where=place_of_definition(other[name].definition),
-                    remedy="give one of them another name",
+                    remedy="give the asset and the job different names",
                 )
         # Raise all errors before the first change.
         for name in names:
@@ -122,7 +128,7 @@ class Registry:
             self.on_change(names)
 
     def withdraw(self, name: str) -> None:
-        """Remove a definition with all its keys."""
+        """Remove the definition of the asset key or job name `name`, with all other keys of the definition; do nothing if there is none."""
         entry = self.assets.get(name) or self.jobs.get(name)
         if entry is not None:
             self._drop(entry.definition)
@@ -136,7 +142,7 @@ class Registry:
                 del table[name]
 
     def definitions(self) -> Iterator[Definition]:
-        """Yield every definition once, in the order of registration."""
+        """Yield every registered definition once: first assets, then jobs, each in the order of registration."""
         seen: set[int] = set()
         for entry in itertools.chain(self.assets.values(), self.jobs.values()):
             if id(entry.definition) not in seen:
@@ -149,7 +155,7 @@ REGISTRY = Registry()
 
 
 def names_of(definition: Definition) -> tuple[str, ...]:
-    """Return the keys of assets in written form, or the name of a job."""
+    """Return the asset keys of `definition` as strings (``raw/flights``); for a job, return its name."""
     if isinstance(definition, JobDefinition):
         return (definition.name,)
     if isinstance(definition, SourceAsset):
@@ -158,12 +164,12 @@ def names_of(definition: Definition) -> tuple[str, ...]:
 
 
 def place_of_definition(definition: Definition) -> str:
-    """Return the source location of a definition for messages; empty for a source asset."""
+    """Return the source location of `definition` for messages; return an empty string for a source asset."""
     return "" if isinstance(definition, SourceAsset) else definition.where
 
 
 def by_key(definitions: Iterable[AssetsDefinition | SourceAsset]) -> dict[str, AssetsDefinition | SourceAsset]:
-    """Return definitions by key in written form.
+    """Return `definitions` by their keys as strings (``raw/flights``). A definition with several keys appears once for each key.
 
     Raises
     ------
@@ -176,9 +182,9 @@ def by_key(definitions: Iterable[AssetsDefinition | SourceAsset]) -> dict[str, A
             if name in by_name and by_name[name] is not definition:
                 first, second = place_of_definition(by_name[name]), place_of_definition(definition)
                 raise DuplicateKeyError(
-                    f"the asset key {name} is defined twice",
+                    f"two definitions have the asset key {name}",
                     where=" and ".join(place for place in (first, second) if place),
-                    remedy="rename one of them, or pass only one",
+                    remedy="give one of the assets another name, or pass only one of the two definitions",
                 )
             by_name[name] = definition
     return by_name
