@@ -1,4 +1,4 @@
-"""``python -m stepwell.batch``: the command ``stepwell``, for environments whose scripts are not on PATH."""
+"""``python -m stepwell.batch`` runs the command line ``stepwell`` in environments whose scripts are not on PATH."""
 
 from stepwell.batch.command_line import main
 

@@ -1,8 +1,9 @@
-"""A client of nbclient that also does what front ends do: it sends cell ids, joins streams, and interrupts cells so that finished work stays.
+"""A subclass of nbclient's client that executes cells like a front end: it sends cell ids to the kernel, joins streams and interrupts cells.
 
-JupyterLab sends the id of a cell in the metadata of its execute request (``cellId``), so that the kernel can identify the cell of a
-definition. nbclient does not send the id, and on a signal it kills the kernel. This client sends the id, and on a signal it interrupts the
-running cell, as the button of a front end does. The steps are then recorded as cancelled, and the kernel shuts down normally.
+JupyterLab sends the id of a cell to the kernel in the metadata of the execute request (``cellId``), and the kernel uses the id to identify the
+cell of a definition. nbclient does not send the id, and it kills the kernel when a signal arrives. This client sends the id, and when a signal
+arrives, it interrupts the running cell, like the interrupt button of a front end. The running step is then recorded as cancelled, the results
+of finished steps are stored, and the kernel shuts down normally.
 """
 
 from __future__ import annotations
@@ -22,26 +23,32 @@ from stepwell.batch.notebooks import is_run
 from stepwell.batch.terminal import Progress
 
 TERMINATION_GRACE = 5.0
-"""Seconds after SIGTERM until a kernel whose cell does not stop is killed; short, because SIGKILL usually follows SIGTERM."""
+"""Seconds after SIGTERM or an exceeded limit, after which a kernel is killed if its cell still runs. The time is short, because the sender of SIGTERM
+usually sends SIGKILL soon."""
 TICK = 0.5
-"""Seconds between updates of the elapsed time on a terminal."""
+"""Seconds between two updates of the elapsed time in the progress line."""
 
 
 class BatchClient(NotebookClient):
-    """Executes a notebook for `stepwell.batch.run`.
+    """Executes the cells of one notebook for `stepwell.batch.run`.
 
     Parameters
     ----------
     notebook
-        The notebook; changed in place.
+        The notebook. The outputs of the cells are added to it in place.
     progress
-        Shows the running cell.
+        The progress line, which this client updates.
     save
-        Called after every executed cell, even if the cell failed.
+        Saves the notebook. It is called after every executed cell, even if the cell failed.
     limits
-        The limits for each cell and for the whole run, in seconds; None for no limit.
+        The greatest durations of one cell and of the whole run, in seconds; None for no limit.
     options
         Traits of ``nbclient.NotebookClient``.
+
+    Attributes
+    ----------
+    signal
+        The first signal that arrived during the execution; None if none arrived.
     """
 
     def __init__(
@@ -53,16 +60,16 @@ class BatchClient(NotebookClient):
         limits: tuple[float | None, float | None] = (None, None),
         **options: Any,
     ) -> None:
-        # Times in the metadata of cells would make every executed notebook different.
+        # nbclient would write times into the metadata of cells, and no two executions would give equal notebooks.
         super().__init__(notebook, **{"record_timing": False, **options})
         self.progress = progress
         self.save = save
         self.signal: signal.Signals | None = None
         self.timed_out = ""
-        """A message about the limit that was exceeded; empty if no limit was exceeded."""
+        """The message about an exceeded limit; empty if no limit was exceeded."""
         self._cell_limit, self._limit = limits
         self.cell: Any = None
-        """The running cell or, after the execution, the last cell that ran."""
+        """The running cell or, between two cells and after the execution, the last cell that ran; None before the first cell."""
         self._signalling: asyncio.Future[Any] | None = None
         self._executing = False
 
@@ -71,7 +78,15 @@ class BatchClient(NotebookClient):
     async def async_execute_cell(
         self, cell: Any, cell_index: int, execution_count: int | None = None, store_history: bool = True
     ) -> Any:
-        """Execute one cell and send its id; raise `InterruptedError` if a signal arrives during the execution."""
+        """Execute one cell, and send the cell's id to the kernel with the execute request.
+
+        Raises
+        ------
+        CellTimeoutError
+            If a limit was exceeded during the execution.
+        InterruptedError
+            If a signal arrived during the execution, and the cell raised no exception.
+        """
         if not is_run(cell):
             return await super().async_execute_cell(cell, cell_index, execution_count, store_history)
         self.cell = cell
@@ -99,18 +114,24 @@ class BatchClient(NotebookClient):
         if self.timed_out:
             raise CellTimeoutError(self.timed_out)
         if self.signal is not None:
-            # The cell caught the interrupt, or is allowed to fail (raises-exception).
+            # The interrupt raised no exception here, because the cell caught it or is allowed to fail (raises-exception).
             raise InterruptedError
         return cell
 
     def _call_after(self, seconds: float | None, message: str) -> asyncio.TimerHandle | None:
-        """Schedule an interrupt of the run; return None if there is no limit."""
+        """Schedule `_time_out` after a number of seconds; do nothing and return None if `seconds` is None.
+
+        Parameters
+        ----------
+        message
+            The message about the exceeded limit; ``{}`` stands for the seconds.
+        """
         if seconds is None:
             return None
         return asyncio.get_running_loop().call_later(seconds, self._time_out, message.format(f"{seconds:g}"))
 
     def _time_out(self, message: str) -> None:
-        """Interrupt the running cell; kill the kernel if it does not stop."""
+        """Record that a limit was exceeded, and interrupt the running cell. If the cell still runs after `TERMINATION_GRACE`, kill the kernel."""
         self.timed_out = self.timed_out or message
         if self._executing and self.km is not None:
             self._signalling = asyncio.ensure_future(ensure_async(self.km.interrupt_kernel()))
@@ -126,10 +147,14 @@ class BatchClient(NotebookClient):
             self.progress.tick()
 
     def output(self, outs: list[Any], msg: dict[str, Any], display_id: str | None, cell_index: int) -> Any:
-        """Add one output; append text to the last stream output if it continues the same stream, as front ends do."""
+        """Add an output message to the outputs of a cell.
+
+        Like a front end, append the text of a stream to the last output if that is the same stream. A note about a waiting step is only shown in
+        the progress line.
+        """
         content = msg["content"]
         if msg["msg_type"] == "display_data" and content.get("metadata", {}).get("stepwell") == "waiting":
-            # Do not save the note: the executed notebook must not depend on which process computed a step.
+            # The note is not saved, because the executed notebook must not depend on which process computed a step.
             self.progress.note(content["data"]["text/plain"])
             return None
         if msg["msg_type"] == "stream":
@@ -151,13 +176,13 @@ class BatchClient(NotebookClient):
 
     @asynccontextmanager
     async def async_setup_kernel(self, **kwargs: Any) -> AsyncGenerator[None, None]:
-        """Start the kernel and shut it down, as nbclient does, with other handlers of signals."""
+        """Start the kernel, and shut it down at the end of the block. While the block runs, signals interrupt the running cell."""
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None
         handled = []
         for number in (signal.SIGINT, signal.SIGTERM):
-            # On Windows and outside the main thread, loops do not support signal handlers; KeyboardInterrupt is raised instead.
+            # On Windows and outside the main thread, event loops have no signal handlers, and Python raises KeyboardInterrupt for SIGINT.
             with contextlib.suppress(RuntimeError, ValueError):
                 loop.add_signal_handler(number, self._on_signal, number, task)
                 handled.append(number)

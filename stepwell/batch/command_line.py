@@ -1,9 +1,9 @@
-"""The command line ``stepwell`` (and ``jupyter stepwell``), which parses arguments, calls a command, and prints its result as text or JSON.
+"""The command line ``stepwell`` (and ``jupyter stepwell``), which parses arguments, calls a command, and prints the result as text or JSON.
 
-Every verb except ``run`` is a command of `stepwell.commands`. A verb that needs the definitions of a notebook is called in a temporary kernel
-with ``STEPWELL_DEFINE`` set. In this kernel, plain cells run, but asset cells only register their assets. A plain cell that uses the value of
-an asset therefore fails with a NameError, and so does a cell that uses a name which a failed cell would have assigned. These errors are
-expected. After the last cell, the command is called in the kernel, and its output is printed.
+A command that needs the definitions of a notebook is called in a temporary kernel in which the environment variable ``STEPWELL_DEFINE`` is
+set. In this kernel, plain cells run, but asset cells only register their assets. A plain cell that uses the value of an asset therefore fails
+with a NameError, and so does a cell that uses a name which a failed cell would have assigned. These errors are expected and ignored. After the
+last cell, the command is called in the kernel, and its output is printed.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("stepwell: interrupted")
         return INTERRUPTED + 2
     except BrokenPipeError:
-        # The reader closed the pipe. Without this redirection, Python would report the error again when it closes the stream.
+        # The reader has closed the pipe. Without this redirection, Python would raise the error again when the interpreter closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CELL_FAILED
     except Exception as error:
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    # Imported by name, because a static import would be an import circle: the root package imports the front ends lazily.
+    # Imported by name, because a static import would make an import cycle: the root package imports the front ends lazily.
     version = import_module("stepwell").__version__
     parser = _Parser(
         "stepwell",
@@ -119,7 +119,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"stepwell {version}")
     added = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    # Import only the requested command; the help needs all commands.
+    # Only the module of the typed command is imported; the help needs the modules of all commands.
     wanted = arguments[0] if arguments else ""
     for name in [wanted] if wanted in VERBS else VERBS:
         command = find_command(name)
@@ -161,13 +161,13 @@ def _add(added: Any, command: Command[Any, Any]) -> None:
 
 
 def summary_start(summary: str) -> str:
-    """Return the first part of a command's summary, for the list of commands."""
+    """Return a command's summary up to the first comma, colon or semicolon, for the list of commands in the help."""
     text = summary.partition(", ")[0].partition(": ")[0].partition("; ")[0].removesuffix(".")
     return (text[0].lower() + text[1:]).replace("`", "")
 
 
 def _act(command: Command[Any, Any], options: argparse.Namespace) -> int:
-    """Call a command with the parsed arguments, print the result, and return the exit code."""
+    """Call a command with the arguments that a user typed, print the results, and return the exit code."""
     if command.definitions == "notebooks" or (getattr(options, "notebook", None) and command.definitions != "none"):
         notebooks = options.notebooks if command.definitions == "notebooks" else [options.notebook]
         codes = [in_notebook(command, notebook, vars(options)) for notebook in notebooks]
@@ -175,7 +175,7 @@ def _act(command: Command[Any, Any], options: argparse.Namespace) -> int:
     if command.definitions == "required":
         raise InvalidInvocationError(
             f"stepwell {command.name} needs the definitions of a notebook",
-            remedy=f"name it: stepwell {command.name} ... --notebook NOTEBOOK.ipynb",
+            remedy=f"name the notebook: stepwell {command.name} ... --notebook NOTEBOOK.ipynb",
         )
     with ExitStack() as opened:
         extra_arguments: dict[str, Any] = {}
@@ -191,7 +191,7 @@ def _act(command: Command[Any, Any], options: argparse.Namespace) -> int:
         elif command.needs == "maybe":
             extra_arguments["store"] = about["store"] = _directory_to_make(options)
         elif options.path is None:
-            # The session of this process must open the existing store of the folder instead of creating one.
+            # The command uses the session's store. The variable makes the session open the existing store instead of creating one.
             os.environ["STEPWELL_STORE"] = str(opened.enter_context(_named_store(options)).directory)
         if command.printer is not None:
             extra_arguments |= command.printer.function_arguments(options)
@@ -209,7 +209,10 @@ def _act(command: Command[Any, Any], options: argparse.Namespace) -> int:
 def call_with_trust(
     command: Command[Any, Any], options: argparse.Namespace, extra_arguments: dict[str, Any]
 ) -> list[Any] | None:
-    """Call a command and return its results. If it asks for trust, show the offer and ask the user; return None if the user does not confirm."""
+    """Call a command and return its results.
+
+    If ``stepwell trust`` needs a confirmation, list the values and ask the user. Return None if the user does not confirm.
+    """
     try:
         return command.call(vars(options), **extra_arguments)
     except TrustNeededError as error:
@@ -217,7 +220,7 @@ def call_with_trust(
             for line in str(error.offer).splitlines():
                 say(line)
             if sys.stdin.isatty():
-                sys.stderr.write("Do you trust who made this? [y/N] ")
+                sys.stderr.write("Do you trust the author of these values? [y/N] ")
                 sys.stderr.flush()
                 if sys.stdin.readline().strip().lower() in ("y", "yes"):
                     return command.call({**vars(options), "yes": True}, **extra_arguments)
@@ -228,24 +231,31 @@ def call_with_trust(
 
 
 def _directory(options: argparse.Namespace) -> tuple[Path, bool]:
-    """Return the directory of the store, and True if the user named this directory."""
+    """Return the store directory, and True if the user named it with ``--store`` or the environment."""
     from stepwell.kernel_runtime.session.requests import named_or_found
 
     return named_or_found(options.store, Path.cwd())
 
 
 def _directory_to_make(options: argparse.Namespace) -> str:
-    """Return the directory of a store that the command may create. Links are followed only if the user named them."""
+    """Return the directory of a store that the command may create.
+
+    Raises
+    ------
+    UntrustedStoreError
+        If the directory is a link that the user did not name.
+    """
     directory, named = _directory(options)
     if directory.is_symlink() and not named:
         raise UntrustedStoreError(
-            f"the store directory {directory} is a link", remedy=f"name it to use it: --store {directory}"
+            f"the store directory {directory} is a link",
+            remedy=f"if you trust the link, name the directory: --store {directory}",
         )
     return str(directory)
 
 
 def _named_store(options: argparse.Namespace) -> Any:
-    """Open the store of the command line, which must exist."""
+    """Open the store that the command line names or finds, and return a context manager that closes it. The store must exist."""
     from stepwell.kernel_runtime.store.store import open_store
 
     directory, named = _directory(options)
@@ -281,16 +291,16 @@ _NAME = re.compile(r"name '(\w+)' is not defined")
 
 
 def in_notebook(command: Command[Any, Any], path: Path, arguments: Mapping[str, Any]) -> int:
-    """Call a command with the definitions of a notebook, print its result, and return the exit code.
+    """Call a command in a temporary kernel with the definitions of a notebook, print the results, and return the exit code.
 
     Parameters
     ----------
     command
         The command.
     path
-        The notebook, which is only read.
+        The path of the notebook. The file is not changed.
     arguments
-        The arguments of the command line.
+        The arguments that a user typed, by name.
 
     Returns
     -------
@@ -300,7 +310,7 @@ def in_notebook(command: Command[Any, Any], path: Path, arguments: Mapping[str, 
     Raises
     ------
     NotebookNotFoundError, NotebookKernelError
-        If the notebook does not exist or its kernel does not start.
+        If the notebook does not exist, or its kernel is not installed or does not start.
     """
     from nbclient import NotebookClient
     from nbformat import v4
@@ -330,7 +340,8 @@ def in_notebook(command: Command[Any, Any], path: Path, arguments: Mapping[str, 
             client.execute(cwd=str(path.parent), env=environment, stdout=log, stderr=log)
         except (OSError, RuntimeError) as error:
             raise NotebookKernelError(
-                f"the kernel {kernel!r} does not start: {error}", remedy="start it in Jupyter to see why"
+                f"the kernel {kernel!r} does not start: {error}",
+                remedy="start the kernel in Jupyter to see why it fails",
             ) from error
     names = _answer_of(calls[0]).get("names", [])
     failed = _unexpected_error(cells, set(names))
@@ -354,12 +365,14 @@ def _answer_of(cell: Any) -> dict[str, Any]:
 
 
 def _unexpected_error(cells: list[Any], unbound: set[str]) -> str:
-    """Return the first error that was not caused by the missing value of an asset; empty if there is no such error.
+    """Return a message about the first failed cell whose error was not caused by the missing value of an asset; empty if there is none.
 
     Parameters
     ----------
+    cells
+        The executed cells of the notebook.
     unbound
-        Names of assets. This function adds the names that failed cells would have bound.
+        The variables of the assets, which have no values. This function adds the names that failed cells would have bound.
     """
     for number, cell in enumerate(cells, 1):
         error = next((output for output in cell.outputs if output.output_type == "error"), None)
@@ -388,7 +401,7 @@ def _bound_names(source: str) -> set[str]:
 
 
 def publish_names() -> None:
-    """Publish the variables to which the values of the assets would be bound; called in the kernel."""
+    """Send the names of the variables of all registered assets to the front end. A cell of the temporary kernel calls this function."""
     registry = get_session().registry
     names = {key.rpartition("/")[2] for key in registry.assets}
     for entry in registry.assets.values():
@@ -398,7 +411,13 @@ def publish_names() -> None:
 
 
 def answer(text: str) -> None:
-    """Call a command and print its result; called in the kernel."""
+    """Call a command, print its results, and send its exit code to the front end. A cell of the temporary kernel calls this function.
+
+    Parameters
+    ----------
+    text
+        A JSON object with ``command`` (the verb), ``given`` (the arguments by name) and ``json`` (True to print JSON).
+    """
     os.environ.pop(DEFINE, None)
     question = json.loads(text)
     command = find_command(question["command"])

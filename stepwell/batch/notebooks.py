@@ -1,12 +1,12 @@
-"""Notebooks as files: reading, parameters, the choice of the kernel, the path of the executed copy, and saving.
+"""Notebook files: reading, parameters, the choice of the kernel, the path of the executed copy, and saving.
 
-Parameters work as in papermill. A code cell tagged ``parameters`` assigns defaults to names. The names and the types of the defaults are read
-without running the cell, so that wrong parameters are reported before a kernel starts. A cell tagged ``injected-parameters`` is added below
-this cell and assigns the values of the user; it replaces the cell that an earlier run added.
+Parameters work as in papermill. A code cell with the tag ``parameters`` assigns defaults to names. The names and the types of the defaults are
+read without running the cell, so that wrong parameters are reported before a kernel starts. Below the cell, a cell with the tag
+``injected-parameters`` is added, which assigns the values of the user. A cell with this tag from an earlier run is removed.
 
-nbformat validates with jsonschema. If ``rfc3987_syntax`` is installed (JupyterLab requires it), the import of jsonschema builds a grammar for
-IRIs. This takes two seconds, although the schema of notebooks does not use IRIs. The package is optional for jsonschema, so this module hides
-it during the import. Only the command line does this, in a separate process.
+nbformat validates notebooks with jsonschema. If the package ``rfc3987_syntax`` is installed (JupyterLab requires it), the import of jsonschema
+builds a grammar for IRIs, which takes two seconds, although the schema of notebooks does not use IRIs. jsonschema also works without
+``rfc3987_syntax``, so this module hides the package during the import. This happens only in the process of the command line.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _GRAMMAR = "rfc3987_syntax"
 
 
 def import_nbformat() -> Any:
-    """Import nbformat without the slow optional part of jsonschema, and return it."""
+    """Import nbformat and return the module. While nbformat imports jsonschema, the slow package ``rfc3987_syntax`` is hidden."""
     hide = _GRAMMAR not in sys.modules and "jsonschema" not in sys.modules
     if hide:
-        # An import of a module that is None in sys.modules raises ModuleNotFoundError.
+        # If a module is None in sys.modules, its import raises ModuleNotFoundError.
         sys.modules[_GRAMMAR] = None  # type: ignore[assignment]
     try:
         return importlib.import_module("nbformat")
@@ -54,15 +54,23 @@ _LOADS_STEPWELL = re.compile(r"^\s*%(?:load_ext|reload_ext)\s+stepwell\b", re.MU
 
 
 def choose_kernel(notebook: Any, path: Path, requested: str | None) -> str:
-    """Return the name of an installed kernel: the requested kernel, else the kernel that the notebook names.
+    """Return the name of the kernel that executes a notebook: the requested kernel, else the kernel that the notebook names.
 
-    The kernel of a notebook without a kernelspec is ``python3`` if the language is Python or the notebook loads Stepwell. In other cases
-    there is no default.
+    If the notebook names no kernel, but its language is Python or it loads Stepwell, the kernel is ``python3``.
+
+    Parameters
+    ----------
+    notebook
+        The contents of the notebook.
+    path
+        The path of the notebook, for messages.
+    requested
+        The name of the kernel that the user chose; None to use the kernel of the notebook.
 
     Raises
     ------
     NotebookKernelError
-        If no kernel is named, or the named kernel is not installed; the remedy lists the installed kernels.
+        If neither the user nor the notebook names a kernel, or the kernel is not installed. The remedy lists the installed kernels.
     """
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
@@ -85,23 +93,23 @@ def choose_kernel(notebook: Any, path: Path, requested: str | None) -> str:
 
 def _remedy(installed: dict[str, str]) -> str:
     if not installed:
-        return "no kernel is installed here: pip install ipykernel"
-    return "choose one with --kernel; installed: " + ", ".join(sorted(installed))
+        return "install a kernel: pip install ipykernel"
+    return "choose an installed kernel with --kernel: " + ", ".join(sorted(installed))
 
 
 SUFFIX = ".ipynb"
 SKIP_TAG = "skip-execution"
-"""nbclient's tag of cells that are not executed."""
+"""The tag of cells that nbclient does not execute."""
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def read_notebook(path: Path) -> Any:
-    """Return a notebook as a ``NotebookNode`` of format 4 in which every cell has an id.
+    """Read a notebook file, and return the contents as a ``NotebookNode`` of format 4 in which every cell has an id.
 
     Raises
     ------
     NotebookNotFoundError
-        If the file is not a notebook or does not exist; in the latter case, the message lists similar names.
+        If the file does not exist, cannot be read, or is not a notebook. For a file that does not exist, the remedy lists similar names.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -109,28 +117,30 @@ def read_notebook(path: Path) -> Any:
         raise _notebook_not_found(path) from error
     except OSError as error:
         raise NotebookNotFoundError(
-            f"the notebook {path} cannot be read", where=str(error), remedy="check its permissions"
+            f"the notebook {path} cannot be read", where=str(error), remedy="check the permissions of the file"
         ) from error
     except UnicodeDecodeError as error:
-        raise _not_a_notebook(path, "it is not UTF-8 text") from error
+        raise _not_a_notebook(path, "the file is not UTF-8 text") from error
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise _not_a_notebook(path, f"not JSON: {error}" if text.strip() else "the file is empty") from error
+        raise _not_a_notebook(
+            path, f"the file is not JSON: {error}" if text.strip() else "the file is empty"
+        ) from error
     if not isinstance(content, dict) or not isinstance(content.get("nbformat"), int):
-        raise _not_a_notebook(path, "JSON without the field nbformat")
+        raise _not_a_notebook(path, "the file is JSON without the field nbformat")
 
     nbformat = import_nbformat()
     if content["nbformat"] > nbformat.current_nbformat:
         raise NotebookNotFoundError(
-            f"{path} is in notebook format {content['nbformat']}; nbformat {nbformat.__version__} reads up to {nbformat.current_nbformat}",
-            remedy="upgrade: pip install -U nbformat",
+            f"{path} has the notebook format {content['nbformat']}, but nbformat {nbformat.__version__} reads only formats up to {nbformat.current_nbformat}",
+            remedy="upgrade nbformat: pip install -U nbformat",
         )
     if content["nbformat"] == nbformat.current_nbformat:
         _name_cells(content)
     try:
         with warnings.catch_warnings():
-            # nbformat warns about its repairs, which do not matter here: the source is not written.
+            # nbformat repairs old notebooks and warns. The warnings do not matter, because the notebook file is not written.
             warnings.simplefilter("ignore")
             notebook = nbformat.reads(json.dumps(content), as_version=4)
             _name_cells(notebook)
@@ -142,7 +152,10 @@ def read_notebook(path: Path) -> Any:
 
 
 def _name_cells(notebook: Any) -> None:
-    """Add the ids that format 4.5 requires to the cells of older notebooks. Ids derive from positions, so that they are the same in every run."""
+    """Add an id to each cell that has none, because notebook format 4.5 requires ids.
+
+    The ids are made from the positions of the cells, so that a cell has the same id in every run.
+    """
     cells = notebook.get("cells")
     if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
         return
@@ -173,7 +186,9 @@ def _notebook_not_found(path: Path) -> NotebookNotFoundError:
             problem, remedy="did you mean " + " or ".join(str(folder / (stem + SUFFIX)) for stem in near) + "?"
         )
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return NotebookNotFoundError(problem, remedy=f"notebooks in {folder.absolute()}: " + ", ".join(names[:8]) + more)
+    return NotebookNotFoundError(
+        problem, remedy=f"choose a notebook in {folder.absolute()}: " + ", ".join(names[:8]) + more
+    )
 
 
 def _not_a_notebook(path: Path, reason: str) -> NotebookNotFoundError:
@@ -181,17 +196,17 @@ def _not_a_notebook(path: Path, reason: str) -> NotebookNotFoundError:
     return NotebookNotFoundError(
         f"{path} is not a notebook",
         where=shown,
-        remedy="open it in Jupyter to see what is wrong, or choose another file",
+        remedy="open the file in Jupyter to see what is wrong, or choose another file",
     )
 
 
 def is_run(cell: Any) -> bool:
-    """Return True if a cell is to be executed: a code cell that is not empty and not tagged skip-execution."""
+    """Return True if a cell must be executed: it is a code cell, not empty, and does not have the tag ``skip-execution``."""
     return bool(cell.cell_type == "code" and cell.source.strip() and SKIP_TAG not in cell.metadata.get("tags", []))
 
 
 def clear(notebook: Any) -> None:
-    """Remove the outputs of an earlier execution, so that a run that stops early shows no old outputs."""
+    """Remove the outputs of an earlier execution from a notebook, so that a run which stops early leaves no old outputs in the executed copy."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "code" and SKIP_TAG not in cell.metadata.get("tags", []):
@@ -201,23 +216,23 @@ def clear(notebook: Any) -> None:
 
 
 def output_path(notebook: Path, requested: str | None, *, runs: Path, batch: str) -> Path:
-    """Return the path of the executed notebook.
+    """Return the absolute path of the executed copy of a notebook.
 
     Parameters
     ----------
     notebook
-        The path of the source.
+        The path of the notebook.
     requested
-        The path that the user named, or None. A path that ends in ``.ipynb`` is a file; any other path is a directory.
+        The path that the user named: a file if the path ends in ``.ipynb``, else a directory. None for a file in `runs`.
     runs
-        The default directory for executed notebooks.
+        The default directory for executed copies.
     batch
-        The identifier of this execution, which makes the default filename unique.
+        The identifier of this execution, which makes the default file name unique.
 
     Raises
     ------
     NotebookError
-        If the path is that of the source.
+        If the path is that of the notebook itself.
     """
     if requested is None:
         return runs / f"{notebook.stem}-{batch}{SUFFIX}"
@@ -233,7 +248,12 @@ def output_path(notebook: Path, requested: str | None, *, runs: Path, batch: str
 
 
 def make_folder(target: Path) -> None:
-    """Create the folder of the executed notebook, before any cell runs.
+    """Create the folder of the executed copy, so that an unusable path is reported before any cell runs.
+
+    Parameters
+    ----------
+    target
+        The path of the executed copy.
 
     Raises
     ------
@@ -245,24 +265,26 @@ def make_folder(target: Path) -> None:
     except OSError as error:
         raise _not_written(target, str(error)) from error
     if not os.access(target.parent, os.W_OK):
-        raise _not_written(target, f"no write access to {target.parent}")
+        raise _not_written(target, f"you have no write access to {target.parent}")
 
 
 def _not_written(target: Path, reason: str) -> NotebookError:
     return NotebookError(
         f"the executed notebook cannot be written to {target}",
         where=reason,
-        remedy="choose another output path, or check the free space and permissions there",
+        remedy=f"choose another output path, or check the free space and the permissions of {target.parent}",
     )
 
 
 def save(notebook: Any, path: Path, store: Folder | None = None) -> None:
-    """Write the notebook atomically, so that readers of ``path`` see the complete old or the complete new file.
+    """Write a notebook to a file atomically, so that readers of the file see either the old or the new contents, but no mixture.
 
     Parameters
     ----------
+    path
+        The file.
     store
-        The directory of the store if the path is in its ``runs/``, else None.
+        The opened folder of the store if the file is in the store's ``runs/``, else None.
 
     Raises
     ------
@@ -297,8 +319,8 @@ def _save_in(store: Folder, temporary: str, name: str, data: bytes) -> None:
 
 
 def _drop_dead_views(notebook: Any) -> None:
-    # When the file is opened, the kernel no longer exists, and the state of widgets is not saved. JupyterLab would show
-    # "model not found" instead of the picture or text in the same bundle.
+    # The kernel no longer exists when the file is opened, and the state of widgets is not saved. JupyterLab would show
+    # "model not found" instead of the picture or text in the same output.
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             data = output.get("data")
@@ -315,25 +337,25 @@ _TRUTH = {"true": True, "false": False}
 
 
 class Text(str):
-    """A value as typed on the command line, to be converted to the type of the parameter."""
+    """A parameter value as a user typed it. `checked_parameters` converts the text to the type of the parameter."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter that a notebook declares."""
+    """A parameter that a notebook declares in the cell with the tag ``parameters``."""
 
     name: str
     type: type | None
-    """The type according to the annotation or the default; None if neither determines it."""
+    """The type of the parameter, from its annotation or default; None if neither determines the type."""
     default: str
-    """The source of the default; empty if the parameter has no default."""
+    """The source code of the default; empty if the parameter has no default."""
 
 
 def declared_parameters(notebook: Any) -> dict[str, Parameter] | None:
-    """Return the parameters that a notebook declares; None if it has no cell tagged ``parameters``."""
-    # Imported here because a run without parameters does not need IPython.
+    """Return the parameters that a notebook declares, by name; None if no cell of the notebook has the tag ``parameters``."""
+    # Imported here, because a run without parameters does not need IPython.
     from IPython.core.inputtransformer2 import TransformerManager
 
     transformer: Callable[[], Any] = TransformerManager
@@ -362,19 +384,19 @@ def declared_parameters(notebook: Any) -> dict[str, Parameter] | None:
 
 
 def read_pairs(pairs: Iterable[str], files: Iterable[Path]) -> dict[str, Any]:
-    """Return the parameters of a command line. Later files replace values of earlier files; pairs replace values of files.
+    """Return the values of parameters that a user passes with ``-p`` and ``-f``, by name.
 
     Parameters
     ----------
     pairs
-        Strings of the form ``NAME=VALUE``.
+        Strings of the form ``NAME=VALUE``. They take precedence over files.
     files
-        YAML or JSON files that contain one mapping each.
+        YAML or JSON files, each with one mapping from names to values. Later files take precedence over earlier files.
 
     Raises
     ------
     InvalidInvocationError
-        If a pair or a file does not have this form.
+        If a string is not of the form ``NAME=VALUE``, or a file cannot be read or does not contain such a mapping.
     NotebookNotFoundError
         If a file does not exist.
     """
@@ -384,32 +406,44 @@ def read_pairs(pairs: Iterable[str], files: Iterable[Path]) -> dict[str, Any]:
     for pair in pairs:
         name, sign, value = pair.partition("=")
         if not sign or not name.isidentifier():
-            raise InvalidInvocationError(f"{pair!r} is not a parameter", remedy="write -p NAME VALUE, or -p NAME=VALUE")
+            raise InvalidInvocationError(
+                f"-p {pair} is not of the form NAME=VALUE", remedy="write -p NAME VALUE, or -p NAME=VALUE"
+            )
         parameters[name] = Text(value)
     return parameters
 
 
 def checked_parameters(notebook: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters, converted to the types that the notebook declares.
+    """Return the values of a notebook's parameters, converted to the types that the notebook declares.
+
+    Parameters
+    ----------
+    notebook
+        The contents of the notebook.
+    values
+        The values by parameter name.
 
     Raises
     ------
     InvalidInvocationError
-        If the notebook does not declare a parameter, or a value has the wrong type.
+        If the notebook declares no parameters, or not one of these, or a value has the wrong type.
     """
     if not values:
         return {}
     declared = declared_parameters(notebook)
     if declared is None:
         raise InvalidInvocationError(
-            "the notebook has no cell tagged `parameters`, so it takes no parameters",
-            remedy="tag the cell that assigns the defaults: in JupyterLab, Property Inspector, Cell Tags",
+            "the notebook takes no parameters, because it has no cell tagged `parameters`",
+            remedy="add the tag `parameters` to the cell that assigns the defaults (in JupyterLab: Property Inspector, Cell Tags)",
         )
     return {name: _parameter_value(name, value, declared) for name, value in values.items()}
 
 
 def inject(notebook: Any, values: Mapping[str, Any]) -> None:
-    """Add a cell with assignments below the cell tagged ``parameters``, and remove the cell that an earlier run added."""
+    """Add to a notebook a cell that assigns the values of parameters, and remove such a cell of an earlier run.
+
+    The cell is added below the cell with the tag ``parameters``. Without values or without such a cell, nothing is added.
+    """
     from nbformat import v4
 
     new_cell: Callable[..., Any] = v4.new_code_cell
@@ -450,15 +484,19 @@ def _read_file(file: Path) -> dict[str, Any]:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise NotebookNotFoundError(
-            f"the file {file} does not exist", remedy="name a YAML file of parameters: -f FILE"
+            f"the file {file} does not exist", remedy="name an existing YAML file of parameters after -f"
         ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         first = str(error).partition("\n")[0]
         raise InvalidInvocationError(
-            f"the parameters of {file} cannot be read: {first}", remedy="write one mapping: lines NAME: VALUE"
+            f"the parameters in {file} cannot be read: {first}",
+            remedy="write one line for each parameter, for example RATE: 4",
         ) from error
     if not isinstance(content, dict) or not all(isinstance(name, str) and name.isidentifier() for name in content):
-        raise InvalidInvocationError(f"{file} is not one mapping of names to values", remedy="write lines NAME: VALUE")
+        raise InvalidInvocationError(
+            f"the file {file} does not contain one mapping from parameter names to values",
+            remedy="write one line for each parameter, for example RATE: 4",
+        )
     return content
 
 
@@ -466,8 +504,14 @@ def _parameter_value(name: str, value: Any, declared: Mapping[str, Parameter]) -
     parameter = declared.get(name)
     if parameter is None:
         near = difflib.get_close_matches(name, declared, 1)
-        known = f"did you mean {near[0]}?" if near else f"it declares {', '.join(declared) or 'none'}"
-        raise InvalidInvocationError(f"the notebook declares no parameter {name!r}", remedy=known)
+        known = (
+            f"use a declared parameter: {', '.join(declared)}"
+            if declared
+            else "assign a default in the cell tagged `parameters`"
+        )
+        raise InvalidInvocationError(
+            f"the notebook declares no parameter {name!r}", remedy=f"did you mean {near[0]}?" if near else known
+        )
     if isinstance(value, Text):
         return _read_text(parameter, value)
     wanted = parameter.type
@@ -501,7 +545,7 @@ def _read_text(parameter: Parameter, text: Text) -> Any:
 
 
 def _is_plain(value: Any) -> bool:
-    """Return True if a value consists of literals."""
+    """Return True if a value is None, a bool, a number, a string, or a list or dict of such values."""
     if isinstance(value, dict):
         return all(map(_is_plain, (*value, *value.values())))
     if isinstance(value, list):
@@ -510,7 +554,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _source_of(value: Any) -> str:
-    """Return a Python expression for a value. It differs from ``repr`` for ``nan`` and ``inf``, which are not literals."""
+    """Return a Python expression that evaluates to a value. For ``nan`` and ``inf``, ``repr`` would return names that may be undefined."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_source_of(key)}: {_source_of(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
@@ -519,9 +563,13 @@ def _source_of(value: Any) -> str:
 
 
 def _wrong(parameter: Parameter, value: Any) -> InvalidInvocationError:
-    kind = parameter.type.__name__ if parameter.type is not None else "a plain value"
+    kind = (
+        parameter.type.__name__
+        if parameter.type is not None
+        else "a plain value (None, bool, number, string, list or dict)"
+    )
     default = f" (default {parameter.default})" if parameter.default else ""
     return InvalidInvocationError(
         f"the parameter {parameter.name!r} must be {kind}{default}, not {value!r}",
-        remedy=f"-p {parameter.name} {parameter.default or 'VALUE'}",
+        remedy=f"write for example -p {parameter.name} {parameter.default or 'VALUE'}",
     )

@@ -1,8 +1,8 @@
 """The command ``run``, which executes one notebook in a new kernel and prints a report.
 
-Environment variables pass the identifier of this execution, the path of the notebook and, if the user named one, the store to the kernel. The
-session in the kernel records its runs under this identifier. Afterwards the report is made from the rows that were committed to the store, not
-from the output of cells.
+The kernel gets the identifier of this execution, the path of the notebook and, if the user named a store, the store directory in environment
+variables. The session in the kernel records its runs with the identifier. The report is made from these records in the store after the last
+cell, not from the output of cells.
 """
 
 from __future__ import annotations
@@ -42,31 +42,33 @@ from stepwell.kernel_runtime.text import as_json, duration, without_colours
 from stepwell.kernel_runtime.versions.secrets import hidden_message
 
 STARTUP_TIMEOUT = 120
-"""Seconds to wait for the start of a kernel; long, since the first start on a loaded machine compiles many modules."""
+"""Seconds to wait for the start of a kernel. The time is long, because the first start on a busy machine compiles many modules."""
 OUTPUT_TIMEOUT = 30
-"""Seconds to wait for the remaining output of a finished cell."""
+"""Seconds to wait, after a cell has finished, for the output that has not arrived yet."""
 _TRACEBACK_LINES = 24
 _SHOWN_KEYS = 6
 _MIN_REPORTED_SAVING = 1.0
-"""The report mentions the saved time if this is at least this number of seconds."""
+"""The smallest saved time, in seconds, that the report mentions."""
 _EPILOG = """\
-standard output is the path of the executed notebook; progress and errors go to standard error. With --json it is one object:
+The path of the executed copy is printed on standard output; progress and errors are printed on standard error. With --json, one object is
+printed on standard output:
   {"notebook", "status": "success"|"failure", "runs": [{"run_id", "status", "steps": [{"key", "status", "seconds"}]}],
    "error": null | {"cell", "name", "message"}}
-cells tagged skip-execution are not executed; those tagged raises-exception may fail. Parameters replace the defaults of the cell tagged
-parameters; the executed copy has them in a cell below it. Another value computes only the steps that depend on it.
+Cells with the tag skip-execution are not executed; cells with the tag raises-exception may fail. Parameters replace the defaults that the
+cell with the tag parameters assigns; the executed copy contains their values in a cell below that cell. If a parameter has another value than
+in the last run, only the steps that depend on the parameter are computed.
 
 """
 
 
 @dataclass(frozen=True, slots=True)
 class CellFailure:
-    """The cell that ended an execution."""
+    """The cell in which the execution of a notebook ended early, and the reason."""
 
     cell: str
     """The id of the cell."""
     number: int
-    """The execution number, as in ``In [3]``."""
+    """The execution number of the cell: 3 for ``In [3]``."""
     name: str
     """The name of the exception's class."""
     message: str
@@ -76,21 +78,23 @@ class CellFailure:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """The result of an execution of a notebook."""
+    """The result of the execution of a notebook."""
 
     notebook: Path
+    """The path of the notebook."""
     output: Path
-    """The executed notebook."""
+    """The path of the executed copy."""
     store: Path
     runs: tuple[tuple[RunRecord, tuple[StepRecord, ...]], ...]
-    """The runs with their steps, oldest first."""
+    """The runs that the kernel recorded during the execution, each with the records of its steps, oldest first."""
     failure: CellFailure | None
+    """The cell in which the execution ended early; None if every cell was executed, or if no cell had begun."""
     signal: signal.Signals | None
-    """The signal that interrupted the execution, or None."""
+    """The signal that interrupted the execution; None if there was none."""
 
     @property
     def success(self) -> bool:
-        """True if every cell was executed."""
+        """True if every cell was executed and no error or signal ended the execution."""
         return self.failure is None and self.signal is None
 
 
@@ -100,14 +104,14 @@ class BatchResult:
 def result_dict(
     notebook: Path | None, result: BatchResult | None, error: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the data that ``--json`` prints.
+    """Return the JSON values that ``stepwell run --json`` prints: ``{"notebook", "status", "runs", "error"}``.
 
     Parameters
     ----------
     notebook
-        The path of the source.
+        The path of the notebook; None if it is unknown.
     result
-        The result; None if nothing was executed.
+        The result of the execution; None if no cell was executed.
     error
         ``{"cell": None, "name", "message"}`` for an error that did not occur in a cell, else None.
     """
@@ -134,19 +138,25 @@ def result_dict(
 
 
 def run_status(run: RunRecord, *, interrupted: bool) -> str:
-    """Return ``success``, ``failure`` or ``cancelled``. A run that did not end is ``cancelled`` if `interrupted` is True, else ``failure``."""
+    """Return the status of a run for the report: ``success``, ``failure`` or ``cancelled``.
+
+    Parameters
+    ----------
+    interrupted
+        True if a signal interrupted the execution. A run without a recorded end is then ``cancelled``, else ``failure``.
+    """
     if run.status in {"running", "interrupted"}:
         return "cancelled" if interrupted else "failure"
     return run.status
 
 
 def result_lines(result: BatchResult, *, colour: bool) -> list[str]:
-    """Return the report of an execution: the reason if it stopped early, and the results of its runs."""
+    """Return the lines of the report of an execution: why it ended early, how many steps were executed or reused, and which values are not stored."""
     lines = []
     if result.signal is not None:
         where = f"in {_place(result.failure)}" if result.failure is not None else "before the first cell"
         lines.append(
-            f"interrupted by {result.signal.name} {where}; the steps that finished are kept: run the notebook again to continue"
+            f"interrupted by {result.signal.name} {where}; the results of finished steps are stored: run the notebook again to continue"
         )
     elif result.failure is not None:
         lines += _failure_lines(result.failure, colour=colour)
@@ -171,7 +181,7 @@ def result_lines(result: BatchResult, *, colour: bool) -> list[str]:
         lines.append(f"steps: {', '.join(words)}" + (f" (executed: {named})" if executed else ""))
     left_out = {step.key: step.not_kept for run, steps in result.runs if run.kind == "assets" for step in steps}
     lines += [
-        f"{key} is not stored ({reason.partition(': ')[2]}): computed again in a kernel that needs it"
+        f"the value of {key} is not stored ({reason.partition(': ')[2]}): every kernel that needs the value computes it again"
         for key, not_kept in left_out.items()
         for reason in not_kept
     ]
@@ -179,7 +189,10 @@ def result_lines(result: BatchResult, *, colour: bool) -> list[str]:
 
 
 def _saved_seconds(result: BatchResult) -> float:
-    """Return the total duration of the reused steps when they last ran. Each step counts once; steps that ran in this execution do not count."""
+    """Return the seconds that reuse saved: the total duration of the last executions of the reused steps.
+
+    Each step is counted once. Steps that were first executed and then reused in this notebook execution are not counted.
+    """
     run_ids = {run.run_id for run, _ in result.runs}
     reused = {
         step.key: step.materializations[0]
@@ -195,7 +208,7 @@ def _failure_lines(failure: CellFailure, *, colour: bool) -> list[str]:
     shown = "\n".join(failure.traceback)
     plain = without_colours(shown)
     lines = []
-    # The traceback of a Stepwell error consists only of the message, which is printed below.
+    # The traceback of a Stepwell error is only the message, which is printed below.
     if plain.strip() and plain.strip() != summary.strip():
         traceback = (shown if colour else plain).splitlines()
         if len(traceback) > _TRACEBACK_LINES:
@@ -204,7 +217,8 @@ def _failure_lines(failure: CellFailure, *, colour: bool) -> list[str]:
     lines.append(f"{_place(failure)} failed: {summary}")
     if failure.name == "ModuleNotFoundError" and failure.message == "No module named 'stepwell'":
         lines.append(
-            "the kernel uses another Python than this command: pip install stepwell there, or choose another kernel with --kernel"
+            "the kernel uses another Python than this command: install stepwell in the kernel's environment (pip install stepwell), "
+            "or choose another kernel with --kernel"
         )
     return lines
 
@@ -216,13 +230,13 @@ def _place(failure: CellFailure) -> str:
 def _resume_line(run: RunRecord, steps: tuple[StepRecord, ...]) -> str:
     failed = ", ".join(step.key for step in steps if step.status == "failed") or ", ".join(run.targets)
     return (
-        f"run {run.run_id} failed at {failed}; the steps that finished are kept: fix it and run the notebook again, "
-        f'or in a notebook: stepwell.resume("{run.run_id}")'
+        f"run {run.run_id} failed at {failed}; the results of finished steps are stored: correct the error and run the notebook again, "
+        f'or call stepwell.resume("{run.run_id}") in the notebook'
     )
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """Return True if colours may be written: the stream is a terminal whose output is not recorded (``CI``), and ``NO_COLOR`` is not set."""
+    """Return True if colours can be printed on a stream: it is a terminal, and the environment variables ``CI`` and ``NO_COLOR`` are not set."""
     return is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
@@ -230,24 +244,24 @@ def wants_colour(stream: TextIO) -> bool:
 
 
 class Printer:
-    """The command-line interface of ``run``, with parameters as in papermill, progress during the run, and a report at the end."""
+    """The command-line interface of ``run``: options for parameters as in papermill, and the report at the end."""
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the arguments to a parser."""
+        """Add the options to a parser."""
         parser.add_argument(
             "-p", "--parameter", dest="pairs", metavar="NAME=VALUE", action="append", default=[],
-            help="a parameter of the notebook: -p NAME VALUE, or -p NAME=VALUE",
+            help="the value of a parameter of the notebook: -p NAME VALUE, or -p NAME=VALUE",
         )  # fmt: skip
         parser.add_argument(
             "-f", "--parameters-file", dest="files", metavar="PARAMS.yaml", type=Path, action="append", default=[],
-            help="a YAML file of parameters; -p overrides it",
+            help="a YAML file with a line NAME: VALUE for each parameter; values of -p take precedence",
         )  # fmt: skip
         add_json(parser)
 
     @staticmethod
     def prepared(words: Sequence[str]) -> list[str]:
-        """Return the words of a command line in which ``-p NAME VALUE`` is replaced by ``-p NAME=VALUE``."""
+        """Return the words of a command line, with ``-p NAME VALUE`` replaced by ``-p NAME=VALUE``."""
         joined = list(words)
         for place, word in enumerate(words):
             if word in ("-p", "--parameter") and place + 2 < len(words) and words[place + 1].isidentifier():
@@ -257,12 +271,12 @@ class Printer:
 
     @staticmethod
     def function_arguments(options: argparse.Namespace) -> dict[str, Any]:
-        """Return the additional arguments of the function `run`."""
+        """Return the arguments of `run` that the options determine: the parameters, and the stream for progress."""
         return {"parameters": read_pairs(options.pairs, options.files), "progress": sys.stderr}
 
     @staticmethod
     def show(result: BatchResult, options: argparse.Namespace, _: TextIO) -> None:
-        """Print the report and the path of the executed notebook."""
+        """Print the report on standard error, and the path of the executed copy or, with ``--json``, one JSON object on standard output."""
         colours = wants_colour(sys.stderr)
         for line in result_lines(result, colour=colours):
             say(line, colours=colours)
@@ -319,42 +333,43 @@ def run(
 ) -> BatchResult:
     """Execute all cells of a notebook in a new kernel, and save the executed copy after every cell.
 
-    Steps whose results are stored are reused. The notebook itself is never changed.
+    Steps whose stored results are still valid are reused. The notebook file itself is never changed.
 
     Parameters
     ----------
     notebook
         The path of the notebook.
     output
-        The path of the executed copy: a file if it ends in .ipynb, else a directory; by default the runs/ folder of the store.
+        The path of the executed copy: a file if the path ends in .ipynb, else a directory; by default a file in the runs/ folder of the store.
     parameters
-        Values by name, for names that the cell tagged ``parameters`` assigns.
+        Values of the notebook's parameters, by name. The parameters are the names that the cell with the tag ``parameters`` assigns.
     cwd
         The working directory of the kernel; by default the notebook's folder.
     kernel
         The name of the kernel; by default the kernel that the notebook names.
     strict
-        Fail if a value cannot be stored.
+        Fail if the value of an asset cell cannot be stored. By default the value stays only in the kernel.
     log_output
-        Write the output of cells to standard error while they run.
+        Print the output of cells on standard error while the cells run.
     cell_timeout
-        Seconds after which a cell is interrupted and the run fails.
+        The greatest duration of a cell in seconds; after this time, the cell is interrupted and the execution fails. By default there is no
+        limit.
     timeout
-        Seconds after which the whole run is interrupted and fails.
+        The greatest duration of the whole execution in seconds; after this time, it is interrupted and fails. By default there is no limit.
     store
         A store directory; by default the store of the notebook's project.
     progress
-        The stream for progress; None prints none.
+        The stream on which progress is printed; None prints no progress.
 
     Returns
     -------
     BatchResult
-        The paths, the runs with their steps, and the failed cell if there is one.
+        The paths, the recorded runs with their steps, and the failed cell if there is one.
 
     Raises
     ------
     NotebookNotFoundError, NotebookKernelError
-        If the notebook or its kernel does not exist, or the kernel does not start.
+        If the notebook does not exist, or its kernel is not installed or does not start.
     InvalidInvocationError
         If a parameter is unknown or has the wrong type; no kernel is started.
     NotebookError
@@ -389,7 +404,7 @@ def run(
     if strict:
         environment["STEPWELL_STRICT"] = "1"
     if chosen is not None or "STEPWELL_STORE" in environment:
-        # The path must be absolute, because the kernel runs in another directory.
+        # The path must be absolute, because the kernel may run in another directory.
         environment["STEPWELL_STORE"] = str(directory)
     failure, received = _execute(
         content,
@@ -434,7 +449,7 @@ def _execute(
         store_widget_state=False,
     )
     failure = None
-    # Output of the kernel process that does not come from cells goes to a file, which is read only if the process dies.
+    # The kernel process writes output that is not the output of a cell to a file. The file is read only if the process dies.
     with tempfile.TemporaryFile() as log:
         try:
             client.execute(cwd=str(folder), env=environment, stdout=log, stderr=log)
@@ -449,7 +464,8 @@ def _execute(
                 raise NotebookKernelError(
                     f"the kernel {kernel!r} does not start: {error}",
                     where="\n".join(_tail(log)),
-                    remedy="try it in Jupyter, repair it (pip install ipykernel in its environment), or choose another with --kernel",
+                    remedy="start the kernel in Jupyter to see why it fails, install ipykernel in its environment (pip install ipykernel), "
+                    "or choose another kernel with --kernel",
                 ) from error
             if client.signal is None and not isinstance(error, DeadKernelError):
                 raise
@@ -473,7 +489,7 @@ def _failure(client: Any, name: str, message: str) -> CellFailure | None:
 
 
 def _without_secrets(line: str) -> str:
-    """Return a formatted line without secrets. If the line contains a secret, its colours are removed, too."""
+    """Return a line of a traceback in which secrets are hidden. If the line contains a secret, the ANSI colours of the line are removed, too."""
     plain = without_colours(line)
     hidden = hidden_message(plain)
     return line if hidden == plain else hidden
@@ -482,7 +498,7 @@ def _without_secrets(line: str) -> str:
 def _tail(log: IO[bytes]) -> list[str]:
     log.seek(0)
     written = log.read().decode("utf-8", "replace").strip().splitlines()
-    # Warnings that the kernel writes when it starts are not the reason why it died.
+    # Warnings that the kernel writes at its start do not explain why the kernel died.
     return [line for line in written if "IPKernelApp] WARNING" not in line][-5:]
 
 

@@ -1,6 +1,6 @@
-"""Output of the command line (results on standard output, messages and progress on standard error), and the list of exit codes.
+"""Output of the command line: results on standard output, messages and progress on standard error; and the list of exit codes.
 
-On a terminal, progress is one line that is updated; elsewhere it is one line per cell.
+On a terminal, progress is one line that is updated. In a file or pipe, it is one line for each executed cell.
 """
 
 from __future__ import annotations
@@ -17,36 +17,48 @@ from stepwell.commands.command import Command
 from stepwell.kernel_runtime.text import coloured, in_one_line, printable, size_text
 
 INTERRUPTED = 128
-"""The exit code after an interrupt is this number plus the number of the signal, as in shells."""
+"""The exit code of an interrupted command is this number plus the number of the signal, as in shells."""
 EXIT_CODES = """\
 exit codes:
   0    every cell was executed; other commands: success
-  1    a cell failed, or its kernel died; the notebook is saved up to that cell. stepwell doctor: a problem was found. stepwell check: a
-       step would run
+  1    a cell failed, or the kernel died; the executed copy is saved up to this cell. stepwell doctor: a problem was found. stepwell check:
+       a step would run
   2    the command line is wrong, or the executed copy cannot be written
   3    the notebook does not exist or is not a notebook
   4    the notebook's kernel is not installed or does not start
   5    the store cannot be used
-  6    stepwell trust: nothing was trusted, because it was not confirmed
-  130  interrupted (Ctrl-C); 143 if ended by SIGTERM; the notebook is saved up to the interrupted cell
+  6    stepwell trust: no value was accepted, because you did not confirm
+  130  interrupted by Ctrl-C (143: by SIGTERM); the executed copy is saved up to the interrupted cell
 """
 STORE_HELP = "the store directory, which contains catalog.duckdb (default: $STEPWELL_STORE, else .stepwell in the project's root)"
 
 
 def print_result(result: str) -> None:
-    """Print a result on standard output."""
+    """Print a result on standard output; control characters are escaped."""
     sys.stdout.write(printable(result) + "\n")
-    # If the pipe is closed, raise the error here and not at the end of the process.
+    # If the reader has closed the pipe, the error is raised here, where it is handled, and not at the end of the process.
     sys.stdout.flush()
 
 
 def say(line: str, *, colours: bool = False) -> None:
-    """Print a message on standard error; keep its colours if `colours` is True."""
+    """Print a message on standard error. ANSI colours in the message are kept if `colours` is True; other control characters are escaped."""
     sys.stderr.write((coloured(line) if colours else printable(line)) + "\n")
 
 
 def show(command: Command[Any, Any], results: Sequence[Any], *, json: bool, about: dict[str, Any]) -> None:
-    """Print results on standard output, as text or as JSON."""
+    """Print the results of a command on standard output.
+
+    Parameters
+    ----------
+    command
+        The command that returned the results.
+    results
+        The results of `Command.call`.
+    json
+        True to print JSON, False to print text.
+    about
+        Members to add to each JSON object, such as the store.
+    """
     if json:
         print_result(command.json(results, about))
         return
@@ -58,16 +70,16 @@ _FIRST_WORDS = 48
 
 
 class Progress:
-    """Prints the progress of an execution.
+    """Prints the progress of the execution of a notebook.
 
     Parameters
     ----------
     stream
-        The stream to write to; None prints nothing.
+        The stream to print to; None prints nothing.
     total
         The number of cells to execute.
     log_output
-        If True, also write the output of cells to the stream.
+        True to print the output of cells, too.
     """
 
     def __init__(self, stream: TextIO | None, total: int, *, log_output: bool = False) -> None:
@@ -80,19 +92,27 @@ class Progress:
         self._began = 0.0
 
     def begin(self, number: int, source: str) -> None:
-        """Print that a cell begins; ``number`` counts from 1."""
+        """Print that a cell begins.
+
+        Parameters
+        ----------
+        number
+            The number of the cell among the cells to execute; the first is 1.
+        source
+            The source of the cell, whose first line is shown.
+        """
         self._label = f"cell {number}/{self._total}  {in_one_line(first_words(source))}"
         self._began = monotonic()
         self.tick()
 
     def tick(self) -> None:
-        """Update the elapsed time of the line."""
+        """Print the elapsed time of the running cell again, if the stream is a terminal."""
         if self._is_terminal and self._label:
             note = f"  {self._note}" if self._note else ""
             self._rewrite(f"{self._label}  {monotonic() - self._began:.1f} s{note}")
 
     def note(self, line: str) -> None:
-        """Print a note about the running cell, which waits for another process."""
+        """Print a note about the running cell: it waits for another process."""
         line = self._note = in_one_line(line)
         if self._is_terminal:
             self.tick()
@@ -101,7 +121,7 @@ class Progress:
             self._stream.flush()
 
     def log(self, text: str) -> None:
-        """Write output of the running cell if `log_output` is True."""
+        """Print output of the running cell if `log_output` is True."""
         if self._stream is None or not self._log_output:
             return
         if self._is_terminal:
@@ -110,7 +130,13 @@ class Progress:
         self._stream.flush()
 
     def end(self, outcome: str = "") -> None:
-        """Print that the cell ended, with its outcome if it did not succeed."""
+        """Print that the running cell ended, and its duration.
+
+        Parameters
+        ----------
+        outcome
+            ``failed`` or ``interrupted``; empty if the cell succeeded.
+        """
         line = f"{self._label}  {monotonic() - self._began:.1f} s" + (f"  {outcome}" if outcome else "")
         if self._is_terminal:
             self._rewrite(line)
@@ -120,7 +146,7 @@ class Progress:
         self._label = self._note = ""
 
     def close(self) -> None:
-        """Clear the updated line, so that later output starts on an empty line."""
+        """Clear the progress line on a terminal, so that later output starts on an empty line."""
         if self._is_terminal:
             self._rewrite("")
 
@@ -132,18 +158,29 @@ class Progress:
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Return True if lines of a stream can be rewritten: the stream is a terminal whose output is not recorded (``CI``)."""
+    """Return True if a stream is a terminal on which a printed line can be replaced.
+
+    Return False if the environment variable ``CI`` is set, because the output is then recorded.
+    """
     return stream.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
 
 
 def first_words(source: str) -> str:
-    """Return the first line of a cell, shortened."""
+    """Return the first non-empty line of a cell's source, cut to 48 characters."""
     line = re.sub(r"\s+", " ", next((line for line in source.splitlines() if line.strip()), "")).strip()
     return line if len(line) <= _FIRST_WORDS else line[: _FIRST_WORDS - 1] + "…"
 
 
 def show_files(checked_count: int, total: int, size: int) -> None:
-    """Update the line that shows the number of value files that a check has read."""
+    """Print, in place of the previous line, the number of value files that ``stepwell doctor`` has checked.
+
+    Parameters
+    ----------
+    checked_count, total
+        The numbers of checked files and of all files.
+    size
+        The number of checked bytes.
+    """
     end = "\r" if checked_count < total else "\r\033[K"
     sys.stderr.write(f"  value files: {checked_count:,} of {total:,}, {size_text(size)}{end}")
     sys.stderr.flush()

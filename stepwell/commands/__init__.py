@@ -1,15 +1,15 @@
-"""Commands: each verb of Stepwell is one function in one module, from which every interface is derived.
+"""Commands: each verb of Stepwell is one typed Python function in a module of this package.
 
-The decorator `command`, in the module ``command``, registers a typed Python function. The arguments are read from the signature, their help
-from the docstring. `stepwell.<verb>()` is the function itself; ``%stepwell <verb>`` and ``stepwell <verb> [--json]`` parse a line, call the
-function and render its result. `VERBS` lists the modules in the order of the help; a module is imported when its verb is first used. The module
-``wording`` contains the texts that several interfaces use.
+The decorator `command.command` registers the function, reads its arguments from the signature and their help from the docstring.
+`stepwell.<verb>()` is the function. ``%stepwell <verb>`` in a notebook and ``stepwell <verb> [--json]`` on the command line parse the typed
+arguments, call the function and print its result. A module is imported when its verb is first used. The module ``wording`` contains the
+texts that notebooks and the command line share.
 """
 
 VERBS = (
     "run", "status", "check", "why", "lineage", "materialize", "rerun", "resume", "load", "inputs", "code", "runs", "logs", "versions", "diff", "sql", "rename",
     "keep", "gc", "forget", "pack", "trust", "store", "doctor",
 )  # fmt: skip
-"""Verbs with a module of the same name, in the order of ``stepwell --help``."""
+"""All verbs, in the order in which ``stepwell --help`` lists them. Each is the name of a module of this package, unless `HOMES` names another module."""
 HOMES = {"run": "stepwell.batch.run"}
-"""Modules of verbs outside this package. ``run`` is in `stepwell.batch`, because it executes notebooks and needs nbclient."""
+"""The modules of verbs that are outside this package, by verb. ``run`` is in `stepwell.batch`, because it executes notebooks and needs nbclient."""

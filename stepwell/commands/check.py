@@ -1,4 +1,4 @@
-"""``check``: which steps would be computed, and why, without running them."""
+"""The command ``check``, which predicts without running a step which steps a run would execute, and why."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ _SURE = ("failed", "missing", "unverifiable", "stale")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The result of `check`: the states of all steps in execution order."""
+    """The result of `check`."""
 
     states: tuple[StepState, ...]
+    """The states of all checked steps, in the order in which a run would take them."""
 
     @property
     def outdated(self) -> tuple[StepState, ...]:
-        """The steps that would or may run."""
+        """The states of the steps that a run would execute or may have to execute."""
         return tuple(state for state in self.states if state.must_run or state.state == "may change")
 
     @property
     def exit_code(self) -> int:
-        """0 if everything would be reused, else 1."""
+        """The exit code of ``stepwell check``: 0 if a run would reuse every step, else 1."""
         return OUTDATED if self.outdated else 0
 
     def as_dict(self) -> dict[str, Any]:
-        """Return ``{"fresh", "steps": [{"key", "state", "seconds", "reasons"}]}``."""
+        """Return the result as JSON values: ``{"fresh", "steps": [{"key", "state", "seconds", "reasons"}]}``."""
         steps = [
             {
                 "key": state.key,
@@ -59,30 +60,36 @@ class Check:
             return f"fresh: {fresh} step{'' if fresh == 1 else 's'}, nothing would be computed"
         counts = [f"{sure} would be computed"] if sure else []
         counts += [f"{len(lines) - sure} may be computed"] if len(lines) > sure else []
-        took = f", last {duration(seconds)}" if seconds else ""
-        return "\n".join([*lines, f"{', '.join(counts)}, {fresh} fresh{took}"])
+        took = f"; last duration {duration(seconds)}" if seconds else ""
+        return "\n".join([*lines, f"steps: {', '.join(counts)}, {fresh} fresh{took}"])
 
 
 @command(
     options={"targets": Option(completes="assets")}, definitions="notebooks", exit_code=lambda result: result.exit_code
 )
 def check(targets: Targets = None, *, definitions: Given = None, store: AnyStore = None) -> Check:
-    """Check whether anything would be computed, and why, without running a step.
+    """Check whether a run would execute any step, and why, without running a step.
 
-    Effects of reused steps are not applied; steps that depend on such an effect are reported as *may change*.
+    Upstream steps are checked, too. Effects of reused steps are not restored, so a step that reads such an effect can be reported as
+    *may change*.
 
     Parameters
     ----------
     targets
-        Assets and selections; by default everything that is defined.
+        Assets, and selections such as +report, raw*, group:daily; by default all defined assets.
     definitions
-        Definitions, or a module of definitions, that take precedence over registered ones.
+        Definitions, or a module that contains definitions. They take precedence over registered definitions with the same keys.
     store
-        A store directory or an open store; by default the session's.
+        A store directory or an open store; by default the session's store.
+
+    Returns
+    -------
+    Check
+        The states of the steps. Its text has a line for each step that is not fresh, and a line with the totals.
 
     Raises
     ------
     UnknownKeyError, InvalidSelectionError, CycleError, MissingUpstreamError
-        If the targets cannot be planned.
+        If no plan can be made for the targets.
     """
     return Check(tuple(get_session().states(targets or None, definitions=definitions, store=store).values()))

@@ -1,4 +1,4 @@
-"""``code``: the source of a definition."""
+"""The command ``code``, which shows the source code of an asset or step."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from stepwell.kernel_runtime.errors import unknown_key
 
 @dataclass(frozen=True, slots=True)
 class StepCode:
-    """The source of one step."""
+    """The source code of one step."""
 
     key: str
+    """The key of the step; for a source asset or job, its key or name."""
     where: str
+    """The cell or file that contains the code; empty if it is unknown."""
     code: str
+    """The source code; empty if it is not available."""
 
 
 class Code(tuple[StepCode, ...]):
-    """The source of the steps of a key."""
+    """The result of `code`: the source code of each step of an asset, or of one step. Printed as text with a comment above each step."""
 
     __slots__ = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the source as JSON values."""
+        """Return the result as JSON values: ``{"steps": [{"key", "where", "code"}]}``."""
         return {"steps": [asdict(step) for step in self]}
 
     def __str__(self) -> str:
@@ -42,17 +45,17 @@ def code(key: str) -> Code:
     Parameters
     ----------
     key
-        An asset or a step.
+        The key of an asset or step. A graph-backed asset has several steps, and all of them are shown.
 
     Returns
     -------
     Code
-        The source of each step of the key.
+        The source code of each step.
 
     Raises
     ------
     UnknownKeyError
-        If no definition has the key.
+        If no definition in this process has the key.
     """
     nodes = get_session().inspect().lineage().nodes
     steps = [

@@ -1,9 +1,9 @@
-"""The mechanism that turns a typed function into a command of Python, of ``%stepwell`` and of the command line.
+"""The decorator that makes a typed function a command of Python, of ``%stepwell`` and of the command line.
 
-The arguments are derived from the function's signature. A positional parameter is a positional argument, which is optional if it has a default
-and repeated if it is a sequence or ``*args``. A keyword-only parameter is a flag, such as ``--dry-run`` for ``dry_run``. Parameters that exist
-only in Python (`PYTHON_ONLY`) are not arguments of a line. The help is the ``Parameters`` section of the docstring. `Option` adds what a
-signature cannot express: a short flag, the parser of the value, the completion.
+The decorator derives the arguments that a user can type from the function's signature. A positional parameter becomes a positional argument.
+The argument is optional if the parameter has a default, and takes several values if the parameter is a sequence or ``*args``. A keyword-only
+parameter becomes a flag: ``dry_run`` becomes ``--dry-run``. The parameters in `PYTHON_ONLY` can be passed only from Python. The help of an
+argument is the text of its parameter in the docstring. `Option` adds facts that a signature cannot express, for example a short flag.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.kernel_runtime.text import as_json
 
 OK, CELL_FAILED, USAGE, NO_NOTEBOOK, NO_KERNEL, NO_STORE, NOT_TRUSTED = range(7)
-"""Exit codes of the command line."""
+"""Exit codes of the command line; ``stepwell --help`` explains each."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
 PYTHON_ONLY = frozenset(("store", "definitions", "raise_on_error", "verify", "frame", "parameters"))
-"""Parameters that are not arguments of a line; ``store`` is ``--store`` on the command line."""
+"""Names of parameters that a command takes only from Python, not as typed arguments. The command line passes the value of ``--store`` as ``store``."""
 Needs = Literal["store", "directory", "maybe", "itself", "nothing"]
 Definitions = Literal["none", "optional", "required", "notebooks"]
 Completes = Literal["", "assets", "steps"]
@@ -36,22 +36,22 @@ Completes = Literal["", "assets", "steps"]
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """Facts about an argument that a signature cannot express.
+    """Facts about an argument of a command that the signature of the command's function cannot express.
 
     Parameters
     ----------
     letter
-        A short flag: ``-n``.
+        A short flag, such as ``-n``, in addition to the long flag; empty for none.
     parse
-        Parses a value from a line; raises `ValueError` if the value is invalid.
+        Converts the typed text to the argument's value, and raises `ValueError` if the text is invalid. None keeps the text.
     completes
-        The kind of names that completion offers for the argument.
+        The kind of keys that tab completion offers for the argument: ``assets`` or ``steps``; empty for none.
     metavar
-        The name of the value in the help; by default the parameter's name in capitals.
+        The placeholder of the value in the help, such as ``DIR``; if empty, the parameter's name in capitals.
     is_hidden
-        True for a parameter that only Python can pass.
+        True if the argument can be passed only from Python.
     repeated
-        True to accept several positional values in a line and to call the function once for each value.
+        True if a user can type several values for this positional argument; the function is then called once for each value.
     """
 
     letter: str = ""
@@ -64,20 +64,24 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One argument of a command in a line."""
+    """One argument of a command as a user types it, after ``%stepwell VERB`` or ``stepwell VERB``."""
 
     name: str
+    """The name of the function's parameter."""
     help: str
     is_flag: bool
+    """True for a flag (``--age 30d``), False for a positional argument."""
     is_switch: bool
+    """True for a flag without a value (``--force``)."""
     takes_several: bool
+    """True if the parameter is a sequence: a positional argument takes several values, and a flag can be typed several times."""
     required: bool
     default: Any
     option: Option
 
     @property
     def usage(self) -> str:
-        """The argument as the usage shows it: ``KEY``, ``[A]``, ``[--on COLUMN,...]``."""
+        """The argument in the notation of usage messages: ``KEY``, ``[A]``, ``[--on COLUMN,...]``."""
         metavar = self.option.metavar or self.name.upper()
         if self.is_flag:
             return f"[{self.flags[0]}]" if self.is_switch else f"[{self.flags[0]} {metavar}]"
@@ -86,14 +90,14 @@ class Argument:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """The flags of the argument; empty for a positional argument."""
+        """The flags that a user can type for the argument, such as ``("-n", "--dry-run")``; empty for a positional argument."""
         if not self.is_flag:
             return ()
         long = ("--no-" if self.is_switch and self.default is True else "--") + self.name.rstrip("_").replace("_", "-")
         return (self.option.letter, long) if self.option.letter else (long,)
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
-        """Add the argument to a parser."""
+        """Add this argument to a parser."""
         settings: dict[str, Any] = {"help": self.help.replace("%", "%%") or None}
         metavar = self.option.metavar or self.name.upper()
         if self.is_switch:
@@ -117,28 +121,32 @@ class Argument:
 
 @dataclass(frozen=True)
 class Command(Generic[P, R]):
-    """A verb: its function, its arguments, and the functions that render its result.
+    """A command: a verb with its function, its arguments, and the functions that turn its result into output.
 
     Attributes
     ----------
     text
-        Renders a result as text; ``str`` by default.
+        Returns the text that is printed for a result; ``str`` by default.
     data
-        Renders a result as JSON data; by default the result's method ``as_dict``.
+        Returns the JSON values that ``--json`` prints for a result; by default the result's method ``as_dict``.
     exit_code
-        The exit code of the command line for a result.
+        Returns the exit code of the command line for a result; by default 0.
     needs
-        The store that the function needs: ``store`` for an existing, open store; ``directory`` for a directory that need not contain a usable
-        store; ``maybe`` if the function may create the store; ``itself`` if the function locates the store.
+        The argument ``store`` that the command line passes to the function. ``store``: an open store, which must exist. ``directory``: a
+        directory that is not opened, because its store may be damaged. ``maybe``: a directory in which the function may create a store.
+        ``itself``: the value of ``--store``, or None, from which the function finds the store. ``nothing``: no such argument; the session's
+        store is used.
     definitions
-        States if the function can or must have the definitions of a notebook. The command line takes the notebook as ``--notebook NB``, or
-        notebooks as positional arguments (``notebooks``).
+        Whether the function uses the definitions of a notebook. ``none``: it does not. ``optional``, ``required``: the command line can or
+        must name the notebook with ``--notebook NB``. ``notebooks``: the command line names one or more notebooks as positional arguments.
     displayed
-        True if a notebook displays the result instead of printing its text.
+        True if a notebook displays the result with IPython's ``display``; False if it prints the result's text.
     epilog
-        Text below the help of the command line.
+        The text below the help of the command line.
     printer
-        Prints a result incrementally on the command line; an object with the methods `add_arguments`, `function_arguments` and `show`.
+        An object that prints the results on the command line instead of `text` and `data`; None for most commands. Its methods are
+        `add_arguments` (adds arguments to the parser), `function_arguments` (returns further arguments of the function) and `show` (prints a result).
+        An optional method `prepared` changes the typed words before they are parsed.
     """
 
     name: str
@@ -157,18 +165,33 @@ class Command(Generic[P, R]):
 
     @property
     def usage(self) -> str:
-        """The name and the arguments as the usage shows them: ``versions KEY [-a]``."""
+        """The name and the arguments in the notation of usage messages: ``versions KEY [-a]``."""
         return " ".join(
             [self.name, *(argument.usage for argument in sorted(self.arguments, key=lambda argument: argument.is_flag))]
         )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add the arguments to a parser."""
+        """Add the arguments of this command to a parser."""
         for argument in self.arguments:
             argument.add_to(parser)
 
     def call(self, line_values: Mapping[str, Any], **extra_arguments: Any) -> list[R]:
-        """Call the function with the arguments of a line, once per value of a repeated argument."""
+        """Call the function with the arguments that a user typed, and return the results.
+
+        If an argument has `Option.repeated`, the function is called once for each of its values. Otherwise it is called once.
+
+        Parameters
+        ----------
+        line_values
+            The parsed values of the command's arguments, by name. Other names are ignored.
+        extra_arguments
+            Further arguments for each call, such as ``store``.
+
+        Returns
+        -------
+        list
+            The result of each call.
+        """
         values = {argument.name: line_values[argument.name] for argument in self.arguments}
         repeated = next((argument.name for argument in self.arguments if argument.option.repeated), None)
         if repeated is None:
@@ -191,14 +214,14 @@ class Command(Generic[P, R]):
         return result
 
     def json(self, results: Sequence[R], about: Mapping[str, Any] = types.MappingProxyType({})) -> str:
-        """Return the JSON text of results: one object, or a list if the command was called several times.
+        """Return the results of `call` as JSON text: one object for one result, else a list of objects.
 
         Parameters
         ----------
         results
             The results of `call`.
         about
-            Members that are added to every object, such as the store.
+            Members to add to each object, such as ``store``.
         """
         items = [self.data(result) for result in results]
         objects = [{**about, **item} if isinstance(item, dict) else item for item in items]
@@ -220,9 +243,10 @@ def command(
     epilog: str = "",
     printer: Any = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Register a function as a command and return it unchanged.
+    """Return a decorator that registers a function as a command and returns the function unchanged.
 
-    The parameters are attributes of `Command`; `options` maps the names of parameters to an `Option`.
+    The function's name is the verb. `options` maps names of the function's parameters to an `Option`; the other parameters are the attributes
+    of `Command` with the same names.
     """
 
     def register(function: Callable[P, R]) -> Callable[P, R]:
@@ -244,7 +268,7 @@ def command(
 
 
 def find_command(name: str) -> Command[Any, Any] | None:
-    """Return the command with a name; None if no command has the name."""
+    """Return the command of a verb, whose module is imported if necessary; None if the verb does not exist."""
     if name not in VERBS:
         return None
     if name not in _commands:
@@ -253,7 +277,7 @@ def find_command(name: str) -> Command[Any, Any] | None:
 
 
 def all_commands() -> list[Command[Any, Any]]:
-    """Return every command, in the order of the help."""
+    """Return every command, in the order of `VERBS`; all their modules are imported."""
     return [command for name in VERBS if (command := find_command(name)) is not None]
 
 
@@ -274,7 +298,7 @@ def _arguments(function: Callable[..., Any], doc: str, options: Mapping[str, Opt
 
 
 def parameter_help(doc: str) -> dict[str, str]:
-    """Return the help of each parameter in the ``Parameters`` section of a docstring, on one line without the final full stop."""
+    """Return the text of each parameter in the ``Parameters`` section of a docstring, as one line without backticks and the final full stop."""
     help_texts: dict[str, str] = {}
     section = re.search(r"^Parameters\n-+\n(.*?)(?=^\w+\n-+\n|\Z)", doc, re.DOTALL | re.MULTILINE)
     for names, lines in re.findall(
@@ -299,18 +323,18 @@ def _reader(read: Callable[[str], Any], metavar: str) -> Callable[[str], Any]:
 
 
 class LineError(Exception):
-    """An error in a line; the message has one line."""
+    """Arguments that a user typed are invalid; the message has one line."""
 
 
 class LineParser(argparse.ArgumentParser):
-    """Parser of the words of a line; raises `LineError` instead of ending the process."""
+    """A parser of typed arguments that raises `LineError` for invalid arguments; argparse would end the process."""
 
     def __init__(self, program: str, **options: Any) -> None:
         super().__init__(prog=program, allow_abbrev=False, **options)
         self._intermixed = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse words. Unlike argparse, accept optional positional arguments after flags."""
+        """Parse typed words, and also accept optional positional arguments after flags, which argparse refuses."""
         if self._intermixed or self._subparsers is not None:
             return super().parse_known_args(args, namespace)
         self._intermixed = True
@@ -320,12 +344,12 @@ class LineParser(argparse.ArgumentParser):
             self._intermixed = False
 
     def error(self, message: str) -> NoReturn:
-        """Raise a `LineError` with the message, the nearest flag and the usage."""
+        """Raise `LineError` with the message, the most similar flag if a flag is unknown, and the usage."""
         usage = " ".join(self.format_usage().split()).removeprefix("usage: ")
         raise LineError(f"{message}{self.suggestion(message)}; {usage}")
 
     def suggestion(self, message: str) -> str:
-        """Return a suggestion for a message about unknown flags, such as ``: did you mean --force?``; empty if no flag is similar."""
+        """Return a suggestion to append to a message about an unknown flag, such as ``: did you mean --force?``; empty if no flag is similar."""
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
         unknown = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
         near = [
@@ -335,28 +359,29 @@ class LineParser(argparse.ArgumentParser):
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Add ``--json``."""
+    """Add the flag ``--json`` to a parser."""
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else on standard output")
 
 
 def read_count(text: str) -> int:
-    """Parse a number of at least one."""
+    """Return the whole number that a text represents; raise `ValueError` if it is less than 1 or not a number."""
     if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"{text!r} is not a number of at least 1")
+        raise ValueError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
 def read_names(text: str) -> list[str]:
-    """Parse names that are separated by commas."""
+    """Return the names in a text of names that are separated by commas; the text may be empty."""
     return [name for name in text.split(",") if name]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text, rendered in columns."""
+    """Rows of texts. ``str`` returns the rows as lines in which the columns are aligned."""
 
     rows: Sequence[tuple[str, ...]]
     empty_text: str = field(default="")
+    """The text of a table without rows."""
 
     def __str__(self) -> str:
         if not self.rows:

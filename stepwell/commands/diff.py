@@ -1,4 +1,4 @@
-"""``diff``: the differences between two versions of a key, as text."""
+"""The command ``diff``, which shows the differences between two stored versions of an asset or step."""
 
 from __future__ import annotations
 
@@ -24,26 +24,32 @@ from stepwell.kernel_runtime.text import printable
 
 _MOST_LINES = 12
 _MOST_COLUMNS = 8
-_UNSEEN = "the compared parts are equal, but the order of columns, the index, metadata or the representation differs"
+_UNSEEN = (
+    "all compared contents are equal, but the order of columns, the index, the metadata or the representation differs"
+)
 _CHOSEN = {
     "requested": "",
     "index": ": the index is unique in both",
-    "column": ": unique in both; on=[...], or --on, chooses others",
-    "position": ": on=[...], or --on COLUMN, chooses key columns",
+    "column": ": the column is unique in both; on=[...], or --on COLUMN, matches by other columns",
+    "position": ": on=[...], or --on COLUMN, matches by columns",
 }
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Difference(Comparison):
-    """The differences between two versions of a key; printed as a summary and the first differences."""
+    """The differences between two versions of an asset or step. Its text is a summary, followed by the first differences."""
 
     @property
     def summary(self) -> str:
-        """A summary of the difference in one line."""
+        """One line that counts the differences: ``clean: 2 rows added, 1 row changed (10 -> 12 rows, matched by id)``."""
         return f"{self.key}: {_summary(self)}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the difference as JSON values."""
+        """Return the differences as JSON values.
+
+        The members are ``key``, ``kind``, ``equal``, ``before``, ``after``, ``summary`` and ``details``; ``details`` is None if the values are equal
+        or are not compared in detail.
+        """
         return {
             "key": self.key,
             "kind": self.kind,
@@ -85,35 +91,43 @@ def diff(
     memory_limit: str = MEMORY,
     store: AnyStore = None,
 ) -> Difference:
-    """Show the differences between two versions of an asset or step, by default the newest two that differ.
+    """Show the differences between two versions of an asset or step, by default between the newest version and the version before it.
+
+    Consecutive results of a notebook with the same value are one version.
 
     Parameters
     ----------
     key
-        An asset or a step.
+        An asset or step.
     before
-        The older version: a number (-2), the beginning of an identifier, or a time; by default the newest one that differs from the newest.
+        The older version: a number (-1 is the newest version, -2 the version before it; 0 is the oldest), the beginning of a version's identifier
+        (stepwell versions lists these), or a time, which selects the newest version at that time. The default is -2.
     after
-        The newer version; by default the newest.
+        The newer version, in the same notation; the default is -1, the newest version.
     on
-        For frames, the columns or index levels that match rows; empty to match by position. By default a unique index, else a unique column that
-        is named like a key, else the position.
+        For frames, the columns or index levels that identify a row: rows with equal values in these columns are compared. If empty, rows at
+        the same position are compared. By default, the index if it is unique in both versions; else the first column that is unique in both
+        versions and is named id, key, uuid, index or name, or ends in _id, _key or _uuid; else the position.
     notebook
-        Only versions from this notebook.
+        Compare only versions that this notebook computed.
     memory_limit
-        For frames, the memory that the comparison may use before it spills to disk, such as 2GB.
+        For frames, the memory that the comparison may use before it writes temporary data to disk, such as 2GB.
     store
-        A store directory or an open store; by default the session's.
+        A store directory or an open store; by default the session's store.
 
     Returns
     -------
     Difference
-        The difference. Its `rows` method returns the differing rows of frames.
+        The differences. For frames, its method `rows` returns the added, removed or changed rows.
 
     Raises
     ------
-    UnknownKeyError, UnknownVersionError, ValueUnavailableError
-        If a version does not exist or cannot be loaded.
+    UnknownKeyError, UnknownVersionError
+        If a version does not exist, or the key has only one version and `before` is omitted.
+    ValueUnavailableError
+        If the value of a version cannot be loaded.
+    InvalidInvocationError
+        If `on` is passed and the values are not frames.
     """
     opened = get_session().open(store, create=False)
     return worded(
@@ -142,15 +156,21 @@ def _summary(comparison: Comparison) -> str:
         return f"{_count_text(details.added, 'line')} added, {details.removed:,} removed"
     if isinstance(details, BytesDifference):
         before, after = details.sizes
-        return f"{before:,} bytes before, {after:,} after, different from byte {details.first:,} on"
+        return (
+            f"{before:,} bytes before, {after:,} bytes after; the first different byte is at position {details.first:,}"
+        )
     if isinstance(details, ObjectDifference):
         count = len(details.changes)
         if not count:
-            return "no difference in the part that was compared: the value is large" if details.more else _UNSEEN
+            return (
+                "no difference in the compared part; the value is too large to be compared as a whole"
+                if details.more
+                else _UNSEEN
+            )
         return f"{count:,}{' or more' if details.more else ''} place{' differs' if count == 1 else 's differ'}"
     if comparison.equal:
         return "both versions have the same value"
-    return "the figures differ; figures are not compared in detail: look at both"
+    return "the figures differ, but figures are not compared in detail: load both versions and look at them"
 
 
 def _count_text(count: int, noun: str) -> str:
@@ -215,19 +235,19 @@ def _change(old: str, new: str) -> str:
 
 
 def text_lines(difference: TextDifference, limit: int) -> list[str]:
-    """Return the first lines of a unified diff and the number of lines left out.
+    """Return the first lines of a text difference in unified diff format, and a last line that counts the omitted lines.
 
     Parameters
     ----------
     difference
         The difference between two strings.
     limit
-        The greatest number of lines of the diff.
+        The greatest number of diff lines to return.
     """
     if not difference.lines:
         if difference.added or difference.removed:
             return [f"from line {difference.first + 1}: {difference.removed:,} lines became {difference.added:,}"]
-        return ["the lines are the same, their ends differ"]
+        return ["only line endings differ"]
     rest = len(difference.lines) - limit + difference.more
     return [*difference.lines[:limit], *([f"and {rest:,} more lines"] if rest > 0 else [])]
 
@@ -254,19 +274,22 @@ def _further_columns(columns: Sized) -> str:
 
 
 def column_note(column: ColumnChange) -> str:
-    """Return a note about a column that was compared indirectly or not at all; empty if its cells were compared directly."""
+    """Return a note that says how a column was compared, or why it was not; empty if its cells were compared directly."""
     if column.how != "not compared":
         return column.how
-    cause = f"no digest of a {column.undigested}" if column.undigested else "its type changed"
+    cause = f"a {column.undigested} has no digest" if column.undigested else "the column's type changed"
     return f"not compared: {cause}"
 
 
 def frame_notes(difference: FrameDifference) -> list[str]:
-    """Return remarks on probably renamed columns and on repeated keys."""
+    """Return lines about columns that were probably renamed, and about rows with equal keys."""
     notes = [
-        f"{old} was perhaps renamed to {new}: the values are the same" for old, new in difference.schema.renamed[:4]
+        f"{old} was probably renamed to {new}, because both columns have the same values"
+        for old, new in difference.schema.renamed[:4]
     ]
     if any(difference.duplicates):
         before, after = difference.duplicates
-        notes.append(f"keys that occur more than once: {before:,} before, {after:,} after; matched in their order")
+        notes.append(
+            f"keys that occur more than once: {before:,} before, {after:,} after; rows with equal keys are matched in their order"
+        )
     return notes

@@ -1,4 +1,4 @@
-"""``doctor``: checks of a store and its environment."""
+"""The command ``doctor``, which checks a store and the file system, key and processes that the store depends on."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def _exit_code(findings: list[Finding]) -> int:
     exit_code=_exit_code,
     epilog="""\
 exit codes:
-  0  no problems (lines with ! are for information)
-  1  problems were found; each line with a cross says what to do
-  5  the store does not exist or cannot be used in its present state
+  0  no problem was found (lines with ! are for information)
+  1  a problem was found; each line with a cross says what to do
+  5  the store does not exist, or cannot be used in its present state
 """,
 )
 def doctor(
@@ -51,31 +51,33 @@ def doctor(
 ) -> list[Finding]:
     """Check a store and its environment: locks, file system, permissions, key, free space, every table and every value file.
 
-    Other processes may use the store meanwhile. Damaged value files are set aside, and their values are computed again at the next run. A store
-    that cannot be opened can be checked, too.
+    Other processes may use the store during the check. A damaged value file is moved away, and the next run that needs its value computes the
+    value again. A store that cannot be opened can be checked, too.
 
     Parameters
     ----------
     quick
-        Only check that the value files exist; do not read them.
+        Check only that the value files exist; by default every byte of them is checked.
     clean
-        Remove garbage: leftovers of dead processes and value files without a row, both older than an hour, and damaged files.
+        Delete damaged value files. Also delete files of dead processes, and value files that no catalog row refers to, if the files are older
+        than an hour.
     rebuild
-        Build a new catalog from the readable parts of the old one and the headers of the value files; the old one is kept.
+        Build a new catalog from the readable parts of the old catalog and the headers of the value files; the old catalog is kept.
     store
-        A store directory or an open store; by default the session's.
+        A store directory or an open store; by default the session's store.
     progress
-        Called with the number of value files checked, the number of all value files, and the bytes checked.
+        A function that is called during the check with the number of checked value files, the number of all value files, and the number of
+        checked bytes; None for no calls.
 
     Returns
     -------
     list of Finding
-        The results of the checks, problems included.
+        The result of each check, in the order of the checks.
 
     Raises
     ------
     StoreError
-        If the store does not exist.
+        If the store does not exist, or its catalog cannot be rebuilt.
     """
     from stepwell.kernel_runtime.store.doctor.examination import examine
 

@@ -1,4 +1,4 @@
-"""``forget``: removal of a key."""
+"""The command ``forget``, which removes all versions of an asset or step from the store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from stepwell.kernel_runtime.store import housekeeping
 
 
 def _text(forgotten: Forgotten) -> str:
-    return f"{forgotten}\nnothing was removed; add --yes to remove it" if forgotten.dry_run else str(forgotten)
+    return (
+        f"{forgotten}\nnothing was removed; add --yes to remove these versions" if forgotten.dry_run else str(forgotten)
+    )
 
 
 @command(
@@ -20,23 +22,23 @@ def _text(forgotten: Forgotten) -> str:
     exit_code=lambda forgotten: USAGE if forgotten.dry_run else 0,
 )
 def forget(key: Target, *, yes: bool = False, store: AnyStore = None) -> Forgotten:
-    """Remove every version of an asset or step and of the steps inside it, from all notebooks. This cannot be undone.
+    """Remove every version of an asset or step from the store, for all notebooks. This cannot be undone.
 
-    Values that another key shares stay.
+    The steps inside a graph-backed asset are removed with the asset. A value file stays if versions of another key have the same value.
 
     Parameters
     ----------
     key
-        An asset or a step.
+        An asset or step.
     yes
-        Remove them; by default, only list what would be removed.
+        Remove the versions; by default, only report which would be removed.
     store
-        A store directory or an open store; by default the session's.
+        A store directory or an open store; by default the session's store.
 
     Returns
     -------
     Forgotten
-        The keys and the number of versions that were, or would be, removed.
+        The keys and the number of versions that were removed or, without `yes`, would be removed.
 
     Raises
     ------

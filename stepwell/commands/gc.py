@@ -1,4 +1,4 @@
-"""``gc``: garbage collection of a store."""
+"""The command ``gc``, which deletes data of a store that are no longer needed."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from stepwell.kernel_runtime.store import housekeeping
 
 @command(options={"dry_run": Option("-n")})
 def gc(*, dry_run: bool = False, compact: bool = False, store: AnyStore = None) -> Collected:
-    """Delete versions that the rules of `keep` drop, value files that no row refers to, and leftovers of dead processes.
+    """Delete versions that exceed the limits set with `keep`, value files that no version needs, and files of dead processes.
+
+    Files younger than an hour stay, because another process may be about to record them in the catalog. Without a rule, no version is deleted.
 
     Parameters
     ----------
     dry_run
-        Only report what would be freed.
+        Only report what would be deleted.
     compact
-        Rewrite the catalog without its free space, even if that is little.
+        Rewrite the catalog file without its free space. By default this happens only if the file is large and mostly free space.
     store
-        A store directory or an open store; by default the session's.
+        A store directory or an open store; by default the session's store.
 
     Returns
     -------
     Collected
-        The number of versions and bytes that were, or would be, freed.
+        The numbers of versions, files and bytes that were deleted or, with `dry_run`, would be deleted.
     """
     session = get_session()
     collected = housekeeping.collect(

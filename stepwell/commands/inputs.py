@@ -1,4 +1,4 @@
-"""``inputs``: the stored inputs of a step."""
+"""The command ``inputs``, which loads the stored inputs of a step."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ def _data(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 Inputs: TypeAlias = "dict[str, tuple[tuple[str, ...], Any]]"
-"""For each parameter, the keys of the values in the input (none for config and defaults), and the input itself."""
+"""For each parameter of a step, a pair: the keys of the stored values in its input (none for config and defaults), and the input itself."""
 _VERSIONS = 200
-"""The greatest number of materializations of a key that are searched for the version that a step received."""
+"""The number of newest materializations of an upstream key that are searched for the value that a step received."""
 
 
 def step_inputs(session: Session, step_key: str, *, store: AnyStore = None) -> Inputs:
-    """Return the stored inputs of a step; raises the errors of `inputs`.
+    """Return the stored inputs of a step with the keys of their values.
 
-    If the step is not defined in this process, return the inputs of its last successful run.
+    If the step is defined in this process, the inputs are the current values of its upstream assets and steps. Otherwise they are the values
+    that the step's last successful execution received. The errors are those of `inputs`.
     """
     inspection = session.inspect(store=store)
     try:
@@ -59,7 +60,13 @@ def step_inputs(session: Session, step_key: str, *, store: AnyStore = None) -> I
 
 
 def _recorded_inputs(step_key: str, store: ValueStore) -> Inputs | None:
-    """Return the inputs of the last successful execution of a step; None if no execution is recorded."""
+    """Return the inputs that the last successful execution of a step received; None if no execution is recorded.
+
+    Raises
+    ------
+    ValueUnavailableError
+        If one of these values is no longer stored.
+    """
     attempts = store.catalog.ask(read_attempts, step_key)
     newest = next((record.materializations[0] for record in attempts if record.materializations), None)
     if newest is None:
@@ -94,24 +101,26 @@ def _recorded_inputs(step_key: str, store: ValueStore) -> Inputs | None:
 def inputs(step: str, *, store: AnyStore = None) -> dict[str, Any]:
     """Load the stored inputs of a step by parameter name, for example to debug a step that failed.
 
-    In a notebook ``%stepwell inputs`` binds them to variables.
+    In a notebook, ``%stepwell inputs`` binds each input to a variable with the name of the parameter. If the step is not defined in this
+    process, the inputs of its last successful execution are loaded.
 
     Parameters
     ----------
     step
-        A step.
+        The key of a step.
     store
-        A store directory or an open store; by default the session's.
+        A store directory or an open store; by default the session's store.
 
     Returns
     -------
     dict
-        The inputs by parameter name.
+        The inputs by parameter name. They include config and the defaults of inputs that no asset provides, but only if the step is defined in
+        this process.
 
     Raises
     ------
-    UnknownKeyError
-        If the step does not exist.
+    UnknownKeyError, DefinitionUnavailableError
+        If the step is neither defined nor recorded in the store.
     ValueUnavailableError
         If an input has no stored value.
     """

@@ -1,4 +1,4 @@
-"""``keep``: retention rules."""
+"""The command ``keep``, which shows and sets retention rules."""
 
 from __future__ import annotations
 
@@ -47,35 +47,36 @@ def keep(
     forever: bool = False,
     store: AnyStore = None,
 ) -> dict[str, Rule]:
-    """Show or set retention rules: how much is kept of a key, or of the whole store.
+    """Show or set retention rules, which limit how many versions of an asset or step the store keeps.
 
-    Without a rule, everything is kept. The current value and the newest version of a key always stay. `gc` applies the rules; so does the end of
-    a session, at most once an hour. A new limit replaces the limit of the same name; the other limits of the rule stay.
+    Without a rule, every version is kept. The current and the newest version of a key are always kept. `gc` deletes the versions that exceed a
+    limit; so does the end of a session that ran steps, at most once an hour. Limits that are not passed keep their present values.
 
     Parameters
     ----------
     key
-        An asset or a step; empty for the whole store.
+        An asset or step; empty for the rule of the whole store, which applies to all keys. A limit in the rule of a key replaces the store's
+        limit on versions or age.
     versions
-        The number of newest different values to keep, for each notebook and partition.
+        The greatest number of versions to keep of each key, for each notebook and partition; consecutive equal values are one version.
     age
-        The age at which a version is dropped: seconds, or a text such as 30d.
+        The age at which a version is deleted: seconds, or a text such as 30d.
     bytes
-        The greatest total size of the values: bytes, or a text such as 10GB.
+        The greatest total size of the values of the key, or of the store: bytes, or a text such as 10GB. The oldest values are deleted first.
     forever
-        Remove the rule.
+        Remove the rule of the key, or of the whole store.
     store
-        A store directory or an open store; by default the session's.
+        A store directory or an open store; by default the session's store.
 
     Returns
     -------
     dict
-        All rules by key; the empty key is the whole store.
+        All rules by key; the rule of the whole store has the empty key.
 
     Raises
     ------
     InvalidInvocationError
-        If a limit is invalid.
+        If a limit is invalid, such as ``versions=0``.
     """
     used, name = get_session().open(store), key_text(key)
     rule = Rule(read_versions(versions), read_age(age), read_bytes(bytes))

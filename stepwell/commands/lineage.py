@@ -1,9 +1,8 @@
-"""``lineage``: the graph of assets and steps with their states, as text. Notebooks show it as a picture.
+"""The command ``lineage``, which shows the graph of assets and steps with their states, and the contents of cards.
 
-Text and picture have the same cards. A card shows the name and symbol of its state, the time and duration of the last run, and the reason for
-the state. The names of states are those of `StepState` (failed, missing, unverifiable, stale, may change, fresh) or, during a run, queued and
-running. Sources and jobs have no state and show their kind. A footer is a list of parts, so that the static picture can write absolute times
-and the live picture elapsed times.
+The command line prints the lineage as a tree; notebooks show it as a picture (`stepwell.widgets`). Both show the same cards: one for each step,
+source asset and job. A card shows a status with its symbol, the time and duration of the step's last execution, and the reason for the status.
+The status of a step is its state or, during a run, ``queued`` or ``running``. Source assets and jobs have no state: their status is their kind.
 """
 
 from __future__ import annotations
@@ -21,7 +20,10 @@ from stepwell.kernel_runtime.text import duration, in_one_line, moment
 
 
 def lineage_text(lineage: Lineage) -> str:
-    """Return the lineage as a tree. Each card appears once, below its deepest upstream card; its line names its other upstream cards."""
+    """Return the lineage as a tree of text lines, one for each card.
+
+    The line of a card is below the line of the upstream card that is deepest in the graph, and names the other upstream cards.
+    """
     if not lineage.nodes:
         return "Lineage: nothing is defined yet"
     nodes = {node.key: node for node in lineage.nodes}
@@ -67,12 +69,18 @@ def lineage_text(lineage: Lineage) -> str:
 
 
 def _plain_text(text: str) -> str:
-    """Return text on one line without terminal control characters."""
+    """Return a text as one line in which control characters are escaped."""
     return in_one_line(" ".join(text.split()))
 
 
 def _depths(inputs: dict[str, list[str]]) -> dict[str, int]:
-    """Return the length of the longest path to each key; on a cycle, edges back into the path are ignored."""
+    """Return for each key the length of the longest path from a key without inputs. Edges that close a cycle are ignored.
+
+    Parameters
+    ----------
+    inputs
+        The keys directly upstream of each key.
+    """
     depth: dict[str, int] = {}
     for root in inputs:
         stack = [root]
@@ -97,24 +105,24 @@ def _data(lineage: Lineage) -> dict[str, Any]:
     options={"keys": Option(completes="steps")}, definitions="required", text=lineage_text, data=_data, displayed=True
 )
 def lineage(*keys: str, store: AnyStore = None) -> Lineage:
-    """Show the graph of assets, their steps and their states.
+    """Show the graph of assets and their steps, with the state of each step.
 
     Parameters
     ----------
     keys
-        Assets, steps and jobs to show, with everything upstream of them; by default everything.
+        The keys of assets, steps or jobs. They are shown with everything upstream of them; by default all definitions are shown.
     store
-        A store directory or an open store; by default the session's.
+        A store directory or an open store; by default the session's store.
 
     Returns
     -------
     Lineage
-        The cards and the edges between them.
+        The cards and the edges between the cards.
 
     Raises
     ------
     UnknownKeyError
-        If a key is not defined.
+        If no definition in this process has one of the keys.
     """
     session = get_session()
     return upstream_of(session.inspect(store=store).lineage(), keys or None)
@@ -136,12 +144,13 @@ SYMBOLS: dict[str, str] = {
     "source": "◇",
     "job": "▷",
 }
-"""The symbol of each status, which distinguishes statuses without colour."""
+"""The symbol of each status, so that statuses can be distinguished without colours."""
 
 ATTENTION: tuple[Status, ...] = ("running", "queued", "failed", "missing", "unverifiable", "stale", "may change")
-"""The statuses that a header counts, in this order."""
+"""The statuses that the headline of a lineage or group counts, in this order. The others are ``fresh``, ``source`` and ``job``."""
 
 CHIPS: dict[str, str] = {"asset": "PY", "sql_asset": "SQL", "op": "OP", "source": "SRC", "job": "JOB"}
+"""The abbreviations that the picture shows for kinds of definitions."""
 
 KINDS: dict[str, str] = {
     "asset": "asset",
@@ -151,26 +160,30 @@ KINDS: dict[str, str] = {
     "source": "source asset",
     "job": "job",
 }
+"""The names that texts use for kinds of definitions."""
 
 Part: TypeAlias = str | dict[str, float]
-"""Text, or a time in seconds since the epoch: ``{"at": ...}``, or ``{"since": ...}`` for a step that is running."""
+"""An element of a card's footer: a text, or a time in seconds since the epoch.
+
+``{"at": TIME}`` is the time of an execution, ``{"since": TIME}`` the start of a running step. The live picture shows the latter as elapsed time.
+"""
 
 
 def status_of(node: LineageNode) -> Status:
-    """Return the status of a card outside of a run."""
+    """Return the status of a card while no run is active: the state of its step, or ``source`` or ``job``."""
     if node.state is not None:
         return node.state
     return "job" if node.kind == "job" else "source"
 
 
 def outdated(lineage: Lineage) -> list[str]:
-    """Return the keys of the assets that are not fresh and that a run could make fresh, in the order of the cards."""
+    """Return the keys of the assets with a step that is failed, missing, stale or may change, in the order of the cards. A run can make these fresh."""
     wanted = [node for node in lineage.nodes if node.state in {"failed", "missing", "stale", "may change"}]
     return list(dict.fromkeys(asset for node in wanted for asset in assets_of(node)))
 
 
 def counts(statuses: Iterable[str]) -> dict[str, int]:
-    """Count statuses; statuses that need attention come first."""
+    """Return the number of cards with each status; the statuses in `ATTENTION` come first."""
     number_by_status: dict[str, int] = {}
     for status in statuses:
         number_by_status[status] = number_by_status.get(status, 0) + 1
@@ -179,23 +192,23 @@ def counts(statuses: Iterable[str]) -> dict[str, int]:
 
 
 def group_words(statuses: Sequence[str]) -> str:
-    """Return the header of a graph-backed asset: ``graph-backed asset · 2 steps · 1 failed``."""
+    """Return the headline of a graph-backed asset from the statuses of its steps: ``graph-backed asset · 2 steps · 1 failed``."""
     rest = [f"{number} {status}" for status, number in counts(statuses).items() if status in ATTENTION]
     return " · ".join(["graph-backed asset", f"{len(statuses)} step{'s' * (len(statuses) != 1)}", *rest])
 
 
 def assets_of(node: LineageNode) -> list[str]:
-    """Return the assets that a card's step computes or helps to compute."""
+    """Return the keys of the assets that a card belongs to: its graph-backed asset, the assets of its multi-asset, or its own key."""
     return [node.parent] if node.parent else list(node.assets) or [node.key]
 
 
 def chip(node: LineageNode) -> str:
-    """Return the abbreviation of a card's kind: ``PY``, ``SQL``, or ``×2`` for a multi-asset with two assets."""
+    """Return the abbreviation of a card's kind: ``PY`` for a Python asset, ``SQL``, or ``×2`` for a multi-asset with two assets."""
     return f"×{max(2, len(node.assets))}" if node.kind == "multi_asset" else CHIPS.get(node.kind, "PY")
 
 
 def footer(node: LineageNode) -> list[Part]:
-    """Return the footer of a card outside of a run."""
+    """Return the footer of a card while no run is active: the status, and the reason for it or the time and duration of the last execution."""
     parts: list[Part] = [status_of(node).capitalize()]
     if node.state == "failed":
         parts.append(node.error or node.reason)
@@ -209,12 +222,12 @@ def footer(node: LineageNode) -> list[Part]:
 
 
 def footer_as_text(parts: Sequence[Part]) -> str:
-    """Return a footer as text with absolute times, which stay correct in a saved picture."""
+    """Return a footer as text. Times are absolute, so that they stay correct in a saved notebook."""
     return " · ".join(part if isinstance(part, str) else moment(next(iter(part.values()))) for part in parts)
 
 
 def node_state(node: LineageNode) -> dict[str, Any]:
-    """Return the variable contents of a card in the live picture, as JSON values."""
+    """Return, as JSON values, the contents of a card that change while the live picture is shown: status, footer, summary, reason and error."""
     return {
         "status": status_of(node),
         "footer": footer(node),
@@ -225,21 +238,21 @@ def node_state(node: LineageNode) -> dict[str, Any]:
 
 
 def summary(node: LineageNode) -> str:
-    """Return the line under a card's name."""
+    """Return the line below the name on a card: the keys of a multi-asset, the summary of the value, or an explanation for source assets and jobs."""
     if node.kind == "multi_asset" and node.assets:
         return ", ".join(node.assets)
     return node.summary or {"source": "read, not computed here", "job": "runs on request"}.get(node.kind, "")
 
 
 def upstream_of(lineage: Lineage, keys: Sequence[str] | None) -> Lineage:
-    """Return a part of a lineage: the cards of keys with everything upstream of them.
+    """Return the cards of some assets, steps or jobs with everything upstream of them, and the edges between these cards.
 
     Parameters
     ----------
     lineage
-        The lineage.
+        The lineage that contains the cards.
     keys
-        Keys of assets, steps or jobs; None for everything.
+        The keys of the assets, steps or jobs; None returns the lineage unchanged.
 
     Raises
     ------
@@ -272,7 +285,7 @@ def upstream_of(lineage: Lineage, keys: Sequence[str] | None) -> Lineage:
 
 
 def headline(lineage: Lineage) -> str:
-    """Return the counts as text: ``11 steps · 3 stale · 1 failed``."""
+    """Return the numbers of steps and of statuses that need attention: ``11 steps · 3 stale · 1 failed``."""
     steps = sum(node.state is not None for node in lineage.nodes)
     number_by_status = counts(status_of(node) for node in lineage.nodes)
     rest = [f"{number} {status}" for status, number in number_by_status.items() if status in ATTENTION]
@@ -280,7 +293,7 @@ def headline(lineage: Lineage) -> str:
 
 
 def drawn_edges(lineage: Lineage) -> list[LineageEdge]:
-    """Return the edges between two different cards, without duplicates."""
+    """Return the edges of a lineage to draw: without duplicates, edges from a card to itself, and edges of cards that the lineage does not contain."""
     known = {node.key for node in lineage.nodes}
     seen = dict.fromkeys(e for e in lineage.edges if e.source in known and e.target in known and e.source != e.target)
     return list(seen)

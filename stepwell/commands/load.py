@@ -1,4 +1,4 @@
-"""``load``: the value of an asset or step."""
+"""The command ``load``, which loads the stored value of an asset or step."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ def load(
     version: WhichVersion | None = None,
     verify: Verify = "signed",
 ) -> Any:
-    """Load the current value of an asset or step; values of mutable types are copies.
+    """Load the current stored value of an asset or step; a value of a mutable type is a copy.
 
-    In a notebook ``%stepwell load`` binds it to a variable; the command line prints it.
+    In a notebook, ``%stepwell load`` binds the value to a variable. The command line prints the value.
 
     Parameters
     ----------
     key
-        An asset or a step.
+        An asset or step.
     store
-        A store directory or an open store; by default the session's.
+        A store directory or an open store; by default the session's store.
     notebook
-        The notebook to load from, if several notebooks define the key with different values.
+        The notebook whose value is loaded; needed only if several notebooks computed different values of the key.
     version
-        An older version: a number (-1 is the newest, -2 the one before), the beginning of an identifier, or a time.
+        A version to load instead of the current value: a number (-1 is the newest version, -2 the version before it; 0 is the oldest), the
+        beginning of a version's identifier (stepwell versions lists these), or a time, which selects the newest version at that time.
     verify
-        ``full`` checks every byte of the value's file; by default this happens only at the first load since the machine started.
+        ``full`` checks every byte of the value file. The default, ``signed``, checks every byte only at the first load since the machine started.
 
     Returns
     -------
@@ -52,10 +53,10 @@ def load(
     Raises
     ------
     ValueUnavailableError
-        If no value is stored, or it cannot be loaded.
+        If no value is stored, or the value cannot be loaded.
     AmbiguousKeyError
-        If several notebooks have different values of the key.
+        If several notebooks computed different values of the key, and `notebook` is omitted.
     UnknownVersionError
-        If no version, or more than one, matches.
+        If `version` matches no version, or more than one.
     """
     return get_session().load(key_text(key), notebook=notebook, version=version, verify=verify, store=store)

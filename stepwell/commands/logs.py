@@ -1,4 +1,4 @@
-"""``logs``: the log records of a run."""
+"""The command ``logs``, which shows the log records of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Logs:
     """The log records of one run."""
 
     run_id: str
-    """The run; empty if the store has no runs."""
+    """The identifier of the run; empty if the store has no runs."""
     records: tuple[LogRecord, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -46,19 +46,19 @@ def logs(run: str | None = None, *, store: AnyStore = None) -> Logs:
     Parameters
     ----------
     run
-        The run's identifier; by default the newest run.
+        The identifier of the run, as stepwell runs prints it; by default the newest run.
     store
-        A store directory or an open store; by default the session's.
+        A store directory or an open store; by default the session's store.
 
     Returns
     -------
     Logs
-        The records.
+        The log records of the run; empty if the store has no runs.
 
     Raises
     ------
     UnknownKeyError
-        If the run does not exist.
+        If no run in the store has the identifier.
     """
     used = get_session().open(store, create=False)
     if run is None:

@@ -1,4 +1,4 @@
-"""``materialize``: runs that bring assets up to date."""
+"""The command ``materialize``, which brings assets up to date, and the rendering of the results of runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stepwell.kernel_runtime.session.requests import AnyStore, Given, Targets
 
 
 def run_data(result: RunResult) -> dict[str, Any]:
-    """Return the result of a run as JSON values."""
+    """Return the result of a run as JSON values: ``{"run_id", "status", "steps": [{"key", "status", "seconds"}], "notices"}``."""
     steps = [{"key": step.key, "status": step.status, "seconds": step.seconds} for step in result.steps]
     return {
         "run_id": result.run.run_id,
@@ -22,7 +22,7 @@ def run_data(result: RunResult) -> dict[str, Any]:
 
 
 def steps_text(result: RunResult) -> str:
-    """Return the report of a run of single steps: its notices, and a line for each step."""
+    """Return the report that `rerun` and `resume` print: the notices of the run, then a line for each step."""
     return "\n".join([*map(notice_text, result.notices), *step_lines(result)])
 
 
@@ -41,24 +41,26 @@ def materialize(
     upstream: bool = True,
     raise_on_error: bool = True,
 ) -> RunResult:
-    """Bring assets and their upstream up to date; only stale steps run.
+    """Bring assets and everything upstream of them up to date: execute the steps that cannot be reused.
+
+    In a notebook, ``%materialize`` also binds the variables of the targets and of the asset cells upstream of them.
 
     Parameters
     ----------
     targets
         Assets, and selections such as +report, raw*, group:daily; by default all defined assets.
     store
-        A store directory or an open store; by default the session's: ``.stepwell`` of the project in IPython, a temporary
-        one in a plain process.
+        A store directory or an open store; by default the session's store. This is ``.stepwell`` in the project's folder in IPython, and a
+        temporary store in a plain Python process.
     definitions
-        More definitions, or a module of definitions, in which upstream assets are looked up before the registry.
+        Definitions, or a module that contains definitions. They take precedence over registered definitions with the same keys.
     force
-        Run the targets even if they could be reused.
+        Execute the steps of the targets even if they could be reused.
     upstream
-        Bring upstream assets up to date, too; otherwise their stored values are read, and notices name the stale ones.
+        Bring upstream assets up to date, too. Otherwise their stored values are used, and notices name the stale ones.
     raise_on_error
-        Raise an exception of a step after the run is recorded: the original exception, with a note that names the run. Otherwise the result has
-        the errors.
+        Raise the exception of a failed step after the run has ended; a note on the exception names the run. If False, the exception is only
+        stored in the result.
 
     Returns
     -------
@@ -68,7 +70,7 @@ def materialize(
     Raises
     ------
     UnknownKeyError, InvalidSelectionError, DuplicateKeyError, CycleError, MissingUpstreamError
-        If the targets cannot be planned; nothing has run then.
+        If no plan can be made for the targets; no step has run.
     """
     return get_session().materialize(
         targets or None,

@@ -1,4 +1,4 @@
-"""``pack``: stored values in one file, for another person."""
+"""The command ``pack``, which writes stored values into one file for another store."""
 
 from __future__ import annotations
 
@@ -26,44 +26,47 @@ def _text(offer: Offer) -> str:
 
 @command(options={"selection": Option(completes="assets"), "path": Option(metavar="OUT.zip")}, text=_text)
 def pack(selection: str | Iterable[str], path: str | os.PathLike[str], *, store: AnyStore = None) -> Offer:
-    """Write the current values of a selection, with their records and code, into one signed file for another person.
+    """Write the current values of assets, with their records and code, into one signed file for another person.
 
-    The file contains no signing key, no run history and nothing from the environment. The receiver inspects and imports it with `trust`.
+    The file contains no signing key, no run history and no environment variables. The receiver inspects and imports the file with `trust`.
 
     Parameters
     ----------
     selection
-        Stored keys, or selections of them: "++model" is model and everything upstream. The steps inside a graph-backed asset are included.
+        Keys in the store, or selections such as "++model", which selects model and everything upstream. The steps inside a graph-backed asset
+        are included.
     path
-        The file to write; an existing file is replaced when the new one is complete.
+        The file to write. An existing file is replaced when the new file is complete.
     store
-        A store directory or an open store; by default the session's.
+        A store directory or an open store; by default the session's store.
 
     Returns
     -------
     Offer
-        The contents of the file.
+        A list of the values in the file.
 
     Raises
     ------
     UnknownKeyError, InvalidSelectionError
-        If nothing is stored under a key, or the selection is invalid.
+        If nothing is stored under a selected key, or a selection is invalid.
+    InvalidInvocationError
+        If `selection` is empty.
     PackError
         If the file cannot be written, or no selected key has a stored value.
-    ValueUnavailableError, UntrustedValueError
-        If a value's file is missing or damaged, or was signed with another key.
+    ValueUnavailableError
+        If a value file is missing or damaged.
+    UntrustedValueError
+        If a value was signed with another person's key.
     """
     used = get_session().open(store, create=False)
     words = [selection] if isinstance(selection, str) else list(selection)
     if not words:
-        raise InvalidInvocationError(
-            "no key to pack was given", remedy='for example: stepwell.pack("model", "out.zip")'
-        )
+        raise InvalidInvocationError("no key to pack was given", remedy='name a key: stepwell.pack("model", "out.zip")')
     return packs.write_pack(used, _selected(words, used), Path(path))
 
 
 def _selected(words: Iterable[str], store: ValueStore) -> list[str]:
-    """Return the stored keys that match selections, with the steps inside assets."""
+    """Return the keys in a store that match selections, and the keys of the steps inside the matching assets."""
     stored = store.snapshot(store.keys(), (), ()).current
     upstream = {key: {item.key for row in stored[key] for item in row.materialization.inputs} for key in sorted(stored)}
     kinds = dict.fromkeys(upstream, "")

@@ -1,4 +1,4 @@
-"""``rename``: stored versions carried over to another key."""
+"""The command ``rename``, which carries the stored versions of an asset over to another key."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ class Renamed:
     """The result of `rename`."""
 
     old: str
+    """The old key."""
     new: str
+    """The new key."""
     versions: int
-    """The number of versions that were carried over."""
+    """The number of versions that the new key has now."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as JSON values."""
@@ -29,7 +31,7 @@ class Renamed:
         name = self.new.rpartition("/")[2]
         return (
             f"{self.old} -> {self.new}: {self.versions} version{'' if self.versions == 1 else 's'} carried over; "
-            f"rename the variable in its cell to {name} as well; if nothing else changes, it is not computed again"
+            f"rename the asset and its variable in the cell to {name}, too; if nothing else changes, the asset is not computed again"
         )
 
 
@@ -37,30 +39,30 @@ class Renamed:
 def rename(old: str, new: str, *, store: AnyStore = None) -> Renamed:
     """Carry the stored versions of an asset over to another key.
 
-    If the cell is renamed too, with its variable and nothing else, the asset is not computed again.
+    Also rename the asset and its variable in the cell. If nothing else in the cell changes, the asset is not computed again.
 
     Parameters
     ----------
     old
-        The asset's key.
+        The present key of the asset.
     new
-        Its new key.
+        The new key of the asset.
     store
-        A store directory or an open store; by default the session's.
+        A store directory or an open store; by default the session's store.
 
     Returns
     -------
     Renamed
-        The keys and the number of versions.
+        Both keys, and the number of versions.
 
     Raises
     ------
     UnknownKeyError
         If nothing is stored for the old key.
     InvalidDefinitionError, InvalidInvocationError
-        If the new key is invalid or is the old one.
+        If the new key is invalid or equal to the old key, or the old key is the key of a step.
     InvariantViolationError
-        If the new key has results, or the old one is an output of a multi-asset.
+        If results are stored for the new key, the old key belongs to a multi-asset, or several other notebooks but not this one define it.
     """
     session, before, after = get_session(), key_text(old), key_text(new)
     count = rename_key(session.open(store, create=False), before, after, session.notebook)

@@ -1,4 +1,4 @@
-"""``rerun``: runs of single steps on stored inputs."""
+"""The command ``rerun``, which runs single steps again on stored inputs."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from stepwell.kernel_runtime.session.requests import AnyStore, Given, Targets
 def rerun(
     steps: Targets, *, definitions: Given = None, store: AnyStore = None, raise_on_error: bool = True
 ) -> RunResult:
-    """Run single steps again on the stored outputs of other steps, even stale ones.
+    """Run single steps again; their inputs are the stored outputs of the other steps, even if these are stale.
 
     Parameters
     ----------
     steps
-        Steps such as report.transform, or assets for all of their steps.
+        Keys of steps, such as report.transform, or assets, all of whose steps run.
     definitions
-        Definitions, or a module of definitions, that take precedence over registered ones.
+        Definitions, or a module that contains definitions. They take precedence over registered definitions with the same keys.
     store
-        A store directory or an open store; by default the session's.
+        A store directory or an open store; by default the session's store.
     raise_on_error
-        Raise an exception of a step after the run is recorded; otherwise the result has the errors.
+        Raise the exception of a failed step after the run has ended. If False, the exception is only stored in the result.
 
     Returns
     -------
@@ -39,8 +39,10 @@ def rerun(
     Raises
     ------
     UnknownKeyError
-        If a step does not exist.
+        If there is no step or asset with one of the keys.
     DefinitionUnavailableError
-        If the code of a step is not defined in this process.
+        If a step is recorded in the store but not defined in this process.
+    MissingUpstreamError, ValueNotKeptError
+        If an input of a step has no stored value.
     """
     return get_session().rerun(steps, definitions=definitions, store=store, raise_on_error=raise_on_error)

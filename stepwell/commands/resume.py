@@ -1,4 +1,4 @@
-"""``resume``: the rest of a run that failed."""
+"""The command ``resume``, which runs the rest of a failed run."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from stepwell.kernel_runtime.session.requests import AnyStore, Given
     data=run_data,
 )
 def resume(run: str, *, definitions: Given = None, store: AnyStore = None, raise_on_error: bool = True) -> RunResult:
-    """Resume a failed run: run the steps that failed or never started, and load the outputs of the others.
+    """Resume a failed run: run the steps that failed, were cancelled or never started, and use the stored outputs of the other steps.
 
     Parameters
     ----------
     run
-        The run's identifier.
+        The identifier of the run, as stepwell runs prints it.
     definitions
-        Definitions, or a module of definitions, that take precedence over registered ones.
+        Definitions, or a module that contains definitions. They take precedence over registered definitions with the same keys.
     store
-        A store directory or an open store; by default the session's.
+        A store directory or an open store; by default the session's store.
     raise_on_error
-        Raise an exception of a step after the run is recorded; otherwise the result has the errors.
+        Raise the exception of a failed step after the run has ended. If False, the exception is only stored in the result.
 
     Returns
     -------
     RunResult
-        The run, the records of its steps, and its notices.
+        The new run, the records of its steps, and its notices.
 
     Raises
     ------
     UnknownKeyError
-        If the run does not exist.
+        If no run in the store has the identifier.
     InvariantViolationError
-        If the run succeeded.
+        If the run succeeded, so that there is nothing to resume.
     DefinitionUnavailableError
-        If the code of a step is not defined in this process.
+        If a step is not defined in this process.
     ValueNotKeptError
-        If a value that a step needs could not be stored.
+        If a step of a job needs an output that could not be stored.
     """
     if not isinstance(run, str):
         raise InvalidInvocationError(
-            f"a run is given by its identifier, a string, not by a {type(run).__name__}",
-            remedy="for example: stepwell.resume(stepwell.last_run().run_id)",
+            f"resume takes the identifier of a run, which is a string, not a {type(run).__name__}",
+            remedy="pass the identifier: stepwell.resume(stepwell.last_run().run_id)",
         )
     return get_session().resume(run, definitions=definitions, store=store, raise_on_error=raise_on_error)

@@ -1,4 +1,4 @@
-"""``runs``: the newest runs of a store."""
+"""The command ``runs``, which lists the newest runs that a store records."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def _data(records: Sequence[RunRecord]) -> dict[str, Any]:
     data=_data,
 )
 def runs(limit: int = 20, *, store: AnyStore = None) -> list[RunRecord]:
-    """List the newest runs, newest first.
+    """List the runs that the store records, newest first.
 
     Parameters
     ----------
     limit
-        The greatest number of runs.
+        The greatest number of runs to list.
     store
-        A store directory or an open store; by default the session's.
+        A store directory or an open store; by default the session's store.
 
     Returns
     -------
     list of RunRecord
-        The runs.
+        The newest runs.
     """
     return get_session().open(store, create=False).runs(limit=limit)

@@ -1,10 +1,8 @@
-"""``sql``: the rows of one SELECT over stored assets or the catalog.
+"""The command ``sql``, which runs one SELECT over stored assets, files and the catalog, and the output formats of the command line.
 
-The command line prints rows in batches and keeps only the rows that a table shows.
-
-The name of a table is any spelling that matches exactly one key: ``clean``, ``"raw/flights"`` or ``raw.flights``. The last part suffices if no
-other key ends with it, and case is ignored if this leaves one match. A table is loaded as by `load`: its rows are those of the current value,
-and inside a step the value is an input of the step. Names in the schema ``stepwell`` are views of the catalog.
+A table in the SELECT is an asset, named by its key: ``clean``, ``"raw/flights"`` or ``raw.flights``. The last part of the key is enough if no
+other key has the same last part. Upper and lower case may differ if only one key matches. The rows of the table are those of the asset's
+current value. Tables in the schema ``stepwell`` are views of the catalog.
 """
 
 from __future__ import annotations
@@ -37,21 +35,21 @@ examples:
   stepwell sql "FROM clean WHERE delay > $low" -p low=30 --csv > late.csv
   stepwell sql "SELECT key, max(seconds) FROM stepwell.steps GROUP BY key"
 
-formats: table shows at most --limit rows; csv, json and jsonl print all rows as they arrive. json is one object:
+formats: table prints at most --limit rows; csv, json and jsonl print all rows, each as soon as it is computed. json prints one object:
   {"columns": [{"name", "type"}], "rows": [[...]]}
-jsonl is one object per row, by column. Dates, times and numbers that JSON cannot represent are strings.
+jsonl prints one object per row, with the names of the columns. Dates, times, and numbers that JSON cannot represent are printed as strings.
 """
 
 
 class Printer:
-    """Options of the command line: the parameters of the SELECT, and the output format."""
+    """The command-line interface of ``sql``: options for the parameters of the SELECT and the output format, and the output of the rows."""
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the arguments to a parser."""
+        """Add the options to a parser."""
         parser.add_argument(
             "-p", "--parameter", dest="parameters", metavar="NAME=VALUE", type=_parameter, action="append", default=[],
-            help="the value of $NAME: parsed as JSON if it is valid JSON (30, true, [1, 2]), else a string",
+            help="the value of the parameter $NAME in the SELECT: parsed as JSON if it is valid JSON (30, true, [1, 2]), else a string",
         )  # fmt: skip
         form = parser.add_mutually_exclusive_group()
         form.add_argument(
@@ -64,7 +62,7 @@ class Printer:
         form.add_argument("--csv", dest="format", action="store_const", const="csv", help="the same as --format csv")
         parser.add_argument(
             "--raw", action="store_true",
-            help="csv with unchanged texts, for programs; by default, control and invisible characters are escaped (\\x1b)",
+            help="with csv, print texts unchanged, for programs; by default, control and invisible characters are escaped (\\x1b)",
         )  # fmt: skip
         parser.add_argument(
             "--limit", metavar="N", type=_count, default=40, help="the greatest number of rows in a table (default: 40)"
@@ -72,7 +70,7 @@ class Printer:
 
     @staticmethod
     def function_arguments(options: argparse.Namespace) -> dict[str, Any]:
-        """Return the additional arguments of the function `sql`."""
+        """Return the arguments of `sql` that the options determine: the parameters and the type of the result. Read the SELECT from standard input if it is ``-``."""
         options.json = options.json or options.format == "json"
         if options.text == "-":
             options.text = sys.stdin.read()
@@ -80,7 +78,7 @@ class Printer:
 
     @staticmethod
     def show(reader: Any, options: argparse.Namespace, out: TextIO) -> None:
-        """Print the rows in the requested format."""
+        """Print the rows of a result in the format that the options name."""
         with reader:
             if options.json:
                 print_json(reader, out)
@@ -103,7 +101,7 @@ def _count(text: str) -> int:
 def _parameter(text: str) -> tuple[str, Any]:
     name, sign, value = text.partition("=")
     if not sign or not name.isidentifier():
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE; write for example -p low=30")
     try:
         return name, json.loads(value)
     except ValueError:
@@ -121,57 +119,57 @@ def sql(
 ) -> Any:
     """Run one SELECT over stored assets, or over the catalog of the store, and return the rows.
 
-    A table is an asset's key: ``clean``, ``raw.flights`` or ``"raw/flights"``, loaded as by `load`. Its value must be a frame of pandas,
-    polars or pyarrow, an array of one or two dimensions, a list of dicts or a dict of lists. A named index of pandas becomes columns.
-    ``read_csv``, ``read_json`` and ``read_parquet`` read files in the project. The schema ``stepwell`` has views of the catalog: runs, steps,
-    materializations, current, lineage, reads, sizes, durations, code_versions, logs. Nothing is written. Inside a step, everything that
-    the SELECT reads is an input of the step, except the catalog.
+    A table is an asset, named by its key: ``clean``, ``raw.flights`` or ``"raw/flights"``. The rows are those of the asset's current value,
+    which must be a frame of pandas, polars or pyarrow, an array of one or two dimensions, a list of dicts or a dict of lists. A named index of
+    pandas becomes columns. ``read_csv``, ``read_json`` and ``read_parquet`` read files in the project. The schema ``stepwell`` contains views of
+    the catalog: runs, steps, materializations, current, lineage, reads, sizes, durations, code_versions, logs. A SELECT cannot write. Inside a
+    step, the assets and files that the SELECT reads are recorded as reads of the step; the catalog is not.
 
     Parameters
     ----------
     text
-        One SELECT in DuckDB's dialect; FROM, WITH, VALUES, DESCRIBE and SUMMARIZE are SELECTs, too. On the command line, - reads it from
-        standard input.
+        One SELECT in DuckDB's dialect. It may also begin with FROM, WITH, VALUES, DESCRIBE or SUMMARIZE. On the command line, - reads the SELECT
+        from standard input.
     parameters
-        Values of ``$name`` in the text.
+        The values of the parameters that the SELECT contains as ``$name``, by name.
     frame
         The type of the result: ``pandas``, ``polars``, ``pyarrow``, ``reader`` (a ``pyarrow.RecordBatchReader`` that computes rows as they are
         consumed), or ``auto`` (pandas if it is installed, else pyarrow).
     store
-        A store directory or an open store; by default the session's.
+        A store directory or an open store; by default the session's store.
     notebook
-        The notebook to load from, if several notebooks define a key with different values.
+        The notebook whose values are loaded; needed only if several notebooks computed different values of a key.
 
     Returns
     -------
     frame
-        The rows.
+        The rows, as an object of the type that `frame` names.
 
     Raises
     ------
     CellSyntaxError
-        If the text is not a single SELECT over assets, files and the catalog.
+        If `text` is not exactly one SELECT, or calls a function that is not allowed.
     QueryError
-        If it cannot run: an unknown table or parameter, a file outside of the project, or an error of DuckDB.
+        If a table or parameter is unknown, a file is outside of the project, or DuckDB reports an error.
     NotTabularError
         If the value of an asset is not a table.
     ValueUnavailableError, AmbiguousKeyError
-        As in `load`.
+        If the value of an asset cannot be loaded; see `load`.
     """
     return query(get_session(), text, parameters=parameters, frame=frame, store=store, notebook=notebook)
 
 
 _WIDEST = 60
-"""The greatest number of characters of one value in a table."""
+"""The greatest number of characters that a printed table shows of one value."""
 
 
 def print_csv(reader: Any, out: TextIO, *, raw: bool = False) -> None:
-    """Print a header and all rows as CSV; NULL is empty.
+    """Print a header and all rows as CSV; NULL is an empty field.
 
     Parameters
     ----------
     raw
-        Write strings unchanged, for programs; otherwise escape control and invisible characters.
+        If True, print strings unchanged, for programs. Otherwise escape their control and invisible characters.
     """
     escape = str if raw else printable
     writer = csv.writer(out, lineterminator="\n")
@@ -181,7 +179,7 @@ def print_csv(reader: Any, out: TextIO, *, raw: bool = False) -> None:
 
 
 def print_json(reader: Any, out: TextIO) -> None:
-    """Print ``{"columns": [{"name", "type"}], "rows": [[...]]}``, one row per line."""
+    """Print all rows as one JSON object, ``{"columns": [{"name", "type"}], "rows": [[...]]}``, with each row on a separate line."""
     columns = [{"name": field.name, "type": str(field.type)} for field in reader.schema]
     out.write(f'{{"columns": {as_json(columns)}, "rows": [')
     begin = "\n"
@@ -192,7 +190,7 @@ def print_json(reader: Any, out: TextIO) -> None:
 
 
 def print_json_lines(reader: Any, out: TextIO) -> None:
-    """Print one JSON object per row, with a member for each column."""
+    """Print each row as one line with a JSON object that has a member for each column."""
     names = reader.schema.names
     out.writelines(
         as_json({name: _json_value(value) for name, value in zip(names, row, strict=True)}) + "\n"
@@ -201,7 +199,7 @@ def print_json_lines(reader: Any, out: TextIO) -> None:
 
 
 def print_table(reader: Any, out: TextIO, *, limit: int) -> None:
-    """Print the first rows in columns, and a line if there are more rows."""
+    """Print the first `limit` rows in aligned columns, and a last line if the result has more rows."""
     rows: list[tuple[Any, ...]] = []
     has_more = False
     for row in _rows(reader):
@@ -226,7 +224,7 @@ def print_table(reader: Any, out: TextIO, *, limit: int) -> None:
     if not rows:
         out.write("no rows\n")
     elif has_more:
-        out.write(f"first {limit} rows; --limit N shows more, --csv prints all\n")
+        out.write(f"only the first {limit} rows are shown: --limit N shows more, --csv prints all\n")
 
 
 def _rows(reader: Any) -> Iterator[tuple[Any, ...]]:
@@ -250,7 +248,7 @@ def _text(value: Any) -> str:
 
 
 def _json_value(value: Any) -> Any:
-    """Return a value as JSON values; values that JSON cannot represent become strings."""
+    """Return a value as JSON values. A value that JSON cannot represent becomes a string."""
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if value is None or isinstance(value, str | bool | int):
@@ -274,7 +272,7 @@ def query(
     store: AnyStore = None,
     notebook: str | None = None,
 ) -> Any:
-    """Run one SELECT over stored values in a session; parameters, result and errors are those of `sql`."""
+    """Run one SELECT in a session; the other parameters, the result and the errors are those of `sql`."""
     from stepwell.kernel_runtime.store.sql import catalog_views
     from stepwell.kernel_runtime.store.sql.select import Scope
     from stepwell.kernel_runtime.store.sql.statements import read_statement
@@ -285,7 +283,7 @@ def query(
 
     def load(key: str) -> Any:
         try:
-            # Inside a step, the store is part of the recorded read only if the caller named a store.
+            # Inside a step, `load` records the name of the store only if one is passed, so pass it only if the caller named a store.
             return session.load(key, notebook=notebook, store=None if store is None else used)
         except AmbiguousKeyError as error:
             remedy = error.remedy.replace(f"stepwell.load({key!r}, ", "stepwell.sql(..., ")
@@ -301,7 +299,7 @@ def query(
             views[path] = view
             continue
         key, value = _table(path, load, session.registry.assets, used)
-        # Two spellings of the same key share one table.
+        # If the SELECT spells a key in two ways, both tables are the same object.
         tables[path] = loaded.setdefault(key, value)
     shapes: dict[_Path, str] = {}
     if views:
@@ -315,13 +313,30 @@ def query(
 
 
 def _table(path: _Path, load: Callable[[str], Any], registered: Collection[str], store: ValueStore) -> tuple[str, Any]:
-    """Return the key to which a table's name refers, and the value of the key."""
+    """Return the key that a table's name refers to, and the loaded value of the key.
+
+    Parameters
+    ----------
+    path
+        The parts of the table's name: ``("raw", "flights")``.
+    load
+        Returns the value of a key.
+    registered
+        The keys of the registered definitions, for messages.
+    store
+        The store that contains the value.
+
+    Raises
+    ------
+    QueryError
+        If no key, or more than one, matches the name.
+    """
     from stepwell.kernel_runtime.store.sql.catalog_views import VIEWS
     from stepwell.kernel_runtime.store.sql.select import missing_table
 
     written = "/".join(path)
     try:
-        # Nearly all names are exact keys, which take only one query of the catalog.
+        # Nearly all names are exact keys, for which one query of the catalog is enough.
         return written, load(written)
     except ValueUnavailableError:
         if written in registered or store.current(written):
@@ -334,12 +349,15 @@ def _table(path: _Path, load: Callable[[str], Any], registered: Collection[str],
 
 
 def key_meant(path: _Path, stored_keys: Iterable[str]) -> str | None:
-    """Return the only key that matches a table's name: exactly, by its last part, or with other capitals.
+    """Return the stored key that a table's name refers to.
+
+    The name can be the whole key, with dots or slashes between its parts, or the last part of an asset's key. Matches with the same upper and
+    lower case are preferred to others.
 
     Parameters
     ----------
     path
-        The parts of the name.
+        The parts of the table's name: ``("raw", "flights")`` for ``raw.flights``.
     stored_keys
         The stored keys.
 
@@ -351,7 +369,7 @@ def key_meant(path: _Path, stored_keys: Iterable[str]) -> str | None:
     Raises
     ------
     QueryError
-        If several keys match.
+        If several keys match equally well.
     """
     from stepwell.kernel_runtime.store.sql.statements import folded
 
@@ -367,8 +385,8 @@ def key_meant(path: _Path, stored_keys: Iterable[str]) -> str | None:
     ):
         if len(matches) > 1:
             raise QueryError(
-                f"{'.'.join(path)!r} is ambiguous: it could be {' or '.join(sorted(matches))}",
-                remedy=f'write the whole key: "{min(matches)}"',
+                f"the table name {'.'.join(path)!r} is ambiguous: it could mean {' or '.join(sorted(matches))}",
+                remedy=f'write the whole key in quotes: "{min(matches)}"',
             )
         if matches:
             return matches[0]

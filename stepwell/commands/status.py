@@ -1,4 +1,4 @@
-"""``status``: the state of each definition, and the contents of the store."""
+"""The command ``status``, which lists the state of each definition, or the contents of the store."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ _MOST = 20
 
 @dataclass(frozen=True, slots=True)
 class StoreFacts:
-    """The directory and size of a store: the result of `store`, and the last line of `status`."""
+    """The directory and size of a store. It is the result of the command `store`; its text is the last line that `status` prints."""
 
     directory: str
     sizes: dict[str, int]
+    """The counts ``materializations``, ``runs`` and ``objects`` (value files), and ``object_bytes`` and ``catalog_bytes``."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the facts as JSON values."""
+        """Return the facts as JSON values: ``{"store", "sizes"}``."""
         return {"store": self.directory, "sizes": self.sizes}
 
     def __str__(self) -> str:
@@ -44,13 +45,13 @@ class Status:
     store
         The store directory.
     nodes
-        The definitions of this process with their states.
+        The listed assets, steps and jobs that are defined in this process, with their states.
     stored
-        The current materializations in the store; empty if this process has definitions.
+        The listed current materializations in the store; empty if this process has definitions.
     sizes
-        Totals of the store.
+        The number of materializations, and other totals of the store.
     key_sizes
-        The size of each key, largest first; None if not requested.
+        The size of each key in the store, largest first; None if sizes were not requested.
     """
 
     store: str
@@ -60,8 +61,9 @@ class Status:
     key_sizes: tuple[KeySize, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return ``{"store", "assets": [{"key", "state", ...}], "sizes"}``. If sizes were requested, ``"keys"`` with the size of each key replaces
-        ``"assets"``.
+        """Return the result as JSON values: ``{"store", "sizes", "assets": [{"key", "state", ...}]}``.
+
+        If sizes were requested, ``"keys": [{"key", "bytes", "versions"}]`` replaces ``"assets"``.
         """
         result: dict[str, Any] = {"store": self.store, "sizes": self.sizes}
         if self.key_sizes is not None:
@@ -126,21 +128,21 @@ def _size_lines(sizes: tuple[KeySize, ...]) -> list[str]:
 
 @command(options={"keys": Option(completes="assets")}, definitions="optional")
 def status(*keys: str, sizes: bool = False, store: AnyStore = None) -> Status:
-    """List the defined assets and steps with their states; if nothing is defined, the contents of the store.
+    """List the defined assets and steps with their states; if nothing is defined, list the values in the store.
 
     Parameters
     ----------
     keys
-        Assets and steps to list; by default everything.
+        The keys of assets and steps to list; by default all.
     sizes
-        List the size of each key in the store instead, largest first.
+        List the size of each key in the store, largest first, instead of states.
     store
-        A store directory or an open store; by default the session's.
+        A store directory or an open store; by default the session's store.
 
     Returns
     -------
     Status
-        The states, or what is stored, and the size of the store.
+        The states, stored values or sizes of the keys, and the size of the store.
 
     Raises
     ------

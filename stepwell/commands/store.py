@@ -1,7 +1,7 @@
-"""The command ``store``, which shows the session's store, and the public class `Store`, an open store with the commands as methods.
+"""The command ``store``, which shows the session's store, and the public class `Store`, an open store whose methods are the commands.
 
-The methods of `Store` call the commands with this store as the argument ``store``: ``store.versions("daily")`` is
-``stepwell.versions("daily", store=store)``. `Store.__getattr__` derives the methods from the commands.
+A method of `Store` calls the command of the same name with the open store as its argument ``store``: ``my_store.versions("daily")`` is
+``stepwell.versions("daily", store=my_store)``. `Store.__getattr__` derives the methods from the commands.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from stepwell.kernel_runtime.store import housekeeping
 
 @command(needs="nothing")
 def store(path: str | None = None) -> StoreFacts:
-    """Show the directory and size of the session's store, or switch to another store.
+    """Show the directory and size of the session's store, or switch the session to another store.
 
     Parameters
     ----------
     path
-        The directory of another store; it is created if it does not exist.
+        The directory of the store to switch to; it is created if it does not exist. By default the session keeps its store.
 
     Returns
     -------
     StoreFacts
-        The directory and sizes.
+        The directory and size of the session's store.
 
     Raises
     ------
@@ -45,22 +45,23 @@ def store(path: str | None = None) -> StoreFacts:
 
 
 class Store:
-    """An open store directory.
+    """An open store.
 
-    Every command that takes ``store`` is a method: `versions`, `diff`, `sql`, `load`, `status`, `runs`, `logs`, `keep`, `forget`, `gc`, `rename`,
-    `pack`, `trust`, `doctor` and more.
+    Each command with a parameter ``store`` is also a method of this class: `versions`, `diff`, `sql`, `load`, `status`, `runs`, `logs`, `keep`,
+    `forget`, `gc`, `rename`, `pack`, `trust`, `doctor` and more.
 
     Parameters
     ----------
     directory
-        The directory with ``catalog.duckdb``.
+        The store directory, which contains ``catalog.duckdb``.
     create
         Create the store if it does not exist.
 
     Raises
     ------
     StoreError
-        If the store does not exist and ``create`` is false, cannot be written, was written by a newer Stepwell, or is damaged.
+        If the store does not exist and `create` is False, was written by a newer version of Stepwell, is damaged, or cannot be used for
+        another reason.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, create: bool = True) -> None:
@@ -73,7 +74,7 @@ class Store:
         return self.values.directory
 
     def close(self) -> None:
-        """Commit pending changes and release the files; the next use opens the store again."""
+        """Commit pending changes and close the catalog. The next use of the store opens the catalog again."""
         self.values.close()
 
     def __enter__(self) -> Self:
@@ -106,12 +107,12 @@ def _takes_store(command: Command[Any, Any] | None) -> bool:
 
 
 def open_store(directory: str | os.PathLike[str]) -> Store:
-    """Open a store directory; it is created if it does not exist.
+    """Open a store. The store is created if it does not exist.
 
     Parameters
     ----------
     directory
-        The directory with ``catalog.duckdb``.
+        The store directory, which contains ``catalog.duckdb``.
 
     Returns
     -------
@@ -121,6 +122,6 @@ def open_store(directory: str | os.PathLike[str]) -> Store:
     Raises
     ------
     StoreError
-        If the store cannot be written, was written by a newer Stepwell, or is damaged.
+        If the store was written by a newer version of Stepwell, is damaged, or cannot be used for another reason.
     """
     return Store(directory)

@@ -1,4 +1,4 @@
-"""``trust``: values that were signed with another key, shown and accepted."""
+"""The command ``trust``, which shows values that another person's key signed, and accepts them."""
 
 from __future__ import annotations
 
@@ -33,35 +33,37 @@ def trust(
     yes: bool = False,
     store: AnyStore = None,
 ) -> Offer:
-    """Show values that were signed with another key, in a pack or in the store, and accept them: sign them with your key.
+    """Show values that were signed with another person's key, in a pack or in the store, and accept them: sign them with your key.
 
-    Loading a pickle runs the code in it, so trust only people whom you would let run code on your machine. Values that were signed with your
-    own key are always trusted; a team and its CI can share a key with STEPWELL_KEY_FILE.
+    Loading a pickle can run any code of its author, so accept values only from people whom you would let run code on your machine. Values that
+    your key signed are always trusted. A team and its CI can share one key with STEPWELL_KEY_FILE.
 
     Parameters
     ----------
     what
-        A file written by `pack`, or keys in the store.
+        The path of a pack, or keys in the store. The values of a pack are imported into the store.
     all
         Accept all values in the store that were signed with another key.
     yes
-        Accept the values; by default, the error lists them.
+        Accept the values. Otherwise, if any value was signed with another key, nothing is accepted and an error lists the values.
     store
-        A store directory or an open store; by default the session's.
+        A store directory or an open store; by default the session's store.
 
     Returns
     -------
     Offer
-        The values that are trusted now.
+        The values that are trusted now; empty if no value in the store was signed with another key.
 
     Raises
     ------
     TrustNeededError
-        If ``yes`` is not given and there are values that were signed with another key.
+        If `yes` is False and at least one value was signed with another key.
     PackError
-        If the pack is damaged or unsafe; then nothing is imported.
+        If the pack is damaged or unsafe; nothing is imported.
     UnknownKeyError
-        If nothing is stored under a key.
+        If nothing is stored under one of the keys.
+    InvalidInvocationError
+        If not exactly one of these is passed: one pack, keys, or ``all=True``.
     """
     words: list[str | os.PathLike[str]] = [what] if isinstance(what, str | os.PathLike) else list(what)
     packs = [word for word in words if isinstance(word, os.PathLike) or word.endswith(".zip")]
@@ -89,8 +91,9 @@ def trust(
 
 
 def _pack_path(word: str | os.PathLike[str]) -> Path | None:
-    """Return the path of a pack; None for a key. Any existing file with a suffix is treated as a pack, because this leads to a clearer error than an
-    unknown key.
+    """Return the path of a pack, or None if the argument of `trust` is a key.
+
+    Any existing file with a suffix is treated as a pack, because the error "is not a pack" is clearer than the error for an unknown key.
     """
     if isinstance(word, os.PathLike) or word.endswith(".zip"):
         return Path(word)
@@ -98,13 +101,13 @@ def _pack_path(word: str | os.PathLike[str]) -> Path | None:
 
 
 def _trust_needed(offer: Offer) -> TrustNeededError:
-    """Return the error that lists the values to be trusted."""
+    """Return the error that lists the values which the user must accept or refuse."""
     count = len(offer.values)
     error = TrustNeededError(
         f"{count} value{'' if count == 1 else 's'} in {offer.source} {'is' if count == 1 else 'are'} signed with another key "
         f"({offer.signer}); loading {offer.executing} of them can run code",
         where=", ".join(dict.fromkeys(value.key for value in offer.values[:8])),
-        remedy="if you trust its author: yes=True (on the command line --yes)",
+        remedy="if you trust the author of the values, pass yes=True (on the command line: --yes)",
     )
     error.offer = offer
     return error

@@ -1,4 +1,4 @@
-"""``versions``: the versions of a key."""
+"""The command ``versions``, which lists the stored versions of an asset or step."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def versions(
     Parameters
     ----------
     key
-        An asset or a step.
+        An asset or step.
     notebook
-        Only versions from this notebook.
+        List only versions that this notebook computed.
     partition
-        Only versions of this partition.
+        List only versions of this partition.
     all
-        List consecutive versions with the same value separately.
+        List every materialization. By default consecutive materializations of a notebook with the same value are listed as one version.
     store
-        A store directory or an open store; by default the session's.
+        A store directory or an open store; by default the session's store.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def versions(
     Raises
     ------
     UnknownKeyError
-        If nothing was ever stored for the key.
+        If nothing is stored for the key.
     """
     used = get_session().open(store, create=False)
     return read_versions(used, key_text(key), notebook=notebook, partition=partition, collapse=not all)

@@ -1,4 +1,4 @@
-"""``why``: the state of an asset or step, and its causes."""
+"""The command ``why``, which explains the state of an asset or step."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ def why(
 ) -> Explanation:
     """Explain the state of an asset or step, and why it was last executed.
 
-    Causes are followed upstream to their origin. If the key is stored but not defined, because its cell has not run in this session, the
-    store's records explain it.
+    If the cause is a change upstream, the explanation names the upstream step and the change. If the asset or step is stored but not defined
+    in this process, because its cell has not run yet, the explanation comes from the records of the store.
 
     Parameters
     ----------
     key
-        An asset or a step.
+        An asset or step.
     accept
-        Accept the edit: the stored value stays valid for the present code, inputs and files.
+        Accept the changes that make the asset or step stale: its stored value becomes valid for the present code, inputs and files.
     revoke
-        Undo the newest acceptance.
+        Undo the newest acceptance of the asset or step.
     definitions
-        Definitions, or a module of definitions, that take precedence over registered ones.
+        Definitions, or a module that contains definitions. They take precedence over registered definitions with the same keys.
     store
-        A store directory or an open store; by default the session's.
+        A store directory or an open store; by default the session's store.
 
     Returns
     -------
     Explanation
-        The states of the steps, with causes, and the last run of each.
+        The state of each step of the asset, the causes, and the reason for the last execution.
 
     Raises
     ------
     UnknownKeyError
-        If nothing has this key.
+        If the key is neither defined nor stored.
     ValueUnavailableError, InvariantViolationError
-        If the edit cannot be accepted, or there is no acceptance to revoke.
+        If the changes cannot be accepted, or there is no acceptance to revoke.
 
     Examples
     --------
@@ -59,7 +59,7 @@ def why(
     if accept and revoke:
         raise InvalidInvocationError(
             "why takes --accept or --revoke, not both",
-            remedy="give one of them: %why KEY --accept, or %why KEY --revoke",
+            remedy="remove one of them: %why KEY --accept, or %why KEY --revoke",
         )
     action = acceptance.accept if accept else acceptance.revoke if revoke else explain
     return action(get_session(), key_text(key), definitions=definitions, store=store)

@@ -1,7 +1,7 @@
-"""The wording of runs and notices, and the front end of plain Python processes, which shows notices as warnings.
+"""The texts about runs and notices that notebooks and the command line share, and the output of notices in plain Python processes.
 
-Times are absolute, and the facts about a reused step are those of its original run, so that running a saved notebook again does not change its
-outputs.
+Times in these texts are absolute, and the time and duration shown for a reused step are those of its last execution. So the output of a
+notebook does not change if the notebook is run again and every step is reused.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def _facts(materializations: Sequence[Materialization], *, summary: bool) -> lis
 
 
 def run_line(name: str, steps: Sequence[StepRecord]) -> str:
-    """Return the last line of output of an asset's cell.
+    """Return the line that reports what a run did for an asset: ``clean: executed in 2.1 s · 1,000 × 4 · 32 kB``.
 
     Parameters
     ----------
     name
-        The asset's key.
+        The key of the asset, or of a single step.
     steps
-        The records of the asset's steps in this run; the last step produced the value.
+        The records of the asset's steps in the run; the last step produced the asset's value.
     """
     last = steps[-1]
     ran = [step for step in steps if step.status == "executed"]
@@ -84,12 +84,12 @@ def run_line(name: str, steps: Sequence[StepRecord]) -> str:
 
 
 def upstream_line(target: str, states: Iterable[StepState]) -> str:
-    """Return the line that announces upstream work: ``model: first raw (last 18 min; parse() changed), clean``."""
+    """Return the line that announces which upstream steps run before an asset: ``model: first raw (last 18 min; parse() changed), clean``."""
     return f"{target}: first {_state_names(states)}"
 
 
 def work_line(states: Iterable[StepState]) -> str:
-    """Return the line that announces the work of a run: ``to run: raw (last 18 min), clean``."""
+    """Return the line that announces which steps a run will execute: ``to run: raw (last 18 min), clean``."""
     return f"to run: {_state_names(states)}"
 
 
@@ -105,12 +105,12 @@ def _state_names(states: Iterable[StepState], limit: int = 6) -> str:
 
 
 def step_lines(result: RunResult) -> list[str]:
-    """Return the report of a run of single steps: one line for each step."""
+    """Return a line for each step of a run, in the order of the steps."""
     return [run_line(step.key, [step]) for step in result.steps]
 
 
 def result_lines(result: RunResult) -> list[str]:
-    """Return the report of a run: one line for each target, and for each other step that was not reused."""
+    """Return a line for each target of a run, then a line for each step of another asset that was not reused."""
     lines: list[str] = []
     reported: set[str] = set()
     for key in result.run.targets:
@@ -127,7 +127,7 @@ def result_lines(result: RunResult) -> list[str]:
 
 
 def notice_text(notice: Notice) -> str:
-    """Return the text of a notice: one fact, and one action if there is one."""
+    """Return the text of a notice for the user: a fact and, if the user can do something about it, an action."""
     return _NOTICES[notice.kind](notice)
 
 
@@ -144,7 +144,7 @@ def _foreign(notice: Notice) -> str:
     names = notice["names"]
     verbs = ("is", "counts") if len(names) == 1 else ("are", "count")
     line = f"{keys_text(names)} {verbs[0]} signed with another key ({notice['signer']}) and {verbs[1]} as missing"
-    return f"{line}; if you trust its author: stepwell trust {' '.join(names[:5])}"
+    return f"{line}; if you trust the author, run: stepwell trust {' '.join(names[:5])}"
 
 
 def _large_store(notice: Notice) -> str:
@@ -162,18 +162,28 @@ def _large_store(notice: Notice) -> str:
 def _copy_used(notice: Notice) -> str:
     module, name = notice["module"], notice["name"]
     place = "the notebook" if module == "__main__" else module
-    how = f"now has another {name}" if notice["exists"] else f"has no {name}"
-    return f"{notice.key}: its stored copy of {name} is used, {place} {how}"
+    how = f"now defines another {name}" if notice["exists"] else f"does not define {name}"
+    return f"{notice.key}: the stored copy of {name} is used, because {place} {how}"
 
 
 def _path_only(notice: Notice) -> str:
     contents = "a folder" if notice["folder"] else f"larger than {notice['most'] >> 30} GiB"
-    return f"{notice.key}: {notice['path']} is {contents}: the path is stored, not the contents; when they change, the step runs again"
+    return f"{notice.key}: {notice['path']} is {contents}: the path is stored, not the contents; the step runs again when the contents change"
 
 
 def later_changes(key: str, before: str, now: str) -> str:
-    """Return a message about names that other cells changed after a step had read them, with the remedy."""
-    return f"with {before} ({now}; run the cell of {key} to use that)"
+    """Return a text about changes that other cells made after a step had read a name or file, and how to use the changes.
+
+    Parameters
+    ----------
+    key
+        The key of the step.
+    before
+        The earlier versions that the step read: ``df from [1]``.
+    now
+        The changes: ``df is now from [5]``.
+    """
+    return f"with {before} ({now}; run the cell of {key} to use the change)"
 
 
 _NOTICES: dict[str, Callable[[Notice], str]] = {
@@ -181,44 +191,47 @@ _NOTICES: dict[str, Callable[[Notice], str]] = {
     "class inside": lambda n: (
         f"{n.key}: the class {n['name']} was defined inside the step and is stored by value: define it in a separate cell"
     ),
-    "computed again": lambda n: f"{n['why']}; computed again",
+    "computed again": lambda n: f"{n['why']}; {n.key} is computed again",
     "copy read": lambda n: (
-        f"the store {n.key} is read from a copy of {n['moment']}: the store cannot be locked, so later changes are not seen"
+        f"the store {n.key} cannot be locked: it is read from a copy of {n['moment']}, and later changes are not seen"
     ),
     "copy used": _copy_used,
     "file left": lambda n: (
-        f"{n.key} wrote {n['path']}, which something else has changed since: the file is left unchanged (-f writes it again)"
+        f"{n.key} wrote {n['path']}, which something else has changed since: the file is left unchanged (-f writes the file again)"
     ),
     "foreign": _foreign,
     "global changed": lambda n: (
-        f"{n.key} changed the global {_first_names(n['names'])}: steps that read it are checked again"
+        f"{n.key} changed the global{'s' * (len(n['names']) > 1)} {_first_names(n['names'])}: "
+        f"steps that read {'it' if len(n['names']) == 1 else 'them'} are checked again"
     ),
     "large store": _large_store,
     "network": lambda n: (
         f"{n.key} used {', '.join(n['hosts'])}: changes there are not detected; add --max-age 1d to refresh daily"
     ),
-    "not set": lambda n: f"{n.key} set {', '.join(n['names'])}, which cannot be set in this process",
+    "not set": lambda n: (
+        f"{n.key} was reused, but its setting of {', '.join(n['names'])} cannot be made in this process"
+    ),
     "path only": _path_only,
     "path restored": lambda n: (
-        f"{n.key}: {n['path']} has changed or is gone; the stored contents are in {n['restored']}"
+        f"{n.key}: {n['path']} has changed or no longer exists; the stored contents are in {n['restored']}"
     ),
     "processes": lambda n: (
-        f"{n.key} ran {', '.join(n['programs'])}: files that other processes read are not seen; declare them with reads=[...], anything else with max_age"
+        f"{n.key} ran {', '.join(n['programs'])}: files that other processes read are not seen; declare them with reads=[...], and other data with max_age=..."
     ),
     "read": lambda n: f"{n.key} <- store ({n['notebook']}, {moment(n['created'])})",
     "slow global": lambda n: f"the global {n.key} takes {n['seconds']:.1f} s to digest in every run: make it an asset",
     "stale input": _stale_input,
     "unrestored": lambda n: (
-        f"{n.key} changed {_first_names(n['names'])}, which cannot be restored: it runs once in every kernel"
+        f"{n.key} changed {_first_names(n['names'])}, which cannot be restored: the step runs once in every kernel"
     ),
     "unseen read": lambda n: (
-        f"{n.key} read {n['what']} with {n['reader']}, whose changes are not detected: declare files with reads=[...], anything else with max_age"
+        f"{n.key} read {n['what']} with {n['reader']}: later changes are not detected; declare files with reads=[...], other data with max_age=..."
     ),
     "untested python": lambda n: (
         f"{n['reason']}: every step runs, and nothing is reused. Use another Python or a newer stepwell."
     ),
 }
-"""The wording of each kind of notice."""
+"""For each kind of notice, a function that returns the text for the user."""
 
 
 # -- notices in plain Python processes
@@ -228,9 +241,9 @@ _listening: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 def listen(session: Session) -> None:
-    """Show the events of a session in a plain Python process: notices as warnings, waiting steps as log records.
+    """In a plain Python process, show the notices of a session as warnings, and its waiting steps as log records.
 
-    The front end of a notebook takes over when it is loaded.
+    When a notebook's front end is loaded, it shows these events instead.
     """
     if session.face:
         return
@@ -243,7 +256,7 @@ def listen(session: Session) -> None:
         if session.face != "python":
             return
         if isinstance(event, Notice):
-            # The warning must show the user's line, not a line of this package.
+            # The warning must name the line of the user's code, not a line of this package.
             level, frame = 1, sys._getframe()  # noqa: SLF001 - as `warnings` does itself
             while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "stepwell":
                 level, frame = level + 1, frame.f_back
@@ -255,7 +268,7 @@ def listen(session: Session) -> None:
 
 
 def get_session() -> Session:
-    """Return this process's session; its notices are shown as warnings unless a notebook shows them."""
+    """Return the session of this process. Notices are shown as warnings, unless a notebook shows them."""
     session = process.get_session()
     listen(session)
     return session
@@ -265,7 +278,7 @@ def get_session() -> Session:
 
 
 def waiting_line(event: StepWaiting) -> str:
-    """Return the line about a step that waits for another process: the process, the time when it began the step, and the usual duration."""
+    """Return the line about a step that waits for another process, with the start and the usual duration of the step in the other process."""
     claimant = event.claimant
     facts = []
     if claimant.pid:

@@ -30,7 +30,7 @@ class Names:
     reads: frozenset[str]
     """The names that the body may read before it assigns them, so that they may come from the notebook. Names of builtins are included."""
     read_first: frozenset[str]
-    """The names in `reads` that the body reads at a point where no path has assigned them, so that they must come from the notebook."""
+    """The names in `reads` that the body reads at a point where no path has assigned them, so that they must come from the notebook or be builtins."""
     assigned: frozenset[str]
     """The names that the body may bind, except the local names of functions, classes and comprehensions."""
     imported: frozenset[str]

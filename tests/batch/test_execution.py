@@ -196,4 +196,4 @@ def test_a_kernel_of_a_python_without_stepwell_is_explained(write, stepwell, ker
     ended = stepwell("run", path, "--kernel", other)
 
     assert ended.code == 1
-    assert "pip install stepwell there" in ended.err.splitlines()[-1]
+    assert "(pip install stepwell)" in ended.err.splitlines()[-1]

@@ -44,7 +44,7 @@ def test_a_table_is_for_people_and_shows_so_many_rows(sql):
     assert sql("FROM clean", "--limit", "1").out.splitlines() == [
         "origin  delay",
         "JFK         5",
-        "first 1 rows; --limit N shows more, --csv prints all",
+        "only the first 1 rows are shown: --limit N shows more, --csv prints all",
     ]
     assert sql("FROM clean WHERE false").out == "origin  delay\nno rows\n"
     assert sql("SELECT repeat('x', 100) || chr(10) AS s").out.splitlines()[1] == "x" * 59 + "…"
@@ -77,7 +77,7 @@ def test_wrong_questions_are_one_screen(sql, store):
         (["SELECT nope FROM clean"], "^^^^"),
         (["SELECT $low"], "$low"),
         (["FROM clean", "-p", "low"], "is not NAME=VALUE"),
-        (["FROM clean", "--limit", "0"], "not a number of at least 1"),
+        (["FROM clean", "--limit", "0"], "not a whole number of at least 1"),
         (["FROM read_csv('/etc/passwd')"], "not below the project"),
         (["FROM clean", "--notebook", "nobody.ipynb"], "nothing is stored for 'clean'"),
     ):

@@ -76,7 +76,7 @@ def test_check_tells_what_would_be_computed_and_runs_nothing(shell):
     assert out.splitlines() == [
         "raw: missing · never computed",
         "clean: missing · never computed",
-        "2 would be computed, 0 fresh",
+        "steps: 2 would be computed, 0 fresh",
     ]
     assert shell("runs") == "no runs yet\n"
     shell("run", "daily.ipynb")

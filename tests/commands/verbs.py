@@ -8,10 +8,11 @@ DOCUMENT = ROOT / "docs" / "commands.md"
 HEAD = """\
 # Commands
 
-Every verb is one function. Call it from Python, as `%stepwell VERB` in a notebook, or as `stepwell VERB` on the command line
-(with `--store DIR` and `--json`). The verbs that use a store are also methods of an open `stepwell.Store`. `%materialize`,
-`%rerun`, `%why` and `%lineage` are short for `%stepwell VERB`. If a verb needs the definitions of a notebook, the
-command line takes `--notebook NB`: it runs the plain cells of that notebook in a temporary kernel, but not its assets.
+Every command is one function. You can call the function from Python, with `%stepwell VERB` in a notebook, or with
+`stepwell VERB` on the command line, which also takes `--store DIR` and `--json`. The commands that use a store are also methods
+of an open `stepwell.Store`. `%materialize`, `%rerun`, `%why` and `%lineage` are short forms of `%stepwell VERB`; `%materialize`
+and `%rerun` also bind the variables of the assets. For a command that needs definitions, the command line takes the notebook
+that contains them: `--notebook NB`. It runs the plain cells of the notebook in a temporary kernel, and only registers the assets.
 
 | verb | Python | notebook | command line | what it does |
 |---|---|---|---|---|

@@ -29,8 +29,8 @@ MEDIUM = np.arange(50_000)
 
 
 @pytest.mark.attack(
-    "A store holds a value with changed bytes: flipped bits, swapped parts, false headers, with digests that fit or not.",
-    "The value is damaged and computed again, or it can be read; no load crashes, hangs or takes more than twice the value's memory.",
+    "A store contains a value file whose bytes were changed: flipped bits, swapped sections or false headers, with or without matching digests.",
+    "The value is refused as damaged and computed again, or it can be read. No load crashes, hangs, or takes more than twice the memory of the value.",
 )
 def test_two_thousand_mutations_give_no_crash_no_hang_and_no_wrong_value(tmp_path):
     with ThreadPoolExecutor(2) as pool:
@@ -144,8 +144,8 @@ def test_a_zeroed_end_after_a_power_loss_is_seen(store, cache, monkeypatch):
 
 
 @pytest.mark.attack(
-    "A store brings a list that says that its files were checked.",
-    "What was checked is noted in the user's cache directory only, under the user's key.",
+    "A store contains a list which says that its value files were already checked.",
+    "The list is ignored: Stepwell uses only the list in the user's cache directory, which is bound to the user's key.",
 )
 def test_witnesses_of_one_key_are_none_of_another(store, cache, checks, tmp_path, monkeypatch):
     value = "x" * 5_000_000
@@ -262,8 +262,8 @@ OUTSIDE = {
 
 
 @pytest.mark.attack(
-    "A stored table, frame or sparse matrix has offsets or indices that point outside of it.",
-    "The value is refused as damaged before anything in it is read, whoever signed it.",
+    "A stored table, frame or sparse matrix contains offsets or indices that point outside of its data.",
+    "The value is refused as damaged before its data are read, even if it is signed with the user's key.",
 )
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_what_points_outside_is_damaged_whoever_signed_it(store, name):
@@ -285,7 +285,7 @@ def test_what_points_outside_is_damaged_whoever_signed_it(store, name):
 
 
 @pytest.mark.attack(
-    "A stored Arrow stream is compressed and claims any size.", "It is refused before anything is unpacked."
+    "A stored Arrow stream is compressed and states a false size.", "The stream is refused before it is unpacked."
 )
 @pytest.mark.parametrize("compression", ["lz4", "zstd"])
 @pytest.mark.parametrize("dictionary", [False, True])
@@ -331,7 +331,7 @@ def test_a_file_that_is_longer_than_its_header_says_is_damaged(store):
 def test_a_signature_that_was_changed_is_damage_not_somebody_elses(store):
     stored = store.put(MEDIUM, key="a", memo_key="m")
     flip(path_of(store, stored), at=-path_of(store, stored).stat().st_size + 50)
-    with pytest.raises(SignatureDamagedError, match="damaged: it is not what you signed"):
+    with pytest.raises(SignatureDamagedError, match="damaged: it differs from the value that you signed"):
         store.get(stored, key="a")
     assert not store.objects.holds(stored)
 

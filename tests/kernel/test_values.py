@@ -28,12 +28,14 @@ def test_classes_of_cells_and_figures_of_functions(kernel):
 
     again(kernel)
     loaded = kernel("import stepwell\nvalue = stepwell.load('points')\n[each.twice() for each in value['deep']]")
-    assert loaded.text == "points: its stored copy of Point is used, the notebook has no Point\n[2, 4]\n"
+    assert (
+        loaded.text == "points: the stored copy of Point is used, because the notebook does not define Point\n[2, 4]\n"
+    )
     # It is said once.
     assert kernel("stepwell.load('points')['deep'][0].x").text == "1\n"
     assert (
         kernel("stepwell.load('rows')[0].a").text
-        == "rows: its stored copy of Row is used, the notebook has no Row\n1\n"
+        == "rows: the stored copy of Row is used, because the notebook does not define Row\n1\n"
     )
     assert kernel("type(stepwell.load('chart')).__name__, __import__('matplotlib.pyplot').pyplot.get_fignums()").text == "('Figure', [])\n"  # fmt: skip
 
@@ -42,4 +44,6 @@ def test_classes_of_cells_and_figures_of_functions(kernel):
     assert kernel("points['deep'] == [Point(1), Point(2)]").text == "True\n"
     kernel(CLASS.replace("2 *", "3 *"), "c1")
     changed = kernel("stepwell.load('points')['deep'][0].twice()")
-    assert changed.text == "points: its stored copy of Point is used, the notebook now has another Point\n2\n"
+    assert (
+        changed.text == "points: the stored copy of Point is used, because the notebook now defines another Point\n2\n"
+    )

@@ -209,9 +209,9 @@ CRAFTED = {
 
 
 @pytest.mark.attack(
-    "A record says that a step wrote files, changed objects or defined names: unsigned, signed with another key, with a copied signature, with"
-    " parts of other records of ours, or edited.",
-    "None of it is done: no file is written, no object changed, no name bound and no pickle loaded; the step runs.",
+    "A record says that a step wrote files, changed objects or defined names. The record is unsigned, signed with another key, edited, or contains"
+    " a copied signature or parts of other records that the user's key signed.",
+    "No file is written, no object changed, no name bound and no pickle loaded; the step runs.",
 )
 @pytest.mark.parametrize("name", CRAFTED)
 def test_a_crafted_record_has_no_effect(scene, name):
@@ -227,8 +227,8 @@ READER = "%%asset{} reader\nreader = settings['n']"
 
 
 @pytest.mark.attack(
-    "A record says what a step would change in the notebook; it is crafted in any of these ways.",
-    "The states of other steps do not follow it, and no command fails because of it.",
+    "A record that was crafted in one of these ways says which names and files a step changes.",
+    "The record does not affect the states of other steps, and no command fails because of the record.",
 )
 @pytest.mark.parametrize("name", CRAFTED)
 def test_a_crafted_record_says_nothing_of_other_steps(scene, name):
@@ -269,8 +269,8 @@ def test_what_is_not_crafted_is_restored(scene):
 
 
 @pytest.mark.attack(
-    "The record of a value says that what its step read holds, beside a signed record of what the step left.",
-    "What the step left is restored only if the signed record's own reads hold; else the step runs.",
+    "An unsigned record of a value says that the reads of a step still hold. The signed record of the step's effects is beside it.",
+    "The effects are restored only if the reads in the signed record hold; otherwise the step runs.",
 )
 @pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
 def test_a_record_beside_a_signed_one_does_not_make_it_hold(scene, first):
@@ -283,8 +283,8 @@ def test_a_record_beside_a_signed_one_does_not_make_it_hold(scene, first):
 
 
 @pytest.mark.attack(
-    "The pack of somebody else holds records of what their steps left, signed with their key.",
-    "Once it is trusted its values are loaded; what their steps left is not restored, and the step runs.",
+    "A pack of another person contains records of the effects of steps, signed with the other person's key.",
+    "After the user has trusted the pack, its values are loaded, but the effects are not restored, and the step runs.",
 )
 def test_a_pack_of_somebody_else_has_no_effect(scene):
     theirs = scene.folder / "from them"
@@ -302,8 +302,8 @@ def test_a_pack_of_somebody_else_has_no_effect(scene):
 
 
 @pytest.mark.attack(
-    "The headers of value files, of which a lost catalog is rebuilt, tell of effects.",
-    "A record that is made of a header was signed by nobody: nothing of it is restored, and the step runs.",
+    "Headers of value files, from which a lost catalog is rebuilt, contain effects of steps.",
+    "A record that is made from a header has no signature, so its effects are not restored, and the step runs.",
 )
 def test_headers_of_files_have_no_effect(scene):
     scene.ran(LARGE)
@@ -330,8 +330,8 @@ def test_a_value_from_a_rebuilt_catalog_is_not_reused_without_what_its_cell_left
 
 
 @pytest.mark.attack(
-    "The file that holds what a step of ours left is replaced by that of another step, or changed.",
-    "It is not what the signed record names: nothing is restored, and the step runs.",
+    "The value file with the effects of a step is changed, or replaced by the file of another step.",
+    "The file does not match the signed record: nothing is restored, and the step runs.",
 )
 @pytest.mark.parametrize("how", ["replaced", "changed"])
 def test_a_changed_file_has_no_effect(scene, how):

@@ -54,7 +54,7 @@ def test_what_later_cells_change_is_said_and_counts_where_the_own_cell_runs(note
     assert "raw: fresh" in told
     assert re.search(r"names reassigned: with n from \[\d+\] \(n = 1\), the state from before \[\d+\]", told)
     assert re.search(r"n is now from \[\d+\] \(n = 2\)", told)
-    assert f"{os.getcwd()}/rates.csv changed; run the cell of raw to use that" in told
+    assert f"{os.getcwd()}/rates.csv changed; run the cell of raw to use the change" in told
     shown = notebook("%%asset doubled\nraw * 2", cell_id="doubled")
     assert "raw: reused, with n from [" in shown.text
     assert shown.result.result == "1111"

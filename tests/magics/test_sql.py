@@ -26,7 +26,7 @@ def test_wrong_lines_are_refused_on_one_screen(notebook):
     for cell, kind, says in (
         ("%stepwell sql FROM claen", QueryError, "did you mean clean?"),
         ("%stepwell sql FROM clean WHERE x > $low", CellNameError, "$low"),
-        ("%stepwell sql DROP TABLE clean", CellSyntaxError, "not one SELECT"),
+        ("%stepwell sql DROP TABLE clean", CellSyntaxError, "not a SELECT statement"),
         ("%stepwell sql SELECT nope FROM clean", QueryError, "^^^^"),
     ):
         assert says in notebook.refused(cell, kind)

@@ -58,7 +58,7 @@ def test_another_users_values_are_computed_again_with_one_line_that_names_the_co
     ran, note = program(RUN, home="ben").strip().split("|")
     assert ran == "['raw', 'small']"
     assert note.startswith("raw, small are signed with another key (")
-    assert note.endswith("if you trust its author: stepwell trust raw small")
+    assert note.endswith("if you trust the author, run: stepwell trust raw small")
     assert program(RUN, home="ben") == "[]\n"
     # Small values are each one's own in their rows; a file has one signature, the last one's.
     assert program(RUN, home="ann").startswith("['raw']|raw is signed with another key (")

@@ -98,9 +98,9 @@ def test_what_cannot_be_read_says_so(session, run):
         ("FROM model", NotTabularError, "'model' is not a table: its type is dict"),
         ("SELECT nope FROM clean", QueryError, r"LINE 1: SELECT nope FROM clean\n +\^"),
         ("SELECT $low", QueryError, "parameters={'low': ...}"),
-        ("DELETE FROM clean", CellSyntaxError, "not one SELECT"),
+        ("DELETE FROM clean", CellSyntaxError, "not a SELECT statement"),
         ("", CellSyntaxError, "no statement"),
-        ("FROM 'nope.csv'", QueryError, "no file is called 'nope.csv'"),
+        ("FROM 'nope.csv'", QueryError, "there is no file 'nope.csv'"),
         ("FROM a.b.c.d", QueryError, "no table 'a.b.c.d'"),
     ):
         with pytest.raises(kind, match=says) as caught:
@@ -196,9 +196,8 @@ def test_a_sql_asset_follows_its_files_and_keys_with_prefixes(session, run, proj
     assert run(flights, joined, quoted) == ["reused", "executed", "reused"]
     assert session.load("joined")["rate"].tolist() == [11, 12]
     outside = stepwell.sql_asset("outside", "FROM '/etc/x.csv'")
-    with pytest.raises(
-        CellError, match=r"the SQL asset 'outside' could not be computed: '/etc/x\.csv' is not below the project"
-    ):
+    reason = r"a SELECT cannot read '/etc/x\.csv', because the file is not below the project"
+    with pytest.raises(CellError, match=f"the SQL asset 'outside' could not be computed: {reason}"):
         run(outside)
     with pytest.raises(CellError, match="reads the catalog"):
         stepwell.sql_asset("of_runs", "FROM stepwell.runs")

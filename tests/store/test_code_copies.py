@@ -83,7 +83,7 @@ def test_another_class_of_the_name_leaves_the_value_its_copy_and_says_so(store, 
     back = get(store, stored)
     assert type(back) is not main.Point
     assert (back.x, back.twice(), repr(back)) == (3, 6, "Point(x=3)")
-    assert said == ["a: its stored copy of Point is used, the notebook now has another Point"]
+    assert said == ["a: the stored copy of Point is used, because the notebook now defines another Point"]
 
 
 def test_two_loads_of_a_copy_have_one_class(store, notebook):
@@ -232,7 +232,7 @@ def test_a_source_with_a_secret_in_it_has_no_copy(store, tmp_path, monkeypatch):
     assert b"hidden-in-the-source" not in stored.inline
     assert type(get(store, stored)) is main.Client
     del main.Client
-    with pytest.raises(ValueUnavailableError, match=r"needs Client, which is not defined here\n.*secret"):
+    with pytest.raises(ValueUnavailableError, match=r"needs Client, which is not defined in this process\n.*secret"):
         get(store, stored)
 
 

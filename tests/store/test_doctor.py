@@ -146,7 +146,10 @@ def test_a_flipped_bit_is_found_set_aside_and_computed_again(scene):
         flip(path)
     found = scene.doctor()
     assert found["values"].status == "problem"
-    assert "damage in 4 of 4 value files (of large, raw, scaled); damaged files were set aside" in found["values"].text
+    assert (
+        "damage was found in 4 of 4 value files (values of large, raw, scaled); damaged files were moved"
+        in found["values"].text
+    )
     assert found["missing"].status == "warning"
     executed, total, notes = scene.run()
     assert executed == {"raw", "scaled", "pair"}
@@ -295,7 +298,7 @@ def test_a_newer_catalog_is_not_rebuilt(scene):
     with duckdb.connect(str(scene.store / "catalog.duckdb")) as connection:
         connection.execute("UPDATE meta SET format = 99")
     before = (scene.store / "catalog.duckdb").read_bytes()
-    with pytest.raises(StoreFormatError, match="newer Stepwell"):
+    with pytest.raises(StoreFormatError, match="newer version of Stepwell"):
         scene.rebuild()
     assert (scene.store / "catalog.duckdb").read_bytes() == before
 
@@ -374,7 +377,7 @@ def test_locks_that_keep_nobody_apart_are_seen(tmp_path, monkeypatch):
     monkeypatch.setattr(surroundings, "lock", lambda descriptor, *, block: True)
     found = surroundings.locks(Folder(tmp_path))
     assert found.status == "unusable"
-    assert "flock was free for a second process while held" in found.text
+    assert "flock: a second process reported 'free' while this process held the lock" in found.text
     assert not list((tmp_path / "tmp").iterdir())
 
 
@@ -388,7 +391,7 @@ def test_a_store_that_everybody_can_write_is_a_problem(scene):
 def test_a_key_that_others_can_read_or_that_is_damaged_is_a_problem(tmp_path, monkeypatch):
     path = tmp_path / "other key"
     monkeypatch.setenv("STEPWELL_KEY_FILE", str(path))
-    assert "none yet" in surroundings.key()[0].text
+    assert "no key yet" in surroundings.key()[0].text
     path.write_bytes(b"k" * 32)
     path.chmod(0o644)
     found, _ = surroundings.key()
@@ -441,7 +444,7 @@ def test_a_value_file_of_another_version_is_left_where_it_is(scene):
     path.write_bytes(data)
     found = scene.doctor()["values"]
     assert found.status == "warning"
-    assert "1 file that cannot be read by this version" in found.text
+    assert "1 file could not be read by this version" in found.text
     assert path.read_bytes() == data
 
 
@@ -465,8 +468,8 @@ SAID = {
 
 
 @pytest.mark.attack(
-    "The header of a value file, which needs no signature for plain data, says anything of its record.",
-    "doctor --rebuild makes a catalog of all other files, and nothing that the header says keeps a command from working.",
+    "The header of a value file contains any record. The headers of plain data need no signature.",
+    "`stepwell doctor --rebuild` makes a catalog from all other files, and every command works, whatever the header contains.",
 )
 def test_a_header_that_says_anything_does_not_keep_a_store_from_being_rebuilt(tmp_path, capsys):
     store = open_store(tmp_path / "store")

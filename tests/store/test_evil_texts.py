@@ -170,8 +170,8 @@ sys.stdout.write(json.dumps(told))
 
 
 @pytest.mark.attack(
-    "A store carries control sequences of a terminal, changes of direction, invisible characters and HTML in every text.",
-    "Every command, with and without --json, shows them written out; JSON reads back as it was.",
+    "Every text of a store contains control sequences of terminals, changes of the writing direction, invisible characters and HTML.",
+    "Every command, with and without --json, prints these characters as escapes, and a JSON parser returns the original texts.",
 )
 def test_no_command_shows_them(crafted):
     done = subprocess.run(
@@ -243,8 +243,8 @@ for part in (widget.nodes, widget.details, widget.groups, widget.run):
 
 
 @pytest.mark.attack(
-    "A notebook is opened on a store whose texts hold control sequences, invisible characters and HTML.",
-    "Magics, explanations, the lineage and lists as HTML show them written out; no markup of theirs is markup.",
+    "A notebook uses a store whose texts contain control sequences, invisible characters and HTML.",
+    "Magics, explanations, the lineage and HTML tables show these characters as escapes, and HTML in a text is shown as text.",
 )
 def test_no_face_of_a_kernel_shows_them(crafted):
     (crafted / "mine.py").write_text(MAKE.split("try:", maxsplit=1)[0])
@@ -312,8 +312,8 @@ store.close()
 
 
 @pytest.mark.attack(
-    "What a step printed was recorded by somebody else, or changed after it was recorded.",
-    "It is shown again with its colours and nothing else; what our own key recorded is shown again as it was.",
+    "The recorded output of a step was recorded by another person, or changed after it was recorded.",
+    "Only the text and colours of the output are shown again. Output that the user's key signed is shown again unchanged.",
 )
 def test_output_is_shown_again_as_it_was_where_our_key_signed_it(tmp_path):
     def texts(*arguments, key="key"):

@@ -89,7 +89,7 @@ def test_what_does_not_load_is_missing_and_computed_again_with_the_version_that_
     assert "pip install modelling==1.0" in error
     # The value below is still known: nothing runs for it.
     assert (below, again) == ("reused", "fits")
-    assert notes == "('model: its stored value cannot be loaded: it was written with modelling 1.0, and this environment has modelling 2.0; computed again',)"  # fmt: skip
+    assert notes == "('model: its stored value cannot be loaded: it was written with modelling 1.0, and this environment has modelling 2.0; model is computed again',)"  # fmt: skip
 
 
 def test_a_step_that_needs_what_does_not_load_has_it_computed_again(script, tmp_path):

@@ -65,7 +65,7 @@ def test_otherwise_its_contents_are_restored_below_the_store(store, folder, said
     assert back.name == "data.csv"
     assert store.directory in back.parents
     assert store.get(stored, key="out") == back
-    assert said[0] == f"out: {path} has changed or is gone; the stored contents are in {back}"
+    assert said[0] == f"out: {path} has changed or no longer exists; the stored contents are in {back}"
     assert (path.read_bytes() if path.exists() else None) == now
 
 
@@ -133,7 +133,7 @@ def test_a_file_that_is_too_large_is_kept_by_its_path_only_and_is_missing_when_i
     assert "the path is stored, not the contents" in said[0]
     assert store.get(stored, key="out") == path
     path.write_bytes(b"y" * 101)
-    with pytest.raises(ValueUnavailableError, match="its contents were not kept"):
+    with pytest.raises(ValueUnavailableError, match="its contents were not stored"):
         store.get(stored, key="out")
 
 
@@ -146,7 +146,7 @@ def test_a_folder_is_kept_by_its_path_and_the_digest_of_all_that_is_in_it(store,
     assert store.get(stored, key="out") == path
     (path / "year=2026" / "1.bin").write_bytes(b"y")
     assert data_version(path) != version
-    with pytest.raises(ValueUnavailableError, match="path of a folder that has changed or is gone"):
+    with pytest.raises(ValueUnavailableError, match="path of a folder that has changed or does not exist"):
         store.get(stored, key="out")
     (path / "year=2026" / "1.bin").unlink()
     assert store.get(stored, key="out") == path

@@ -98,8 +98,8 @@ def lines_of(process):
 
 
 @pytest.mark.attack(
-    tried="any file or folder of a store is a link, a second name of another file, a pipe, a socket, a device, or has no rights",
-    holds="no command reads, writes, renames or removes anything outside the store, and none waits for a pipe",
+    tried="A file or folder of a store is a link, a hard link to another file, a pipe, a socket or a device, or cannot be accessed.",
+    holds="No command reads, writes, renames or removes anything outside of the store, and no command waits for a pipe.",
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_is_in_the_place_of_a_file_or_folder_nothing_elsewhere_is_touched(ground, kind):

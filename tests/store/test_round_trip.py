@@ -296,7 +296,7 @@ def test_an_extension_type_that_is_not_registered_where_it_is_loaded_is_named(st
         assert store.get(stored, key="a").type == Unregistered()
     finally:
         pa.unregister_extension_type("unregistered")
-    with pytest.raises(ValueUnavailableError, match="extension type unregistered, which is not registered"):
+    with pytest.raises(ValueUnavailableError, match="not registered in this process: unregistered"):
         store.get(stored, key="a")
 
 

@@ -165,8 +165,8 @@ def kept(tmp_path_factory):
 
 
 @pytest.mark.attack(
-    "A secret stands in the code that a step reaches: in a global, a constant, a default, a comment, an address, a token of a service.",
-    "It is in no table, no value file and no pack: sources and values are kept without what is named, used or formed like a secret.",
+    "The code that a step reaches contains a secret: in a global, a constant, a default, a comment or an address, or as a token of a service.",
+    "The secret is in no table, no value file and no pack: text that is named, used or formed like a secret is removed from stored code and values.",
 )
 def test_no_secret_of_code_is_kept(kept):
     given, store, printed, _ = kept
@@ -180,7 +180,7 @@ def test_no_secret_of_code_is_kept(kept):
     assert [name for name, secret in given.items() if secret in printed] == []
 
 
-@pytest.mark.attack("A pack is given to somebody else.", "No secret that was recognised in the code is in it.")
+@pytest.mark.attack("Another person reads a pack.", "The pack contains no secret that was recognised in the code.")
 def test_no_secret_of_code_is_in_a_pack(kept):
     given, _, _, pack = kept
     with zipfile.ZipFile(pack) as archive:

@@ -16,8 +16,8 @@ from stepwell.kernel_runtime.store.sql.select import Scope, run_select
 from stepwell.kernel_runtime.store.sql.statements import file_access, read_statement
 
 pytestmark = pytest.mark.attack(
-    "A SELECT from a stranger writes, reads files outside of the project, loads extensions or changes settings.",
-    "It is refused before it runs: one SELECT as the parser sees it, and only functions that are on a list.",
+    "A SELECT of another person writes, reads files outside of the project, loads extensions or changes settings.",
+    "The text is refused before it runs: it must be one SELECT for DuckDB's parser, and may call only functions that are on a list.",
 )
 
 SECRET = "value-nobody-may-see"
@@ -253,7 +253,7 @@ def test_any_name_of_a_table_or_column_is_only_a_name(name, project):
         )
         assert found.to_pydict() == {name: [name]}
     if name == "temp":
-        with pytest.raises(QueryError, match=r'write the whole key in quotes: "temp/temp"'):
+        with pytest.raises(QueryError, match=r'write the key of the asset in quotes: "temp/temp"'):
             run_select("SELECT n FROM temp.temp", Scope({(name, name): frame}))
     else:
         qualified = run_select(f"SELECT n FROM {quoted}.{quoted}", Scope({(name, name): frame}))
@@ -271,7 +271,7 @@ def test_names_that_look_alike_are_not_the_same():
 
 def test_names_that_differ_in_capitals_only_are_refused_where_they_mean_different_tables():
     one, two = pd.DataFrame({"x": [1]}), pd.DataFrame({"x": [2]})
-    with pytest.raises(QueryError, match="differ in capitals only"):
+    with pytest.raises(QueryError, match="ignores the case of names"):
         run_select("FROM t a, T b", Scope({"t": one, "T": two}))
     assert run_select("SELECT a.x + b.x AS s FROM t a, T b", Scope({"t": one, "T": one})).to_pydict() == {"s": [2]}
 
@@ -281,7 +281,7 @@ def test_values_of_parameters_are_values(project):
         assert run_select("SELECT $p AS p", Scope({}, {"p": value})).to_pydict() == {"p": [value]}
     with pytest.raises(QueryError, match="no value"):
         run_select("SELECT $p", Scope({}))
-    with pytest.raises(CellSyntaxError, match="parameters of a SELECT have names"):
+    with pytest.raises(CellSyntaxError, match="contains a parameter without a name"):
         run_select("SELECT ?", Scope({}, {"1": 1}))
     with pytest.raises(QueryError):
         run_select("SELECT $p", Scope({}, {"p": object()}))

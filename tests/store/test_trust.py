@@ -93,7 +93,7 @@ def test_a_file_cut_short_is_unavailable_and_put_mends_it(store, keep, value):
     stored = store.put(value, key="a", memo_key="m")
     path = store.directory / "objects" / stored.object_name
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ValueUnavailableError, match=r"damaged[^\n]*(cut short|header)"):
+    with pytest.raises(ValueUnavailableError, match=r"damaged[^\n]*(truncated|header)"):
         store.get(stored, key="a")
     assert store.put(value, key="a", memo_key="m") == stored
     store.get(stored, key="a")

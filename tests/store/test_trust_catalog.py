@@ -16,8 +16,8 @@ from stepwell.kernel_runtime.text import in_one_line, printable
 from tests.store.rows import executed, made, record
 
 pytestmark = pytest.mark.attack(
-    "A catalog was crafted: views, other tables, rows that name files elsewhere.",
-    "Opening and asking it reads and writes nothing elsewhere.",
+    "A catalog was crafted: it contains views, other tables, or rows that name files outside of the store.",
+    "Opening and querying the catalog reads and writes nothing outside of the store.",
 )
 
 
@@ -186,8 +186,8 @@ HOSTILE = {
 
 
 @pytest.mark.attack(
-    "A catalog holds any value in any column: nothing, other JSON, times that never come.",
-    "Each question is answered, or refused with one error that names what cannot be read.",
+    "A column of a catalog contains any value: NULL, unexpected JSON, impossible times.",
+    "Every command gives its result, or one error that names the record that cannot be read.",
 )
 def test_any_value_in_any_column_gives_an_answer_or_an_error_of_ours(kept, capsys):
     with duckdb.connect(str(kept / "catalog.duckdb")) as connection:

@@ -19,8 +19,8 @@ from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.store.values.codecs import Encoded
 
 pytestmark = pytest.mark.attack(
-    "A pack or a value file was crafted: names that lead elsewhere, wrong digests, another key's signature.",
-    "It is refused as a whole, and nothing outside of the store is written.",
+    "A pack or a value file was crafted: its names lead outside of the store, its digests are wrong, or another key signed it.",
+    "The whole pack or file is refused, and nothing outside of the store is written.",
 )
 
 LARGE = {"a": np.arange(50_000)}

@@ -69,7 +69,7 @@ def test_a_value_of_a_copied_class_has_the_data_version_of_the_original(name, lo
     assert found["edited"]["data"] == found["absent"]["expected"]
     if name != "TypedDict":
         assert not found["edited"]["isinstance"]
-        assert "its stored copy of Model is used" in found["edited"]["lines"][0]
+        assert "the stored copy of Model is used" in found["edited"]["lines"][0]
 
 
 @pytest.mark.parametrize("name", sorted(NO_COPY))

@@ -387,7 +387,7 @@ class View:
 
 
 def views(stored_objects: Iterable[Any], notebook_objects: Iterable[Any]) -> dict[int, View]:
-    """Return the arrays among `ours` that must be stored as links, by `id`.
+    """Return the arrays among `stored_objects` that must be stored as links, by `id`.
 
     Parameters
     ----------

@@ -378,7 +378,7 @@ def _folder(namespace: Mapping[str, Any] | None) -> Path:
 def named_or_found(named_directory: str | None, folder: Path) -> tuple[Path, bool]:
     """Return the store directory, and True if the user named it.
 
-    The directory is `asked`, else the environment variable ``STEPWELL_STORE``, else ``.stepwell`` in the root of the project of `folder`.
+    The directory is `named_directory`, else the environment variable ``STEPWELL_STORE``, else ``.stepwell`` in the root of the project of `folder`.
     The second value is True in the first two cases. Only then may the directory be a link: in a downloaded project, ``.stepwell`` may be
     a link that the user does not know about.
 

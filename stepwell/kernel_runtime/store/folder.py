@@ -391,7 +391,7 @@ class Folder:
             self._check_names(name, status)
 
     def read(self, name: str, max_bytes: int = -1) -> bytes:
-        """Return the contents of a file; if ``most`` is not negative, only its first ``max_bytes`` bytes."""
+        """Return the contents of a file; if ``max_bytes`` is not negative, only its first ``max_bytes`` bytes."""
         descriptor = self.open(name)
         with os.fdopen(descriptor, "rb", buffering=0) as file:
             return file.read(max_bytes)

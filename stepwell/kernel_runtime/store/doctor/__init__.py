@@ -1,5 +1,8 @@
-"""The doctor: checks a store and its environment, reports findings with remedies, and makes safe repairs.
+"""The implementation of ``stepwell doctor``: checks of a store and its environment, removal of garbage, and the rebuild of a lost catalog.
 
-``examination`` runs the checks and formulates the findings. ``contents`` checks value files and the catalog, removes garbage and rebuilds a
-lost catalog. ``surroundings`` checks locks, mounts, permissions, the key and the disk.
+===============  ====================================================================================================
+examination      runs all checks in order, and describes the result of each check as a finding with a remedy
+contents         checks value files and the catalog, finds and removes garbage, rebuilds a lost catalog
+surroundings     checks file locks, the file system, permissions, the signing key, free disk space and versions
+===============  ====================================================================================================
 """

@@ -1,21 +1,26 @@
 """The contents of a store: full checks of value files and the catalog, removal of garbage, and the rebuild of a lost catalog.
 
-Value files are checked in parallel, with a few files mapped at a time. The catalog is read in portions, so that other processes do not wait
-long for the lease. Garbage consists of leftovers of dead processes, files without a row, and damaged files that were set aside.
+Checks: value files are checked in parallel, a few at a time. The catalog is read in portions, and the lease is released after each portion,
+so that other processes do not wait long. Garbage consists of leftovers of dead processes, value files to which no catalog row refers, and
+damaged files that were moved to ``damaged/``.
 
-A catalog that cannot be read, or that lacks acknowledged commits, is rebuilt from the headers of the value files. A header describes the
-step that wrote the file and the reads of this step (`header.about`), so the new row is reused under the same conditions as the lost row.
-A file whose header lacks this description can be loaded, but is never reused. Inline values, further materializations of a stored value,
-and the history of runs exist only in the catalog. So each table of the old catalog that can be read completely is copied; a damaged page of
-one table, a lost log or an outdated copy of the catalog does not affect the other rows. The old catalog is attached read-only, so that it
-does not change. Its log is included if the log can be replayed.
+Rebuild: if the catalog cannot be read, or lacks commits that were acknowledged, a new catalog is made from two sources.
 
-If the old catalog may lack its newest rows, a lost row may have replaced some of the older rows. This matters for steps with effects, and
-for accepted edits, because the acceptance may have been revoked. These rows lose their memo keys and are not reused.
+- The tables of the old catalog. Each table that can be read completely is copied, so a damaged page in one table does not affect the others.
+  The old catalog is attached read-only, so that it does not change, and with its log if DuckDB can replay the log. Inline values, the history
+  of runs, and all but one materialization of a stored value exist only in these tables.
+- The headers of the value files. A header describes the step that wrote the file and the reads of this step (`header.about`), so a row that
+  is restored from it is reused under the same conditions as the lost row. If a header contains no description, the value can be loaded but is
+  never reused.
 
-The new catalog is written below ``tmp/`` and put into place by one rename; the damaged catalog is kept under another name. If the process
-is killed before the rename, the damaged catalog is unchanged. If the process is killed after the rename, the log of the damaged catalog may
-remain, and DuckDB refuses to open the new catalog with this log. Running the command again moves the log away.
+If the newest rows of the old catalog may be missing, one of the missing rows may have replaced an older row. This matters in two cases: for
+materializations without a data version, such as those of steps that run only for their effects, because a later run may have changed these
+effects; and for edits that were accepted (`why --accept`), because the acceptance may have been revoked. The rows of these materializations
+lose their memo keys, so that they are not reused.
+
+The new catalog is written below ``tmp/`` and replaces the old catalog with one rename; the old catalog is kept under another name. If the
+process is killed before the rename, the old catalog is unchanged. If the process is killed after the rename, the log of the old catalog may
+remain, and DuckDB then refuses to open the new catalog. If the user runs the command again, it moves this log away.
 """
 
 from __future__ import annotations
@@ -71,13 +76,16 @@ class Finding:
     """The result of one check."""
 
     about: str
-    """The topic: ``locks``, ``mount``, ``permissions``, ``key``, ``disk``, ``versions``, ``catalog``, ``values``, ``missing``, ``orphans``, ``leftovers``, ..."""
+    """The subject of the check: ``versions``, ``mount``, ``permissions``, ``locks``, ``key``, ``disk``, ``rebuild``, ``catalog``, ``values``,
+    ``missing`` (missing value files), ``orphans`` (value files without a catalog row) or ``leftovers``."""
     status: Status
-    """``warning`` needs no action now, ``problem`` should be repaired, and ``unusable`` means that the store cannot be used."""
+    """``ok``; ``warning`` if no action is needed now; ``problem`` if a repair is needed; ``unusable`` if the store cannot be used."""
     text: str
+    """The result in words."""
     remedy: str = ""
+    """What the user should do; may be empty."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """The facts stated in ``text`` as JSON values, such as counts, bytes and names."""
+    """The result as JSON values, such as counts, sizes in bytes and names of files."""
 
     def __str__(self) -> str:
         return printable(
@@ -90,23 +98,23 @@ class Finding:
 
 
 def worst(findings: Iterable[Finding]) -> Status:
-    """Return the most severe status of the findings; ``ok`` if there are none."""
+    """Return the most severe status among the findings; ``ok`` if there are no findings."""
     order: tuple[Status, ...] = ("ok", "warning", "problem", "unusable")
     return max((finding.status for finding in findings), key=order.index, default="ok")
 
 
 def count_text(number: int, thing: str) -> str:
-    """Return a number with a noun in singular or plural, such as ``1 file`` or ``3 files``."""
+    """Return a number with the singular or plural of a noun, such as ``1 file`` or ``3 files``."""
     return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
 
 Progress: TypeAlias = Callable[[int, int, int], None]
-"""Called with the number of checked files, the number of all files, and the checked bytes."""
+"""Called with the number of value files checked so far, the number of all value files, and the number of bytes checked so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedFile:
-    """The result of checking one value file."""
+    """The result of the check of one value file."""
 
     name: str
     """The path of the file, relative to ``objects/``."""
@@ -114,15 +122,17 @@ class CheckedFile:
     modified: float
     """The modification time of the file, in seconds since the epoch."""
     state: Literal["whole", "damaged", "foreign", "unreadable"]
-    """``foreign`` means undamaged, but unsigned or signed with another key. ``unreadable`` means written by another version of Stepwell,
-    deleted during the check, or too large for this machine."""
+    """``whole`` if every byte is correct and a pickle is signed with this user's key; ``foreign`` if a pickle is undamaged, but unsigned or
+    signed with another key; ``unreadable`` if another version of Stepwell wrote the file, or the file was deleted during the check or is too
+    large for this machine."""
     reason: str = ""
+    """How a damaged file is damaged; empty for other states."""
     header: Header | None = None
-    """The header of a whole file, otherwise None."""
+    """The header of the file if its state is ``whole``; otherwise None."""
 
 
 def check_files(folder: Folder, progress: Progress | None = None) -> Iterator[CheckedFile]:
-    """Check every byte of every value file without changing the files."""
+    """Check every byte of every value file, and yield the result for each file as soon as it is known. No file is changed."""
     files = [(name, entry.st_size, entry.st_mtime) for name, entry in value_files(folder)]
     objects = Objects(folder, Signer())
     workers = min(4, os.cpu_count() or 1)
@@ -151,7 +161,7 @@ def _few_at_a_time(
 def _check_value_file(objects: Objects, name: str, size: int, modified: float) -> CheckedFile:
     try:
         header = objects.verify(name)
-        # The bytes are verified at this point; reading also checks the signature.
+        # `verify` has checked all bytes; `read` also checks the signature.
         objects.read(name, header.digest, header.codec, key=name)
         return CheckedFile(name, size, modified, "whole", header=header)
     except ValueDamagedError as error:
@@ -165,24 +175,25 @@ def _check_value_file(objects: Objects, name: str, size: int, modified: float) -
 T = TypeVar("T")
 
 ROWS_AT_ONCE = 50_000
-"""Number of rows that are read under one lease."""
+"""Maximum number of rows that are read before the lease is released."""
 
 
 @dataclass(slots=True)
 class CheckedCatalog:
-    """Counts and value files of a readable catalog."""
+    """The result of the check of a catalog that can be read completely."""
 
     rows: dict[str, int] = field(default_factory=dict)
-    """Number of rows by table."""
+    """The number of rows of each table, by the name of the table."""
     values: dict[str, int] = field(default_factory=dict)
-    """Maps the name of each value file to which a row refers to the size of the value in bytes."""
+    """The size in bytes of the value in each value file to which a row refers, by the name of the file."""
     keys: dict[str, str] = field(default_factory=dict)
-    """Maps the name of each of these value files to a key of the value."""
+    """The key of a materialization whose value is in the file, by the name of the file."""
     commits: int = 0
+    """The number of commits that the catalog has recorded."""
 
 
 def check_catalog(folder: Folder) -> CheckedCatalog:
-    """Read all rows of all tables.
+    """Read all rows of all tables of the catalog, so that DuckDB checks every column.
 
     Raises
     ------
@@ -211,7 +222,7 @@ def check_catalog(folder: Folder) -> CheckedCatalog:
 
 
 def with_catalog(attachment: Attachment, query: Callable[[Connection, str], T]) -> T:
-    """Attach the catalog, call a function with the connection and the catalog's name, and detach the catalog.
+    """Attach the catalog, call ``query`` with the connection and the name of the attached catalog, detach the catalog, and return the result.
 
     The errors are those of `check_catalog`.
     """
@@ -219,7 +230,7 @@ def with_catalog(attachment: Attachment, query: Callable[[Connection, str], T]) 
     try:
         return query(attachment.connection, attachment.name)
     except Exception as error:
-        # The queries convert only stored fields, so a conversion error means that a row contains an invalid time.
+        # The queries convert only stored values, so a conversion error means that a row contains an invalid time.
         damage = attachment.damage(error, "Conversion Error")
         if damage is None:
             raise
@@ -234,13 +245,17 @@ def _detach(attachment: Attachment) -> None:
     try:
         attachment.discard()
     except duckdb.Error as error:
-        # On a full disk, the checkpoint fails, but the committed rows stay in the log.
+        # On a full disk, DuckDB cannot write the checkpoint, but the committed rows stay in the log.
         if not isinstance(trouble(error, ""), StoreFullError):
             raise
 
 
 def _read_rows(connection: Connection, name: str, table: str, begin: int) -> tuple[int, int]:
-    """Return the number of rows in a portion, and the highest row id plus one. The hash makes DuckDB read and check every column."""
+    """Read the portion of a table that begins with row id ``begin``.
+
+    Return the number of rows in the portion, and the highest row id in the table plus one. The query computes a hash of the rows, so that
+    DuckDB reads and checks every column.
+    """
     rows, _, end = connection.execute(
         f"SELECT count(*), bit_xor(hash(t)), (SELECT coalesce(max(rowid) + 1, 0) FROM {name}.{table}) "  # noqa: S608 - constant names of tables
         f"FROM (SELECT * FROM {name}.{table} WHERE rowid >= ? AND rowid < ?) t",
@@ -261,24 +276,26 @@ def _values(connection: Connection, name: str, begin: int) -> tuple[list[tuple[A
 
 
 OLD = 3600.0
-"""Age in seconds above which a file in ``tmp/``, or a value file without a row, is garbage. Younger files may be in use."""
+"""Age in seconds above which a file in ``tmp/``, or a value file without a catalog row, is garbage. A younger file may be in use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A file that is no longer needed."""
+    """A file in a store that is no longer needed."""
 
     name: str
+    """The path of the file, relative to the store."""
     size: int
+    """The size of the file in bytes."""
 
 
 def leftovers(folder: Folder) -> list[Leftover]:
-    """Return the files in ``tmp/`` that were last written more than an hour ago, and the damaged files that were set aside."""
+    """Return the files in ``tmp/`` that were last written more than an hour ago, and all files in ``damaged/``."""
     now = time.time()
     old = [
         Leftover(f"tmp/{name}", status.st_size)
         for name, status in folder.entries("tmp")
-        # A running gc may still put a condemned value file back.
+        # A running gc may still move a condemned value file back to ``objects/``.
         if stat.S_ISREG(status.st_mode) and now - status.st_mtime > OLD and not name.endswith(CONDEMNED)
     ]
     damaged = [
@@ -290,7 +307,7 @@ def leftovers(folder: Folder) -> list[Leftover]:
 
 
 def remove(folder: Folder, files: Iterable[Leftover]) -> tuple[int, int]:
-    """Remove files; return the number and the bytes of the removed files."""
+    """Delete files of a store; return the number and the total size in bytes of those that could be deleted."""
     count = size = 0
     for file in files:
         try:
@@ -303,7 +320,10 @@ def remove(folder: Folder, files: Iterable[Leftover]) -> tuple[int, int]:
 
 
 def remove_orphans(folder: Folder, names: Sequence[str]) -> tuple[int, int]:
-    """Remove those of the value files to which no row and no writer refers (`housekeeping`); return the number and bytes removed."""
+    """Delete those of the named value files to which no catalog row refers and that no running process is about to record.
+
+    Return the number and the total size in bytes of the deleted files.
+    """
     attachment = Attachment(folder)
     removed: dict[str, int] = {}
     for start in range(0, len(names), OBJECTS_AT_ONCE):
@@ -314,19 +334,23 @@ def remove_orphans(folder: Folder, names: Sequence[str]) -> tuple[int, int]:
 
 @dataclass(slots=True)
 class Salvaged:
-    """The readable part of the old catalog."""
+    """What a rebuild could read from the old catalog."""
 
     could_open: bool = False
+    """True if DuckDB could open the old catalog, with or without its log."""
     with_log: bool = False
+    """True if DuckDB could open the old catalog and replay its log."""
     rows: dict[str, int] = field(default_factory=dict)
-    """Number of copied rows by table."""
+    """The number of copied rows of each table, by the name of the table."""
     unread: list[str] = field(default_factory=list)
-    """Names of tables that cannot be read."""
+    """Names of the tables that could not be read completely and were not copied."""
     commits: int = 0
+    """The number of commits that the old catalog has recorded; 0 if unknown."""
     store_id: str = ""
+    """The id of the store in the old catalog; empty if unknown."""
 
     def complete(self, seal: Seal | None) -> bool:
-        """Return True if no acknowledged row is missing, according to the seal."""
+        """Return True if all acknowledged rows were copied. False if ``seal`` is None, because then lost commits cannot be excluded."""
         return (
             self.could_open
             and self.with_log
@@ -337,9 +361,21 @@ class Salvaged:
 
 
 def _copy_tables(connection: Connection, folder: Folder, spare: str) -> Salvaged:
-    """Copy every table that can be read completely into the attached, empty catalog ``new``.
+    """Copy every table of the old catalog that can be read completely into the new, empty catalog.
 
-    ``spare`` is an unused name for a copy of the catalog without its log. Raises `StoreFormatError` if a newer Stepwell wrote the catalog.
+    Parameters
+    ----------
+    connection
+        A connection to which the new catalog is attached under the name ``new``.
+    folder
+        The store directory.
+    spare
+        An unused file name in the store, under which the old catalog is opened without its log if the log cannot be replayed.
+
+    Raises
+    ------
+    StoreFormatError
+        If a newer version of Stepwell wrote the old catalog.
     """
     import duckdb
 
@@ -350,7 +386,7 @@ def _copy_tables(connection: Connection, folder: Folder, spare: str) -> Salvaged
         source = CATALOG
         salvaged.with_log = _attach_old(connection, folder, source)
         if not salvaged.with_log:
-            # DuckDB finds the log by the name of the catalog, so it opens the catalog under another name without the log.
+            # DuckDB finds the log by the file name of the catalog. Under another name, it opens the catalog without the log.
             try:
                 folder.link(CATALOG, spare)
             except OSError:
@@ -403,7 +439,7 @@ def _read_meta(connection: Connection, folder: Folder, salvaged: Salvaged) -> No
     meta = dict(zip([column[0] for column in cursor.description], row or (), strict=bool(row)))
     if meta.get("format", 0) > FORMAT:
         raise StoreFormatError(
-            f"the catalog {folder.path / CATALOG} was written by a newer Stepwell (format {meta['format']}; this one knows {FORMAT})",
+            f"a newer version of Stepwell wrote the catalog {folder.path / CATALOG} (format {meta['format']}; this version reads format {FORMAT})",
             remedy="upgrade: pip install -U stepwell",
         )
     salvaged.commits = meta.get("commits") or 0
@@ -411,7 +447,10 @@ def _read_meta(connection: Connection, folder: Folder, salvaged: Salvaged) -> No
 
 
 def _copy_table(connection: Connection, table: str) -> int:
-    """Copy the columns of a table that exist in both catalogs, in row order; return the number of rows."""
+    """Copy the rows of a table from the old to the new catalog, in their order; return the number of rows.
+
+    Only columns that exist in both catalogs are copied.
+    """
     columns = connection.execute(
         "SELECT column_name FROM duckdb_columns() WHERE database_name IN ('old', 'new') AND table_name = ? "
         "GROUP BY column_name HAVING count(*) = 2 ORDER BY max(column_index)",
@@ -430,42 +469,43 @@ def _copy_table(connection: Connection, table: str) -> int:
 
 @dataclass(slots=True)
 class Rebuilt:
-    """The result of a rebuild."""
+    """The result of the rebuild of a catalog."""
 
     salvaged: Salvaged
+    """What was copied from the old catalog."""
     complete: bool
-    """True if all acknowledged rows could be read from the old catalog."""
+    """True if all acknowledged rows were copied from the old catalog, so that nothing was lost."""
     from_files: int = 0
-    """Number of materializations restored from the headers of value files."""
+    """The number of materializations that were restored from the headers of value files."""
     only_loadable: int = 0
-    """Number of restored materializations that can be loaded but not reused, because their headers do not describe the step."""
+    """The number of these materializations that can be loaded but not reused, because the headers do not describe their steps."""
     distrusted: int = 0
-    """Number of copied rows that lost their memo keys."""
+    """The number of copied rows that lost their memo keys, because a lost row may have replaced them."""
     old_files: list[Path] = field(default_factory=list)
-    """New paths of the damaged catalog and its log."""
+    """The paths under which the old catalog and its log are kept."""
 
 
 def rebuild(folder: Folder, files: Iterable[CheckedFile]) -> Rebuilt:
-    """Write a new catalog and replace the damaged catalog with it.
+    """Make a new catalog from the old catalog and the value files, and replace the old catalog with it.
 
     Parameters
     ----------
     folder
-        The store.
+        The store directory.
     files
-        All value files, as returned by `check_files`.
+        All value files, as yielded by `check_files`.
 
     Returns
     -------
     Rebuilt
-        Counts of the rows that were read, restored and lost.
+        The numbers of copied and restored rows, and the names under which the old catalog is kept.
 
     Raises
     ------
     StoreFormatError
-        If a newer Stepwell wrote the catalog.
+        If a newer version of Stepwell wrote the old catalog.
     OSError
-        If the directory cannot be written.
+        If the store directory cannot be written.
     """
     import duckdb
 
@@ -513,9 +553,9 @@ def _distrust(connection: Connection) -> int:
 
 
 def _add_files(connection: Connection, files: list[CheckedFile], result: Rebuilt) -> None:
-    """Add a row for each file to which no salvaged row refers.
+    """Add a row to the new catalog for each whole value file to which no copied row refers, and count these rows in ``result``.
 
-    The newest new row of a notebook, key and partition becomes current if none is current.
+    If no materialization of a notebook, key and partition is current, the newest added materialization becomes current.
     """
     known = {
         name
@@ -546,7 +586,7 @@ def _add_files(connection: Connection, files: list[CheckedFile], result: Rebuilt
 
 
 def _materialization(file: CheckedFile, header: Header) -> Materialization:
-    # JSON can contain lone surrogates, but a catalog cannot.
+    # The JSON of a header can contain lone surrogates, which the catalog cannot store.
     fields = json.loads(json.dumps(header.metadata, ensure_ascii=False).encode("utf-8", "replace"))
     value = StoredValue(
         header.codec,
@@ -568,7 +608,7 @@ def _materialization(file: CheckedFile, header: Header) -> Materialization:
 
 
 def _classes(listed: object) -> tuple[tuple[str, str], ...]:
-    """Return the classes and libraries that a header lists; an empty tuple if the list is malformed."""
+    """Return the classes and libraries with their versions from the header field ``classes``; an empty tuple if the field is malformed."""
     if not isinstance(listed, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in listed):
         return ()
     return tuple((str(name), str(version)) for name, version in listed)

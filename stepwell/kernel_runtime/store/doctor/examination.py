@@ -1,4 +1,4 @@
-"""All checks of the doctor, in the order in which they are reported. Damaged value files are set aside."""
+"""The checks of ``stepwell doctor``, in the order in which they are reported. Damaged value files are moved to ``damaged/``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from stepwell.kernel_runtime.store.doctor.contents import (
     remove_orphans,
 )
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.objects.checked import set_aside
+from stepwell.kernel_runtime.store.objects.checked import DAMAGED, set_aside
 from stepwell.kernel_runtime.store.objects.value_files import value_files
 from stepwell.kernel_runtime.store.trouble import spare, trouble, with_room
 from stepwell.kernel_runtime.text import size_text
@@ -41,27 +41,28 @@ def examine(
     rebuild_catalog: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[Finding]:
-    """Check a store and yield each finding as soon as it is known. The check of value files takes the longest and comes late.
+    """Check a store and yield each finding as soon as it is known. The check of the value files takes the longest.
 
     Parameters
     ----------
     directory
         The store directory.
     follow
-        True if the directory may be a link, because the user named exactly this path.
+        True to follow ``directory`` if it is a link, because the user named exactly this path.
     full
         True to check every byte of every value file, False to check only that the files exist.
     clean
-        True to remove garbage: old files without a row, leftovers of dead processes and damaged values.
+        True to delete garbage: value files without a catalog row and leftovers of dead processes, both if older than an hour; and damaged
+        files.
     rebuild_catalog
-        True to rebuild the catalog.
+        True to rebuild the catalog before it is checked.
     progress
-        Called while value files are checked.
+        Called after the check of each value file; None to report no progress.
 
     Yields
     ------
     Finding
-        One for each check.
+        The result of one check.
 
     Raises
     ------
@@ -93,7 +94,7 @@ def _examined(
     if not exists:
         raise StoreError(
             f"there is no store in {folder.path}",
-            remedy="name the directory that contains catalog.duckdb: --store DIR",
+            remedy="name the directory that contains the file catalog.duckdb: --store DIR",
         )
     yield surroundings.versions()
     yield surroundings.mount(folder.path)
@@ -146,8 +147,8 @@ def _catalog(folder: Folder) -> tuple[CheckedCatalog | None, Finding]:
         return catalog, Finding(
             "catalog",
             "warning",
-            f"{text}; its seal file is missing, so lost commits cannot be detected",
-            "no action is needed: the next commit writes the seal again",
+            f"{text}; the seal file of the catalog is missing, so lost commits cannot be detected",
+            "no action is needed: the next commit writes the seal file again",
             facts,
         )
     return catalog, Finding("catalog", "ok", text, facts=facts)
@@ -167,24 +168,25 @@ def _values(folder: Folder, files: list[CheckedFile], catalog: CheckedCatalog | 
         "foreign": foreign,
         "unreadable": unreadable,
     }
-    further_counts = f"; {count_text(foreign, 'file')} signed by another key" if foreign else ""
+    further_counts = f"; another key signed {count_text(foreign, 'file')}" if foreign else ""
     further_counts += (
-        f"; {count_text(unreadable, 'file')} that cannot be read by this version or on this machine"
+        f"; {count_text(unreadable, 'file')} could not be read by this version of Stepwell or on this machine"
         if unreadable
         else ""
     )
     if damaged:
         keys = sorted({catalog.keys[file.name] for file in damaged if file.name in catalog.keys}) if catalog else []
-        shown = f" (of {', '.join(keys[:5])}{' and more' if len(keys) > 5 else ''})" if keys else ""
+        shown = f" (values of {', '.join(keys[:5])}{' and more' if len(keys) > 5 else ''})" if keys else ""
         return Finding(
             "values",
             "problem",
-            f"damage in {len(damaged)} of {count_text(len(files), 'value file')}{shown}; damaged files were set aside, their values count as missing{further_counts}",
-            "the values are computed again when needed; if files are damaged again, check the disk",
+            f"damage was found in {len(damaged)} of {count_text(len(files), 'value file')}{shown}; "
+            f"damaged files were moved to the folder {DAMAGED}, and their values count as missing{further_counts}",
+            "check the disk if files are damaged again; the values are computed again when they are needed",
             {**facts, "keys": keys},
         )
     remedy = (
-        "values signed by another key count as missing: set STEPWELL_KEY_FILE to the key of the user who wrote them"
+        "values that another key signed count as missing: run stepwell trust to accept them, or set STEPWELL_KEY_FILE to that key"
         if foreign
         else ""
     )
@@ -198,7 +200,7 @@ def _values(folder: Folder, files: list[CheckedFile], catalog: CheckedCatalog | 
 
 
 def _signed_by_another(folder: Folder, file: CheckedFile, key_name: bytes) -> bool:
-    """Return True if a file is a pickle that is signed with a key other than the user's."""
+    """Return True if a value file is a pickle that is unsigned, or that claims to be signed with another key than ``key_name``."""
     if not file.name.endswith(".pickle") or file.state not in ("whole", "foreign"):
         return False
     try:
@@ -216,14 +218,14 @@ def _missing_files(folder: Folder, catalog: CheckedCatalog) -> Finding:
         return Finding(
             "missing",
             "warning",
-            f"no complete file for {count_text(len(missing_names), 'value')} of {', '.join(keys[:5])}{' and more' if len(keys) > 5 else ''}",
-            "no action is needed: the values are computed again when needed",
+            f"the file is missing or incomplete for {count_text(len(missing_names), 'value')} of {', '.join(keys[:5])}{' and more' if len(keys) > 5 else ''}",
+            "no action is needed: the values are computed again when they are needed",
             {"files": missing_names, "keys": keys},
         )
     return Finding(
         "missing",
         "ok",
-        f"{count_text(len(catalog.values), 'value')} stored in files: every file is there; smaller values are in the catalog",
+        f"{count_text(len(catalog.values), 'value')} stored in files: every file exists; smaller values are stored in the catalog",
     )
 
 
@@ -237,7 +239,7 @@ def _orphans(folder: Folder, catalog: CheckedCatalog, *, clean: bool) -> Finding
         return Finding(
             "orphans",
             "ok",
-            f"removed {count_text(count, 'value file')} without a row, {size_text(size)}",
+            f"removed {count_text(count, 'value file')} without a catalog row ({size_text(size)})",
             facts={"removed": count, "bytes": size},
         )
     facts = {"files": len(statuses), "bytes": sum(entry.st_size for entry in statuses), "old": len(old)}
@@ -245,12 +247,12 @@ def _orphans(folder: Folder, catalog: CheckedCatalog, *, clean: bool) -> Finding
         return Finding(
             "orphans",
             "warning",
-            f"{count_text(len(old), 'value file')} without a row, {size_text(sum(old))}: their writers died",
-            "stepwell doctor --clean removes them",
+            f"no catalog row refers to {count_text(len(old), 'value file')} ({size_text(sum(old))}) of processes that ended before their commit",
+            "run stepwell doctor --clean to delete files without a catalog row",
             facts,
         )
     young = f"; {count_text(len(statuses), 'recent file')} may belong to a commit in progress" if statuses else ""
-    return Finding("orphans", "ok", f"every value file older than an hour has a row{young}", facts=facts)
+    return Finding("orphans", "ok", f"every value file older than an hour has a catalog row{young}", facts=facts)
 
 
 def _leftovers(folder: Folder, *, clean: bool) -> Finding:
@@ -260,7 +262,7 @@ def _leftovers(folder: Folder, *, clean: bool) -> Finding:
         return Finding(
             "leftovers",
             "ok",
-            f"removed {count_text(count, 'file')} of dead processes and damaged values, {size_text(size)}",
+            f"removed {count_text(count, 'file')} of dead processes or damaged values ({size_text(size)})",
             facts={"removed": count, "bytes": size},
         )
     size = sum(file.size for file in files)
@@ -268,8 +270,8 @@ def _leftovers(folder: Folder, *, clean: bool) -> Finding:
         return Finding(
             "leftovers",
             "warning",
-            f"{count_text(len(files), 'file')} of dead processes and damaged values, {size_text(size)}",
-            "stepwell doctor --clean removes them",
+            f"{count_text(len(files), 'file')} of dead processes or damaged values ({size_text(size)})",
+            "run stepwell doctor --clean to delete such files",
             {"files": [file.name for file in files], "bytes": size},
         )
     return Finding("leftovers", "ok", "no leftovers of dead processes and no damaged values")
@@ -293,11 +295,11 @@ def _rebuilt(rebuilt: Rebuilt) -> Finding:
         "kept": [str(path) for path in rebuilt.old_files],
     }
     if rebuilt.complete:
-        return Finding("rebuild", "ok", f"a new catalog is in place; nothing was lost: {read}{kept_as}", facts=facts)
+        return Finding("rebuild", "ok", f"a new catalog was made, and nothing was lost: {read}{kept_as}", facts=facts)
     parts = [
         f"{read if rebuilt.salvaged.could_open else 'nothing could be read from the old catalog'}",
         f"{count_text(rebuilt.from_files, 'materialization')} restored from value files",
-        *([f"unreadable tables: {', '.join(rebuilt.salvaged.unread)}"] if rebuilt.salvaged.unread else []),
+        *([f"tables that could not be read: {', '.join(rebuilt.salvaged.unread)}"] if rebuilt.salvaged.unread else []),
         *(
             [f"{count_text(rebuilt.only_loadable, 'value')} can be loaded but not reused"]
             if rebuilt.only_loadable
@@ -308,7 +310,7 @@ def _rebuilt(rebuilt: Rebuilt) -> Finding:
     return Finding(
         "rebuild",
         "warning",
-        f"a new catalog is in place: {'; '.join(parts)}{kept_as}",
-        "rows that could not be read are lost, with small values and the history of runs; values are computed again when needed",
+        f"a new catalog was made: {'; '.join(parts)}{kept_as}",
+        "no action is needed: lost values are computed again when they are needed; rows of the old catalog that could not be read are lost",
         facts,
     )

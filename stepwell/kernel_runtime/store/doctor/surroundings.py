@@ -1,6 +1,7 @@
-"""Checks of the environment of a store: file locks, type of file system, permissions, the key, free disk space.
+"""Checks of the environment of a store: file locks, the type of the file system, permissions, the signing key and free disk space.
 
-``flock``, which the lease uses, and DuckDB's lock are tested with a child process that competes with this process.
+Stepwell depends on two locks: ``flock``, which the lease uses, and DuckDB's lock of a database file. Each lock is tested with a child process,
+which tries to get the lock while this process holds it.
 """
 
 from __future__ import annotations
@@ -51,26 +52,28 @@ else:
     print("free")
 """
 _LOW = 0.10
-"""Fraction of the disk below which free space causes a warning."""
+"""Fraction of the disk's size below which free space causes a warning."""
 
 
 def locks(folder: Folder) -> Finding:
-    """Test that a child process cannot take ``flock`` and DuckDB's lock while this process holds them, and can when they are free.
+    """Test that ``flock`` and DuckDB's lock work in the store directory.
+
+    A lock works if a child process cannot get it while this process holds it, and can get it when no process holds it.
 
     Parameters
     ----------
     folder
-        The store.
+        The store directory.
 
     Returns
     -------
     Finding
-        The finding, which is ``unusable`` if a lock does not exclude the child, or is refused when it is free.
+        ``ok`` if both locks work, otherwise ``unusable``.
 
     Raises
     ------
     StoreError
-        If the test fails for another reason, such as a full disk.
+        If the locks cannot be tested for another reason, such as a full disk.
     """
     import duckdb
 
@@ -79,7 +82,7 @@ def locks(folder: Folder) -> Finding:
         folder.mkdir("tmp")
         problem = _flock_problem(folder, flock) or _duckdb_problem(folder, database)
     except (OSError, duckdb.Error) as error:
-        store_error = trouble(error, f"the locks of the store {folder.path} could not be tested")
+        store_error = trouble(error, f"the file locks in the store {folder.path} could not be tested")
         if store_error is not None and getattr(error, "errno", 0) != errno.ENOLCK:
             raise store_error from error
         problem = one_line(error)
@@ -92,9 +95,9 @@ def locks(folder: Folder) -> Finding:
             "locks",
             "unusable",
             f"file locks do not work on this file system: {problem}",
-            "move the store to a local disk (STEPWELL_STORE=DIR): processes that use it at the same time would lose results",
+            "move the store to a local disk (STEPWELL_STORE=DIR): without locks, processes that use the store at the same time lose results",
         )
-    return Finding("locks", "ok", "flock and DuckDB's locks work on this file system")
+    return Finding("locks", "ok", "flock and DuckDB's lock work on this file system")
 
 
 def _flock_problem(folder: Folder, name: str) -> str:
@@ -127,12 +130,15 @@ def _duckdb_problem(folder: Folder, name: str) -> str:
 def _lock_problem(kind: str, while_held: str, while_free: str) -> str:
     if (while_held, while_free) == ("held", "free"):
         return ""
-    return f"{kind} was {while_held or 'an error'} for a second process while held, and {while_free or 'an error'} when free"
+    return (
+        f"{kind}: a second process reported {while_held or 'an error'!r} while this process held the lock, "
+        f"and {while_free or 'an error'!r} after this process had released the lock"
+    )
 
 
 def _child(program: str, folder: Folder, name: str) -> str:
     with folder.database(name) as path:
-        # The path may go through a descriptor of this process, which the child must inherit.
+        # The path may contain a descriptor of this process (/proc/self/fd/...), which the child must inherit.
         inherited = [int(part) for part in Path(path).parts if path.startswith("/proc/self/fd/") and part.isdecimal()]
         completed = subprocess.run(  # noqa: S603 - this interpreter, with a constant program
             [sys.executable, "-c", program, path],
@@ -146,11 +152,19 @@ def _child(program: str, folder: Folder, name: str) -> str:
 
 
 def mount(directory: Path, table: Path = Path("/proc/mounts")) -> Finding:
-    """Return the type of the file system that contains the store, if the operating system lists it."""
+    """Check the file system that contains the store: warn about network file systems, and report a read-only mount as unusable.
+
+    Parameters
+    ----------
+    directory
+        The store directory.
+    table
+        The operating system's list of mounts. If it cannot be read, the finding is ``ok``.
+    """
     try:
         lines = table.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return Finding("mount", "ok", "this operating system does not list the kinds of its file systems")
+        return Finding("mount", "ok", "this operating system does not report the types of its file systems")
     place = Path(os.path.realpath(directory))
     best, kind, options = Path(), "", ""
     for line in lines:
@@ -161,21 +175,27 @@ def mount(directory: Path, table: Path = Path("/proc/mounts")) -> Finding:
             best, kind, options = where, type_, with_options
     facts = {"type": kind, "point": str(best)}
     if "ro" in options.split(","):
-        return Finding("mount", "unusable", f"{kind} on {best} is mounted read-only", "choose another place", facts)
+        return Finding(
+            "mount",
+            "unusable",
+            f"the file system of the store ({kind} on {best}) is mounted read-only",
+            "move the store to a file system that you can write to (STEPWELL_STORE=DIR)",
+            facts,
+        )
     name = kind.removeprefix("fuse.")
     if name in _NETWORK or kind.startswith("fuse"):
         return Finding(
             "mount",
             "warning",
-            f"{kind} on {best} is a network or user-space file system",
-            "prefer a local disk, used by one machine at a time: this one is slower, and may show the writes of other machines late",
+            f"the store is on a network or user-space file system ({kind} on {best})",
+            "move the store to a local disk if possible (STEPWELL_STORE=DIR): this file system is slower, and may show writes of other machines late",
             facts,
         )
-    return Finding("mount", "ok", f"{kind} on {best}, a local file system", facts=facts)
+    return Finding("mount", "ok", f"the store is on a local file system ({kind} on {best})", facts=facts)
 
 
 def permissions(folder: Folder) -> Finding:
-    """Check that the user can write all parts of the store, and that users outside the store's group cannot."""
+    """Check that this user can write to the store, and that no other user can, except members of the group if the store is shared."""
     directory = folder.path
     if not os.access(directory, os.W_OK | os.X_OK):
         return Finding("permissions", "unusable", f"you cannot write to {directory}", f"chmod u+rwx {directory}")
@@ -193,7 +213,10 @@ def permissions(folder: Folder) -> Finding:
     refused = [name for name in names if folder.exists(name) and not os.access(directory / name, os.R_OK | os.W_OK)]
     if refused:
         return Finding(
-            "permissions", "unusable", f"you cannot read and write {', '.join(refused)}", f"chmod -R u+rwX {directory}"
+            "permissions",
+            "unusable",
+            f"you cannot read or cannot write {', '.join(refused)} in {directory}",
+            f"chmod -R u+rwX {directory}",
         )
     if sys.platform != "win32":
         owner = folder.owner
@@ -210,19 +233,22 @@ def permissions(folder: Folder) -> Finding:
             return Finding(
                 "permissions",
                 "warning",
-                f"{directory} belongs to {user_name(owner.st_uid)}",
+                f"the store {directory} belongs to the user {user_name(owner.st_uid)}",
                 facts={"owner": owner.st_uid},
             )
     return Finding("permissions", "ok", "only you can write to the store")
 
 
 def _shared(folder: Folder) -> Finding:
-    """Check that the group of a shared store can read all files, and write the files that change. The finding lists the others by owner."""
+    """Check that the group of a shared store can read all value files, and read and write all other files and folders.
+
+    The finding lists the files for which this is not the case, by their owners.
+    """
     owner = folder.owner
     group = group_name(owner.st_gid)
     closed: dict[str, list[str]] = {}
     for name, status in _all_entries(folder):
-        # A value file is replaced, never changed.
+        # The group need not be able to write value files, because they are replaced and never changed.
         value = name.startswith("objects/") and stat.S_ISREG(status.st_mode)
         wanted = stat.S_IRGRP if value else stat.S_IRGRP | stat.S_IWGRP
         if status.st_gid != owner.st_gid or status.st_mode & wanted != wanted:
@@ -243,7 +269,7 @@ def _shared(folder: Folder) -> Finding:
 
 
 def _all_entries(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield every file and folder of a store, except those inside folders of ``tmp/``."""
+    """Yield the path, relative to the store, and the status of every file and folder of a store, except those inside folders of ``tmp/``."""
     for name, status in folder.entries(""):
         yield name, status
         if name in FOLDERS and stat.S_ISDIR(status.st_mode):
@@ -257,18 +283,18 @@ def _all_entries(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def key() -> tuple[Finding, bytes]:
-    """Check the key that signs stored values.
+    """Check the key with which this user signs stored values.
 
     Returns
     -------
     finding
-        The state of the key file.
+        The result of the check.
     name
-        The bytes that identify the key in signatures; empty if there is no usable key.
+        The name of the key in signatures; empty if there is no usable key.
     """
     path = key_path(os.environ.get("STEPWELL_KEY_FILE", ""))
     if not path.exists():
-        return Finding("key", "ok", f"none yet; it is created on first use: {path}"), b""
+        return Finding("key", "ok", f"there is no key yet; the key file {path} will be created on first use"), b""
     try:
         name = key_name(Signer().sign(()))
         shared = sys.platform != "win32" and path.stat().st_mode & stat.S_IRGRP
@@ -278,27 +304,27 @@ def key() -> tuple[Finding, bytes]:
                 "key",
                 "problem",
                 one_line(error),
-                getattr(error, "remedy", "") or "check that you can read the key file",
+                getattr(error, "remedy", "") or f"make the key file {path} readable for you",
             ),
             b"",
         )
     facts = {"path": str(path), "fingerprint": fingerprint(name)}
     access = "shared with its group" if shared else "private"
-    return Finding("key", "ok", f"{fingerprint(name)} in {path}, {access}", facts=facts), name
+    return Finding("key", "ok", f"the key {fingerprint(name)} in {path} is {access}", facts=facts), name
 
 
 def disk(directory: Path) -> Finding:
-    """Return the free space of the disk."""
+    """Check the free space of the disk that contains a directory; less than 10 % causes a warning."""
     usage = shutil.disk_usage(directory)
     facts = {"free": usage.free, "total": usage.total}
-    text = f"{size_text(usage.free)} of {size_text(usage.total)} free"
+    text = f"{size_text(usage.free)} of {size_text(usage.total)} are free"
     if usage.free < usage.total * _LOW:
-        return Finding("disk", "warning", text, "run stepwell gc -n to see how much it would free", facts)
+        return Finding("disk", "warning", text, "run stepwell gc -n to see how much space gc would free", facts)
     return Finding("disk", "ok", text, facts=facts)
 
 
 def versions() -> Finding:
-    """Return the versions of Python, of the catalog format and of the libraries that write values."""
+    """Report the versions of Python, of the catalog format, and of the installed libraries that write stored values."""
     by_name = {"python": platform.python_version(), "format": str(FORMAT)}
     for name in ("stepwell", "duckdb", "pyarrow", "pandas", "polars", "numpy", "blake3"):
         try:

@@ -1,24 +1,26 @@
-"""Witnesses of value files that were checked since the machine booted, and marks of values that are damaged or do not load.
+"""Records of the value files that were checked since the machine booted (*witnesses*), and of the values that failed to load (*marks*).
 
-A value file is not flushed to the disk when it is written. A disk fault, or another user who can write to the store, can change it later.
-So the first load of a file after each boot checks every byte and, for some codecs, the structure (`values/structure`). A successful check
-is recorded as a *witness*: a keyed digest of the boot id and the file's name, device, inode, times and size. While the witness is valid, a
-load maps the file without checking it. A change of the file invalidates the witness, because it changes the file's change time (ctime),
-which no program can set. So does a crash, which could leave a file truncated or filled with zeros, because it is followed by another boot.
-Classes that survive a round trip (`values/round_trip`) get a witness, too.
+The first load of a value file after each boot checks every byte of the file and, for some codecs, the structure of the data
+(`values/structure`). These checks are necessary because a value file is not flushed to the disk when it is written, and because a disk fault,
+or another user who can write to the store, can change the file later. A successful check is recorded as a *witness*: a keyed digest of the
+boot id and the file's name, device, inode, times and size. While a file has a valid witness, a load maps the file without checking it.
 
-A large file gets its witness when it is written, because its digest was computed from the same memory. Smaller files are checked at their
-first load, which takes less than a millisecond. File times may be too coarse to distinguish two changes within `_COARSE`, so a file that was
-changed more recently gets no witness from a check.
+If the file is changed, the witness becomes invalid, because the change also changes the file's ctime, which no program can set. If the
+machine crashes, which may leave a file truncated or filled with zeros, all witnesses become invalid, because the next boot has another id.
+`values/round_trip` also records successful test loads as witnesses.
 
-Witnesses are lines of a file in the user's cache directory, one file per boot, to which all processes of the user append. They are keyed
-with the user's signing key, so a witness cannot be forged without the key, and another person's store provides no witnesses. If the
-directory cannot be used, each process remembers only the checks that it made itself.
+A file of at least `AT_ONCE` bytes gets its witness when it is written, because its digest was computed from the memory that was written.
+Smaller files are checked at their first load, which takes less than a millisecond. If a file was changed less than `_COARSE` before a check,
+the check gives the file no witness, because the times of the file may be too coarse to show a later change.
 
-A *damaged* file is moved to ``damaged/``, so that it counts as missing and is written again. A value that is intact but does not load, or a
-damaged value in its row, gets a *mark*: an empty file in ``damaged/``, named after its digest. A marked value is loaded before it is
-reused; if this fails, it counts as missing. The mark is removed when the value loads or is stored again. ``stepwell doctor --clean``
-deletes the contents of the folder.
+Witnesses are lines of a file in the user's cache directory. There is one such file per boot, to which all processes of the user append. The
+digests are computed with the user's signing key. So nobody can forge a witness without this key, and a store from another person brings no
+valid witnesses. If the cache directory cannot be used, each process remembers only the checks that it made itself.
+
+A damaged value file is moved to ``damaged/`` (`set_aside`), so that the value counts as missing and is written again. A value whose file is
+intact but that does not load, and a damaged value in a catalog row, get a *mark*: an empty file in ``damaged/`` that is named after the
+digest of the value. A marked value is reused only if a test load succeeds; otherwise it counts as missing. The mark is removed when the value
+loads or is stored again. ``stepwell doctor --clean`` deletes the contents of ``damaged/``.
 """
 
 from __future__ import annotations
@@ -40,51 +42,64 @@ from stepwell.kernel_runtime.store.processes import boot_id
 from stepwell.kernel_runtime.store.signing import Signer
 
 AT_ONCE = 4 << 20
-"""Size in bytes from which a file gets its witness when it is written, without another check."""
+"""Minimum size in bytes of a value file that gets its witness when it is written, without a check."""
 _COARSE = 20_000_000
-"""Nanoseconds within which two changes of a file may have the same timestamp."""
+"""Time in nanoseconds within which two changes of a file may leave the same timestamp."""
 _LARGEST = 16 << 20
-"""Maximum size of the list of witnesses in bytes; a longer list is emptied."""
+"""Maximum size in bytes of the file of witnesses. A longer file is emptied before the next witness is added."""
 _OLD = 30 * 86400.0
-"""Seconds after which the list of another boot is removed. It is not removed earlier, because machines may share the directory."""
+"""Age in seconds at which the file of witnesses of another boot is removed. A younger file may belong to another running machine that
+shares the user's cache directory."""
 
 
 class Witnesses:
-    """The witnesses of one user's key. Every method may be called from any thread.
+    """Records of successful checks since the machine booted. Every method may be called from any thread.
+
+    A subject is what was checked: any objects with a stable ``repr``, such as a file's name and status.
 
     Parameters
     ----------
     signer
-        The owner of the key. Without a usable key there are no witnesses.
+        Computes the keyed digests. Without a usable key nothing is recorded, and every subject counts as unchecked.
     """
 
     def __init__(self, signer: Signer) -> None:
         self._signer = signer
 
     def holds(self, *subject: object) -> bool:
-        """Return True if a subject was checked since the machine booted."""
+        """Return True if a successful check of a subject since the machine booted is recorded."""
         line = self._line(subject)
         return line is not None and _list().has(line)
 
     def add(self, *subject: object) -> None:
-        """Record that a subject was checked."""
+        """Record a successful check of a subject."""
         line = self._line(subject)
         if line is not None:
             _list().add(line)
 
     def file_holds(self, name: str, status: os.stat_result) -> bool:
-        """Return True if a file was checked and has not changed since the check."""
-        return self.holds(name, *_identity(status))
-
-    def add_file(self, name: str, status: os.stat_result, *, was_written: bool = False) -> None:
-        """Record that a file was checked.
+        """Return True if a value file was checked since the machine booted and has not changed since the check.
 
         Parameters
         ----------
+        name
+            The name of the file below ``objects/``.
+        status
+            The present status of the file.
+        """
+        return self.holds(name, *_identity(status))
+
+    def add_file(self, name: str, status: os.stat_result, *, was_written: bool = False) -> None:
+        """Record a successful check of a value file, unless the file was changed so recently that its times may hide a later change.
+
+        Parameters
+        ----------
+        name
+            The name of the file below ``objects/``.
         status
             The file's status, obtained before the file was read or after this process wrote it.
         was_written
-            True if this process has just written the file.
+            True if this process has just written the file, which then is recorded in any case.
         """
         if was_written or time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _COARSE:
             self.add(name, *_identity(status))
@@ -101,7 +116,7 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
 
 
 class _List:
-    """The file of witnesses for the current boot, and the lines that this process has read or added."""
+    """The file of witnesses of the current boot, and the set of its lines that this process has read or added."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
@@ -125,7 +140,7 @@ class _List:
                     os.write(self._descriptor, line + b"\n")
 
     def _read_new_lines(self) -> None:
-        """Read the lines that other processes have appended."""
+        """Read the lines that were appended to the file of witnesses since the last call."""
         if self._descriptor < 0:
             return
         with contextlib.suppress(OSError):
@@ -150,7 +165,11 @@ def _read_at(descriptor: int, size: int, offset: int) -> bytes:
 
 
 def _open_list() -> int:
-    """Open the list for the current boot in a directory that only this user can write to; return -1 if this is not possible."""
+    """Open the file of witnesses of the current boot in the user's cache directory, and return its descriptor.
+
+    Return -1 if the directory or the file cannot be used, for example because other users can write to it. Old files of other boots are
+    removed.
+    """
     import platformdirs
 
     try:
@@ -188,7 +207,7 @@ _list_lock = threading.Lock()
 
 
 def _list() -> _List:
-    global _the_list  # noqa: PLW0603 - one per process
+    global _the_list  # noqa: PLW0603 - there is one list per process
     if _the_list is None:
         with _list_lock:
             _the_list = _the_list or _List()
@@ -210,9 +229,10 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def set_aside(folder: Folder, name: str) -> None:
-    """Move a damaged value file out of ``objects/``, so that it counts as missing and is written again.
+    """Move a damaged value file from ``objects/`` to ``damaged/``, so that its value counts as missing and is computed again.
 
-    A name that is not valid for a value file is ignored, because the name comes from a row that another person may have written.
+    The file stays where it is if it cannot be moved, or if ``name`` does not have the form of a value file's name: the name comes from
+    a catalog row, which another person may have written.
     """
     if not is_name(name):
         return
@@ -222,12 +242,12 @@ def set_aside(folder: Folder, name: str) -> None:
 
 
 def _name(digest: str) -> str:
-    # A damaged row may contain any string instead of a digest.
+    # A damaged catalog row may contain any string instead of a digest.
     return digest if _DIGEST.fullmatch(digest) else sha256(digest.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Marks:
-    """The digests of the values of one store that failed to load. Every method may be called from any thread."""
+    """Marks the values of one store that failed to load, by their digests. Every method may be called from any thread."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -237,7 +257,7 @@ class Marks:
         return bool(self._all_marks()) and _name(digest) in self._all_marks()
 
     def add(self, digest: str) -> None:
-        """Mark a value. If the store cannot be written, the mark is valid only in this process."""
+        """Mark the value with this digest, because it failed to load. If the store cannot be written, only this process knows the mark."""
         digest = _name(digest)
         if digest in self._all_marks():
             return
@@ -247,7 +267,7 @@ class Marks:
             self._folder.write(f"{DAMAGED}/{digest}{_MARK}", b"")
 
     def remove(self, digest: str) -> None:
-        """Remove a mark."""
+        """Remove the mark of the value with this digest, because it loaded or was stored again; do nothing if it has no mark."""
         if digest in self:
             self._all_marks().discard(_name(digest))
             with contextlib.suppress(OSError):

@@ -1,7 +1,8 @@
-"""Digests of stored forms: BLAKE3 of each part, computed while the file is written.
+"""BLAKE3 digests of stored values, computed in a second thread while the value file is written.
 
-Writing and hashing read the same memory, and both release the GIL. So a second thread computes the digests while the file is written, and
-the digest, which becomes the name of the file, is known at about the time when the last byte is written.
+The parts of a stored value are its stream and its buffers. The digest of the value is computed from the digests of the parts, and becomes the
+name of the value file. Writing and hashing release the GIL, so both can read the same memory at the same time, and the digests are known at
+about the time when the last byte is written.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from typing import Any
 from stepwell.kernel_runtime.store.locks import Once
 
 _PARALLEL = 1 << 20
-"""Size in bytes from which a digest is computed with several threads."""
+"""Minimum size in bytes of a part whose digest is computed with several threads."""
 _SECOND_THREAD = 4 << 20
-"""Size in bytes from which a second thread for hashing is worth its start."""
+"""Minimum total size in bytes of the parts whose digests are computed in a second thread. For less, starting a thread takes longer."""
 _PIECE = 16 << 20
-"""Number of bytes that are hashed before `Digesting` checks again that the digest is still needed."""
+"""Number of bytes that `Digesting` hashes between two checks whether it was stopped."""
 
 
 def blake(data: bytes | memoryview) -> str:
-    """Return the digest of one part as 64 hexadecimal digits."""
+    """Return the BLAKE3 digest of some bytes as 64 hexadecimal digits."""
     import blake3
 
     if len(data) < _PARALLEL:
@@ -31,7 +32,17 @@ def blake(data: bytes | memoryview) -> str:
 
 
 def combined(codec: str, size: int, stream: str, buffers: Sequence[Sequence[Any]]) -> str:
-    """Return the digest of a stored form from the size and digest of its stream, and the size, digest and read-only flag of each buffer."""
+    """Return the digest of a stored value as 64 hexadecimal digits, computed from the digests of its parts.
+
+    Parameters
+    ----------
+    codec
+        The codec of the value.
+    size, stream
+        The size and the digest of the stream.
+    buffers
+        The size, the digest and the read-only flag of each buffer.
+    """
     described = f"{codec} {size} {stream}" + "".join(
         [f" {length} {digest} {int(readonly)}" for length, digest, readonly in buffers]
     )
@@ -39,12 +50,12 @@ def combined(codec: str, size: int, stream: str, buffers: Sequence[Sequence[Any]
 
 
 class Digesting:
-    """The digests of some parts, computed in a second thread if the parts are large.
+    """Computes the digests of the parts of a stored value, in a second thread if the parts are large.
 
     Parameters
     ----------
     parts
-        Contiguous buffers of bytes, which must not change before the result is available.
+        The stream and the buffers. They must not change before `result` returns.
     """
 
     def __init__(self, parts: Sequence[bytes | memoryview]) -> None:
@@ -58,7 +69,7 @@ class Digesting:
             start_new_thread(self._work, ())
 
     def result(self) -> list[str]:
-        """Wait for the digests and return one per part."""
+        """Wait until the digests are computed; return one digest per part."""
         if not self._is_parallel:
             return [blake(part) for part in self._parts]
         self._end.wait()
@@ -67,7 +78,7 @@ class Digesting:
         return self._digests
 
     def stop(self) -> None:
-        """End the thread early, because the result is not needed."""
+        """Make the second thread end soon, because the digests are no longer needed."""
         self._is_stopped = True
 
     def _work(self) -> None:
@@ -83,14 +94,14 @@ class Digesting:
         import blake3
 
         if self._is_stopped:
-            raise RuntimeError("the digest is not needed any more")
+            raise RuntimeError("the computation of the digests was stopped")
         if len(part) < _PARALLEL:
             return blake3.blake3(part).hexdigest()
-        # One core is left for the writing thread.
+        # Leave one core for the thread that writes the file.
         digest = blake3.blake3(max_threads=max(1, min(8, (os.cpu_count() or 1) - 1)))
         view = memoryview(part)
         for start in range(0, len(view), _PIECE):
             if self._is_stopped:
-                raise RuntimeError("the digest is not needed any more")
+                raise RuntimeError("the computation of the digests was stopped")
             digest.update(view[start : start + _PIECE])
         return digest.hexdigest()

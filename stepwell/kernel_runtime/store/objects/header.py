@@ -1,18 +1,19 @@
-"""The header of a value file: the position of each part, and the step that wrote it.
+"""The header of a value file: the size and digest of each part, and a description of the step that wrote the file.
 
-::
+The layout of a value file is::
 
-    magic, version, length of the header, signature      64 bytes
-    header (JSON)                                         codec, library versions, sizes and digests, the step that first wrote it
-    stream                                                executed when a pickle is loaded
-    buffer, buffer, ...                                   data; each part begins at a multiple of 64 bytes
+    magic, format version, header length, signature      64 bytes
+    header (JSON)                                         codec, library versions, sizes and digests, description of the step
+    stream                                                for a pickle, the part that executes code when it is loaded
+    buffer, buffer, ...                                   large blocks of memory
 
-The header contains the digest of every part. So a signature over the header covers everything that is executed, provided that the digest
-of the stream is checked, too. Until these checks have succeeded, the header is treated as untrusted data.
+The stream and each buffer begin at a multiple of 64 bytes. The header contains their digests. So the signature of the header also protects
+the stream, provided that the digest of the stream is checked, too. Until both checks have succeeded, the header is treated as untrusted data.
 
-The header also contains the row of the materialization without the columns of the value (`about`), from which ``stepwell doctor --rebuild``
-creates the row again (`rebuilt`). The header includes the reads of the step, so the new row is reused under the same conditions as the
-lost row. The header is written before the row, and also for the values of a step that fails afterwards; such a row has no memo key.
+The description of the step (`about`) is the catalog row of the materialization without the columns that describe the value. If the catalog is
+lost, ``stepwell doctor --rebuild`` restores the row from this description (`rebuilt`). The description includes the reads of the step, so the
+restored row is reused under the same conditions as the lost row. Headers are written before rows, and a file may exist although its step
+failed afterwards; the description in such a file has no memo key, so the restored row is never reused.
 """
 
 from __future__ import annotations
@@ -39,18 +40,18 @@ MAGIC = b"STEPWELL"
 VERSION = 2
 PREFIX = struct.Struct(f"<8sII{SIGNATURE_SIZE}s8x")
 LONGEST = 1 << 30
-"""The maximum length of a header in bytes."""
+"""Maximum length in bytes of a header that this version reads."""
 _ALIGN = 64
 _NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}\.[a-z][a-z0-9-]{0,31}")
 _UNKNOWN = "0" * 64
 
 
 class HeaderError(ValueError):
-    """Raised for a file that lacks the header of a value file, or whose contents differ from its header."""
+    """Raised if a value file is damaged: its header is invalid, or its contents do not match the header."""
 
 
 class OtherFormError(HeaderError):
-    """Raised for a file in the format of another version of Stepwell, which this version cannot read."""
+    """Raised if a value file has the format of another version of Stepwell, which this version cannot read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +62,14 @@ class Header:
     stream: tuple[int, str]
     """The size and digest of the stream."""
     buffers: tuple[tuple[int, str, bool], ...]
-    """The size and digest of each buffer, and True if the buffer is read-only."""
+    """The size, the digest and the read-only flag of each buffer."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """The fields ``python``, ``classes`` (with library versions), ``key``, ``memo_key`` and ``about``, for people and for rebuilding a lost
-    catalog."""
+    """Further fields, such as ``python``, ``classes`` (with library versions), ``key``, ``memo_key`` and ``about``. Loads ignore them; they are
+    for people and for the rebuild of a lost catalog."""
 
     @property
     def digest(self) -> str:
-        """The digest of the stored form, which is part of the file's name."""
+        """The digest of the stored value, which is part of the file's name."""
         return combined(self.codec, *self.stream, self.buffers)
 
     @property
@@ -77,12 +78,18 @@ class Header:
         return name_of(self.digest, self.codec)
 
     def pack(self) -> bytes:
-        """Return the bytes of the header."""
+        """Return the header as JSON, as it is written to the file."""
         fields = {"codec": self.codec, "stream": self.stream, "buffers": self.buffers, **self.metadata}
         return json.dumps(fields, separators=(",", ":")).encode()
 
     def places(self, length: int) -> Iterator[tuple[int, int]]:
-        """Yield the start and end of the stream and of each buffer in the file, given the length of the header in bytes."""
+        """Yield the start and end position of the stream, and then of each buffer, in the file.
+
+        Parameters
+        ----------
+        length
+            The length of the header in bytes.
+        """
         end = PREFIX.size + length
         for size in (self.stream[0], *[buffer[0] for buffer in self.buffers]):
             start = aligned(end)
@@ -91,50 +98,64 @@ class Header:
 
 
 def room_for(codec: str, stream: int, buffers: Sequence[tuple[int, bool]], metadata: dict[str, Any]) -> int:
-    """Return the position of the stream. The digests need not be known, because all digests have the same length."""
+    """Return the position of the stream in a file whose digests are not yet known. The result is exact, because all digests are equally long.
+
+    Parameters
+    ----------
+    codec
+        The codec of the value.
+    stream
+        The size of the stream in bytes.
+    buffers
+        The size and the read-only flag of each buffer.
+    metadata
+        The further fields of the header (`Header.more`).
+    """
     blank = Header(codec, (stream, _UNKNOWN), tuple((size, _UNKNOWN, readonly) for size, readonly in buffers), metadata)
     return aligned(PREFIX.size + len(blank.pack()))
 
 
 def name_of(digest: str, codec: str) -> str:
-    """Return the name below ``objects/`` of the file with the given digest and codec."""
+    """Return the name, relative to ``objects/``, of the file of a value with this digest and codec."""
     return f"{digest[:2]}/{digest}.{codec}"
 
 
 def is_name(name: str) -> bool:
-    """Return True if a string is a valid name of a value file below ``objects/``."""
+    """Return True if a string has the form of a value file's name relative to ``objects/``."""
     return _NAME.fullmatch(name) is not None and name[:2] == name[3:5]
 
 
 def aligned(position: int) -> int:
-    """Return the next position at which a part may begin."""
+    """Round a position in a value file up to a multiple of 64, at which a stream or buffer may begin."""
     return -(-position // _ALIGN) * _ALIGN
 
 
 def read_prefix(data: bytes | memoryview) -> tuple[int, bytes]:
-    """Return the header's length and the signature from the first 64 bytes.
+    """Return the length of the header and the signature from the first 64 bytes of a value file.
 
     Raises
     ------
     HeaderError
-        If the bytes are not the start of a value file of this format.
+        If there are fewer than 64 bytes, or if they are not the beginning of a value file.
+    OtherFormError
+        If another version of Stepwell wrote the file in a format that this version cannot read.
     """
     if len(data) < PREFIX.size:
-        raise HeaderError("it is cut short")
+        raise HeaderError("the file is truncated: it ends before its header")
     magic, version, length, signature = PREFIX.unpack_from(data)
     if magic != MAGIC:
-        raise HeaderError("it does not begin like a stored value")
+        raise HeaderError("the first bytes of the file are not those of a value file")
     if version != VERSION:
         raise OtherFormError(
-            f"another version of Stepwell wrote it (format {version}; this version reads format {VERSION})"
+            f"another version of Stepwell wrote the file (format {version}; this version reads format {VERSION})"
         )
     if length > LONGEST:
-        raise HeaderError("its header cannot be read")
+        raise HeaderError("the length of the file's header is invalid")
     return length, signature
 
 
 def read_header(data: bytes) -> Header:
-    """Decode the bytes of a header.
+    """Decode the JSON bytes of a header.
 
     Raises
     ------
@@ -149,7 +170,7 @@ def read_header(data: bytes) -> Header:
             (length, digest_of_buffer, readonly) for length, digest_of_buffer, readonly in fields.pop("buffers")
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise HeaderError("its header cannot be read") from error
+        raise HeaderError("the file's header is invalid") from error
     parts = ((size, digest, False), *buffers)
     if not (
         isinstance(codec, str)
@@ -157,12 +178,12 @@ def read_header(data: bytes) -> Header:
         and all(isinstance(digest_of_buffer, str) and len(digest_of_buffer) == 64 for _, digest_of_buffer, _ in parts)
         and all(isinstance(readonly, bool) for _, _, readonly in parts)
     ):
-        raise HeaderError("its header cannot be read")
+        raise HeaderError("the file's header is invalid")
     return Header(codec, (size, digest), buffers, fields)
 
 
 REBUILT = "stepwell:rebuilt"
-"""Metadata key of a materialization whose row was rebuilt from the header of a file."""
+"""Metadata key of a materialization whose catalog row was restored from the header of its value file."""
 _COLUMNS = tuple(MATERIALIZATION_COLUMNS.split(", "))
 _OF_THE_VALUE = frozenset(
     ("codec", "digest", "size", "inline", "object_name", "signature", "type_name", "summary", "classes")
@@ -171,7 +192,10 @@ _DESCRIBED = frozenset(_COLUMNS) - _OF_THE_VALUE - {"record_signature"}
 
 
 def about(item: Materialization) -> dict[str, Any]:
-    """Return the description of a materialization for the header of its value file, as JSON values."""
+    """Return the description of a materialization that is stored in the header of its value file, as a dict of JSON values.
+
+    The dict contains the columns of the catalog row by name, except empty columns and those that describe the value.
+    """
     row = materialization_row(replace(item, value=None))
     return {name: value for name, value in zip(_COLUMNS, row, strict=True) if name not in _OF_THE_VALUE and value}
 
@@ -189,20 +213,26 @@ def _is_possible(name: str, value: object) -> bool:
 def rebuilt(
     description: Mapping[str, Any], value: StoredValue, *, key: str, id_: str, created: float
 ) -> Materialization:
-    """Return a materialization from the description in a header.
+    """Restore a materialization from the header of its value file.
 
-    Without a description the value can be loaded, but is never reused.
+    If the description is empty or invalid, the value can be loaded, but is never reused, because the materialization has no memo key.
 
     Parameters
     ----------
     description
-        The result of `about`; may be empty.
+        The dict that `about` returned when the file was written; empty if the header contains none.
+    value
+        The stored value in the file.
+    key
+        The key of the value, if the description contains no key.
+    id_
+        The id of the restored materialization.
     created
-        The modification time of the file, which is used if the description contains no time.
+        The time of creation in seconds since the epoch, if the description contains no time.
     """
     empty: dict[str, Any] = {"inputs": "[]", "reads": "[]", "unverifiable": "[]", "metadata": "{}"}
     empty |= {"created": created, "seconds": 0.0}
-    # The header may come from another person. The new row has a new id, so no signature covers the row.
+    # Another person may have written the header, so each field is checked. No signature covers the restored row, because its id is new.
     if not all(_is_possible(name, description[name]) for name in _DESCRIBED if name in description):
         description = {}
     try:

@@ -1,13 +1,16 @@
-"""Value files: content-addressed, written once in few system calls, mapped copy-on-write.
+"""Value files: files below ``objects/`` that are named after their contents, written once, and mapped into memory by a load.
 
-A file is named ``objects/ab/<digest>.<codec>`` and contains a header (`header`), the executable stream and the buffers. The digest covers
-the codec, the stream and the buffers, so two equal stored forms share one file. A file is written below ``tmp/`` while its digest is
-computed; the header is written last, and the file is renamed. So a file below ``objects/`` is complete unless the machine crashed. The
-signature covers the header, which contains the digest of the stream; every load checks both. All other bytes are checked at the first load
-after each boot (`checked`).
+The file of a value is named ``objects/ab/<digest>.<codec>`` and contains a header (`header`), the stream and the buffers. The digest covers
+the codec, the stream and the buffers, so equal stored values share one file.
 
-A store can come from another person. So a name is checked before the file is opened, no links are followed (`Folder`), and the stream is
-copied before it is checked, so that nobody else can change the executed bytes.
+A new file is first written below ``tmp/``. Its digest is computed meanwhile, so the header is written last. Then the file is renamed to its
+name below ``objects/``. So every file below ``objects/`` is complete, unless the machine crashed. Large files are mapped copy-on-write.
+
+Every load of a pickle checks the signature of the header and the digest of the stream, which the header contains. All other bytes are checked
+at the first load after each boot (`checked`).
+
+A store may come from another person. So a file name is checked before the file is opened, links are not followed (`Folder`), and the stream
+is copied before its digest is checked, so that nobody can change the bytes that are executed after the check.
 """
 
 from __future__ import annotations
@@ -52,15 +55,25 @@ from stepwell.kernel_runtime.store.trouble import trouble, unusable_directory
 from stepwell.kernel_runtime.store.values.codecs import PICKLE, Encoded, Parts
 
 MAP_FROM = 1 << 20
-"""Size in bytes from which a file is mapped. Reading a smaller file is as fast, and keeps no descriptor open."""
+"""Minimum size in bytes of a file that is mapped into memory. Reading a smaller file takes no longer, and leaves no descriptor open."""
 _PIECE_WRITTEN = 64 << 20
-"""Maximum number of bytes that one call writes, so that an interrupt can be handled between two calls."""
+"""Maximum number of bytes that are written by one system call, so that Ctrl-C takes effect between two calls."""
 _BATCH = 512
-"""Maximum number of parts that one call writes, which every system accepts."""
+"""Maximum number of byte strings that are passed to one call of ``os.writev``. Every operating system accepts this number."""
 
 
 def write_parts(descriptor: int, parts: Sequence[bytes | memoryview], position: int) -> None:
-    """Write parts consecutively, each at the next aligned position; raise `OSError` if writing fails."""
+    """Write parts to a file one after the other, each at the next multiple of 64 bytes; raise `OSError` if writing fails.
+
+    Parameters
+    ----------
+    descriptor
+        The open file.
+    parts
+        The parts, such as a stream and its buffers.
+    position
+        The current position in the file.
+    """
     batch: list[bytes | memoryview] = []
     waiting = 0
     for part in parts:
@@ -91,7 +104,7 @@ def _write_all(descriptor: int, batch: list[bytes | memoryview]) -> None:
 
 
 def contents(descriptor: int) -> memoryview:
-    """Return the whole contents of a file, mapped copy-on-write if it is large."""
+    """Return the contents of an open file: mapped copy-on-write if it has at least `MAP_FROM` bytes, otherwise read into memory."""
     size = os.fstat(descriptor).st_size
     return _mapped(descriptor, size) if size >= MAP_FROM else _read_whole(descriptor, size)
 
@@ -122,21 +135,22 @@ def _mapped(descriptor: int, size: int) -> memoryview:
 
 
 _SIGNED = b"stepwell object"
-"""The prefix of the signed bytes of a header, so that the signature is valid only for headers."""
+"""Signed together with the bytes of a header, so that a signature of other bytes cannot be used for a header."""
 _PIECE_COPIED = 4 << 20
+"""Number of bytes that are read and written at once when a file is copied."""
 
 
 class Objects:
-    """The files below ``objects/`` of one store.
+    """The value files of one store.
 
     Parameters
     ----------
     folder
         The store directory.
     signer
-        Signs and verifies files that execute code when they are loaded.
+        Signs and verifies the headers of pickles, which execute code when they are loaded.
     unrecorded
-        The list of files without a row yet, to which a file is added before it is placed.
+        Protects new files from ``gc`` until their catalog rows are committed. None to use a new `Unrecorded`.
     """
 
     def __init__(self, folder: Folder, signer: Signer, unrecorded: Unrecorded | None = None) -> None:
@@ -145,20 +159,36 @@ class Objects:
         self._unrecorded = unrecorded or Unrecorded(folder)
         self.witnesses = Witnesses(signer)
         self._own_files: set[str] = set()
-        """Names of files that are known to be signed with this user's key."""
+        """Names of the files that this process has signed with this user's key, or found to be signed with it."""
 
     def write(
         self, encoded: Encoded, *, key: str, memo_key: str, about: Mapping[str, Any] | None = None
     ) -> tuple[str, str]:
-        """Write the file of a value; return the digest and the file's name below ``objects/``.
+        """Write the file of a value, and protect it from ``gc`` until `recorded` is called.
 
-        An existing file is replaced, which takes no longer than checking it, and repairs a damaged file. Nothing is flushed to the disk.
-        After a power loss, a file may be truncated or filled with zeros, which its first load after the next boot detects.
+        If the file exists, it is replaced. This takes no longer than checking the existing file, and repairs a damaged file. The file is not
+        flushed to the disk. After a power loss, it may be truncated or filled with zeros; its first load after the next boot detects this.
 
         Parameters
         ----------
+        encoded
+            The stored form of the value.
+        key, memo_key
+            The key of the value and the memo key of its step, for the header.
         about
-            Further fields of the header, as JSON values.
+            Further fields of the header, as JSON values; None for no further fields.
+
+        Returns
+        -------
+        digest
+            The digest of the stored value.
+        name
+            The name of the file below ``objects/``.
+
+        Raises
+        ------
+        StoreError
+            If the file cannot be written.
         """
         buffers = [memoryview(buffer) for buffer in encoded.buffers]
         fields = {
@@ -201,7 +231,15 @@ class Objects:
         return digest, name
 
     def place(self, making: str, name: str) -> None:
-        """Add a complete file in ``tmp/`` to the list of unrecorded files, and rename it to its name below ``objects/``."""
+        """Move the complete file ``making`` from ``tmp/`` to ``objects/``, and protect it from ``gc`` until `recorded` is called.
+
+        Parameters
+        ----------
+        making
+            The path of the file in the store, such as ``tmp/0f3a``.
+        name
+            The name of the file below ``objects/``.
+        """
         self._unrecorded.add(name)
         path = f"objects/{name}"
         try:
@@ -217,30 +255,44 @@ class Objects:
                 raise
 
     def release_recorded(self, names: Iterable[str]) -> None:
-        """Stop protecting placed files from ``gc``, when rows that refer to the files are committed or will never be written."""
-        self._unrecorded.remove_recorded(names)
-
-    def read(self, name: str, digest: str, codec: str, *, key: str, full: bool = False) -> Parts:
-        """Map a file copy-on-write and return its parts.
-
-        Every byte is checked unless the file was checked before in this boot (`checked`).
+        """Stop protecting files from ``gc``, because their catalog rows are committed or will never be written.
 
         Parameters
         ----------
+        names
+            The names of the files below ``objects/``.
+        """
+        self._unrecorded.remove_recorded(names)
+
+    def read(self, name: str, digest: str, codec: str, *, key: str, full: bool = False) -> Parts:
+        """Read the file of a value and return its stream and buffers.
+
+        The signature and the stream of a pickle are always checked. The other bytes are checked unless the file was checked since the machine
+        booted.
+
+        Parameters
+        ----------
+        name
+            The name of the file below ``objects/``, from the catalog row.
+        digest, codec
+            The digest and the codec of the value, from the same row.
+        key
+            The asset's key, for messages.
         full
-            True to check every byte even if the file was checked before.
+            True to check every byte even if the file was checked since the machine booted.
 
         Raises
         ------
         ValueUnavailableError
-            If the file is missing, truncated, or does not match its name.
+            If the file is missing or cannot be read, or if ``name`` does not belong to ``digest`` and ``codec``. If the file is damaged, the
+            error is a `ValueDamagedError`.
         UntrustedValueError
-            If loading the file would execute code that is not signed with this user's key.
+            If the file is a pickle that is not signed with this user's key.
         """
         if name != object_header.name_of(digest, codec):
-            # Not a `ValueDamagedError`: the file may be intact, and belong to another key.
+            # Not a `ValueDamagedError`, because the row is damaged. The file may be intact and belong to another value.
             raise ValueUnavailableError(
-                f"the stored value of {key!r} is damaged: its row names a file that does not match it",
+                f"the stored value of {key!r} is damaged: its catalog row names a file with another digest or codec than the row",
                 where=f"file objects/{name}",
                 remedy=f"materialize {key!r} again",
             )
@@ -256,16 +308,24 @@ class Objects:
             raise _unreadable_value(key, name, error) from error
 
     def mark_checked(self, name: str, status: os.stat_result) -> None:
-        """Record that every byte and the structure of a file are correct, so that later loads in this boot need not check them."""
+        """Record that every byte of a file and the structure of its data were checked, so that loads until the next boot omit these checks.
+
+        Parameters
+        ----------
+        name
+            The name of the file below ``objects/``.
+        status
+            The status of the file, obtained before the file was read.
+        """
         self.witnesses.add_file(name, status)
 
     def verify(self, name: str) -> Header:
-        """Check all contents of a file except the signature, and return the header.
+        """Check every byte of a file, but not its signature; return its header.
 
         Raises
         ------
         ValueUnavailableError
-            If the file is missing, or does not match its name.
+            If the file is missing or cannot be read. If it is damaged, the error is a `ValueDamagedError`.
         """
         try:
             file = self._read_file(name, name)
@@ -275,7 +335,7 @@ class Objects:
         return file.header
 
     def adopt(self, name: str) -> None:
-        """Sign a file with this user's key after checking its contents; raise the errors of `verify`."""
+        """Check every byte of a file and, if it is a pickle, sign it with this user's key. Raises the errors of `verify`."""
         header = self.verify(name)
         if header.codec != PICKLE:
             return
@@ -283,10 +343,10 @@ class Objects:
         prefix = self.signed_prefix(header.codec, packed)
         try:
             if self.folder.stat(f"objects/{name}").st_nlink > 1:
-                raise PermissionError("it has another name, which would change, too")  # noqa: TRY301 - handled like another user's file
+                raise PermissionError("the file has a second hard link")  # noqa: TRY301 - like another user's file, it must not be changed
             descriptor = self.folder.open(f"objects/{name}", os.O_WRONLY)
         except PermissionError:
-            # The file belongs to another user: replace it with a copy.
+            # The file belongs to another user or has another hard link: replace it with a signed copy instead of changing it.
             with self.open_file(name) as source, self.making(name) as target:
                 shutil.copyfileobj(source, target, _PIECE_COPIED)
                 target.seek(0)
@@ -300,7 +360,7 @@ class Objects:
         self._own_files.add(name)
 
     def is_missing(self, name: str, size: int = 0) -> bool:
-        """Return True if a file is missing, or too short for a value of ``size`` bytes."""
+        """Return True if the file ``name`` below ``objects/`` does not exist or has fewer than ``size`` bytes, or if ``name`` is invalid."""
         if not is_name(name):
             return True
         try:
@@ -309,16 +369,20 @@ class Objects:
             return True
 
     def holds(self, value: StoredValue) -> bool:
-        """Return True if the stored form of a value exists, even if it cannot be loaded."""
+        """Return True if the store contains the inline value or the file of a stored value, even if it cannot be loaded."""
         return value.inline is not None or (value.object_name is not None and not self.is_missing(value.object_name))
 
     def signer_of(self, name: str, own_key: bytes) -> bytes:
-        """Return the name of the key that the signature of a file claims; empty if the file cannot be read.
+        """Return the name of the key with which a file claims to be signed; empty if the file cannot be read.
+
+        The signature is not verified.
 
         Parameters
         ----------
+        name
+            The name of the file below ``objects/``.
         own_key
-            The name of this user's key. A file that is known to be signed with it is not read again.
+            The name of this user's key. It is returned without reading the file if this process knows that this key signed the file.
         """
         if name in self._own_files:
             return own_key
@@ -334,13 +398,21 @@ class Objects:
 
     @contextlib.contextmanager
     def open_file(self, name: str) -> Iterator[IO[bytes]]:
-        """Open a file for reading; raise `ValueUnavailableError` if it is missing."""
+        """Open the file ``name`` below ``objects/`` for reading; raise `ValueUnavailableError` if it does not exist."""
         with self._descriptor_of(name, name) as descriptor, os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
             yield file
 
     @contextlib.contextmanager
     def making(self, name: str) -> Iterator[IO[bytes]]:
-        """Open a new file below ``tmp/`` for writing, and place it below ``objects/`` if the block ends without an error."""
+        """Open a new file for writing. After the ``with`` block, the file is placed below ``objects/`` under ``name``.
+
+        Until then, the file is below ``tmp/``. If the block raises an error, the file is deleted.
+
+        Raises
+        ------
+        StoreError
+            If the file cannot be written.
+        """
         making = f"tmp/{new_id()}"
         try:
             with self._created(making) as descriptor, os.fdopen(os.dup(descriptor), "wb", buffering=0) as file:
@@ -353,14 +425,21 @@ class Objects:
             raise
 
     def signed_prefix(self, codec: str, packed: bytes) -> bytes:
-        """Return the bytes before the header, with this user's signature if the codec needs one."""
+        """Return the 64 bytes that precede the header in a file. They contain this user's signature if the codec is pickle.
+
+        Parameters
+        ----------
+        codec
+            The codec of the value.
+        packed
+            The bytes of the header, which are signed.
+        """
         signature = self._signer.sign((_SIGNED, packed)) if codec == PICKLE else b""
         return PREFIX.pack(MAGIC, VERSION, len(packed), signature)
 
     def usage(self) -> tuple[int, int]:
-        """Return the number of files and their bytes."""
+        """Return the number of value files and their total size in bytes. Folders that this user may not list are not counted."""
         files = total = 0
-        # Folders that this user may not list are not counted.
         with contextlib.suppress(PermissionError):
             for _, status in value_files(self.folder):
                 total += status.st_size
@@ -395,7 +474,7 @@ class Objects:
         try:
             descriptor = self.folder.open(making, flags)
         except FileNotFoundError:
-            # Another process removed the folder, or the whole store.
+            # Another process has removed the folder ``tmp``, or the whole store.
             self.folder.examine(create=True)
             descriptor = self.folder.open(making, flags)
         try:
@@ -409,11 +488,11 @@ class Objects:
 
     def _read_file(self, name: str, key: str) -> _ValueFile:
         if not is_name(name):
-            raise HeaderError("its name is not that of a value file")
+            raise HeaderError("the name of the file is not that of a value file")
         with self._descriptor_of(name, key) as descriptor:
             status = os.fstat(descriptor)
             if status.st_size >= MAP_FROM:
-                # A sparse file can be larger than memory, so the file's size is compared with its header before the file is mapped.
+                # The size is compared with the header before the file is mapped, because a sparse file may be larger than the memory.
                 length, _ = object_header.read_prefix(os.read(descriptor, PREFIX.size))
                 _check_size(object_header.read_header(os.read(descriptor, length)), length, status.st_size)
             data = contents(descriptor)
@@ -421,38 +500,54 @@ class Objects:
         packed = bytes(data[PREFIX.size : PREFIX.size + length])
         header = object_header.read_header(packed)
         if header.name != name:
-            raise HeaderError("it contains another value than its name says")
+            raise HeaderError("the file contains another value than its name says")
         _check_size(header, length, len(data))
         return _ValueFile(data, signature, packed, header, status)
 
 
 def _check_size(header: Header, length: int, size: int) -> None:
-    """Check that the size of a file matches its header; raise `HeaderError` if not."""
+    """Raise `HeaderError` if the size of a file differs from the size that its header implies.
+
+    Parameters
+    ----------
+    header, length
+        The header, and its length in bytes.
+    size
+        The size of the file in bytes.
+    """
     *_, (_, end) = header.places(length)
     if end != size:
-        raise HeaderError("it is cut short" if end > size else "it is longer than its header says")
+        raise HeaderError(f"the file is {'truncated: it is shorter' if end > size else 'longer'} than its header says")
 
 
 @dataclass(frozen=True, slots=True)
 class _ValueFile:
-    """An opened file whose header matches its name."""
+    """A value file that was read, and whose header matches the file's name and size. The contents are not checked yet."""
 
     data: memoryview
     signature: bytes
     header_bytes: bytes
     header: Header
     status: os.stat_result
-    """The status that was obtained before the file was read."""
+    """The status of the file, obtained before the file was read."""
 
 
 def _parts(file: _ValueFile, unchecked: os.stat_result | None) -> Parts:
-    """Return the parts of a file whose header is trusted; raise `HeaderError` if the stream does not match."""
+    """Return the stream and the buffers of a file; raise `HeaderError` if the stream does not match the digest in the header.
+
+    Parameters
+    ----------
+    file
+        The file. If it is a pickle, the caller must have verified the signature of its header.
+    unchecked
+        The value of `Parts.unchecked` in the result.
+    """
     data, header = file.data, file.header
     (start, end), *places = header.places(len(file.header_bytes))
-    # The stream is copied before it is checked, so that nobody can change the executed bytes after the check.
+    # The stream is copied before it is checked, so that nobody can change the bytes that are executed after the check.
     stream = bytes(data[start:end])
     if stream and blake(stream) != header.stream[1]:
-        raise HeaderError("its contents changed")
+        raise HeaderError("the file's contents changed after the file was written")
     buffers = [
         data[start:end].toreadonly() if readonly else data[start:end]
         for (start, end), (_, _, readonly) in zip(places, header.buffers, strict=True)
@@ -461,26 +556,45 @@ def _parts(file: _ValueFile, unchecked: os.stat_result | None) -> Parts:
 
 
 def _check_contents(file: _ValueFile, *, stream: bool = True) -> None:
-    """Check the digest of every part; raise `HeaderError` if one does not match.
+    """Raise `HeaderError` if the stream or a buffer of a file does not match its digest in the header.
 
     Parameters
     ----------
+    file
+        The file.
     stream
-        False to omit the stream, whose digest `_parts` checks.
+        False to omit the check of the stream, because `_parts` checks it.
     """
     header = file.header
     digests = (header.stream[1], *[digest for _, digest, _ in header.buffers])
     for index, ((start, end), digest) in enumerate(zip(header.places(len(file.header_bytes)), digests, strict=True)):
         if (index or stream) and blake(file.data[start:end]) != digest:
-            raise HeaderError("its contents changed")
+            raise HeaderError("the file's contents changed after the file was written")
 
 
 def untrusted(key: str, where: str, signature: bytes | None, own_signer: Signer) -> UntrustedValueError:
-    """Return the error for a stored value that is not signed with this user's key."""
+    """Return the error for a stored pickle without a valid signature by this user's key.
+
+    Parameters
+    ----------
+    key
+        The asset's key, for the message.
+    where
+        The place of the value in the store, for the message.
+    signature
+        The signature of the value; None if the value is not signed.
+    own_signer
+        The signer with this user's key.
+
+    Returns
+    -------
+    UntrustedValueError
+        If the signature claims to be by this user's key, but does not match the value, the error is a `SignatureDamagedError`.
+    """
     signer = key_name(signature)
     if signer == own_signer.name:
         return SignatureDamagedError(
-            f"the stored value of {key!r} is damaged: it is not what you signed",
+            f"the stored value of {key!r} is damaged: it differs from the value that you signed",
             where=where,
             remedy=f"materialize {key!r} again",
         )
@@ -488,15 +602,15 @@ def untrusted(key: str, where: str, signature: bytes | None, own_signer: Signer)
     return UntrustedValueError(
         f"the stored value of {key!r} was not written by you{by}, and loading it could run any code",
         where=where,
-        remedy=f"materialize {key!r} again; or, if you trust its author, run stepwell trust {key}, "
-        "or set STEPWELL_KEY_FILE to the key that you share",
+        remedy=f"materialize {key!r} again; or, if you trust the author of the value, run stepwell trust {key}, "
+        "or set STEPWELL_KEY_FILE to the key file that you share with the author",
     )
 
 
 def _unreadable_value(key: str, name: str, error: HeaderError) -> ValueUnavailableError:
     if isinstance(error, OtherFormError):
         return ValueUnavailableError(
-            f"the stored value of {key!r} cannot be read: {error}",
+            f"the stored value of {key!r} cannot be loaded: {error}",
             where=f"file objects/{name}",
             remedy=f"upgrade: pip install -U stepwell; or materialize {key!r} again",
         )
@@ -512,7 +626,7 @@ def _damaged(key: str, name: str, problem: str) -> ValueDamagedError:
 
 
 def value_files(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the name below ``objects/`` and the status of every value file."""
+    """Yield the name and the status of every value file of a store. Names are relative to ``objects/``, such as ``ab/abcd.pickle``."""
     for above, above_status in folder.entries("objects"):
         if stat.S_ISDIR(above_status.st_mode):
             for name, status in folder.entries(f"objects/{above}"):
@@ -521,9 +635,17 @@ def value_files(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def lacking(snapshot: Snapshot, objects: Objects, signer: Signer) -> tuple[frozenset[str], dict[str, str]]:
-    """Return the names of missing files, and a dict that maps the ids of materializations to foreign signing keys.
+    """Find the materializations of a snapshot whose value file is missing, or whose value is signed with another key than this user's.
 
-    This runs for every row of a snapshot, so it only reads the key that a signature claims. Loading verifies the signature.
+    Signatures are not verified, because this would take too long for every row of a snapshot. Loading a value verifies its signature.
+
+    Returns
+    -------
+    missing
+        Names of the value files that are missing or too short.
+    foreign
+        Maps the id of each materialization whose value is signed with another key to the fingerprint of this key, or to ``none`` if the
+        value is not signed.
     """
     missing: dict[str, bool] = {}
     foreign: dict[str, str] = {}
@@ -552,5 +674,5 @@ def _own_name(signer: Signer) -> bytes:
     try:
         return signer.name
     except StoreError:
-        # Without a key every value is foreign; the operation that needs the key raises the error.
+        # Without a key, every signed value counts as signed with another key. The operation that needs the key raises the error.
         return b""

@@ -1,9 +1,9 @@
-"""One SELECT over stored values, files and the catalog.
+"""SQL: the execution of one SELECT over values of assets, files and the catalog.
 
 ===============  ====================================================================================================
-select           execution of a SELECT, with values as tables and the result streamed to Arrow
-instance         the separate DuckDB instance, which cannot write, and can read only registered tables and listed files
-statements       tables, files and parameters of a SELECT according to DuckDB's parser; the files that the SELECT may read
-catalog_views    the catalog as tables
+select           conversion of values to tables, and execution of a SELECT over these tables
+instance         the DuckDB instance that runs SELECTs: it can read only registered tables and listed files, and cannot write
+statements       parsing of a SELECT: its tables, files and parameters; which files a SELECT may read
+catalog_views    the tables of the schema ``stepwell``, such as ``stepwell.runs``, which show the catalog
 ===============  ====================================================================================================
 """

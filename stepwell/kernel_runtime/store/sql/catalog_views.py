@@ -1,10 +1,12 @@
 # ruff: noqa: S608 - the statements are built from constants
-"""The schema ``stepwell``: views of the catalog with columns that do not change between versions.
+"""The schema ``stepwell``: views of the catalog that users can query. Their columns do not change between versions of Stepwell.
 
-A view is computed in two stages. In the first, the catalog thread reads the columns that the view needs into Arrow, under the lease. It
-reads the columns of all views that the statement names at once, but never inline values, signatures or source code. In the second,
-after the lease is released, the SELECT of the view runs with the user's statement in the instance for SQL.
-Times are TIMESTAMPTZ, durations are in seconds, sizes in bytes.
+A query of views has two stages. First, while this process has the lease, the catalog thread reads the needed columns of the catalog's tables
+into Arrow tables, which are called the *sources* of the views. It reads the sources of all views in the user's statement together, and never
+reads inline values, signatures or source code. Second, after the lease is released, the DuckDB instance for SQL (`instance`) runs the user's
+statement, in which each view is a SELECT over its sources.
+
+Times are TIMESTAMPTZ, durations are in seconds, and sizes are in bytes.
 
 ====================  =====================================================================================================
 ``runs``              run_id, kind, notebook, targets[], status, started, ended, seconds, batch, parent_run_id, root_run_id, error,
@@ -13,11 +15,12 @@ Times are TIMESTAMPTZ, durations are in seconds, sizes in bytes.
 ``materializations``  id, run_id, key, step_key, output, notebook, partition, created, seconds, memo_key, code_version, data_version, type,
                       summary, codec, size, stored (inline, file, no), object, metadata (JSON), is_current
 ``current``           notebook, key, partition, materialization, moved, created, seconds, type, summary, size
-``lineage``           key, input, upstream, materialization, version, kind, is_current: an edge for each input of each materialization
-``reads``             key, kind, name, materialization, is_current: files, listings, environment names, assets loaded inside a step
+``lineage``           key, input, upstream, materialization, version, kind, is_current: one row for each input of each materialization
+``reads``             key, kind, name, materialization, is_current: one row for each read (file, folder listing, environment variable or
+                      asset) of each materialization
 ``sizes``             key, versions, bytes, current_bytes, newest
 ``durations``         key, executed, reused, failed, min_seconds, median_seconds, max_seconds, total_seconds, last_started
-``code_versions``     code_version, path, kind, digest, place: a row for each part of a code version
+``code_versions``     code_version, path, kind, digest, place: one row for each function, class or other object in a code version
 ``logs``              run_id, step_key, time, level, message
 ====================  =====================================================================================================
 """
@@ -47,7 +50,7 @@ _SOURCES = {
     "code": "SELECT digest, parts FROM @code_versions",
     "logs": "SELECT run_id, step_key, time, level, message FROM @logs",
 }
-"""Queries that run under the lease; ``@`` before the name of a table stands for the catalog."""
+"""The queries that read the sources from the catalog, by the name of the source. ``@`` stands for the name of the attached catalog."""
 
 _ERROR = "json_extract_string(error, '$[0]') AS error, json_extract_string(error, '$[1]') AS error_message"
 _IS_CURRENT = "id IN (SELECT materialization FROM @pointers) AS is_current"
@@ -55,7 +58,7 @@ _IS_CURRENT = "id IN (SELECT materialization FROM @pointers) AS is_current"
 
 @dataclass(frozen=True, slots=True)
 class CatalogView:
-    """The names of a view's sources, and the SELECT over these sources, which are marked with ``@``."""
+    """A view of the schema ``stepwell``: the names of its sources, and the text of its SELECT, in which ``@`` precedes each source."""
 
     sources: tuple[str, ...]
     text: str
@@ -121,24 +124,27 @@ VIEWS = {
 
 
 def catalog_view(path: TablePath) -> str | None:
-    """Return the name of the view for a table path such as ``stepwell.runs``, ignoring case, or None."""
+    """Return the name of the view to which a table path refers: ``runs`` for ``("stepwell", "Runs")``. Return None if there is no such view."""
     if len(path) == 2 and folded(path[0]) == SCHEMA and folded(path[1]) in VIEWS:
         return folded(path[1])
     return None
 
 
 def sources_of(views: Collection[str]) -> tuple[str, ...]:
-    """Return the sources of the views without duplicates."""
+    """Return the names of the sources that the named views need, each of them once."""
     return tuple(dict.fromkeys(source for view in views for source in VIEWS[view].sources))
 
 
 def source_table(source: str) -> str:
-    """Return the name under which a source is registered. The name contains a dot, so it cannot be the key of an asset."""
+    """Return the table name under which a source is registered with DuckDB.
+
+    The name contains a dot, so it cannot be equal to the key of an asset, under which values are registered.
+    """
     return f"{SCHEMA}.{source}"
 
 
 def view_select(view: str) -> str:
-    """Return the SELECT of a view over its registered sources."""
+    """Return the text of the SELECT that defines a view, with the names under which its sources are registered with DuckDB."""
     text = VIEWS[view].text
     for source in VIEWS[view].sources:
         text = text.replace(f"@{source}", f'temp.main."{source_table(source)}"')
@@ -146,9 +152,24 @@ def view_select(view: str) -> str:
 
 
 def read_sources(connection: Connection, name: str, sources: Collection[str]) -> dict[str, Any]:
-    """Read sources of views into Arrow tables. Must run on the catalog thread; ``name`` is the name of the attached catalog."""
-    # On a separate cursor, no open result of another statement disturbs these queries. Closing it ends all relations, which would
-    # otherwise block DETACH.
+    """Read sources of views from the catalog. This function must run on the catalog thread, while the catalog is attached.
+
+    Parameters
+    ----------
+    connection
+        The connection to which the catalog is attached.
+    name
+        The name of the attached catalog.
+    sources
+        The names of the sources.
+
+    Returns
+    -------
+    dict
+        A ``pyarrow.Table`` for each source, by name.
+    """
+    # A separate cursor is used, because an open result of another statement could disturb these queries. Closing the cursor ends its
+    # relations, which would otherwise block DETACH.
     cursor = connection.cursor()
     try:
         return {source: cursor.sql(_SOURCES[source].replace("@", f"{name}.")).to_arrow_table() for source in sources}

@@ -1,9 +1,9 @@
-"""The DuckDB instance in which SELECTs run. It can access only registered tables, and its configuration is locked.
+"""The DuckDB instance that runs SELECTs. It can access only registered tables, and its configuration is locked.
 
-The instance is in memory and separate from the instance of the catalog. It cannot access variables of the caller, files or extensions, and
-no statement can change this configuration. When memory is short, it writes to a separate folder below the store's ``tmp``. A SELECT that
-reads files gets a private instance that can open only these files. Tables are registered on a connection, so they are invisible to other
-calls.
+The instance is in memory and separate from the instance of the catalog. It cannot access the caller's variables, files or extensions, and no
+statement can change this configuration. When memory is short, DuckDB writes temporary data to a folder below the store's ``tmp``. The SELECTs
+of one store share an instance; each of them has a separate connection, on which its tables are registered, so no other SELECT can see them.
+A SELECT that reads files gets a private instance, which can open only these files.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from stepwell.kernel_runtime.store.trouble import one_line
 T = TypeVar("T")
 
 _MAX_INSTANCES = 2
-"""Number of instances that stay open. A kernel rarely uses more stores at once."""
+"""Maximum number of shared instances that stay open, one per store. A kernel rarely uses more stores at the same time."""
 _INTERRUPT_TRIES = 50
-"""Number of interrupts, a tenth of a second apart, after which a statement is no longer waited for."""
+"""Number of times that an interrupted statement is interrupted again, every 0.1 s, before `interruptible` stops waiting for its end."""
 
 _instances: dict[str, Connection] = {}
 _lock = threading.Lock()
@@ -49,21 +49,26 @@ if hasattr(os, "register_at_fork"):
 
 
 def expect(store: Path) -> None:
-    """Set the store that the next SELECTs probably use.
+    """Set the store directory that the next SELECTs will probably use.
 
-    A statement is parsed before its store is known; with this hint the parser uses the same instance.
+    A SELECT is parsed before its store is known. This hint lets the parser start the instance that the SELECT uses later.
     """
-    global _expected_store  # noqa: PLW0603 - a hint: a wrong store costs one more instance
+    global _expected_store  # noqa: PLW0603 - only a hint: with a wrong store, one more instance is started
     _expected_store = str(store)
 
 
 def cursor(store: Path | None = None) -> Connection:
-    """Return a new connection to the shared instance of a store; the caller closes it.
+    """Return a new connection to the shared instance of a store, and start this instance if necessary. The caller must close the connection.
 
     Parameters
     ----------
     store
-        The store directory, below which the instance writes temporary files. None for statements without tables, as for the parser.
+        The store directory, below which the instance writes temporary data. None to use any instance, for a statement that reads no tables.
+
+    Raises
+    ------
+    StoreError
+        If DuckDB cannot be started.
     """
     with _lock:
         if store is None and _instances:
@@ -72,17 +77,30 @@ def cursor(store: Path | None = None) -> Connection:
         instance = _instances.pop(name, None)
         if instance is None:
             instance = _start(name)
-        # The dict is ordered from the least to the most recently used instance.
+        # The least recently used instance is the first in the dict.
         _instances[name] = instance
         connection = instance.cursor()
         while len(_instances) > _MAX_INSTANCES:
-            # The instance exists until its last connection is closed, so running statements can finish.
+            # DuckDB keeps the instance until its last connection is closed, so running statements can finish.
             _instances.pop(next(iter(_instances))).close()
         return connection
 
 
 def private_instance(store: Path | None, files: Collection[str]) -> Connection:
-    """Return a private instance that can open only the given files and patterns; the caller closes it."""
+    """Start an instance for one SELECT that reads files, and return a connection to it. The caller must close the connection.
+
+    Parameters
+    ----------
+    store
+        The store directory, below which the instance writes temporary data; None if there is no store.
+    files
+        The paths and patterns that the instance can open.
+
+    Raises
+    ------
+    StoreError
+        If DuckDB cannot be started.
+    """
     return _start("" if store is None else str(store), files)
 
 
@@ -97,21 +115,23 @@ def _start(store: str, files: Collection[str] = ()) -> Connection:
         "memory_limit": os.environ.get("STEPWELL_SQL_MEMORY") or "50%",
     }
     if store:
-        # DuckDB creates the folder when it first spills, and deletes it with the instance.
+        # DuckDB creates this folder when memory is first short, and deletes it with the instance.
         config["temp_directory"] = str(Path(store) / "tmp" / f"sql-{os.getpid()}-{next(_numbers)}")
     try:
         instance = duckdb.connect(":memory:", config=config)
     except duckdb.Error as error:
         raise StoreError(
-            "DuckDB cannot be started for this SELECT",
+            "DuckDB could not be started to run a SELECT",
             where=one_line(error),
-            remedy="set STEPWELL_SQL_MEMORY to a size such as 4GB" if "STEPWELL_SQL_MEMORY" in os.environ else "",
+            remedy="set the environment variable STEPWELL_SQL_MEMORY to a size such as 4GB"
+            if "STEPWELL_SQL_MEMORY" in os.environ
+            else "",
         ) from error
-    # The order matters: allowed_paths cannot be set without external access, and nothing can be set after the lock.
+    # The order matters: allowed_paths cannot be set after external access is disabled, and nothing can be set after the lock.
     if files:
         named = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
         instance.execute(f"SET allowed_paths = [{named}]")
-    # Otherwise dates would depend on the time zone of the machine.
+    # Without this setting, dates in results would depend on the time zone of the machine.
     instance.execute("SET GLOBAL TimeZone = 'UTC'")
     instance.execute("SET enable_external_access = false")
     instance.execute("SET lock_configuration = true")
@@ -119,12 +139,12 @@ def _start(store: str, files: Collection[str] = ()) -> Connection:
 
 
 def interruptible(connection: Connection, work: Callable[[], T]) -> T:
-    """Run a function that uses a connection on a separate thread, so that Ctrl-C in the calling thread stops the statement.
+    """Run a function on a separate thread and wait for its result, so that Ctrl-C can interrupt the DuckDB statement that it executes.
 
     Parameters
     ----------
     connection
-        The connection that the function uses. Ctrl-C interrupts its statement.
+        The connection on which the function executes a statement.
     work
         The function.
 
@@ -136,7 +156,8 @@ def interruptible(connection: Connection, work: Callable[[], T]) -> T:
     Raises
     ------
     BaseException
-        The exception of the function, or the exception (such as KeyboardInterrupt) that ended the wait, after the statement has stopped.
+        The exception that the function raised; or an exception such as KeyboardInterrupt that ended the wait. In the second case, the
+        statement is interrupted first, for at most 5 s.
     """
     over = Once()
     results: list[T] = []
@@ -153,15 +174,15 @@ def interruptible(connection: Connection, work: Callable[[], T]) -> T:
             over.happen()
 
     try:
-        # Inside the try block, because an interrupt may arrive as soon as the thread runs. Not a `Thread`, for the reason given in `locks`.
+        # The thread is started inside the try block, because Ctrl-C may arrive as soon as it runs. `locks` explains why it is not a `Thread`.
         start_new_thread(run, ())
-        # With a timeout the wait is interruptible on every platform.
+        # A wait without a timeout could not be interrupted on every platform.
         while not over.wait(0.5):
             pass
     except BaseException:
         given_up = True
         for _ in range(_INTERRUPT_TRIES):
-            # Interrupt repeatedly, because an interrupt before the statement starts has no effect.
+            # Interrupt repeatedly, because DuckDB ignores an interrupt that arrives before the statement starts.
             connection.interrupt()
             if over.wait(0.1):
                 break

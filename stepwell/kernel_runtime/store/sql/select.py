@@ -1,12 +1,12 @@
-"""Execution of one SELECT over values, streamed to Arrow; and the conversion of values to tables.
+"""Execution of one SELECT over values of assets, and the conversion of these values to tables.
 
-Frames, Arrow tables and contiguous arrays are not copied; DuckDB scans them in memory. Their labels become column names, which SQL
-compares case-insensitively. The named index of a pandas frame becomes columns, because it contains the keys of a grouped frame; an unnamed
-index only numbers the rows and is omitted.
+DuckDB scans frames, Arrow tables and contiguous arrays in memory, without a copy. The labels of their columns become column names, and SQL
+ignores the case of column names. If the index of a pandas frame has names, it becomes columns, because it contains the keys of a grouped
+frame. An index without a name only numbers the rows, and is omitted.
 
-A SELECT can access only the tables and files that `statements` finds in it: the tables are registered on a new connection, and the
-instance can open only these files (`instance`). A name that is not among the tables is an error before the SELECT runs, so that no
-system view or variable of this name is read instead.
+A SELECT can access only the tables and files that `statements` finds in it. The tables are registered on a new connection, and the DuckDB
+instance can open only these files (`instance`). If the SELECT names an unknown table, an error is raised before the SELECT runs. Otherwise
+DuckDB might read a system view or a variable with this name.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from stepwell.kernel_runtime.store.sql import instance as sql_instance
 from stepwell.kernel_runtime.store.sql.statements import FileAccess, Statement, TablePath, folded, read_statement
 from stepwell.kernel_runtime.store.trouble import one_line
 
-_TABLES = "return a table: a pandas, polars or pyarrow table, a numpy array of one or two dimensions, a list of dicts or a dict of lists"
+_TABLES = "return a pandas, polars or pyarrow table, a numpy array of one or two dimensions, a list of dicts or a dict of lists from the asset"
 
 
 def as_table(value: Any, name: str) -> Any:
-    """Return a value in a form that DuckDB can register as a table.
+    """Convert the value of an asset to an object that DuckDB can register as a table.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def as_table(value: Any, name: str) -> Any:
     Raises
     ------
     NotTabularError
-        If the value is not a table, or two of its columns have the same name in SQL.
+        If the value is not a table, has no columns, or has two columns whose names differ at most in case.
     """
     kind = type(value).__module__.partition(".")[0]
     if _is(value, "pandas", "DataFrame"):
@@ -73,18 +73,33 @@ def as_table(value: Any, name: str) -> Any:
 
 
 def unreadable(value: Any, name: str, reason: str) -> NotTabularError:
-    """Return the error for a table with columns that DuckDB cannot read. If ``reason`` names a column type, the error names its columns."""
+    """Return the error for a table that DuckDB cannot read.
+
+    Parameters
+    ----------
+    value
+        The table.
+    name
+        The key of the asset.
+    reason
+        The message of DuckDB. If it names the type of a column of a pandas frame, the error names the columns of this type instead.
+    """
     columns = [
         f"{label} ({dtype})" for label, dtype in getattr(value, "dtypes", {}).items() if f"'{dtype}'" in reason
     ] if _is(value, "pandas", "DataFrame") else []  # fmt: skip
     return NotTabularError(
-        f"SQL cannot read the asset {name!r}: " + (f"its columns {', '.join(columns)}" if columns else reason),
-        remedy="convert the columns in another asset, and read that: frame.assign(period=frame.period.astype(str))",
+        f"SQL cannot read the asset {name!r}"
+        + (
+            f", because DuckDB does not support the types of its columns: {', '.join(columns)}"
+            if columns
+            else f": {reason}"
+        ),
+        remedy="convert the columns in another asset, as in frame.assign(period=frame.period.astype(str)), and select from that asset",
     )
 
 
 def _is(value: Any, library: str, kind: str) -> bool:
-    # A value of a library's type cannot exist if the library is not imported.
+    # If the library is not imported, the value cannot have a type of this library.
     module = sys.modules.get(library)
     return module is not None and isinstance(value, getattr(module, kind))
 
@@ -97,15 +112,19 @@ def _not_a_table(value: Any, name: str, why: str = "") -> NotTabularError:
 def _check_names(labels: Iterable[Any], name: str) -> list[str]:
     written = [str(label) for label in labels]
     if not written:
-        raise NotTabularError(f"the asset {name!r} has no columns", remedy=_TABLES)
+        raise NotTabularError(f"SQL cannot read the asset {name!r}, because it has no columns", remedy=_TABLES)
     seen: dict[str, str] = {}
     for label in written:
         other = seen.get(folded(label))
         if other is not None:
-            both = f"two columns {label!r}" if other == label else f"the columns {other!r} and {label!r}"
+            both = (
+                f"it has two columns {label!r}"
+                if other == label
+                else f"SQL ignores the case of the column names {other!r} and {label!r}"
+            )
             raise NotTabularError(
-                f"the asset {name!r} has {both}: column names in SQL must differ in more than case",
-                remedy="rename one of them in another asset, and read that",
+                f"SQL cannot read the asset {name!r}, because {both}",
+                remedy="rename one of the two columns in another asset, and select from that asset",
             )
         seen[folded(label)] = label
     return written
@@ -114,8 +133,8 @@ def _check_names(labels: Iterable[Any], name: str) -> list[str]:
 def _pandas(frame: Any, name: str) -> Any:
     if frame.columns.nlevels > 1:
         raise NotTabularError(
-            f"the columns of the asset {name!r} have {frame.columns.nlevels} levels",
-            remedy="join the levels: frame.columns = ['_'.join(map(str, label)) for label in frame.columns]",
+            f"SQL cannot read the asset {name!r}, because its columns have {frame.columns.nlevels} levels",
+            remedy="join the levels in the asset: frame.columns = ['_'.join(map(str, label)) for label in frame.columns]",
         )
     columns = [str(label) for label in frame.columns]
     taken = {folded(label) for label in columns}
@@ -154,11 +173,11 @@ def _columns(columns: Mapping[Any, Any], name: str) -> Any:
 
     labels = _check_names(columns, name)
     if not all(_is_column(column) for column in columns.values()):
-        raise _not_a_table(columns, name, ", and its values are not columns")
+        raise _not_a_table(columns, name, ", but its values are not columns")
     try:
         return pa.table({label: _arrow(column) for label, column in zip(labels, columns.values(), strict=True)})
     except (pa.ArrowException, ValueError, TypeError) as error:
-        raise _not_a_table(columns, name, f", and its columns do not form a table: {error}") from error
+        raise _not_a_table(columns, name, f", but its columns do not form a table: {error}") from error
 
 
 def _arrow(column: Any) -> Any:
@@ -179,10 +198,10 @@ def _is_column(column: Any) -> bool:
 T = TypeVar("T")
 
 BATCH = 100_000
-"""Number of rows of a streamed batch."""
+"""Maximum number of rows in a batch of a streamed result."""
 
 Shapes = Mapping[TablePath, str]
-"""Maps the path of a table to the SELECT that defines it over other tables, as for the views of the catalog."""
+"""Maps the path of a view, such as ``("stepwell", "runs")``, to the text of the SELECT over registered tables that defines the view."""
 
 _databases = count(1)
 
@@ -194,15 +213,15 @@ class Scope:
     Attributes
     ----------
     tables
-        Values by name, or by path such as ``("raw", "flights")`` for ``raw.flights``.
+        The values that the SELECT can read as tables, by name, or by path such as ``("raw", "flights")`` for ``raw.flights``.
     parameters
-        Values of parameters by name (``$name`` in the SELECT).
+        The values of the SELECT's parameters by name, without ``$``.
     files
-        Files that the SELECT can read; None if it must not read files.
+        The files that the SELECT can read; None if it must not read files.
     store
-        The store directory, below which DuckDB writes temporary files.
+        The store directory, below which DuckDB writes temporary data; None if there is no store.
     shapes
-        Tables that are defined by a SELECT over other tables.
+        The views that the SELECT can read.
     """
 
     tables: Mapping[Any, object]
@@ -213,7 +232,7 @@ class Scope:
 
 
 def run_select(text: str, scope: Scope) -> Any:
-    """Run one SELECT and return its rows; columns with the same name are numbered (``id``, ``id_1``).
+    """Run one SELECT and return its rows. If several columns have the same name, numbers are appended to the names (``id``, ``id_1``).
 
     Parameters
     ----------
@@ -234,21 +253,22 @@ def run_select(text: str, scope: Scope) -> Any:
     NotTabularError
         If a value that the SELECT names is not a table.
     QueryError
-        If a table does not exist, or DuckDB cannot run the SELECT. The message includes that of DuckDB.
+        If the SELECT names a table or parameter that ``scope`` does not contain, or if DuckDB cannot run the SELECT; then the error contains
+        DuckDB's message.
     """
     with _prepared_query(text, scope) as query:
         return _numbered(query.run(lambda: query.relation().to_arrow_table()))
 
 
 def stream_select(text: str, scope: Scope) -> Any:
-    """Run one SELECT and return its rows as a stream; parameters and errors are those of `run_select`.
+    """Start one SELECT and return its rows as a stream, whose rows are computed when they are read.
 
-    Rows are computed when they are read. Ctrl-C interrupts the reading even within a batch.
+    The parameters and errors are those of `run_select`. Ctrl-C interrupts the computation of a batch.
 
     Returns
     -------
     pyarrow.RecordBatchReader
-        The rows. An error of DuckDB during the reading is raised by the reader.
+        The rows. If DuckDB fails while the rows are computed, the reader raises the error.
     """
     import pyarrow as pa
 
@@ -276,7 +296,7 @@ def stream_select(text: str, scope: Scope) -> Any:
 
 
 class _Query:
-    """A statement, and the connection on which the statement's tables are registered."""
+    """A SELECT that can be run, and the connection on which its tables are registered."""
 
     def __init__(self, connection: Connection, text: str, parameters: Mapping[str, object], names: list[str]) -> None:
         self.connection = connection
@@ -288,7 +308,7 @@ class _Query:
         return self.connection.sql(self._text, params=self._parameters or None)
 
     def run(self, work: Callable[[], T]) -> T:
-        """Call a function that uses DuckDB, so that Ctrl-C can interrupt it; raise DuckDB's errors as `QueryError`."""
+        """Call a function that executes the SELECT; Ctrl-C interrupts it. Errors of DuckDB are raised as `QueryError`."""
         import duckdb
 
         try:
@@ -298,7 +318,8 @@ class _Query:
         except duckdb.Error as error:
             self._raise_query_error(error)
         except (OSError, ValueError, TypeError, RuntimeError, NotImplementedError) as error:
-            # Arrow's reader raises these for an error of DuckDB during the reading. DuckDB raises them for parameters without an SQL type.
+            # If DuckDB fails while rows are read, Arrow's reader raises one of these errors. DuckDB raises them for parameters without an SQL
+            # type.
             self._raise_query_error(error)
 
     def _raise_query_error(self, error: Exception) -> NoReturn:
@@ -306,25 +327,31 @@ class _Query:
 
         remedy = ""
         if isinstance(error, duckdb.PermissionException):
-            remedy = "select from assets, or from files below the project"
+            remedy = "read the data in an asset, and select from the asset"
         elif isinstance(error, duckdb.OutOfMemoryException):
-            remedy = "set STEPWELL_SQL_MEMORY=8GB in the environment for more memory, and free disk space for the data that DuckDB spills"
+            remedy = "give DuckDB more memory with the environment variable STEPWELL_SQL_MEMORY=8GB, or free disk space for its temporary data"
         elif "Ambiguous reference to catalog or schema" in str(error):
             long = next((name for name in self._names if "." in name), "")
-            remedy = f'write the whole key in quotes: "{long.replace(".", "/")}"'
+            remedy = f'write the key of the asset in quotes: "{long.replace(".", "/")}"'
         elif isinstance(error, duckdb.CatalogException) and self._names:
-            remedy = "tables here: " + ", ".join(sorted(self._names))
+            remedy = "use only tables and functions that exist; the tables of this SELECT are " + ", ".join(
+                sorted(self._names)
+            )
         raise QueryError(
             f"the SELECT failed: {one_line(error)}", where=self._error_line(error), remedy=remedy
         ) from error
 
     def _error_line(self, error: Exception) -> str:
-        """Return the erroneous line of the statement with a caret below it, as DuckDB prints them."""
+        """Return the line of the SELECT in which an error of DuckDB occurred, and a second line with a caret below the position.
+
+        The result is empty if DuckDB does not report the line.
+        """
         import duckdb
 
         line = _line_and_caret(error)
         if not line and isinstance(error, duckdb.BinderException | duckdb.CatalogException):
-            # Errors of a relation lack the line, which EXPLAIN of the same statement shows. Both kinds of error occur before the SELECT runs.
+            # An error of a relation does not contain the line. These two kinds of errors occur before the SELECT runs, so EXPLAIN of the same
+            # SELECT raises the same error with the line.
             try:
                 self.connection.execute("EXPLAIN " + self._text, self._parameters)
             except duckdb.Error as explained:
@@ -388,30 +415,30 @@ def _check(statement: Statement, tables: Mapping[TablePath, object], scope: Scop
             raise missing_table(path, [".".join(known) for known in (*tables, *scope.shapes)])
         if len(path) > 2:
             raise QueryError(
-                f"the name {'.'.join(path)} has {len(path)} parts, and a SELECT can read at most two",
-                remedy=f'write it in quotes: "{"/".join(path)}"',
+                f"the table name {'.'.join(path)} has {len(path)} parts, but a table name can have at most two parts",
+                remedy=f'write the key of the asset in quotes: "{"/".join(path)}"',
             )
         other = spelled.setdefault(tuple(map(folded, path)), path)
         if other != path and tables.get(other) is not tables.get(path):
             raise QueryError(
-                f"SQL cannot distinguish {'.'.join(other)!r} and {'.'.join(path)!r}: they differ in capitals only",
-                remedy="return one of them from another asset with another name, and read that",
+                f"SQL cannot distinguish the assets {'.'.join(other)!r} and {'.'.join(path)!r}, because it ignores the case of names",
+                remedy=f"return the value of {'.'.join(path)!r} from an asset with another name, and select from that asset",
             )
     for name in statement.parameters:
         if name not in scope.parameters:
             raise QueryError(
                 f"the parameter ${name} of the SELECT has no value",
-                remedy=f"give it one: parameters={{{name!r}: ...}}; on the command line: -p {name}=VALUE",
+                remedy=f"pass a value: parameters={{{name!r}: ...}}; on the command line: -p {name}=VALUE",
             )
     if statement.files and scope.files is None:
         raise QueryError(
-            f"the SELECT failed: it reads files ({statement.files[0].label}), which is not allowed here",
+            f"the SELECT failed: it contains {statement.files[0].label}, but it must not read files in this call",
             remedy="read the file in an asset, and select from the asset",
         )
 
 
 def missing_table(path: TablePath, known_tables: list[str]) -> QueryError:
-    """Return the error for an unknown table, with the most similar names of known tables."""
+    """Return the error for a SELECT that names an unknown table. Its remedy contains the most similar names in ``known_tables``."""
     name = ".".join(path)
     near = difflib.get_close_matches(name, known_tables, n=3, cutoff=0.5)
     shown = ", ".join(sorted(known_tables)[:8]) + (
@@ -419,7 +446,11 @@ def missing_table(path: TablePath, known_tables: list[str]) -> QueryError:
     )
     return QueryError(
         f"the SELECT failed: there is no table {name!r}",
-        remedy="did you mean " + " or ".join(near) + "?" if near else f"tables here: {shown or 'none'}",
+        remedy="did you mean " + " or ".join(near) + "?"
+        if near
+        else f"use one of these tables: {shown}"
+        if known_tables
+        else "materialize an asset first, and select from the asset",
     )
 
 
@@ -434,7 +465,19 @@ def _register(connection: Connection, name: str, value: object) -> None:
 
 
 def _make_schemas(connection: Connection, database: str, paths: list[TablePath], shapes: Shapes) -> None:
-    """Create views for qualified names, in a new database that only this call uses."""
+    """Create a view for each table name with two parts, such as ``raw.flights``, because DuckDB registers only names with one part.
+
+    Parameters
+    ----------
+    connection
+        The connection on which the tables are registered.
+    database
+        The name of an in-memory database that is created for the views.
+    paths
+        The table names.
+    shapes
+        The SELECTs that define the views of the catalog, by table name.
+    """
     connection.execute(f"ATTACH ':memory:' AS {database}")
     connection.execute(f"USE {database}")
     views: set[TablePath] = set()
@@ -453,7 +496,7 @@ def _quoted(name: str) -> str:
 
 
 def _scalar(value: object) -> object:
-    # DuckDB does not accept scalars of numpy.
+    # DuckDB accepts no NumPy scalars as parameters.
     return (
         value.item()
         if type(value).__module__ == "numpy" and hasattr(value, "item") and not getattr(value, "ndim", 0)
@@ -476,7 +519,7 @@ def _numbered(table: Any) -> Any:
 
 
 def _numbers(names: list[str]) -> list[str]:
-    """Append numbers to repeated names, as DuckDB does in CREATE TABLE AS; return all names."""
+    """Return column names with a number appended to each repetition (``id``, ``id_1``), as DuckDB does in CREATE TABLE AS."""
     taken = set(names)
     seen: set[str] = set()
     unique_names = []

@@ -1,13 +1,14 @@
 # ruff: noqa: PTH100, PTH109, PTH110, PTH111, PTH112, PTH113, PTH117, PTH118, PTH120, PTH207 - strings: a Path would change the paths as written
-"""The tables, files and parameters of one SELECT, from the parse tree of DuckDB's parser (``json_serialize_sql``).
+"""Parsing of one SELECT with DuckDB's parser (``json_serialize_sql``), and the decision which files the SELECT may read.
 
-A statement is refused if it is not exactly one SELECT, or if it can access data that the parse tree does not show, such as SQL inside a
-string (``query('...')``), settings, logs or memory addresses. So only table functions that are known to be harmless are allowed. The
-instance that runs the SELECT is a second barrier, because it cannot access other data (`sql.instance`).
+The parse tree shows the tables, files and parameters of a SELECT. A text is refused if it is not exactly one SELECT, or if it could access
+data that the parse tree does not show: for example by SQL inside a string (``query('...')``), settings, logs or memory addresses. So only
+those table functions are allowed that are known to be harmless. The instance that runs the SELECT is a second barrier, because it cannot
+access other data (`sql.instance`).
 
-A SELECT can read files below the project's folder, except keys and files of a store (`file_access`). The check uses the real path of a
-file, with all links resolved. DuckDB gets a list of the allowed files, and compares real paths again when it opens a file. So a link that
-changes after the check cannot lead to another file.
+A SELECT may read files below the project's folder, except signing keys and files of a store (`file_access`). The check resolves all links in
+a path and uses the real path. DuckDB gets a list of the allowed files, and resolves links again when it opens a file. So a link that is
+changed after the check cannot lead to another file.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from stepwell.kernel_runtime.store.sql import instance as sql_instance
 TablePath: TypeAlias = tuple[str, ...]
 """The parts of a table's name: ``("raw", "flights")`` for ``raw.flights``."""
 
+# Names of fields and node types in DuckDB's parse tree.
 _POSITIONS = frozenset({"query_location", "query_location_length"})
 _NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
 _SOURCES = frozenset({
@@ -54,22 +56,22 @@ _REFUSED_FUNCTIONS = frozenset({
 })  # fmt: skip
 _FILE = re.compile(r".*\.(csv|tsv|parquet|json|jsonl|ndjson)(\.gz|\.zst)?", re.IGNORECASE)
 """Matches a table name that DuckDB would read as the name of a file."""
-_ALLOWED = "a SELECT can read only assets and files below the project"
+_ALLOWED = "read only assets, and files below the project's folder"
 _ASCII = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """The files that one table name or function call of a statement reads.
+    """The files that one table name (``FROM 'x.csv'``) or one function call (``read_csv(...)``) in a SELECT reads.
 
     Attributes
     ----------
     names
-        Paths and patterns as written in the statement; empty if there is a parameter.
+        The paths and patterns as they are written in the SELECT; empty if a parameter contains them.
     parameter
-        Name of the parameter whose value contains the paths; empty if there is none.
+        The name of the parameter whose value is the path or a list of paths; empty if the SELECT contains the paths.
     label
-        The name or call, for messages.
+        The table name, or the function call such as ``read_csv()``, for messages.
     """
 
     names: tuple[str, ...]
@@ -83,10 +85,16 @@ class Statement:
 
     Attributes
     ----------
+    text
+        The SELECT as it was written.
     tables
-        The tables that the SELECT reads, in the order of the text, once for each spelling. Names defined by WITH are omitted.
+        The tables that the SELECT reads, in the order in which they occur, each spelling once. Tables that a WITH clause defines are omitted.
+    files
+        The files that the SELECT reads.
+    parameters
+        The names of the parameters (``$name``) of the SELECT.
     canonical
-        The parse tree as JSON, which includes literals, but not comments or white space.
+        The parse tree as JSON, which is equal for two texts that differ only in comments and white space.
     """
 
     text: str
@@ -97,7 +105,7 @@ class Statement:
 
 
 def folded(name: str) -> str:
-    """Return a name in the form in which DuckDB compares it: only the letters A to Z are converted to lower case."""
+    """Return a name with the letters A to Z in lower case, so that names are equal if and only if DuckDB regards them as equal."""
     return name.translate(_ASCII)
 
 
@@ -118,7 +126,7 @@ def read_statement(text: str) -> Statement:
     Raises
     ------
     CellSyntaxError
-        If the text is not exactly one SELECT, or reads anything other than tables and files.
+        If the text is not exactly one SELECT, or if the SELECT can access anything other than tables and files.
     """
     tree = _parsed(text)
     references = _References()
@@ -144,23 +152,27 @@ def _parsed(text: str) -> dict[str, Any]:
         if "positional" in message.lower():
             raise _positional(text)
         if parsed.get("error_type") == "not implemented":
-            remedy = "write one SELECT (or FROM, WITH, VALUES)"
+            remedy = "write one SELECT statement, which may begin with SELECT, FROM, WITH or VALUES"
             if re.search(r"\bpivot\b", text, re.IGNORECASE):
-                remedy = "list the columns that the PIVOT makes: PIVOT t ON a IN (1, 2) USING sum(b)"
-            raise CellSyntaxError("the text is not one SELECT", where=_first_line(text), remedy=remedy)
+                remedy = "list the values that the PIVOT turns into columns: PIVOT t ON a IN (1, 2) USING sum(b)"
+            raise CellSyntaxError(
+                "the SQL text is not a SELECT statement that can be analyzed", where=_first_line(text), remedy=remedy
+            )
         raise CellSyntaxError(
-            f"the SELECT cannot be read: {message}", where=_context_of(text, parsed.get("position")), remedy=""
+            f"DuckDB cannot parse the SELECT: {message}", where=_context_of(text, parsed.get("position")), remedy=""
         )
     statements = parsed["statements"]
     if len(statements) != 1:
-        count = "there is no statement" if not statements else f"there are {len(statements)} statements"
-        raise CellSyntaxError(f"{count} where one SELECT is needed", where=_first_line(text), remedy="write one SELECT")
+        count = "no statement" if not statements else f"{len(statements)} statements"
+        raise CellSyntaxError(
+            f"the SQL text contains {count} instead of one SELECT", where=_first_line(text), remedy="write one SELECT"
+        )
     tree: dict[str, Any] = statements[0]
     return tree
 
 
 class _References:
-    """The tables, files and parameters in a parse tree. The dicts serve as sets in the order of the text."""
+    """The tables, files and parameters that were found in a parse tree. The dicts are used as ordered sets."""
 
     def __init__(self) -> None:
         self.tables: dict[TablePath, None] = {}
@@ -169,7 +181,24 @@ class _References:
 
 
 def _collect_references(tree: Any, field: str, hidden: frozenset[str], references: _References) -> None:
-    """Collect the references in a part of the parse tree; ``hidden`` contains the folded WITH names in scope."""
+    """Add the tables, files and parameters in a node of the parse tree, and in all nodes below it, to ``references``.
+
+    Parameters
+    ----------
+    tree
+        The node, a list of nodes, or a plain value.
+    field
+        The name of the field of the parent node that contains ``tree``; empty for the root.
+    hidden
+        Names of tables that WITH clauses define here, in the form that `folded` returns. They do not refer to assets.
+    references
+        Receives the tables, files and parameters.
+
+    Raises
+    ------
+    CellSyntaxError
+        If a node can access anything other than tables and files.
+    """
     if isinstance(tree, list):
         for node in tree:
             _collect_references(node, field, hidden, references)
@@ -178,15 +207,16 @@ def _collect_references(tree: Any, field: str, hidden: frozenset[str], reference
         return
     kind = tree.get("type")
     if "cte_map" in tree and kind not in _NODES:
-        raise _not_allowed(f"{str(kind).partition('_')[0]} inside a SELECT")
+        raise _not_allowed(f"the statement {str(kind).partition('_')[0]}")
     if field in _SOURCE_FIELDS and "class" not in tree and kind not in _NODES | _SOURCES:
-        raise _not_allowed(f"the source {kind}")
+        raise _not_allowed(f"a table source of type {kind}")
     if kind == "BASE_TABLE":
         _table(tree, hidden, references)
     elif kind == "SHOW_REF" and not tree.get("query"):
         if tree.get("show_type") == "SHOW_SPECIAL" or not tree.get("table_name"):
             raise _not_allowed(
-                "SHOW", "name a table: DESCRIBE flights; for a list of stored assets: FROM stepwell.current"
+                "SHOW",
+                "use DESCRIBE with the name of a table (DESCRIBE flights), or list the stored assets (FROM stepwell.current)",
             )
         _table(tree, hidden, references)
     elif tree.get("class") == "FUNCTION":
@@ -199,13 +229,13 @@ def _collect_references(tree: Any, field: str, hidden: frozenset[str], reference
     for cte in (tree.get("cte_map") or {}).get("map") or []:
         query = cte["value"].get("query_node") or cte["value"].get("query")
         name = folded(cte["key"])
-        # Only a recursive WITH can read itself; in any other WITH, its name refers to the table of this name.
+        # Only a recursive WITH can read the table that it defines. In any other WITH, this name refers to another table.
         itself = {name, f"recurring.{name}"} if _is_recursive(query) else set()
         _collect_references(cte["value"], "", hidden | itself, references)
         hidden = hidden | {name}
     for name, value in tree.items():
         if name != "cte_map":
-            # The node of a table function contains the function call.
+            # The field "function" of a TABLE_FUNCTION node contains the function call.
             below = "table function" if kind == "TABLE_FUNCTION" and name == "function" else name
             _collect_references(value, below, hidden, references)
 
@@ -234,19 +264,29 @@ def _function(tree: dict[str, Any], field: str, references: _References) -> None
 
 def _alternative_to(name: str) -> str:
     if name in {"query", "query_table", "histogram", "histogram_values", "summary"}:
-        return "write the query itself, or the table after FROM"
+        return "write the query itself, or the name of the table after FROM"
     if name in {"read_text", "read_blob", "glob", "sniff_csv"} or name.startswith(("parquet_", "read_")):
-        return "read_csv, read_json and read_parquet read files below the project; read other files in an asset, and select from the asset"
+        return "use read_csv, read_json or read_parquet for a file below the project's folder; read any other file in an asset, and select from the asset"
     if name.startswith("duckdb_") or name in {"current_setting", "pragma_version"}:
-        return "read a view of the schema stepwell: FROM stepwell.runs"
+        return "select from a view of the schema stepwell, such as FROM stepwell.runs"
     near = difflib.get_close_matches(name, _TABLE_FUNCTIONS, n=1, cutoff=0.8)
     return f"did you mean {near[0]}()?" if near else _ALLOWED
 
 
 def _file_source(function: str, tree: dict[str, Any]) -> FileSource:
-    """Return the files that a call of a function such as read_csv reads.
+    """Return the files that a call of a function such as ``read_csv`` reads.
 
-    The first argument of the call must be a constant, a list of constants or a parameter.
+    Parameters
+    ----------
+    function
+        The name of the function.
+    tree
+        The node of the call in the parse tree.
+
+    Raises
+    ------
+    CellSyntaxError
+        If the first argument of the call is not a string, a list of strings or a parameter.
     """
     arguments = [argument for argument in tree.get("arguments") or () if not argument.get("name")]
     path = arguments[0].get("expression", arguments[0]) if arguments else {}
@@ -258,12 +298,13 @@ def _file_source(function: str, tree: dict[str, Any]) -> FileSource:
     if not names or None in names:
         raise _not_allowed(
             f"{function}() with a computed path",
-            f"write the path: {function}('data/x'), or pass it as a parameter: {function}($path)",
+            f"write the path as a string, {function}('data/x'), or pass the path as a parameter, {function}($path)",
         )
     return FileSource(tuple(name for name in names if name is not None), "", f"{function}()")
 
 
 def _text(expression: dict[str, Any]) -> str | None:
+    """Return the text of a string literal in the parse tree; None for any other expression."""
     if expression.get("type") != "VALUE_CONSTANT":
         return None
     literal = expression.get("literal") or {}
@@ -279,7 +320,9 @@ def _not_allowed(construct: str, remedy: str = _ALLOWED) -> CellSyntaxError:
 
 def _positional(text: str) -> CellSyntaxError:
     return CellSyntaxError(
-        "parameters of a SELECT have names", where=_first_line(text), remedy="write $name instead of ? or $1"
+        "the SELECT contains a parameter without a name",
+        where=_first_line(text),
+        remedy="write $name instead of ? or $1",
     )
 
 
@@ -290,7 +333,7 @@ def _first_line(text: str) -> str:
 def _context_of(text: str, position: str | None) -> str:
     if position is None or not position.isdigit():
         return _first_line(text)
-    # DuckDB's position is in bytes.
+    # DuckDB counts the position in bytes.
     offset = len(text.encode()[: int(position)].decode(errors="ignore"))
     number = text.count("\n", 0, offset) + 1
     lines = text.splitlines() or [""]
@@ -316,14 +359,14 @@ _MAX_FILES = 100_000
 
 @dataclass(frozen=True, slots=True)
 class FileAccess:
-    """The files of a SELECT.
+    """The files that a SELECT may read.
 
     Attributes
     ----------
     allowed_files
-        Absolute paths and patterns that DuckDB may open.
+        Absolute paths and patterns that DuckDB may open: those in ``named_folders``, the files that match the patterns, and their real paths.
     named_folders
-        Absolute paths and patterns that the statement names, which are recorded as reads.
+        Absolute paths and patterns that the SELECT or its parameters name. A step that runs the SELECT records these as its reads.
     """
 
     allowed_files: tuple[str, ...]
@@ -333,28 +376,28 @@ class FileAccess:
 def file_access(
     sources: Iterable[FileSource], parameters: Mapping[str, Any], project: Path | None, secret: Collection[Path]
 ) -> FileAccess:
-    """Return the files that a statement may read, or raise an error if one of them is not allowed.
+    """Find the files that a SELECT reads, and check that it may read all of them.
 
     Parameters
     ----------
     sources
-        The files in the statement; paths are relative to the working directory.
+        The files in the SELECT; relative paths are relative to the working directory.
     parameters
-        Values of parameters by name.
+        The values of the SELECT's parameters by name.
     project
-        The folder that must contain the files; None if there is no project.
+        The folder that must contain the files; None if there is no project, so that no file may be read.
     secret
         Files and folders that must not be read, such as stores and keys.
 
     Returns
     -------
     FileAccess
-        The files by name and by real path.
+        The files.
 
     Raises
     ------
     QueryError
-        If a file does not exist, is not below the project, or belongs to a store.
+        If a file does not exist, is not below ``project``, or is in ``secret`` or in a store.
     """
     allowed: dict[str, None] = {}
     named: dict[str, None] = {}
@@ -362,7 +405,7 @@ def file_access(
     for source in sources:
         for name in _names(source, parameters):
             path = _absolute(name)
-            # Check the location before the existence, so that an error does not reveal whether a file outside the project exists.
+            # The location is checked before the existence, so that no error reveals whether a file outside the project exists.
             _check(os.path.realpath(_without_patterns(path)), name, project, hidden)
             named.setdefault(path)
             allowed.setdefault(path)
@@ -381,9 +424,9 @@ def _names(source: FileSource, parameters: Mapping[str, Any]) -> tuple[str, ...]
     values = value if isinstance(value, list | tuple) else [value]
     if not values or not all(isinstance(path, str) for path in values):
         raise QueryError(
-            f"{source.label} needs a path or a list of paths as strings, not "
-            f"{type(value).__name__ if not isinstance(value, list | tuple) else 'this list'}",
-            remedy=f"pass a path: parameters={{{source.parameter!r}: 'data/x.csv'}}",
+            f"{source.label} in the SELECT needs a path or a list of paths as strings, but the value of the parameter is "
+            f"{f'of type {type(value).__name__}' if not isinstance(value, list | tuple) else 'a list that is empty or has other items'}",
+            remedy=f"pass a path for the parameter: parameters={{{source.parameter!r}: 'data/x.csv'}}",
         )
     return tuple(values)
 
@@ -394,14 +437,14 @@ def _absolute(name: str) -> str:
         path = "/" + path.removeprefix("file:").lstrip("/")
     if "://" in path or not path or "\0" in path:
         raise QueryError(
-            f"{name!r} is not below the project, and a SELECT cannot open connections",
+            f"a SELECT cannot read {name!r}, because it is not a file below the project's folder",
             remedy="fetch the data in an asset, and select from the asset",
         )
     return os.path.abspath(os.path.expanduser(path))
 
 
 def _without_patterns(path: str) -> str:
-    """Return the leading part of a path that contains no pattern."""
+    """Return the leading folders of a path up to the first part with a wildcard; the whole path if it exists or has no wildcard."""
     parts = path.split(os.sep)  # noqa: PTH206 - as above
     first = next((number for number, part in enumerate(parts) if glob.has_magic(part)), None)
     return path if first is None or os.path.exists(path) else os.sep.join(parts[:first]) or os.sep
@@ -411,20 +454,26 @@ def _matches(path: str, name: str) -> list[str]:
     if os.path.isfile(path):
         return [path]
     if os.path.isdir(path):
-        raise QueryError(f"{name!r} is a folder", remedy=f"name the files in it: '{name.rstrip('/')}/*.csv'")
+        raise QueryError(
+            f"a SELECT cannot read {name!r}, because it is a folder",
+            remedy=f"name the files in the folder, for example with a pattern: '{name.rstrip('/')}/*.csv'",
+        )
     files = []
     if glob.has_magic(path):
-        # As in DuckDB, patterns also match names that begin with a dot.
+        # Patterns also match names that begin with a dot, because they do so in DuckDB.
         for file in glob.iglob(path, recursive=True, include_hidden=True):
             if os.path.isfile(file):
                 files.append(file)
                 if len(files) > _MAX_FILES:
-                    raise QueryError(f"{name!r} matches more than {_MAX_FILES:,} files", remedy="narrow the pattern")
+                    raise QueryError(
+                        f"the pattern {name!r} in the SELECT matches more than {_MAX_FILES:,} files",
+                        remedy="write a pattern that matches fewer files",
+                    )
     if not files:
         raise QueryError(
-            f"no file is called {name!r}" if not glob.has_magic(path) else f"no file matches {name!r}",
-            where=f"searched in {os.getcwd()}" if not os.path.isabs(name) else "",
-            remedy="write the path relative to the notebook's folder; for an asset, leave out the ending",
+            f"there is no file {name!r}" if not glob.has_magic(path) else f"no file matches the pattern {name!r}",
+            where=f"searched in the folder {os.getcwd()}" if not os.path.isabs(name) else "",
+            remedy="write the path relative to the notebook's folder; to read an asset, write its name without a file extension",
         )
     return sorted(files)
 
@@ -434,16 +483,16 @@ def _check(real: str, name: str, project: Path | None, hidden: list[str]) -> Non
     root = os.path.realpath(project) if project is not None else ""
     if not root or not (_is_below(real, root) or (real == root and glob.has_magic(name))):
         raise QueryError(
-            f"{name_text} is not below the project",
-            where=f"the project is {root}"
+            f"a SELECT cannot read {name_text}, because the file is not below the project's folder",
+            where=f"the project's folder is {root}"
             if root
-            else "there is no project here: the home folder does not count as one",
-            remedy="read it in an asset, and select from the asset",
+            else "there is no project, because the home folder and the root folder do not count as projects",
+            remedy="read the file in an asset, and select from the asset",
         )
     if any(real == folder or _is_below(real, folder) for folder in hidden) or _is_in_a_store(real, root):
         raise QueryError(
-            f"{name_text} belongs to a store",
-            remedy="select from the asset, or from a view of the schema stepwell: FROM stepwell.runs",
+            f"a SELECT cannot read {name_text}, because the file belongs to a store or is a signing key",
+            remedy="select from the asset by its name, or from a view of the schema stepwell, such as FROM stepwell.runs",
         )
 
 
@@ -452,7 +501,15 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _is_in_a_store(real: str, root: str) -> bool:
-    """Return True if a file is inside any store below the project."""
+    """Return True if the folder of a file, or a folder above it up to the project's folder, is a store.
+
+    Parameters
+    ----------
+    real
+        The real path of the file.
+    root
+        The real path of the project's folder.
+    """
     folder = os.path.dirname(real)
     while len(folder) >= len(root):
         if os.path.exists(os.path.join(folder, CATALOG)):

@@ -1,12 +1,12 @@
-"""The stored form of a value: writing it, and loading a value that equals the original.
+"""Conversion of a value into its stored form, and back into a value that equals the original.
 
 ===============  ====================================================================================================
-codecs           the codec of each type; the inline form of a small value in its row
-pickling         pickle, protocol 5, with large buffers out of band, for all values without another codec
-code_copies      classes and functions of a notebook by name, with a copy by value
-path_results     a path with the contents of its file
-loading          parameters of loading: functions that read code, and the library versions with which the value was written
-round_trip       a test load of values of unknown types, before they are stored
+codecs           the codec of each type; the form in which a small value is stored in its catalog row
+pickling         pickles (protocol 5, large buffers out of band) of all values without another codec
+code_copies      classes and functions of a notebook, stored by name and with a copy of their code
+path_results     a path, stored with the contents of its file
+loading          what a load needs besides the stored form: functions that read code, and the recorded library versions
+round_trip       a test load before a value is stored, if the value contains objects of unknown types
 structure        type names and summaries for display; validation of offsets and indices in loaded data
 ===============  ====================================================================================================
 """

@@ -1,21 +1,26 @@
-"""Classes and functions of the notebook, which are stored by name with a copy, and loaded as the notebook's object or as the copy.
+"""Classes and functions of the notebook inside a value: they are stored by name, together with a copy of their code.
 
-In the pickle of a value, classes and functions of the notebook are represented by numbers. The head of the stream contains their names and
-code versions, and a second pickle contains copies of them (by value, with cloudpickle). A load looks up each name in the module that defined
-the object. If the object with this name has the stored code version, it is used; otherwise the copy is used. Copies refer to each other by
-the same rule, so a copied class has the notebook's base class if the base class did not change. An object that cannot be looked up by name
-(a lambda, or a class or function inside a function or an asset's cell) is always loaded as its copy. In one process, all copies of one
-version of a class are the same class.
+A value may refer to classes and functions of the notebook, for example as the class of an instance. In the pickle of such a value, a number
+stands for each of these classes and functions. Their names and code versions are in the head of the stream, and copies of them are in a
+second pickle (cloudpickle's pickle by value). `pickling` describes the stream.
 
-Like the original, a copied function uses the notebook's variables if the notebook defines all names that the function reads, with the
-stored code versions of functions and classes. Otherwise the copy uses the globals that are stored with it: functions, classes, imported
-modules by name, and plain values. Large variables of the notebook, values that cannot be pickled, and variables with names of secrets or
-values from the environment are not stored. A copied function that reads such a variable raises NameError if the notebook does not define
-the variable. If the source of an object contains a secret, no copy is stored, and a load needs the object in the notebook. Copies contain
-bytecode, so another minor version of Python cannot use them.
+A load looks up each name in the module that defined the class or function. If the object with this name has the stored code version, the
+load uses this object; otherwise it creates the class or function from the copy. References between copies follow the same rule: for example,
+a class that is created from a copy inherits from the notebook's base class if the base class did not change. A class or function that cannot
+be looked up by name (a lambda, or a class or function that was defined inside a function or an asset's cell) is always created from its
+copy. In one process, all loads of the same version of a class use the same class.
 
-Like cloudpickle, a load creates a copy in two steps: first an empty class or function, then its contents, so that copies can refer to each
-other. `Resolver` handles both steps, and does not change objects of the notebook.
+A function that is created from a copy uses the notebook's variables, like the original function, if the notebook defines all names that the
+function reads, and the functions and classes among them have the stored code versions. Otherwise the function uses the global variables that
+are stored with the copy: functions, classes, imported modules (by name) and other values. Large variables of the notebook, values that cannot
+be pickled, and secrets (by the name of the variable, or because the value comes from the environment) are not stored. If the function reads
+such a variable and the notebook does not define it, the function raises NameError.
+
+If the source of a class or function contains a secret, no copies are stored for the value; a load then needs all its classes and functions
+in the notebook. Copies contain bytecode, so they can be used only by the minor version of Python that wrote them.
+
+Like cloudpickle, a load creates a class or function from a copy in two steps: first it creates an empty object, then it sets the contents,
+so that copies can refer to each other. `Resolver` carries out both steps, and never changes objects of the notebook.
 """
 
 from __future__ import annotations
@@ -43,10 +48,13 @@ from stepwell.kernel_runtime.store.values import structure
 from stepwell.kernel_runtime.store.values.loading import UNKNOWN, CodeReader
 
 MOST_OF_A_GLOBAL = 4 << 20
-"""Maximum size in bytes of a variable of the notebook that is stored with a copy. Variables that exist only in the step have no limit."""
+"""Maximum size in bytes of a pickled global variable that is stored with a copied function, if the notebook has this variable. Global
+variables that only the function has are stored in any size."""
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _HEAP_TYPE = 1 << 9
+"""The flag of CPython's types that were created at run time, as by a class statement."""
 _MAX_DUMPED = 32
+"""Maximum number of pickles of copies that `dump_copies` caches."""
 
 
 Named = tuple[str, str]
@@ -54,7 +62,7 @@ Named = tuple[str, str]
 
 
 class NoCopyError(Exception):
-    """Raised if a class or function in a value cannot be copied, or contains a secret."""
+    """Raised if a class or function in a value cannot be copied, or if its source contains a secret."""
 
 
 def name_of(item: Any) -> str:
@@ -63,9 +71,10 @@ def name_of(item: Any) -> str:
 
 
 def goes_by_copy(item: Any) -> bool:
-    """Return True if a class or function is stored with a copy, because the notebook defines it or its name does not refer to it.
+    """Return True if a class or function must be stored with a copy of its code.
 
-    Classes of extension modules have no copy, because only classes written in Python can be copied.
+    This is the case if it belongs to the notebook, or if another object (or none) has its name in its module. Classes of extension modules
+    are never copied, because only classes that are written in Python can be copied.
     """
     module = item.__module__
     if module == "__main__":
@@ -78,7 +87,7 @@ def goes_by_copy(item: Any) -> bool:
 
 
 def parametrized(item: Any) -> tuple[Any, ...] | None:
-    """Return the reduction of a parametrized generic model of pydantic, such as ``Box[int]``; None for other objects."""
+    """Return the pickle reduction ``(function, arguments)`` of a parametrized pydantic model such as ``Box[int]``; None for other objects."""
     metadata = vars(item).get("__pydantic_generic_metadata__") if isinstance(item, type) else None
     if not metadata or not metadata.get("origin"):
         return None
@@ -87,7 +96,7 @@ def parametrized(item: Any) -> tuple[Any, ...] | None:
 
 
 def at_name(module: str, qualname: str) -> Any:
-    """Return the object with a qualified name in a module, or None, without importing the module."""
+    """Return the object with a qualified name in an imported module; None if the module is not imported or has no such object."""
     item: Any = sys.modules.get(module)
     for part in qualname.split("."):
         item = getattr(item, part, None)
@@ -97,24 +106,26 @@ def at_name(module: str, qualname: str) -> Any:
 
 
 def notebook_object(number: int) -> Any:
-    """Placeholder in a pickle for a class or function with a number, which `Resolver` returns instead."""
-    raise pickle.UnpicklingError(f"class or function number {number} cannot be loaded without the frame of the pickle")
+    """Stand in, inside a stored pickle, for the function of `Resolver` that returns the notebook's class or function with this number."""
+    raise pickle.UnpicklingError(
+        f"this pickle contains class or function number {number} of a notebook, which only Stepwell can load"
+    )
 
 
 def copied(*parts: Any) -> Any:
-    """Placeholder in a pickle of copies for the function of `Resolver` that creates a copy."""
+    """Stand in, inside a stored pickle of copies, for the function of `Resolver` that creates an empty class or function."""
     del parts
-    raise pickle.UnpicklingError("a copy cannot be loaded without the frame of the pickle")
+    raise pickle.UnpicklingError("this pickle contains copies of classes or functions, which only Stepwell can load")
 
 
 def completed(*parts: Any) -> None:
-    """Placeholder in a pickle of copies for the function of `Resolver` that sets the contents of a copy."""
+    """Stand in, inside a stored pickle of copies, for the function of `Resolver` that sets the contents of a class or function."""
     del parts
-    raise pickle.UnpicklingError("a copy cannot be loaded without the frame of the pickle")
+    raise pickle.UnpicklingError("this pickle contains copies of classes or functions, which only Stepwell can load")
 
 
 class Reduced:
-    """A reduction that replaces its object while a value is pickled."""
+    """Wraps the pickle reduction of an object. The pickler writes this reduction instead of reducing the object itself."""
 
     def __init__(self, parts: tuple[Any, ...]) -> None:
         self.parts = parts
@@ -126,7 +137,7 @@ def new_cell() -> CellType:
 
 
 def around(copy: FunctionType, *cells: CellType) -> FunctionType:
-    """Return a function like ``copy``, with other closure cells."""
+    """Return a function that equals ``copy`` except for its closure cells, which are ``cells``."""
     function = FunctionType(copy.__code__, copy.__globals__, copy.__name__, copy.__defaults__, cells)
     function.__kwdefaults__ = copy.__kwdefaults__
     function.__qualname__, function.__module__ = copy.__qualname__, copy.__module__
@@ -140,7 +151,7 @@ def around(copy: FunctionType, *cells: CellType) -> FunctionType:
 
 
 def bound_around(function: FunctionType) -> tuple[tuple[int, Any], ...]:
-    """Return the positions and contents of a function's closure cells, except empty cells."""
+    """Return the position and the contents of each non-empty closure cell of a function."""
     contents = []
     for position, cell in enumerate(function.__closure__ or ()):
         try:
@@ -162,21 +173,23 @@ _dumped_lock = threading.Lock()
 
 
 def dump_copies(originals: Sequence[Any], names: Sequence[Named], code: CodeReader) -> bytes:
-    """Return the pickle with copies of classes and functions. The last results are cached by object and code version.
+    """Return a pickle that contains copies of classes and functions of the notebook.
+
+    The last results are cached by the objects and their code versions.
 
     Parameters
     ----------
     originals
         The classes and functions.
     names
-        Their names and code versions.
+        The name and code version of each of them, in the same order.
     code
-        Functions that read code versions and recognize secrets.
+        Functions that compute code versions and recognize secrets.
 
     Returns
     -------
     bytes
-        The pickle of the list of copies.
+        The pickle of a list of the copies, in the order of ``originals``.
 
     Raises
     ------
@@ -213,7 +226,7 @@ def _pickler(stream: io.BytesIO, code: CodeReader) -> Any:
     import cloudpickle
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        """A pickler that stores name and code version with each class and function that is pickled by value."""
+        """A pickler that writes the name and code version of each class and function together with its copy."""
 
         def reducer_override(self, value: Any) -> Any:
             wrapped = rewrapped(value)
@@ -227,16 +240,17 @@ def _pickler(stream: io.BytesIO, code: CodeReader) -> Any:
             make, arguments, state, _, _, complete = reduction
             names: tuple[dict[str, str], ...] = ()
             if isinstance(value, type):
-                # cloudpickle identifies a class by a random number, which would make equal values differ. The name and code version replace it.
+                # cloudpickle identifies a class by a random id, so equal values would have different pickles. Here its name and code version
+                # identify the class.
                 arguments = tuple(None if _is_random_id(item) else item for item in arguments)
                 attributes, slots = state
                 if isinstance(value, enum.EnumMeta):
-                    # cloudpickle omits aliases of members.
+                    # cloudpickle omits the aliases of an enum's members.
                     members: dict[str, Any] = {name: member.value for name, member in value.__members__.items()}  # type: ignore[var-annotated]
                     arguments = (*arguments[:3], members, *arguments[4:])
                     attributes = {name: item for name, item in attributes.items() if name not in members}
                 elif "__slots__" in vars(value) and type(value) in _PLAIN_KINDS and not issubclass(value, tuple):
-                    # Without this, instances of the copy would have a __dict__, too.
+                    # Without __slots__ among the attributes, instances of the copied class would have a __dict__, too.
                     arguments = (
                         *arguments[:3],
                         {**arguments[3], "__slots__": vars(value)["__slots__"]},
@@ -250,7 +264,7 @@ def _pickler(stream: io.BytesIO, code: CodeReader) -> Any:
                 attributes, slots = state
                 module = _module_of_globals(value)
                 if module:
-                    # The function is defined in a module, whose globals exist where the value is loaded.
+                    # The function belongs to a module, whose globals a load gets by importing the module.
                     arguments = (arguments[0], _GlobalsOf(module), *arguments[2:])
                     slots["__globals__"] = {}
                 else:
@@ -269,10 +283,10 @@ def _pickler(stream: io.BytesIO, code: CodeReader) -> Any:
 
 
 def rewrapped(value: Any) -> Any:
-    """Return the reduction of a ``cached_property`` or ``lru_cache`` around the user's function; NotImplemented for other objects.
+    """Return the pickle reduction of a ``cached_property``, or of a function of the notebook with ``lru_cache``.
 
-    Pickle cannot store these objects: a ``cached_property`` may contain a lock, and an ``lru_cache`` is stored by name. A load creates
-    them again with an empty cache.
+    A load creates the ``cached_property`` or the ``lru_cache`` with an empty cache. Pickle would fail for a ``cached_property`` that contains
+    a lock, and would store the function with ``lru_cache`` by name only. The result for other objects is NotImplemented.
     """
     kind = type(value)
     if kind is functools.cached_property:
@@ -286,26 +300,29 @@ _LRU = type(functools.lru_cache(len))
 
 
 def cached_property_of(function: Callable[[Any], Any], name: str | None) -> Any:
-    """Return a cached property with a name."""
+    """Return a ``cached_property`` around a function, for the attribute with this name."""
     result = functools.cached_property(function)
     result.attrname = name
     return result
 
 
 def lru_cache_of(function: Callable[..., Any], most: int | None, typed: bool) -> Any:
-    """Return a function with an empty cache of results."""
+    """Return a function with an empty ``lru_cache`` of at most ``most`` results; unlimited if ``most`` is None."""
     return functools.lru_cache(most, typed)(function)
 
 
 def _module_of_globals(function: FunctionType) -> str:
-    """Return the module whose globals a function uses; empty for functions of the notebook or with other globals."""
+    """Return the name of the imported module whose globals a function uses.
+
+    The name is empty if the function uses the notebook's globals or a dict that belongs to no module.
+    """
     name = function.__globals__.get("__name__")
     module = sys.modules.get(name) if type(name) is str and name != "__main__" else None
     return str(name) if module is not None and vars(module) is function.__globals__ else ""
 
 
 class _GlobalsOf:
-    """Placeholder in a pickle of copies for the globals of a module."""
+    """Stands for the globals of a module in a pickle of copies. A load imports the module."""
 
     def __init__(self, module: str) -> None:
         self.module = module
@@ -315,7 +332,7 @@ class _GlobalsOf:
 
 
 def globals_of(module: str) -> dict[str, Any]:
-    """Return the globals of a module; import the module if necessary."""
+    """Return the global variables of a module; import the module if necessary."""
     return vars(import_module(module))
 
 
@@ -334,7 +351,7 @@ def _is_code(value: Any) -> bool:
 
 
 def _belongs(code: CodeReader, name: str, value: Any) -> bool:
-    """Return True if the value of a global variable is stored with a copy."""
+    """Return True if a global variable that a copied function reads is to be stored with the copy."""
     if isinstance(value, ModuleType | FunctionType | type):
         return True
     if type(value).__module__.partition(".")[0] == "stepwell" or code.hides(name, value):
@@ -343,12 +360,12 @@ def _belongs(code: CodeReader, name: str, value: Any) -> bool:
         size = len(pickle.dumps(value, 5))
         return size <= MOST_OF_A_GLOBAL or vars(sys.modules["__main__"]).get(name) is not value
     except Exception:
-        # Values that cannot be pickled, such as connections and locks, must be created where the code runs.
+        # A value that cannot be pickled, such as a connection or a lock, must exist in the notebook that calls the loaded function.
         return False
 
 
 _classes: weakref.WeakValueDictionary[Named, type] = weakref.WeakValueDictionary()
-"""Copies of classes, so that two loads of a value return instances of the same class."""
+"""Maps name and code version to the class that was created from a copy, so that two loads of a value return instances of the same class."""
 _loading = threading.RLock()
 
 
@@ -362,26 +379,27 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 class Resolver:
-    """Resolves the numbers of one pickle to classes and functions.
+    """Finds or creates the classes and functions for which numbers stand in the pickle of one value.
 
     Parameters
     ----------
     names
-        Names and code versions by number, from the head of the stream.
+        The names and code versions of the classes and functions, from the head of the stream; the number is the position in this list.
     copies
-        The pickle of the copies; empty if there are none.
+        The pickle of the copies; empty if no copies are stored.
     python
-        The version of Python with which the copies were made.
+        The minor version of Python that wrote the copies, such as ``3.13``.
     inside
-        Names that could not be looked up when the value was stored.
+        Those of the names that did not refer to their class or function when the value was stored, for example because it was a lambda or was
+        defined inside a function.
     why
-        The reason why there are no copies; empty if there are copies.
+        The reason why no copies are stored; empty if copies are stored.
     key
         The asset's key, for messages.
     code
-        Functions that read code versions.
+        Functions that compute code versions.
     notify
-        Receives a notice if a copy is used because the name refers to another object or to no object.
+        Receives a notice if a copy is used for a name that is not in ``inside``.
     """
 
     def __init__(
@@ -409,7 +427,7 @@ class Resolver:
         self._with_notebook_globals: set[int] = set()
 
     def globals(self) -> dict[tuple[str, str], Any]:
-        """Return the replacements of the placeholders in the pickles."""
+        """Map the module and name of each function that stands in for a method of this resolver to that method."""
         here = __name__
         return {
             (here, notebook_object.__name__): self._object,
@@ -425,9 +443,13 @@ class Resolver:
         module, short = _split(name)
         present = at_name(module, short)
         if not self._copies:
-            self._refuse(short, present, f"no copy is stored: {self._no_copy_reason}")
+            self._refuse(short, present, f"no copy of {short} is stored: {self._no_copy_reason}")
         if self._python != PYTHON:
-            self._refuse(short, present, f"its copy was made by Python {self._python}, and this is Python {PYTHON}")
+            self._refuse(
+                short,
+                present,
+                f"the stored copy of {short} needs Python {self._python}, but this process runs Python {PYTHON}",
+            )
         if name not in self._inner_names:
             self._notify(notice("copy used", self._key, name=short, module=module, exists=present is not None))
         if self._loaded_copies is None:
@@ -455,14 +477,15 @@ class Resolver:
 
     def _refuse(self, short: str, present: Any, why: str) -> None:
         problem = (
-            f"needs another version of {short} than the one defined here"
+            f"needs a version of {short} that differs from the version defined in this process"
             if present is not None
-            else f"needs {short}, which is not defined here"
+            else f"needs {short}, which is not defined in this process"
         )
         raise ValueUnavailableError(
             f"the stored value of {self._key!r} {problem}",
             where=why,
-            remedy=f"run the cell that defines {short}{' in its former version' if present is not None else ''}, or materialize {self._key!r} again",
+            remedy=f"{f'define {short} as it was when the value was stored' if present is not None else f'run the cell that defines {short}'}, "
+            f"or materialize {self._key!r} again",
         )
 
     def _copied(
@@ -492,7 +515,11 @@ class Resolver:
         return item
 
     def _has_all(self, reads: Mapping[str, str]) -> bool:
-        """Return True if the notebook defines all names that a function reads, with the same code versions of functions and classes."""
+        """Return True if the notebook defines all global names that a copied function reads.
+
+        ``reads`` maps each name to the code version of a function or class, which the notebook's object must have, too; the version of any
+        other variable is empty.
+        """
         notebook = _notebook()
         return all(
             name in notebook and (not version or self._code.version_of(notebook[name]) == version)
@@ -505,7 +532,7 @@ class Resolver:
             return
         notebook = _notebook()
         if id(item) in self._with_notebook_globals:
-            # The function uses the notebook's globals, which neither stored globals nor cloudpickle's ``__builtins__`` may replace.
+            # The function uses the notebook's globals. Neither the stored globals nor cloudpickle's ``__builtins__`` may overwrite them.
             state[1]["__globals__"] = {}
             before = {name: notebook[name] for name in ("__builtins__",) if name in notebook}
             complete(item, state)
@@ -526,12 +553,15 @@ def _notebook() -> dict[str, Any]:
 def load_with(
     resolver: Resolver, stream: bytes | memoryview, buffers: Sequence[Any], *, check: bool, link: Link | None = None
 ) -> Any:
-    """Return the value of a pickle in which classes and functions of the notebook are represented by numbers."""
+    """Load a pickle in which numbers stand for classes and functions of the notebook; return the value."""
     return structure.Unpickler(stream, buffers, resolver.globals(), check=check, link=link).load()
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Split a name into module and qualified name. The module is the longest leading part that is an imported module."""
+    """Split a dotted name into the name of a module and a qualified name.
+
+    The module is the longest leading part that names an imported module; if there is none, the first part.
+    """
     parts = name.split(".")
     for count in range(len(parts) - 1, 0, -1):
         module = ".".join(parts[:count])

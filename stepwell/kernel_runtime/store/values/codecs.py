@@ -1,20 +1,22 @@
-"""The codec of a value, chosen by its exact type. A loaded value must equal the original.
+"""Encoding and decoding of values. The exact type of a value determines its codec. A loaded value must equal the original.
 
 ===========  ==========================================  ==================================================
 codec        types                                       stored form
 ===========  ==========================================  ==================================================
 plain        None, bool, int, float, str, bytes          one tag byte and the value
-pickle       a path                                      a frame with the path; the contents of the file as a buffer
-arrow-...    pyarrow Table, RecordBatch, (Chunked)Array  an Arrow IPC stream, with only the visible part of slices
-polars-...   polars DataFrame, Series                    the IPC stream of polars, and the columns marked as sorted;
-                                                         pickle for numbers of 128 bits
-pickle       all others, including pandas                pickle protocol 5 with large buffers out of band; in a frame
-                                                         with copies of the notebook's classes if it names any
+pickle       a path                                      a frame (`pickling`) with the path, and the contents of the
+                                                         file as a buffer
+arrow-...    pyarrow Table, RecordBatch, (Chunked)Array  an Arrow IPC stream; of a slice, only the visible data
+polars-...   polars DataFrame, Series                    polars' IPC stream, and a note of which columns are sorted
+                                                         (frames with 128-bit integers are pickled)
+pickle       all others, including pandas                pickle protocol 5 with large buffers out of band; if the value
+                                                         refers to classes or functions of the notebook, a frame that
+                                                         also contains copies of them
 ===========  ==========================================  ==================================================
 
-Only a pickle executes code when it is loaded, so only a pickle is signed. Subclasses of these types are pickled.
+Subclasses of the types in this table are pickled. A load executes code only if the stored form is a pickle, so only pickles are signed.
 
-A small value is stored in its row without a header (`pack`): number of buffers, size and writability of each buffer, the stream, the buffers.
+A small value is stored in its catalog row (`pack`), without the header that a value file has.
 """
 
 from __future__ import annotations
@@ -40,17 +42,18 @@ PICKLE = "pickle"
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """The stored form of a value: a stream, and buffers of plain data."""
+    """The stored form of a value: a stream, which the codec interprets, and buffers with the large blocks of memory."""
 
     codec: str
     stream: bytes
     buffers: Sequence[memoryview] = ()
     classes: tuple[tuple[str, str], ...] = ()
-    """Names and code versions of the notebook's classes and functions in the value, and names and versions of the libraries used."""
+    """Pairs of a name and a version: the classes and functions of the notebook in the value with their code versions, and the libraries
+    of the other objects, such as ``("sklearn", "scikit-learn 1.9.1")``."""
     notices: tuple[Notice, ...] = ()
     """Notices for the user who stores the value."""
     kinds: tuple[type, ...] = ()
-    """Types of the objects in the value, except plain data. `round_trip` tests values with unknown types."""
+    """Types of the objects in the value, except plain data, from which `round_trip` decides whether the value needs a test load."""
     copies: bool = False
     """True if the value refers to classes or functions of the notebook."""
 
@@ -70,18 +73,18 @@ def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE, portable: bool 
     Parameters
     ----------
     value
-        The value, or a `Linked` if the value shares objects with its inputs.
+        The value, or a `Linked` if some objects in the value are stored as links to objects of the notebook.
     key
         The asset's key, for messages.
     code
-        Functions that read the code of classes and functions.
+        Functions that compute the code versions of the notebook's classes and functions in the value, and recognize secrets.
     portable
-        True if plain pickle must be able to transfer the value to another process.
+        True to refuse exceptions that plain pickle cannot transfer to another process.
 
     Returns
     -------
     Encoded
-        The stream and its buffers.
+        The stored form.
 
     Raises
     ------
@@ -119,7 +122,9 @@ def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE, portable: bool 
 def decode(
     codec: str, stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loading: Loading = _NOWHERE
 ) -> Any:
-    """Return the value of a stored form. The caller must have verified the signature of a pickle.
+    """Return the value of a stored form.
+
+    If the codec is ``pickle``, the caller must have verified the signature before, because this function executes code in the stream.
 
     Parameters
     ----------
@@ -128,7 +133,7 @@ def decode(
     key
         The asset's key, for messages.
     loading
-        The parameters of loading.
+        What a load needs besides the stored form.
 
     Returns
     -------
@@ -140,7 +145,7 @@ def decode(
     ValueDamagedError
         If the stored form is damaged.
     ValueUnavailableError
-        If the value needs a class, module or codec that is not available.
+        If the stored form may be intact, but its codec is unknown, or a class, module or library version that it needs is not available.
     """
     if codec == PICKLE:
         return pickling.load(stream, buffers, key=key, loading=loading)
@@ -155,8 +160,8 @@ def decode(
         raise
     except ExtensionMissingError as error:
         raise ValueUnavailableError(
-            f"the stored value of {key!r} needs the Arrow extension type {error}, which is not registered here",
-            remedy=f"register it with pyarrow.register_extension_type, or materialize {key!r} again",
+            f"the stored value of {key!r} needs Arrow extension types that are not registered in this process: {error}",
+            remedy=f"register the types with pyarrow.register_extension_type, or materialize {key!r} again",
         ) from error
     except BaseException as error:
         # A panic in the engine of polars is a BaseException, but not an Exception.
@@ -168,13 +173,13 @@ def decode(
             remedy=f"materialize {key!r} again",
         ) from error
     raise ValueUnavailableError(
-        f"the stored value of {key!r} has the format {codec}, which this version of Stepwell does not know",
+        f"this version of Stepwell cannot load the stored value of {key!r}: its codec {codec!r} is unknown",
         remedy=f"upgrade: pip install -U stepwell; or materialize {key!r} again",
     )
 
 
 class ExtensionMissingError(Exception):
-    """Raised if an extension type in a value is not registered in this process."""
+    """Raised with the names of the extension types that a stored Arrow value needs and that are not registered in this process."""
 
 
 # -- plain scalars ---------------------------------------------------------------------------------------------------
@@ -237,7 +242,7 @@ def _arrow_stream(codec: str, schema: Any, batches: Sequence[Any]) -> Encoded:
     with pa.ipc.new_stream(sink, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
-    # If an extension type is not registered, Arrow silently returns the storage type. With the stored names, `decode` can detect this.
+    # When Arrow reads a type that is not registered, it silently returns the storage type. `decode` detects this with the stored names.
     stream = "\n".join(names).encode()
     return Encoded(
         codec, stream, [memoryview(sink.getvalue())], kinds=tuple({type(extension) for extension in extensions})
@@ -245,7 +250,7 @@ def _arrow_stream(codec: str, schema: Any, batches: Sequence[Any]) -> Encoded:
 
 
 def _extensions(kinds: Iterable[Any]) -> list[Any]:
-    """Return the extension types among the given types and inside these types."""
+    """Return the Arrow extension types among ``kinds``, including those nested in lists, structs and dictionaries."""
     import pyarrow as pa
 
     extensions = []
@@ -272,10 +277,13 @@ def _has_views(kind: Any) -> bool:
 
 
 def _compacted(array: Any) -> Any:
-    """Return an array of views without invisible data, because Arrow would write the whole array from which a slice was taken."""
+    """Return a copy of an array of view types that contains only its visible data.
+
+    Without this copy, Arrow would write all data of the array from which the array was sliced.
+    """
     import pyarrow as pa
 
-    # concat_arrays drops invisible list items; casting to a type without views and back drops invisible strings.
+    # concat_arrays omits invisible list items; casting to a type without views and back omits invisible strings.
     cut = pa.concat_arrays([array, array.slice(0, 0)])
     try:
         compacted = cut.cast(_without_views(array.type))
@@ -330,7 +338,7 @@ def _arrow_value(codec: str, extensions: bytes, data: Any, *, check: bool) -> An
 
 
 _MAX_EXCESS = 1 << 16
-"""Maximum number of excess bytes in the stored form of a slice that is not compacted."""
+"""Maximum number of bytes by which polars' stream may exceed four times the frame's estimated size before `_polars` tries to shrink it."""
 
 
 def _polars(value: Any, key: str) -> Encoded | None:
@@ -347,11 +355,11 @@ def _polars(value: Any, key: str) -> Encoded | None:
         return None
     try:
         if any([_holds(dtype, _OBJECTS) for dtype in frame.dtypes]):  # noqa: C419 - likewise
-            # polars would write the addresses of the objects.
-            raise TypeError("a column holds Python objects")  # noqa: TRY301 - reported below with the errors of polars
+            # polars would write the addresses of the objects instead of the objects.
+            raise TypeError("a column contains Python objects")  # noqa: TRY301 - reported below with the errors of polars
         data = _ipc(frame, pl.CompatLevel.newest())
         if len(data) > _MAX_EXCESS + 4 * frame.estimated_size() and any(map(_is_nested, frame.dtypes)):
-            # For strings in lists and structs, the newest format writes the whole frame from which a slice was taken. The oldest does not.
+            # For strings in lists and structs of a slice, polars' newest format also writes the rows outside the slice. The oldest does not.
             small = pl.read_ipc_stream(io.BytesIO(_ipc(frame, pl.CompatLevel.oldest())))
             if small.schema == frame.schema and small.equals(frame, null_equal=True):
                 data = _ipc(small, pl.CompatLevel.newest())
@@ -378,7 +386,10 @@ def _ipc(frame: Any, level: Any) -> memoryview:
 
 
 def _sorted_columns(frame: Any) -> bytes:
-    """Return a letter for each column, ``a`` or ``d`` if the column is marked as sorted, else ``-``; empty if no column is marked."""
+    """Return one letter per column of a polars frame; empty if polars has marked none of the columns as sorted.
+
+    The letters are ``a`` for a column marked as ascending, ``d`` for descending and ``-`` for a column without such a mark.
+    """
     flags = [column.flags for column in frame.get_columns()]
     letters = b"".join([b"a" if flag["SORTED_ASC"] else b"d" if flag["SORTED_DESC"] else b"-" for flag in flags])
     return letters if letters.strip(b"-") else b""
@@ -390,11 +401,11 @@ def _is_nested(dtype: Any) -> bool:
 
 _OBJECTS = frozenset(("Object",))
 _UNCHECKABLE = frozenset(("Int128", "UInt128"))
-"""Types that pyarrow cannot read and check. Frames with these types are pickled, so they are signed."""
+"""polars types that pyarrow cannot read, so that a load cannot validate them. Frames with these types are pickled and therefore signed."""
 
 
 def _holds(dtype: Any, names: frozenset[str]) -> bool:
-    """Return True if ``names`` contains the name of a polars type or of a type inside it."""
+    """Return True if ``names`` contains the name of a polars type or of a type nested in it."""
     inner = [getattr(dtype, "inner", None), *[field.dtype for field in getattr(dtype, "fields", ())]]
     return dtype.base_type().__name__ in names or any(
         _holds(dtype_inside, names) for dtype_inside in inner if dtype_inside is not None
@@ -405,7 +416,7 @@ def _is_sorted(column: Any, *, descending: bool) -> bool:
     try:
         return any(column.is_sorted(descending=descending, nulls_last=last) for last in (False, True))
     except Exception:
-        # The mark is only an optimization.
+        # Without the mark, polars only loses an optimization.
         return False
 
 
@@ -426,7 +437,7 @@ def _polars_value(codec: str, sorted_columns: bytes, data: Any, *, check: bool) 
 
 
 def inline_digest(codec: str, stream: bytes | memoryview, buffers: Sequence[memoryview]) -> str:
-    """Return the digest of an inline stored form. The digest of a file is computed from the file's header."""
+    """Return the digest of an inline value. The digest of a value file is computed by `Header.digest` instead."""
     if not buffers:
         return blake(b"".join((codec.encode(), b" ", stream)))
     described = [(buffer.nbytes, blake(buffer), buffer.readonly) for buffer in buffers]
@@ -435,16 +446,21 @@ def inline_digest(codec: str, stream: bytes | memoryview, buffers: Sequence[memo
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The stream and the buffers of a file or an inline value, as arguments for `decode`."""
+    """The stream and the buffers that were read from a value file or an inline value, as arguments for `decode`."""
 
     stream: bytes | memoryview
     buffers: list[memoryview]
     unchecked: os.stat_result | None = None
-    """The status of the file, obtained before the file was read, if the structure still has to be validated; otherwise None."""
+    """The status of the value file, obtained before the file was read, if the load must validate the structure of the data. None for an
+    inline value, and for a file that was checked since the machine booted."""
 
 
 def pack(encoded: Encoded) -> bytes:
-    """Return the inline form: number of buffers, size and writability of each buffer, the stream, the buffers."""
+    """Return the bytes that store a value in its catalog row.
+
+    If there are buffers: the number of buffers, the size of the stream, the size and read-only flag of each buffer, the stream, the buffers.
+    Otherwise: two zero bytes and the stream.
+    """
     if not encoded.buffers:
         return b"\0\0" + encoded.stream
     head = struct.pack("<HI", len(encoded.buffers), len(encoded.stream))
@@ -453,14 +469,17 @@ def pack(encoded: Encoded) -> bytes:
 
 
 def unpack(data: bytes) -> Parts:
-    """Return the parts of an inline form. Buffers that were writable are new copies."""
+    """Return the stream and the buffers from the bytes that `pack` returned; raise ValueError or struct.error if the bytes are damaged.
+
+    Buffers that were writable when the value was stored are copied, so that the loaded value is writable, too.
+    """
     count = int.from_bytes(data[:2], "little")
     if not count:
         return Parts(data[2:], [])
     _, size = struct.unpack_from("<HI", data)
     offset = 6 + 5 * count
     if offset + size > len(data):
-        raise ValueError("the sizes of an inline value do not add up")
+        raise ValueError("the sizes in an inline value do not match its length")
     view = memoryview(data)
     stream = view[offset : offset + size]
     offset += size
@@ -471,10 +490,10 @@ def unpack(data: bytes) -> Parts:
         buffers.append(part if readonly else memoryview(bytearray(part)))
         offset += length
     if offset != len(data):
-        raise ValueError("the sizes of an inline value do not add up")
+        raise ValueError("the sizes in an inline value do not match its length")
     return Parts(stream, buffers)
 
 
 def can_pack(encoded: Encoded) -> bool:
-    """Return True if the number of buffers is small enough for the inline form."""
+    """Return True if a value has fewer than 65,536 buffers, so that `pack` can store it in its catalog row."""
     return len(encoded.buffers) < 1 << 16

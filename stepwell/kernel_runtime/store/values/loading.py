@@ -1,8 +1,8 @@
-"""Parameters of loading a value: functions that read code, and the library versions with which the value was written.
+"""What a load needs besides the stored form: functions that read code, and the library versions with which the value was written.
 
-A pickle refers to classes and functions of libraries by name. Another version of a library may have moved them, or may expect another
-format. A library is recorded as its module and its distribution, such as ``("sklearn", "scikit-learn 1.9.1")``. If a value cannot be
-loaded, the message names the libraries whose versions differ.
+A pickle refers to classes and functions of libraries by name. In another version of a library, these names may have moved, or the classes
+may expect another format. So the libraries of a value are recorded when the value is stored, each as its module and its distribution, such
+as ``("sklearn", "scikit-learn 1.9.1")``. If the value cannot be loaded later, the message names the libraries whose versions differ.
 """
 
 from __future__ import annotations
@@ -17,15 +17,19 @@ from stepwell.kernel_runtime.records.runs import Notice, Notify
 from stepwell.kernel_runtime.store.folder import Folder
 
 Owner = Callable[[str], "str | None"]
-"""Returns the name and version of the distribution to which a module belongs; None for the user's modules."""
+"""Returns the name and version of the distribution that contains a module, such as ``scikit-learn 1.9.1``; None for the user's modules."""
 Library = tuple[str, str]
+"""The top-level module of a library, and the name and version of its distribution: ``("sklearn", "scikit-learn 1.9.1")``."""
 
 _OURS = frozenset({"__main__", "stepwell", "builtins"})
 _sets: dict[tuple[Owner, frozenset[str]], tuple[Library, ...]] = {}
 
 
 def declared_version(module: str) -> str | None:
-    """Return the name and version of a library from its module or its metadata. This function is the default `Owner`."""
+    """Return a library's name and version, from the ``__version__`` of its module or from its metadata; None if neither exists.
+
+    This function is the default `Owner`.
+    """
     declared = vars(sys.modules[module]).get("__version__") if module in sys.modules else None
     if type(declared) is not str:
         from importlib.metadata import PackageNotFoundError, version
@@ -38,7 +42,7 @@ def declared_version(module: str) -> str | None:
 
 
 def libraries_of(modules: Iterable[str], owner: Owner) -> tuple[Library, ...]:
-    """Return the libraries to which modules belong, without the standard library and the user's modules."""
+    """Return the libraries that contain the named modules. Modules of the standard library, of Stepwell and of the user are omitted."""
     key = (owner, frozenset(modules))
     libraries = _sets.get(key)
     if libraries is None:
@@ -52,7 +56,21 @@ def libraries_of(modules: Iterable[str], owner: Owner) -> tuple[Library, ...]:
 
 
 def other_libraries(stored_libraries: Sequence[Library], owner: Owner) -> list[tuple[str, str]]:
-    """Return the libraries whose installed version differs or that are not installed, as pairs of the stored and the installed version."""
+    """Return the libraries whose installed version differs from the version with which a value was written.
+
+    Parameters
+    ----------
+    stored_libraries
+        The libraries that were recorded with the value.
+    owner
+        Returns the installed version of a library.
+
+    Returns
+    -------
+    list
+        Pairs such as ``("numpy 2.1.0", "numpy 2.4.0")``: the recorded version and the installed version. If the library is not
+        installed, the second string is ``no numpy``.
+    """
     return [
         (stored, now or f"no {stored.partition(' ')[0]}")
         for top, stored in stored_libraries
@@ -61,7 +79,10 @@ def other_libraries(stored_libraries: Sequence[Library], owner: Owner) -> list[t
 
 
 def library_difference(stored_libraries: Sequence[Library], owner: Owner) -> str:
-    """Return the end of a message that names the libraries whose versions differ; empty if no version differs."""
+    """Return the end of a message that names the changed libraries with their versions, or an empty string if no version changed.
+
+    The versions with which the value was written are compared with the installed versions.
+    """
     libraries = other_libraries(stored_libraries, owner)
     if not libraries:
         return ""
@@ -69,34 +90,38 @@ def library_difference(stored_libraries: Sequence[Library], owner: Owner) -> str
 
 
 def library_remedy(stored_libraries: Sequence[Library], owner: Owner) -> str:
-    """Return the remedy for different versions of libraries; empty if no version differs."""
+    """Return a remedy that tells the user to install the library versions with which a value was written, or to materialize again.
+
+    The remedy is empty if the installed versions equal the versions in ``written``.
+    """
     libraries = other_libraries(stored_libraries, owner)
     if not libraries:
         return ""
-    return f"materialize it again, or pip install {' '.join(stored.replace(' ', '==') for stored, _ in libraries)}"
+    return f"materialize the value again, or run: pip install {' '.join(stored.replace(' ', '==') for stored, _ in libraries)}"
 
 
 UNKNOWN = "?"
-"""The version of code that cannot be versioned. It is never regarded as equal to another version."""
+"""Stands for the code version of a class or function whose code version could not be computed. A load uses its stored copy."""
 
 
 @dataclass(frozen=True, slots=True)
 class CodeReader:
-    """Functions of the `versions` layer by which the store reads code without importing that layer."""
+    """Functions of the package `versions`, which the caller passes to the store because the store must not import that package."""
 
     version: Callable[[Any], str] | None = None
-    """Returns the code version of a class or function. If None, only names are compared."""
+    """Returns the code version of a class or function. None if no code versions are available; then a stored class or function is
+    identified by its name alone."""
     owner: Owner = declared_version
-    """Returns the distribution to which a module belongs."""
+    """Returns the name and version of the distribution that contains a module."""
     is_secret: Callable[[str, Any], bool] | None = None
-    """Returns True if a value must not be stored as part of a copy, or if the source of a class or function contains a secret."""
+    """Called with a name and its value. Returns True if the value is a secret or, for a class or function, if its source contains one."""
     on_copy: Callable[[type, str], None] | None = None
-    """Called with each class that is created from a copy, and with the code version of the copy."""
+    """Called with each class that a load creates from a stored copy, and with the code version of this class."""
     data_version: Callable[[Any], str | None] | None = None
     """Returns the data version of a value; None if the value has no data version."""
 
     def version_of(self, item: Any) -> str:
-        """Return the code version of a class or function; empty if no function reads code versions."""
+        """Return the code version of a class or function: `UNKNOWN` if computing it fails, empty if ``version`` is None."""
         if self.version is None:
             return ""
         try:
@@ -104,30 +129,30 @@ class CodeReader:
         except KeyboardInterrupt:
             raise
         except BaseException:
-            # The user's class may raise anything when it is inspected. In this case its copy is used.
+            # The user's class may raise anything when it is inspected. With the version UNKNOWN, a load uses the stored copy of the class.
             return UNKNOWN
 
     def hides(self, name: str, value: Any) -> bool:
-        """Return True if a value, or the source of a class or function, must not be stored."""
+        """Return True if a value called ``name`` must not be stored, because it is a secret or its source contains a secret."""
         return self.is_secret is not None and self.is_secret(name, value)
 
 
 def discard(_: Notice) -> None:
-    """Discard a notice."""
+    """Do nothing with a notice. This is the default for a load whose caller shows no notices."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """The parameters of a load."""
+    """What a load needs besides the stored form of the value."""
 
     code: CodeReader = field(default_factory=CodeReader)
     notify: Notify = discard
     """Receives notices for the user."""
     folder: Folder | None = None
-    """The store directory, below which stored files are restored."""
+    """The store directory, below which the file of a stored path is restored; None if files cannot be restored."""
     libraries: tuple[Library, ...] = ()
-    """Libraries with which the value was written, with their versions."""
+    """The libraries with which the value was written, with their versions."""
     check: bool = True
-    """True if the structure of the data must be validated, which is unnecessary for a file that was checked since the machine booted."""
+    """True to validate offsets and indices in the data. This is unnecessary for a file that was checked since the machine booted."""
     link: Link | None = None
-    """Returns the object to which a link in the value refers."""
+    """Returns the notebook's object to which a link in the stored value refers; None if the value cannot contain links."""

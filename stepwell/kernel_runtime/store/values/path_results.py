@@ -1,24 +1,26 @@
 """Paths as values: if a step returns the path of a file, the contents of the file are stored with the path.
 
-This applies to values whose type is exactly the platform's `pathlib.Path`. Inside a list or a dict, only the path itself is stored.
+This applies to values whose type is exactly the platform's `pathlib.Path`. Of a path inside a list or a dict, only the path itself is stored.
 
-=================  ===========================================  =====================================================
-at the path        stored                                       loaded
-=================  ===========================================  =====================================================
-a file             path and contents, up to `MOST_KEPT` bytes   the same path while the file has these contents;
-                                                                otherwise a file below the store with these contents
-                                                                and the same name
-a larger file      path and digest of the contents              the same path while the file has these contents;
-                                                                otherwise the value counts as missing
-a folder           path and digest of everything below it       as for a larger file
-nothing            path                                         the same path
-=================  ===========================================  =====================================================
+======================  =====================================  ========================================================
+the path refers to      what is stored                         what a load returns
+======================  =====================================  ========================================================
+a file of at most       path and contents                      the same path while the file has the stored contents;
+`MOST_KEPT` bytes                                              otherwise the path of a restored file: a file below the
+                                                               store with the stored contents and the same name
+a larger file           path and digest of the contents        the same path while the contents have this digest;
+                                                               otherwise the value counts as missing
+a folder                path and digest of all files below it  like a larger file
+nothing that exists     path                                   the same path
+======================  =====================================  ========================================================
 
-A load checks the path as returned first, then the absolute path at the time of storing, so a relative path still refers to the file of the
-step after a change of directory. The user's file is never written. The data version covers the name and the contents, so a step that writes
-the same file again does not make downstream steps stale. Files are restored below ``tmp/file-<digest>/`` in the store. `gc` deletes a
-restored file that has not been loaded for a long time; the next load restores it again. The stored form is signed like a pickle, so other
-users cannot make a load write a file with a name and contents of their choice.
+A load checks two paths: first the path that the step returned, then the absolute path that it had when it was stored. So a relative path
+still refers to the file of the step after the working directory has changed. The user's file is never written. The data version is a digest
+of the file's name and contents, so a step that writes the same file again does not make downstream steps stale.
+
+Files are restored below ``tmp/file-<digest>/`` in the store. ``gc`` deletes a restored file that has not been loaded for a long time; the
+next load restores the file again. The stored form is signed like a pickle. Otherwise another user could change the store so that a load
+writes a file with any name and contents.
 """
 
 from __future__ import annotations
@@ -44,23 +46,23 @@ KIND = "path"
 
 
 def dump(path: Path, *, key: str) -> tuple[dict[str, Any], list[memoryview], tuple[Notice, ...]]:
-    """Return the stored form of a path.
+    """Return the stored form of a path that a step returned.
 
     Parameters
     ----------
     path
-        The value.
+        The path.
     key
         The asset's key, for messages.
 
     Returns
     -------
     head
-        The path, and the kind, size and digest of the contents.
+        The path; the kind (file, folder or nothing), size and digest of the contents to which the path refers.
     buffers
-        The contents of the file, if they are stored.
+        The contents of the file as the only item; empty if the contents are not stored.
     notices
-        A notice if the contents are not stored.
+        One notice for the user if the path refers to a folder or file whose contents are not stored; otherwise empty.
 
     Raises
     ------
@@ -76,7 +78,7 @@ def dump(path: Path, *, key: str) -> tuple[dict[str, Any], list[memoryview], tup
         raise UnstorableValueError(
             f"the value of {key!r} cannot be stored: {reason}",
             where=f"{type(error).__name__}: {error}",
-            remedy="return the path of a readable file, or str(path) to store only the text",
+            remedy="return the path of a readable file, or return str(path) to store the path without the contents",
             reason=(reason, ""),
         ) from error
     notices: tuple[Notice, ...] = ()
@@ -94,7 +96,7 @@ def dump(path: Path, *, key: str) -> tuple[dict[str, Any], list[memoryview], tup
 
 
 def load(head: dict[str, Any], buffers: Sequence[Any], *, key: str, loading: Loading) -> Path:
-    """Return a path with the stored contents.
+    """Return the path of a file or folder that has the stored contents; restore a file if necessary.
 
     Parameters
     ----------
@@ -103,7 +105,7 @@ def load(head: dict[str, Any], buffers: Sequence[Any], *, key: str, loading: Loa
     key
         The asset's key, for messages.
     loading
-        The parameters of loading; files are restored below its folder.
+        Contains the store directory, below which a file is restored, and the function that receives a notice about a restored file.
 
     Returns
     -------
@@ -113,7 +115,7 @@ def load(head: dict[str, Any], buffers: Sequence[Any], *, key: str, loading: Loa
     Raises
     ------
     ValueUnavailableError
-        If the contents have changed and were not stored, or cannot be restored.
+        If the file or folder has changed and its contents were not stored, or if the file cannot be restored.
     """
     stored_path = Path(head["path"])
     if head["what"] == "nothing":
@@ -124,7 +126,7 @@ def load(head: dict[str, Any], buffers: Sequence[Any], *, key: str, loading: Loa
             return path
     if not buffers or loading.folder is None:
         raise ValueUnavailableError(
-            f"the stored value of {key!r} is the path of a {contents.kind} that has changed or is gone, and its contents were not kept",
+            f"the stored value of {key!r} is the path of a {contents.kind} that has changed or does not exist, and its contents were not stored",
             where=head["absolute"],
             remedy=f"materialize {key!r} again",
         )
@@ -134,7 +136,7 @@ def load(head: dict[str, Any], buffers: Sequence[Any], *, key: str, loading: Loa
             raise OSError("the stored contents are damaged")  # noqa: TRY301 - one message for all errors of restoring
     except OSError as error:
         raise ValueUnavailableError(
-            f"the file of the stored value of {key!r} cannot be restored",
+            f"the stored value of {key!r} is the path of a file that cannot be restored",
             where=f"{type(error).__name__}: {error}",
             remedy=f"materialize {key!r} again",
         ) from error
@@ -160,7 +162,10 @@ def _holds(path: Path, contents: PathContents) -> bool:
 
 
 def _restore(folder: Folder, digest: str, name: str, contents: Any) -> Path:
-    """Write contents to a file below ``tmp/`` unless the file already contains them; return the path of the file."""
+    """Restore a file called ``name`` below ``tmp/`` in the store, unless it was restored before; return the path of the restored file.
+
+    Raises OSError if ``digest`` or ``name`` is invalid, or if the file cannot be written.
+    """
     place = f"tmp/file-{digest}"
     if not digest.isalnum() or name in {"", ".", ".."} or Path(name).name != name:
         raise OSError(f"invalid file name {name!r}")
@@ -174,7 +179,7 @@ def _restore(folder: Folder, digest: str, name: str, contents: Any) -> Path:
             folder.rename(new_file, f"{place}/{name}")
         finally:
             folder.unlink(new_file, missing_ok=True)
-    # Set the modification time to the time of this load, because gc deletes files that were not loaded for a long time.
+    # Set the modification time to the time of this load, because gc deletes restored files that were not loaded for a long time.
     descriptor = folder.open(f"{place}/{name}")
     try:
         os.utime(descriptor if os.utime in os.supports_fd else path)

@@ -1,31 +1,32 @@
-"""Pickle, protocol 5, with large buffers out of band; the reducers for exceptions and arrays of numpy; and the frame of a pickle.
+"""Pickling of values: protocol 5 with large buffers out of band, reducers for exceptions and NumPy arrays, and the frame of a pickle.
 
-A plain pickle is stored unchanged. A pickle with additional data (copies of the notebook's classes, or the path of a file with stored
-contents) is framed, so that all data are in one stream, which the signature and the digest cover::
+A pickle that needs no additional data is stored unchanged. A pickle with additional data (copies of the notebook's classes and functions, or
+the path of a file with stored contents) is stored in a *frame*: one stream that contains all of these data, so that the signature and the
+digest of the stream cover them::
 
     magic, length of the head, length of the copies       16 bytes
-    head (JSON)                                            kind of the stream, and the names in the stream
+    head (JSON)                                            kind of the stream, and the names of classes and functions or the path
     copies                                                 a pickle of classes and functions by value; may be empty
     pickle                                                 the value; may be empty
 
-Stored values refer to the functions in this module that rebuild objects (`exception_of`, `called`, `masked`, ...). The names and
-parameters of these functions must not change.
+Stored pickles call functions of this module that rebuild objects (`exception_of`, `called`, `masked`, ...). So the names and parameters of
+these functions must not change.
 
-Pickle rebuilds an exception from ``args``. This may call the user's ``__init__`` with other arguments than the original call, and loses the
-cause and the fields that the interpreter stores outside of ``args``. The reducer in this module creates the exception without ``__init__``
-and sets its fields.
+Exceptions: pickle rebuilds an exception by calling its class with ``args``. This may call the user's ``__init__`` with other arguments than
+the original call, and loses the cause and the fields that the interpreter stores outside of ``args``. The reducer in this module creates the
+exception without calling ``__init__``, and then sets its fields.
 
-NumPy passes the memory of an array to pickle out of band only if the buffer protocol can describe this memory. This excludes dates and time
-spans, and arrays that are not contiguous, such as slices and the columns of pandas. Dates and time spans are stored as 64-bit integers.
-Arrays that are not contiguous are stored as a contiguous copy, which pickle would make, too. Small buffers stay in the stream, because a
-separate buffer costs more than it saves. NumPy's pickle also changes some arrays: dates, long doubles and strided arrays of the other byte
-order get the byte order of the machine, and a masked array loses its hard mask, or gets a full mask if it had no mask. The reducers in this
-module preserve these properties.
+NumPy arrays: NumPy passes the memory of an array to pickle out of band only if the buffer protocol can describe this memory. It cannot
+describe dates and time spans, so these are stored as 64-bit integers. It cannot describe arrays that are not contiguous, such as slices and
+the columns of a pandas frame, so these are stored as contiguous copies, which pickle would make, too. Small buffers stay in the stream,
+because a separate buffer costs more than it saves. NumPy's pickle also loses some properties of arrays, which the reducers in this module
+preserve: the byte order of dates, long doubles and strided arrays, if it is not the byte order of the machine; the hard mask of a masked
+array; and the absence of a mask.
 
-Classes and functions of the notebook are stored by name, with a copy in the frame (`code_copies`). Values that pickle accepts but that load
-as another object (such as a query that is not executed yet) are refused. A figure is stored without its connection to pyplot, so that
-loading it does not open a window. The versions of the libraries with which a value was written are stored in the value's row. If the value
-cannot be loaded later, the message names these versions.
+Classes and functions of the notebook are stored by name, with a copy in the frame (`code_copies`). Values that pickle accepts but that would
+load as another object (such as a query that is not executed yet) are refused. A figure is stored without its connection to pyplot, so that
+a load does not open a window. The versions of the libraries with which a value was written are stored in its catalog row. If the value cannot
+be loaded later, the message names these versions.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ _MAGIC = b"SWFRAME\x01"
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The parts of a framed stream."""
+    """The parts of a frame, as described in the docstring of this module."""
 
     head: dict[str, Any]
     copies: bytes | memoryview
@@ -71,37 +72,42 @@ class Frame:
 
 
 def framed(frame: Frame) -> bytes:
-    """Return the stream of a frame. Equal frames have equal streams."""
+    """Return the bytes of a frame. Equal frames have equal bytes."""
     head = json.dumps(frame.head, separators=(",", ":"), sort_keys=True).encode()
     return b"".join((_PREFIX.pack(_MAGIC, len(head), len(frame.copies)), head, frame.copies, frame.pickle))
 
 
 def is_framed(stream: bytes | memoryview) -> bool:
-    """Return True if a stream is framed."""
+    """Return True if a stream is a frame, False if it is a plain pickle."""
     return stream[: len(_MAGIC)] == _MAGIC
 
 
 def unframed(stream: bytes | memoryview) -> Frame:
-    """Return the parts of a framed stream; raise ValueError, TypeError or struct.error if the stream is damaged."""
+    """Return the frame that a stream contains; raise ValueError, TypeError or struct.error if the stream is damaged."""
     _, head_size, copies_size = _PREFIX.unpack_from(stream)
     offset = _PREFIX.size
     head = json.loads(bytes(stream[offset : offset + head_size]))
     if not isinstance(head, dict):
-        raise TypeError("the head of a stream is not a mapping")
+        raise TypeError("the head of the frame is not a mapping")
     offset += head_size
     return Frame(head, stream[offset : offset + copies_size], stream[offset + copies_size :])
 
 
 _HOOKS = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
 _LEFT_OUT = frozenset({"__class__", "__dict__", "__weakref__", "__traceback__", "message", "exceptions"})
-"""Attributes that are stored separately, or not at all. The parts of an exception group can be set only when the group is created."""
+"""Attributes of exceptions that `_reduced` does not store as fields. ``__dict__`` is stored separately; the message and the exceptions of
+an exception group are passed to its constructor, because they cannot be set later; the others are not stored."""
 _WORD = 8
 _NAMESPACE: Any = vars(BaseException)["__dict__"]
 _PARTS: Any = (vars(BaseExceptionGroup)["message"], vars(BaseExceptionGroup)["exceptions"])
 
 
 def exception_reducer(kind: type) -> Callable[[Any], Any] | None:
-    """Return the reducer for exceptions of a type; None if the type customizes its pickling or is not written in Python."""
+    """Return the function that reduces exceptions of a type.
+
+    The result is None if pickle must treat the exceptions itself, because the class customizes its pickling, or has a constructor or fields
+    that are not written in Python.
+    """
     mro = type.__dict__["__mro__"].__get__(kind)
     base = _builtin_base(kind)
     max_size = base.__basicsize__ + 2 * _WORD
@@ -120,7 +126,7 @@ def exception_reducer(kind: type) -> Callable[[Any], Any] | None:
 
 
 def check_arguments(value: BaseException) -> None:
-    """Raise PicklingError if plain pickle, which transfers values to other processes, cannot rebuild an exception from its ``args``."""
+    """Raise PicklingError if plain pickle cannot rebuild an exception from its ``args``, as when it is sent to another process."""
     init = type(value).__init__
     has_hooks = any(vars(cls).keys() & set(_HOOKS) for cls in type(value).__mro__ if not _is_builtin(cls))
     if has_hooks or type(init) is not FunctionType:
@@ -129,7 +135,8 @@ def check_arguments(value: BaseException) -> None:
         inspect.signature(init).bind(value, *value.args)
     except TypeError as error:
         raise pickle.PicklingError(
-            f"{type(value).__qualname__}(*args) cannot rebuild it: {error}; pass all arguments to super().__init__()"
+            f"pickle cannot rebuild this {type(value).__qualname__} from its args: {error}; "
+            "pass all arguments of its __init__ to super().__init__()"
         ) from error
 
 
@@ -152,7 +159,7 @@ def _reduced(value: BaseException) -> tuple[Any, ...]:
             if type(descriptor) not in {MemberDescriptorType, GetSetDescriptorType} or name in _LEFT_OUT:
                 continue
             if cls is AttributeError and name == "obj":
-                continue  # as in pickle: the object may be anything, such as a module
+                continue  # pickle omits this object, too, because it may be of any type, such as a module
             try:
                 field = descriptor.__get__(value, kind)
             except (AttributeError, TypeError):
@@ -164,7 +171,7 @@ def _reduced(value: BaseException) -> tuple[Any, ...]:
 
 
 def exception_of(kind: type[BaseException], *parts: Any) -> BaseException:
-    """Return an exception without its fields, which `set_exception` sets.
+    """Create an exception without calling its ``__init__``. `set_exception` sets its fields afterwards.
 
     Parameters
     ----------
@@ -176,14 +183,22 @@ def exception_of(kind: type[BaseException], *parts: Any) -> BaseException:
     Returns
     -------
     BaseException
-        The exception, created without ``__init__``.
+        The exception, still without fields and attributes.
     """
     error: BaseException = _builtin_base(kind).__new__(kind, *parts)
     return error
 
 
 def set_exception(error: BaseException, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    """Set the fields and the attributes of an exception."""
+    """Set the fields (such as ``args`` and ``__cause__``) and the attributes (``__dict__``) of an exception.
+
+    Parameters
+    ----------
+    error
+        The exception, as returned by `exception_of`.
+    state
+        The fields and the attributes, by name.
+    """
     fields, attributes = state
     by_name: dict[str, Any] = {}
     for cls in type.__dict__["__mro__"].__get__(type(error)):
@@ -201,12 +216,15 @@ OUT_OF_BAND = 4096
 
 
 def in_stream(buffer: PickleBuffer) -> bool:
-    """Return True if a buffer is small enough to be stored in the stream."""
+    """Return True if a buffer is so small that it is stored in the stream instead of out of band."""
     return memoryview(buffer).nbytes < OUT_OF_BAND
 
 
 def reduced(array: Any) -> Any:
-    """Return the reduction of a ``numpy.ndarray``, or NotImplemented if NumPy's pickle is suitable."""
+    """Return the pickle reduction of an array of dates or time spans, or of an array that is not contiguous.
+
+    For other arrays, and for arrays below `OUT_OF_BAND` bytes, the result is NotImplemented: NumPy reduces them itself.
+    """
     if array.nbytes < OUT_OF_BAND or array.dtype.hasobject:
         return NotImplemented
     if array.dtype.kind in "mM":
@@ -217,12 +235,12 @@ def reduced(array: Any) -> Any:
 
 
 def called(numbers: Any, dtype: Any) -> Any:
-    """Return integers as dates or time spans."""
+    """Return an array of 64-bit integers as an array of dates or time spans. Stored pickles call this function."""
     return numbers.view(dtype)
 
 
 def reducer(kind: type) -> Callable[[Any], Any] | None:
-    """Return the reducer for a type of NumPy; None if NumPy's pickle is suitable."""
+    """Return the function that reduces objects of a NumPy type; None if NumPy reduces them itself."""
     np = sys.modules["numpy"]
     if kind is np.ndarray:
         return _array
@@ -237,7 +255,7 @@ def _array(value: Any) -> Any:
     if dtype.isnative or dtype.hasobject or not dtype.itemsize:
         return reduced(value)
     np = sys.modules["numpy"]
-    # The array is stored as raw bytes, which have no byte order. A strided array must be copied first.
+    # The array is stored as raw bytes, for which NumPy does not change the byte order. A strided array must be copied before.
     plain = value if value.flags.forc else np.array(value, order="K")
     raw = plain.view(np.dtype((np.void, dtype.itemsize)))
     raw.flags.writeable = value.flags.writeable or plain is not value
@@ -247,7 +265,7 @@ def _array(value: Any) -> Any:
 def _mapped(value: Any) -> Any:
     # A loaded array would not write to the file, unlike the original.
     if value.flags.writeable and getattr(value, "mode", "") in {"r+", "w+"}:
-        raise TypeError("it is mapped from a file, and assignments to it change the file")
+        raise TypeError("assignments to this array change the file to which it is mapped")
     return NotImplemented
 
 
@@ -261,12 +279,24 @@ def _masked(value: Any) -> Any:
 
 
 def of_dtype(raw: Any, dtype: Any) -> Any:
-    """Return an array with a dtype from its raw bytes."""
+    """Return an array of raw bytes as an array of another dtype. Stored pickles call this function."""
     return raw.view(dtype)
 
 
 def masked(data: Any, mask: Any, fill_value: Any, hard: bool, more: dict[str, Any]) -> Any:
-    """Return a masked array."""
+    """Create a masked array. Stored pickles call this function.
+
+    Parameters
+    ----------
+    data, mask
+        The data, and the mask; None if the array has no mask.
+    fill_value
+        The fill value as NumPy stores it; None if it was not set.
+    hard
+        True if the mask is hard.
+    more
+        Further attributes of the array.
+    """
     import numpy as np
 
     value: Any = np.ma.MaskedArray(data, mask=np.ma.nomask, copy=False, hard_mask=hard)
@@ -285,10 +315,10 @@ _LAZY = {
 POLARS_REMEDY = "cast columns of Python objects (pl.Object) to another polars type"
 _REMEDIES = {
     **_LAZY,
-    "generator": "return list(...) of it: a generator can be read only once",
-    "async_generator": "collect its items in a list, and return the list",
-    "coroutine": "await it, and return the result",
-    "memoryview": "return bytes(...) of it",
+    "generator": "return a list of the items: list(generator)",
+    "async_generator": "collect the items of the generator in a list, and return the list",
+    "coroutine": "await the coroutine, and return its result",
+    "memoryview": "return the bytes of the memoryview: bytes(view)",
     "module": "return the objects of the module that you need, not the module",
     "io.TextIOWrapper": "return the contents of the file, or its path",
     "io.BufferedReader": "return the contents of the file, or its path",
@@ -312,7 +342,10 @@ _LOCKS = frozenset(
         "threading.Thread",
     }
 )
-_OTHERWISE = "return plain data, arrays or frames; or define __getstate__ and __setstate__ in its class, and leave out what cannot be stored"
+_OTHERWISE = (
+    "return plain data, arrays or frames; or define __getstate__ and __setstate__ in the class of this object, so that they leave out "
+    "the attributes that cannot be stored"
+)
 
 
 class _RefusedError(Exception):
@@ -320,22 +353,22 @@ class _RefusedError(Exception):
 
 
 class _Pickler(pickle.Pickler):
-    """The C pickler, which does not call `reducer_override` for plain data."""
+    """Pickles values. `reducer_override` is called for every object in a value except plain data such as numbers, strings and lists."""
 
     def __init__(self, stream: io.BytesIO, buffers: list[pickle.PickleBuffer]) -> None:
         super().__init__(stream, 5, buffer_callback=self._put_buffer)
         self._buffers = buffers
         self.numbered: list[Any] = []
-        """Classes and functions of the notebook; the pickle contains their positions in this list."""
+        """Classes and functions of the notebook in the value. The pickle contains their positions in this list instead of their names."""
         self.kinds: set[Any] = set()
-        """Types of the objects in the stream, and classes and functions that the stream refers to by name."""
+        """Types of the objects in the value, and classes and functions of libraries that the value refers to."""
         self.last_reduced: Any = None
-        """The last object that was reduced. If pickling raises an error, this object caused it."""
+        """The object for which `reducer_override` was called last. If pickling fails, this object is regarded as the cause."""
         self.portable = False
-        """True if plain pickle must be able to transfer the value to another process."""
+        """True to refuse exceptions that plain pickle cannot transfer to another process."""
 
     def _put_buffer(self, buffer: pickle.PickleBuffer) -> bool:
-        """Return True if a buffer is to be stored in the stream; otherwise add it to the buffers."""
+        """Return True to store a buffer in the stream; otherwise add it to the list of buffers, which are stored out of band."""
         if in_stream(buffer):
             return True
         self._buffers.append(buffer)
@@ -367,13 +400,13 @@ class _Pickler(pickle.Pickler):
 
 
 class _LinkingPickler(_Pickler):
-    """A pickler that stores links for objects that exist where the value is loaded."""
+    """Pickles values of live cells: stores a link instead of a copy for each object that the value shares with the notebook."""
 
     def __init__(self, stream: io.BytesIO, buffers: list[pickle.PickleBuffer], link: Link) -> None:
         super().__init__(stream, buffers)
         self._link = link
         self._in_frames: dict[int, Any] = {}
-        """Maps ids to the arrays of the frames that were pickled."""
+        """Maps ids to the arrays of the pandas objects that were pickled so far."""
 
     def persistent_id(self, item: Any) -> Any:
         return self._link(item)
@@ -390,12 +423,15 @@ class _LinkingPickler(_Pickler):
             return reduced
         if reduced is NotImplemented:
             return reduced
-        # An inner function is stored as a copy. Its closure cells are stored separately, because other functions may share them.
+        # The copy of an inner function gets its closure cells separately, because other functions in the value may share the cells.
         copy, bound = code_copies.Reduced(reduced), code_copies.bound_around(value)
         return code_copies.around, (copy, *value.__closure__), bound, None, None, code_copies.bind_around
 
     def _frame(self, value: Any) -> Any:
-        """Return the reduction of a pandas frame. Arrays shared with an earlier frame are copied, as pandas does on writing."""
+        """Return the pickle reduction of a pandas object.
+
+        If it shares an array with an object that was pickled earlier, its arrays are copied, as pandas copies a shared array on writing.
+        """
         arrays = [array.values for array in getattr(getattr(value, "_mgr", None), "blocks", ())]
         unlinked = [array for array in arrays if self._link(array) is None]
         if any(id(array) in self._in_frames for array in unlinked):
@@ -407,11 +443,11 @@ class _LinkingPickler(_Pickler):
 
 _MOST_REDUCERS = 1000
 _reducers: dict[type, Callable[[Any], Any] | None] = {}
-"""A cache of reducers by type; None if pickle is suitable. A value may contain many objects of one type."""
+"""Caches the results of `_reducer` by type, because a value may contain many objects of the same type."""
 
 
 def _reducer(kind: type, value: Any) -> Callable[[Any], Any] | None:
-    """Return the reducer for the objects of a type; None if pickle is suitable."""
+    """Return the function that reduces objects of a type, of which ``value`` is one; None if pickle reduces them itself."""
     top = name_parts(kind)[0].partition(".")[0]
     if top == "numpy":
         return reducer(kind)
@@ -434,7 +470,7 @@ def _refuse(value: Any) -> Any:
 
 
 def _without_pyplot(figure: Any) -> Any:
-    """Return the reduction of a figure, without the mark that makes pyplot manage the loaded figure."""
+    """Return the pickle reduction of a figure, without the entry that makes pyplot open a window when the figure is loaded."""
     reduction = figure.__reduce_ex__(5)
     if len(reduction) > 2 and isinstance(reduction[2], dict):
         reduction[2].pop("_restore_to_pylab", None)
@@ -443,16 +479,17 @@ def _without_pyplot(figure: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Pickled:
-    """The result of `dump`."""
+    """The pickle of a value, as returned by `dump`."""
 
     stream: bytes
     buffers: list[memoryview]
     named_versions: tuple[tuple[str, str], ...]
-    """Names and code versions of the classes and functions that are stored with a copy."""
+    """Names and code versions of the notebook's classes and functions in the value."""
     libraries: tuple[tuple[str, str], ...]
-    """Libraries to which objects in the value belong, with their versions."""
+    """The libraries whose types, classes and functions occur in the value, with their versions."""
     inner_classes: tuple[str, ...]
-    """Names of classes that were defined inside a function or an asset's cell."""
+    """Qualified names of classes in the value that the notebook does not have under these names, for example because they were defined
+    inside a function. The user is advised to define them at the top level."""
     kinds: tuple[type, ...] = ()
     """Types of the objects in the value, except plain data."""
 
@@ -472,16 +509,17 @@ def dump(
     key
         The asset's key, for messages.
     code
-        Functions that read the code of classes and functions.
+        Functions that compute the code versions of the notebook's classes and functions, and recognize secrets.
     link
-        Returns the link for an object that exists where the value is loaded, or None for other objects.
+        Returns the link to an object of the notebook, which is stored instead of the object, or None to store the object itself. If
+        ``link`` is None, no links are stored.
     portable
-        True if plain pickle must be able to transfer the value to another process.
+        True to refuse exceptions that plain pickle cannot transfer to another process.
 
     Returns
     -------
     Pickled
-        The stream, the buffers, and the names in the stream.
+        The pickle, in a frame if the value refers to classes or functions of the notebook.
 
     Raises
     ------
@@ -498,7 +536,7 @@ def dump(
     except (KeyboardInterrupt, MemoryError):
         raise
     except BaseException as error:
-        # Methods of the user's classes may raise anything.
+        # Methods of the user's classes may raise any exception.
         raise _unstorable(value, pickler.last_reduced, error, key) from error
     kinds = tuple([kind for kind in pickler.kinds if issubclass(type(kind), type)])
     libraries = () if not pickler.kinds else libraries_of([_module_of(kind) for kind in pickler.kinds], code.owner)
@@ -513,7 +551,7 @@ def dump(
     except NoCopyError as error:
         if nameless:
             raise _unstorable(value, nameless[0], error.__cause__ or error, key) from error
-        # Without copies, a load needs the classes and functions with these names in the notebook.
+        # Without copies, a load uses the notebook's classes and functions with these names, or fails.
         copies, why = b"", str(error)
     inside = [code_copies.name_of(item) for item in nameless]
     head = {"kind": "named", "names": named, "inside": inside, "why": why, "python": code_copies.PYTHON}
@@ -528,7 +566,7 @@ def dump(
 
 
 def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loading: Loading) -> Any:
-    """Return the value of a pickle. The stream must be trusted, because loading executes code.
+    """Load a pickle and return the value. The caller must trust the stream, because the load executes code in it.
 
     Parameters
     ----------
@@ -537,7 +575,7 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
     key
         The asset's key, for messages.
     loading
-        The parameters of loading.
+        What a load needs besides the stored form.
 
     Returns
     -------
@@ -549,7 +587,7 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
     ValueDamagedError
         If the data contain invalid offsets or indices.
     ValueUnavailableError
-        If the value cannot be loaded, for example because a module is not installed or expects another format.
+        If the value cannot be loaded for another reason, for example because a module is not installed or expects another format.
     """
     try:
         if not is_framed(stream):
@@ -572,7 +610,7 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
     except (ValueUnavailableError, KeyboardInterrupt, MemoryError):
         raise
     except BaseException as error:
-        # Methods of the user's classes and the engine of polars may raise anything.
+        # Methods of the user's classes and the engine of polars may raise any exception.
         if isinstance(error, structure.StructureError) or _is_invalid_arrow(error):
             raise ValueDamagedError(
                 f"the stored value of {key!r} is damaged: {error_text(error)}", remedy=f"materialize {key!r} again"
@@ -581,12 +619,12 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
             f"the stored value of {key!r} cannot be loaded{library_difference(loading.libraries, loading.code.owner)}",
             where=f"{type(error).__name__}: {error_text(error)}",
             remedy=library_remedy(loading.libraries, loading.code.owner)
-            or "make the module that it needs importable, or materialize it again",
+            or f"install the module or define the class that the error names, or materialize {key!r} again",
         ) from error
 
 
 def _module_of(kind: Any) -> str:
-    """Return the name of the module of a type or function; empty if there is none."""
+    """Return the name of the module in which a type or function is defined; empty if its ``__module__`` is not a string."""
     if issubclass(type(kind), type):
         return name_parts(kind)[0]
     module = getattr(kind, "__module__", "")
@@ -599,13 +637,13 @@ def _is_invalid_arrow(error: BaseException) -> bool:
 
 
 def error_text(error: BaseException) -> str:
-    """Return the message of an exception in one line, even if its ``__str__`` fails."""
+    """Return the message of an exception as one line of at most 300 characters, even if its ``__str__`` raises an error."""
     try:
         return " ".join(str(error).split())[:300]
     except KeyboardInterrupt:
         raise
     except BaseException:
-        return "its message cannot be read"
+        return "the message of the error cannot be read"
 
 
 def _unstorable(value: Any, inner: Any, error: BaseException, key: str) -> UnstorableValueError:
@@ -638,7 +676,7 @@ def _description(offender: Any, name: str) -> str:
 def _remedy(offender: Any, name: str) -> str:
     if issubclass(type(offender), FunctionType | type):
         kind = "class" if issubclass(type(offender), type) else "function with def"
-        return f"define the {kind} at the top level of a cell or in a module, without values in its closure or body that cannot be stored"
+        return f"define the {kind} at the top level of a cell or in a module, and do not use values in it that cannot be stored"
     if name in _LOCKS:
-        return "leave it out of the value, and create it in the step that uses it"
+        return "leave this object out of the value, and create it in the step that uses it"
     return _REMEDIES.get(name, _OTHERWISE)

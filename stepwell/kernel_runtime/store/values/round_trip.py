@@ -1,16 +1,25 @@
-"""A test load of values before they are stored, unless their types are known to survive the round trip.
+"""A test load of a value before it is stored, unless all types in the value are known to survive the round trip through the stored form.
 
-Pickle can write many values that it cannot load, such as an exception whose ``__init__`` takes other arguments, or an instance of a class
-whose ``__setstate__`` raises an error or whose ``__getattr__`` needs attributes that are not set yet. If such a value were stored, it would
-be reused, and every step that loads it would fail. Types of libraries in the fidelity tests, and classes without methods that take part in
-pickling, are known to survive. A value that contains any other type is loaded and compared with the original. Their types must be the same,
-and their data versions, if they have any, must be equal.
+Pickle can write many values that it cannot load: for example an exception whose ``__init__`` takes other arguments than its ``args``, or an
+instance of a class whose ``__setstate__`` raises an error. If such a value were stored, it would be reused, and every step that loads it
+would fail.
 
-Large values, and values with types from an extension module, are loaded in a separate process, because a load takes as much memory again
-and may crash the process. Other values are loaded in this process with a time limit. The first value with a combination of types is loaded
-in a forked copy of this process before, where the load can neither crash nor block this process. The result is recorded until the machine
-restarts, by the types, their code and the versions of their libraries (`objects/checked`). Values that fit into a row are always loaded,
-because a load takes no longer than writing them.
+Two kinds of types are known to survive: types of the standard library (`_PLAIN`) and of the libraries that the fidelity tests cover, and
+classes without methods that take part in pickling. A value that contains an object of any other type is loaded from its stored form and
+compared with the original: the types must be the same and, if both have a data version, the data versions must be equal. Data versions are
+not compared if all these other types are Python classes of libraries, because a library decides what a load of its objects restores.
+
+A successful test is recorded until the machine restarts (`objects/checked`), together with the types in the value, their code versions and
+the versions of their libraries. While the record is valid, larger values of the same types are stored without a test load. Values up to
+`SMALL` bytes are tested every time, because their load takes no longer than writing them.
+
+A test load takes place in one of two processes:
+
+- In a separate process: values above `MOST_HERE` bytes, because the loaded copy needs as much memory as the original; and values with types
+  of extension modules for which no successful test is recorded, because such a load may crash the process. If the separate process cannot
+  import what the value needs, the test takes place in this process.
+- In this process, with a time limit: all other values. If no successful test is recorded for their types, a forked copy of this process
+  loads the value first, because a load in the copy can neither crash nor block this process.
 """
 
 from __future__ import annotations
@@ -41,20 +50,23 @@ from stepwell.kernel_runtime.store.values.loading import CodeReader, Loading
 from stepwell.kernel_runtime.store.values.structure import name_parts, path_to, type_name
 
 SMALL = 64 * 1024
-"""Maximum size in bytes of a value that is always loaded."""
+"""Maximum size in bytes of a value that is tested even if an earlier test of the same types is recorded."""
 MOST_HERE = 8 << 20
-"""Maximum size in bytes of a value that is loaded in this process."""
+"""Maximum size in bytes of a value whose test load takes place in this process."""
 SECONDS = 10.0
-"""Time limit in seconds for loading a value in this process."""
+"""Time limit in seconds of a test load in this process or in a forked copy of it."""
 SECONDS_APART = 60.0
-"""Time limit in seconds for loading a value in a separate process, including imports."""
-_REMEDY = "return plain data, arrays or frames; or define __reduce__, or __getstate__ and __setstate__, in its class, so that a load makes an equal object"
+"""Time limit in seconds of a test load in a separate process, including the time for imports."""
+_REMEDY = (
+    "return plain data, arrays or frames; or define __reduce__, or __getstate__ and __setstate__, in the class of this object, "
+    "so that pickle creates an equal object"
+)
 
 
 # -- types that survive the round trip ---------------------------------------------------------------------------------
 
 _TRIED = frozenset(("numpy", "pandas", "pyarrow", "polars", "scipy", "sklearn", "stepwell"))
-"""Libraries whose values are covered by the fidelity tests."""
+"""Top-level modules of the libraries whose values the fidelity tests cover."""
 _PLAIN = frozenset(
     (
         "builtins", "collections", "_collections", "datetime", "decimal", "_decimal", "fractions", "uuid", "pathlib", "pathlib._local",
@@ -69,16 +81,16 @@ _HOOKS = frozenset(
         "__getattr__", "__getattribute__", "__class__",
     )
 )  # fmt: skip
-"""Methods that take part in pickling or loading an object."""
+"""Methods and attributes through which a class can change how its objects are pickled or loaded."""
 _ITEM_HOOKS = frozenset(("__setitem__", "append", "extend"))
-"""Methods that take part in loading a list or dict."""
+"""Methods that pickle calls when it loads an object of a subclass of list or dict."""
 _CYTHONS_FUNCTIONS = frozenset((("", "cython_function_or_method"), ("", "fused_cython_function")))
-"""Types of functions compiled by Cython. Pickle looks up these functions by name, like all functions."""
+"""Names of the types of functions that Cython compiles. Pickle stores all functions, including these, by name."""
 _known_types: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
 def survives(kind: type) -> bool:
-    """Return True if every object of a type is known to load as an equal object, provided that it can be pickled."""
+    """Return True if every object of a type that can be pickled is known to load as an equal object, without a test load."""
     known = _known_types.get(kind)
     if known is None:
         known = _known_types[kind] = _survives(kind)
@@ -87,7 +99,7 @@ def survives(kind: type) -> bool:
 
 def _survives(kind: type) -> bool:
     if issubclass(kind, BaseException) or kind in copyreg.dispatch_table or "<" in name_parts(kind)[1]:
-        # A class whose name contains "<" cannot be looked up, so it is loaded from its copy.
+        # A class whose qualified name contains "<" (such as "<locals>") cannot be looked up by name, so a load uses its stored copy.
         return False
     if name_parts(kind) in _CYTHONS_FUNCTIONS:
         return True
@@ -111,7 +123,7 @@ def _survives(kind: type) -> bool:
 
 
 def _is_python(kind: type) -> bool:
-    """Return True if a type is defined by a class statement, judging by its flags and the file of its module."""
+    """Return True if a type was defined by a class statement in Python code, not in an extension module."""
     module = sys.modules.get(name_parts(kind)[0])
     file = getattr(module, "__file__", None) or ""
     return bool(kind.__flags__ & 1 << 9) and not (type(file) is str and file.endswith((".so", ".pyd")))
@@ -121,23 +133,23 @@ def _is_of_library(kind: type, code: CodeReader) -> bool:
     return _is_python(kind) and not issubclass(kind, BaseException) and code.owner(name_parts(kind)[0]) is not None
 
 
-# -- loading a value once ----------------------------------------------------------------------------------------------
+# -- the test load -----------------------------------------------------------------------------------------------------
 
 
 class _TooLongError(BaseException):
-    """Raised when the time limit is exceeded. This is a BaseException, so that the user's classes do not catch it."""
+    """Raised when a test load exceeds its time limit. A BaseException, because classes of the user may catch any Exception."""
 
 
 class _DiffersError(Exception):
-    """Raised when a value loads as a different value."""
+    """Raised when a test load returns a different value or ends its process."""
 
 
 class _UndecidedError(Exception):
-    """Raised when the separate process cannot test a value."""
+    """Raised when the separate process cannot test a value, because it did not start or could not import something that this process has."""
 
 
 def check(value: Any, encoded: codecs.Encoded, *, key: str, code: CodeReader, witnesses: Witnesses) -> None:
-    """Test that a value can be loaded from its stored form, unless an earlier test is recorded for its types.
+    """Test that a value loads from its stored form as an equal value; do nothing if its types are known to survive.
 
     Parameters
     ----------
@@ -148,20 +160,21 @@ def check(value: Any, encoded: codecs.Encoded, *, key: str, code: CodeReader, wi
     key
         The asset's key, for messages.
     code
-        Functions that read the code of classes and compute data versions.
+        Functions that compute the code versions of classes, and data versions.
     witnesses
-        Results of earlier tests.
+        Records of successful tests since the machine booted. A new success is added.
 
     Raises
     ------
     UnstorableValueError
-        If the load fails, takes too long, or returns a different value. The message names the object inside the value.
+        If the load fails, takes too long, or returns a different value. If a single object inside the value is the cause, the message
+        names it.
     """
     unsure = [kind for kind in encoded.kinds if not survives(kind)]
     if not unsure:
         return
     if all(_is_of_library(kind, code) for kind in unsure):
-        # A library decides which state of its objects is restored (caches may be omitted), so data versions are not compared.
+        # A library decides which attributes of its objects a load restores. It may omit caches, so the data versions may differ.
         code = replace(code, data_version=None)
     kinds = sorted(
         [
@@ -202,23 +215,24 @@ def _in_this_process(value: Any, encoded: codecs.Encoded, key: str, code: CodeRe
     before, after = code.data_version(value), code.data_version(loaded)
     if before is None or after is None or before == after:
         return
-    # Some objects differ at every inspection or load, because they contain an address or a time.
+    # The data version of some objects differs at every computation or load, because they contain an address or a time. This is no error.
     with _limited(SECONDS):
         second = code.data_version(_decoded(encoded, key, code))
     if second == after and code.data_version(value) == before:
-        raise _DiffersError(f"a {type_name(value)} loads with different contents")
+        raise _DiffersError(f"the loaded {type_name(value)} has different contents")
 
 
 def _in_forked_copy(encoded: codecs.Encoded, key: str, code: CodeReader) -> None:
-    """Load a value in a forked copy of this process; raise an error if the copy ends or takes too long.
+    """Test in a forked copy of this process that loading a value neither ends nor blocks the process.
 
-    Other errors are ignored, because the load in this process detects them. On systems other than Linux this function does nothing, because
-    a fork without exec is not safe there.
+    Raises `_DiffersError` if the load ends the copy, and `_TooLongError` if it exceeds the time limit. Exceptions of the load are ignored,
+    because the later load in this process raises them, too. On systems other than Linux this function does nothing, because a fork without
+    exec is not safe there.
     """
     if sys.platform != "linux":
         return
     with warnings.catch_warnings():
-        # Python 3.12 and later warn about forks with threads, but the copy does not use locks of the other threads.
+        # Python 3.12 and later warn about a fork while other threads run. The child does not need a lock of these threads.
         warnings.simplefilter("ignore", DeprecationWarning)
         reading, writing = os.pipe()
         try:
@@ -245,13 +259,13 @@ def _in_forked_copy(encoded: codecs.Encoded, key: str, code: CodeReader) -> None
             os.kill(process, signal.SIGKILL)
         status = _status_of_end(process)
     if not answered:
-        raise _TooLongError(f"loading it takes longer than {SECONDS:g} s")
+        raise _TooLongError(f"loading the object takes longer than {SECONDS:g} s")
     if not survived:
-        raise _DiffersError(f"loading it ends the process ({status})")
+        raise _DiffersError(f"loading the object ends the process (exit code {status})")
 
 
 def _load_quietly(encoded: codecs.Encoded, key: str, code: CodeReader) -> None:
-    """Load a value in the forked child, which must not print anything or run the parent's finalizers or tracers."""
+    """Load a value in the forked child without printing anything and without running finalizers or trace functions of the parent."""
     gc.disable()
     sys.settrace(None)
     null = os.open(os.devnull, os.O_RDWR)
@@ -271,7 +285,7 @@ def _status_of_end(process: int) -> str:
 
 
 def _decoded(encoded: codecs.Encoded, key: str, code: CodeReader) -> Any:
-    # The loaded value must not share memory with the original.
+    # The buffers are copied, because the loaded value must not share memory with the original.
     buffers = [memoryview(bytes(buffer) if buffer.readonly else bytearray(buffer)) for buffer in encoded.buffers]
     loading = Loading(code, libraries=encoded.classes, check=False)
     return codecs.decode(encoded.codec, encoded.stream, buffers, key=key, loading=loading)
@@ -279,13 +293,15 @@ def _decoded(encoded: codecs.Encoded, key: str, code: CodeReader) -> Any:
 
 def _compare(value: Any, loaded: Any) -> None:
     if type(loaded) is not type(value) and name_parts(type(loaded)) != name_parts(type(value)):
-        raise _DiffersError(f"a {type_name(value)} loads as a {type_name(loaded)}")
+        raise _DiffersError(f"a {type_name(value)} is loaded as a {type_name(loaded)}")
     if column_types(value) != column_types(loaded):
-        raise _DiffersError(f"a {type_name(value)} loads with the type {column_types(loaded)}")
+        raise _DiffersError(
+            f"the loaded {type_name(value)} has the type {column_types(loaded)}, not {column_types(value)}"
+        )
 
 
 def column_types(value: Any) -> Any:
-    """Return the schema or the type of an Arrow or polars value; None for any other value."""
+    """Return the schema of an Arrow or polars table, or the data type of an Arrow or polars array; None for any other value."""
     if name_parts(type(value))[0].partition(".")[0] not in {"pyarrow", "polars"}:
         return None
     return getattr(value, "schema", None) or getattr(value, "type", None) or getattr(value, "dtype", None)
@@ -293,17 +309,20 @@ def column_types(value: Any) -> Any:
 
 @contextlib.contextmanager
 def _limited(seconds: float) -> Iterator[None]:
-    """Limit the time that the block takes, on the main thread. A timer of the user continues afterwards."""
+    """Raise `_TooLongError` if the ``with`` block takes longer than ``seconds``.
+
+    The limit uses the alarm signal, so it applies only on the main thread, and not on Windows. If a timer of the user would expire earlier,
+    no limit is set; otherwise the user's timer continues after the block.
+    """
     usable = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
     user_handler = signal.getsignal(signal.SIGALRM) if usable else None
     user_seconds = signal.getitimer(signal.ITIMER_REAL)[0] if usable else 0.0
     if user_handler is None or 0 < user_seconds < seconds:
-        # Other threads have no timer. A timer of the user that expires sooner also limits the time.
         yield
         return
 
     def over(*_: object) -> None:
-        raise _TooLongError(f"loading it takes longer than {seconds:g} s")
+        raise _TooLongError(f"loading the object takes longer than {seconds:g} s")
 
     signal.signal(signal.SIGALRM, over)
     started = time.monotonic()
@@ -329,7 +348,7 @@ def _in_separate_process(value: Any, encoded: codecs.Encoded, key: str, code: Co
         "sizes": [part.nbytes for part in parts],
         "readonly": [part.readonly for part in parts],
         "classes": encoded.classes,
-        # In the other process, classes of the notebook are copies, whose data versions differ.
+        # In the separate process, classes of the notebook are copies, whose instances have other data versions.
         "digest": f"{digest.__module__}:{digest.__qualname__}" if digest is not None and not encoded.copies else "",
     }
     head = json.dumps(request).encode()
@@ -373,22 +392,22 @@ def _in_separate_process(value: Any, encoded: codecs.Encoded, key: str, code: Co
         result = json.loads(answer)
     except ValueError:
         if late:
-            raise _TooLongError(f"loading it takes longer than {SECONDS_APART:g} s") from None
-        raise _DiffersError(f"loading it ends the process ({code_of_end})") from None
+            raise _TooLongError(f"loading the object takes longer than {SECONDS_APART:g} s") from None
+        raise _DiffersError(f"loading the object ends the process (exit code {code_of_end})") from None
     if result["unknown"]:
         raise _UndecidedError
     if result["error"]:
         raise ValueUnavailableError(result["error"], where=result["where"])
     if tuple(result["kind"]) != name_parts(type(value)):
-        raise _DiffersError(f"a {type_name(value)} loads as a {'.'.join(result['kind'])}")
+        raise _DiffersError(f"a {type_name(value)} is loaded as a {'.'.join(result['kind'])}")
     if digest is not None and result["versions"] and result["versions"][0] == result["versions"][1] != digest(value):
-        raise _DiffersError(f"a {type_name(value)} loads with different contents")
+        raise _DiffersError(f"the loaded {type_name(value)} has different contents")
 
 
 def load_from_stdin() -> None:
-    """Load a value from standard input and write the result of the test to standard output, in the separate process."""
+    """Run the test load in the separate process: read a stored form from standard input, load it, and print the result as JSON."""
     answer = os.fdopen(os.dup(1), "wb")
-    # Text that the value's classes print must not become part of the answer.
+    # Redirect standard output, so that text that classes of the value print does not become part of the JSON.
     os.dup2(2, 1)
     source = sys.stdin.buffer
     request = json.loads(source.read(int.from_bytes(source.read(8), "little")))
@@ -418,7 +437,10 @@ def load_from_stdin() -> None:
             "unknown": isinstance(error.__cause__, ImportError | AttributeError),
         }
     except BaseException as error:
-        result |= {"error": "it cannot be loaded", "where": f"{type(error).__name__}: {pickling.error_text(error)}"}
+        result |= {
+            "error": "the value cannot be loaded",
+            "where": f"{type(error).__name__}: {pickling.error_text(error)}",
+        }
     answer.write(json.dumps(result).encode())
     answer.close()
     os._exit(0)
@@ -452,7 +474,7 @@ def _unstorable(
 
 
 def _offender(value: Any, unsure: Sequence[type], code: CodeReader) -> tuple[str, Any]:
-    """Return an object inside a value that fails the test, after its path; the value itself if no single object fails."""
+    """Return the path and the object inside a value that fails the test load; an empty path and the value if no single object fails."""
     for kind in unsure:
         located = path_to(value, lambda item, kind=kind: type(item) is kind)  # type: ignore[misc]  # mypy does not see the default of a lambda
         if located is None or not located[0]:

@@ -1,13 +1,14 @@
 """The structure of values: type names and summaries for display, and validation of offsets and indices in loaded data.
 
-Arrow, polars, pandas and scipy trust the offsets, views and indices of their arrays. Invalid offsets or indices make them read memory
-outside of the array. Arrow data are not signed, so their writer is unknown. So a value whose file was not checked since the machine started
-(`objects/checked`) is validated before it is used.
+Arrow, polars, pandas and scipy trust the offsets and indices in their arrays. If an offset or index is invalid, these libraries read memory
+outside of the array. Arrow and polars data are not signed, so anyone may have written them. So a load validates the data, unless they come
+from a file that was checked since the machine started (`objects/checked`).
 
-The cost of validation was measured with 5 million rows of integers, floats, strings and categories (165 MB). pyarrow's ``validate()`` takes
-no time, but does not check offsets; ``validate(full=True)`` takes 143 ms, nearly all of this for strings. polars has no validation, so
-pyarrow reads and validates the stream of a polars value first (279 ms; the load by polars takes 1,230 ms). In pickles, Arrow arrays are
-validated when they are restored. Sparse matrices and codes of pandas are validated after the load, if the stream names their types.
+Arrow data are validated by pyarrow's ``validate(full=True)``, because ``validate()`` does not check offsets. polars has no validation, so
+pyarrow reads and validates the stream of a polars value before polars reads it. In pickles, Arrow arrays are validated when pickle restores
+them. Sparse matrices of scipy, and the codes of pandas categories and multi-indexes, are validated after the load, if the pickle names their
+types. For 5 million rows of integers, floats, strings and categories (165 MB), ``validate(full=True)`` takes 143 ms, nearly all of this for
+strings. For a polars frame of the same size, the validation takes 279 ms, and the load by polars 1,230 ms.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _MODULE, _QUALNAME = type.__dict__["__module__"].__get__, type.__dict__["__qualn
 
 
 def name_parts(kind: type) -> tuple[str, str]:
-    """Return the module and qualified name of a type without using attributes that the type or its metaclass overrides."""
+    """Return the module and the qualified name of a type, even if the type or its metaclass overrides ``__module__`` or ``__qualname__``."""
     try:
         module = _MODULE(kind)
     except AttributeError:
@@ -53,7 +54,11 @@ def type_name(value: Any) -> str:
 
 
 def summary(value: Any) -> str:
-    """Return the shape of a value (rows × columns), its number of items, or a short literal; empty if none of these exists."""
+    """Return a short description of a value for display.
+
+    This is the shape of an array or frame (``1,000 × 3``), the number of items of a collection (``2 items``), or the literal of a scalar or
+    string, shortened if necessary. The description of any other value is empty.
+    """
     kind = type(value)
     if value is None or kind in (bool, int, float, complex):
         try:
@@ -73,13 +78,27 @@ def summary(value: Any) -> str:
     except KeyboardInterrupt:
         raise
     except BaseException:
-        # A property of the user's class may raise anything, which must not make the step fail.
+        # A property of the user's class may raise any exception. This must not make the step fail.
         return ""
     return ""
 
 
 def path_to(value: Any, matches: Callable[[Any], bool]) -> tuple[str, Any] | None:
-    """Return the first matching object inside a value, after its path as Python code (``[1]['a'].b``); None if no object matches."""
+    """Search a value and the objects inside it for the first object that matches, breadth first.
+
+    Parameters
+    ----------
+    value
+        The value.
+    matches
+        Called with an object; returns True if it is the searched object.
+
+    Returns
+    -------
+    tuple or None
+        The path to the object inside the value, such as ``[1]['a'].b`` (empty if the value itself matches), and the object. None if the
+        search ends without a match, at the latest after about 100,000 objects.
+    """
     queue: list[tuple[str, Any]] = [("", value)]
     seen = {id(value)}
     for path, item in queue:
@@ -131,37 +150,37 @@ def _shortened(text: str) -> str:
 
 
 Known = dict[tuple[str, str], Any]
-"""Replacements of names in a pickle, by module and name."""
+"""Maps the module and name of a function that a pickle refers to, to the object that the load uses instead."""
 
 
 class StructureError(ValueError):
-    """Raised if offsets or indices in data are out of range, or the data are compressed."""
+    """Raised if the data of a value contain invalid offsets or indices, or are compressed, which Stepwell's data never are."""
 
 
 # -- Arrow -----------------------------------------------------------------------------------------------------------
 
 _RECORD_BATCH, _DICTIONARY_BATCH = 3, 2
-"""Numbers of message headers in Arrow's ``Message.fbs``."""
+"""The numbers of these types of messages in Arrow's ``Message.fbs``."""
 _COMPRESSION = 3
-"""Number of the field in Arrow's ``RecordBatch`` table."""
+"""The number of the field ``compression`` in the flatbuffer table ``RecordBatch`` of Arrow's ``Message.fbs``."""
 
 
 def arrow_batches(data: Any) -> tuple[Any, list[Any]]:
-    """Return the schema and the validated batches of an Arrow stream, as views of its memory.
+    """Read and validate an Arrow IPC stream without copying its data.
 
     Compressed streams are refused: Stepwell does not write them, and a few compressed bytes could expand to any size.
 
     Parameters
     ----------
     data
-        A buffer with the stream.
+        A buffer that contains the stream.
 
     Returns
     -------
     schema
         A ``pyarrow.Schema``.
     batches
-        A list of ``pyarrow.RecordBatch``.
+        A list of ``pyarrow.RecordBatch``, whose arrays are views of ``data``.
 
     Raises
     ------
@@ -173,7 +192,7 @@ def arrow_batches(data: Any) -> tuple[Any, list[Any]]:
     buffer = pa.py_buffer(data)
     for message in pa.ipc.MessageReader.open_stream(buffer):
         if _is_compressed(memoryview(message.metadata)):
-            raise StructureError("the data is compressed, and Stepwell never compresses")
+            raise StructureError("the Arrow data are compressed, but Stepwell writes only uncompressed data")
     reader = pa.ipc.open_stream(buffer)
     batches = list(reader)
     for batch in batches:
@@ -182,7 +201,7 @@ def arrow_batches(data: Any) -> tuple[Any, list[Any]]:
 
 
 def _is_compressed(message: memoryview) -> bool:
-    """Return True if the body of a message is compressed, according to its metadata."""
+    """Return True if the metadata of an Arrow IPC message say that its body is compressed."""
     root = struct.unpack_from("<I", message)[0]
     kind = _field(message, root, 1)
     header = _field(message, root, 2)
@@ -200,10 +219,20 @@ def _is_compressed(message: memoryview) -> bool:
 
 
 def _field(message: memoryview, table: int, number: int) -> int:
-    """Return the offset of a field in a table of a flatbuffer; 0 if the field is absent."""
+    """Return the offset of a field in a table of a flatbuffer; 0 if the table does not contain the field.
+
+    Parameters
+    ----------
+    message
+        The flatbuffer.
+    table
+        The offset of the table.
+    number
+        The number of the field in the schema of the table.
+    """
     vtable = table - struct.unpack_from("<i", message, table)[0]
     if vtable < 0:
-        raise StructureError("the metadata cannot be read")
+        raise StructureError("the metadata of an Arrow message are invalid")
     size = struct.unpack_from("<H", message, vtable)[0]
     entry = 4 + 2 * number
     if entry + 2 > size:
@@ -221,18 +250,18 @@ _SCOPES = (type, FunctionType, BuiltinFunctionType, ModuleType, CodeType)
 
 
 class Unpickler(pickle.Unpickler):
-    """An unpickler that replaces names and validates the loaded data.
+    """An unpickler that can replace objects to which the pickle refers by name, and validates offsets and indices in the loaded data.
 
     Parameters
     ----------
     stream, buffers
-        The pickle.
+        The pickle, and its out-of-band buffers.
     known
-        Replacements of names.
+        The objects that replace those with these modules and names.
     check
-        True to validate the structure of the loaded data.
+        True to validate offsets and indices in the loaded data.
     link
-        Returns the object to which a link refers; None if the value has no links.
+        Returns the notebook's object to which a link in the pickle refers; None if the pickle must not contain links.
     """
 
     def __init__(
@@ -245,7 +274,7 @@ class Unpickler(pickle.Unpickler):
         self._needs_check = False
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the object to which a name in the stream refers."""
+        """Return the object to which the pickle refers by module and name, or the replacement of this object."""
         target = self._replacements.get((module, name))
         if target is not None:
             return target
@@ -258,13 +287,21 @@ class Unpickler(pickle.Unpickler):
         return target
 
     def persistent_load(self, pid: Any) -> Any:
-        """Return the object to which a link refers."""
+        """Return the notebook's object to which the link ``pid`` refers."""
         if self._link is None:
-            raise pickle.UnpicklingError("the value refers to objects of a notebook")
+            raise pickle.UnpicklingError(
+                "the value contains links to objects of a notebook, so it can be loaded only in that notebook"
+            )
         return self._link(pid)
 
     def load(self) -> Any:
-        """Return the value; raise `StructureError` or ``pyarrow.ArrowInvalid`` if it contains invalid offsets or indices."""
+        """Load the pickle and return the value.
+
+        Raises
+        ------
+        StructureError, pyarrow.ArrowInvalid
+            If the loaded data contain invalid offsets or indices.
+        """
         value = super().load()
         if self._needs_check:
             check_reachable(value)
@@ -272,7 +309,22 @@ class Unpickler(pickle.Unpickler):
 
 
 def loads(stream: bytes | memoryview, buffers: Sequence[Any], *, check: bool, link: Link | None = None) -> Any:
-    """Return the value of a trusted pickle; raise the errors of `Unpickler.load`."""
+    """Load a pickle that contains no numbers for classes of the notebook, and return the value.
+
+    Parameters
+    ----------
+    stream, buffers
+        The pickle, which the caller must trust, and its out-of-band buffers.
+    check
+        True to validate offsets and indices in the loaded data.
+    link
+        Returns the notebook's object to which a link in the pickle refers; None if the pickle must not contain links.
+
+    Raises
+    ------
+    StructureError, pyarrow.ArrowInvalid
+        If the loaded data contain invalid offsets or indices.
+    """
     if link is not None:
         return Unpickler(stream, buffers, {}, check=check, link=link).load()
     if not check or not _CHECKED_LIBRARIES.search(stream):
@@ -287,7 +339,10 @@ def _restored_array(restore: Callable[[Any], Any], data: Any) -> Any:
 
 
 def check_reachable(value: Any) -> None:
-    """Validate the sparse matrices and the codes of pandas in a value; raise `StructureError` if an index or code is invalid."""
+    """Validate all objects in a value that contain unchecked indices: scipy's sparse matrices, and pandas' categoricals and multi-indexes.
+
+    Raises `StructureError` if an index or code is invalid.
+    """
     seen: dict[int, Any] = {}
     queue = [value]
     checks = _checks()
@@ -302,12 +357,15 @@ def check_reachable(value: Any) -> None:
             check(item)
         queue += gc.get_referents(item)
         if kind.__module__ == "numpy" and kind.__name__ == "ndarray" and item.dtype.hasobject:
-            # Arrays do not report their items to the garbage collector.
+            # NumPy does not report the items of an array to the garbage collector.
             queue += item.ravel().tolist()
 
 
 def _checks() -> dict[type, Callable[[Any], None]]:
-    """Return the validating functions by type. Types of libraries that are not imported cannot occur in a value, and are omitted."""
+    """Return, for each type that needs validation, the function that validates an object of this type.
+
+    Types of libraries that are not imported are omitted, because a loaded value cannot contain objects of them.
+    """
     checks: dict[type, Callable[[Any], None]] = {}
     pandas = sys.modules.get("pandas")
     if pandas is not None:
@@ -354,9 +412,9 @@ def _compressed(value: Any) -> None:
     major, minor = (columns, rows) if value.format == "csc" else (rows, columns)
     starts, indices = value.indptr, value.indices
     if starts.ndim != 1 or indices.ndim != 1 or len(starts) != major + 1:
-        raise StructureError("a sparse matrix does not have one start for each row")
+        raise StructureError("the pointers (indptr) of a sparse matrix do not match its shape")
     if starts[0] != 0 or (starts[1:] < starts[:-1]).any() or starts[-1] > min(len(indices), len(value.data)):
-        raise StructureError("starts of rows of a sparse matrix are out of range")
+        raise StructureError("pointers (indptr) of a sparse matrix are out of range")
     _check_range(indices, 0, minor, "indices of a sparse matrix")
 
 
@@ -364,10 +422,10 @@ def _coordinates(value: Any) -> None:
     coordinates: Iterable[Any] = getattr(value, "coords", None) or (value.row, value.col)
     for numbers, end in zip(coordinates, value.shape, strict=True):
         if len(numbers) != len(value.data):
-            raise StructureError("a sparse matrix does not have one coordinate for each value")
+            raise StructureError("a sparse matrix has another number of coordinates than of values")
         _check_range(numbers, 0, end, "coordinates of a sparse matrix")
 
 
 def _diagonals(value: Any) -> None:
     if value.data.ndim != 2 or len(value.offsets) != len(value.data):
-        raise StructureError("a sparse matrix does not have one offset for each diagonal")
+        raise StructureError("a sparse matrix has another number of offsets than of diagonals")
