@@ -75,9 +75,9 @@ def test_a_plan_has_the_targets_and_everything_upstream():
 
 def test_without_upstream_it_is_read_from_the_store():
     found = plan(["report"], report, clean, raw, upstream=False)
-    assert (keys(found), found.read) == (["report.total", "report.shift"], ("clean",))
+    assert (keys(found), found.read_keys) == (["report.total", "report.shift"], ("clean",))
     single = plan(["report"], report, clean, raw, steps_only={"report.shift"})
-    assert (keys(single), single.read) == (["report.shift"], ("report.total",))
+    assert (keys(single), single.read_keys) == (["report.shift"], ("report.total",))
     assert plan(["clean"], clean, SourceAsset("raw")).read_keys == ("raw",)
 
 
