@@ -131,7 +131,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 def _add(added: Any, command: Command[Any, Any]) -> None:
     parser = added.add_parser(
         command.name,
-        help=_first(command.summary),
+        help=summary_start(command.summary),
         description="\n\n".join(
             textwrap.fill(text, 100) for text in (command.summary, command.description) if text
         ).replace("`", ""),
@@ -160,7 +160,7 @@ def _add(added: Any, command: Command[Any, Any]) -> None:
     parser.set_defaults(act=lambda options: _act(command, options))
 
 
-def _first(summary: str) -> str:
+def summary_start(summary: str) -> str:
     """Return a command's summary up to the first comma, colon or semicolon, for the list of commands in the help."""
     text = summary.partition(", ")[0].partition(": ")[0].partition("; ")[0].removesuffix(".")
     return (text[0].lower() + text[1:]).replace("`", "")
@@ -178,24 +178,24 @@ def _act(command: Command[Any, Any], options: argparse.Namespace) -> int:
             remedy=f"name the notebook: stepwell {command.name} ... --notebook NOTEBOOK.ipynb",
         )
     with ExitStack() as opened:
-        more: dict[str, Any] = {}
+        extra_arguments: dict[str, Any] = {}
         about: dict[str, Any] = {}
         if command.needs == "store":
             store = opened.enter_context(_named_store(options))
-            more["store"], about["store"] = store, str(store.directory)
+            extra_arguments["store"], about["store"] = store, str(store.directory)
         elif command.needs == "directory":
-            more["store"], about["store"] = options.store, str(_directory(options)[0])
-            more["progress"] = show_files if sys.stderr.isatty() else None
+            extra_arguments["store"], about["store"] = options.store, str(_directory(options)[0])
+            extra_arguments["progress"] = show_files if sys.stderr.isatty() else None
         elif command.needs == "itself":
-            more["store"] = options.store
+            extra_arguments["store"] = options.store
         elif command.needs == "maybe":
-            more["store"] = about["store"] = _directory_to_make(options)
+            extra_arguments["store"] = about["store"] = _directory_to_make(options)
         elif options.path is None:
             # The command uses the session's store. The variable makes the session open the existing store instead of creating one.
             os.environ["STEPWELL_STORE"] = str(opened.enter_context(_named_store(options)).directory)
         if command.printer is not None:
-            more |= command.printer.given(options)
-        results = _called(command, options, more)
+            extra_arguments |= command.printer.function_arguments(options)
+        results = call_with_trust(command, options, extra_arguments)
         if results is None:
             return NOT_TRUSTED
         if command.printer is not None:
@@ -206,13 +206,15 @@ def _act(command: Command[Any, Any], options: argparse.Namespace) -> int:
         return max(map(command.exit_code, results), default=OK)
 
 
-def _called(command: Command[Any, Any], options: argparse.Namespace, more: dict[str, Any]) -> list[Any] | None:
+def call_with_trust(
+    command: Command[Any, Any], options: argparse.Namespace, extra_arguments: dict[str, Any]
+) -> list[Any] | None:
     """Call a command and return its results.
 
     If ``stepwell trust`` needs a confirmation, list the values and ask the user. Return None if the user does not confirm.
     """
     try:
-        return command.call(vars(options), **more)
+        return command.call(vars(options), **extra_arguments)
     except TrustNeededError as error:
         if not options.json:
             for line in str(error.offer).splitlines():
@@ -221,7 +223,7 @@ def _called(command: Command[Any, Any], options: argparse.Namespace, more: dict[
                 sys.stderr.write("Do you trust the author of these values? [y/N] ")
                 sys.stderr.flush()
                 if sys.stdin.readline().strip().lower() in ("y", "yes"):
-                    return command.call({**vars(options), "yes": True}, **more)
+                    return command.call({**vars(options), "yes": True}, **extra_arguments)
             say("nothing was trusted: add --yes if you trust the author")
         else:
             print_result(as_json({**error.offer.as_dict(), "trusted": False}, indent=2))
@@ -404,7 +406,7 @@ def publish_names() -> None:
     names = {key.rpartition("/")[2] for key in registry.assets}
     for entry in registry.assets.values():
         body = getattr(getattr(entry.definition, "node", None), "body", None)
-        names |= {*getattr(body, "variables", ()), *getattr(body, "bound", ())}
+        names |= {*getattr(body, "variables", ()), *getattr(body, "bound_names", ())}
     _publish({"names": sorted(names)})
 
 

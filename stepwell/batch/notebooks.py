@@ -114,7 +114,7 @@ def read_notebook(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise _missing(path) from error
+        raise _notebook_not_found(path) from error
     except OSError as error:
         raise NotebookNotFoundError(
             f"the notebook {path} cannot be read", where=str(error), remedy="check the permissions of the file"
@@ -170,15 +170,15 @@ def _name_cells(notebook: Any) -> None:
     notebook["nbformat_minor"] = max(5, notebook.get("nbformat_minor") or 0)
 
 
-def _missing(path: Path) -> NotebookNotFoundError:
+def _notebook_not_found(path: Path) -> NotebookNotFoundError:
     folder = path if path.is_dir() else path.parent
     problem = f"{path} is a folder, not a notebook" if path.is_dir() else f"the notebook {path} does not exist"
     try:
         names = sorted(entry.name for entry in folder.iterdir() if entry.suffix == SUFFIX)
     except OSError:
-        return NotebookNotFoundError(problem, remedy=f"check the path: the folder {folder} does not exist either")
+        return NotebookNotFoundError(f"{problem}; the folder {folder} cannot be read", remedy="check the path")
     if not names:
-        return NotebookNotFoundError(problem, remedy=f"check the path: {folder.absolute()} contains no notebooks")
+        return NotebookNotFoundError(f"{problem}; {folder.absolute()} contains no notebooks", remedy="check the path")
     stems = [name.removesuffix(SUFFIX) for name in names]
     near = [] if path.is_dir() else difflib.get_close_matches(path.name.removesuffix(SUFFIX), stems, n=3, cutoff=0.5)
     if near:
@@ -436,7 +436,7 @@ def checked_parameters(notebook: Any, values: Mapping[str, Any]) -> dict[str, An
             "the notebook takes no parameters, because it has no cell tagged `parameters`",
             remedy="add the tag `parameters` to the cell that assigns the defaults (in JupyterLab: Property Inspector, Cell Tags)",
         )
-    return {name: _checked(name, value, declared) for name, value in values.items()}
+    return {name: _parameter_value(name, value, declared) for name, value in values.items()}
 
 
 def inject(notebook: Any, values: Mapping[str, Any]) -> None:
@@ -500,7 +500,7 @@ def _read_file(file: Path) -> dict[str, Any]:
     return content
 
 
-def _checked(name: str, value: Any, declared: Mapping[str, Parameter]) -> Any:
+def _parameter_value(name: str, value: Any, declared: Mapping[str, Parameter]) -> Any:
     parameter = declared.get(name)
     if parameter is None:
         near = difflib.get_close_matches(name, declared, 1)
@@ -523,14 +523,14 @@ def _checked(name: str, value: Any, declared: Mapping[str, Parameter]) -> Any:
 
 
 def _read_text(parameter: Parameter, text: Text) -> Any:
-    wanted = parameter.type
-    if wanted is str:
+    parameter_type = parameter.type
+    if parameter_type is str:
         return str(text)
     try:
-        if wanted is bool:
+        if parameter_type is bool:
             return _TRUTH[text.lower()]
-        if wanted is int or wanted is float:
-            return wanted(text)
+        if parameter_type is int or parameter_type is float:
+            return parameter_type(text)
     except (KeyError, ValueError):
         raise _wrong(parameter, str(text)) from None
     import yaml
@@ -539,7 +539,7 @@ def _read_text(parameter: Parameter, text: Text) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         value = str(text)
-    if (wanted is not None and type(value) is not wanted) or not _is_plain(value):
+    if (parameter_type is not None and type(value) is not parameter_type) or not _is_plain(value):
         raise _wrong(parameter, str(text))
     return value
 

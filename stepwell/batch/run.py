@@ -193,14 +193,14 @@ def _saved_seconds(result: BatchResult) -> float:
 
     Each step is counted once. Steps that were first executed and then reused in this notebook execution are not counted.
     """
-    here = {run.run_id for run, _ in result.runs}
+    run_ids = {run.run_id for run, _ in result.runs}
     reused = {
         step.key: step.materializations[0]
         for _, steps in result.runs
         for step in steps
         if step.status == "reused" and step.materializations
     }
-    return sum(item.seconds for item in reused.values() if item.run_id not in here)
+    return sum(item.seconds for item in reused.values() if item.run_id not in run_ids)
 
 
 def _failure_lines(failure: CellFailure, *, colour: bool) -> list[str]:
@@ -270,7 +270,7 @@ class Printer:
         return [word for place, word in enumerate(joined) if word or words[place] == ""]
 
     @staticmethod
-    def given(options: argparse.Namespace) -> dict[str, Any]:
+    def function_arguments(options: argparse.Namespace) -> dict[str, Any]:
         """Return the arguments of `run` that the options determine: the parameters, and the stream for progress."""
         return {"parameters": read_pairs(options.pairs, options.files), "progress": sys.stderr}
 
@@ -303,13 +303,13 @@ def _seconds(text: str) -> float:
 @command(
     needs="itself",
     options={
-        "notebook": Option(read=Path, metavar="NOTEBOOK"),
+        "notebook": Option(parse=Path, metavar="NOTEBOOK"),
         "output": Option(metavar="OUTPUT"),
         "cwd": Option(metavar="DIR"),
         "kernel": Option(metavar="NAME"),
-        "cell_timeout": Option(read=_seconds, metavar="SECONDS"),
-        "timeout": Option(read=_seconds, metavar="SECONDS"),
-        "progress": Option(hidden=True),
+        "cell_timeout": Option(parse=_seconds, metavar="SECONDS"),
+        "timeout": Option(parse=_seconds, metavar="SECONDS"),
+        "progress": Option(is_hidden=True),
     },
     text=lambda result: "\n".join([*result_lines(result, colour=False), str(result.output)]),
     data=lambda result: result_dict(result.notebook, result),

@@ -86,7 +86,7 @@ class Progress:
         self._log_output = log_output
         self._stream = stream
         self._total = total
-        self._live = stream is not None and is_terminal(stream)
+        self._is_terminal = stream is not None and is_terminal(stream)
         self._label = ""
         self._note = ""
         self._began = 0.0
@@ -107,14 +107,14 @@ class Progress:
 
     def tick(self) -> None:
         """Print the elapsed time of the running cell again, if the stream is a terminal."""
-        if self._live and self._label:
+        if self._is_terminal and self._label:
             note = f"  {self._note}" if self._note else ""
             self._rewrite(f"{self._label}  {monotonic() - self._began:.1f} s{note}")
 
     def note(self, line: str) -> None:
         """Print a note about the running cell: it waits for another process."""
         line = self._note = in_one_line(line)
-        if self._live:
+        if self._is_terminal:
             self.tick()
         elif self._stream is not None:
             self._stream.write(f"{self._label}  {line}\n")
@@ -124,7 +124,7 @@ class Progress:
         """Print output of the running cell if `log_output` is True."""
         if self._stream is None or not self._log_output:
             return
-        if self._live:
+        if self._is_terminal:
             self._rewrite("")
         self._stream.write(coloured(text))
         self._stream.flush()
@@ -138,7 +138,7 @@ class Progress:
             ``failed`` or ``interrupted``; empty if the cell succeeded.
         """
         line = f"{self._label}  {monotonic() - self._began:.1f} s" + (f"  {outcome}" if outcome else "")
-        if self._live:
+        if self._is_terminal:
             self._rewrite(line)
         elif self._stream is not None:
             self._stream.write(line + "\n")
@@ -147,7 +147,7 @@ class Progress:
 
     def close(self) -> None:
         """Clear the progress line on a terminal, so that later output starts on an empty line."""
-        if self._live:
+        if self._is_terminal:
             self._rewrite("")
 
     def _rewrite(self, line: str) -> None:
@@ -171,16 +171,16 @@ def first_words(source: str) -> str:
     return line if len(line) <= _FIRST_WORDS else line[: _FIRST_WORDS - 1] + "…"
 
 
-def show_files(done: int, total: int, size: int) -> None:
+def show_files(checked_count: int, total: int, size: int) -> None:
     """Print, in place of the previous line, the number of value files that ``stepwell doctor`` has checked.
 
     Parameters
     ----------
-    done, total
+    checked_count, total
         The numbers of checked files and of all files.
     size
         The number of checked bytes.
     """
-    end = "\r" if done < total else "\r\033[K"
-    sys.stderr.write(f"  value files: {done:,} of {total:,}, {size_text(size)}{end}")
+    end = "\r" if checked_count < total else "\r\033[K"
+    sys.stderr.write(f"  value files: {checked_count:,} of {total:,}, {size_text(size)}{end}")
     sys.stderr.flush()

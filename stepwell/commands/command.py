@@ -40,25 +40,25 @@ class Option:
 
     Parameters
     ----------
-    short
+    letter
         A short flag, such as ``-n``, in addition to the long flag; empty for none.
-    read
+    parse
         Converts the typed text to the argument's value, and raises `ValueError` if the text is invalid. None keeps the text.
     completes
         The kind of keys that tab completion offers for the argument: ``assets`` or ``steps``; empty for none.
     metavar
         The placeholder of the value in the help, such as ``DIR``; if empty, the parameter's name in capitals.
-    hidden
+    is_hidden
         True if the argument can be passed only from Python.
     repeated
         True if a user can type several values for this positional argument; the function is then called once for each value.
     """
 
-    short: str = ""
-    read: Callable[[str], Any] | None = None
+    letter: str = ""
+    parse: Callable[[str], Any] | None = None
     completes: Completes = ""
     metavar: str = ""
-    hidden: bool = False
+    is_hidden: bool = False
     repeated: bool = False
 
 
@@ -73,7 +73,7 @@ class Argument:
     """True for a flag (``--age 30d``), False for a positional argument."""
     is_switch: bool
     """True for a flag without a value (``--force``)."""
-    many: bool
+    takes_several: bool
     """True if the parameter is a sequence: a positional argument takes several values, and a flag can be typed several times."""
     required: bool
     default: Any
@@ -85,7 +85,7 @@ class Argument:
         metavar = self.option.metavar or self.name.upper()
         if self.is_flag:
             return f"[{self.flags[0]}]" if self.is_switch else f"[{self.flags[0]} {metavar}]"
-        several = "..." if self.many or self.option.repeated else ""
+        several = "..." if self.takes_several or self.option.repeated else ""
         return metavar + several if self.required else f"[{metavar}{several}]"
 
     @property
@@ -94,7 +94,7 @@ class Argument:
         if not self.is_flag:
             return ()
         long = ("--no-" if self.is_switch and self.default is True else "--") + self.name.rstrip("_").replace("_", "-")
-        return (self.option.short, long) if self.option.short else (long,)
+        return (self.option.letter, long) if self.option.letter else (long,)
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
         """Add this argument to a parser."""
@@ -105,14 +105,14 @@ class Argument:
             parser.add_argument(*self.flags, dest=self.name, action=action, **settings)
             return
         settings["metavar"] = metavar
-        if self.option.read is not None:
-            settings["type"] = _reader(self.option.read, metavar)
+        if self.option.parse is not None:
+            settings["type"] = _reader(self.option.parse, metavar)
         if self.is_flag:
-            if self.many:
+            if self.takes_several:
                 settings |= {"action": "append"}
             parser.add_argument(*self.flags, dest=self.name, default=self.default, **settings)
             return
-        several = self.many or self.option.repeated
+        several = self.takes_several or self.option.repeated
         nargs = ("+" if self.required else "*") if several else (None if self.required else "?")
         if not self.required:
             settings["default"] = self.default
@@ -145,7 +145,7 @@ class Command(Generic[P, R]):
         The text below the help of the command line.
     printer
         An object that prints the results on the command line instead of `text` and `data`; None for most commands. Its methods are
-        `add_arguments` (adds arguments to the parser), `given` (returns further arguments of the function) and `show` (prints a result).
+        `add_arguments` (adds arguments to the parser), `function_arguments` (returns further arguments of the function) and `show` (prints a result).
         An optional method `prepared` changes the typed words before they are parsed.
     """
 
@@ -175,7 +175,7 @@ class Command(Generic[P, R]):
         for argument in self.arguments:
             argument.add_to(parser)
 
-    def call(self, line_values: Mapping[str, Any], **more: Any) -> list[R]:
+    def call(self, line_values: Mapping[str, Any], **extra_arguments: Any) -> list[R]:
         """Call the function with the arguments that a user typed, and return the results.
 
         If an argument has `Option.repeated`, the function is called once for each of its values. Otherwise it is called once.
@@ -184,7 +184,7 @@ class Command(Generic[P, R]):
         ----------
         line_values
             The parsed values of the command's arguments, by name. Other names are ignored.
-        more
+        extra_arguments
             Further arguments for each call, such as ``store``.
 
         Returns
@@ -195,10 +195,10 @@ class Command(Generic[P, R]):
         values = {argument.name: line_values[argument.name] for argument in self.arguments}
         repeated = next((argument.name for argument in self.arguments if argument.option.repeated), None)
         if repeated is None:
-            return [self._called(values, more)]
-        return [self._called({**values, repeated: value}, more) for value in values[repeated]]
+            return [self._call_function(values, extra_arguments)]
+        return [self._call_function({**values, repeated: value}, extra_arguments) for value in values[repeated]]
 
-    def _called(self, values: Mapping[str, Any], more: Mapping[str, Any]) -> R:
+    def _call_function(self, values: Mapping[str, Any], extra_arguments: Mapping[str, Any]) -> R:
         parameters = inspect.signature(self.function).parameters
         first: list[Any] = []
         for name, parameter in parameters.items():
@@ -210,7 +210,7 @@ class Command(Generic[P, R]):
             if parameters[name].kind is not inspect.Parameter.VAR_POSITIONAL
         }
         function: Any = self.function
-        result: R = function(*first, **named, **more)
+        result: R = function(*first, **named, **extra_arguments)
         return result
 
     def json(self, results: Sequence[R], about: Mapping[str, Any] = types.MappingProxyType({})) -> str:
@@ -285,14 +285,14 @@ def _arguments(function: Callable[..., Any], doc: str, options: Mapping[str, Opt
     help_texts = parameter_help(doc)
     for name, parameter in inspect.signature(function).parameters.items():
         option = options.get(name, Option())
-        if name in PYTHON_ONLY or option.hidden:
+        if name in PYTHON_ONLY or option.is_hidden:
             continue
         hint = str(parameter.annotation)
         star = parameter.kind is parameter.VAR_POSITIONAL
         many = star or any(word in hint for word in ("Sequence[", "Iterable[", "Targets"))
         default = () if star else None if parameter.default is parameter.empty else parameter.default
         yield Argument(
-            name, help_texts.get(name, ""), parameter.kind is parameter.KEYWORD_ONLY, hint == "bool", many and not option.read,
+            name, help_texts.get(name, ""), parameter.kind is parameter.KEYWORD_ONLY, hint == "bool", many and not option.parse,
             parameter.default is parameter.empty and not star, default, option,
         )  # fmt: skip
 
@@ -380,12 +380,12 @@ class Table:
     """Rows of texts. ``str`` returns the rows as lines in which the columns are aligned."""
 
     rows: Sequence[tuple[str, ...]]
-    empty: str = field(default="")
+    empty_text: str = field(default="")
     """The text of a table without rows."""
 
     def __str__(self) -> str:
         if not self.rows:
-            return self.empty
+            return self.empty_text
         widths = [max(map(len, column)) for column in zip(*self.rows, strict=True)]
         return "\n".join(
             "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in self.rows

@@ -76,7 +76,7 @@ def worded(comparison: Comparison) -> Difference:
         "key": Option(completes="steps"),
         "before": Option(metavar="A"),
         "after": Option(metavar="B"),
-        "on": Option(read=read_names, metavar="COLUMN,..."),
+        "on": Option(parse=read_names, metavar="COLUMN,..."),
         "memory_limit": Option(metavar="SIZE"),
     },
     displayed=True,
@@ -153,7 +153,7 @@ def _summary(comparison: Comparison) -> str:
     if isinstance(details, ArrayDifference):
         return _array_summary(details)
     if isinstance(details, TextDifference):
-        return f"{_counted(details.added, 'line')} added, {details.removed:,} removed"
+        return f"{_count_text(details.added, 'line')} added, {details.removed:,} removed"
     if isinstance(details, BytesDifference):
         before, after = details.sizes
         return (
@@ -173,7 +173,7 @@ def _summary(comparison: Comparison) -> str:
     return "the figures differ, but figures are not compared in detail: load both versions and look at them"
 
 
-def _counted(count: int, noun: str) -> str:
+def _count_text(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
@@ -189,7 +189,7 @@ def _frame_summary(difference: FrameDifference) -> str:
         (len(schema.retyped), "column", "of another type"),
         (not_compared, "column", "not compared"),
     ]
-    changes = ", ".join(f"{_counted(count, noun)} {change}" for count, noun, change in counts if count) or _UNSEEN
+    changes = ", ".join(f"{_count_text(count, noun)} {change}" for count, noun, change in counts if count) or _UNSEEN
     by = f"matched by {', '.join(difference.matched_by) or 'position'}{_CHOSEN[difference.chosen]}"
     return f"{changes} ({difference.rows_before:,} -> {difference.rows_after:,} rows, {by})"
 
@@ -234,22 +234,22 @@ def _change(old: str, new: str) -> str:
     return f"added {new}" if new else f"removed {old}"
 
 
-def text_lines(difference: TextDifference, most: int) -> list[str]:
+def text_lines(difference: TextDifference, limit: int) -> list[str]:
     """Return the first lines of a text difference in unified diff format, and a last line that counts the omitted lines.
 
     Parameters
     ----------
     difference
         The difference between two strings.
-    most
+    limit
         The greatest number of diff lines to return.
     """
     if not difference.lines:
         if difference.added or difference.removed:
             return [f"from line {difference.first + 1}: {difference.removed:,} lines became {difference.added:,}"]
         return ["only line endings differ"]
-    rest = len(difference.lines) - most + difference.more
-    return [*difference.lines[:most], *([f"and {rest:,} more lines"] if rest > 0 else [])]
+    rest = len(difference.lines) - limit + difference.more
+    return [*difference.lines[:limit], *([f"and {rest:,} more lines"] if rest > 0 else [])]
 
 
 def _frame_lines(difference: FrameDifference) -> list[str]:
@@ -257,7 +257,7 @@ def _frame_lines(difference: FrameDifference) -> list[str]:
     for sign, columns in (("+", difference.schema.added), ("-", difference.schema.removed)):
         if columns:
             names = ", ".join(f"{name} ({dtype})" for name, dtype in columns[:_MOST_COLUMNS])
-            lines.append(f"{sign} {names}{_more(columns)}")
+            lines.append(f"{sign} {names}{_further_columns(columns)}")
     lines += [f"{name}: {old} -> {new}" for name, old, new in difference.schema.retyped[:6]]
     for column in difference.columns[:_MOST_COLUMNS]:
         note = column_note(column)
@@ -269,7 +269,7 @@ def _frame_lines(difference: FrameDifference) -> list[str]:
     return [*lines, *frame_notes(difference)]
 
 
-def _more(columns: Sized) -> str:
+def _further_columns(columns: Sized) -> str:
     return f" and {len(columns) - _MOST_COLUMNS} more" if len(columns) > _MOST_COLUMNS else ""
 
 

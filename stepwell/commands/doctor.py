@@ -30,7 +30,7 @@ def _exit_code(findings: list[Finding]) -> int:
 
 @command(
     needs="directory",
-    options={"progress": Option(hidden=True)},
+    options={"progress": Option(is_hidden=True)},
     text=lambda findings: "\n".join(map(str, findings)),
     data=_data,
     exit_code=_exit_code,

@@ -43,7 +43,7 @@ def step_inputs(session: Session, step_key: str, *, store: AnyStore = None) -> I
     try:
         plan = plan_of_steps([step_key], inspection.definitions, inspection.walk, inspection.store)
     except DefinitionUnavailableError:
-        recorded = _recorded(step_key, inspection.store)
+        recorded = _recorded_inputs(step_key, inspection.store)
         if recorded is None:
             raise
         return recorded
@@ -59,7 +59,7 @@ def step_inputs(session: Session, step_key: str, *, store: AnyStore = None) -> I
     return values
 
 
-def _recorded(step_key: str, store: ValueStore) -> Inputs | None:
+def _recorded_inputs(step_key: str, store: ValueStore) -> Inputs | None:
     """Return the inputs that the last successful execution of a step received; None if no execution is recorded.
 
     Raises

@@ -8,11 +8,24 @@ from stepwell.kernel_runtime.records.maintenance import STORE, Rule
 from stepwell.kernel_runtime.session.requests import AnyStore, Target, key_text
 from stepwell.kernel_runtime.store import retention
 from stepwell.kernel_runtime.store.retention import read_age, read_bytes, read_versions, rules_of
+from stepwell.kernel_runtime.text import age_text, size_text
 
 
 def _text(rules: dict[str, Rule]) -> str:
-    lines = [f"{key or 'the whole store'}: {rule}" for key, rule in rules.items()]
+    lines = [f"{key or 'the whole store'}: {_rule_text(rule)}" for key, rule in rules.items()]
     return "\n".join(lines) or "everything is kept: there are no rules"
+
+
+def _rule_text(rule: Rule) -> str:
+    """Return the limits of a rule: ``3 versions, 30d long, at most 10.0 GB``."""
+    limits = []
+    if rule.versions is not None:
+        limits.append(f"{rule.versions} version{'' if rule.versions == 1 else 's'}")
+    if rule.age is not None:
+        limits.append(f"{age_text(rule.age)} long")
+    if rule.bytes is not None:
+        limits.append(f"at most {size_text(rule.bytes)}")
+    return ", ".join(limits) or "everything"
 
 
 @command(

@@ -31,37 +31,44 @@ def lineage_text(lineage: Lineage) -> str:
     for edge in drawn_edges(lineage):
         inputs[edge.target].append(edge.source)
     depth = _depths(inputs)
-    below: dict[str | None, list[str]] = {}
+    lines_by_parent: dict[str | None, list[str]] = {}
     for key in nodes:
         candidates = [source for source in inputs[key] if depth[source] < depth[key]]
-        below.setdefault(max(candidates, key=lambda source: depth[source]) if candidates else None, []).append(key)
+        lines_by_parent.setdefault(
+            max(candidates, key=lambda source: depth[source]) if candidates else None, []
+        ).append(key)
     rows: list[tuple[str, LineageNode, list[str]]] = []
-    ahead = [("", "", key, None) for key in reversed(below.get(None, []))]
+    ahead = [("", "", key, None) for key in reversed(lines_by_parent.get(None, []))]
     stack: list[tuple[str, str, str, str | None]] = list(ahead)
     while stack:
         prefix, branch, key, parent = stack.pop()
         rows.append(
             (
-                prefix + branch + _plain(nodes[key].label or key),
+                prefix + branch + _plain_text(nodes[key].label or key),
                 nodes[key],
                 [source for source in inputs[key] if source != parent],
             )
         )
-        children = below.get(key, [])
+        children = lines_by_parent.get(key, [])
         deeper = prefix + {"": "", "├─ ": "│  ", "└─ ": "   "}[branch]
         for place, child in reversed(list(enumerate(children))):
             stack.append((deeper, "└─ " if place == len(children) - 1 else "├─ ", child, key))
     width = min(48, max(len(name) for name, _, _ in rows))
     lines = [f"Lineage: {headline(lineage)}"]
     for name, node, others in rows:
-        facts = [f"{SYMBOLS[status_of(node)]} {_plain(written(footer(node)))}", KINDS.get(node.kind, node.kind)]
-        facts += [_plain(node.summary)] if node.summary else []
-        facts += ["also from " + ", ".join(_plain(nodes[other].label or other) for other in others)] if others else []
+        facts = [
+            f"{SYMBOLS[status_of(node)]} {_plain_text(footer_as_text(footer(node)))}",
+            KINDS.get(node.kind, node.kind),
+        ]
+        facts += [_plain_text(node.summary)] if node.summary else []
+        facts += (
+            ["also from " + ", ".join(_plain_text(nodes[other].label or other) for other in others)] if others else []
+        )
         lines.append(f"{name.ljust(width)}  {' · '.join(facts)}")
     return "\n".join(lines)
 
 
-def _plain(text: str) -> str:
+def _plain_text(text: str) -> str:
     """Return a text as one line in which control characters are escaped."""
     return in_one_line(" ".join(text.split()))
 
@@ -214,7 +221,7 @@ def footer(node: LineageNode) -> list[Part]:
     return [part for part in parts if part]
 
 
-def written(parts: Sequence[Part]) -> str:
+def footer_as_text(parts: Sequence[Part]) -> str:
     """Return a footer as text. Times are absolute, so that they stay correct in a saved notebook."""
     return " · ".join(part if isinstance(part, str) else moment(next(iter(part.values()))) for part in parts)
 

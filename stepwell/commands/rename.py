@@ -8,7 +8,7 @@ from typing import Any
 from stepwell.commands.command import Option, command
 from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.records.runs import DefinitionsChanged
-from stepwell.kernel_runtime.session.history import carry_over
+from stepwell.kernel_runtime.session.history import rename_key
 from stepwell.kernel_runtime.session.requests import AnyStore, key_text
 
 
@@ -65,6 +65,6 @@ def rename(old: str, new: str, *, store: AnyStore = None) -> Renamed:
         If results are stored for the new key, the old key belongs to a multi-asset, or several other notebooks but not this one define it.
     """
     session, before, after = get_session(), key_text(old), key_text(new)
-    count = carry_over(session.open(store, create=False), before, after, session.notebook)
+    count = rename_key(session.open(store, create=False), before, after, session.notebook)
     session.publish(DefinitionsChanged((before, after)))
     return Renamed(before, after, count)

@@ -29,7 +29,7 @@ def _data(records: Sequence[RunRecord]) -> dict[str, Any]:
 
 
 @command(
-    options={"limit": Option(read=read_count, metavar="N")},
+    options={"limit": Option(parse=read_count, metavar="N")},
     text=lambda records: str(Table([*map(_row, records)], "no runs yet")),
     data=_data,
 )

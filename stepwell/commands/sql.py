@@ -22,7 +22,7 @@ from stepwell.kernel_runtime.errors import AmbiguousKeyError, QueryError, ValueU
 from stepwell.kernel_runtime.reads import active
 from stepwell.kernel_runtime.session.requests import AnyStore
 from stepwell.kernel_runtime.session.session import Session
-from stepwell.kernel_runtime.session.sql import frame_type, plain, rows_as, surroundings
+from stepwell.kernel_runtime.session.sql import frame_type, rows_as, surroundings, without_semicolons
 from stepwell.kernel_runtime.text import as_json, in_one_line, printable
 
 if TYPE_CHECKING:
@@ -69,25 +69,25 @@ class Printer:
         )
 
     @staticmethod
-    def given(asked: argparse.Namespace) -> dict[str, Any]:
+    def function_arguments(options: argparse.Namespace) -> dict[str, Any]:
         """Return the arguments of `sql` that the options determine: the parameters and the type of the result. Read the SELECT from standard input if it is ``-``."""
-        asked.json = asked.json or asked.format == "json"
-        if asked.text == "-":
-            asked.text = sys.stdin.read()
-        return {"parameters": dict(asked.parameters), "frame": "reader"}
+        options.json = options.json or options.format == "json"
+        if options.text == "-":
+            options.text = sys.stdin.read()
+        return {"parameters": dict(options.parameters), "frame": "reader"}
 
     @staticmethod
-    def show(reader: Any, asked: argparse.Namespace, out: TextIO) -> None:
+    def show(reader: Any, options: argparse.Namespace, out: TextIO) -> None:
         """Print the rows of a result in the format that the options name."""
         with reader:
-            if asked.json:
+            if options.json:
                 print_json(reader, out)
-            elif asked.format == "jsonl":
+            elif options.format == "jsonl":
                 print_json_lines(reader, out)
-            elif asked.format == "csv":
-                print_csv(reader, out, raw=asked.raw)
+            elif options.format == "csv":
+                print_csv(reader, out, raw=options.raw)
             else:
-                print_table(reader, out, limit=asked.limit)
+                print_table(reader, out, limit=options.limit)
             out.flush()
 
 
@@ -171,11 +171,11 @@ def print_csv(reader: Any, out: TextIO, *, raw: bool = False) -> None:
     raw
         If True, print strings unchanged, for programs. Otherwise escape their control and invisible characters.
     """
-    shown = str if raw else printable
+    escape = str if raw else printable
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(map(shown, reader.schema.names))
+    writer.writerow(map(escape, reader.schema.names))
     for row in _rows(reader):
-        writer.writerow(["" if value is None else shown(_text(value)) for value in row])
+        writer.writerow(["" if value is None else escape(_text(value)) for value in row])
 
 
 def print_json(reader: Any, out: TextIO) -> None:
@@ -184,7 +184,7 @@ def print_json(reader: Any, out: TextIO) -> None:
     out.write(f'{{"columns": {as_json(columns)}, "rows": [')
     begin = "\n"
     for row in _rows(reader):
-        out.write(begin + as_json([_plain(value) for value in row]))
+        out.write(begin + as_json([_json_value(value) for value in row]))
         begin = ",\n"
     out.write("]}\n")
 
@@ -193,24 +193,25 @@ def print_json_lines(reader: Any, out: TextIO) -> None:
     """Print each row as one line with a JSON object that has a member for each column."""
     names = reader.schema.names
     out.writelines(
-        as_json({name: _plain(value) for name, value in zip(names, row, strict=True)}) + "\n" for row in _rows(reader)
+        as_json({name: _json_value(value) for name, value in zip(names, row, strict=True)}) + "\n"
+        for row in _rows(reader)
     )
 
 
 def print_table(reader: Any, out: TextIO, *, limit: int) -> None:
     """Print the first `limit` rows in aligned columns, and a last line if the result has more rows."""
-    shown: list[tuple[Any, ...]] = []
-    more = False
+    rows: list[tuple[Any, ...]] = []
+    has_more = False
     for row in _rows(reader):
-        if len(shown) == limit:
-            more = True
+        if len(rows) == limit:
+            has_more = True
             break
-        shown.append(row)
+        rows.append(row)
     names = [in_one_line(name) for name in reader.schema.names]
-    lines = [[_short(value) for value in row] for row in shown]
+    lines = [[_short_text(value) for value in row] for row in rows]
     numbers = [
-        any(isinstance(row[position], int | float) for row in shown)
-        and all(row[position] is None or isinstance(row[position], int | float) for row in shown)
+        any(isinstance(row[position], int | float) for row in rows)
+        and all(row[position] is None or isinstance(row[position], int | float) for row in rows)
         for position in range(len(names))
     ]
     widths = [max(map(len, column)) for column in zip(names, *lines, strict=True)]
@@ -220,9 +221,9 @@ def print_table(reader: Any, out: TextIO, *, limit: int) -> None:
             for cell, width, number in zip(line, widths, numbers, strict=True)
         ]
         out.write("  ".join(cells).rstrip() + "\n")
-    if not shown:
+    if not rows:
         out.write("no rows\n")
-    elif more:
+    elif has_more:
         out.write(f"only the first {limit} rows are shown: --limit N shows more, --csv prints all\n")
 
 
@@ -231,7 +232,7 @@ def _rows(reader: Any) -> Iterator[tuple[Any, ...]]:
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
-def _short(value: Any) -> str:
+def _short_text(value: Any) -> str:
     text = "NULL" if value is None else in_one_line(" ".join(_text(value).split()))
     return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
 
@@ -242,20 +243,20 @@ def _text(value: Any) -> str:
     if isinstance(value, datetime | date | time):
         return value.isoformat(" ") if isinstance(value, datetime) else value.isoformat()
     if isinstance(value, dict | list):
-        return as_json(_plain(value))
+        return as_json(_json_value(value))
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     """Return a value as JSON values. A value that JSON cannot represent becomes a string."""
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, dict):
-        return {str(name): _plain(member) for name, member in value.items()}
+        return {str(name): _json_value(member) for name, member in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(member) for member in value]
+        return [_json_value(member) for member in value]
     return _text(value)
 
 
@@ -288,7 +289,7 @@ def query(
             remedy = error.remedy.replace(f"stepwell.load({key!r}, ", "stepwell.sql(..., ")
             raise AmbiguousKeyError(error.what, where=error.where, remedy=remedy) from None
 
-    statement = read_statement(plain(text))
+    statement = read_statement(without_semicolons(text))
     tables: dict[_Path, Any] = {}
     views: dict[_Path, str] = {}
     loaded: dict[str, Any] = {}
@@ -303,7 +304,7 @@ def query(
     shapes: dict[_Path, str] = {}
     if views:
         if step is not None:
-            step.not_seen("stepwell.sql", "the catalog of the store")
+            step.unseen_read("stepwell.sql", "the catalog of the store")
         sources = used.catalog.ask(catalog_views.read_sources, catalog_views.sources_of(views.values()))
         tables |= {(catalog_views.source_table(name),): table for name, table in sources.items()}
         shapes = {path: catalog_views.view_select(view) for path, view in views.items()}
@@ -340,14 +341,14 @@ def _table(path: _Path, load: Callable[[str], Any], registered: Collection[str],
     except ValueUnavailableError:
         if written in registered or store.current(written):
             raise
-    known = store.keys()
-    key = key_meant(path, known)
+    stored_keys = store.keys()
+    key = key_meant(path, stored_keys)
     if key is None:
-        raise missing_table(path, sorted({*known, *registered, *(f"stepwell.{name}" for name in VIEWS)}))
+        raise missing_table(path, sorted({*stored_keys, *registered, *(f"stepwell.{name}" for name in VIEWS)}))
     return key, load(key)
 
 
-def key_meant(path: _Path, known: Iterable[str]) -> str | None:
+def key_meant(path: _Path, stored_keys: Iterable[str]) -> str | None:
     """Return the stored key that a table's name refers to.
 
     The name can be the whole key, with dots or slashes between its parts, or the last part of an asset's key. Matches with the same upper and
@@ -357,7 +358,7 @@ def key_meant(path: _Path, known: Iterable[str]) -> str | None:
     ----------
     path
         The parts of the table's name: ``("raw", "flights")`` for ``raw.flights``.
-    known
+    stored_keys
         The stored keys.
 
     Returns
@@ -374,7 +375,7 @@ def key_meant(path: _Path, known: Iterable[str]) -> str | None:
 
     whole = {folded("/".join(path)), folded(".".join(path))}
     name = path[-1] if len(path) == 1 else None
-    keys = list(known)
+    keys = list(stored_keys)
     assets = {key: key.rpartition("/")[2] for key in keys if "." not in key and ":" not in key}
     for matches in (
         [key for key in keys if key == ".".join(path)],

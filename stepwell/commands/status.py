@@ -150,27 +150,29 @@ def status(*keys: str, sizes: bool = False, store: AnyStore = None) -> Status:
         If a key is neither defined nor stored.
     """
     session = get_session()
-    used = session.open(store, create=False)
-    totals = housekeeping.sizes(used)
-    directory = str(used.directory)
+    value_store = session.open(store, create=False)
+    totals = housekeeping.sizes(value_store)
+    directory = str(value_store.directory)
     if sizes:
-        return Status(directory, (), (), totals, tuple(used.catalog.ask(housekeeping.read_key_sizes)))
+        return Status(directory, (), (), totals, tuple(value_store.catalog.ask(housekeeping.read_key_sizes)))
     registry = session.registry
-    nodes = session.inspect(store=used).lineage().nodes if registry.assets or registry.jobs else ()
+    nodes = session.inspect(store=value_store).lineage().nodes if registry.assets or registry.jobs else ()
     # Omit the internal keys under which the effects of cells are stored.
     stored = (
         ()
         if nodes
-        else tuple(item for item in used.catalog.ask(read_all_current) if not item.key.endswith(f":{NOTEBOOK}"))
+        else tuple(item for item in value_store.catalog.ask(read_all_current) if not item.key.endswith(f":{NOTEBOOK}"))
     )
-    wanted = set(keys)
-    known = {name for node in nodes for name in (node.key, node.parent)} | {item.key for item in stored}
+    requested_keys = set(keys)
+    known_keys = {name for node in nodes for name in (node.key, node.parent)} | {item.key for item in stored}
     for key in keys:
-        if key not in known:
-            raise unknown_key("asset or step", key, known)
+        if key not in known_keys:
+            raise unknown_key("asset or step", key, known_keys)
     return Status(
         directory,
-        tuple(node for node in nodes if not wanted or node.key in wanted or node.parent in wanted),
-        tuple(item for item in stored if not wanted or item.key in wanted),
+        tuple(
+            node for node in nodes if not requested_keys or node.key in requested_keys or node.parent in requested_keys
+        ),
+        tuple(item for item in stored if not requested_keys or item.key in requested_keys),
         totals,
     )

@@ -78,13 +78,13 @@ def trust(
         # Inspect the pack before a store is created for it.
         offer = inspect_pack(path, Signer())
         if not (yes or offer.own):
-            raise _needed(offer)
+            raise _trust_needed(offer)
         return import_pack(session.open(store), path)
     used = session.open(store, create=False)
     foreign = foreign_values(used, [str(word) for word in words] or None)
     if not foreign.offer.own:
         if not yes:
-            raise _needed(foreign.offer)
+            raise _trust_needed(foreign.offer)
         for key in adopt(used, foreign):
             warnings.warn(f"the value of {key} is damaged and was not accepted", StepwellWarning, stacklevel=2)
     return foreign.offer
@@ -100,7 +100,7 @@ def _pack_path(word: str | os.PathLike[str]) -> Path | None:
     return Path(word) if Path(word).suffix and Path(word).is_file() else None
 
 
-def _needed(offer: Offer) -> TrustNeededError:
+def _trust_needed(offer: Offer) -> TrustNeededError:
     """Return the error that lists the values which the user must accept or refuse."""
     count = len(offer.values)
     error = TrustNeededError(

@@ -58,7 +58,8 @@ def why(
     """
     if accept and revoke:
         raise InvalidInvocationError(
-            "why takes --accept or --revoke, not both", remedy="remove one of them: %why KEY --accept"
+            "why takes --accept or --revoke, not both",
+            remedy="remove one of them: %why KEY --accept, or %why KEY --revoke",
         )
     action = acceptance.accept if accept else acceptance.revoke if revoke else explain
     return action(get_session(), key_text(key), definitions=definitions, store=store)

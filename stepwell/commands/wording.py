@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from stepwell.kernel_runtime.errors import StepwellWarning
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.planning.states import StepState
-from stepwell.kernel_runtime.records.keys import listed
+from stepwell.kernel_runtime.records.keys import keys_text
 from stepwell.kernel_runtime.records.materializations import NOTEBOOK, Materialization
 from stepwell.kernel_runtime.records.runs import FORCED, Event, Notice, StepRecord, StepWaiting
 from stepwell.kernel_runtime.session import session as process
@@ -85,23 +85,23 @@ def run_line(name: str, steps: Sequence[StepRecord]) -> str:
 
 def upstream_line(target: str, states: Iterable[StepState]) -> str:
     """Return the line that announces which upstream steps run before an asset: ``model: first raw (last 18 min; parse() changed), clean``."""
-    return f"{target}: first {_named(states)}"
+    return f"{target}: first {_state_names(states)}"
 
 
 def work_line(states: Iterable[StepState]) -> str:
     """Return the line that announces which steps a run will execute: ``to run: raw (last 18 min), clean``."""
-    return f"to run: {_named(states)}"
+    return f"to run: {_state_names(states)}"
 
 
-def _named(states: Iterable[StepState], most: int = 6) -> str:
-    shown = []
+def _state_names(states: Iterable[StepState], limit: int = 6) -> str:
+    names = []
     for state in states:
         facts = [f"last {duration(state.seconds)}"] if state.seconds else []
         reason = next((reason.text for reason in state.reasons if reason.text), "")
         if state.state != "missing" and reason:
             facts.append(reason)
-        shown.append(state.key + (f" ({'; '.join(facts)})" if facts else ""))
-    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
+        names.append(state.key + (f" ({'; '.join(facts)})" if facts else ""))
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def step_lines(result: RunResult) -> list[str]:
@@ -131,8 +131,8 @@ def notice_text(notice: Notice) -> str:
     return _NOTICES[notice.kind](notice)
 
 
-def _first(names: Sequence[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _first_names(names: Sequence[str], limit: int = 3) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def _stale_input(notice: Notice) -> str:
@@ -143,7 +143,7 @@ def _stale_input(notice: Notice) -> str:
 def _foreign(notice: Notice) -> str:
     names = notice["names"]
     verbs = ("is", "counts") if len(names) == 1 else ("are", "count")
-    line = f"{listed(names)} {verbs[0]} signed with another key ({notice['signer']}) and {verbs[1]} as missing"
+    line = f"{keys_text(names)} {verbs[0]} signed with another key ({notice['signer']}) and {verbs[1]} as missing"
     return f"{line}; if you trust the author, run: stepwell trust {' '.join(names[:5])}"
 
 
@@ -201,7 +201,7 @@ _NOTICES: dict[str, Callable[[Notice], str]] = {
     ),
     "foreign": _foreign,
     "global changed": lambda n: (
-        f"{n.key} changed the global{'s' * (len(n['names']) > 1)} {_first(n['names'])}: "
+        f"{n.key} changed the global{'s' * (len(n['names']) > 1)} {_first_names(n['names'])}: "
         f"steps that read {'it' if len(n['names']) == 1 else 'them'} are checked again"
     ),
     "large store": _large_store,
@@ -222,7 +222,7 @@ _NOTICES: dict[str, Callable[[Notice], str]] = {
     "slow global": lambda n: f"the global {n.key} takes {n['seconds']:.1f} s to digest in every run: make it an asset",
     "stale input": _stale_input,
     "unrestored": lambda n: (
-        f"{n.key} changed {_first(n['names'])}, which cannot be restored: the step runs once in every kernel"
+        f"{n.key} changed {_first_names(n['names'])}, which cannot be restored: the step runs once in every kernel"
     ),
     "unseen read": lambda n: (
         f"{n.key} read {n['what']} with {n['reader']}: later changes are not detected; declare files with reads=[...], other data with max_age=..."

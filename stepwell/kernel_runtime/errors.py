@@ -91,7 +91,7 @@ class InvalidSelectionError(StepwellError):
     """Raised when a selection string has a syntax error."""
 
 
-def unknown_key(kind: str, key: str, known: Iterable[str]) -> UnknownKeyError:
+def unknown_key(kind: str, key: str, known_names: Iterable[str]) -> UnknownKeyError:
     """Return the error for a name that does not exist, with the most similar names as the remedy.
 
     Parameters
@@ -100,10 +100,10 @@ def unknown_key(kind: str, key: str, known: Iterable[str]) -> UnknownKeyError:
         What the name should denote, for the message: ``asset``, ``run``.
     key
         The name that does not exist.
-    known
+    known_names
         The names that exist.
     """
-    names = sorted(set(known))
+    names = sorted(set(known_names))
     near = difflib.get_close_matches(key, names, n=3, cutoff=0.5)
     if near:
         remedy = "did you mean " + " or ".join(near) + "?"
@@ -177,14 +177,19 @@ class UnstorableValueError(StepwellError):
     path
         The path from the value to the member that cannot be stored, as a Python expression: ``['fits'][3].model``. Empty if the value
         itself cannot be stored, or if the member is unknown.
+    reason
+        The reason without the path, in two parts: the path belongs between them. ``("the Fit", " does not load as an equal object")``.
     """
 
-    def __init__(self, what: str, *, where: str = "", remedy: str = "", path: str = "") -> None:
+    def __init__(
+        self, what: str, *, where: str = "", remedy: str = "", path: str = "", reason: tuple[str, str] = ("", "")
+    ) -> None:
         super().__init__(what, where=where, remedy=remedy)
         self.path = path
+        self.reason = reason
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (*super().__reduce__(), {"path": self.path})
+        return (*super().__reduce__(), {"path": self.path, "reason": self.reason})
 
 
 class UntrustedValueError(ValueUnavailableError):

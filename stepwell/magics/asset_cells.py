@@ -18,7 +18,7 @@ from stepwell.kernel_runtime.definitions.declarations import UNSET, In, Out
 from stepwell.kernel_runtime.definitions.decorators import select_asset
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.errors import CellError, CellNameError, CellSyntaxError, CellValueError
-from stepwell.kernel_runtime.records.keys import AssetKey, as_asset_key, check_name, listed
+from stepwell.kernel_runtime.records.keys import AssetKey, as_asset_key, check_name, keys_text
 from stepwell.kernel_runtime.session.sql import read_select
 from stepwell.kernel_runtime.store.sql.statements import folded
 from stepwell.magics.cell_inputs import cell_origin, check_self_reference, inputs_of, key_from, read_deps, read_inputs
@@ -62,28 +62,28 @@ def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[As
     return _definition(face, arguments, source, "asset", (key,), variables=(variable,), outputs=outputs), False
 
 
-def variable_from(written: str | None, key: AssetKey, where: str) -> str:
-    """Return the variable to which the value of the asset `key` is bound: `written` or, if this is None, the last part of the key.
+def variable_from(name: str | None, key: AssetKey, where: str) -> str:
+    """Return the variable to which the value of the asset `key` is bound: `name` or, if this is None, the last part of the key.
 
     Parameters
     ----------
-    written
+    name
         The text after ``->`` in the first line of the cell; None if the line has no arrow.
 
     Raises
     ------
     CellError
-        If `written` is not a valid variable name.
+        If `name` is not a valid variable name.
     """
-    if written is None:
+    if name is None:
         return key.name
-    if not written.isidentifier() or keyword.iskeyword(written):
+    if not name.isidentifier() or keyword.iskeyword(name):
         raise CellError(
-            f"{written!r} is not a valid variable name",
+            f"{name!r} is not a valid variable name",
             where=where,
             remedy=f"write a variable name after the arrow, such as %%asset {key} -> df",
         )
-    return written
+    return name
 
 
 def multi_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
@@ -145,7 +145,7 @@ def _definition(
     compute_unstored(face, source.names.reads - known, source.names.assigned, source.names.reads)
     inputs, changed = inputs_of(face, source.names.reads, keys, explicit_inputs, where, origin=origin)
     check_self_reference(source.names, keys, variables, inputs, where)
-    face.read_before[origin] = dict(inputs)
+    face.earlier_reads[origin] = dict(inputs)
     step_key = str(keys[0]) if len(keys) == 1 else "/".join((*keys[0].path[:-1], "_".join(key.name for key in keys)))
     body = cell_body(
         face,
@@ -159,8 +159,10 @@ def _definition(
         changed=changed,
         earlier=partial(face.timeline.earlier, step_key),
     )
-    always_stored, dropped = (_others(arguments, flag, source, variables, keys[0].name) for flag in ("keep", "drop"))
-    body = replace(body, kept=always_stored, dropped=dropped, must_be_stored=arguments.stored)
+    always_stored, dropped = (
+        _flagged_variables(arguments, flag, source, variables, keys[0].name) for flag in ("keep", "drop")
+    )
+    body = replace(body, kept_variables=always_stored, dropped_variables=dropped, must_be_stored=arguments.stored)
     several = len(keys) > 1 or kind == "multi_asset"
     outs = {key.name: Out() for key in keys} if several else {"result": Out()}
     name = "_".join(key.name for key in keys) if several else "__".join(keys[0].path)
@@ -182,7 +184,7 @@ def _definition(
     )  # fmt: skip
 
 
-def _others(
+def _flagged_variables(
     arguments: Namespace, flag: str, source: CellSource, variables: tuple[str, ...], name: str
 ) -> frozenset[str]:
     """Return the variables that the flag ``--keep`` or ``--drop`` names.
@@ -202,12 +204,12 @@ def _others(
         If the cell does not assign one of the variables that the flag names, or the variable is in `variables`.
     """
     names = frozenset(part.strip() for text in getattr(arguments, flag) for part in text.split(",") if part.strip())
-    unknown = sorted(names - (source.stored - set(variables)))
+    unknown = sorted(names - (source.assigned_values - set(variables)))
     if unknown:
         raise CellNameError(
             f"invalid flag --{flag} {unknown[0]}: {f'{unknown[0]} is the value of the asset' if unknown[0] in variables else f'the cell of {name!r} assigns no variable {unknown[0]}'}",
             where=source.text.where,
-            remedy=f"name a variable that the cell assigns and that is not the value of an asset ({listed(variables)})",
+            remedy=f"name a variable that the cell assigns and that is not the value of an asset ({keys_text(variables)})",
         )
     return names
 
@@ -259,9 +261,9 @@ def cell_body(
         reads=source.names.reads - set(parameters) - (set() if live else assets), globals=face.namespace, sees_all=source.names.looks_up,
         is_async=source.is_async, display=None if source.quiet or not (assets or outputs) else face.figures.show,
         finish=lambda value, has_tail: value_or_figure(value, face.figures, say, name, must=live and source.ends_in_assignment and not has_tail),
-        settle=face.figures.settle, missing=None if live else _explainer(face, source.names, name, text),
-        live=live, variables=variables, definitions=source.definitions, sure=source.names.sure, stored=source.stored,
-        changes=source.names.changes, changed=changed, result=result, unseen=() if declared else source.shell,
+        settle=face.figures.settle, explain_name_error=None if live else _explainer(face, source.names, name, text),
+        runs_in_notebook=live, variables=variables, definitions=source.definitions, always_assigned=source.names.always_assigned, assigned_values=source.assigned_values,
+        changes=source.names.changes, changed_variables=changed, result=result, unseen=() if declared else source.shell,
         earlier=earlier,
     )  # fmt: skip
 
@@ -284,7 +286,7 @@ def _explainer(face: Face, names: Names, name: str, text: CellText) -> Callable[
     return explain
 
 
-def run_plain(face: Face, source: CellSource) -> Any:
+def run_as_plain_cell(face: Face, source: CellSource) -> Any:
     """Run the body of a cell with ``--plain`` like a plain cell, in the namespace of the notebook; return the value of its last expression.
 
     Nothing is defined or stored.
@@ -510,7 +512,7 @@ def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tupl
                 remedy=f"run the cell that assigns {name} first",
             )
     definition = select_asset(
-        key, select, inputs, deps=read_deps(face, arguments.deps, (key,), text.where), group=arguments.group or None,
+        key, select, inputs, deps=read_deps(face, arguments.deps, (key,), text.where), group_name=arguments.group or None,
         cache=False if arguments.no_cache else None, volatile=arguments.volatile, max_age=arguments.max_age,
         ignore=",".join(arguments.ignore), where=text.where, module="__main__",
     )  # fmt: skip
@@ -561,7 +563,7 @@ def _whole_key(face: Face, name: str, where: str) -> AssetKey | None:
     near = sorted({key for key in known if folded(name) in (folded(key), folded(key.rpartition("/")[2]))})
     if len(near) > 1:
         raise CellNameError(
-            f"the table {name!r} could refer to {len(near)} assets: {listed(near)}",
+            f"the table {name!r} could refer to {len(near)} assets: {keys_text(near)}",
             where=where,
             remedy=f'write the whole key in quotes, such as "{near[0]}"',
         )

@@ -77,9 +77,9 @@ def _is_read_only(node: ast.Call) -> bool:
 
 class _Changes(ast.NodeVisitor):
     def __init__(self) -> None:
-        self.changed: set[str] = set()
-        self.called: set[str] = set()
-        self.everything = False
+        self.changed_names: set[str] = set()
+        self.called_names: set[str] = set()
+        self.changes_everything = False
         self.aliases: list[tuple[set[str], set[str]]] = []
 
     # -- assignments
@@ -135,9 +135,9 @@ class _Changes(ast.NodeVisitor):
         if _is_read_only(node):
             return
         if isinstance(function, ast.Name):
-            self.called.add(function.id)
+            self.called_names.add(function.id)
             if function.id in _EVERYTHING:
-                self.everything = True
+                self.changes_everything = True
             pure = function.id in _PURE_BUILTINS or (function.id[:1].isupper() and function.id in vars(builtins))
         elif isinstance(function, ast.Attribute):
             root = _root(function.value)
@@ -152,7 +152,7 @@ class _Changes(ast.NodeVisitor):
             self.visit(function)
         for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
             # The called function may call a function that it gets as an argument.
-            self.called.update(name.id for name in ast.walk(argument) if isinstance(name, ast.Name))
+            self.called_names.update(name.id for name in ast.walk(argument) if isinstance(name, ast.Name))
             if not pure:
                 self._change(argument)
             self.visit(argument)
@@ -173,14 +173,14 @@ class _Changes(ast.NodeVisitor):
         """Add every name in the expression `node` to the result, because the changed object may be any of the named objects, or a part of one."""
         for part in ast.walk(node):
             if isinstance(part, ast.Name):
-                self.changed.add(part.id)
+                self.changed_names.add(part.id)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         for part in (*node.decorator_list, *node.args.defaults, *node.args.kw_defaults):
             if part is not None:
                 self._change(part)
                 self.visit(part)
-                self.called.update(name.id for name in ast.walk(part) if isinstance(name, ast.Name))
+                self.called_names.update(name.id for name in ast.walk(part) if isinstance(name, ast.Name))
         for statement in node.body:
             self.visit(statement)
 
@@ -220,7 +220,7 @@ def changed_names(tree: ast.AST) -> tuple[frozenset[str], frozenset[str], bool]:
     """
     visitor = _Changes()
     visitor.visit(tree)
-    changed = set(visitor.changed)
+    changed = set(visitor.changed_names)
     growing = True
     while growing:
         growing = False
@@ -228,4 +228,4 @@ def changed_names(tree: ast.AST) -> tuple[frozenset[str], frozenset[str], bool]:
             if targets & changed and not sources <= changed:
                 changed |= sources
                 growing = True
-    return frozenset(changed), frozenset(visitor.called), visitor.everything
+    return frozenset(changed), frozenset(visitor.called_names), visitor.changes_everything

@@ -9,17 +9,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from stepwell.kernel_runtime.errors import CellError, InvalidDefinitionError, UnknownKeyError, unknown_key
-from stepwell.kernel_runtime.records.keys import AssetKey, as_asset_key, check_name, listed
+from stepwell.kernel_runtime.records.keys import AssetKey, as_asset_key, check_name, keys_text
 from stepwell.magics.cell_names import Names
 from stepwell.magics.face import Face
 
 
-def key_from(written: str, prefix: str | None, where: str) -> AssetKey:
+def key_from(text: str, prefix: str | None, where: str) -> AssetKey:
     """Return the asset key that the first line of a cell declares.
 
     Parameters
     ----------
-    written
+    text
         The name or key on the line, such as ``flights`` or ``raw/flights``.
     prefix
         The value of ``--key-prefix``; None if the flag is not used.
@@ -31,13 +31,13 @@ def key_from(written: str, prefix: str | None, where: str) -> AssetKey:
     CellError
         If a part of the key is not a valid name, or the last part, which becomes a variable, is not a Python identifier.
     """
-    if "." in written:
+    if "." in text:
         raise CellError(
-            f"{written!r} contains a dot, so it could only be the name of a step, not of an asset",
+            f"{text!r} contains a dot, so it could only be the name of a step, not of an asset",
             where=where,
-            remedy=f"to write a key with a prefix, use '/' instead of the dot: {written.replace('.', '/')}",
+            remedy=f"to write a key with a prefix, use '/' instead of the dot: {text.replace('.', '/')}",
         )
-    parts = (*(prefix.split("/") if prefix else ()), *written.split("/"))
+    parts = (*(prefix.split("/") if prefix else ()), *text.split("/"))
     for part in parts:
         try:
             check_name("an asset", part, where=where)
@@ -100,12 +100,12 @@ def read_deps(face: Face, texts: Sequence[str], own_keys: Sequence[AssetKey], wh
     stored = set(face.session.store.keys()) if missing else set()
     for key in missing:
         if str(key) not in stored:
-            mine = {str(own_key) for own_key in own_keys}
+            own_names = {str(own_key) for own_key in own_keys}
             assets = [stored_key for stored_key in stored if not is_inner(stored_key)]
             raise UnknownKeyError(
                 f"the flag -d {key} of {own_keys[0].name!r} names an asset that does not exist: it is neither defined in this notebook nor stored",
                 where=where,
-                remedy=unknown_key("asset", str(key), {*registered, *assets} - mine).remedy,
+                remedy=unknown_key("asset", str(key), {*registered, *assets} - own_names).remedy,
             )
     return deps
 
@@ -125,7 +125,7 @@ def check_self_reference(
         The names that are inputs. They may be read first, too.
     """
     for key, variable in zip(own_keys, variables, strict=True):
-        if variable in names.early and variable == key.name and variable not in inputs:
+        if variable in names.read_first and variable == key.name and variable not in inputs:
             raise CellError(
                 f"the cell of {key.name!r} reads {key.name!r} before it assigns {key.name!r}, so the asset would depend on itself",
                 where=where, remedy=f"give the asset another name, and keep the name of the variable: %%asset {key.name}_2 -> {key.name}",
@@ -177,21 +177,21 @@ def inputs_of(
     changed: list[tuple[str, str]] = []
     unknown = []
     registered = _by_name(face.session.registry.assets)
-    mine = {str(key) for key in own_keys}
-    before = face.read_before.get(origin, {})
+    own_names = {str(key) for key in own_keys}
+    before = face.earlier_reads.get(origin, {})
     timeline, namespace = face.timeline, face.namespace
     for name in sorted(set(names) - set(inputs)):
         if face.is_definition(name):
             continue
         bound = timeline.bound_to(name)
         sharing = registered.get(name, [])
-        if name in before and _bound_below(face, name, before[name], mine):
+        if name in before and _is_bound_downstream(face, name, before[name], own_names):
             inputs[name] = before[name]
         elif bound is not None:
-            if is_inner(bound.key) or bound.key in mine:
+            if is_inner(bound.key) or bound.key in own_names:
                 continue
             if bound.key in sharing:
-                _only(name, sharing, where)
+                _only_key(name, sharing, where)
             if timeline.asset_of(name) is not None:
                 inputs[name] = as_asset_key(bound.key)
             else:
@@ -199,18 +199,18 @@ def inputs_of(
         elif name in namespace and not hasattr(type(namespace[name]), "__stepwell_asset_key__"):
             if label := timeline.changed_by(name):
                 changed.append((name, label))
-        elif keys := [key for key in sharing if key not in mine]:
-            inputs[name] = _only(name, keys, where)
-        elif name not in mine and name not in namespace and not hasattr(builtins, name):
+        elif keys := [key for key in sharing if key not in own_names]:
+            inputs[name] = _only_key(name, keys, where)
+        elif name not in own_names and name not in namespace and not hasattr(builtins, name):
             unknown.append(name)
     if unknown:
         keys = face.session.store.keys()
         stored = _by_name(key for key in keys if not is_inner(key))
-        inputs |= {name: _only(name, stored[name], where) for name in unknown if name in stored}
+        inputs |= {name: _only_key(name, stored[name], where) for name in unknown if name in stored}
     return inputs, tuple(changed)
 
 
-def _bound_below(face: Face, name: str, earlier: AssetKey, own_keys: Collection[str]) -> bool:
+def _is_bound_downstream(face: Face, name: str, earlier: AssetKey, own_keys: Collection[str]) -> bool:
     """Return True if `name` referred to the asset `earlier` when a cell last ran, and the step of the cell or a downstream step has bound `name` since.
 
     Such a binding must not change what the cell reads: in a run from top to bottom, it is made after the cell has run.
@@ -289,10 +289,10 @@ def _by_name(keys: Iterable[str]) -> dict[str, list[str]]:
     return keys_by_name
 
 
-def _only(name: str, keys: Sequence[str], where: str) -> AssetKey:
+def _only_key(name: str, keys: Sequence[str], where: str) -> AssetKey:
     if len(keys) > 1:
         raise CellError(
-            f"the name {name!r} could refer to {len(keys)} assets: {listed(sorted(keys))}",
+            f"the name {name!r} could refer to {len(keys)} assets: {keys_text(sorted(keys))}",
             where=where,
             remedy=f"add a flag that names the asset: --in {name}={min(keys)}",
         )

@@ -29,7 +29,7 @@ class Names:
 
     reads: frozenset[str]
     """The names that the body may read before it assigns them, so that they may come from the notebook. Names of builtins are included."""
-    early: frozenset[str]
+    read_first: frozenset[str]
     """The names in `reads` that the body reads at a point where no path has assigned them, so that they must come from the notebook or be builtins."""
     assigned: frozenset[str]
     """The names that the body may bind, except the local names of functions, classes and comprehensions."""
@@ -37,7 +37,7 @@ class Names:
     """The names in `assigned` that an import binds."""
     looks_up: bool = False
     """True if the body may read names that are only known when it runs, for example with `eval`."""
-    sure: frozenset[str] = frozenset()
+    always_assigned: frozenset[str] = frozenset()
     """The names in `assigned` that every path through the body assigns."""
     changes: frozenset[str] | None = None
     """The names whose objects the body may change in place; None if these names are unknown."""
@@ -58,11 +58,11 @@ def names_of(tree: ast.Module) -> Names:
     changed, _, everything = changed_names(tree)
     return Names(
         frozenset(walker.reads | spoken),
-        frozenset(walker.early),
+        frozenset(walker.read_first),
         frozenset(walker.assigned),
         frozenset(walker.imported),
         looks_up(tree),
-        frozenset(walker.now.sure & walker.assigned),
+        frozenset(walker.paths.on_every_path & walker.assigned),
         None if everything else changed,
     )
 
@@ -71,26 +71,26 @@ def names_of(tree: ast.Module) -> Names:
 class Paths:
     """The names that the paths to one point of the body assign."""
 
-    sure: set[str] = field(default_factory=set)
+    on_every_path: set[str] = field(default_factory=set)
     """The names that every path to the point assigns."""
-    maybe: set[str] = field(default_factory=set)
+    on_some_path: set[str] = field(default_factory=set)
     """The names that at least one path to the point assigns."""
-    dead: bool = False
+    is_unreachable: bool = False
     """True if no path reaches the point, for example after ``raise``."""
 
     def copy(self) -> Paths:
         """Return a copy, which the walk of one branch may change."""
-        return Paths(set(self.sure), set(self.maybe), self.dead)
+        return Paths(set(self.on_every_path), set(self.on_some_path), self.is_unreachable)
 
 
 def join(paths: Iterable[Paths]) -> Paths:
     """Return the names that are assigned at the point where several branches meet, given those at the end of each branch."""
     every = list(paths)
-    alive = [path for path in every if not path.dead]
-    maybe = set().union(*(path.maybe for path in every))
+    alive = [path for path in every if not path.is_unreachable]
+    maybe = set().union(*(path.on_some_path for path in every))
     if not alive:
-        return Paths(set(every[0].sure) if every else set(), maybe, dead=True)
-    return Paths(set.intersection(*(path.sure for path in alive)), maybe)
+        return Paths(set(every[0].on_every_path) if every else set(), maybe, is_unreachable=True)
+    return Paths(set.intersection(*(path.on_every_path for path in alive)), maybe)
 
 
 def function_globals(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> tuple[set[str], set[str]]:
@@ -127,7 +127,7 @@ _FRAME_MODULES = frozenset(("pd", "pandas"))
 
 def names_in_strings(tree: ast.AST) -> frozenset[str]:
     """Return the names that the code in `tree` may read through its string constants, such as names in SQL or in ``frame.query``."""
-    calls = {name for node in ast.walk(tree) if isinstance(node, ast.Call) and (name := _called(node.func))}
+    calls = {name for node in ast.walk(tree) if isinstance(node, ast.Call) and (name := _called_name(node.func))}
     if not calls:
         return frozenset()
     texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
@@ -139,7 +139,7 @@ def names_in_strings(tree: ast.AST) -> frozenset[str]:
     return frozenset(names)
 
 
-def _called(function: ast.expr) -> str:
+def _called_name(function: ast.expr) -> str:
     if isinstance(function, ast.Attribute):
         return function.attr
     return function.id if isinstance(function, ast.Name) else ""
@@ -176,14 +176,14 @@ class _Walker(ast.NodeVisitor):
 
     def __init__(self) -> None:
         self.reads: set[str] = set()
-        self.early: set[str] = set()
+        self.read_first: set[str] = set()
         self.assigned: set[str] = set()
         self.imported: set[str] = set()
         self.pending: dict[str, set[str]] = {}
         """By the name of a function or class, the globals that a call of it may read. They are recorded as read where the name is used."""
         self._using: set[str] = set()
         """The functions in `pending` whose reads are being recorded. Prevents endless recursion if functions call each other."""
-        self.now = Paths()
+        self.paths = Paths()
         """The names that are assigned at the present point of the walk."""
         self.class_names: list[set[str]] = []
         """For each class whose body is being walked, outermost first, the names that the body has bound so far."""
@@ -196,14 +196,14 @@ class _Walker(ast.NodeVisitor):
 
     # -- names
 
-    def read(self, name: str) -> None:
+    def record_read(self, name: str) -> None:
         """Record that `name` is read at the present point of the walk."""
         if any(name in scope for scope in self._local) or (self.class_names and name in self.class_names[-1]):
             return
-        if name not in self.now.sure:
+        if name not in self.paths.on_every_path:
             self.reads.add(name)
-            if name not in self.now.maybe:
-                self.early.add(name)
+            if name not in self.paths.on_some_path:
+                self.read_first.add(name)
         if name in self.pending:
             self.use([name])
 
@@ -214,7 +214,7 @@ class _Walker(ast.NodeVisitor):
                 continue
             self._using.add(name)
             for used in self.pending.get(name, ()):
-                self.read(used)
+                self.record_read(used)
             self._using.discard(name)
 
     def bind(self, name: str) -> None:
@@ -224,19 +224,19 @@ class _Walker(ast.NodeVisitor):
         if self.class_names:
             self.class_names[-1].add(name)
             return
-        self.now.sure.add(name)
-        self.now.maybe.add(name)
+        self.paths.on_every_path.add(name)
+        self.paths.on_some_path.add(name)
         self.assigned.add(name)
 
     def visit_Name(self, node: ast.Name) -> None:
         """Record that a name is read, assigned or deleted."""
         if isinstance(node.ctx, ast.Load):
-            self.read(node.id)
+            self.record_read(node.id)
         elif isinstance(node.ctx, ast.Store):
             self.bind(node.id)
         elif not self.class_names:
-            self.read(node.id)
-            self.now.sure.discard(node.id)
+            self.record_read(node.id)
+            self.paths.on_every_path.discard(node.id)
 
     # -- functions and classes
 
@@ -244,7 +244,7 @@ class _Walker(ast.NodeVisitor):
         """Return the globals that a call of a function may read, and record that the globals that it may assign are assigned on some path."""
         reads, assigns = function_globals(node)
         self.assigned |= assigns
-        self.now.maybe |= assigns
+        self.paths.on_some_path |= assigns
         return reads
 
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
@@ -266,9 +266,9 @@ class _Walker(ast.NodeVisitor):
         if node.returns is not None:
             self.visit(node.returns)
         reads = self.deferred(node)
-        self.later(node.name, reads, at_once=bool(node.decorator_list))
+        self.bind_function(node.name, reads, at_once=bool(node.decorator_list))
 
-    def later(self, name: str, reads: set[str], *, at_once: bool) -> None:
+    def bind_function(self, name: str, reads: set[str], *, at_once: bool) -> None:
         """Record that `name` is assigned a function, and note the globals `reads` that a call of the function reads.
 
         Parameters
@@ -281,7 +281,7 @@ class _Walker(ast.NodeVisitor):
         self.bind(name)
         if at_once:
             for used in reads - {name}:
-                self.read(used)
+                self.record_read(used)
         else:
             self.pending.setdefault(owner, set()).update(reads)
 
@@ -294,7 +294,7 @@ class _Walker(ast.NodeVisitor):
             if default is not None:
                 self.visit(default)
         for used in self.deferred(node):
-            self.read(used)
+            self.record_read(used)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         """Walk the body of a class, which runs immediately and in a separate namespace. The methods of the class run later."""
@@ -343,12 +343,12 @@ class _Walker(ast.NodeVisitor):
     @contextmanager
     def _branch(self) -> Iterator[None]:
         """Walk, in a ``with`` block, code that may be skipped: after the block, its assignments are made on some path, not on every path."""
-        before = self.now.copy()
+        before = self.paths.copy()
         try:
             yield
         finally:
-            before.maybe |= self.now.maybe
-            self.now = before
+            before.on_some_path |= self.paths.on_some_path
+            self.paths = before
 
     def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
         """Visit the value before the name, because the value is evaluated first."""
@@ -365,13 +365,13 @@ class _Walker(ast.NodeVisitor):
     def visit_IfExp(self, node: ast.IfExp) -> None:
         """Visit the test and both branches. Only one of the branches runs."""
         self.visit(node.test)
-        start = self.now
+        start = self.paths
         ends = []
         for value in (node.body, node.orelse):
-            self.now = start.copy()
+            self.paths = start.copy()
             self.visit(value)
-            ends.append(self.now)
-        self.now = join(ends)
+            ends.append(self.paths)
+        self.paths = join(ends)
 
     def visit_Dict(self, node: ast.Dict) -> None:
         """Visit each key before its value."""
@@ -398,7 +398,7 @@ class _Walker(ast.NodeVisitor):
             for default in (*node.value.args.defaults, *node.value.args.kw_defaults):
                 if default is not None:
                     self.visit(default)
-            self.later(target.id, self.deferred(node.value), at_once=False)
+            self.bind_function(target.id, self.deferred(node.value), at_once=False)
             return
         self.visit(node.value)
         for assignment_target in node.targets:
@@ -406,7 +406,7 @@ class _Walker(ast.NodeVisitor):
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
         if isinstance(node.target, ast.Name):
-            self.read(node.target.id)
+            self.record_read(node.target.id)
         self.visit(node.value)
         self.visit(node.target)
 
@@ -430,7 +430,7 @@ class _Walker(ast.NodeVisitor):
 
     def _leave(self, node: ast.AST) -> None:
         self.generic_visit(node)
-        self.now.dead = True
+        self.paths.is_unreachable = True
 
     visit_Raise = _leave  # noqa: N815 - the name that ast.NodeVisitor calls
     visit_Return = _leave  # noqa: N815 - the name that ast.NodeVisitor calls
@@ -438,24 +438,24 @@ class _Walker(ast.NodeVisitor):
     def visit_Break(self, node: ast.Break) -> None:
         del node
         if self._loops:
-            self._loops[-1].append(self.now.copy())
-        self.now.dead = True
+            self._loops[-1].append(self.paths.copy())
+        self.paths.is_unreachable = True
 
     def visit_Continue(self, node: ast.Continue) -> None:
         del node
-        self.now.dead = True
+        self.paths.is_unreachable = True
 
     # -- compound statements
 
     def visit_If(self, node: ast.If) -> None:
         self.visit(node.test)
-        start = self.now
+        start = self.paths
         ends = []
         for branch in (node.body, node.orelse):
-            self.now = start.copy()
+            self.paths = start.copy()
             self.statements(branch)
-            ends.append(self.now)
-        self.now = join(ends)
+            ends.append(self.paths)
+        self.paths = join(ends)
 
     def _loop(self, node: ast.For | ast.AsyncFor | ast.While) -> None:
         endless = False
@@ -464,7 +464,7 @@ class _Walker(ast.NodeVisitor):
             endless = isinstance(node.test, ast.Constant) and bool(node.test.value)
         else:
             self.visit(node.iter)
-        start = self.now.copy()
+        start = self.paths.copy()
         if not self.class_names:
             # A later iteration may read names that an earlier iteration assigned.
             assigned_in_loop = {
@@ -473,17 +473,17 @@ class _Walker(ast.NodeVisitor):
                 for item in ast.walk(part)
                 if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Store)
             }
-            self.now.maybe |= assigned_in_loop
+            self.paths.on_some_path |= assigned_in_loop
         if not isinstance(node, ast.While):
             self.visit(node.target)
         self._loops.append([])
         self.statements(node.body)
         breaks = self._loops.pop()
-        start.maybe |= self.now.maybe
-        start.dead = start.dead or endless
-        self.now = start
+        start.on_some_path |= self.paths.on_some_path
+        start.is_unreachable = start.is_unreachable or endless
+        self.paths = start
         self.statements(node.orelse)
-        self.now = join([self.now, *breaks])
+        self.paths = join([self.paths, *breaks])
 
     visit_For = _loop  # noqa: N815 - the name that ast.NodeVisitor calls
     visit_AsyncFor = _loop  # noqa: N815 - the name that ast.NodeVisitor calls
@@ -500,49 +500,49 @@ class _Walker(ast.NodeVisitor):
     visit_AsyncWith = _with  # noqa: N815 - the name that ast.NodeVisitor calls
 
     def _try(self, node: ast.Try | ast.TryStar) -> None:
-        start = self.now.copy()
+        start = self.paths.copy()
         self.statements(node.body)
         failed = start.copy()
-        failed.maybe |= self.now.maybe
+        failed.on_some_path |= self.paths.on_some_path
         self.statements(node.orelse)
-        ends = [self.now]
+        ends = [self.paths]
         for handler in node.handlers:
-            self.now = failed.copy()
+            self.paths = failed.copy()
             if handler.type is not None:
                 self.visit(handler.type)
             if handler.name is not None:
                 self.bind(handler.name)
             self.statements(handler.body)
             if handler.name is not None:
-                self.now.sure.discard(handler.name)
-            ends.append(self.now)
+                self.paths.on_every_path.discard(handler.name)
+            ends.append(self.paths)
         after = join(ends)
         if node.finalbody:
-            self.now = failed.copy()
-            self.now.maybe |= after.maybe
+            self.paths = failed.copy()
+            self.paths.on_some_path |= after.on_some_path
             self.statements(node.finalbody)
-            after.sure |= self.now.sure
-            after.maybe |= self.now.maybe
-            after.dead = after.dead or self.now.dead
-        self.now = after
+            after.on_every_path |= self.paths.on_every_path
+            after.on_some_path |= self.paths.on_some_path
+            after.is_unreachable = after.is_unreachable or self.paths.is_unreachable
+        self.paths = after
 
     visit_Try = _try  # noqa: N815 - the name that ast.NodeVisitor calls
     visit_TryStar = _try  # noqa: N815 - the name that ast.NodeVisitor calls
 
     def visit_Match(self, node: ast.Match) -> None:
         self.visit(node.subject)
-        start = self.now
+        start = self.paths
         ends = []
         for case in node.cases:
-            self.now = start.copy()
+            self.paths = start.copy()
             self._pattern(case.pattern)
             if case.guard is not None:
                 self.visit(case.guard)
             self.statements(case.body)
-            ends.append(self.now)
+            ends.append(self.paths)
         last = node.cases[-1]
         catches_all = last.guard is None and isinstance(last.pattern, ast.MatchAs) and last.pattern.pattern is None
-        self.now = join(ends if catches_all else [*ends, start])
+        self.paths = join(ends if catches_all else [*ends, start])
 
     def _pattern(self, pattern: ast.pattern) -> None:
         for part in ast.walk(pattern):

@@ -31,7 +31,7 @@ _SET_UP = ("matplotlib", "config", "load_ext", "reload_ext", "autoreload")
 # -- syntax that a body must not contain
 
 
-def refused(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
+def forbidden_constructs(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
     """Yield each construct in `tree` that the body of a cell must not contain: its line number, the problem, and the remedy.
 
     The problem continues a message that begins with the name of the cell.
@@ -132,7 +132,7 @@ def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names, tuple
                 continue  # the braces are syntax of the shell, such as {a,b}
             names_in_commands |= {name_node.id for name_node in ast.walk(inner) if isinstance(name_node, ast.Name)}
     reads = names.reads | (names_in_commands - names.assigned)
-    if "get_ipython" in names.early:
+    if "get_ipython" in names.read_first:
         uses = sum(isinstance(node, ast.Name) and node.id == "get_ipython" for node in ast.walk(tree))
         if not does and uses > sum(map(is_set_up, tree.body)):
             does[
@@ -209,9 +209,9 @@ class CellText:
 
     body: str
     """The lines below the line with the magic."""
-    full: str
+    cell: str
     """The whole text of the cell."""
-    above: int
+    lines_above: int
     """The number of lines of the cell above `body`."""
     filename: str
     """The filename under which the code of the cell is compiled."""
@@ -240,7 +240,7 @@ class CellSource:
     that the body opened."""
     definitions: tuple[Definition, ...] = ()
     """The imports, functions, classes, and magics that configure the kernel, in the order in which the body contains them."""
-    stored: frozenset[str] = frozenset()
+    assigned_values: frozenset[str] = frozenset()
     """The names that the body assigns in statements that are not in `definitions`."""
     last_name: str = ""
     """The name in the last expression if this expression is only a variable; else empty."""
@@ -266,14 +266,14 @@ def cell_text(shell: Any, info: Any, magic: str, line: str, body: str) -> CellTe
     """
     full = (info.raw_cell if info is not None else "") or ""
     if full.rstrip().endswith(body.rstrip()) and f"%%{magic}" in full:
-        above = full.rstrip().count("\n") - body.rstrip().count("\n")
+        lines_above = full.rstrip().count("\n") - body.rstrip().count("\n")
         filename, number = _running_name(shell, info)
     else:
-        full, above = f"%%{magic} {line}".rstrip() + f"\n{body}", 1
+        full, lines_above = f"%%{magic} {line}".rstrip() + f"\n{body}", 1
         filename, number = "", shell.execution_count
     filename = filename or shell.compile.cache(full, number, raw_code=full)
     linecache.cache[filename] = (len(full), None, [text_line + "\n" for text_line in full.splitlines()], filename)
-    return CellText(body, full, above, filename, f"cell {number}")
+    return CellText(body, full, lines_above, filename, f"cell {number}")
 
 
 def _running_name(shell: Any, info: Any) -> tuple[str, int]:
@@ -315,7 +315,7 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
         )
     names = names_of(tree)
     tree, names, of_shell = with_shell(tree, names)
-    ast.increment_lineno(tree, text.above)
+    ast.increment_lineno(tree, text.lines_above)
     ends_in_semicolon: Callable[[str], bool] = DisplayHook.semicolon_at_end_of_expression
     last = tree.body[-1]
     statements, tail = (
@@ -440,18 +440,18 @@ def parse(shell: Any, text: CellText, name: str) -> tuple[str, ast.Module]:
         source = transformed(shell.input_transformer_manager, text.body)
         tree = shell.compile.ast_parse(source, filename=text.filename)
     except SyntaxError as error:
-        raise _syntax_error(error, text, name, shift=text.above) from error
+        raise _syntax_error(error, text, name, shift=text.lines_above) from error
     assert isinstance(tree, ast.Module)
-    for line, problem, remedy in refused(tree):
+    for line, problem, remedy in forbidden_constructs(tree):
         raise CellSyntaxError(
             f"the cell of {name!r} {problem}",
-            where=f"{text.where}, line {line + text.above}: {_line(text, line + text.above)}",
+            where=f"{text.where}, line {line + text.lines_above}: {_line(text, line + text.lines_above)}",
             remedy=remedy,
         )
     try:
         return source, ast.fix_missing_locations(Timed().visit(tree))
     except SyntaxError as error:
-        raise _syntax_error(error, text, name, shift=text.above) from error
+        raise _syntax_error(error, text, name, shift=text.lines_above) from error
 
 
 def transformed(manager: Any, body: str) -> str:
@@ -474,17 +474,17 @@ def transformed(manager: Any, body: str) -> str:
         if not changed:
             break
         # The transformer writes a command that spans several lines on one line. Blank lines keep the statements below on their lines.
-        gone = len(before) - len(lines)
-        if gone > 0:
+        removed_lines = len(before) - len(lines)
+        if removed_lines > 0:
             changed_line = next(
                 (i for i, (old, new) in enumerate(zip(before, lines, strict=False)) if old != new), len(lines) - 1
             )
-            lines = [*lines[: changed_line + 1], *["\n"] * gone, *lines[changed_line + 1 :]]
+            lines = [*lines[: changed_line + 1], *["\n"] * removed_lines, *lines[changed_line + 1 :]]
     return "\n" * blank + "".join(lines)
 
 
 def _line(text: CellText, number: int) -> str:
-    lines = text.full.splitlines()
+    lines = text.cell.splitlines()
     return lines[number - 1].strip() if 0 < number <= len(lines) else ""
 
 

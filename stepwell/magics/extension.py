@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.commands.wording import listen, notice_text
-from stepwell.kernel_runtime.definitions.bodies import set_cell_names, set_name_places
+from stepwell.kernel_runtime.definitions.bodies import set_cell_labels
 from stepwell.kernel_runtime.errors import DuplicateKeyError, StoreError
 from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.contents import can_change, is_iterator
@@ -55,7 +55,7 @@ from stepwell.magics.face import DisplayHook, Face, say, show_waiting
 from stepwell.magics.flags import matcher_for
 from stepwell.magics.graph_cells import Recomposition
 from stepwell.magics.magics import Stepwell
-from stepwell.magics.running import after_run, compute_unstored, failed_step, present
+from stepwell.magics.running import compute_unstored, failed_step, finish_run, present
 from stepwell.widgets import differences as formatters
 
 
@@ -70,7 +70,7 @@ class Extension:
         self.face = Face(shell, session, settings, DisplayHook(shell))
         settings.face = self.face
         session.seed_steps = settings.seed_steps
-        if _loaded is None and not _scanned:
+        if _loaded_extension is None and not _scanned:
             _scanned.append(True)
             for text in shell.user_ns.get("In", ()):
                 seeded.update(stream for stream, pattern in _SEEDS.items() if re.search(pattern, text))
@@ -106,16 +106,14 @@ class Extension:
             self._end.append(partial(shell.events.unregister, event, callback))
         self._end.append(face.session.subscribe(self._on_event))
         registry = face.session.registry
-        registry.replaced = self._replaced
-        self._end.append(lambda: setattr(registry, "replaced", None))
+        registry.on_replacement = self._report_replacement
+        self._end.append(lambda: setattr(registry, "on_replacement", None))
         self.face.session.face = "notebook"
         self._end.append(self._no_notebook)
         formatters.install(shell)
         self._end.append(partial(formatters.remove, shell))
-        set_cell_names(self._cell_name)
-        self._end.append(lambda: set_cell_names(None))
-        set_name_places(self.face.timeline.place)
-        self._end.append(lambda: set_name_places(None))
+        set_cell_labels(self._cell_name, self.face.timeline.place)
+        self._end.append(set_cell_labels)
 
     def remove(self) -> None:
         """Remove every part of the extension from the shell, and close the session. The variables of assets stay bound."""
@@ -134,15 +132,15 @@ class Extension:
 
     def _remove_magics(self) -> None:
         manager = self.shell.magics_manager
-        mine = self.face.settings
+        settings = self.face.settings
         for kind in ("line", "cell"):
-            for name in mine.magics[kind]:
-                if getattr(manager.magics[kind].get(name), "__self__", None) is mine:
+            for name in settings.magics[kind]:
+                if getattr(manager.magics[kind].get(name), "__self__", None) is settings:
                     del manager.magics[kind][name]
             manager.magics[kind].update(self._shadowed[kind])
-        manager.registry.pop(type(mine).__name__, None)
-        if mine in self.shell.configurables:
-            self.shell.configurables.remove(mine)
+        manager.registry.pop(type(settings).__name__, None)
+        if settings in self.shell.configurables:
+            self.shell.configurables.remove(settings)
 
     # -- around cells
 
@@ -191,7 +189,7 @@ class Extension:
         number = formatted[1].removeprefix("In[").removesuffix("]")
         return f"cell {number}"
 
-    def _replaced(self, key: str, old: str, new: str) -> None:
+    def _report_replacement(self, key: str, old: str, new: str) -> None:
         both = " and ".join(place for place in (old, new) if place) or "two cells"
         if not self.face.interactive:
             raise DuplicateKeyError(
@@ -209,7 +207,7 @@ class Extension:
         elif isinstance(event, StepWaiting):
             show_waiting(self.face, event)
         elif isinstance(event, RunEnded):
-            after_run(self.face, event.result)
+            finish_run(self.face, event.result)
             if event.error is not None:
                 present(self.face, event.error, shown_as=failed_step(self.face, event.result))
         elif isinstance(event, StepStarted):
@@ -221,7 +219,7 @@ class Extension:
                     self.face.timeline.materialized(item)
         elif isinstance(event, RunFinished):
             self.face.figures.end()
-            self._staleness.ran(event.steps)
+            self._staleness.note_steps(event.steps)
             if threading.current_thread() is threading.main_thread():
                 self.face.timeline.refresh()
         elif isinstance(event, DefinitionsChanged):
@@ -236,29 +234,29 @@ _SEEDS = {"random": r"\bseed\s*\(", "numpy": r"\bseed\s*\(", "torch": r"\bmanual
 
 _scanned: list[bool] = []
 """Contains True after the cells that ran before the first load were searched for seeds; empty before. Later cells are watched while they run."""
-_loaded: Extension | None = None
+_loaded_extension: Extension | None = None
 """The loaded extension; None if the extension is not loaded."""
 
 
 def load(shell: Any) -> None:
     """Load the extension into a shell, and print the directory of the store; do nothing if the extension is already loaded into this shell."""
-    global _loaded  # noqa: PLW0603 - one shell per process
-    if _loaded is not None and _loaded.shell is shell:
+    global _loaded_extension  # noqa: PLW0603 - one shell per process
+    if _loaded_extension is not None and _loaded_extension.shell is shell:
         return
-    if _loaded is not None:
-        _loaded.remove()
+    if _loaded_extension is not None:
+        _loaded_extension.remove()
     extension = Extension(shell)
     extension.install()
-    _loaded = extension
+    _loaded_extension = extension
     say(f"stepwell: store {extension.face.session.store.directory}")
 
 
 def unload(shell: Any) -> None:
     """Remove the extension from a shell; do nothing if the extension is not loaded into this shell."""
-    global _loaded  # noqa: PLW0603 - one shell per process
-    if _loaded is not None and _loaded.shell is shell:
-        _loaded.remove()
-        _loaded = None
+    global _loaded_extension  # noqa: PLW0603 - one shell per process
+    if _loaded_extension is not None and _loaded_extension.shell is shell:
+        _loaded_extension.remove()
+        _loaded_extension = None
 
 
 BUDGET = 0.1
@@ -274,50 +272,50 @@ class Staleness:
 
     def __init__(self, face: Face) -> None:
         self._face = face
-        self._computed: dict[str, str] = {}
+        self._computed_versions: dict[str, str] = {}
         """By step key, the code version with which the step was last executed or reused in this kernel."""
-        self._changed: dict[str, str] = {}
-        """By step key, the code versions that differed from those in `_computed` at the last check."""
-        self._said: frozenset[str] = frozenset()
+        self._changed_versions: dict[str, str] = {}
+        """By step key, the code versions that differed from those in `_computed_versions` at the last check."""
+        self._reported_keys: frozenset[str] = frozenset()
         """The assets that were stale at the last check."""
         self._rest_until = 0.0
         self._reported = False
-        self._ran = False
+        self._has_run = False
         """True if a run has ended since the last cell."""
 
-    def ran(self, steps: Iterable[StepRecord]) -> None:
+    def note_steps(self, steps: Iterable[StepRecord]) -> None:
         """Note the code versions of the steps of a run that has ended."""
-        self._ran = True
+        self._has_run = True
         for step in steps:
             if step.status in ("executed", "reused") and step.materializations:
-                self._computed[step.key] = step.materializations[0].code_version
+                self._computed_versions[step.key] = step.materializations[0].code_version
 
     def after_cell(self, text: str) -> None:
         """Print the assets that the cell with the source `text` has made stale. An exception in the check does not make the cell fail."""
-        ran, self._ran = self._ran, False
+        ran, self._has_run = self._has_run, False
         face = self._face
-        if not face.settings.show_stale or not face.interactive or not self._computed:
+        if not face.settings.show_stale or not face.interactive or not self._computed_versions:
             return
         if time.monotonic() < self._rest_until:
             return
         started = time.thread_time()
         try:
-            named = self._stale()
+            named = self._stale_assets()
         except Exception:
             # The check fails for contradictory definitions, which raise an error with a message when the user runs them.
             return
         finally:
             seconds = time.thread_time() - started
             if seconds > BUDGET:
-                self._rest(seconds)
+                self._pause(seconds)
         if named is None:
             return
-        new = [key for key in named if key not in self._said]
-        self._said = frozenset(named)
+        new = [key for key in named if key not in self._reported_keys]
+        self._reported_keys = frozenset(named)
         if new and not ran and not text.lstrip().startswith(_OURS):
             face.say(f"stale now: {', '.join(new)}")
 
-    def _rest(self, seconds: float) -> None:
+    def _pause(self, seconds: float) -> None:
         """Pause the checks after one that took `seconds` of processor time. The first time, print a line about the pause."""
         self._rest_until = time.monotonic() + _REST * seconds
         if not self._reported:
@@ -327,7 +325,7 @@ class Staleness:
                 "%config Stepwell.show_stale = False turns these checks off."
             )
 
-    def _stale(self) -> list[str] | None:
+    def _stale_assets(self) -> list[str] | None:
         """Return the keys of assets that were up to date in this kernel and are stale because code changed.
 
         Return None if no code version has changed since the last check.
@@ -335,15 +333,17 @@ class Staleness:
         session: Session = self._face.session
         steps = session.inspect().plan().steps
         versions = {step.key: step.code.digest for step in steps if step.code is not None}
-        changed = {key: version for key, version in versions.items() if self._computed.get(key, version) != version}
-        if changed == self._changed:
+        changed = {
+            key: version for key, version in versions.items() if self._computed_versions.get(key, version) != version
+        }
+        if changed == self._changed_versions:
             return None
-        self._changed = changed
+        self._changed_versions = changed
         if not changed:
             return []
         stale: dict[str, None] = {}
         for key, state in session.states().items():
-            if key in self._computed and (
+            if key in self._computed_versions and (
                 (key in changed and state.must_run)
                 or (state.state == "may change" and any(reason.path in stale for reason in state.reasons))
             ):
@@ -362,7 +362,7 @@ class CellWatch:
 
     def __init__(self, face: Face) -> None:
         self._face = face
-        self._before: dict[str, int] | None = None
+        self._numbers_before: dict[str, int] | None = None
         self._seedings = 0
 
     def begin(self, info: Any) -> None:
@@ -375,7 +375,7 @@ class CellWatch:
         """
         self._face.timeline.look_at_world()
         if (info.raw_cell or "").lstrip().startswith(_STEPS):
-            self._before = None
+            self._numbers_before = None
             return
         if self._lacks_values() and (tree := self._tree(info)) is not None:
             names, space = names_of(tree), self._face.namespace
@@ -384,7 +384,7 @@ class CellWatch:
             compute_unstored(self._face, reached_names(space, names.reads), names.assigned, changed)
         self._seedings = len(seedings)
         # Keep only the `id` of each object: a reference would keep an object alive that the cell deletes.
-        self._before = {name: id(value) for name, value in self._face.namespace.items()}
+        self._numbers_before = {name: id(value) for name, value in self._face.namespace.items()}
 
     def _lacks_values(self) -> bool:
         """Return True if there are reused cells whose variables or results were not stored and would have to be computed."""
@@ -400,7 +400,7 @@ class CellWatch:
         info
             IPython's record of the cell.
         """
-        before, self._before = self._before, None
+        before, self._numbers_before = self._numbers_before, None
         if before is None:
             # An asset cell may run several steps, and it is unknown which of them made a change of a file or setting.
             self._face.timeline.look_at_world(replace(self._writer(info), kind="step"))

@@ -151,8 +151,8 @@ class Figures:
     """Shows and closes the pyplot figures that the body of a step opens."""
 
     def __init__(self) -> None:
-        self._before: frozenset[int] = frozenset()
-        self._shown: Any = None
+        self._figures_before: frozenset[int] = frozenset()
+        self._shown_figure: Any = None
         self._show: Any = None
         """The original ``plt.show`` while a step runs, else None."""
 
@@ -161,7 +161,7 @@ class Figures:
 
         The figures that the step opens are shown at its end (`settle`), because one of them may be the value of the step.
         """
-        self._before = _open_numbers()
+        self._figures_before = _open_numbers()
         module = pyplot()
         if module is not None and self._show is None:
             self._show = module.show
@@ -175,14 +175,16 @@ class Figures:
 
     def show(self, value: Any) -> None:
         """Display the value of the last expression of a body, and note which figure this is, so that `settle` does not show it again."""
-        self._shown = figure_of(value)
+        self._shown_figure = figure_of(value)
         show(value)
 
-    def opened(self) -> list[Any]:
+    def opened_figures(self) -> list[Any]:
         """Return the open figures that were not open when the step began."""
         module = pyplot()
         return (
-            [module.figure(number) for number in sorted(_open_numbers() - self._before)] if module is not None else []
+            [module.figure(number) for number in sorted(_open_numbers() - self._figures_before)]
+            if module is not None
+            else []
         )
 
     def settle(self, values: tuple[Any, ...]) -> None:
@@ -193,12 +195,12 @@ class Figures:
         values
             The values of the body: one for each output of the step.
         """
-        shown, self._shown = self._shown, None
+        shown, self._shown_figure = self._shown_figure, None
         self.end()
         module = pyplot()
         if module is None:
             return
-        opened = self.opened()
+        opened = self.opened_figures()
         for figure in opened:
             if figure is not shown:
                 show_figure(figure)
@@ -243,7 +245,7 @@ def value_or_figure(value: Any, figures: Figures, warn: Callable[[str], None], n
     if value is not None:
         figures.settle((value,))
         return value
-    opened = figures.opened()
+    opened = figures.opened_figures()
     if len(opened) == 1:
         figures.settle((opened[0],))
         return opened[0]
@@ -279,7 +281,7 @@ class Face:
     ----------
     settings
         The object with the magics, whose traits are the settings of ``%config Stepwell``.
-    read_before
+    earlier_reads
         For each cell, by its identifier (`cell_origin`), the asset to which each name referred when the cell last ran.
     """
 
@@ -290,7 +292,7 @@ class Face:
     figures: Figures = field(default_factory=Figures)
     running: Any = None
     """IPython's record of the running cell; None if no cell is running."""
-    read_before: dict[str, dict[str, AssetKey]] = field(default_factory=dict)
+    earlier_reads: dict[str, dict[str, AssetKey]] = field(default_factory=dict)
     progress: Any = None
     """The `Progress` that shows the progress line of the current run; None if the run has no such line or does not update it."""
     composed: dict[int, Callable[..., Any]] = field(default_factory=dict)

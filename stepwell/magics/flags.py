@@ -228,9 +228,9 @@ def _words(text: str) -> Iterator[str]:
 
 def _parsed(magic: Any, words: list[str], parse: Callable[[], Namespace]) -> Namespace:
     name = magic.__name__
-    sign = "%%" if name.endswith("asset") or name == "op" else "%"
+    prefix = "%%" if name.endswith("asset") or name == "op" else "%"
     if "-h" in words or "--help" in words:
-        raise UsageError(f"run {sign}{name}? to read the help of {sign}{name}")
+        raise UsageError(f"run {prefix}{name}? to read the help of {prefix}{name}")
     try:
         return parse()
     except UsageError as error:
@@ -241,7 +241,7 @@ def _parsed(magic: Any, words: list[str], parse: Callable[[], Namespace]) -> Nam
             option for word in wrong if word not in options for option in difflib.get_close_matches(word, long, 1, 0.5)
         ]
         hint = f" (did you mean {' '.join(near)}?)" if near else ""
-        raise UsageError(f"{error}{hint}; run {sign}{name}? to read the help") from None
+        raise UsageError(f"{error}{hint}; run {prefix}{name}? to read the help") from None
 
 
 _LINE = re.compile(r"^\s*%{1,2}(\w+)\s+(.*)$")

@@ -212,7 +212,7 @@ class Recomposition:
 
     def __init__(self, face: Face) -> None:
         self._face = face
-        self._seen: dict[int, tuple[GraphDefinition, dict[str, Any]]] = {}
+        self._meanings_by_graph: dict[int, tuple[GraphDefinition, dict[str, Any]]] = {}
         """By the `id` of a graph: the graph, and the objects to which the names in its body referred when it was composed."""
 
     def refresh(self) -> None:
@@ -221,27 +221,27 @@ class Recomposition:
         for _ in range(_MOST_ROUNDS):
             changed = False
             live = set()
-            for graph, kind, replace in list(self._live()):
+            for graph, kind, replace in list(self._live_graphs()):
                 live.add(id(graph))
                 now = self._meanings(graph)
-                known = self._seen.get(id(graph))
+                known = self._meanings_by_graph.get(id(graph))
                 if known is None or all(known[1].get(name, _ABSENT) is value for name, value in now.items()):
-                    self._seen[id(graph)] = graph, now
+                    self._meanings_by_graph[id(graph)] = graph, now
                     continue
-                self._seen[id(graph)] = graph, now
-                composed = self._again(graph, kind)
+                self._meanings_by_graph[id(graph)] = graph, now
+                composed = self._compose_again(graph, kind)
                 if composed is not None:
                     replace(composed)
                     changed = True
             if not changed:
                 break
-        for gone in self._seen.keys() - live:
-            del self._seen[gone]
-        sources = {id(graph.source) for graph, _ in self._seen.values()}
-        for gone in self._face.composed.keys() - sources:
-            del self._face.composed[gone]
+        for old_id in self._meanings_by_graph.keys() - live:
+            del self._meanings_by_graph[old_id]
+        sources = {id(graph.source) for graph, _ in self._meanings_by_graph.values()}
+        for old_id in self._face.composed.keys() - sources:
+            del self._face.composed[old_id]
 
-    def _live(self) -> Iterator[tuple[GraphDefinition, str, Replace]]:
+    def _live_graphs(self) -> Iterator[tuple[GraphDefinition, str, Replace]]:
         registry, namespace = self._face.session.registry, self._face.namespace
         for name, value in list(namespace.items()):
             if isinstance(value, GraphDefinition):
@@ -263,7 +263,7 @@ class Recomposition:
             return {}
         return {name: namespace.get(name, _ABSENT) for name in names}
 
-    def _again(self, graph: GraphDefinition, kind: str) -> GraphDefinition | None:
+    def _compose_again(self, graph: GraphDefinition, kind: str) -> GraphDefinition | None:
         compose = self._face.composed.get(id(graph.source), graph.source)
         try:
             return build_graph(
@@ -298,7 +298,7 @@ class Recomposition:
                 module=old.module,
                 isolate=old.isolate,
             )
-            self._put(entry, definition, tuple(str(key) for key in old.keys))
+            self._replace_definition(entry, definition, tuple(str(key) for key in old.keys))
 
         return replace
 
@@ -307,19 +307,19 @@ class Recomposition:
             old = entry.definition
             definition = JobDefinition(graph, tags=old.tags)
             definition.module = old.module
-            self._put(entry, definition, (old.name,))
+            self._replace_definition(entry, definition, (old.name,))
 
         return replace
 
-    def _put(self, entry: Any, new: Any, names: tuple[str, ...]) -> None:
+    def _replace_definition(self, entry: Any, new: Any, names: tuple[str, ...]) -> None:
         old, entry.definition = entry.definition, new
         new.notebook = old.notebook
         namespace, registry = self._face.namespace, self._face.session.registry
         for name, value in list(namespace.items()):
             if value is old:
                 namespace[name] = new
-        if registry.changed is not None:
-            registry.changed(names)
+        if registry.on_change is not None:
+            registry.on_change(names)
 
 
 def _setter(namespace: dict[str, Any], name: str) -> Replace:

@@ -27,7 +27,7 @@ from stepwell.commands.wording import later_changes, result_lines, step_lines, w
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.errors import CellNameError, InvalidInvocationError, TrustNeededError
 from stepwell.kernel_runtime.records.runs import DefinitionsChanged
-from stepwell.kernel_runtime.session.sql import plain
+from stepwell.kernel_runtime.session.sql import without_semicolons
 from stepwell.kernel_runtime.store.sql.statements import read_statement
 from stepwell.kernel_runtime.text import moment
 from stepwell.magics import asset_cells, graph_cells
@@ -126,10 +126,10 @@ class Stepwell(Magics):
         """
         self._define("graph_asset", line, cell, graph_cells.graph_asset_of)
 
-    def _define(self, magic: str, line: str, cell: str | None, make: Maker, **more: Any) -> None:
+    def _define(self, magic: str, line: str, cell: str | None, make: Maker, **options: Any) -> None:
         """Define the assets of a cell with `make`, and run them. If `cell` is None, print the states of the assets that `line` names."""
         arguments = read_line(getattr(self, magic), line)
-        vars(arguments).update(more)
+        vars(arguments).update(options)
         names = arguments.names if magic == "multi_asset" else [arguments.name]
         if cell is None:
             for name in names:
@@ -138,7 +138,7 @@ class Stepwell(Magics):
         with user_errors(self.face):
             if getattr(arguments, "plain", False):
                 text = cell_text(self.shell, self.face.running, magic, line, cell)
-                asset_cells.run_plain(self.face, read_cell(self.shell, text, " ".join(names)))
+                asset_cells.run_as_plain_cell(self.face, read_cell(self.shell, text, " ".join(names)))
                 return
             definition, shown = make(self.face, arguments, line, cell)
         run_definition(self.face, definition, arguments, show_value=shown)
@@ -293,12 +293,12 @@ class Stepwell(Magics):
 # -- verbs
 
 
-def parser_of(name: str, sign: str = "%stepwell ") -> tuple[Command[Any, Any], LineParser]:
+def parser_of(name: str, prefix: str = "%stepwell ") -> tuple[Command[Any, Any], LineParser]:
     """Return the command `name` and the parser of its arguments.
 
     Parameters
     ----------
-    sign
+    prefix
         The text before the name of the command in the usage line: ``%stepwell `` or ``%``.
 
     Raises
@@ -309,13 +309,13 @@ def parser_of(name: str, sign: str = "%stepwell ") -> tuple[Command[Any, Any], L
     command = find_command(name)
     if command is None:
         raise UsageError(f"%stepwell has no command {name!r}; run %stepwell? to list the commands")
-    parser = LineParser(f"{sign}{name}", add_help=False)
+    parser = LineParser(f"{prefix}{name}", add_help=False)
     command.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help=SUPPRESS)
     return command, parser
 
 
-def read_words(name: str, words: Sequence[str], sign: str = "%stepwell ") -> tuple[Command[Any, Any], Namespace]:
+def read_words(name: str, words: Sequence[str], prefix: str = "%stepwell ") -> tuple[Command[Any, Any], Namespace]:
     """Return the command `name`, and the arguments that were parsed from `words`.
 
     Raises
@@ -323,7 +323,7 @@ def read_words(name: str, words: Sequence[str], sign: str = "%stepwell ") -> tup
     UsageError
         If there is no command `name`, `words` are not valid arguments, or `words` ask for help. The message, also the help, is one line.
     """
-    command, parser = parser_of(name, sign)
+    command, parser = parser_of(name, prefix)
     if "-h" in words or "--help" in words:
         raise UsageError(" ".join(parser.format_usage().split()).removeprefix("usage: ") + f"; {command.summary}")
     try:
@@ -332,9 +332,9 @@ def read_words(name: str, words: Sequence[str], sign: str = "%stepwell ") -> tup
         raise UsageError(str(error)) from None
 
 
-def call_verb(face: Face, name: str, words: Sequence[str], sign: str = "%stepwell ") -> None:
+def call_verb(face: Face, name: str, words: Sequence[str], prefix: str = "%stepwell ") -> None:
     """Call the command `name` with the arguments in `words`, and print or display its results."""
-    command, options = read_words(name, words, sign)
+    command, options = read_words(name, words, prefix)
     arguments = vars(options)
     special = _BINDING.get(name)
     if special is not None and not options.json:
@@ -454,7 +454,7 @@ def select_rows(face: Face, line: Sequence[str], cell: str | None) -> Any:
     CellNameError
         If a parameter ``$name`` of the SELECT is not a variable of the notebook.
     """
-    text = plain("\n".join([*line, cell or ""]))
+    text = without_semicolons("\n".join([*line, cell or ""]))
     if not text:
         raise UsageError(
             "%stepwell sql needs a SELECT over stored assets or over the catalog, such as %stepwell sql FROM stepwell.runs"

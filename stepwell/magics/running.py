@@ -146,8 +146,8 @@ def registry_restored(face: Face) -> Iterator[None]:
         registry.assets.update(assets)
         registry.jobs.clear()
         registry.jobs.update(jobs)
-        if registry.changed is not None:
-            registry.changed(changed)
+        if registry.on_change is not None:
+            registry.on_change(changed)
         raise
 
 
@@ -294,7 +294,7 @@ def _compute_results(face: Face, names: Iterable[str]) -> None:
             if type(result) is Unstored:
                 entry = face.session.registry.assets.get(result.key)
                 if entry is not None:
-                    _run_again(face, result.key, entry.definition, name)
+                    _rerun_cell(face, result.key, entry.definition, name)
                     _replace_result(face, result, result_of(face, entry.definition))
 
 
@@ -333,7 +333,7 @@ def compute_unstored(
             continue
         name = next((variable for variable, of in needed.items() if of == key), "")
         if name:
-            _run_again(face, key, entry.definition, name)
+            _rerun_cell(face, key, entry.definition, name)
             continue
         name = next(
             (variable for variable, of in pending.items() if of == key and variable not in timeline.handles), ""
@@ -342,10 +342,10 @@ def compute_unstored(
         reads = {*body.reads, *body.parameters} if isinstance(body, CellBody) else set()
         before = min(changed & reached_names(space, reads), default="")
         if name and before:
-            _run_again(face, key, entry.definition, name, f"{name} was not stored, and {before} is about to change")
+            _rerun_cell(face, key, entry.definition, name, f"{name} was not stored, and {before} is about to change")
 
 
-def _run_again(face: Face, key: str, definition: AssetsDefinition, name: str, why: str = "") -> None:
+def _rerun_cell(face: Face, key: str, definition: AssetsDefinition, name: str, why: str = "") -> None:
     """Run a reused cell, because its variable `name`, which was not stored, is needed or could not be computed later.
 
     Parameters
@@ -383,9 +383,11 @@ def changed_text(definition: AssetsDefinition) -> str:
     Return an empty string if there are none.
     """
     body = getattr(definition.node, "body", None)
-    if not isinstance(body, CellBody) or not body.changed:
+    if not isinstance(body, CellBody) or not body.changed_variables:
         return ""
-    return " · with " + ", ".join(f"your {name}{f' from {label}' if label else ''}" for name, label in body.changed)
+    return " · with " + ", ".join(
+        f"your {name}{f' from {label}' if label else ''}" for name, label in body.changed_variables
+    )
 
 
 def _show_picture(face: Face, definition: AssetsDefinition, records: Sequence[StepRecord]) -> None:
@@ -406,7 +408,7 @@ def outputs_of(face: Face, record: StepRecord) -> tuple[CapturedOutput, ...]:
     return read_outputs(face.session.store.catalog, face.session.store.signer, item.run_id, item.step_key)
 
 
-def after_run(face: Face, result: Any) -> None:
+def finish_run(face: Face, result: Any) -> None:
     """After a run, print its notices, such as ``clean <- store (prepare.ipynb, ...)``, and bind assets whose variables do not exist.
 
     Variables that Stepwell bound before are rebound to new values elsewhere. A variable is missing if the cell of its asset failed; a later run

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["forget", "lineage_text", "show", "static_bundle"]
 
-_shown: dict[tuple[int, tuple[str, ...] | None], LineageWidget] = {}
+_shown_widgets: dict[tuple[int, tuple[str, ...] | None], LineageWidget] = {}
 """The widgets that have been shown, by the `id` of the session and the keys. The `id` stays unique, because a widget keeps its session alive."""
 
 
@@ -64,7 +64,7 @@ def show(session: Session, keys: Sequence[str] | None = None) -> LineageWidget |
     if hasattr(shell, "kernel") and not os.environ.get("STEPWELL_BATCH"):
         widget = _widget(session, keys, lineage)
         display(widget.live_bundle(), raw=True)  # type: ignore[no-untyped-call]
-    display(static_bundle(lineage, beside=widget is not None), raw=True)  # type: ignore[no-untyped-call]
+    display(static_bundle(lineage, is_extra=widget is not None), raw=True)  # type: ignore[no-untyped-call]
     return widget
 
 
@@ -81,9 +81,9 @@ def _widget(session: Session, keys: Sequence[str] | None, lineage: Lineage) -> L
     from stepwell.widgets.lineage import LineageWidget
 
     name = (id(session), None if keys is None else tuple(keys))
-    widget = _shown.get(name)
+    widget = _shown_widgets.get(name)
     if widget is None or widget.comm is None:
-        widget = _shown[name] = LineageWidget(session, keys, lineage)
+        widget = _shown_widgets[name] = LineageWidget(session, keys, lineage)
     else:
         widget.refresh(lineage)
     return widget
@@ -91,5 +91,5 @@ def _widget(session: Session, keys: Sequence[str] | None, lineage: Lineage) -> L
 
 def forget(session: Session) -> None:
     """Close the widgets of `session`, which is being closed."""
-    for name in [name for name in _shown if name[0] == id(session)]:
-        _shown.pop(name).close()
+    for name in [name for name in _shown_widgets if name[0] == id(session)]:
+        _shown_widgets.pop(name).close()

@@ -204,12 +204,12 @@ def _columns(lineage: Lineage) -> dict[str, int]:
         if key not in unplaced:
             continue
         del unplaced[key]
-        for below in downstream.get(key, ()):
-            if below in unplaced:
-                columns[below] = max(columns[below], columns[key] + 1)
-                waiting[below] -= 1
-                if not waiting[below]:
-                    ready.append(below)
+        for successor in downstream.get(key, ()):
+            if successor in unplaced:
+                columns[successor] = max(columns[successor], columns[key] + 1)
+                waiting[successor] -= 1
+                if not waiting[successor]:
+                    ready.append(successor)
     return columns
 
 
@@ -352,10 +352,10 @@ def laid_out(lineage: Lineage, engine: Engine) -> Layout:
         return layered(
             lineage, note=f"the layout is simplified, because {len(lineage.nodes)} cards are too many for Graphviz"
         )
-    return _read(lineage, engine(to_dot(lineage)))
+    return _read_layout(lineage, engine(to_dot(lineage)))
 
 
-def _read(lineage: Lineage, drawing: dict[str, Any]) -> Layout:
+def _read_layout(lineage: Lineage, drawing: dict[str, Any]) -> Layout:
     """Convert the output of ``dot -Tjson``, in points with y upwards, to a layout, in pixels with y downwards.
 
     Raises

@@ -78,7 +78,7 @@ class Paced:
         self._wake = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._closed = False
+        self._is_closed = False
 
     def put(self, event: Event) -> None:
         """Add an event to the queue without waiting for its delivery. This method may be called on any thread."""
@@ -89,17 +89,17 @@ class Paced:
 
     def close(self) -> None:
         """Stop the delivery of events. Events that are in the queue are not delivered."""
-        self._closed = True
+        self._is_closed = True
         self._wake.set()
 
     def _start(self) -> None:
         with self._lock:
-            if self._thread is None and not self._closed:
+            if self._thread is None and not self._is_closed:
                 self._thread = threading.Thread(target=self._go, name="stepwell-picture", daemon=True)
                 self._thread.start()
 
     def _go(self) -> None:
-        while self._wake.wait() and not self._closed:
+        while self._wake.wait() and not self._is_closed:
             self._wake.clear()
             events = [self._waiting.popleft() for _ in range(len(self._waiting))]
             started = time.monotonic()
@@ -127,28 +127,28 @@ class Overlay:
 
     def __init__(self, lineage: Lineage) -> None:
         self.run: dict[str, Any] = _NO_RUN
-        self._over: dict[str, dict[str, Any]] = {}
-        self._asked: set[str] = set()
+        self._states_in_run: dict[str, dict[str, Any]] = {}
+        self._requested_steps: set[str] = set()
         self._tracebacks: dict[str, str] = {}
         self._runs: dict[str, bool] = {}
         """By the id of an active run, True if the steps of the run have cards. The steps of a job have no cards, but may have the keys of assets."""
-        self.rest(lineage)
+        self.replace_lineage(lineage)
 
-    def rest(self, lineage: Lineage) -> None:
+    def replace_lineage(self, lineage: Lineage) -> None:
         """Replace the states that the session computed by those in `lineage`. The cards of queued and running steps keep their states."""
         self.lineage = lineage
         self._nodes = {node.key: node for node in lineage.nodes}
-        self._over = {
+        self._states_in_run = {
             key: state
-            for key, state in self._over.items()
+            for key, state in self._states_in_run.items()
             if self._runs and state["status"] in _UNFINISHED and key in self._nodes
         }
         failed = {node.key for node in lineage.nodes if node.state == "failed"}
         self._tracebacks = {key: text for key, text in self._tracebacks.items() if key in failed}
 
-    def asked(self, steps: Iterable[str]) -> None:
+    def show_requested(self, steps: Iterable[str]) -> None:
         """Show `steps`, which buttons have requested, as queued until events announce them. Steps of earlier calls are no longer shown as queued."""
-        self._asked = set(steps)
+        self._requested_steps = set(steps)
 
     def take(self, event: Event) -> bool:
         """Change the states of cards according to `event`.
@@ -183,15 +183,17 @@ class Overlay:
         if isinstance(event, StepFinished):
             # This event comes from the catalog's thread. It may arrive after the end of its run, when `RunFinished` has already delivered the same record.
             if self._runs.get(event.step.run_id):
-                self._finished(event.step)
+                self._finish_step(event.step)
             return False
         if isinstance(event, RunFinished):
             if self._runs.pop(event.run.run_id, False):
                 for step in event.steps:
-                    self._finished(step)
+                    self._finish_step(step)
             if not self._runs:
                 self.run = _NO_RUN
-                self._over = {key: state for key, state in self._over.items() if state["status"] not in _UNFINISHED}
+                self._states_in_run = {
+                    key: state for key, state in self._states_in_run.items() if state["status"] not in _UNFINISHED
+                }
             return True
         return isinstance(event, DefinitionsChanged)
 
@@ -200,9 +202,9 @@ class Overlay:
         states = {}
         for key, node in self._nodes.items():
             state = node_state(node)
-            if key in self._over:
-                state |= self._over[key]
-            elif key in self._asked:
+            if key in self._states_in_run:
+                state |= self._states_in_run[key]
+            elif key in self._requested_steps:
                 state |= {"status": "queued", "footer": ["Queued"]}
             if state["status"] == "failed" and key in self._tracebacks:
                 state["traceback"] = self._tracebacks[key]
@@ -210,7 +212,7 @@ class Overlay:
             states[key] = state
         return states
 
-    def counted(self, states: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def status_counts(self, states: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Return the counts that the header of the widget shows, as JSON values.
 
         The result contains the number of steps, the number of assets that a run could make fresh, and the text of a chip for each state that needs
@@ -243,7 +245,7 @@ class Overlay:
 
     def outdated(self) -> list[str]:
         """Return the keys of the assets that a run could make fresh, except assets that the current run has already made fresh."""
-        fresh = {key for key, state in self._over.items() if state["status"] == "fresh"}
+        fresh = {key for key, state in self._states_in_run.items() if state["status"] == "fresh"}
         return outdated(Lineage(tuple(node for node in self.lineage.nodes if node.key not in fresh), ()))
 
     def assets_of(self, key: str) -> list[str]:
@@ -260,24 +262,24 @@ class Overlay:
 
     def _lay(self, key: str, state: dict[str, Any]) -> None:
         if key in self._nodes:
-            self._over[key] = state
+            self._states_in_run[key] = state
 
-    def _finished(self, step: StepRecord) -> None:
+    def _finish_step(self, step: StepRecord) -> None:
         key = step.key
-        self._over.pop(key, None)
+        self._states_in_run.pop(key, None)
         if key not in self._nodes:
             return
         if step.status in {"executed", "reused"}:
             self._tracebacks.pop(key, None)
-            self._over[key] = _ended(self._nodes[key], step)
+            self._states_in_run[key] = _end_state(self._nodes[key], step)
         elif step.status == "failed":
             error = f"{step.error.name}: {step.error.message}" if step.error else "failed"
-            self._over[key] = {"status": "failed", "footer": ["Failed", error], "error": error}
+            self._states_in_run[key] = {"status": "failed", "footer": ["Failed", error], "error": error}
             if step.error and step.error.traceback:
                 self._tracebacks[key] = step.error.traceback
 
 
-def _ended(node: LineageNode, step: StepRecord) -> dict[str, Any]:
+def _end_state(node: LineageNode, step: StepRecord) -> dict[str, Any]:
     materialization = next((m for m in step.materializations if m.key == node.key), None) or next(
         iter(step.materializations), None
     )
@@ -340,12 +342,12 @@ class LineageWidget(anywidget.AnyWidget):
         self._requests: dict[str, tuple[str, str]] = {}
         self._handled: set[str] = set()
         self._performing = ""
-        self._stopped = ""
+        self._stop_reason = ""
         self._refreshing = False
         self._cost = 0.0
         super().__init__()
-        _route_requests(self.comm, self._received)
-        self.on_msg(self._received)
+        _route_requests(self.comm, self._receive)
+        self.on_msg(self._receive)
         self.refresh(lineage)
         self._paced = Paced(self._deliver)
         self._unsubscribe = source.subscribe(self._paced.put)
@@ -364,13 +366,13 @@ class LineageWidget(anywidget.AnyWidget):
         except Exception as error:
             # A definition is invalid, for example. The previous picture stays.
             with self._lock:
-                self.problem = shown(_problem(error, "the lineage cannot be drawn"))
+                self.problem = escaped_json(_problem(error, "the lineage cannot be drawn"))
             return
         finally:
             self._cost = time.monotonic() - started
         with self._lock, self.hold_sync():
-            self._overlay.rest(lineage)
-            self.svg, self.note, self.details = drawn, printable(geometry.note), shown(_details(lineage))
+            self._overlay.replace_lineage(lineage)
+            self.svg, self.note, self.details = drawn, printable(geometry.note), escaped_json(_details(lineage))
             if self.selection not in self.details:
                 self.selection = ""
             self._publish()
@@ -407,7 +409,7 @@ class LineageWidget(anywidget.AnyWidget):
     def _deliver(self, events: list[Event]) -> None:
         with self._lock:
             for event in events:
-                if isinstance(event, RunStarted) and self._stopped and self._stopped == self._performing:
+                if isinstance(event, RunStarted) and self._stop_reason and self._stop_reason == self._performing:
                     # The user cancelled the request before the run of the request began.
                     self._source.cancel(event.run.run_id)
             changed = [self._overlay.take(event) for event in events]
@@ -420,16 +422,18 @@ class LineageWidget(anywidget.AnyWidget):
 
     def _publish(self) -> None:
         with self._lock, self.hold_sync():
-            self._overlay.asked(step for action, key in self._requests.values() for step in self._steps(action, key))
+            self._overlay.show_requested(
+                step for action, key in self._requests.values() for step in self._steps(action, key)
+            )
             states = self._overlay.states()
-            self.nodes = shown(states)
-            self.groups = shown(self._overlay.group_words(states))
-            self.counts = self._overlay.counted(states)
-            self.run = shown({**self._overlay.run, "waiting": len(self._requests)})
+            self.nodes = escaped_json(states)
+            self.groups = escaped_json(self._overlay.group_words(states))
+            self.counts = self._overlay.status_counts(states)
+            self.run = escaped_json({**self._overlay.run, "waiting": len(self._requests)})
 
     # -- from the browser
 
-    def _received(self, _widget: object, content: Any, _buffers: object) -> None:
+    def _receive(self, _widget: object, content: Any, _buffers: object) -> None:
         kind = content.get("type") if isinstance(content, dict) else None
         if kind == "cancel":
             self._cancel(str(content.get("id")), str(content.get("run", "")))
@@ -451,7 +455,7 @@ class LineageWidget(anywidget.AnyWidget):
             self._requests.clear()
             # While this thread holds the lock, the active request cannot end, and no other request can start a run.
             if self._performing:
-                self._stopped = self._performing
+                self._stop_reason = self._performing
                 self._source.cancel()
             elif run_id:
                 self._source.cancel(run_id)
@@ -479,7 +483,7 @@ class LineageWidget(anywidget.AnyWidget):
                 "tone": "plain",
             }
         except Exception as error:
-            problem = shown(_problem(error, ""))
+            problem = escaped_json(_problem(error, ""))
         finally:
             with self._lock:
                 self.problem = problem
@@ -495,13 +499,13 @@ class LineageWidget(anywidget.AnyWidget):
         )
 
 
-def shown(value: Any) -> Any:
+def escaped_json(value: Any) -> Any:
     """Return the JSON value `value` with control characters and invisible characters escaped in all its strings and keys."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
-        return {printable(key): shown(member) for key, member in value.items()}
-    return [shown(member) for member in value] if isinstance(value, list | tuple) else value
+        return {printable(key): escaped_json(member) for key, member in value.items()}
+    return [escaped_json(member) for member in value] if isinstance(value, list | tuple) else value
 
 
 def _details(lineage: Lineage) -> dict[str, dict[str, str]]:
@@ -542,12 +546,12 @@ def _problem(error: BaseException, title: str) -> dict[str, str]:
     if notes and not title:
         # A step failed: the note of the exception names the step, and the card of the step shows the traceback.
         return {"title": head, "text": "\n".join(notes)}
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _ours(frame.filename)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_stepwells(frame.filename)]
     lines = [*traceback.format_list(frames), *traceback.format_exception_only(error)]
     return {"title": ": ".join(part for part in (title, head) if part), "text": "".join(lines)}
 
 
-def _ours(filename: str) -> bool:
+def _is_stepwells(filename: str) -> bool:
     return pathlib.Path(filename).is_relative_to(_HERE.parent)
 
 

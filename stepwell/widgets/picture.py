@@ -19,12 +19,12 @@ from stepwell.commands.lineage import (
     SYMBOLS,
     chip,
     footer,
+    footer_as_text,
     group_words,
     headline,
     lineage_text,
     status_of,
     summary,
-    written,
 )
 from stepwell.kernel_runtime.records.runs import Lineage, LineageNode
 from stepwell.kernel_runtime.text import as_html
@@ -180,7 +180,7 @@ def _em(c: str) -> float:
 def _card(node: LineageNode, box: Box, *, live: bool) -> str:
     status = status_of(node)
     colours = LIGHT["source" if live else status]
-    footer_text = "" if live else f"{SYMBOLS[status]} {_cut(written(footer(node)), _TEXT_WIDTH)}"
+    footer_text = "" if live else f"{SYMBOLS[status]} {_cut(footer_as_text(footer(node)), _TEXT_WIDTH)}"
     below = "" if live else _cut(summary(node), _TEXT_WIDTH)
     dash = f' stroke-dasharray="{DASHES[status]}"' if status in DASHES and not live else ""
     name = clean(shorten(node.label or node.key, _NAME_WIDTH))
@@ -222,9 +222,9 @@ def _arrow(route: Route) -> str:
     points = list(route.points)
     tip, before = points[-1], next((p for p in reversed(points[:-1]) if p != points[-1]), points[0])
     angle = math.atan2(tip[1] - before[1], tip[0] - before[0])
-    base = _away(tip, angle, 7.5)
-    wings = [_away(base, angle + turn, 3.6) for turn in (math.pi / 2, -math.pi / 2)]
-    points[-1] = _away(tip, angle, 6)
+    base = _moved_point(tip, angle, 7.5)
+    wings = [_moved_point(base, angle + turn, 3.6) for turn in (math.pi / 2, -math.pi / 2)]
+    points[-1] = _moved_point(tip, angle, 6)
     start, *rest = (f"{x:g} {y:g}" for x, y in points)
     dash = ' stroke-dasharray="5 4"' if route.edge.kind == "order" else ""
     corners = " ".join(f"{x:g},{y:g}" for x, y in (tip, *wings))
@@ -235,7 +235,7 @@ def _arrow(route: Route) -> str:
     )
 
 
-def _away(point: Point, angle: float, distance: float) -> Point:
+def _moved_point(point: Point, angle: float, distance: float) -> Point:
     return round(point[0] - distance * math.cos(angle), 1), round(point[1] - distance * math.sin(angle), 1)
 
 
@@ -280,7 +280,7 @@ _BESIDE = (
 """CSS that hides the output above the static picture if this output is a widget without a kernel, which shows an error or never finishes loading."""
 
 
-def static_bundle(lineage: Lineage, *, beside: bool = False) -> dict[str, str]:
+def static_bundle(lineage: Lineage, *, is_extra: bool = False) -> dict[str, str]:
     """Return a MIME bundle that shows the lineage in every viewer of notebooks.
 
     The HTML contains the SVG as an image, because viewers remove inline SVG from notebooks that the user does not trust. An image that does not fit
@@ -290,7 +290,7 @@ def static_bundle(lineage: Lineage, *, beside: bool = False) -> dict[str, str]:
     ----------
     lineage
         The lineage.
-    beside
+    is_extra
         True if the output above the static picture is the live picture. In viewers that cannot show widgets, the live picture is then hidden.
 
     Returns
@@ -301,8 +301,8 @@ def static_bundle(lineage: Lineage, *, beside: bool = False) -> dict[str, str]:
     image = base64.b64encode(lineage_svg(lineage).encode()).decode()
     alternative = clean(f"Lineage: {headline(lineage)}")
     html = (
-        f'<div class="sw-static{" sw-beside" if beside else ""}" style="overflow:auto;max-height:600px">'
-        f"<style>{_STYLE}{_BESIDE if beside else ''}</style>"
+        f'<div class="sw-static{" sw-beside" if is_extra else ""}" style="overflow:auto;max-height:600px">'
+        f"<style>{_STYLE}{_BESIDE if is_extra else ''}</style>"
         f'<img alt="{alternative}" style="max-width:none" src="data:image/svg+xml;base64,{image}"></div>'
     )
     return {"text/plain": lineage_text(lineage), "text/html": html}

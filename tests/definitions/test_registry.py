@@ -51,7 +51,7 @@ def test_a_failed_cell_withdraws_nothing(registry):
 
 def test_another_cells_key_is_taken_over_and_told(registry):
     told = []
-    registry.replaced = lambda *what: told.append(what[0])
+    registry.on_replacement = lambda *what: told.append(what[0])
     cell(registry, "1", make("a"))
     cell(registry, "1", make("a"))
     assert told == []
@@ -78,7 +78,7 @@ def test_a_refused_replacement_leaves_the_registry_as_it_was(registry):
     cell(registry, "3", make("a"))
     cell(registry, "2", make("b"), make_job("z"))
     before = dict(registry.assets), dict(registry.jobs)
-    registry.replaced = refuse
+    registry.on_replacement = refuse
     registry.begin_cell("3")
     with pytest.raises(DuplicateKeyError):
         registry.register(pair("a", "b"))
@@ -106,7 +106,7 @@ def test_definitions_come_once_and_in_order(registry):
 
 def test_changes_are_told(registry):
     told = []
-    registry.changed = told.append
+    registry.on_change = told.append
     registry.register(pair("a", "b"))
     registry.withdraw("a")
     assert told == [("a", "b"), ("a", "b")]

@@ -298,9 +298,9 @@ class Stored:
             (len(part), blake(part), readonly)
             for part, (_, _, readonly) in zip(parts[1:], self.header.buffers, strict=True)
         )
-        header = Header(stored.codec, (len(parts[0]), blake(parts[0])), described, self.header.more)
+        header = Header(stored.codec, (len(parts[0]), blake(parts[0])), described, self.header.metadata)
         room = room_for(
-            stored.codec, len(parts[0]), [(size, readonly) for size, _, readonly in described], self.header.more
+            stored.codec, len(parts[0]), [(size, readonly) for size, _, readonly in described], self.header.metadata
         )
         path = self.store.directory / "objects" / header.name
         path.parent.mkdir(exist_ok=True)
@@ -308,7 +308,7 @@ class Stored:
             file.seek(room)
             file.flush()
             write_parts(file.fileno(), parts, room)
-            packed = header.packed()
+            packed = header.pack()
             os.pwrite(file.fileno(), self.store.objects.signed_prefix(stored.codec, packed) + packed, 0)
         return dataclasses.replace(stored, digest=header.digest, object_name=header.name), how
 

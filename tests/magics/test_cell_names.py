@@ -98,7 +98,7 @@ def test_names_that_may_come_from_outside(body, expected):
     ],
 )
 def test_a_name_that_no_path_has_assigned_when_it_is_read(body, early):
-    assert ("clean" in names_of(ast.parse(body)).early) is early
+    assert ("clean" in names_of(ast.parse(body)).read_first) is early
 
 
 def test_what_a_body_binds():

@@ -203,3 +203,5 @@ def test_a_value_that_must_be_stored_and_cannot_be_is_a_failure(notebook, monkey
     ran = notebook.run("%%asset n --keep big\nbig = (x for x in [1])\nn = 1")
     assert isinstance(ran.error, UnstorableValueError)
     assert "big, which --keep names, cannot be stored: it is a generator" in ran.text
+    ran = notebook.run("%%asset n --keep big\nbig = {'x': [1, (x for x in [1])]}\nn = 1")
+    assert "big, which --keep names, cannot be stored: it is a generator at big['x'][1]" in ran.text

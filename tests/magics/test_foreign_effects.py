@@ -111,7 +111,7 @@ class Scene:
         effects = Effects(
             values=("planted",),
             objects=("settings",),
-            files=(FileEffect("planted.txt", file_digest(str(self.folder / "x")), len(content), kept=True),),
+            files=(FileEffect("planted.txt", file_digest(str(self.folder / "x")), len(content), is_stored=True),),
             state=(("environment PLANTED", "1"),),
         )
         bundle = (1, {"planted": Attack()}, [], {}, {"planted.txt": content})

@@ -9,7 +9,7 @@ import pytest
 from stepwell import AssetOut, asset, multi_asset
 from stepwell.kernel_runtime.planning.build import finish
 from stepwell.kernel_runtime.planning.decision import (
-    Known,
+    DecisionFacts,
     choose_current,
     decide,
     may_be_reused,
@@ -50,29 +50,31 @@ class Facts:
         for step in steps:
             step.code = CodeVersion("code") if step.memoised else None
         self.plan = finish(Plan("assets", targets, tuple(steps), target_steps=frozenset(targets)))
-        self.known = Known(Snapshot(), lambda read: read.digest == "now", vouches=lambda item: True)
+        self.decision_facts = DecisionFacts(Snapshot(), lambda read: read.digest == "now", vouches=lambda item: True)
 
     def step(self, key):
         return self.plan.step(key)
 
     def give(self, key, version="1"):
         """Let a step before have been decided, and have a value."""
-        self.known.values[key] = materialization(key, data_version=version)
+        self.decision_facts.values[key] = materialization(key, data_version=version)
 
     def keep(self, key, **attributes):
         """Let the store have an execution of a step with its present inputs, newer than all before; return it."""
         step = self.step(key)
-        memo = self.known.key(step, self.known.inputs(step))
-        group = tuple(
+        memo = self.decision_facts.key(step, self.decision_facts.inputs(step))
+        materializations = tuple(
             materialization(output.key, output=output.name, memo_key=memo, **attributes) for output in step.outputs
         )
-        self.known.snapshot.by_memo_key.setdefault(memo, []).insert(0, group)
-        for item in group:
-            self.known.snapshot.current.setdefault(item.key, []).insert(0, Current(step.notebook, item.key, item))
-        return group
+        self.decision_facts.snapshot.by_memo_key.setdefault(memo, []).insert(0, materializations)
+        for item in materializations:
+            self.decision_facts.snapshot.current.setdefault(item.key, []).insert(
+                0, Current(step.notebook, item.key, item)
+            )
+        return materializations
 
     def decide(self, key="clean", kind="pull"):
-        return decide(self.step(key), self.plan, self.known, kind)
+        return decide(self.step(key), self.plan, self.decision_facts, kind)
 
     def outcome(self, key="clean", kind="pull"):
         found = self.decide(key, kind)
@@ -92,8 +94,8 @@ def test_a_step_without_an_execution_under_its_memo_key_runs():
     facts = Facts()
     facts.give("raw")
     assert facts.outcome() == ("run", "changed")
-    group = facts.keep("clean")
-    assert (facts.decide().action, facts.decide().group) == ("reuse", group)
+    materializations = facts.keep("clean")
+    assert (facts.decide().action, facts.decide().materializations) == ("reuse", materializations)
     facts.give("raw", "2")
     assert facts.outcome() == ("run", "changed")
 
@@ -102,11 +104,11 @@ def test_the_newest_execution_whose_reads_hold_is_reused():
     facts = Facts()
     facts.give("raw")
     oldest = facts.keep("clean", reads=(replace(FILE, digest="now"),))
-    assert facts.decide().group == oldest
+    assert facts.decide().materializations == oldest
     facts.keep("clean", reads=(FILE,))
-    assert facts.decide().group == oldest
+    assert facts.decide().materializations == oldest
     newest = facts.keep("clean")
-    assert facts.decide().group == newest
+    assert facts.decide().materializations == newest
 
 
 @pytest.mark.parametrize(("upstream", "action"), [("wait", "wait"), ("untouched", "untouched")])
@@ -114,7 +116,7 @@ def test_a_step_waits_for_what_is_not_decided_and_never_starts_after_a_failure(u
     facts = Facts()
     facts.give("raw")
     facts.keep("clean")
-    facts.known.valueless["raw"] = upstream
+    facts.decision_facts.steps_without_value["raw"] = upstream
     assert facts.decide().action == facts.decide(kind="forced").action == action
 
 
@@ -152,10 +154,10 @@ def test_a_forced_step_runs_whatever_is_stored():
 
 def test_a_lost_value_is_computed_again_only_for_steps_that_were_asked_for():
     facts = Facts()
-    group = facts.keep("raw")
-    facts.known.snapshot.missing_files = frozenset({"raw.file", "clean.file"})
+    materializations = facts.keep("raw")
+    facts.decision_facts.snapshot.missing_files = frozenset({"raw.file", "clean.file"})
     assert facts.outcome("raw") == ("reuse", "")
-    facts.known.values["raw"] = group[0]
+    facts.decision_facts.values["raw"] = materializations[0]
     facts.keep("clean")
     assert facts.outcome("clean") == ("run", "lost")
     assert facts.decide().obstacle == "clean: the value file is missing or truncated"
@@ -164,11 +166,11 @@ def test_a_lost_value_is_computed_again_only_for_steps_that_were_asked_for():
 def test_a_cell_whose_effects_cannot_be_restored_runs():
     facts = Facts()
     facts.give("raw")
-    group = facts.keep("clean")
-    facts.known.unrestorable = lambda step, found, kind: "no kernel has it" if kind == "cell" else ""
+    materializations = facts.keep("clean")
+    facts.decision_facts.restore_obstacle = lambda step, found, kind: "no kernel has it" if kind == "cell" else ""
     decision = facts.decide(kind="cell")
     assert (decision.action, decision.cause, decision.obstacle) == ("run", "unrestorable", "no kernel has it")
-    assert decision.group == group
+    assert decision.materializations == materializations
     assert facts.outcome() == ("reuse", "")
 
 
@@ -200,9 +202,9 @@ def test_what_has_no_digest_runs_unless_a_running_cell_needs_what_it_gave_in_thi
     facts = Facts()
     facts.give("raw")
     facts.step("clean").code = CodeVersion("code", unverifiable=(Unverifiable("clean -> CONN", "no digest"),))
-    group = facts.keep("clean", unverifiable=("clean -> CONN: no digest",))
+    materializations = facts.keep("clean", unverifiable=("clean -> CONN: no digest",))
     assert facts.outcome() == facts.outcome(kind="cell pull") == ("run", "unverifiable")
-    facts.known.brought = lambda key, item: item is group[0]
+    facts.decision_facts.is_last_in_kernel = lambda key, item: item is materializations[0]
     assert facts.outcome(kind="cell pull") == ("reuse", "")
     assert facts.outcome() == facts.outcome(kind="cell") == facts.outcome(kind="named") == ("run", "unverifiable")
 
@@ -211,7 +213,7 @@ def test_the_kind_of_request_decides_whether_a_changed_variable_counts():
     facts = Facts()
     facts.give("raw")
     facts.keep("clean", reads=(Read("name", "LIMIT", "old"),))
-    facts.known.local = lambda read, key, item, kind: kind == "pull"
+    facts.decision_facts.kernel_read_holds = lambda read, key, item, kind: kind == "pull"
     assert facts.outcome() == ("reuse", "")
     assert facts.outcome(kind="cell") == facts.outcome(kind="named") == ("run", "changed")
 
@@ -220,23 +222,23 @@ def test_an_execution_that_this_kernel_has_comes_before_newer_ones():
     facts = Facts()
     facts.give("raw")
     here, newer = facts.keep("clean"), facts.keep("clean")
-    assert facts.decide().group == newer
-    facts.known.brought = lambda key, item: item is here[0]
-    assert facts.decide().group == here
+    assert facts.decide().materializations == newer
+    facts.decision_facts.is_last_in_kernel = lambda key, item: item is here[0]
+    assert facts.decide().materializations == here
 
 
 def test_of_executions_that_changed_external_state_only_the_newest_can_be_reused():
     facts = Facts()
     facts.give("raw")
     older = facts.keep("clean", data_version="", value=None)
-    assert facts.decide().group == older
+    assert facts.decide().materializations == older
     facts.give("raw", "2")
     facts.keep("clean", data_version="", value=None)
     facts.give("raw", "1")
     assert facts.outcome() == ("run", "changed")
     memo = facts.decide().memo_key
     assert (
-        refusal(facts.step("clean"), memo, facts.known)
+        refusal(facts.step("clean"), memo, facts.decision_facts)
         == "another version of the step has run since, and may have changed external state"
     )
 
@@ -245,9 +247,9 @@ def test_a_value_that_another_user_signed_comes_last():
     facts = Facts()
     facts.give("raw")
     own, foreign = facts.keep("clean"), facts.keep("clean")
-    facts.known.snapshot.foreign = {foreign[0].id: "abc"}
-    assert facts.decide().group == own
-    facts.known.snapshot.foreign[own[0].id] = "abc"
+    facts.decision_facts.snapshot.foreign = {foreign[0].id: "abc"}
+    assert facts.decide().materializations == own
+    facts.decision_facts.snapshot.foreign[own[0].id] = "abc"
     assert facts.outcome() == ("run", "lost")
 
 
@@ -257,9 +259,9 @@ def test_an_acceptance_that_was_revoked_is_not_reused():
     before = facts.keep("clean")
     accepted = facts.keep("clean")
     facts.keep("clean", metadata={REVOKED: accepted[0].run_id})
-    assert facts.decide().group == before
+    assert facts.decide().materializations == before
     assert (
-        refusal(facts.step("clean"), before[0].memo_key, facts.known)
+        refusal(facts.step("clean"), before[0].memo_key, facts.decision_facts)
         == "the acceptance of the stored value was revoked"
     )
 
@@ -268,7 +270,7 @@ def test_a_failed_attempt_counts_while_the_memo_key_is_the_same():
     facts = Facts()
     facts.give("raw")
     memo = facts.decide().memo_key
-    facts.known.snapshot.failures["clean"] = FailedAttempt("r", memo, None, 0.0, 1.0)
+    facts.decision_facts.snapshot.failures["clean"] = FailedAttempt("r", memo, None, 0.0, 1.0)
     assert facts.outcome() == ("run", "failed")
     facts.give("raw", "2")
     assert facts.outcome() == ("run", "changed")
@@ -286,30 +288,34 @@ def test_a_failed_attempt_counts_while_the_memo_key_is_the_same():
 def test_the_reason_of_a_refusal_is_the_objection_that_decided(attributes, text):
     facts = Facts()
     facts.give("raw")
-    group = tuple(replace(item, **attributes) for item in facts.keep("clean"))
-    memo = group[0].memo_key
-    facts.known.snapshot.by_memo_key[memo] = [group]
-    assert refusal(facts.step("clean"), memo, facts.known) == text
+    materializations = tuple(replace(item, **attributes) for item in facts.keep("clean"))
+    memo = materializations[0].memo_key
+    facts.decision_facts.snapshot.by_memo_key[memo] = [materializations]
+    assert refusal(facts.step("clean"), memo, facts.decision_facts) == text
     assert facts.outcome() == (("run", "changed") if text else ("reuse", ""))
 
 
 def test_an_input_that_is_not_stored_and_was_computed_again_is_a_reason_to_run():
     facts = Facts()
-    facts.known.values["raw"] = materialization("raw", value=None, data_version="")
+    facts.decision_facts.values["raw"] = materialization("raw", value=None, data_version="")
     facts.keep("clean")
-    facts.known.values["raw"] = materialization("raw", value=None, data_version="")
+    facts.decision_facts.values["raw"] = materialization("raw", value=None, data_version="")
     found = facts.decide()
-    why = reason_to_run(facts.step("clean"), found.memo_key, found.inputs, facts.known)
+    why = reason_to_run(facts.step("clean"), found.memo_key, found.inputs, facts.decision_facts)
     assert (found.action, why) == ("run", "the value of raw is not stored and was computed again")
 
 
 def test_an_execution_with_other_inputs_may_be_reused_again():
     facts = Facts()
     facts.give("raw")
-    group = facts.keep("clean")
-    assert may_be_reused(facts.step("clean"), [group], facts.known)
-    assert not may_be_reused(facts.step("clean"), [(replace(group[0], reads=(FILE,)),)], facts.known)
-    assert not may_be_reused(facts.step("clean"), [(replace(group[0], code_version="other"),)], facts.known)
+    materializations = facts.keep("clean")
+    assert may_be_reused(facts.step("clean"), [materializations], facts.decision_facts)
+    assert not may_be_reused(
+        facts.step("clean"), [(replace(materializations[0], reads=(FILE,)),)], facts.decision_facts
+    )
+    assert not may_be_reused(
+        facts.step("clean"), [(replace(materializations[0], code_version="other"),)], facts.decision_facts
+    )
 
 
 def test_the_inputs_of_a_memo_key():
@@ -319,24 +325,24 @@ def test_the_inputs_of_a_memo_key():
 
     facts = Facts(ordered, targets=("ordered",))
     step = facts.step("ordered")
-    assert facts.known.inputs(step) is None
+    assert facts.decision_facts.inputs(step) is None
     facts.give("raw2")
-    first = facts.known.key(step, facts.known.inputs(step))
+    first = facts.decision_facts.key(step, facts.decision_facts.inputs(step))
     facts.give("raw")
-    inputs = facts.known.inputs(step)
+    inputs = facts.decision_facts.inputs(step)
     assert [(each.name, each.key, each.kind) for each in inputs] == [
         ("raw2", "raw2", "value"), ("", "raw", "order"),
     ]  # fmt: skip
     assert inputs[0].version == "1"
-    assert inputs[1].version == facts.known.values["raw"].id
-    second = facts.known.key(step, inputs)
+    assert inputs[1].version == facts.decision_facts.values["raw"].id
+    second = facts.decision_facts.key(step, inputs)
     facts.give("raw")
-    third = facts.known.key(step, facts.known.inputs(step))
+    third = facts.decision_facts.key(step, facts.decision_facts.inputs(step))
     assert len({first, second, third}) == 3
     step.code = CodeVersion("other")
-    assert facts.known.key(step, facts.known.inputs(step)) != third
+    assert facts.decision_facts.key(step, facts.decision_facts.inputs(step)) != third
     step.code = None
-    assert facts.known.key(step, inputs) == ""
+    assert facts.decision_facts.key(step, inputs) == ""
 
 
 def test_the_current_materialization_of_a_notebook_comes_before_those_of_others():

@@ -69,16 +69,16 @@ def test_a_plan_has_the_targets_and_everything_upstream():
     found = plan(["report"], report, published, clean, raw, lone)
     assert keys(found) == ["raw", "clean", "report.total", "report.shift"]
     assert found.target_steps == {"report.total", "report.shift"}
-    assert found.read == ()
+    assert found.read_keys == ()
     assert keys(plan(["published"], published, clean, raw)) == ["raw", "clean", "published"]
 
 
 def test_without_upstream_it_is_read_from_the_store():
     found = plan(["report"], report, clean, raw, upstream=False)
-    assert (keys(found), found.read) == (["report.total", "report.shift"], ("clean",))
+    assert (keys(found), found.read_keys) == (["report.total", "report.shift"], ("clean",))
     single = plan(["report"], report, clean, raw, steps_only={"report.shift"})
-    assert (keys(single), single.read) == (["report.shift"], ("report.total",))
-    assert plan(["clean"], clean, SourceAsset("raw")).read == ("raw",)
+    assert (keys(single), single.read_keys) == (["report.shift"], ("report.total",))
+    assert plan(["clean"], clean, SourceAsset("raw")).read_keys == ("raw",)
 
 
 def test_inputs_carry_values_or_only_an_order():

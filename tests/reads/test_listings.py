@@ -99,7 +99,7 @@ def test_what_the_step_makes_caches_and_the_store_are_no_names_of_a_listing(fold
 def test_what_the_step_makes_is_no_match_of_a_pattern(folder):
     def work():
         Path("early.csv").write_text("1")
-        with ReadRecorder(declared=("*.csv",)) as inner:
+        with ReadRecorder(declared_paths=("*.csv",)) as inner:
             Path("late.csv").write_text("1")
         return inner.reads
 

@@ -106,7 +106,7 @@ def files(recorder):
 def test_the_file_of_a_native_reader_counts(name, read):
     found = recorded(read)
     assert files(found) == [name]
-    assert found.unseen == ()
+    assert found.unseen_reads == ()
     assert all(map(read_holds, found.reads))
     Path(name).write_bytes(b"changed")
     assert not all(map(read_holds, found.reads))
@@ -137,13 +137,13 @@ def test_what_cannot_be_told_is_said():
         duckdb.execute("set variable x = 'a.csv'")
         duckdb.execute("from read_csv(getvariable('x'))").fetchall()
 
-    assert recorded(work).unseen == (
+    assert recorded(work).unseen_reads == (
         "polars.scan_parquet: s3://bucket",
         "duckdb.execute: a file whose name is computed",
     )
     with open("a.parquet", "rb") as file:
         text = file.read()
-    assert recorded(lambda: (pl.read_parquet(text), pq.read_table(pa.BufferReader(text)))).unseen == ()
+    assert recorded(lambda: (pl.read_parquet(text), pq.read_table(pa.BufferReader(text)))).unseen_reads == ()
 
 
 def test_duckdb_still_finds_frames_by_the_names_of_its_caller():
@@ -209,4 +209,4 @@ print(*[read.name.rsplit("/", 1)[1] for read in recorder.reads if "/a." in read.
     ],
 )
 def test_the_files_that_a_statement_names(text, read):
-    assert files_named(text).read == read
+    assert files_named(text).read_files == read

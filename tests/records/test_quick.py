@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, dataclass, field, replace
 
 import pytest
 
-from stepwell.kernel_runtime.records.bulk import quick
+from stepwell.kernel_runtime.records.bulk import quick_init
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization
 
 
@@ -17,7 +17,7 @@ class Slow:
     many: list[int] = field(default_factory=list)
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class Quick:
     one: int
@@ -69,11 +69,11 @@ def test_a_class_that_checks_what_it_is_given_is_refused():
             raise ValueError
 
     with pytest.raises(TypeError, match="__post_init__"):
-        quick(Checked)
+        quick_init(Checked)
 
     @dataclass(frozen=True, slots=True)
     class Named:
         one: int = field(kw_only=True)
 
     with pytest.raises(TypeError, match="keyword-only"):
-        quick(Named)
+        quick_init(Named)

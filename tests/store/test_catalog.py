@@ -327,7 +327,7 @@ def test_closing_waits_for_what_was_recorded_and_not_for_who_goes_on_recording(s
         for number in range(3):
             commit = store.record_step(StepRecord("mine", f"s{number}", "skipped", 0.0))
             store.close()
-            assert commit.over
+            assert commit.is_over
     finally:
         over.set()
         for thread in threads:

@@ -131,7 +131,7 @@ def test_every_part_is_where_the_header_says(tmp_path, stream, buffers):
     length, _ = read_prefix(data)
     header = read_header(data[PREFIX.size : PREFIX.size + length])
     assert header.digest == found
-    assert header.more["key"] == "k"
+    assert header.metadata["key"] == "k"
     for (start, end), part in zip(header.places(length), [stream, *parts], strict=True):
         assert start % 64 == 0
         assert data[start:end] == part

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.kernel_runtime.records.maintenance import STORE, Rule
-from stepwell.kernel_runtime.store.retention import Kept, dropped, read_age, read_bytes, read_versions
+from stepwell.kernel_runtime.store.retention import Kept, ids_to_drop, read_age, read_bytes, read_versions
 
 
 def row(number, key="a", *, notebook="n", partition="", run_id="r", created=0.0, version=None, size=10, **metadata):
@@ -15,7 +15,7 @@ def row(number, key="a", *, notebook="n", partition="", run_id="r", created=0.0,
 
 
 def gone(rows, now=100.0, current=(), running=(), **rules):
-    return dropped(
+    return ids_to_drop(
         rows, {key.replace("__", "."): rule for key, rule in rules.items()}, now=now, current=current, running=running
     )
 
@@ -45,8 +45,8 @@ def test_bytes_count_each_value_once_and_drop_the_oldest_first():
 def test_a_keys_rule_comes_before_the_stores_and_holds_for_the_steps_inside():
     rows = [row(n, key) for n, key in enumerate(["a.x", "a.x", "a.x", "b", "b", "b"])]
     rules = {STORE: Rule(versions=1), "a": Rule(versions=2)}
-    assert dropped(rows, rules, now=0, current=(), running=()) == {"0", "3", "4"}
-    assert dropped(rows, {STORE: Rule(bytes=40)}, now=0, current=(), running=()) == {"0", "1"}
+    assert ids_to_drop(rows, rules, now=0, current=(), running=()) == {"0", "3", "4"}
+    assert ids_to_drop(rows, {STORE: Rule(bytes=40)}, now=0, current=(), running=()) == {"0", "1"}
 
 
 def test_what_a_run_that_goes_on_has_made_stays():
@@ -97,7 +97,7 @@ def test_nothing_that_must_stay_is_ever_dropped(rows, rules, current):
     made = [
         row(n, key, notebook=nb, partition=p, version=f"v{v}", created=t) for n, (key, nb, p, v, t) in enumerate(rows)
     ]
-    found = dropped(made, rules, now=100.0, current=current, running=())
+    found = ids_to_drop(made, rules, now=100.0, current=current, running=())
     assert not found & current
     newest = {(each.key, each.notebook, each.partition): each.id for each in made}
     assert not found & set(newest.values())
@@ -105,7 +105,7 @@ def test_nothing_that_must_stay_is_ever_dropped(rows, rules, current):
         assert not found
     # Once applied, the rules have nothing more to say about rows that are not protected by what went.
     left = [each for each in made if each.id not in found]
-    assert dropped(left, rules, now=100.0, current=current, running=()) == set()
+    assert ids_to_drop(left, rules, now=100.0, current=current, running=()) == set()
 
 
 @pytest.mark.parametrize(

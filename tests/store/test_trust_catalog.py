@@ -171,7 +171,9 @@ def test_a_column_that_cannot_be_read_is_an_error_of_ours(store):
                     f"UPDATE {name}.materializations SET {column} = '{'{}' if column == 'metadata' else '[]'}'"
                 )
             )
-    assert set(rows.values()) == {f"the record of 'a', materialization {m.id!r}, cannot be read"}
+    assert set(rows.values()) == {
+        f"the record of 'a', materialization {m.id!r}, cannot be read: the catalog was changed or damaged"
+    }
 
 
 HOSTILE = {

@@ -79,7 +79,7 @@ def test_a_forked_child_leaves_its_parents_list_alone(tmp_path):
         child = os.fork()
         if child == 0:
             signal.alarm(20)
-            mine.recorded(["one"])
+            mine.remove_recorded(["one"])
             mine.close()
             os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
@@ -100,7 +100,7 @@ def test_a_list_that_takes_no_more_keeps_its_names_and_ends_nothing(store, pytho
     resource.setrlimit(resource.RLIMIT_FSIZE, (own.stat().st_size + 4, hard))
     try:
         # Of its line only the first bytes find room; of the next none.
-        listing.recorded(["first"])
+        listing.remove_recorded(["first"])
         with pytest.raises(OSError, match=r"\[Errno (27|28)\]"):
             listing.add("third")
     finally:

@@ -310,7 +310,7 @@ def test_text_below_a_missing_place_does_not_count_wherever_the_strings_begin(co
 def test_a_container_that_is_written_as_a_whole_has_the_encoding_of_its_members(value):
     whole = [value, {"a": value, 2: (value,)}, *range(64)]
     # With anything set apart, members are looked at one by one.
-    assert encode(whole, refuse) == encode(whole, refuse, apart={-1})
+    assert encode(whole, refuse) == encode(whole, refuse, separate_ids={-1})
 
 
 def test_members_that_are_one_object_count_as_equal_ones_do():

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from edited_cells import run_cells
 
-from stepwell.kernel_runtime.definitions.bodies import set_cell_names
+from stepwell.kernel_runtime.definitions.bodies import set_cell_labels
 from stepwell.kernel_runtime.records.materializations import CodePart, CodeVersion
 from stepwell.kernel_runtime.session.reasons import describe, explain
 from stepwell.kernel_runtime.versions.walk import CodeWalk
@@ -39,12 +39,12 @@ def test_a_helper_that_was_edited_is_named_with_its_diff():
 
 
 def test_the_front_end_can_name_cells():
-    set_cell_names(lambda name: "cell 9" if "ipykernel" in name else None)
+    set_cell_labels(lambda name: "cell 9" if "ipykernel" in name else None)
     try:
         (change,) = changes(("def normalise(v): return v\n", TARGET), ("def normalise(v): return -v\n", TARGET))
         assert describe(change) == "normalise() changed (cell 9, line 1)"
     finally:
-        set_cell_names(None)
+        set_cell_labels()
 
 
 def test_a_global_shows_its_old_and_new_value():

@@ -19,7 +19,7 @@ from stepwell.kernel_runtime.reads import ReadRecorder
 from stepwell.kernel_runtime.reads.checks import read_holds, what_changed
 from stepwell.kernel_runtime.records.materializations import Read
 from stepwell.kernel_runtime.versions import library_state
-from stepwell.kernel_runtime.versions.options import list_change, plain, restored, with_change
+from stepwell.kernel_runtime.versions.options import list_change, plain_json, restored, with_change
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 
@@ -333,6 +333,6 @@ def test_an_unknown_state_does_not_hold_by_chance():
     [None, True, 1, 1.5, "a", [1, [2]], (1, "b"), {1, 2}, {"a": (1,), "b": {}}, "{:.2f}".format, print, os.path.join, DeprecationWarning],
 )  # fmt: skip
 def test_values_come_back_from_their_text(value):
-    found = restored(plain(value))
+    found = restored(plain_json(value))
     assert found == value or found(1) == value(1)
     assert type(found) is type(value)

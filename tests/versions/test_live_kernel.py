@@ -7,7 +7,7 @@ import pytest
 from edited_cells import run_cells
 
 from stepwell.kernel_runtime.versions.encode import identity
-from stepwell.kernel_runtime.versions.graph import known
+from stepwell.kernel_runtime.versions.graph import known_nodes
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 CHANGES = {
@@ -97,10 +97,10 @@ def test_functions_that_are_gone_are_not_kept():
     space = run_cells("def h(): return 1\ndef target(): return h()\n")
     CodeWalk(namespace=space).of(space["target"], path="target")
     keys = [identity(space["h"]), identity(space["target"])]
-    assert all(key in known for key in keys)
+    assert all(key in known_nodes for key in keys)
     space.clear()
     gc.collect()
-    assert not any(key in known for key in keys)
+    assert not any(key in known_nodes for key in keys)
 
 
 def test_nothing_redefined_costs_a_fraction_of_a_first_walk():

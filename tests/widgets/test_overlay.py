@@ -93,9 +93,9 @@ def test_what_the_events_say_is_what_the_session_says_afterwards(session, pipeli
     for event in events_of(session, session.materialize):
         overlay.take(event)
     said = status(overlay)
-    overlay.rest(session.inspect().lineage())
+    overlay.replace_lineage(session.inspect().lineage())
     assert status(overlay) == said
-    assert overlay.counted(overlay.states()) == {"steps": 3, "outdated": 0, "chips": []}
+    assert overlay.status_counts(overlay.states()) == {"steps": 3, "outdated": 0, "chips": []}
 
 
 def test_a_failure_keeps_its_error_and_traceback_on_the_card(session, pipeline):
@@ -109,11 +109,11 @@ def test_a_failure_keeps_its_error_and_traceback_on_the_card(session, pipeline):
         assert "KeyError: 'carrier'" in state["error"]
         assert "transform" in state["traceback"]
         assert overlay.group_words(overlay.states()) == {"report": "graph-backed asset · 2 steps · 1 failed"}
-        overlay.rest(session.inspect().lineage())
+        overlay.replace_lineage(session.inspect().lineage())
     pipeline[1].clear()
     for event in events_of(session, lambda: session.rerun("report.transform")):
         overlay.take(event)
-    overlay.rest(session.inspect().lineage())
+    overlay.replace_lineage(session.inspect().lineage())
     assert "traceback" not in overlay.states()["report.transform"]
 
 
@@ -126,7 +126,7 @@ def test_a_step_that_ends_after_its_run_does_not_hide_what_the_session_said(sess
         if isinstance(event, RunFinished):
             overlay.take(event)
     stale = session.inspect().lineage()
-    overlay.rest(stale)
+    overlay.replace_lineage(stale)
     before = overlay.states()
     overlay.take(late)
     assert overlay.states() == before
@@ -134,9 +134,9 @@ def test_a_step_that_ends_after_its_run_does_not_hide_what_the_session_said(sess
 
 def test_a_request_is_queued_until_it_is_answered(session):
     overlay = Overlay(session.inspect().lineage())
-    overlay.asked(overlay.steps_of(["report"]))
+    overlay.show_requested(overlay.steps_of(["report"]))
     assert status(overlay) == {"numbers": "missing", "report.fetch": "queued", "report.transform": "queued"}
-    overlay.asked([])
+    overlay.show_requested([])
     assert set(status(overlay).values()) == {"missing"}
 
 

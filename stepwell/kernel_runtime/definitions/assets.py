@@ -119,7 +119,7 @@ class AssetsDefinition:
         self.isolate = isolate
         self.notebook = ""
         """The notebook or module that defined the assets. The registry sets this attribute; empty before."""
-        self.planned: Any = None
+        self.planned_steps: Any = None
         """The planned steps, which the first plan stores here for later plans; None before."""
         self._check()
 

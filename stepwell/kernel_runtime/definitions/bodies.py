@@ -21,38 +21,36 @@ from typing import Any
 
 from stepwell.kernel_runtime.definitions.declarations import UNSET
 from stepwell.kernel_runtime.errors import CellValueError, InvalidDefinitionError
-from stepwell.kernel_runtime.records.bulk import quick
+from stepwell.kernel_runtime.records.bulk import quick_init
 
-_cells: Callable[[str], str | None] | None = None
-_names: Callable[[str], str] | None = None
+_label_of_file: Callable[[str], str | None] | None = None
+_label_of_variable: Callable[[str], str] | None = None
 
 
-def set_cell_names(names: Callable[[str], str | None] | None) -> None:
-    """Set the function that returns the label (``cell 9``) of the cell whose code was compiled under a filename.
+def set_cell_labels(
+    label_of_file: Callable[[str], str | None] | None = None, label_of_variable: Callable[[str], str] | None = None
+) -> None:
+    """Set the functions that return the labels of the notebook's cells. Without arguments, remove both functions.
 
-    The function returns None for a filename that does not belong to a cell. `names` is None to remove the function.
+    Parameters
+    ----------
+    label_of_file
+        Returns the label (``cell 9``) of the cell whose code was compiled under a filename; None for a filename that does not belong to a cell.
+    label_of_variable
+        Returns the label (``cell 5``) of the cell that last bound a variable, or an empty string if the cell is unknown.
     """
-    global _cells  # noqa: PLW0603 - one per process, like the notebook
-    _cells = names
-
-
-def set_name_places(places: Callable[[str], str] | None) -> None:
-    """Set the function that returns the label (``cell 5``) of the cell that last bound a variable, or an empty string if the cell is unknown.
-
-    `places` is None to remove the function.
-    """
-    global _names  # noqa: PLW0603 - one per process, like the notebook
-    _names = places
+    global _label_of_file, _label_of_variable
+    _label_of_file, _label_of_variable = label_of_file, label_of_variable
 
 
 def place_of_name(name: str) -> str:
     """Return the label (``cell 5``) of the cell that last bound the notebook's variable `name`; return an empty string if the cell is unknown."""
-    return _names(name) if _names is not None else ""
+    return _label_of_variable(name) if _label_of_variable is not None else ""
 
 
 def place(filename: str, line: int) -> str:
     """Return the source location of a line of code for messages: ``cell 9, line 2``, ``helpers.py:12`` or ``<stdin>``."""
-    cell = _cells(filename) if _cells is not None else None
+    cell = _label_of_file(filename) if _label_of_file is not None else None
     if cell is not None:
         return f"{cell}, line {line}"
     # A Path would take ten times as long, and a notebook may define thousands of steps.
@@ -71,7 +69,7 @@ def place_of(code: CodeType | None) -> str:
     return place(code.co_filename, code.co_firstlineno) if code is not None else ""
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One parameter of the function of a step. `default` and `annotation` are `UNSET` if the function declares none."""
@@ -82,7 +80,7 @@ class Parameter:
     keyword_only: bool
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class Signature:
     """The parameters and the return annotation of the function of a step."""
@@ -255,23 +253,23 @@ class CellBody:
     expression is the value of the cell."""
     settle: Callable[[tuple[Any, ...]], None] | None = None
     """Shows and closes the figures that the body opened. The argument is the tuple of the values of `outputs`. None if figures are not handled."""
-    missing: Callable[[NameError], BaseException | None] | None = None
+    explain_name_error: Callable[[NameError], BaseException | None] | None = None
     """Takes a NameError that the cell of an op raised, and returns an error that explains how to pass the name, or None if the NameError has
     another cause. None for the cell of an asset."""
-    live: bool = False
+    runs_in_notebook: bool = False
     """True for the cell of an asset, which runs in the namespace of the notebook like a plain cell; False for the cell of an op, which runs in a
     separate namespace."""
     variables: tuple[str, ...] = ()
     """For each output of the step, the variable of the notebook that is bound to the value of the output."""
     definitions: tuple[Definition, ...] = ()
     """The imports, functions, classes, and magics that configure the kernel, in the order in which the body contains them."""
-    sure: frozenset[str] = frozenset()
+    always_assigned: frozenset[str] = frozenset()
     """The names that every path through the body assigns."""
-    stored: frozenset[str] = frozenset()
+    assigned_values: frozenset[str] = frozenset()
     """The names that the body assigns in statements that are not in `definitions`."""
     changes: frozenset[str] | None = None
     """The names whose objects the statements of the body may change in place; None if these names are unknown."""
-    changed: tuple[tuple[str, str], ...] = ()
+    changed_variables: tuple[tuple[str, str], ...] = ()
     """The variables that held the values of assets until a plain cell changed or rebound them, each with the label of the last such cell."""
     earlier: Callable[[], Mapping[str, Any]] = dict
     """Returns the names that the body both reads and binds, if the last run of this cell in this kernel bound them and nothing has bound them
@@ -281,21 +279,21 @@ class CellBody:
     the cell has no result."""
     unseen: tuple[str, ...] = ()
     """The reasons, such as shell commands, why the step is unverifiable that the analysis of its code objects cannot find."""
-    kept: frozenset[str] = frozenset()
+    kept_variables: frozenset[str] = frozenset()
     """The variables besides `outputs` that ``--keep`` names: they are stored whatever their size."""
-    dropped: frozenset[str] = frozenset()
+    dropped_variables: frozenset[str] = frozenset()
     """The variables besides `outputs` that ``--drop`` names: they are never stored."""
     must_be_stored: bool = False
     """True if ``--stored`` is set: the step fails if its value cannot be stored, even in an interactive kernel."""
 
-    def defined(self, numbers: Iterable[int]) -> list[str]:
+    def defined_names(self, numbers: Iterable[int]) -> list[str]:
         """Return the names that the members of `definitions` with these indices bind. An index without a member is ignored."""
         return [name for number in numbers if number < len(self.definitions) for name in self.definitions[number].names]
 
     @property
-    def bound(self) -> set[str]:
+    def bound_names(self) -> set[str]:
         """The names that the body may bind in the notebook or in the separate namespace of the op."""
-        return {*self.stored, *[name for definition in self.definitions for name in definition.names]}
+        return {*self.assigned_values, *[name for definition in self.definitions for name in definition.names]}
 
     def namespace(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the separate namespace in which the body runs: the names of the notebook that the body may read, and `inputs` by name."""

@@ -17,7 +17,7 @@ from datetime import timedelta
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from stepwell.kernel_runtime.errors import InvalidDefinitionError
-from stepwell.kernel_runtime.records.bulk import quick
+from stepwell.kernel_runtime.records.bulk import quick_init
 from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey, as_asset_key, prefixed
 from stepwell.kernel_runtime.text import SECONDS
 
@@ -133,7 +133,7 @@ UNSET: Final = _Unset()
 """The default of arguments for which None is a valid value: the argument was omitted."""
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class In:
     """Declare an input of an op.
@@ -156,7 +156,7 @@ class In:
     metadata: Mapping[str, Any] | None = None
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class Out:
     """Declare an output of an op.

@@ -292,7 +292,7 @@ def multi_asset(
 
     def decorate(function: Callable[..., Any]) -> AssetsDefinition:
         keys = {output: declared.resolve(output) for output, declared in outs.items()}
-        groups = {keys[output]: declared.group_name or group_name for output, declared in outs.items()}
+        group_names = {keys[output]: declared.group_name or group_name for output, declared in outs.items()}
         op_outs = {
             output: Out(declared.dagster_type, declared.description, declared.is_required)
             for output, declared in outs.items()
@@ -300,7 +300,7 @@ def multi_asset(
         return _assets_of_function(
             function, kind="multi_asset", name=name, ins=ins, deps=deps, out=op_outs, keys_by_output=keys, description=description,
             descriptions={keys[output]: declared.description or description or "" for output, declared in outs.items()},
-            group_names={key: group for key, group in groups.items() if group}, where=place_of_function(function),
+            group_names={key: group for key, group in group_names.items() if group}, where=place_of_function(function),
             cache=cache, volatile=volatile, max_age=max_age, ignore=ignore, reads=reads,
         )  # fmt: skip
 
@@ -489,7 +489,7 @@ def sql_asset(
     inputs = {table: keys.get(table) or _key_of(table, key, where) for table in select.inputs}
     return _register(
         select_asset(
-            key, select, inputs, deps=_dep_keys(deps), group=group_name, cache=cache, volatile=volatile, max_age=max_age,
+            key, select, inputs, deps=_dep_keys(deps), group_name=group_name, cache=cache, volatile=volatile, max_age=max_age,
             where=where, module=str(caller.f_globals.get("__name__", "")), description=description,
         )
     )  # fmt: skip
@@ -503,7 +503,7 @@ def select_asset(
     where: str,
     module: str,
     deps: Iterable[AssetKey] = (),
-    group: str | None = None,
+    group_name: str | None = None,
     description: str | None = None,
     **reuse: Unpack[Reuse],
 ) -> AssetsDefinition:
@@ -530,7 +530,7 @@ def select_asset(
     )  # fmt: skip
     return AssetsDefinition(
         op, kind="sql_asset", keys_by_input=dict(inputs), keys_by_output={"result": key}, deps=tuple(deps),
-        group_names={key: group} if group else None, descriptions={key: description or ""}, where=where, module=module,
+        group_names={key: group_name} if group_name else None, descriptions={key: description or ""}, where=where, module=module,
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from stepwell.kernel_runtime.definitions.composition import (
 from stepwell.kernel_runtime.definitions.declarations import GraphOut, In
 from stepwell.kernel_runtime.definitions.ops import Alias
 from stepwell.kernel_runtime.errors import CycleError, InvariantViolationError
-from stepwell.kernel_runtime.records.keys import AssetKey, check_name, listed
+from stepwell.kernel_runtime.records.keys import AssetKey, check_name, keys_text
 
 
 class GraphDefinition:
@@ -123,7 +123,7 @@ def check_cycles(graph: GraphDefinition) -> None:
         graphlib.TopologicalSorter(waits).prepare()
     except graphlib.CycleError as error:
         raise CycleError(
-            f"in graph {graph.name!r}: steps wait for each other in a circle: {listed(error.args[1])}",
+            f"in graph {graph.name!r}: steps wait for each other in a circle: {keys_text(error.args[1])}",
             where=graph.where,
             remedy="remove one of the connections between these steps",
         ) from None

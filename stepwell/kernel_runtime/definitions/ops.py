@@ -362,7 +362,7 @@ def _plain_in(hint: type) -> In:
 
 
 @cache
-def _plain_out(hint: type) -> Out:
+def _default_out(hint: type) -> Out:
     return Out(hint)
 
 
@@ -394,7 +394,7 @@ def _typed(out: Out, hint: Any) -> Out:
     if out.dagster_type is not UNSET:
         return out
     if out == _BARE_OUT and type(hint) is type and hint in PLAIN:
-        return _plain_out(hint)
+        return _default_out(hint)
     return Out(hint, out.description, out.is_required, out.metadata)
 
 

@@ -1,7 +1,7 @@
 """The definitions of this process: assets by key and jobs by name, each with the cell that made the definition.
 
 When a cell runs again, its new definitions replace its earlier ones, and definitions that the cell no longer makes are withdrawn (removed
-from the registry). If two cells define the same key, the definition of the cell that ran last is used. `Registry.replaced` notifies the front
+from the registry). If two cells define the same key, the definition of the cell that ran last is used. `Registry.on_replacement` notifies the front
 end, which prints a line or, in batch, raises an error.
 """
 
@@ -34,9 +34,9 @@ class Registry:
 
     Attributes
     ----------
-    changed
+    on_change
         Called with the keys or job names of definitions that were registered or withdrawn; None to call nothing.
-    replaced
+    on_replacement
         Called when the definition of one cell replaces that of another cell, with the key, the source location of the old definition and that of
         the new one; None to call nothing.
     """
@@ -44,17 +44,17 @@ class Registry:
     assets: dict[str, Entry] = field(default_factory=dict)
     """Assets and source assets, by their keys as strings (``raw/flights``)."""
     jobs: dict[str, Entry] = field(default_factory=dict)
-    changed: Callable[[tuple[str, ...]], None] | None = None
-    replaced: Callable[[str, str, str], None] | None = None
+    on_change: Callable[[tuple[str, ...]], None] | None = None
+    on_replacement: Callable[[str, str, str], None] | None = None
     notebook: Callable[[], str] | None = None
     """Returns the path of the notebook or script that is ``__main__``; None if the path is unknown."""
     _origin: str = ""
-    _defined: set[str] = field(default_factory=set)
+    _defined_keys: set[str] = field(default_factory=set)
 
     def begin_cell(self, origin: str) -> None:
         """Record that the cell with the identifier `origin` makes all definitions that are registered until `end_cell` is called."""
         self._origin = origin
-        self._defined = set()
+        self._defined_keys = set()
 
     def end_cell(self, *, succeeded: bool = True) -> tuple[str, ...]:
         """End the cell of `begin_cell`, and withdraw the definitions that only the previous run of the cell made.
@@ -72,14 +72,14 @@ class Registry:
         origin, self._origin = self._origin, ""
         if not origin or not succeeded:
             return ()
-        gone = [
+        withdrawn_keys = [
             key
             for key, entry in (*self.assets.items(), *self.jobs.items())
-            if entry.origin == origin and key not in self._defined
+            if entry.origin == origin and key not in self._defined_keys
         ]
-        for key in gone:
+        for key in withdrawn_keys:
             self.withdraw(key)
-        return tuple(gone)
+        return tuple(withdrawn_keys)
 
     def register(self, definition: Definition) -> None:
         """Add `definition` to the registry. Registered definitions with any of its keys, or with its job name, are removed.
@@ -107,12 +107,12 @@ class Registry:
             old = table.get(name)
             if (
                 old is not None
-                and self.replaced is not None
+                and self.on_replacement is not None
                 and old.origin != self._origin
                 and old.origin
                 and self._origin
             ):
-                self.replaced(name, place_of_definition(old.definition), place_of_definition(definition))
+                self.on_replacement(name, place_of_definition(old.definition), place_of_definition(definition))
         if not isinstance(definition, SourceAsset):
             in_notebook = definition.module == "__main__"
             definition.notebook = self.notebook() if in_notebook and self.notebook else definition.module
@@ -123,17 +123,17 @@ class Registry:
                 self._drop(old.definition)
         for name in names:
             table[name] = Entry(definition, self._origin)
-            self._defined.add(name)
-        if self.changed is not None:
-            self.changed(names)
+            self._defined_keys.add(name)
+        if self.on_change is not None:
+            self.on_change(names)
 
     def withdraw(self, name: str) -> None:
         """Remove the definition of the asset key or job name `name`, with all other keys of the definition; do nothing if there is none."""
         entry = self.assets.get(name) or self.jobs.get(name)
         if entry is not None:
             self._drop(entry.definition)
-            if self.changed is not None:
-                self.changed(names_of(entry.definition))
+            if self.on_change is not None:
+                self.on_change(names_of(entry.definition))
 
     def _drop(self, definition: Definition) -> None:
         table = self.jobs if isinstance(definition, JobDefinition) else self.assets

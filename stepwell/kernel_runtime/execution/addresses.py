@@ -31,7 +31,7 @@ _MOST_INSTANCES = 20_000
 
 
 @dataclass(slots=True)
-class Seen:
+class ObjectState:
     """An object that a step may change, with its content from before the body ran."""
 
     root: str
@@ -62,7 +62,7 @@ class Inventory:
     def __init__(self, namespace: dict[str, Any], names: Iterable[str], *, digests: bool = True) -> None:
         self._namespace = namespace
         self._digests = digests
-        self.seen: dict[int, Seen] = {}
+        self.objects: dict[int, ObjectState] = {}
         """The objects by `id`. Each entry keeps its object alive, so that no other object gets the same `id`."""
         for name in sorted(names):
             value = namespace.get(name, _MISSING)
@@ -71,12 +71,12 @@ class Inventory:
 
     def _enter(self, root: str, value: Any) -> None:
         stack: list[tuple[Address, Any]] = [((), value)]
-        first = len(self.seen)
+        first = len(self.objects)
         budget = Budget(_MOST_INSTANCES)
         while stack:
             address, item = stack.pop()
             kind = type(item)
-            if kind in ATOMS or id(item) in self.seen:
+            if kind in ATOMS or id(item) in self.objects:
                 continue
             if issubclass(type(item), type):
                 if item.__module__ == "__main__":
@@ -98,9 +98,9 @@ class Inventory:
                 continue
             if kind is not tuple and (not contents.has_content(item) or contents.is_inert(item)):
                 continue
-            if len(self.seen) - first > contents.MOST_CONTAINERS or budget.left < 0:
+            if len(self.objects) - first > contents.MOST_CONTAINERS or budget.items_left < 0:
                 # There are too many objects to record each one. The value of the variable is treated as one leaf.
-                self.seen = {key: seen for key, seen in self.seen.items() if seen.root != root}
+                self.objects = {key: seen for key, seen in self.objects.items() if seen.root != root}
                 self._note(root, (), value, None, self._digest(value, Budget(_MOST_INSTANCES)))
                 return
             if kind is tuple:
@@ -139,9 +139,9 @@ class Inventory:
     def _note(
         self, root: str, address: Address, item: Any, content: tuple[Any, ...] | None, digest: str | None
     ) -> None:
-        self.seen[id(item)] = Seen(root, address, item, content, digest)
+        self.objects[id(item)] = ObjectState(root, address, item, content, digest)
 
-    def changed(self, suspects: Collection[str] | None = None) -> list[Seen]:
+    def changed_objects(self, suspects: Collection[str] | None = None) -> list[ObjectState]:
         """Return the objects whose content has changed since the inventory was made.
 
         Parameters
@@ -151,7 +151,7 @@ class Inventory:
             if it is reached from one of these variables. An iterator always counts as changed. Standard streams and streams of loggers never do.
         """
         changed = []
-        for seen in self.seen.values():
+        for seen in self.objects.values():
             if seen.content is None:
                 if seen.digest is None:
                     # Even code that only reads an iterator changes it.
@@ -164,7 +164,7 @@ class Inventory:
                 changed.append(seen)
         return changed
 
-    def _is_log(self, seen: Seen) -> bool:
+    def _is_log(self, seen: ObjectState) -> bool:
         """Return True if the object is a standard stream or the stream of a logger: text written to it is output, not a change of the object."""
         name = contents.attribute(seen.item, "name")
         if (
@@ -277,12 +277,12 @@ def resolve(namespace: Mapping[str, Any], root: str, address: Address) -> Any:
     return item
 
 
-def put(item: Any, how: str, value: Any) -> None:
+def replace_content(item: Any, method: str, value: Any) -> None:
     """Replace the content of an object in place.
 
     Parameters
     ----------
-    how
+    method
         ``leaf`` or ``content``.
     value
         The new content: for ``leaf`` a result of `contents.leaf_state`, for ``content`` a result of `content_of`.
@@ -292,7 +292,7 @@ def put(item: Any, how: str, value: Any) -> None:
     NotRestorableError
         If the object is a leaf or a container and does not accept the content.
     """
-    if how == "leaf":
+    if method == "leaf":
         contents.put_leaf(item, value)
     elif type(item) is FunctionType:
         vars(item).clear()
@@ -368,7 +368,7 @@ _HOLDERS = frozenset({tuple, frozenset, FunctionType, MethodType, BuiltinMethodT
 """Types of immutable objects that may hold mutable ones."""
 
 
-def places(namespace: dict[str, Any], names: Iterable[str], stop: Collection[int]) -> dict[int, Seen]:
+def places(namespace: dict[str, Any], names: Iterable[str], stop: Collection[int]) -> dict[int, ObjectState]:
     """Return the objects in some variables, by `id`, with their addresses. Inside objects of libraries, no objects are searched.
 
     Parameters
@@ -376,7 +376,7 @@ def places(namespace: dict[str, Any], names: Iterable[str], stop: Collection[int
     stop
         The `id` of each object whose members are not searched.
     """
-    objects: dict[int, Seen] = {}
+    objects: dict[int, ObjectState] = {}
     for name in names:
         stack: list[tuple[Address, Any]] = [((), namespace[name])]
         while stack and len(objects) < contents.MOST_CONTAINERS:
@@ -384,7 +384,7 @@ def places(namespace: dict[str, Any], names: Iterable[str], stop: Collection[int
             kind = type(item)
             if kind in ATOMS or id(item) in objects or not (kind is tuple or contents.has_content(item)):
                 continue
-            objects[id(item)] = Seen(name, address, item, None, None)
+            objects[id(item)] = ObjectState(name, address, item, None, None)
             if id(item) in stop or kind.__module__ not in {"builtins", "collections", "__main__"}:
                 continue
             if not contents.is_leaf(item):

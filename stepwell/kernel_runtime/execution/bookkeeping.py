@@ -12,9 +12,9 @@ volatile step, or a step whose code has no digest) is not claimed.
 
 No deadlock is possible:
 
-1. A run waits for at most one claim at a time, in `Claiming.before`, on the thread that runs its steps.
+1. A run waits for at most one claim at a time, in `Claiming.claim_step`, on the thread that runs its steps.
 2. While a run waits, it holds no claim of a step whose body has not ended. Steps run one after the other, so there is at most one such
-   step, and its claim is taken at the end of `before`, after the wait. Only `Engine._again` starts another step before the body of a
+   step, and its claim is taken at the end of `claim_step`, after the wait. Only `Engine._run_producer` starts another step before the body of a
    claimed step, to compute a lost input: it releases the claim first (`drop`), and the outer step takes the claim again only if the
    claim is free (`computing` never waits).
 3. So a waiting run holds only claims of steps that have ended and whose records are not committed yet. The catalog thread releases these
@@ -40,7 +40,7 @@ from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.execution.in_process import Outcome
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.result import error_record
-from stepwell.kernel_runtime.planning.decision import Known
+from stepwell.kernel_runtime.planning.decision import DecisionFacts
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.materializations import (
@@ -98,7 +98,7 @@ class Execution:
     """The reason why the step runs, for example that it was forced. Empty if the difference from an earlier execution shows the reason."""
     outcome: Outcome | None = None
     """The outcome of the body; None if the body did not begin."""
-    stored: dict[str, tuple[StoredValue | None, str]] = field(default_factory=dict)
+    stored_outputs: dict[str, tuple[StoredValue | None, str]] = field(default_factory=dict)
     """By output name, the stored value and the data version. The stored value is None if the output has no value or could not be stored."""
     not_kept: list[str] = field(default_factory=list)
     """The outputs that could not be stored, each as ``name: reason``."""
@@ -131,16 +131,16 @@ class Bookkeeping:
         The records of the steps that have ended, by step key.
     """
 
-    def __init__(self, run: RunRecord, store: ValueStore, publish: Publish, known: Known) -> None:
+    def __init__(self, run: RunRecord, store: ValueStore, publish: Publish, facts: DecisionFacts) -> None:
         self.run = run
         self.store = store
         self.publish = publish
-        self.known = known
+        self.facts = facts
         self.steps: dict[str, StepRecord] = {}
         self._commits: list[Commit] = []
         self._logs: list[LogRecord] = []
         self._failure: BaseException | None = None
-        self._shown: tuple[BaseException, ErrorRecord] | None = None
+        self._shown_error: tuple[BaseException, ErrorRecord] | None = None
         self._recorded_codes: set[str] | None = None
         """The code versions that earlier runs recorded. The store has the parts that explain them already."""
         self.look: Callable[[Callable[[], ErrorRecord]], ErrorRecord] = lambda function: function()
@@ -150,9 +150,9 @@ class Bookkeeping:
 
     def _error_record(self, error: BaseException) -> ErrorRecord:
         """Return the record of an exception. A second call with the same exception returns the same record."""
-        if self._shown is None or self._shown[0] is not error:
-            self._shown = error, error_record(error, self.look)
-        return self._shown[1]
+        if self._shown_error is None or self._shown_error[0] is not error:
+            self._shown_error = error, error_record(error, self.look)
+        return self._shown_error[1]
 
     def begin(self, steps: Sequence[PlanStep]) -> None:
         """Record and publish the start of the run."""
@@ -171,36 +171,38 @@ class Bookkeeping:
 
     def waiting(self, step: PlanStep, position: int, total: int, claimant: Claimant) -> None:
         """Publish that a step waits, because the process `claimant` computes the same step."""
-        seconds = self.known.snapshot.seconds.get(step.address)
+        seconds = self.facts.snapshot.seconds.get(step.address)
         self.publish(StepWaiting(self.run.run_id, step.key, position, total, claimant, seconds))
 
-    def started(self, step: PlanStep, position: int, total: int) -> None:
+    def step_started(self, step: PlanStep, position: int, total: int) -> None:
         """Publish that the body of a step begins."""
         self.publish(
-            StepStarted(self.run.run_id, step.key, position, total, self.known.snapshot.seconds.get(step.address))
+            StepStarted(self.run.run_id, step.key, position, total, self.facts.snapshot.seconds.get(step.address))
         )
 
-    def explained(self, step: PlanStep) -> CodeVersion | None:
+    def explained_code(self, step: PlanStep) -> CodeVersion | None:
         """Return a step's code version with the parts that explain it. The parts are omitted if an earlier run has stored them."""
         if self._recorded_codes is None:
-            groups = [group for groups in self.known.snapshot.by_memo_key.values() for group in groups]
-            self._recorded_codes = {group[0].code_version for group in groups}
+            by_memo_key = self.facts.snapshot.by_memo_key
+            self._recorded_codes = {
+                execution[0].code_version for executions in by_memo_key.values() for execution in executions
+            }
         if step.code is not None and step.code.digest in self._recorded_codes:
             return step.code
         return self.code_parts(step)
 
     def executed(self, execution: Execution) -> tuple[Materialization, ...]:
         """Record that a step ran to its end, and return its materializations."""
-        made = self._materializations(execution, execution.memo)
+        materializations = self._materializations(execution, execution.memo)
         if execution.effects:
-            last = replace(made[-1], effects=execution.effects.as_text())
+            last = replace(materializations[-1], effects=execution.effects.as_text())
             last = replace(last, record_signature=sign_record(self.store.signer, last))
             # The other records mark that effects exist. Without the record of the effects, as in a pack of the value alone, the step must not be reused.
-            made = (*[replace(item, effects=ELSEWHERE) for item in made[:-1]], last)
-        self._record_execution(execution, "executed", made)
-        return made
+            materializations = (*[replace(item, effects=ELSEWHERE) for item in materializations[:-1]], last)
+        self._record_execution(execution, "executed", materializations)
+        return materializations
 
-    def failed(self, execution: Execution, error: BaseException, *, cancelled: bool = False) -> None:
+    def step_failed(self, execution: Execution, error: BaseException, *, cancelled: bool = False) -> None:
         """Record a step that failed or, if `cancelled`, was interrupted. Outputs that it yielded before are recorded without a memo key."""
         made = self._materializations(execution, "")
         error_record = None if cancelled else self._error_record(error)
@@ -210,7 +212,7 @@ class Bookkeeping:
         self,
         execution: Execution,
         status: StepStatus,
-        made: tuple[Materialization, ...],
+        materializations: tuple[Materialization, ...],
         error: ErrorRecord | None = None,
     ) -> None:
         outcome = execution.outcome
@@ -221,18 +223,18 @@ class Bookkeeping:
             execution.started,
             outcome.seconds if outcome is not None else 0.0,
             execution.memo,
-            made,
+            materializations,
             error=error,
             reason=execution.reason if status == "executed" else "",
             not_kept=tuple(execution.not_kept) if status == "executed" else (),
         )
         outputs = outcome.outputs if outcome is not None else ()
-        self._record(record, execution.step, made, code=execution.code, outputs=outputs)
+        self._record(record, execution.step, materializations, code=execution.code, outputs=outputs)
 
-    def reused(self, step: PlanStep, memo: str, group: tuple[Materialization, ...]) -> None:
+    def step_reused(self, step: PlanStep, memo: str, materializations: tuple[Materialization, ...]) -> None:
         """Record that a step was reused. The materializations in `group` become the current ones of their keys."""
-        moved = [item for item in group if not self._is_current(step, item)]
-        record = StepRecord(self.run.run_id, step.key, "reused", 0.0, 0.0, memo, group)
+        moved = [item for item in materializations if not self._is_current(step, item)]
+        record = StepRecord(self.run.run_id, step.key, "reused", 0.0, 0.0, memo, materializations)
         self._record(record, step, moved)
 
     def not_run(self, step: PlanStep, *, skipped: bool) -> None:
@@ -288,7 +290,7 @@ class Bookkeeping:
         self.publish(RunFinished(run, records))
         return run, records
 
-    def put(self, execution: Execution, name: str, value: Any, *, version: str, portable: bool) -> StoredValue:
+    def put_output(self, execution: Execution, name: str, value: Any, *, version: str, portable: bool) -> StoredValue:
         """Store the value of one output. The header of a value file also gets the materialization, except for the location of the value.
 
         Parameters
@@ -315,13 +317,13 @@ class Bookkeeping:
         return self.store.put(value, key=produced.output.key, memo_key=memo, about=about, portable=portable)
 
     def _is_current(self, step: PlanStep, item: Materialization) -> bool:
-        for row in self.known.snapshot.current.get(item.key, ()):
+        for row in self.facts.snapshot.current.get(item.key, ()):
             if row.notebook == step.notebook and row.materialization.id == item.id:
                 return True
         return False
 
     def _materializations(self, execution: Execution, memo: str) -> tuple[Materialization, ...]:
-        created, stored = time.time(), execution.stored.items()
+        created, stored = time.time(), execution.stored_outputs.items()
         return tuple([self._materialization(execution, memo, created, name, place) for name, place in stored])
 
     def _materialization(
@@ -364,7 +366,7 @@ class Bookkeeping:
     ) -> None:
         self.steps[step.key] = record
         if record.status in _WITHOUT_VALUE:
-            self.known.valueless[step.key] = "untouched"
+            self.facts.steps_without_value[step.key] = "untouched"
         logs, self._logs = self._logs, []
         # The store identifies a step by its address, which begins with the name of the job.
         stored = record if step.address == step.key else replace(record, key=step.address)
@@ -407,19 +409,21 @@ class _Watched:
 class Claiming:
     """Takes and releases the claims of one run."""
 
-    def __init__(self, store: ValueStore, known: Known, books: Bookkeeping, guard: InterruptGuard, total: int) -> None:
+    def __init__(
+        self, store: ValueStore, facts: DecisionFacts, books: Bookkeeping, guard: InterruptGuard, total: int
+    ) -> None:
         self._store = store
         self._claims = store.claims
-        self._known = known
+        self._facts = facts
         self._books = books
         self._guard = guard
         self._total = total
         self._claim: Claim | None = None
         self._watched: _Watched | None = None
         self._watching = False
-        self._over = Once()
+        self._end = Once()
 
-    def before(self, step: PlanStep, memo: str, position: int) -> bool:
+    def claim_step(self, step: PlanStep, memo: str, position: int) -> bool:
         """Claim a step that took long in an earlier run. If another process has claimed the step, wait for that process first.
 
         A step that did not take long is not claimed, unless another process has claimed it.
@@ -438,7 +442,7 @@ class Claiming:
             self._claim = self._wait(step, memo, position)
             if self._claim is None:
                 return False
-        elif self._store.is_newest(self._known.snapshot):
+        elif self._store.is_newest(self._facts.snapshot):
             return False
         codes = [step.code.digest] if step.code is not None else []
         keys = [output.key for output in step.outputs]
@@ -446,7 +450,7 @@ class Claiming:
             snapshot = self._guard.call(lambda: self._store.snapshot(keys, [step.address], codes, remember=False))
         except KeyboardInterrupt:
             return False
-        self._known.look_again(snapshot)
+        self._facts.use_snapshot(snapshot)
         return True
 
     def computing(self, step: PlanStep, memo: str) -> None:
@@ -464,7 +468,7 @@ class Claiming:
                 self._watching = True
                 start_new_thread(self._watch, ())
 
-    def ended(self) -> None:
+    def step_ended(self) -> None:
         """Note that a step ended or will not run. Its claim, if there is one, is released when the records so far are committed."""
         watched, self._watched = self._watched, None
         claim, self._claim = self._claim, None
@@ -480,10 +484,10 @@ class Claiming:
 
     def close(self) -> None:
         """Stop the thread that claims running steps."""
-        self._over.happen()
+        self._end.happen()
 
     def _takes_long(self, step: PlanStep) -> bool:
-        return self._known.snapshot.seconds.get(step.address, 0.0) >= LONG
+        return self._facts.snapshot.seconds.get(step.address, 0.0) >= LONG
 
     def _take(self, memo: str) -> Claim | None:
         return self._claims.take(memo, Claimant(self._books.run.notebook, os.getpid(), platform.node(), time.time()))
@@ -491,7 +495,7 @@ class Claiming:
     def _wait(self, step: PlanStep, memo: str, position: int) -> Claim | None:
         """Wait until the claim of a memo key is free, take the claim and return it. Return None after an interrupt."""
         began, pause = time.monotonic(), _SHORTEST
-        shown: Claimant | None = None
+        published_claimant: Claimant | None = None
         while not self._guard.interrupted:
             time.sleep(pause)
             pause = min(pause * 1.5, _LONGEST)
@@ -502,13 +506,13 @@ class Claiming:
             if waited >= LONG:
                 claimant = self._claims.claimant(memo)
                 # A process that has just taken the claim may not have written its process number yet.
-                if claimant != shown and (claimant.pid or waited >= 5 * LONG):
-                    shown = claimant
+                if claimant != published_claimant and (claimant.pid or waited >= 5 * LONG):
+                    published_claimant = claimant
                     self._books.waiting(step, position, self._total, claimant)
         return None
 
     def _watch(self) -> None:
-        while not self._over.wait(LONG / 2):
+        while not self._end.wait(LONG / 2):
             watched = self._watched
             if watched is None or watched.claim is not None or time.monotonic() - watched.since < LONG:
                 continue

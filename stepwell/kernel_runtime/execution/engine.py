@@ -29,7 +29,7 @@ from stepwell.kernel_runtime.execution.result import (
 )
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.execution.world import HiddenState, Seeds
-from stepwell.kernel_runtime.planning.decision import Decision, Known, decide, decide_keyed, reason_to_run
+from stepwell.kernel_runtime.planning.decision import Decision, DecisionFacts, decide, decide_keyed, reason_to_run
 from stepwell.kernel_runtime.planning.plan import Plan, PlanInput, PlanStep
 from stepwell.kernel_runtime.records.bulk import no_collection
 from stepwell.kernel_runtime.records.materializations import (
@@ -56,26 +56,26 @@ def _is_immutable(value: Any) -> bool:
 
 
 @dataclass(slots=True)
-class Request:
+class EngineOptions:
     """The settings of one run, apart from its plan."""
 
-    forced: frozenset[str] = frozenset()
+    forced_steps: frozenset[str] = frozenset()
     """The keys of the steps that run even if they could be reused."""
-    shown: frozenset[str] = frozenset()
+    display_steps: frozenset[str] = frozenset()
     """The keys of the steps whose displays appear in the running cell while the step runs."""
     code_parts: Callable[[PlanStep], CodeVersion | None] = field(default=lambda step: step.code)
     """Returns a step's code version with the parts that explain it."""
     notices: tuple[Notice, ...] = ()
     """The notices from the preparation of the run; the result of the run includes them."""
-    hidden: HiddenState | None = None
+    hidden_state: HiddenState | None = None
     """Finds the globals that bodies change, and computes code versions again; None if the code versions in the plan stay valid."""
     seed_steps: bool = True
     """True if the global random generators are seeded before each body runs."""
     timeline: Timeline | None = None
     """The timeline of the notebook; None outside notebooks."""
-    said: set[Notice] = field(default_factory=set)
+    published_notices: set[Notice] = field(default_factory=set)
     """The notices about the network that this session has published already, and that the run must not repeat."""
-    told: list[Notice] = field(default_factory=list)
+    run_notices: list[Notice] = field(default_factory=list)
     """The notices that the session receives during the run, for example from the store; the result of the run includes them."""
     strict: bool = False
     """True if an asset cell also fails when its value cannot be stored. All other steps fail in any case."""
@@ -102,41 +102,41 @@ class Engine:
         self,
         *,
         plan: Plan,
-        known: Known,
+        facts: DecisionFacts,
         store: ValueStore,
         executor: InProcess,
         guard: InterruptGuard,
         books: Bookkeeping,
-        request: Request,
+        options: EngineOptions,
     ) -> None:
         self.plan = plan
-        self.known = known
+        self.facts = facts
         self.store = store
         self.executor = executor
         self.guard = guard
         self.books = books
         books.look = guard.look
-        books.code_parts = request.code_parts
-        self.request = request
+        books.code_parts = options.code_parts
+        self.options = options
         self.memory: dict[str, Any] = {}
         """Values that stay in memory for later steps, by value key: those of job steps without memo keys, immutable ones, and those of steps that share
         their values instead of storing and loading them (`isolate` is False)."""
         self.error: BaseException | None = None
         self.interrupt: BaseException | None = None
-        self.notices = list(request.notices)
-        self.seeds = Seeds(enabled=request.seed_steps)
-        if request.hidden is not None:
-            known.settle = self._settle
-        self.claiming = Claiming(store, known, books, guard, len(plan.steps))
+        self.notices = list(options.notices)
+        self.seeds = Seeds(enabled=options.seed_steps)
+        if options.hidden_state is not None:
+            facts.settle = self._settle
+        self.claiming = Claiming(store, facts, books, guard, len(plan.steps))
         self.collection = no_collection()
         self.cells = (
-            NotebookCells(request.timeline, store, self.seeds, self.notices.append, strict=request.strict)
-            if request.timeline is not None
+            NotebookCells(options.timeline, store, self.seeds, self.notices.append, strict=options.strict)
+            if options.timeline is not None
             else None
         )
         if self.cells is not None:
-            known.unrestorable = self.cells.stored.obstacle
-        self._run_again = 0
+            facts.restore_obstacle = self.cells.stored_cells.obstacle
+        self._reruns = 0
 
     def run(self) -> RunResult:
         """Carry out the steps of the plan in order, until the last step or an interrupt.
@@ -158,8 +158,8 @@ class Engine:
         finally:
             self.seeds.restore()
             self.claiming.close()
-            # `known` may exist longer than the run, and must not call the engine after the run.
-            self.known.settle = self.known.unrestorable = None
+            # `facts` may exist longer than the run, and must not call the engine after the run.
+            self.facts.settle = self.facts.restore_obstacle = None
         for step in steps:
             if step.key not in self.books.steps:
                 self.books.not_run(step, skipped=False)
@@ -176,9 +176,9 @@ class Engine:
             error=self.error,
             interrupt=self.interrupt,
             load=self._load_stored,
-            values=self.known.values,
+            values=self.facts.values,
             memory=self.memory,
-            notices=(*self.notices, *self.request.told),
+            notices=(*self.notices, *self.options.run_notices),
         )
 
     # -- one step
@@ -194,20 +194,20 @@ class Engine:
                 raise
             if self._is_users_interrupt(error):
                 self.interrupt = error
-                self.books.failed(Execution(step, code=step.code), error, cancelled=True)
+                self.books.step_failed(Execution(step, code=step.code), error, cancelled=True)
                 return "cancelled"
             if not issubclass(type(error), StepwellError | MemoryError):
                 error = user_object_error(step, "an object in its code, inputs or outputs", error)
             return self._fail(Execution(step, code=step.code), error)
 
     def _step_or_raise(self, step: PlanStep, position: int) -> str:
-        kind = "forced" if step.key in self.request.forced else self.known.kind(step.key)
-        decision = decide(step, self.plan, self.known, kind)
+        kind = "forced" if step.key in self.options.forced_steps else self.facts.kind(step.key)
+        decision = decide(step, self.plan, self.facts, kind)
         if decision.action in {"skip", "untouched"}:
             self.books.not_run(step, skipped=decision.action == "skip")
             return decision.action
         if decision.inputs is None:
-            missing = next(key for key in step.input_keys if key not in self.known.values)
+            missing = next(key for key in step.input_keys if key not in self.facts.values)
             error = ValueUnavailableError(
                 f"step {step.key!r} needs the value of {missing!r}, which has not been computed",
                 where=step.where,
@@ -219,22 +219,22 @@ class Engine:
         if decision.action == "reuse":
             return "reused"
         try:
-            if kind != "forced" and self.claiming.before(step, memo, position):
+            if kind != "forced" and self.claiming.claim_step(step, memo, position):
                 # Another process may have computed the step meanwhile.
-                decision = decide_keyed(step, self.plan, self.known, kind, memo=memo, inputs=inputs)
+                decision = decide_keyed(step, self.plan, self.facts, kind, memo=memo, inputs=inputs)
                 decision = self._reuse(step, decision)
                 if decision.action == "reuse":
                     return "reused"
             # The run may have been interrupted while it waited for another process.
             return "cancelled" if self.guard.interrupted else self._execute(step, decision, position)
         finally:
-            self.claiming.ended()
+            self.claiming.step_ended()
 
     def _reuse(self, step: PlanStep, decision: Decision) -> Decision:
         """Reuse a step if `decision` says so. Return `decision`, or a decision to run the step if its effects could not be restored."""
         if decision.action != "reuse":
             return decision
-        group = decision.group
+        materializations = decision.materializations
         if self.cells is not None and self.cells.is_live(step):
             self.collection.resume()
             try:
@@ -243,7 +243,7 @@ class Engine:
                 self.collection.suspend()
             if obstacle:
                 return replace(decision, action="run", cause="unrestorable", obstacle=obstacle)
-            if len(group) > len(step.outputs):
+            if len(materializations) > len(step.outputs):
                 self._rekey()
             before, now = self.cells.changed_since(step)
             if before:
@@ -252,22 +252,22 @@ class Engine:
         return decision
 
     def _take(self, step: PlanStep, decision: Decision) -> None:
-        for item in decision.group:
-            self.known.values[item.key] = item
-        self.books.reused(step, decision.memo_key, decision.group)
+        for item in decision.materializations:
+            self.facts.values[item.key] = item
+        self.books.step_reused(step, decision.memo_key, decision.materializations)
 
     def _rekey(self) -> None:
         """Discard the checks of reads, and the code versions of the following steps, because effects of a step may have changed both."""
-        self.known.forget_checks()
-        if self.request.hidden is not None:
-            self.request.hidden.changed()
+        self.facts.forget_checks()
+        if self.options.hidden_state is not None:
+            self.options.hidden_state.mark_outdated()
 
     def _tell_lost(self, step: PlanStep, decision: Decision) -> None:
         """Add a notice that a step runs again because its stored value is lost."""
         note = notice("computed again", step.key, why=decision.obstacle)
         # Values that are signed with another key get no notice here, because one notice of the run names all of them.
-        if note not in self.notices and self.known.snapshot.foreign.keys().isdisjoint(
-            [item.id for item in decision.group]
+        if note not in self.notices and self.facts.snapshot.foreign.keys().isdisjoint(
+            [item.id for item in decision.materializations]
         ):
             self.notices.append(note)
 
@@ -277,13 +277,15 @@ class Engine:
         execution.reason = self._reason(step, decision)
         if decision.cause == "lost" and decision.obstacle:
             self._tell_lost(step, decision)
-        self.books.started(step, position, len(self.plan.steps))
-        before = self._run_again
+        self.books.step_started(step, position, len(self.plan.steps))
+        before = self._reruns
         live = self.cells is not None and self.cells.is_live(step)
         try:
             if self.cells is not None and live:
                 self.cells.check(step)
-            arguments, hidden = self.guard.look(lambda: (self._arguments(step), {} if live else self._hidden(step)))
+            arguments, hidden = self.guard.look(
+                lambda: (self._arguments(step), {} if live else self._hidden_assets(step))
+            )
         except _ValueLostError as lost:
             if lost.status == "cancelled":
                 return "cancelled"
@@ -291,10 +293,10 @@ class Engine:
             return "untouched"
         except (StepwellError, MemoryError) as error:
             return self._fail(execution, error)
-        if self._run_again != before:
+        if self._reruns != before:
             # The step that ran again may have produced a value that differs from the lost one, so the memo key may differ.
-            execution.inputs = self.known.inputs(step) or execution.inputs
-            execution.memo = self.known.key(step, execution.inputs)
+            execution.inputs = self.facts.inputs(step) or execution.inputs
+            execution.memo = self.facts.key(step, execution.inputs)
         self._take_present_names(execution)
         run = self._run_body(execution, arguments, hidden, live=live)
         del arguments
@@ -305,22 +307,22 @@ class Engine:
     ) -> LiveRun | None:
         """Run a step's body, whose outcome becomes `execution.outcome`. Return the `LiveRun` if the step is a live cell, otherwise None."""
         step, cells = execution.step, self.cells
-        state = None if live else self.request.hidden
+        state = None if live else self.options.hidden_state
         # The parts that explain a code version are read before the body can change them.
         watched, execution.code = self.guard.look(
-            lambda: (state.before(step) if state is not None else None, self.books.explained(step))
+            lambda: (state.watch(step) if state is not None else None, self.books.explained_code(step))
         )
         self.seeds.seed(step.key, live=live)
         run: LiveRun | None = None
         if cells is not None and live:
-            run = self.guard.look(partial(cells.begin, step, arguments, self.known.values))
+            run = self.guard.look(partial(cells.begin, step, arguments, self.facts.values))
         self.claiming.computing(step, execution.memo)
         self.collection.resume()
-        outcome = self.executor.run(step, arguments, hidden, show_displays=step.key in self.request.shown)
+        outcome = self.executor.run(step, arguments, hidden, show_displays=step.key in self.options.display_steps)
         self.collection.suspend()
         execution.outcome = outcome
         if state is not None and (watched is not None or step.code is None):
-            self._tell_changes(step, self.guard.look(lambda: state.after(step, watched)))
+            self._tell_changes(step, self.guard.look(lambda: state.changed_names(step, watched)))
         self._tell_unchecked(step, outcome)
         context = arguments.get(step.op.context) if step.op.context is not None else None
         if isinstance(context, OpExecutionContext):
@@ -335,22 +337,22 @@ class Engine:
             return
         if outcome.network:
             used = notice("network", step.key, hosts=outcome.network[:3])
-            if used not in self.request.said:
-                self.request.said.add(used)
+            if used not in self.options.published_notices:
+                self.options.published_notices.add(used)
                 self.notices.append(used)
-        if outcome.unseen:
-            reader, _, what = outcome.unseen[0].partition(": ")
+        if outcome.unseen_reads:
+            reader, _, what = outcome.unseen_reads[0].partition(": ")
             self.notices.append(notice("unseen read", step.key, reader=reader, what=what))
         if outcome.children and not step.op.reads:
             self.notices.append(notice("processes", step.key, programs=outcome.children[:3]))
 
     def _take_present_names(self, execution: Execution) -> None:
         """Compute the memo key of a live cell again, before the cell runs, if the decision was made with earlier values of variables."""
-        step, state, cells = execution.step, self.request.hidden, self.cells
+        step, state, cells = execution.step, self.options.hidden_state, self.cells
         if state is not None and cells is not None and cells.is_live(step) and cells.is_renamed(step):
-            state.changed()
+            state.mark_outdated()
             self._settle(step)
-            execution.memo = self.known.key(step, execution.inputs)
+            execution.memo = self.facts.key(step, execution.inputs)
 
     def _reason(self, step: PlanStep, decision: Decision) -> str:
         """Return the reason why a step runs, such as a changed file.
@@ -363,11 +365,11 @@ class Engine:
             return ""
         if decision.cause == "forced":
             return FORCED
-        return reason_to_run(step, decision.memo_key, decision.inputs or (), self.known)
+        return reason_to_run(step, decision.memo_key, decision.inputs or (), self.facts)
 
     def _settle(self, step: PlanStep) -> None:
         """Compute the code version of a step again if earlier steps of the run may have changed objects that its code reaches."""
-        state = self.request.hidden
+        state = self.options.hidden_state
         if state is None or state.is_settled(step):
             return
         if self.guard.look(lambda: state.settle(step)) and step.code is not None:
@@ -375,7 +377,7 @@ class Engine:
             # After an interrupt here the run ends, before this step begins.
             with suppress(KeyboardInterrupt):
                 snapshot = self.guard.call(lambda: self.store.snapshot([], [address], [digest], remember=False))
-                self.known.snapshot.take(snapshot)
+                self.facts.snapshot.take(snapshot)
 
     def _tell_changes(self, step: PlanStep, names: tuple[str, ...]) -> None:
         if names:
@@ -396,23 +398,25 @@ class Engine:
                 if not issubclass(type(broken), StepwellError | MemoryError) and not self._is_users_interrupt(broken):
                     error = user_object_error(step, "storing its outputs", broken)
                 produced = outcome.produced
-                execution.stored = {
-                    name: value for name, value in execution.stored.items() if not produced[name].output.stored
+                execution.stored_outputs = {
+                    name: value
+                    for name, value in execution.stored_outputs.items()
+                    if not produced[name].output.has_value
                 }
         if error is None:
             made = self.books.executed(execution)
-            self.known.values.update([(item.key, item) for item in made])
+            self.facts.values.update([(item.key, item) for item in made])
             if run is not None and cells is not None:
-                cells.executed(step, run, outcome, {item.output: item for item in made}, execution.effects)
+                cells.step_executed(step, run, outcome, {item.output: item for item in made}, execution.effects)
                 if execution.effects:
                     self._rekey()
             return "executed"
         if run is not None and cells is not None:
-            cells.failed(step, run)
+            cells.step_failed(step, run)
             self._rekey()
         if is_interrupt(error):
             self.interrupt = error
-            self.books.failed(execution, error, cancelled=True)
+            self.books.step_failed(execution, error, cancelled=True)
             return "cancelled"
         return self._fail(execution, error)
 
@@ -425,50 +429,55 @@ class Engine:
                 given, produced.metadata = produced.metadata, {}
                 produced.metadata = self.guard.look(partial(plain_metadata, step, given))
         outputs = list(outcome.produced.items())
-        left: StoredValue | None = None
+        effects_value: StoredValue | None = None
         if run is not None and cells is not None and outcome.error is None:
-            execution.effects, left = cells.keep(step, run, outcome, execution.memo)
+            execution.effects, effects_value = cells.keep(step, run, outcome, execution.memo)
         unstored = [name for name, produced in outputs if not self._store_output(execution, name, produced, run)]
         if unstored and run is not None and cells is not None:
             execution.effects = cells.lacking(step, execution.effects, unstored)
             if execution.code is None or not execution.code.unverifiable:
                 for name in unstored:
-                    execution.stored[name] = (None, provenance(execution.memo, outcome.reads, name))
+                    execution.stored_outputs[name] = (None, provenance(execution.memo, outcome.reads, name))
         if execution.effects:
-            execution.stored[NOTEBOOK] = (left, left.digest if left is not None else "none")
+            execution.stored_outputs[NOTEBOOK] = (
+                effects_value,
+                effects_value.digest if effects_value is not None else "none",
+            )
 
     def _store_output(self, execution: Execution, name: str, produced: Produced, run: LiveRun | None) -> bool:
         """Store one output. Return False if the value cannot be stored and the step does not fail because of this."""
         step, value = execution.step, produced.value
-        if not produced.output.stored:
-            execution.stored[name] = (None, "")
+        if not produced.output.has_value:
+            execution.stored_outputs[name] = (None, "")
             return True
         is_job = self.plan.kind == "job" and not step.memoised
         # For an immutable value, no code of the user runs that might never return.
         look = call if _is_immutable(value) else self.guard.look
         version = "" if is_job else look(partial(data_version, value)) or ""
-        kept = True
+        is_stored = True
         try:
-            stored_value = look(partial(self.books.put, execution, name, value, version=version, portable=run is None))
-            execution.stored[name] = (stored_value, version or stored_value.digest)
+            stored_value = look(
+                partial(self.books.put_output, execution, name, value, version=version, portable=run is None)
+            )
+            execution.stored_outputs[name] = (stored_value, version or stored_value.digest)
         except UnstorableValueError as unstorable:
-            if not is_job and (run is None or self.cells is None or self.cells.stored.must_be_stored(step)):
+            if not is_job and (run is None or self.cells is None or self.cells.stored_cells.must_be_stored(step)):
                 raise
             # In a kernel, the value stays available through the variable of the cell.
             held = unstorable.what.partition(" cannot be stored: ")[2] if run is not None else ""
             execution.not_kept.append(f"{name}: {held or name_parts(type(value))[1]}")
-            execution.stored[name] = (None, "")
-            kept = False
+            execution.stored_outputs[name] = (None, "")
+            is_stored = False
         if is_job or _is_immutable(value) or not step.isolate:
             self.memory[produced.output.key] = value
-        return kept
+        return is_stored
 
     def _is_users_interrupt(self, error: BaseException) -> bool:
         """Return True if an exception is a KeyboardInterrupt that Ctrl-C or a cancellation caused; False if user code raised it by itself."""
         return is_interrupt(error) and self.guard.interrupted
 
     def _fail(self, execution: Execution, error: BaseException) -> str:
-        self.books.failed(execution, error)
+        self.books.step_failed(execution, error)
         if self.error is None:
             self.error = error
         return "failed"
@@ -479,32 +488,32 @@ class Engine:
         """Return the arguments of a step's body by name: the config, the loaded inputs, whose types are checked, and the context."""
         op = step.op
         arguments: dict[str, Any] = dict(step.config)
-        for given in step.inputs:
-            if not given.carries_value or not given.declared:
+        for step_input in step.inputs:
+            if not step_input.carries_value or not step_input.is_declared:
                 continue
-            if not given.keys and not given.fan_in:
-                arguments[given.name] = given.default
+            if not step_input.keys and not step_input.fan_in:
+                arguments[step_input.name] = step_input.default
                 continue
-            if self._is_bound(step, given):
+            if self._is_bound(step, step_input):
                 continue
-            if given.fan_in:
-                value: Any = [self._value(key, step) for key in given.keys if key in self.known.values]
+            if step_input.fan_in:
+                value: Any = [self._value(key, step) for key in step_input.keys if key in self.facts.values]
             else:
-                value = self._value(given.keys[0], step)
-            if given.name in op.input_checks:
-                op.check_input(given.name, value, step.key)
-            arguments[given.name] = value
+                value = self._value(step_input.keys[0], step)
+            if step_input.name in op.input_checks:
+                op.check_input(step_input.name, value, step.key)
+            arguments[step_input.name] = value
         if op.context is not None and not isinstance(op.body, CellBody):
             job = self.plan.targets[0] if self.plan.kind == "job" else ""
             arguments[op.context] = context_for(step, self.books.run.run_id, job, self.books.log)
         return arguments
 
-    def _is_bound(self, step: PlanStep, given: PlanInput) -> bool:
+    def _is_bound(self, step: PlanStep, step_input: PlanInput) -> bool:
         """Return True if the notebook's variable with the name of an input of a cell already has the value of the input."""
-        if self.cells is None or given.fan_in or not self.cells.is_live(step):
+        if self.cells is None or step_input.fan_in or not self.cells.is_live(step):
             return False
-        item = self.known.values.get(given.keys[0])
-        return item is not None and self.cells.has_input(given.name, item)
+        item = self.facts.values.get(step_input.keys[0])
+        return item is not None and self.cells.has_input(step_input.name, item)
 
     def _value(self, key: str, step: PlanStep) -> Any:
         """Return a value for one step that reads it. If the stored value is lost, run the step that produces the value again.
@@ -518,12 +527,12 @@ class Engine:
         """
         if key in self.memory:
             return self.memory[key]
-        item = self.known.values[key]
+        item = self.facts.values[key]
         if item.value is None and self.cells is not None:
             producer = self.plan.producers.get(key)
             if producer is not None and self.cells.is_live(producer):
                 if not self.cells.has_value(key, item):
-                    self._again(producer)
+                    self._run_producer(producer)
                 return self.cells.value(key)
         if item.value is None:
             raise ValueUnavailableError(
@@ -538,13 +547,13 @@ class Engine:
             if producer is None or not producer.memoised or self.books.steps[producer.key].status != "reused":
                 raise
             self.notices.append(notice("computed again", step.key, why=error.what))
-            self._again(producer)
+            self._run_producer(producer)
             return self._value(key, step)
         if _is_immutable(value) or (producer is not None and not producer.isolate):
             self.memory[key] = value
         return value
 
-    def _again(self, producer: PlanStep) -> None:
+    def _run_producer(self, producer: PlanStep) -> None:
         """Run a step again because its stored value cannot be loaded, or reuse the result that another process has computed meanwhile.
 
         Raises
@@ -552,22 +561,24 @@ class Engine:
         _ValueLostError
             If the step does not end successfully.
         """
-        known = self.known
-        inputs = known.inputs(producer) or ()
-        decision = Decision("run", "lost", known.key(producer, inputs), inputs)
+        facts = self.facts
+        inputs = facts.inputs(producer) or ()
+        decision = Decision("run", "lost", facts.key(producer, inputs), inputs)
         position = self.plan.steps.index(producer) + 1
-        self._run_again += 1
+        self._reruns += 1
         self.claiming.drop()
         try:
-            if self.claiming.before(producer, decision.memo_key, position):
-                kind = known.kind(producer.key)
-                new = decide_keyed(producer, self.plan, known, kind, memo=decision.memo_key, inputs=inputs)
-                if new.action == "reuse" and new.group[0].id not in {item.id for item in known.values.values()}:
+            if self.claiming.claim_step(producer, decision.memo_key, position):
+                kind = facts.kind(producer.key)
+                new = decide_keyed(producer, self.plan, facts, kind, memo=decision.memo_key, inputs=inputs)
+                if new.action == "reuse" and new.materializations[0].id not in {
+                    item.id for item in facts.values.values()
+                }:
                     self._take(producer, new)
                     return
             status = "cancelled" if self.guard.interrupted else self._execute(producer, decision, position)
         finally:
-            self.claiming.ended()
+            self.claiming.step_ended()
         if status != "executed":
             raise _ValueLostError(status)
 
@@ -576,8 +587,8 @@ class Engine:
             raise ValueUnavailableError(f"{item.key!r} has no stored value")
         return self.store.get(item.value, key=item.key)
 
-    def _hidden(self, step: PlanStep) -> dict[str, Any]:
+    def _hidden_assets(self, step: PlanStep) -> dict[str, Any]:
         """Return the values of the assets that a helper function of the step reads as globals, by name; empty outside notebooks."""
         if self.executor.namespace is None:
             return {}
-        return {given.name: self._value(given.keys[0], step) for given in step.inputs if not given.declared}
+        return {given.name: self._value(given.keys[0], step) for given in step.inputs if not given.is_declared}

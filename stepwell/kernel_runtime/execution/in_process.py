@@ -64,11 +64,11 @@ class Outcome:
     reads: tuple[Read, ...]
     network: tuple[str, ...] = ()
     """The network hosts to which the body opened a connection."""
-    unseen: tuple[str, ...] = ()
+    unseen_reads: tuple[str, ...] = ()
     """Reads of native readers that no later run can check, each as ``reader: item``."""
     children: tuple[str, ...] = ()
     """The names of the programs and processes that the body started, whose reads are not recorded."""
-    last: Any = None
+    last_value: Any = None
     """The value of a cell's last expression, if the shell keeps it as the result of the cell and it is not just the value of a variable. Else None."""
     recorder: ReadRecorder | None = None
     """The recorder that noted the body's reads and writes."""
@@ -99,7 +99,7 @@ class InProcess:
         self.keyed = keyed
         """Digests the values of environment variables with the user's key."""
 
-    def _counted(self, step: PlanStep) -> Collection[str]:
+    def _unrecorded_names(self, step: PlanStep) -> Collection[str]:
         """Return the names of variables that are never recorded as reads of a cell: the inputs of its step, and the names that its code reaches."""
         body = step.op.body
         assert isinstance(body, CellBody)
@@ -124,23 +124,23 @@ class InProcess:
         """
         collector = Collector(step)
         capture = Capture(step.key, show_displays=show_displays)
-        live = isinstance(step.op.body, CellBody) and step.op.body.live
+        live = isinstance(step.op.body, CellBody) and step.op.body.runs_in_notebook
         codes = _codes(step.op.body)
-        own = step.op.body.bound if isinstance(step.op.body, CellBody) and live else ()
+        own = step.op.body.bound_names if isinstance(step.op.body, CellBody) and live else ()
         recorder = ReadRecorder(
             self.exclude,
             self.keyed,
             step.op.reads,
             self.namespace,
-            partial(self._counted, step) if live else lambda: step.op.parameters,
-            before=live,
-            own=own,
+            partial(self._unrecorded_names, step) if live else lambda: step.op.parameters,
+            keep_digests=live,
+            bound_names=own,
             reads_filters=any(["filters" in facts(code).attributes for code in codes if code is not None]),  # noqa: C419 - a list is quicker for one or two
         )
         error: BaseException | None = None
         started = time.perf_counter()
         try:
-            with self._bound(hidden) if hidden else _AS_IT_IS, recording(capture), recorder:
+            with self._names_bound(hidden) if hidden else _AS_IT_IS, recording(capture), recorder:
                 for name in reached_by(arguments.values(), codes) if arguments else ():
                     recorder.state_read(name)
                 self.guard.call(lambda: self._call(step, arguments, collector))
@@ -157,14 +157,14 @@ class InProcess:
             capture.outputs(),
             recorder.reads,
             recorder.network,
-            recorder.unseen,
+            recorder.unseen_reads,
             recorder.children,
-            collector.last,
+            collector.last_value,
             recorder,
         )
 
     @contextmanager
-    def _bound(self, hidden: Mapping[str, Any]) -> Iterator[None]:
+    def _names_bound(self, hidden: Mapping[str, Any]) -> Iterator[None]:
         """Bind names in the notebook while the block runs, and restore their previous bindings afterwards."""
         space, absent = self.namespace, object()
         assert space is not None
@@ -191,11 +191,11 @@ class InProcess:
         if isinstance(body, CellBody):
             self._cell(body, arguments, collector)
         elif isinstance(body, SqlBody):
-            collector.returned(self.run_sql(body, arguments))
+            collector.add_returned(self.run_sql(body, arguments))
         elif step.op.is_async and step.op.is_generator:
             on_loop(lambda: _drain_async(body(**arguments), collector))
         elif step.op.is_async:
-            collector.returned(on_loop(lambda: body(**arguments)))
+            collector.add_returned(on_loop(lambda: body(**arguments)))
         elif step.op.is_generator:
             for value in body(**arguments):
                 collector.yielded(value)
@@ -206,11 +206,11 @@ class InProcess:
                 for value in result:
                     collector.yielded(value)
             else:
-                collector.returned(result)
+                collector.add_returned(result)
 
     def _cell(self, body: CellBody, arguments: Mapping[str, Any], collector: Collector) -> None:
         # The inputs of a live body are bound in the notebook already.
-        space = body.globals if body.live else body.namespace(arguments)
+        space = body.globals if body.runs_in_notebook else body.namespace(arguments)
         tail: Any = None
         try:
             if body.code is not None:
@@ -218,20 +218,20 @@ class InProcess:
             if body.tail is not None:
                 tail = evaluate(body.tail, space)
         except NameError as error:
-            explained = body.missing(error) if body.missing is not None else None
+            explained = body.explain_name_error(error) if body.explain_name_error is not None else None
             if explained is None:
                 raise
             raise explained from error
         if body.tail is not None and body.display is not None and tail is not None:
             body.display(tail)
         if body.result == "":
-            collector.last = tail
+            collector.last_value = tail
         value = body.value(space, tail)
         if len(body.outputs) > 1:
             for name, member in zip(body.outputs, value, strict=True):
                 collector.add(name, member)
         else:
-            collector.add(next(iter(collector.declared)), value)
+            collector.add(next(iter(collector.declared_outputs)), value)
 
 
 def _codes(body: Any) -> tuple[CodeType | None, ...]:
@@ -285,7 +285,7 @@ def on_loop(start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         and its start.
     """
     loop = _loop_thread()
-    done = Once()
+    end = Once()
     results: list[Any] = []
     errors: list[BaseException] = []
     tasks: list[asyncio.Task[None]] = []
@@ -301,7 +301,7 @@ def on_loop(start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         task = loop.create_task(watched())
         tasks.append(task)
         # The callback runs even if the task is cancelled before it begins.
-        task.add_done_callback(lambda _: done.happen())
+        task.add_done_callback(lambda _: end.happen())
 
     def cancel() -> None:
         for task in tasks:
@@ -311,11 +311,11 @@ def on_loop(start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         # This call is inside the try block, because an interrupt may come as soon as the event loop has the coroutine.
         loop.call_soon_threadsafe(begin, context=contextvars.copy_context())
         # With a timeout the wait is interruptible on every platform.
-        while not done.wait(0.5):
+        while not end.wait(0.5):
             pass
     except BaseException:
         loop.call_soon_threadsafe(cancel)
-        done.wait(5)
+        end.wait(5)
         raise
     if errors:
         raise errors[0]
@@ -486,28 +486,28 @@ _current: ContextVar[Capture | None] = ContextVar("stepwell_capture", default=No
 class Capture:
     """Records the printed text and the displays of one step."""
 
-    __slots__ = ("_left", "_outputs", "_parts", "_stream", "dropped", "show_displays", "step_key")
+    __slots__ = ("_characters_left", "_outputs", "_parts", "_stream", "dropped_characters", "show_displays", "step_key")
 
     def __init__(self, step_key: str, *, show_displays: bool = True) -> None:
         self.step_key = step_key
         self.show_displays = show_displays
         """True if displays also appear in the running cell. They are recorded in any case."""
-        self.dropped = 0
+        self.dropped_characters = 0
         """The number of characters that were not recorded, because the step exceeded `LIMIT`."""
         self._outputs: list[CapturedOutput] = []
         self._stream = ""
         self._parts: list[str] = []
-        self._left = LIMIT
+        self._characters_left = LIMIT
 
     def write(self, stream: Literal["stdout", "stderr"], text: str) -> None:
         """Record printed text, up to `LIMIT` characters in total."""
-        if self._left <= 0:
-            self.dropped += len(text)
+        if self._characters_left <= 0:
+            self.dropped_characters += len(text)
             return
-        if len(text) > self._left:
-            self.dropped += len(text) - self._left
-            text = text[: self._left]
-        self._left -= len(text)
+        if len(text) > self._characters_left:
+            self.dropped_characters += len(text) - self._characters_left
+            text = text[: self._characters_left]
+        self._characters_left -= len(text)
         if stream != self._stream:
             self._end_stream()
             self._stream = stream
@@ -516,10 +516,10 @@ class Capture:
     def display(self, data: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
         """Record a display: `data` has its representations by MIME type, and `metadata` their metadata. All are JSON values."""
         size = sum(len(value) if isinstance(value, str | bytes) else 1000 for value in data.values())
-        if size > self._left and self._left < LIMIT:
-            self.dropped += size
+        if size > self._characters_left and self._characters_left < LIMIT:
+            self.dropped_characters += size
             return
-        self._left -= size
+        self._characters_left -= size
         self._end_stream()
         self._outputs.append(CapturedOutput("display_data", data=dict(data), metadata=dict(metadata or {})))
 
@@ -527,7 +527,7 @@ class Capture:
         """Discard everything that was recorded so far, because the step cleared its output."""
         self._end_stream()
         self._outputs.clear()
-        self._left = LIMIT
+        self._characters_left = LIMIT
 
     def _end_stream(self) -> None:
         if self._parts:
@@ -538,11 +538,13 @@ class Capture:
         """Return the recorded text and displays in order. If characters were not recorded, a last line tells their number."""
         self._end_stream()
         self._stream = ""
-        if self.dropped:
+        if self.dropped_characters:
             self._outputs.append(
-                CapturedOutput("stream", "stdout", f"... {self.dropped:,} more characters were not recorded\n")
+                CapturedOutput(
+                    "stream", "stdout", f"... {self.dropped_characters:,} more characters were not recorded\n"
+                )
             )
-            self.dropped = 0
+            self.dropped_characters = 0
         return tuple(self._outputs)
 
 

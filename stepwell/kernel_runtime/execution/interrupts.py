@@ -66,7 +66,7 @@ class InterruptGuard:
         self._heard = 0
         """The number of signals that the handler has received."""
         self._sending = allocate_lock()
-        self._open = False
+        self._accepts_signals = False
         """True while `cancel` may send signals. It changes only while the lock `_sending` is held."""
 
     def __enter__(self) -> Self:
@@ -76,14 +76,14 @@ class InterruptGuard:
             if self._previous is not signal.SIG_IGN:
                 signal.signal(signal.SIGINT, self._handle)
                 self._owns = True
-        self._open = True
+        self._accepts_signals = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with self._sending:
-            self._open = False
+            self._accepts_signals = False
         if self._owns:
             if hasattr(signal, "pthread_sigmask"):
                 # The call returns after the handler has run for every signal that `cancel` sent to this thread.
@@ -94,7 +94,7 @@ class InterruptGuard:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del number
         pressed, self._pressing = self._pressing, False
-        again = self._interrupt(cancelled=pressed)
+        must_repeat = self._interrupt(cancelled=pressed)
         if self._calling:
             # The first interrupt ends the called function. If user code catches the exception, a second interrupt must end this user code.
             # But a second interrupt must not end code of Stepwell that cleans up after the first one.
@@ -102,9 +102,9 @@ class InterruptGuard:
                 # The called function has not begun, or has ended.
                 self._calling = False
                 raise KeyboardInterrupt
-            if not again or _in_body(frame):
+            if not must_repeat or _in_body(frame):
                 raise KeyboardInterrupt
-        elif again and self._impatient:
+        elif must_repeat and self._impatient:
             self._impatient = False
             raise KeyboardInterrupt
 
@@ -127,10 +127,10 @@ class InterruptGuard:
             self.cancelled = self.stops_itself = not self.interrupted
             self.interrupted = True
         elif self._owns:
-            start_new_thread(self._press, ())
+            start_new_thread(self._repeat_signal, ())
         else:
             with self._sending:
-                if not self._open:
+                if not self._accepts_signals:
                     return
                 self.cancelled = self.cancelled or not self.interrupted
                 self.interrupted = True
@@ -138,7 +138,7 @@ class InterruptGuard:
                     self._thrown = True
                     _raise_in(self._thread, KeyboardInterrupt)
 
-    def _press(self) -> None:
+    def _repeat_signal(self) -> None:
         """Send SIGINT to the main thread until the handler has received a signal or the run has ended.
 
         One signal is not enough: it can come just before a call that blocks, and SIGINT is ignored during `os.system`.
@@ -146,7 +146,7 @@ class InterruptGuard:
         heard, pause = self._heard, _FIRST_PAUSE
         while True:
             with self._sending:
-                if not self._open or self._heard != heard:
+                if not self._accepts_signals or self._heard != heard:
                     return
                 self._pressing = True
                 if hasattr(signal, "pthread_kill"):
@@ -178,15 +178,15 @@ class InterruptGuard:
         """
         if self._calling:
             return function()
-        result: T = self.call(function, begun=True)
+        result: T = self.call(function, has_begun=True)
         return result
 
-    def call(self, function: Callable[[], Any], *, begun: bool = False) -> Any:
+    def call(self, function: Callable[[], Any], *, has_begun: bool = False) -> Any:
         """Call user code, or another function that may be ended at any point. An interrupt raises KeyboardInterrupt in the function.
 
         Parameters
         ----------
-        begun
+        has_begun
             True if the function belongs to a step that has begun. It is then called even if the run was interrupted before; otherwise
             KeyboardInterrupt is raised instead.
 
@@ -203,7 +203,7 @@ class InterruptGuard:
         try:
             self._began = time.time()
             self._calling = True
-            if self.interrupted and not begun:
+            if self.interrupted and not has_begun:
                 raise KeyboardInterrupt
             return function()
         finally:

@@ -21,7 +21,7 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody, Definition
 from stepwell.kernel_runtime.execution import contents
 from stepwell.kernel_runtime.execution.addresses import (
     Inventory,
-    Seen,
+    ObjectState,
     class_data,
     content_of,
     objects_in,
@@ -38,7 +38,7 @@ from stepwell.kernel_runtime.versions import library_state, patches
 from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.encode import ATOMS
-from stepwell.kernel_runtime.versions.environment import value_of, whole
+from stepwell.kernel_runtime.versions.environment import environment_copy, value_of
 from stepwell.kernel_runtime.versions.graph import MISSING
 from stepwell.kernel_runtime.versions.secrets import Environment, is_kept_back, looks_secret
 
@@ -68,24 +68,24 @@ class LiveRun:
         self._body = body
         self._timeline = timeline
         self._space = space = timeline.namespace
-        self.before = dict(space)
+        self.space_before = dict(space)
         """The notebook's variables before the run."""
-        self._placed = dict(arguments)
+        self._placed_inputs = dict(arguments)
         space.update(arguments)
         self._inventory = Inventory(space, names)
         self._links: dict[int, str] = {}
-        self._unchanged: dict[int, Seen] = {}
-        self._own: dict[int, Seen] = {}
+        self._unchanged: dict[int, ObjectState] = {}
+        self._definition_objects: dict[int, ObjectState] = {}
         """The objects that are reached through functions and classes that the body defined, by `id`."""
         self._changed_roots: set[str] = set()
         self._streams: dict[str, Any] = {}
         self._seedings = len(seedings)
         self.settings: library_state.Snapshot = {}
         self.environment: dict[str, str] = {}
-        self._covered: dict[str, Any] = {}
+        self._covered_values: dict[str, Any] = {}
         self._rebound: set[str] = set()
         self._views: dict[int, View] | None = None
-        self._there: dict[int, Any] = {}
+        self._objects_before: dict[int, Any] = {}
         """The objects that existed in the notebook before the run and may share objects or memory with the stored objects, by `id`."""
         self.reads: tuple[Read, ...] = ()
         """The reads of variables by code in the values of inputs, with the digests of these variables before the run."""
@@ -93,9 +93,9 @@ class LiveRun:
         """The changes that the body made; `finish` fills it."""
         self.suspects: frozenset[str] | set[str] | None = None
         """The variables whose values the body, or a function that it uses, may change; None if the code does not show which these are."""
-        self.made_again = False
+        self.reruns_for_unstored = False
         """True if the step was reused before, and runs only to compute variables that are not stored. Its reads are the same as before."""
-        self.theirs: frozenset[str] = frozenset()
+        self.users_names: frozenset[str] = frozenset()
         """The names that the step must not rebind, because other cells or the user have bound them. `give_back` restores their bindings."""
 
     def place_earlier(self, values: Mapping[str, Any]) -> None:
@@ -109,7 +109,7 @@ class LiveRun:
     def cover(self, read: Collection[str]) -> None:
         """Unbind names that have numbers or strings as values and that the body binds only on some paths.
 
-        Otherwise, if the body bound such a name to an equal value, this could not be detected. `bound` and `deleted` bind the names again.
+        Otherwise, if the body bound such a name to an equal value, this could not be detected. `bound_names` and `deleted_names` bind the names again.
 
         Parameters
         ----------
@@ -120,12 +120,12 @@ class LiveRun:
         if body.sees_all:
             return
         said = _texts((body.code, body.tail))
-        for name in body.bound - body.sure - set(read):
+        for name in body.bound_names - body.always_assigned - set(read):
             if type(space.get(name, MISSING)) in ATOMS and name not in said:
-                self._covered[name] = space.pop(name)
+                self._covered_values[name] = space.pop(name)
 
     def _uncover(self) -> None:
-        covered, self._covered = self._covered, {}
+        covered, self._covered_values = self._covered_values, {}
         for name, value in covered.items():
             if name in self._space:
                 self._rebound.add(name)
@@ -138,7 +138,7 @@ class LiveRun:
         self._seedings = len(seedings)
         patches.scan()
         self.settings = library_state.snapshot()
-        self.environment = whole()
+        self.environment = environment_copy()
 
     def seeded_streams(self) -> set[str]:
         """Return the random streams that the body has seeded."""
@@ -154,15 +154,17 @@ class LiveRun:
 
     def changed_names(self) -> list[str]:
         """Return the variables whose values the body has changed in place so far."""
-        return list(dict.fromkeys(seen.root for seen in self._inventory.changed(self.suspects)))
+        return list(dict.fromkeys(seen.root for seen in self._inventory.changed_objects(self.suspects)))
 
-    def bound(self) -> list[str]:
+    def bound_names(self) -> list[str]:
         """Return the names that the body has bound so far and that are still bound."""
         self._uncover()
-        before, placed = self.before, self._placed
+        before, placed = self.space_before, self._placed_inputs
         # If the body both reads and may bind a name with a number or string as its value, the name is returned even if the body did not bind it.
-        read = {name for name in self._body.bound & self._body.reads if type(self._space.get(name, MISSING)) in ATOMS}
-        own = self._body.sure | self._rebound | read
+        read = {
+            name for name in self._body.bound_names & self._body.reads if type(self._space.get(name, MISSING)) in ATOMS
+        }
+        own = self._body.always_assigned | self._rebound | read
         return [
             name
             for name, value in self._space.items()
@@ -172,12 +174,12 @@ class LiveRun:
             and (value is not placed.get(name, before.get(name, MISSING)) or name in own)
         ]
 
-    def deleted(self) -> tuple[str, ...]:
+    def deleted_names(self) -> tuple[str, ...]:
         """Return the names that were bound when the body began and that the body has deleted so far."""
         self._uncover()
-        return tuple(name for name in {**self.before, **self._placed} if name not in self._space)
+        return tuple(name for name in {**self.space_before, **self._placed_inputs} if name not in self._space)
 
-    def _is_users_handle(self, seen: Seen) -> bool:
+    def _is_users_handle(self, seen: ObjectState) -> bool:
         """Return True for a file or connection that no step created.
 
         Its changes need not be restored: it has no digest, so a step that reads it runs in every kernel anyway.
@@ -185,18 +187,18 @@ class LiveRun:
         writer = self._timeline.binder(seen.root)
         return contents.is_handle(seen.item) and (writer is None or writer.kind != "step")
 
-    def _updated(self, changed: list[Seen]) -> list[Seen]:
+    def _updated(self, changed: list[ObjectState]) -> list[ObjectState]:
         """Return the DuckDB connections that are not in `changed`, but that statements in strings of the body may have changed."""
         words = {word.lower() for word in _texts((self._body.code, self._body.tail))}
         if words.isdisjoint(contents.CHANGING):
             return []
-        there = {id(seen) for seen in changed}
+        changed_ids = {id(seen) for seen in changed}
         return [
             seen
-            for seen in self._inventory.seen.values()
+            for seen in self._inventory.objects.values()
             if type(seen.item).__module__ == "_duckdb"
             and (self.suspects is None or seen.root in self.suspects)
-            and id(seen) not in there
+            and id(seen) not in changed_ids
             and not self._is_users_handle(seen)
         ]
 
@@ -212,10 +214,10 @@ class LiveRun:
             Else None.
         """
         space, body, bundle = self._space, self._body, self.bundle
-        bound = self.bound()
+        bound = self.bound_names()
         definitions, values = self._split(bound)
         outputs = [name for name in bound if name in body.outputs]
-        changed = [seen for seen in self._inventory.changed(self.suspects) if not self._is_users_handle(seen)]
+        changed = [seen for seen in self._inventory.changed_objects(self.suspects) if not self._is_users_handle(seen)]
         changed += self._updated(changed)
         self._changed_roots = {seen.root for seen in changed}
         # A link uses the oldest name of an object: a newer name may be the variable of an asset, whose value is stored itself.
@@ -226,14 +228,14 @@ class LiveRun:
                 self._links.setdefault(id(space[name]), name)
         bundle.values = {name: space[name] for name in values if name not in outputs}
         lost = []
-        for seen in (*changed, *self._made([name for name in bound if name not in values])):
+        for seen in (*changed, *self._objects_in_definitions([name for name in bound if name not in values])):
             content = content_of(seen.item) if seen.content is not None else ()
             if any(is_kept_back("", dict(enumerate(part))) for _, part in content):
                 lost.append(seen.root)
             elif seen.content is not None:
-                bundle.put.append((seen.item, "content", content))
+                bundle.contents.append((seen.item, "content", content))
             elif contents.can_be_put(seen.item):
-                bundle.put.append((seen.item, "leaf", contents.leaf_state(seen.item)))
+                bundle.contents.append((seen.item, "leaf", contents.leaf_state(seen.item)))
             else:
                 lost.append(seen.root)
         shared = self._shared(outputs, [name for name in bound if name not in body.outputs])
@@ -249,10 +251,10 @@ class LiveRun:
         patches.scan([code for code in (body.code, body.tail) if code is not None], space)
         settings = library_state.snapshot()
         entries = library_state.changed(self.settings, settings)
-        held = {name: library_state.value_in(settings, name) for name, text in entries if text is None}
+        setting_values = {name: library_state.value_in(settings, name) for name, text in entries if text is None}
         # Settings that accept any value may contain credentials.
         given = {name: library_state.value_in(settings, name) for name, _ in entries if name.startswith(_FREE)}
-        secret = [name for name, value in (held | given).items() if is_kept_back(name, value)]
+        secret = [name for name, value in (setting_values | given).items() if is_kept_back(name, value)]
         if environment:
             # A value is secret if it is also the value of another environment variable, so the variables that the body set are excluded.
             others = Environment(without=environment)
@@ -262,9 +264,9 @@ class LiveRun:
                 if (value := value_of(name)) is not None and (looks_secret(name, value) or others.has(value, value))
             ]
         entries = [entry for entry in entries if entry[0] not in secret]
-        bundle.settings = {name: value for name, value in held.items() if name not in secret}
+        bundle.settings = {name: value for name, value in setting_values.items() if name not in secret}
         variables = [(f"{ENVIRONMENT}{name}", value_of(name)) for name in environment if name not in secret]
-        deleted = self.deleted()
+        deleted = self.deleted_names()
         roots = tuple(dict.fromkeys(seen.root for seen in changed))
         return Effects(
             values=tuple(bundle.values),
@@ -277,7 +279,7 @@ class LiveRun:
             state=(*entries, *variables),
         )
 
-    def _made(self, names: Iterable[str]) -> list[Seen]:
+    def _objects_in_definitions(self, names: Iterable[str]) -> list[ObjectState]:
         """Return the objects inside functions and classes that the body first defined and may then have changed.
 
         A reuse executes the definitions again, but this gives these objects only their initial content.
@@ -290,8 +292,8 @@ class LiveRun:
         code = (self._body.code, self._body.tail)
         used = {name for each in code if each is not None for name, _ in facts(each).loads}
         made_names = []
-        for key, seen in Inventory(self._space, used.intersection(names), digests=False).seen.items():
-            if key in self._inventory.seen:
+        for key, seen in Inventory(self._space, used.intersection(names), digests=False).objects.items():
+            if key in self._inventory.objects:
                 continue
             item = seen.item
             holds = (
@@ -299,7 +301,7 @@ class LiveRun:
                 or (type(item) is FunctionType and (vars(item) or item.__closure__))
                 or (contents.can_change(item) and not callable(item) and contents.can_be_put(item))
             )
-            self._own[key] = seen
+            self._definition_objects[key] = seen
             if holds:
                 made_names.append(seen)
         return made_names
@@ -319,16 +321,18 @@ class LiveRun:
         candidates = [
             name
             for name, value in values.items()
-            if name not in body.outputs and (name in body.dropped or is_kept_back(name, value))
+            if name not in body.outputs and (name in body.dropped_variables or is_kept_back(name, value))
         ]
         for name in candidates:
             del values[name]
-        sizes = {name: size_of(value) for name, value in values.items() if name not in {*body.outputs, *body.kept}}
-        left = sum(sizes.values())
+        sizes = {
+            name: size_of(value) for name, value in values.items() if name not in {*body.outputs, *body.kept_variables}
+        }
+        total_size = sum(sizes.values())
         for name in sorted(sizes, key=lambda each: -sizes[each]):
-            if left <= min(size, 1e9):
+            if total_size <= min(size, 1e9):
                 break
-            left -= sizes[name]
+            total_size -= sizes[name]
             del values[name]
             candidates.append(name)
         if candidates:
@@ -346,13 +350,17 @@ class LiveRun:
         values: list[str] = []
         for name in bound:
             places = by_name.get(name, [])
-            alone = name not in self._body.stored and len(places) == 1
+            is_only_binding = name not in self._body.assigned_values and len(places) == 1
             number: int | None = next(
                 (
                     address
                     for address in reversed(places)
                     if _gave(
-                        definitions[address], name, self._space[name], alone=alone, stored=name in self._body.stored
+                        definitions[address],
+                        name,
+                        self._space[name],
+                        is_only_binding=is_only_binding,
+                        stored=name in self._body.assigned_values,
                     )
                 ),
                 None,
@@ -390,19 +398,21 @@ class LiveRun:
             elsewhere = others.keys() | set().union(*[inside[other] for other in outputs if other != name])
             if not elsewhere.isdisjoint(objects):
                 shared.append(name)
-        mine = {key: item for objects in (values, *inside.values()) for key, item in objects.items()}
+        stored_objects = {key: item for objects in (values, *inside.values()) for key, item in objects.items()}
         links: dict[int, View] = {}
-        if has_arrays(mine.values()):
+        if has_arrays(stored_objects.values()):
             names = reached_names(space, {*self._body.reads, *self._body.parameters}) - {*rebound, *outputs}
-            there = self._note_there(names)
-            links = views([item for key, item in mine.items() if key not in there], there.values())
+            notebook_objects = self._note_there(names)
+            links = views(
+                [item for key, item in stored_objects.items() if key not in notebook_objects], notebook_objects.values()
+            )
             owners = {id(each.holder) for each in links.values()}
-            linked = {id(each.inside) for each in links.values()}
+            linked = {id(each.owner) for each in links.values()}
             for name, objects in inside.items():
                 # The memory of an output can be linked through the name of the output, but the memory of an object inside the output cannot.
                 deeper = owners & (objects.keys() - {id(space[name])})
                 over = {id(each) for item in objects.values() for _, each in blocks_of(item)} & (
-                    there.keys() | values.keys()
+                    notebook_objects.keys() | values.keys()
                 )
                 if name not in shared and (deeper or over or not objects.keys().isdisjoint(linked)):
                     shared.append(name)
@@ -413,32 +423,32 @@ class LiveRun:
             roots = [name for name in read if not held.isdisjoint(objects_in([space[name]]))]
             self._unchanged = {
                 key: seen
-                for key, seen in Inventory(space, roots, digests=False).seen.items()
-                if key not in self._inventory.seen and seen.root not in self._changed_roots
+                for key, seen in Inventory(space, roots, digests=False).objects.items()
+                if key not in self._inventory.objects and seen.root not in self._changed_roots
             }
         return shared
 
     def _stored_objects(self) -> dict[int, Any]:
         """Return the mutable objects in the bundle, by `id`."""
-        states = [state for _, how, state in self.bundle.put if how == "content"]
+        states = [state for _, how, state in self.bundle.contents if how == "content"]
         return objects_in([*self.bundle.values.values(), *states])
 
     def _note_there(self, names: Iterable[str]) -> dict[int, Any]:
-        """Set and return `_there`: the objects that are reached from `names` and existed before the body ran, by `id`."""
-        changed = {id(item) for item, _, _ in self.bundle.put}
+        """Set and return `_objects_before`: the objects that are reached from `names` and existed before the body ran, by `id`."""
+        changed = {id(item) for item, _, _ in self.bundle.contents}
         values = [self._space[name] for name in names if name in self._space]
-        before = {key: seen.item for key, seen in self._inventory.seen.items()}
-        self._there = {**objects_in(values, stop=changed), **before}
-        return self._there
+        before = {key: seen.item for key, seen in self._inventory.objects.items()}
+        self._objects_before = {**objects_in(values, stop=changed), **before}
+        return self._objects_before
 
-    def _with_last(self, last: Any, apart: Sequence[str]) -> tuple[str, ...]:
+    def _with_last(self, last: Any, separate_names: Sequence[str]) -> tuple[str, ...]:
         """Add the value of the cell's last expression to the bundle.
 
         The value cannot be added if it shares objects with the notebook that are not in the bundle and have no address.
 
         Parameters
         ----------
-        apart
+        separate_names
             The outputs that are stored outside the bundle; they are loaded before the bundle.
 
         Returns
@@ -455,18 +465,21 @@ class LiveRun:
             for name in (*self._body.reads, *self._body.parameters)
             if name in space and name not in self.bundle.values
         ]
-        there = {**(self._there or self._note_there(names)), **objects_in([space[name] for name in apart])}
+        notebook_objects = {
+            **(self._objects_before or self._note_there(names)),
+            **objects_in([space[name] for name in separate_names]),
+        }
         stored = self._stored_objects()
-        inside = objects_in([last], stop=there.keys())
-        links = views(inside.values(), there.values()) if has_arrays(inside.values()) else {}
-        shared = {key for key in inside if key in there and key not in stored}
-        shared |= {id(each.holder) for each in links.values() if id(each.holder) in there}
+        inside = objects_in([last], stop=notebook_objects.keys())
+        links = views(inside.values(), notebook_objects.values()) if has_arrays(inside.values()) else {}
+        shared = {key for key in inside if key in notebook_objects and key not in stored}
+        shared |= {id(each.holder) for each in links.values() if id(each.holder) in notebook_objects}
         if shared:
-            changed = {id(item) for item, _, _ in self.bundle.put}
-            for key, seen in places(space, [*apart, *names], changed).items():
-                if key not in self._inventory.seen:
+            changed = {id(item) for item, _, _ in self.bundle.contents}
+            for key, seen in places(space, [*separate_names, *names], changed).items():
+                if key not in self._inventory.objects:
                     self._unchanged.setdefault(key, seen)
-            if not shared <= self._links.keys() | self._inventory.seen.keys() | self._unchanged.keys():
+            if not shared <= self._links.keys() | self._inventory.objects.keys() | self._unchanged.keys():
                 return (RESULT,)
         self.bundle.values[RESULT] = last
         return ()
@@ -475,11 +488,11 @@ class LiveRun:
         """Return the arrays of the bundle that are stored as links, by `id`."""
         if self._views is None:
             self._views = {}
-            ours = {key: item for key, item in self._stored_objects().items() if key not in self._there}
-            if has_arrays(ours.values()):
+            new_objects = {key: item for key, item in self._stored_objects().items() if key not in self._objects_before}
+            if has_arrays(new_objects.values()):
                 names = [name for name in self._body.outputs if name not in self.bundle.values]
                 outputs = [self._space[name] for name in names if name in self._space]
-                self._views = views(ours.values(), [*self._there.values(), *outputs])
+                self._views = views(new_objects.values(), [*self._objects_before.values(), *outputs])
         return self._views
 
     def link(self, item: Any) -> Any:
@@ -490,8 +503,8 @@ class LiveRun:
         view = self._linked_arrays().get(id(item))
         if view is not None:
             return ("view", view.holder, view.link)
-        seen = self._inventory.seen.get(id(item)) or self._unchanged.get(id(item))
-        own = self._own.get(id(item))
+        seen = self._inventory.objects.get(id(item)) or self._unchanged.get(id(item))
+        own = self._definition_objects.get(id(item))
         if own is not None and seen is None:
             return ("at", own.root, own.address)
         if kind is ModuleType:
@@ -506,27 +519,27 @@ class LiveRun:
             return self._link_to(seen)
         return ("at", linked, ()) if linked is not None else None
 
-    def _link_to(self, seen: Seen) -> tuple[str, str, Any]:
+    def _link_to(self, seen: ObjectState) -> tuple[str, str, Any]:
         """Return the link to an object at its address.
 
         The link begins with ``was`` if the body rebound the variable from which the address leads to the object, otherwise with ``at``.
         """
-        root = self._placed.get(seen.root, self.before.get(seen.root, MISSING))
-        was = id(seen.item) in self._inventory.seen and root is not self._space.get(seen.root, MISSING)
+        root = self._placed_inputs.get(seen.root, self.space_before.get(seen.root, MISSING))
+        was = id(seen.item) in self._inventory.objects and root is not self._space.get(seen.root, MISSING)
         return ("was" if was else "at", seen.root, seen.address)
 
     def root_of(self, item: Any) -> str:
         """Return the variable from which a changed object is reached; the name of the object's type if the variable is not known."""
-        seen = self._inventory.seen.get(id(item)) or self._own.get(id(item))
+        seen = self._inventory.objects.get(id(item)) or self._definition_objects.get(id(item))
         return seen.root if seen is not None else type(item).__name__
 
     def give_back(self) -> None:
-        """Restore the bindings of the names in `theirs`, and of names that were bound to inputs only for this run."""
-        for name, value in self._placed.items():
-            if self._space.get(name, MISSING) is value and name in self.before:
-                self._space[name] = self.before[name]
-        for name in self.theirs:
-            self._space[name] = self.before[name]
+        """Restore the bindings of the names in `users_names`, and of names that were bound to inputs only for this run."""
+        for name, value in self._placed_inputs.items():
+            if self._space.get(name, MISSING) is value and name in self.space_before:
+                self._space[name] = self.space_before[name]
+        for name in self.users_names:
+            self._space[name] = self.space_before[name]
 
 
 def coded_inputs(step: PlanStep, materializations: Mapping[str, Materialization]) -> set[str]:
@@ -586,12 +599,12 @@ def stream_digest(state: Any) -> str:
     return data_version(state) or ""
 
 
-def _gave(definition: Definition, name: str, value: Any, *, alone: bool, stored: bool) -> bool:
+def _gave(definition: Definition, name: str, value: Any, *, is_only_binding: bool, stored: bool) -> bool:
     """Return True if the body executed a definition, and thereby bound a name to `value`, the name's present value.
 
     Parameters
     ----------
-    alone
+    is_only_binding
         True if no other statement of the body binds the name.
     stored
         True if the body also binds the name by an assignment.
@@ -600,7 +613,7 @@ def _gave(definition: Definition, name: str, value: Any, *, alone: bool, stored:
         return _imports(definition, name, value)
     if definition.is_call:
         return issubclass(type(value), type) and (value.__module__, value.__qualname__) == ("__main__", name)
-    if alone or (definition.always and not stored):
+    if is_only_binding or (definition.always and not stored):
         return True
     inside = vars(value).values() if issubclass(type(value), type) else ()
     for item in (value, *inside):

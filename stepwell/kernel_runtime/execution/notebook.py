@@ -45,7 +45,7 @@ from stepwell.kernel_runtime.records.runs import Notify, notice
 from stepwell.kernel_runtime.store.signing import vouches
 from stepwell.kernel_runtime.versions import library_state
 from stepwell.kernel_runtime.versions.encode import ATOMS
-from stepwell.kernel_runtime.versions.environment import set_variable, whole
+from stepwell.kernel_runtime.versions.environment import environment_copy, set_variable
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
@@ -59,22 +59,22 @@ _RATE = 1e9
 
 
 @dataclass(frozen=True, slots=True)
-class _Hit:
+class _Reuse:
     """A stored execution of a cell that can be reused in this kernel."""
 
     step: PlanStep
     body: CellBody
-    group: tuple[Materialization, ...]
-    kept: Materialization | None
+    materializations: tuple[Materialization, ...]
+    effects_record: Materialization | None
     """The materialization with the effects of the execution on the notebook; None if it only produced values."""
     effects: Effects
-    own: bool
+    cell_runs: bool
     """True if the cell of the step runs, so that the step binds all of its names."""
-    again: bool
+    is_repeated: bool
     """True if this execution last brought the step up to date in this kernel, so that the notebook already has its effects."""
     skips_objects: bool
     """True if the contents of objects are not restored, because variables that the step reads have changed since."""
-    unstored: list[str]
+    unstored_names: list[str]
     """The variables of the step whose values are not stored."""
     files: FilesToRestore
     """The files that the reuse writes, creates or removes."""
@@ -82,7 +82,7 @@ class _Hit:
 
 def _is_live(step: PlanStep) -> bool:
     """Return True for the step of a live cell."""
-    return isinstance(step.op.body, CellBody) and step.op.body.live
+    return isinstance(step.op.body, CellBody) and step.op.body.runs_in_notebook
 
 
 class StoredCells:
@@ -100,21 +100,21 @@ class StoredCells:
         self._timeline = timeline
         self._store = store
         self._strict = strict
-        self.hit: _Hit | None = None
+        self.hit: _Reuse | None = None
         """The execution that the last call of `obstacle` found no obstacle for; None if there is nothing to restore."""
 
     def must_be_stored(self, step: PlanStep) -> bool:
         """Return True if the step of a cell must fail when its value cannot be stored."""
         return isinstance(step.op.body, CellBody) and (self._strict or step.op.body.must_be_stored)
 
-    def obstacle(self, step: PlanStep, group: tuple[Materialization, ...], kind: Kind) -> str:
+    def obstacle(self, step: PlanStep, materializations: tuple[Materialization, ...], kind: Kind) -> str:
         """Return the reason why the effects of an execution cannot be restored; empty if they can, or if nothing must be restored.
 
         If there is no obstacle, `hit` becomes the execution.
 
         Parameters
         ----------
-        group
+        materializations
             The materializations of the execution.
         kind
             How the request refers to the step. Nothing must be restored if the cell of the step does not run and the notebook already has the
@@ -125,70 +125,86 @@ class StoredCells:
             return ""
         body, timeline = step.op.body, self._timeline
         assert isinstance(body, CellBody)
-        again = timeline.has_brought(step.key, group[0])
-        if again and kind != "cell":
+        is_repeated = timeline.has_brought(step.key, materializations[0])
+        if is_repeated and kind != "cell":
             return ""
-        kept = next((item for item in group if item.output == NOTEBOOK), None)
-        if kept is None and any(item.effects for item in group):
+        effects_record = next((item for item in materializations if item.output == NOTEBOOK), None)
+        if effects_record is None and any(item.effects for item in materializations):
             return "the record of the step's changes to the notebook is missing"
         # The signature is verified before anything in the record is used.
-        if kept is not None and not self._is_trusted(kept, group):
+        if effects_record is not None and not self._is_trusted(effects_record, materializations):
             return "the record of the step's changes to the notebook is not signed with a trusted key"
-        effects = Effects.from_text(kept.effects) if kept is not None else Effects()
-        unstored = _unstored(step, group, effects)
-        skips_objects = again and step.key in timeline.pinned
-        obstacle = self._unrestorable(step, group, effects, unstored, again=again, skips_objects=skips_objects)
+        effects = Effects.from_text(effects_record.effects) if effects_record is not None else Effects()
+        unstored = _unstored(step, materializations, effects)
+        skips_objects = is_repeated and step.key in timeline.pinned
+        obstacle = self._unrestorable(
+            step, materializations, effects, unstored, is_repeated=is_repeated, skips_objects=skips_objects
+        )
         if obstacle:
             return obstacle
-        own = kind == "cell"
+        cell_runs = kind == "cell"
         files = compare_files(
             effects.files,
             timeline.project,
             self._was_written,
-            own=own,
-            has_appended=lambda path: again and not timeline.world.was_written_before(path, step.key),
+            cell_runs=cell_runs,
+            has_appended=lambda path: is_repeated and not timeline.world.was_written_before(path, step.key),
         )
         if not files.obstacle:
-            self.hit = _Hit(step, body, group, kept, effects, own, again, skips_objects, unstored, files)
+            self.hit = _Reuse(
+                step,
+                body,
+                materializations,
+                effects_record,
+                effects,
+                cell_runs,
+                is_repeated,
+                skips_objects,
+                unstored,
+                files,
+            )
         return files.obstacle
 
     def _unrestorable(
         self,
         step: PlanStep,
-        group: tuple[Materialization, ...],
+        materializations: tuple[Materialization, ...],
         effects: Effects,
         unstored: list[str],
         *,
-        again: bool,
+        is_repeated: bool,
         skips_objects: bool,
     ) -> str:
         """Return the reason why the values and effects of an execution, apart from files, cannot be restored; empty if they can."""
         timeline = self._timeline
         values = [name for name in unstored if name not in effects.handles]
-        used = [name for name in effects.handles if again and timeline.is_handle_used(step.key, name)]
-        if used or (values and again and timeline.is_touched(step.key, values)):
+        used = [name for name in effects.handles if is_repeated and timeline.is_handle_used(step.key, name)]
+        if used or (values and is_repeated and timeline.is_touched(step.key, values)):
             return f"the variable {[*used, *values][0]} is not stored and may have changed since"
         if effects.lost and not (
-            again and timeline.is_left(step.key) and (skips_objects or not timeline.is_touched(step.key, effects.lost))
+            is_repeated
+            and timeline.is_left(step.key)
+            and (skips_objects or not timeline.is_touched(step.key, effects.lost))
         ):
             return f"the changes to {', '.join(effects.lost)} cannot be restored: the step runs once in every kernel"
         assert isinstance(step.op.body, CellBody)
-        if not again and not step.op.body.kept.isdisjoint(effects.unstored):
-            return (
-                f"a variable that --keep names is not stored: {min(step.op.body.kept.intersection(effects.unstored))}"
-            )
-        if self.must_be_stored(step) and any(item.value is None for item in group if item.output != NOTEBOOK):
+        if not is_repeated and not step.op.body.kept_variables.isdisjoint(effects.unstored):
+            return f"a variable that --keep names is not stored: {min(step.op.body.kept_variables.intersection(effects.unstored))}"
+        if self.must_be_stored(step) and any(
+            item.value is None for item in materializations if item.output != NOTEBOOK
+        ):
             return "the value of the step is not stored"
         return ""
 
-    def _is_trusted(self, kept: Materialization, group: tuple[Materialization, ...]) -> bool:
+    def _is_trusted(self, effects_record: Materialization, materializations: tuple[Materialization, ...]) -> bool:
         """Return True if the record of a step's effects can be trusted.
 
-        A trusted key must have signed the record `kept`, and all records of the execution must have the same reads, inputs and code version.
+        A trusted key must have signed the record `effects_record`, and all records of the execution must have the same reads, inputs and code version.
         """
-        return vouches(self._store.signer, kept) and all(
-            (item.reads, item.inputs, item.code_version) == (kept.reads, kept.inputs, kept.code_version)
-            for item in group
+        return vouches(self._store.signer, effects_record) and all(
+            (item.reads, item.inputs, item.code_version)
+            == (effects_record.reads, effects_record.inputs, effects_record.code_version)
+            for item in materializations
         )
 
     def _was_written(self, path: str, digest: str) -> bool:
@@ -199,11 +215,11 @@ class StoredCells:
         )
 
 
-def _unstored(step: PlanStep, group: tuple[Materialization, ...], effects: Effects) -> list[str]:
+def _unstored(step: PlanStep, materializations: tuple[Materialization, ...], effects: Effects) -> list[str]:
     """Return the variables of a cell whose values an execution of its step did not store."""
     body = step.op.body
     assert isinstance(body, CellBody)
-    lacking = {item.output for item in group if item.value is None and item.output != NOTEBOOK}
+    lacking = {item.output for item in materializations if item.value is None and item.output != NOTEBOOK}
     mine = [name for name, output in zip(body.variables, step.outputs, strict=False) if output.name in lacking]
     return [*mine, *[name for name in effects.unstored if name != RESULT]]
 
@@ -224,14 +240,14 @@ class NotebookCells:
 
     Attributes
     ----------
-    stored
+    stored_cells
         Checks whether stored executions of these cells can be restored.
     """
 
     def __init__(
         self, timeline: Timeline, store: ValueStore, seeds: Seeds, notify: Notify, *, strict: bool = False
     ) -> None:
-        self.stored = StoredCells(timeline, store, strict=strict)
+        self.stored_cells = StoredCells(timeline, store, strict=strict)
         self._seeds = seeds
         self._timeline = timeline
         self._store = store
@@ -268,7 +284,7 @@ class NotebookCells:
             return
         body = step.op.body
         assert isinstance(body, CellBody)
-        for name, label in body.changed:
+        for name, label in body.changed_variables:
             if self._timeline.asset_of(name) is not None:
                 cell = f"cell {label}" if label else f"the cell that changes {name}"
                 raise NamesReassignedError(
@@ -325,7 +341,7 @@ class NotebookCells:
         body = step.op.body
         assert isinstance(body, CellBody)
         space = self._timeline.namespace
-        self._timeline.look_before(step.key, body.bound & body.reads)
+        self._timeline.look_before(step.key, body.bound_names & body.reads)
         self._timeline.world.undo_settings(step.key)
         names = {*body.reads, *body.parameters}
         timeline = self._timeline
@@ -340,17 +356,17 @@ class NotebookCells:
         run.reads = tuple(
             Read("given", name, timeline.digest_of(name))
             for name in sorted(through - body.reads - set(body.parameters))
-            if name in run.before and type(run.before[name]) is not ModuleType
+            if name in run.space_before and type(run.space_before[name]) is not ModuleType
         )
         run.watch_process()
         if self._runs_for_unstored(step):
-            run.theirs = frozenset(run.before)
-            run.made_again = True
+            run.users_names = frozenset(run.space_before)
+            run.reruns_for_unstored = True
             run.place_earlier(timeline.earlier(step.key))
-        elif timeline.only_unbound:
-            run.theirs = frozenset(run.before)
+        elif timeline.binds_only_unbound:
+            run.users_names = frozenset(run.space_before)
         elif not self.is_cell(step):
-            run.theirs = frozenset(name for name in run.before if not timeline.may_bind(name, step.key))
+            run.users_names = frozenset(name for name in run.space_before if not timeline.may_bind(name, step.key))
         # `cover` comes last: it unbinds names that the code above needs, and after it nothing may fail before the body runs.
         run.cover(reached_names(space, {*body.reads, *body.parameters}))
         return run
@@ -363,7 +379,7 @@ class NotebookCells:
         """Return True if a step runs only to compute variables that are not stored: it was reused in this kernel, and its cell was not edited since."""
         body = step.op.body
         assert isinstance(body, CellBody)
-        if self.is_cell(step) and not self._timeline.only_unbound:
+        if self.is_cell(step) and not self._timeline.binds_only_unbound:
             return False
         return self._timeline.is_reused_without_all(step.key, step.code, body.source)
 
@@ -379,7 +395,7 @@ class NotebookCells:
         for stream in streams:
             self._seeds.leave(stream)
             self._timeline.seeded(stream, Writer("step", step.key))
-        effects = run.finish(outcome.recorder.names_set if outcome.recorder is not None else (), outcome.last)
+        effects = run.finish(outcome.recorder.names_set if outcome.recorder is not None else (), outcome.last_value)
         self._timeline.world.note_settings(step.key, run.settings, run.environment)
         effects = replace(effects, seeded=tuple(sorted(streams & effects.streams.keys())))
         if outcome.recorder is not None:
@@ -402,11 +418,11 @@ class NotebookCells:
         unstored: list[str] = []
         if run.bundle:
             try:
-                value = self._store.put(Linked(run.bundle.plain(), run.link), key=key, memo_key=memo)
+                value = self._store.put(Linked(run.bundle.as_tuple(), run.link), key=key, memo_key=memo)
             except UnstorableValueError:
-                unstored, lost = self._without_unstorable(run, key, body.kept)
+                unstored, lost = self._without_unstorable(run, key, body.kept_variables)
                 if run.bundle:
-                    value = self._store.put(Linked(run.bundle.plain(), run.link), key=key, memo_key=memo)
+                    value = self._store.put(Linked(run.bundle.as_tuple(), run.link), key=key, memo_key=memo)
                 effects = replace(
                     effects,
                     values=tuple(name for name in effects.values if name not in unstored),
@@ -418,8 +434,8 @@ class NotebookCells:
             # An attribute of a library's class is written as in Python code: `Class.attribute`.
             names = [name.removeprefix("patches:").replace(":.", ".").replace(":", ".") for name in effects.lost]
             self._notify(notice("unrestored", step.key, names=tuple(names)))
-        effects = self._once(body, effects, (*unstored, *left_out))
-        outcome.produced[NOTEBOOK] = Produced(PlanOutput(NOTEBOOK, key, None, stored=True, required=False), None)
+        effects = self._with_lost_variables(body, effects, (*unstored, *left_out))
+        outcome.produced[NOTEBOOK] = Produced(PlanOutput(NOTEBOOK, key, None, has_value=True, required=False), None)
         return effects, value
 
     def lacking(self, step: PlanStep, effects: Effects, outputs: Collection[str]) -> Effects:
@@ -427,9 +443,9 @@ class NotebookCells:
         body = step.op.body
         assert isinstance(body, CellBody)
         names = dict(zip([output.name for output in step.outputs], body.variables, strict=False))
-        return self._once(body, effects, [names[name] for name in outputs if name in names])
+        return self._with_lost_variables(body, effects, [names[name] for name in outputs if name in names])
 
-    def _once(self, body: CellBody, effects: Effects, unstored: Collection[str]) -> Effects:
+    def _with_lost_variables(self, body: CellBody, effects: Effects, unstored: Collection[str]) -> Effects:
         """Return effects in which `unstored` variables are marked as lost if the step does more than bind its names.
 
         Such a step must not run later only because one of these variables is needed: it would make its other changes a second time, or to objects
@@ -439,24 +455,24 @@ class NotebookCells:
         handles = [name for name in unstored if name in space and is_handle(space[name])]
         effects = replace(effects, handles=(*effects.handles, *handles))
         # For numbers and strings that the step reads and binds again, the earlier values are known (`Timeline.earlier`).
-        again = {name for name in body.bound & body.reads if type(space.get(name)) not in ATOMS}
+        again = {name for name in body.bound_names & body.reads if type(space.get(name)) not in ATOMS}
         if (
             not effects.acts
             and again.isdisjoint((*effects.values, *body.variables))
-            and body.bound.issuperset(effects.values)
+            and body.bound_names.issuperset(effects.values)
         ):
             return effects
         lost = [name for name in unstored if name in space and name not in handles]
         return replace(effects, lost=tuple(dict.fromkeys((*effects.lost, *lost))))
 
-    def _without_unstorable(self, run: LiveRun, key: str, kept: frozenset[str]) -> tuple[list[str], list[str]]:
+    def _without_unstorable(self, run: LiveRun, key: str, kept_names: frozenset[str]) -> tuple[list[str], list[str]]:
         """Remove everything that cannot be stored from the bundle of a run.
 
         Parameters
         ----------
         key
             The key under which the bundle is stored.
-        kept
+        kept_names
             Variables that ``--keep`` names.
 
         Returns
@@ -467,7 +483,7 @@ class NotebookCells:
         Raises
         ------
         UnstorableValueError
-            If a variable in `kept` cannot be stored.
+            If a variable in `kept_names` cannot be stored.
         """
         bundle = run.bundle
         values = []
@@ -475,10 +491,11 @@ class NotebookCells:
             error = self._obstacle(run, value, key)
             if error is None:
                 continue
-            if name in kept:
-                held = error.what.partition(" cannot be stored: ")[2].replace("a tuple that contains ", "", 1)
+            if name in kept_names:
+                # `_obstacle` stores the variable's value as the only element of a tuple.
+                place = f" at {name}{error.path.removeprefix('[0]')}" if error.path else ""
                 raise UnstorableValueError(
-                    f"{name}, which --keep names, cannot be stored: {held.replace(' at [0]', f' at {name}', 1)}",
+                    f"{name}, which --keep names, cannot be stored: {place.join(error.reason)}",
                     where=error.where,
                     remedy=f"leave out --keep {name}, or {error.remedy}",
                 ) from error
@@ -486,12 +503,12 @@ class NotebookCells:
         settings = [name for name, value in bundle.settings.items() if self._obstacle(run, value, key) is not None]
         # Entries are identified by position, because comparison of a library's objects may raise an exception.
         unstorable = [
-            position for position, entry in enumerate(bundle.put) if self._obstacle(run, entry, key) is not None
+            position for position, entry in enumerate(bundle.contents) if self._obstacle(run, entry, key) is not None
         ]
-        lost = [*settings, *[run.root_of(bundle.put[position][0]) for position in unstorable]]
+        lost = [*settings, *[run.root_of(bundle.contents[position][0]) for position in unstorable]]
         bundle.values = {name: value for name, value in bundle.values.items() if name not in values}
         bundle.settings = {name: value for name, value in bundle.settings.items() if name not in settings}
-        bundle.put = [entry for position, entry in enumerate(bundle.put) if position not in unstorable]
+        bundle.contents = [entry for position, entry in enumerate(bundle.contents) if position not in unstorable]
         return values, lost
 
     def _obstacle(self, run: LiveRun, value: Any, key: str) -> UnstorableValueError | None:
@@ -502,32 +519,37 @@ class NotebookCells:
             return error
         return None
 
-    def executed(
-        self, step: PlanStep, run: LiveRun, outcome: Outcome, made: Mapping[str, Materialization], effects: Effects
+    def step_executed(
+        self,
+        step: PlanStep,
+        run: LiveRun,
+        outcome: Outcome,
+        materializations: Mapping[str, Materialization],
+        effects: Effects,
     ) -> None:
         """Bind the variables of a step that ran, and note in the timeline what the step bound and changed."""
         body, timeline = step.op.body, self._timeline
         assert isinstance(body, CellBody)
-        own = self.is_cell(step)
-        bound, deleted = run.bound(), run.deleted()
-        theirs = run.theirs
+        cell_runs = self.is_cell(step)
+        bound, deleted = run.bound_names(), run.deleted_names()
+        users_names = run.users_names
         variables = dict(zip(body.variables, step.outputs, strict=False))
         run.give_back()
-        timeline.brought(step.key, step.code, body.source, made.values(), as_before=run.made_again)
+        timeline.brought(step.key, step.code, body.source, materializations.values(), as_before=run.reruns_for_unstored)
         for name, output in variables.items():
-            item = made.get(output.name)
-            if item is None or name in theirs or output.name not in outcome.produced:
+            item = materializations.get(output.name)
+            if item is None or name in users_names or output.name not in outcome.produced:
                 continue
-            if own or name in bound or timeline.may_bind(name, step.key):
+            if cell_runs or name in bound or timeline.may_bind(name, step.key):
                 timeline.bind(name, item.key, item, outcome.produced[output.name].value)
-        if outcome.last is not None and own:
-            timeline.results[step.key] = outcome.last
-        mine = [name for name in (*bound, *variables, *deleted) if name not in theirs]
-        for name in mine:
+        if outcome.last_value is not None and cell_runs:
+            timeline.results[step.key] = outcome.last_value
+        bound_names = [name for name in (*bound, *variables, *deleted) if name not in users_names]
+        for name in bound_names:
             timeline.unstored.pop(name, None)
         changed = (*effects.objects, *[name for name in effects.lost if name in timeline.namespace])
         timeline.note(
-            Writer("step", step.key, step.key), bound=dict.fromkeys(mine), changed=changed, read=body.parameters
+            Writer("step", step.key, step.key), bound=dict.fromkeys(bound_names), changed=changed, read=body.parameters
         )
         timeline.note_handles(step.key, effects.handles)
         timeline.settle(variables)
@@ -542,9 +564,9 @@ class NotebookCells:
             if said:
                 error.add_note(said)
 
-    def failed(self, step: PlanStep, run: LiveRun) -> None:
+    def step_failed(self, step: PlanStep, run: LiveRun) -> None:
         """Note in the timeline what a body bound and changed before it failed. The names stay bound, as after a plain cell that failed."""
-        bound, changed = [*run.bound(), *run.deleted()], run.changed_names()
+        bound, changed = [*run.bound_names(), *run.deleted_names()], run.changed_names()
         run.give_back()
         self._timeline.world.note_settings(step.key, run.settings, run.environment)
         self._timeline.note(Writer("step", step.key, step.key), bound=bound, changed=changed)
@@ -559,12 +581,12 @@ class NotebookCells:
         str
             Empty on success; otherwise the reason why the effects cannot be restored, so that the step must run.
         """
-        hit, timeline = self.stored.hit, self._timeline
+        hit, timeline = self.stored_cells.hit, self._timeline
         if hit is None:
             return ""
         body, todo = hit.body, hit.files
-        by_text = [read.name for read in hit.group[0].reads if read.kind == "name"]
-        timeline.look_before(step.key, body.bound & body.reads.union(by_text))
+        by_text = [read.name for read in hit.materializations[0].reads if read.kind == "name"]
+        timeline.look_before(step.key, body.bound_names & body.reads.union(by_text))
         restoration = Restoration(timeline, body, hit.effects, self._names_to_bind(hit))
         try:
             bound = self._restore(hit, restoration, todo)
@@ -579,49 +601,63 @@ class NotebookCells:
         self._note_reuse(hit, bound)
         return ""
 
-    def _names_to_bind(self, hit: _Hit) -> Collection[str] | None:
+    def _names_to_bind(self, hit: _Reuse) -> Collection[str] | None:
         """Return the names that a reuse may bind; None for all names."""
         step, body, effects, timeline = hit.step, hit.body, hit.effects, self._timeline
-        left = (*effects.values, *body.defined(effects.definitions), *body.variables)
-        if not hit.own:
-            return [name for name in (*left, *effects.deleted) if timeline.may_bind(name, step.key)]
+        names_left = (*effects.values, *body.defined_names(effects.definitions), *body.variables)
+        if not hit.cell_runs:
+            return [name for name in (*names_left, *effects.deleted) if timeline.may_bind(name, step.key)]
         space = timeline.namespace
-        if not hit.again or not space.keys().isdisjoint(effects.deleted) or timeline.is_touched(step.key, left):
+        if (
+            not hit.is_repeated
+            or not space.keys().isdisjoint(effects.deleted)
+            or timeline.is_touched(step.key, names_left)
+        ):
             return None
         # If a variable that the step reads was bound again, links in the bundle may lead to other objects than before.
-        read = reached_names(space, {*body.reads, *body.parameters}) if hit.kept and hit.kept.value else ()
+        read = (
+            reached_names(space, {*body.reads, *body.parameters})
+            if hit.effects_record and hit.effects_record.value
+            else ()
+        )
         if timeline.is_bound_since(step.key, read):
             return None
         classes = [name for name, value in space.items() if isinstance(value, type)]
         if timeline.is_bound_since(step.key, classes) and outdated_class(
-            [space[name] for name in left if name in space], space
+            [space[name] for name in names_left if name in space], space
         ):
             return None
         return ()
 
-    def _note_reuse(self, hit: _Hit, bound: Collection[str]) -> None:
+    def _note_reuse(self, hit: _Reuse, bound: Collection[str]) -> None:
         """Note in the timeline what the reuse of a step bound and changed."""
-        step, body, group, effects, timeline = hit.step, hit.body, hit.group, hit.effects, self._timeline
-        timeline.brought(step.key, step.code, body.source, group)
-        if not hit.again:
-            for name in hit.unstored:
-                if name not in bound and (hit.own or timeline.may_bind(name, step.key)):
+        step, body, materializations, effects, timeline = (
+            hit.step,
+            hit.body,
+            hit.materializations,
+            hit.effects,
+            self._timeline,
+        )
+        timeline.brought(step.key, step.code, body.source, materializations)
+        if not hit.is_repeated:
+            for name in hit.unstored_names:
+                if name not in bound and (hit.cell_runs or timeline.may_bind(name, step.key)):
                     # The name may be bound to a value from another cell, or from another run of this cell.
                     timeline.namespace.pop(name, None)
-                    timeline.unstored[name] = group[0].key
+                    timeline.unstored[name] = materializations[0].key
             timeline.handles.update(effects.handles)
-        if hit.own and RESULT in effects.unstored:
-            timeline.results[step.key] = Unstored(group[0].key)
+        if hit.cell_runs and RESULT in effects.unstored:
+            timeline.results[step.key] = Unstored(materializations[0].key)
         changed = () if hit.skips_objects else effects.objects
         timeline.note(
             Writer("step", step.key, step.key), bound=dict.fromkeys(bound), changed=changed, read=body.parameters
         )
         timeline.settle(body.variables)
 
-    def _restore(self, hit: _Hit, restoration: Restoration, todo: FilesToRestore) -> list[str]:
+    def _restore(self, hit: _Reuse, restoration: Restoration, todo: FilesToRestore) -> list[str]:
         """Restore the effects of an execution: definitions, values, objects, files, random streams and settings. Return the names that were bound."""
         timeline, store, body, effects = self._timeline, self._store, hit.body, hit.effects
-        items = {item.output: item for item in hit.group}
+        items = {item.output: item for item in hit.materializations}
         outputs = [
             (name, item)
             for name, output in zip(body.variables, hit.step.outputs, strict=False)
@@ -629,23 +665,23 @@ class NotebookCells:
         ]
         waiting = restoration.define()
         # `effects.definitions` contains only definitions that the body executed and whose names had no other value at the end.
-        bound = [name for name in body.defined(effects.definitions) if restoration.may(name)]
+        bound = [name for name in body.defined_names(effects.definitions) if restoration.may(name)]
         for name, item in outputs:
             if item.value is not None and restoration.may(name):
                 timeline.bind(name, item.key, item, store.get(item.value, key=item.key))
                 bound.append(name)
         settings: dict[str, Any] = {}
-        if hit.kept is not None and hit.kept.value is not None:
-            plain = store.get(hit.kept.value, key=hit.kept.key, link=restoration.link)
+        if hit.effects_record is not None and hit.effects_record.value is not None:
+            plain = store.get(hit.effects_record.value, key=hit.effects_record.key, link=restoration.link)
             restore_files(todo, plain[4], timeline.project)
-            more = restoration.apply(plain, skip_objects=hit.skips_objects)
-            if RESULT in plain[1] and hit.own:
+            restored_names = restoration.apply(plain, skip_objects=hit.skips_objects)
+            if RESULT in plain[1] and hit.cell_runs:
                 timeline.results[hit.step.key] = plain[1][RESULT]
             self._restore_streams(hit, plain[3])
-            bound += more
+            bound += restored_names
             settings = plain[5]
             for name, item in outputs:
-                if name in more:
+                if name in restored_names:
                     timeline.bind(name, item.key, item, timeline.namespace[name])
         else:
             restore_files(todo, {}, timeline.project)
@@ -654,14 +690,14 @@ class NotebookCells:
         bound += restoration.delete()
         self._note_files(hit, todo)
         self._restore_settings(hit, settings)
-        for path in todo.left:
+        for path in todo.left_paths:
             self._notify(notice("file left", hit.step.key, path=path))
         return bound
 
-    def _restore_streams(self, hit: _Hit, states: Mapping[str, Any]) -> None:
+    def _restore_streams(self, hit: _Reuse, states: Mapping[str, Any]) -> None:
         step_key, effects, timeline = hit.step.key, hit.effects, self._timeline
         for stream, state in states.items():
-            if hit.again and stream not in effects.seeded and not timeline.was_seeded(stream, step_key):
+            if hit.is_repeated and stream not in effects.seeded and not timeline.was_seeded(stream, step_key):
                 continue
             if stream in effects.seeded:
                 timeline.seeded(stream, Writer("step", step_key))
@@ -669,17 +705,17 @@ class NotebookCells:
             seeded.add(stream)
             self._seeds.leave(stream)
 
-    def _note_files(self, hit: _Hit, todo: FilesToRestore) -> None:
+    def _note_files(self, hit: _Reuse, todo: FilesToRestore) -> None:
         """Note the digest of each file that the step wrote, except files that were not restored."""
         for file in hit.effects.files:
-            if file.path in todo.left:
+            if file.path in todo.left_paths:
                 continue
-            if hit.again and file.path not in {*todo.write, *todo.remove}:
+            if hit.is_repeated and file.path not in {*todo.write, *todo.remove}:
                 self._timeline.world.files[file.path] = (file.digest, hit.step.key)
             else:
                 self._timeline.wrote(file.path, file.digest, hit.step.key)
 
-    def _restore_settings(self, hit: _Hit, values: Mapping[str, Any]) -> None:
+    def _restore_settings(self, hit: _Reuse, values: Mapping[str, Any]) -> None:
         """Set the settings of libraries and the environment variables that the step changed.
 
         Parameters
@@ -688,11 +724,11 @@ class NotebookCells:
             By name, the values of those settings that cannot be recorded as strings.
         """
         step_key, entries, world = hit.step.key, hit.effects.state, self._timeline.world
-        if not hit.again:
+        if not hit.is_repeated:
             world.undo_settings(step_key)
         if not entries or (hit.skips_objects and world.has_settings(step_key)):
             return
-        before, environment = library_state.snapshot(), whole()
+        before, environment = library_state.snapshot(), environment_copy()
         failed = library_state.apply([entry for entry in entries if not entry[0].startswith(ENVIRONMENT)], values)
         if failed:
             self._notify(notice("not set", step_key, names=tuple(failed[:3])))

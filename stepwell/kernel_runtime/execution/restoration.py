@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, Definition
-from stepwell.kernel_runtime.execution.addresses import put, resolve
+from stepwell.kernel_runtime.execution.addresses import replace_content, resolve
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.reads.checks import file_digest
 from stepwell.kernel_runtime.reads.recorder import ReadRecorder
@@ -65,7 +65,7 @@ def taken_files(recorder: ReadRecorder, project: Path) -> tuple[tuple[FileEffect
         state = _state(path)
         if state is None:
             if existed:
-                effects.append(FileEffect(name, "", before=recorder.before.get(path, "")))
+                effects.append(FileEffect(name, "", digest_before=recorder.digests_before.get(path, "")))
         elif state == FOLDER:
             effects.append(FileEffect(name, FOLDER))
         else:
@@ -75,7 +75,7 @@ def taken_files(recorder: ReadRecorder, project: Path) -> tuple[tuple[FileEffect
                 with open(path, "rb") as file:
                     contents[name] = file.read()
                 total += size
-            before = recorder.before.get(path, "")
+            before = recorder.digests_before.get(path, "")
             effects.append(FileEffect(name, state, size, keep, before, existed and path in recorder.appended))
     return tuple(effects), contents
 
@@ -112,7 +112,7 @@ class FilesToRestore:
         The files that are removed.
     folders
         The folders that are created.
-    left
+    left_paths
         The files that are left as they are, because something other than a step has changed them.
     obstacle
         The reason why the files cannot be restored, so that the step must run; empty if they can.
@@ -121,7 +121,7 @@ class FilesToRestore:
     write: list[str]
     remove: list[str]
     folders: list[str]
-    left: list[str]
+    left_paths: list[str]
     obstacle: str = ""
 
 
@@ -130,7 +130,7 @@ def compare_files(
     project: Path,
     was_written: WasWritten,
     *,
-    own: bool,
+    cell_runs: bool,
     has_appended: Callable[[str], bool],
 ) -> FilesToRestore:
     """Return the changes that bring the project's files into the states in which a step left them.
@@ -139,7 +139,7 @@ def compare_files(
     ----------
     effects
         The files and folders that the step changed.
-    own
+    cell_runs
         True if the cell of the step runs. Otherwise files that exist are left as they are.
     has_appended
         Takes a path in the form of `FileEffect.path`; returns True if the file still contains the data that the step appended to it in this kernel.
@@ -151,7 +151,7 @@ def compare_files(
             continue
         path = os.path.join(os.path.realpath(project), effect.path)
         if not _is_inside(path, project):
-            todo.left.append(effect.path)
+            todo.left_paths.append(effect.path)
             continue
         now = _state(path)
         if now == effect.digest or (now is None and not os.path.lexists(path) and effect.digest == ""):
@@ -161,20 +161,25 @@ def compare_files(
                 todo.folders.append(effect.path)
             continue
         lost = not os.path.lexists(path)
-        if own and effect.appended and now != effect.before and (lost or was_written(effect.path, now or "")):
+        if (
+            cell_runs
+            and effect.appended
+            and now != effect.digest_before
+            and (lost or was_written(effect.path, now or ""))
+        ):
             # The step appends to a file that was removed, or that a step has written since.
             if lost or not has_appended(effect.path):
                 todo.obstacle = f"the step appends to {effect.path}, which has changed since"
             continue
         if not lost:
-            if not own:
+            if not cell_runs:
                 continue
-            if now is None or now == FOLDER or not (now == effect.before or was_written(effect.path, now)):
-                todo.left.append(effect.path)
+            if now is None or now == FOLDER or not (now == effect.digest_before or was_written(effect.path, now)):
+                todo.left_paths.append(effect.path)
                 continue
         if effect.digest == "":
             todo.remove.append(effect.path)
-        elif effect.kept:
+        elif effect.is_stored:
             todo.write.append(effect.path)
         else:
             todo.obstacle = f"the step wrote {effect.path}, which is gone and was too large to be stored"
@@ -232,16 +237,16 @@ def restore_files(todo: FilesToRestore, contents: Mapping[str, bytes], project: 
         path = os.path.join(root, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         # A temporary file is written and renamed: if a link is created at the path meanwhile, it is replaced and not followed.
-        descriptor, beside = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".stepwell-")
+        descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".stepwell-")
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(contents[name])
             mask = os.umask(0)
             os.umask(mask)
-            os.chmod(beside, 0o666 & ~mask)
-            os.replace(beside, path)
+            os.chmod(temporary, 0o666 & ~mask)
+            os.replace(temporary, path)
         except BaseException:
-            os.unlink(beside)
+            os.unlink(temporary)
             raise
 
 
@@ -259,7 +264,7 @@ _MOST_COMPARED = 200
 
 
 @dataclass(slots=True)
-class Held:
+class MemoryRange:
     """An array, the range of its memory, and the object that holds the array."""
 
     array: Any
@@ -279,11 +284,11 @@ class Held:
     memory: int
     """An identifier of the memory, which is equal for all arrays in the same memory."""
 
-    def has(self, other: Held) -> bool:
+    def has(self, other: MemoryRange) -> bool:
         """Return True if the memory of this array contains the memory of `other`."""
         return self.start <= other.start and other.end <= self.end
 
-    def meets(self, other: Held) -> bool:
+    def meets(self, other: MemoryRange) -> bool:
         """Return True if the memory of this array overlaps the memory of `other`."""
         return self.start < other.end and other.start < self.end
 
@@ -295,20 +300,20 @@ def has_arrays(values: Iterable[Any]) -> bool:
     return any(issubclass(type(value), kinds) for value in values)
 
 
-def held_by(values: Iterable[Any]) -> Iterator[Held]:
-    """Yield a `Held` for each array, for each array inside a frame, and for each buffer among `values`."""
+def held_by(values: Iterable[Any]) -> Iterator[MemoryRange]:
+    """Yield a `MemoryRange` for each array, for each array inside a frame, and for each buffer among `values`."""
     np = sys.modules.get("numpy")
     if np is None:
         return
     pd = sys.modules.get("pandas")
     for item in values:
         if issubclass(type(item), np.ndarray):
-            yield from _held(np, item, item, (), linked=type(item) in _kinds(np))
+            yield from _memory_ranges(np, item, item, (), linked=type(item) in _kinds(np))
         elif type(item) in {bytearray, array.array}:
-            yield from _held(np, np.frombuffer(item, np.uint8), item, ("buffer",), linked=False)
+            yield from _memory_ranges(np, np.frombuffer(item, np.uint8), item, ("buffer",), linked=False)
         elif pd is not None and issubclass(type(item), (pd.DataFrame, pd.Series)):
             for column, block in blocks_of(item):
-                yield from _held(np, block, item, ("column", column), linked=True)
+                yield from _memory_ranges(np, block, item, ("column", column), linked=True)
 
 
 def blocks_of(frame: Any) -> list[tuple[int, Any]]:
@@ -340,12 +345,12 @@ def _column(frame: Any, at: int) -> Any:
     return column.to_numpy() if type(column.dtype).__module__.startswith("numpy") else None
 
 
-def _held(np: Any, array: Any, holder: Any, part: tuple[Any, ...], *, linked: bool) -> Iterator[Held]:
+def _memory_ranges(np: Any, array: Any, holder: Any, part: tuple[Any, ...], *, linked: bool) -> Iterator[MemoryRange]:
     bounds = _bounds(array)
     if bounds is not None:
         root = _root(np, array)
         base = root.base.obj if isinstance(root.base, memoryview) else root.base
-        yield Held(array, holder, part, root, *bounds, linked, id(root if base is None else base))
+        yield MemoryRange(array, holder, part, root, *bounds, linked, id(root if base is None else base))
 
 
 def _root(np: Any, array: Any) -> Any:
@@ -373,7 +378,7 @@ def _bounds(array: Any) -> tuple[int, int] | None:
 class View:
     """An array that is stored as a link to the memory of another object."""
 
-    inside: Any
+    owner: Any
     """The array, or the frame that holds the array. The reference keeps the object alive, so that no other object gets the same `id`."""
     holder: Any
     """The object that owns the memory. A reference to it is stored in place of the array."""
@@ -381,24 +386,24 @@ class View:
     """The number of the link, followed by the layout of the owner and the position of the array, from which `view_of` makes the array again."""
 
 
-def views(ours: Iterable[Any], theirs: Iterable[Any]) -> dict[int, View]:
-    """Return the arrays among `ours` that must be stored as links, by `id`.
+def views(stored_objects: Iterable[Any], notebook_objects: Iterable[Any]) -> dict[int, View]:
+    """Return the arrays among `stored_objects` that must be stored as links, by `id`.
 
     Parameters
     ----------
-    ours
+    stored_objects
         The objects that will be stored.
-    theirs
+    notebook_objects
         Objects that will exist in the notebook when the stored objects are loaded.
     """
-    mine = list(held_by(ours))
-    if not any(part.linked for part in mine):
+    memory_ranges = list(held_by(stored_objects))
+    if not any(part.linked for part in memory_ranges):
         return {}
-    others: dict[int, list[Held]] = {}
-    for part in held_by(theirs):
+    others: dict[int, list[MemoryRange]] = {}
+    for part in held_by(notebook_objects):
         others.setdefault(part.memory, []).append(part)
-    groups: dict[int, list[Held]] = {}
-    for part in mine:
+    groups: dict[int, list[MemoryRange]] = {}
+    for part in memory_ranges:
         groups.setdefault(part.memory, []).append(part)
     links: dict[int, View] = {}
     for memory, group in groups.items():
@@ -407,7 +412,7 @@ def views(ours: Iterable[Any], theirs: Iterable[Any]) -> dict[int, View]:
     return links
 
 
-def _link_group(group: list[Held], others: list[Held], links: dict[int, View]) -> None:
+def _link_group(group: list[MemoryRange], others: list[MemoryRange], links: dict[int, View]) -> None:
     """Find the arrays that must be stored as links, among arrays in the same memory, and add them to `links`.
 
     Parameters
@@ -438,7 +443,7 @@ def _link_group(group: list[Held], others: list[Held], links: dict[int, View]) -
             links[id(part.array)] = View(part.holder, owner.holder, (len(links), *_link(owner, part)))
 
 
-def _may_own(other: Held, part: Held) -> bool:
+def _may_own(other: MemoryRange, part: MemoryRange) -> bool:
     """Return True if the array `part` could be stored as a link to the memory of the object that holds `other`."""
     if part.part and (other.part or not other.array.flags.writeable):
         # pandas keeps track of memory that its frames share. An array of shared memory that a frame returns is read-only.
@@ -446,7 +451,7 @@ def _may_own(other: Held, part: Held) -> bool:
     return other.array is not part.array and other.holder is not part.holder and other.meets(part)
 
 
-def _link(owner: Held, part: Held) -> tuple[Any, ...]:
+def _link(owner: MemoryRange, part: MemoryRange) -> tuple[Any, ...]:
     item = part.array
     own = owner.array if owner.part[:1] != ("column",) else _column(owner.holder, owner.part[1])
     inside = not owner.part and owner.has(part)
@@ -490,11 +495,11 @@ def view_of(holder: Any, link: tuple[Any, ...]) -> Any:
         raise ValueError("the owner of the array's memory has a different layout")
     start = _address(own) + offset - _address(flat)
     memory = flat if dtype.hasobject else flat.view(np.uint8)
-    made = np.ndarray(shape, dtype, buffer=memory, offset=start, strides=strides)
-    if writeable and not made.flags.writeable:
+    view = np.ndarray(shape, dtype, buffer=memory, offset=start, strides=strides)
+    if writeable and not view.flags.writeable:
         raise ValueError("the owner of the array's memory is read-only")
-    made.flags.writeable = writeable
-    return made if kind is np.ndarray else made.view(kind)
+    view.flags.writeable = writeable
+    return view if kind is np.ndarray else view.view(kind)
 
 
 @dataclass(slots=True)
@@ -503,7 +508,7 @@ class Bundle:
 
     values: dict[str, Any] = field(default_factory=dict)
     """The values of variables, by name."""
-    put: list[tuple[Any, str, Any]] = field(default_factory=list)
+    contents: list[tuple[Any, str, Any]] = field(default_factory=list)
     """For each object that the body changed in place: the object, which is stored as a link; ``content`` or ``leaf``; and the content to restore."""
     streams: dict[str, Any] = field(default_factory=dict)
     """The states of random streams, by name."""
@@ -512,13 +517,13 @@ class Bundle:
     settings: dict[str, Any] = field(default_factory=dict)
     """By name, the values of those settings of libraries that cannot be recorded as strings: functions of the notebook, objects of libraries."""
 
-    def plain(self) -> tuple[Any, ...]:
+    def as_tuple(self) -> tuple[Any, ...]:
         """Return the tuple that is stored for the bundle."""
-        return (_FORM, self.values, self.put, self.streams, self.files, self.settings)
+        return (_FORM, self.values, self.contents, self.streams, self.files, self.settings)
 
     def __bool__(self) -> bool:
         """Return True unless the bundle is empty."""
-        return bool(self.values or self.put or self.streams or self.files or self.settings)
+        return bool(self.values or self.contents or self.streams or self.files or self.settings)
 
 
 class Restoration:
@@ -539,7 +544,7 @@ class Restoration:
         self._body = body
         self.effects = effects
         self._names = names
-        self._before = dict(timeline.namespace)
+        self._space_before = dict(timeline.namespace)
         self._views: dict[int, Any] = {}
         """The arrays that were made for links, by the number of the link."""
 
@@ -592,7 +597,7 @@ class Restoration:
             return self._views[number]
         if kind == "module":
             return sys.modules.get(name) or import_module(name)
-        return resolve(self._before if kind == "was" else self._space, name, address)
+        return resolve(self._space_before if kind == "was" else self._space, name, address)
 
     def apply(self, plain: tuple[Any, ...], *, skip_objects: bool) -> list[str]:
         """Bind the variables of a bundle, and replace the contents of objects in place. Return the names that were bound.
@@ -616,7 +621,7 @@ class Restoration:
                 self._space[name] = value
                 bound.append(name)
         for item, how, value in () if skip_objects else changes:
-            put(item, how, value)
+            replace_content(item, how, value)
         return bound
 
     def delete(self) -> list[str]:

@@ -45,16 +45,16 @@ def plain_metadata(step: PlanStep, metadata: Mapping[str, Any]) -> dict[str, Any
         If the conversion of a name or value raises an exception.
     """
     plain = _PlainMetadata()
-    kept = {}
+    plain_values = {}
     for name, value in metadata.items():
         try:
-            kept[_own_text(name)[:_LONGEST_NAME]] = plain.value(value)
+            plain_values[_own_text(name)[:_LONGEST_NAME]] = plain.value(value)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             shown = name if type(name) is str else type_name(name)
             raise user_object_error(step, f"the metadata {shown!r}", error) from error
-    return kept
+    return plain_values
 
 
 _DEEPEST = 50
@@ -69,12 +69,12 @@ class _PlainMetadata:
     """Converts the values of one output's metadata to JSON values, up to `_MOST` characters and members in total."""
 
     def __init__(self) -> None:
-        self.left = _MOST
+        self.items_left = _MOST
 
     def value(self, value: Any, depth: int = 0) -> Any:
         kind = type(value)
-        self.left -= 1
-        if self.left < 0:
+        self.items_left -= 1
+        if self.items_left < 0:
             return "…"
         if value is None or kind in {bool, float}:
             return value
@@ -96,14 +96,14 @@ class _PlainMetadata:
         return self._bounded(_own_text(value))
 
     def _bounded(self, text: str) -> str:
-        room, self.left = max(self.left, 0), self.left - len(text)
+        room, self.items_left = max(self.items_left, 0), self.items_left - len(text)
         return text if len(text) <= room else f"{text[:room]}… ({len(text):,} characters)"
 
     def _while_room(self, members: Iterable[T]) -> Iterator[T]:
         """Yield the members of a container until `_MOST` is exceeded."""
         for member in members:
             yield member
-            if self.left < 0:
+            if self.items_left < 0:
                 return
 
 
@@ -127,7 +127,7 @@ class Collector:
 
     Attributes
     ----------
-    declared
+    declared_outputs
         The outputs that the step declares, by name.
     produced
         The outputs that the body has produced so far, by name.
@@ -135,9 +135,9 @@ class Collector:
 
     def __init__(self, step: PlanStep) -> None:
         self.step = step
-        self.declared = {output.name: output for output in step.outputs}
+        self.declared_outputs = {output.name: output for output in step.outputs}
         self.produced: dict[str, Produced] = {}
-        self.last: Any = None
+        self.last_value: Any = None
         """The value of a cell's last expression, if the shell keeps it as the result of the cell and it is not just the value of a variable. Else None."""
 
     def add(self, name: str, value: Any, metadata: dict[str, Any] | None = None) -> None:
@@ -153,12 +153,12 @@ class Collector:
             If the check of the type raises any other exception.
         """
         step = self.step
-        output = self.declared.get(name)
+        output = self.declared_outputs.get(name)
         if output is None:
             raise InvariantViolationError(
                 f"step {step.key!r} produced the output {name!r}, which is not declared",
                 where=step.where,
-                remedy=f"declare the output, or produce only the declared ones: {', '.join(self.declared) or 'there are none'}",
+                remedy=f"declare the output, or produce only the declared ones: {', '.join(self.declared_outputs) or 'there are none'}",
             )
         if name in self.produced:
             raise InvariantViolationError(
@@ -166,7 +166,7 @@ class Collector:
                 where=step.where,
                 remedy="produce each output once",
             )
-        if output.stored:
+        if output.has_value:
             try:
                 step.op.check_output(name, value, step.key)
             except (StepwellError, KeyboardInterrupt):
@@ -181,7 +181,7 @@ class Collector:
             )
         self.produced[name] = Produced(output, value, metadata or {})
 
-    def returned(self, value: Any) -> None:
+    def add_returned(self, value: Any) -> None:
         """Add the outputs that a body returned: the value of the only output, an `Output`, or a tuple with one value for each output.
 
         Raises
@@ -189,7 +189,7 @@ class Collector:
         InvariantViolationError
             If the return value does not have one value for each output.
         """
-        step, names = self.step, list(self.declared)
+        step, names = self.step, list(self.declared_outputs)
         if issubclass(type(value), Output):
             self._output(value)
         elif not names:
@@ -217,8 +217,8 @@ class Collector:
 
     def _output(self, value: Output[Any]) -> None:
         name = value.output_name
-        if name == "result" and name not in self.declared and len(self.declared) == 1:
-            name = next(iter(self.declared))
+        if name == "result" and name not in self.declared_outputs and len(self.declared_outputs) == 1:
+            name = next(iter(self.declared_outputs))
         self.add(name, value.value, dict(value.metadata))
 
     def yielded(self, value: Any) -> None:
@@ -245,10 +245,10 @@ class Collector:
         StepOutputNotFoundError
             If the body has not produced a required output.
         """
-        for name, output in self.declared.items():
+        for name, output in self.declared_outputs.items():
             if name in self.produced or not output.required:
                 continue
-            if not output.stored:
+            if not output.has_value:
                 self.produced[name] = Produced(output, None)
                 continue
             raise StepOutputNotFoundError(

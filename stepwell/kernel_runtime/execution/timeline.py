@@ -125,7 +125,7 @@ class Timeline:
         The keys of the steps that the present request names, and of the steps whose cells run. These steps read the present values of variables.
     cells
         The keys of the requested steps whose cells run. Such a step binds all of its names, even if other cells have bound them.
-    only_unbound
+    binds_only_unbound
         True if the steps in `cells` bind only names that are not bound.
     pinned
         The keys of the steps that keep their earlier code version, although variables that they read have changed.
@@ -141,7 +141,7 @@ class Timeline:
         self._load = load
         self.requested: frozenset[str] = frozenset()
         self.cells: frozenset[str] = frozenset()
-        self.only_unbound = False
+        self.binds_only_unbound = False
         self._reassigned: dict[str, dict[str, tuple[str, str]]] = {}
         """By step key and name, the names that other cells have bound again since the step was brought up to date. The values are the labels of
         two cells: the one that bound the name before, and the last one that bound or changed it since."""
@@ -154,7 +154,7 @@ class Timeline:
         """The alias group of each name. Names whose values may share objects have the same alias group."""
         self._sources: dict[str, frozenset[str]] = {}
         """By variable, the keys of the steps and assets from which its value was computed."""
-        self._bound: dict[str, Bound] = {}
+        self._bindings: dict[str, Bound] = {}
         self._waiting: dict[str, Materialization] = {}
         """The new materializations, by value key, to which `refresh` must still rebind variables."""
         self._memories: dict[str, Memory] = {}
@@ -180,7 +180,7 @@ class Timeline:
         self._count += 1
         event = (self._count, writer)
         if writer.kind == "cell":
-            self.world.ran(writer, self._count)
+            self.world.note_run(writer, self._count)
         for name in bound:
             self.unstored.pop(name, None)
             self.handles.discard(name)
@@ -275,14 +275,14 @@ class Timeline:
         except TypeError:
             ref, strong = None, value
         self.namespace[name] = value
-        self._bound[name] = Bound(key, item.id, item.data_version, ref, strong, self._count)
+        self._bindings[name] = Bound(key, item.id, item.data_version, ref, strong, self._count)
         with self._lock:
             self._waiting.pop(key, None)
 
     def settle(self, names: Iterable[str]) -> None:
         """Note that the variables `names` have the unchanged values of their assets now. Called after the event of the step that bound them."""
         for name in names:
-            bound = self._bound.get(name)
+            bound = self._bindings.get(name)
             if bound is not None:
                 bound.unchanged_at = self._count
 
@@ -294,7 +294,7 @@ class Timeline:
         item
             The materialization whose value is needed; None for any materialization of the asset.
         """
-        for bound in self._bound.values():
+        for bound in self._bindings.values():
             if bound.key == key and (
                 item is None or item.id == bound.materialization or (item.data_version or item.id) == bound.data_version
             ):
@@ -310,7 +310,7 @@ class Timeline:
 
     def bound_to(self, name: str) -> Bound | None:
         """Return the asset binding of a variable if the variable still refers to the same object, even if this was changed in place; else None."""
-        bound = self._bound.get(name)
+        bound = self._bindings.get(name)
         if bound is None:
             return None
         value = self.namespace.get(name, _GONE)
@@ -346,7 +346,7 @@ class Timeline:
 
     def changed_by(self, name: str) -> str:
         """Return the label of the cell that changed or rebound a variable which Stepwell had bound to an asset; empty if no cell did."""
-        bound = self._bound.get(name)
+        bound = self._bindings.get(name)
         if bound is None:
             return ""
         if self.bound_to(name) is not None:
@@ -371,7 +371,7 @@ class Timeline:
             value = space.get(name, _GONE)
             if value is _GONE or hasattr(type(value), "__stepwell_asset_key__"):
                 keys[name] = key
-        for name in self._bound:
+        for name in self._bindings:
             bound = self.asset_of(name)
             if bound is not None:
                 keys[name] = bound.key
@@ -388,7 +388,7 @@ class Timeline:
             return
         with self._lock:
             waiting, self._waiting = self._waiting, {}
-        for name, bound in list(self._bound.items()):
+        for name, bound in list(self._bindings.items()):
             new = waiting.get(bound.key)
             if new is None or new.id == bound.materialization or self.bound_to(name) is None:
                 continue
@@ -403,21 +403,21 @@ class Timeline:
 
     def withdraw(self, key: str) -> None:
         """Delete the variables that Stepwell bound to the asset `key`, whose definition was removed."""
-        for name, bound in list(self._bound.items()):
+        for name, bound in list(self._bindings.items()):
             if bound.key == key:
                 if self.bound_to(name) is not None:
                     del self.namespace[name]
-                del self._bound[name]
+                del self._bindings[name]
 
     def after_cell(self) -> None:
         """Release the values of assets whose variables the user has deleted or bound to another object. Called after each cell."""
-        for name, bound in list(self._bound.items()):
+        for name, bound in list(self._bindings.items()):
             if bound.ref is None and self.bound_to(name) is None:
                 bound.strong = None
 
     def clear(self) -> None:
         """Forget which variables Stepwell bound to assets. The variables themselves are not changed."""
-        self._bound.clear()
+        self._bindings.clear()
 
     def may_bind(self, name: str, step_key: str) -> bool:
         """Return True if a step may bind a name although its cell does not run.
@@ -482,16 +482,16 @@ class Timeline:
             True if the step read the same state as when it was brought up to date the time before. Changes since that earlier time are then treated
             as changes after the reads of the step.
         """
-        made = frozenset(item.id for item in items)
+        materialization_ids = frozenset(item.id for item in items)
         before = self._memories.get(step_key)
-        same = before is not None and before.materializations == made
+        same = before is not None and before.materializations == materialization_ids
         self.world.was_read(step_key, {read for item in items for read in item.reads}, self._count, same=same)
         self._memories[step_key] = Memory(
             before.number if as_before and before is not None else self._count,
             code.digest if code is not None else "",
             code.asset_names if code is not None else (),
             source,
-            made,
+            materialization_ids,
             library_state.snapshot(),
             queries.connection.outside,
         )
@@ -603,15 +603,15 @@ class Timeline:
             by any other cell.
         """
         pulled = kind in PULLS
-        again = self.has_brought(step_key, item)
+        is_repeated = self.has_brought(step_key, item)
         if read.kind == "stream":
-            if again and not self.was_seeded(read.name, step_key):
+            if is_repeated and not self.was_seeded(read.name, step_key):
                 # Drawing numbers from the stream, in this step or later ones, does not make the step stale; only seeding does.
                 return True
             state = stream_states().get(read.name)
             return state is not None and data_version(state) == read.digest
         if self.world.has(read):
-            return again and self.world.is_later_change(read, step_key, pulled=pulled)
+            return is_repeated and self.world.is_later_change(read, step_key, pulled=pulled)
         value = self.namespace.get(read.name, _GONE)
         if read.kind == "given":
             # If the notebook has no such variable, the code in the value of the input uses a global of another namespace.
@@ -619,7 +619,7 @@ class Timeline:
                 return True
         elif value is not _GONE and value_digest(value) == read.digest:
             return True
-        if not again:
+        if not is_repeated:
             return False
         memory = self._memories[step_key]
         since = self._since(read.name, memory.number)
@@ -699,7 +699,7 @@ class Timeline:
         if memory is None or memory.code == version.digest or memory.source != body.source:
             return version
         pulled = self.is_pulled(step_key)
-        again: dict[str, tuple[str, str]] = {}
+        rebound: dict[str, tuple[str, str]] = {}
         touched = False
 
         def is_bound_again(name: str) -> bool:
@@ -721,7 +721,7 @@ class Timeline:
                     (writer.label for number, writer in reversed(self._binds.get(name, ())) if number <= memory.number),
                     "",
                 )
-                again[name] = (first, cells[-1].label)
+                rebound[name] = (first, cells[-1].label)
         if not touched:
             if library_state.changed(memory.settings, library_state.snapshot()):
                 is_edit = not pulled
@@ -730,6 +730,6 @@ class Timeline:
                 is_edit = not self.world.has_settings(step_key)
             if is_edit:
                 return version
-        self._reassigned[step_key] = again
+        self._reassigned[step_key] = rebound
         self.pinned.add(step_key)
         return replace(version, digest=memory.code, asset_names=memory.asset_names)

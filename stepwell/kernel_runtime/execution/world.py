@@ -36,7 +36,7 @@ from stepwell.kernel_runtime.reads.checks import UNSTABLE, file_digest, file_sta
 from stepwell.kernel_runtime.reads.readers import seeded
 from stepwell.kernel_runtime.records.materializations import LOCAL, Read
 from stepwell.kernel_runtime.versions import library_state
-from stepwell.kernel_runtime.versions.environment import ALL, set_variable, value_of, whole
+from stepwell.kernel_runtime.versions.environment import ALL, environment_copy, set_variable, value_of
 from stepwell.kernel_runtime.versions.walk import CodeWalk, Watched
 
 _GONE: Any = object()
@@ -63,7 +63,7 @@ OTHER = Writer("other", "")
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _LastRead:
     """The external state that a step read when it was last brought up to date."""
 
     number: int
@@ -107,7 +107,7 @@ class World:
         """By kind and name of the read, the changes of the state: the number of the last event before the change, and its cause."""
         self._first_run: dict[Writer, int] = {}
         """For each cell and step, the number of the last event before its first run in this kernel."""
-        self._seen: dict[str, _Seen] = {}
+        self._last_read: dict[str, _LastRead] = {}
         """The external state that each step read, by step key."""
         self._settings: dict[str, SettingsOfStep] = {}
         """The settings that the last run of each step changed, by step key."""
@@ -117,13 +117,13 @@ class World:
         """Return True if `World` can compare a recorded read: it is neither a read of the kernel's memory nor of an asset."""
         return read.kind not in LOCAL and read.kind != "asset"
 
-    def ran(self, writer: Writer, number: int) -> None:
+    def note_run(self, writer: Writer, number: int) -> None:
         """Note that a cell or step has run after the event `number`."""
         self._first_run.setdefault(writer, number)
 
     def look(self, number: int, writer: Writer = OTHER) -> None:
         """Examine the state behind all watched reads. Every change since the last call is noted as a change by `writer`."""
-        self.ran(writer, number)
+        self.note_run(writer, number)
         for read, before in self._watched.items():
             now = _glance(read)
             if now != before:
@@ -163,14 +163,14 @@ class World:
                 self._changes.setdefault((read.kind, read.name), []).append((number, own))
             if read in self._watched or len(self._watched) < _MOST_WATCHED:
                 self._watched[read] = now
-        self.ran(own, number)
-        before = self._seen.get(step_key)
-        kept = before is None or all(
+        self.note_run(own, number)
+        before = self._last_read.get(step_key)
+        is_unchanged = before is None or all(
             now == before.glances.get(read) or _has_content(read) for read, now in glances.items()
         )
         # If the state changed although the step has the same materializations, they were made from the earlier state, which is kept.
-        if kept or not same:
-            self._seen[step_key] = _Seen(number, glances)
+        if is_unchanged or not same:
+            self._last_read[step_key] = _LastRead(number, glances)
 
     def is_later_change(self, read: Read, step_key: str, *, pulled: bool) -> bool:
         """Return True if only the step itself, or cells and steps that come after it, have changed the state behind a read of the step.
@@ -186,7 +186,7 @@ class World:
         left, by = self.files.get(os.path.relpath(read.name, self._project), ("", ""))
         if read.kind == "file" and by == step_key and file_digest(read.name) == left:
             return True
-        seen = self._seen[step_key]
+        seen = self._last_read[step_key]
         name = (read.kind, read.name)
         now = _glance(read)
         if not any(number > seen.number for number, _ in self._changes.get(name, ())):
@@ -202,7 +202,7 @@ class World:
         `path` has the form of `FileEffect.path`.
         """
         name = ("file", os.path.normpath(Path(self._project, path)))
-        return not self._come_after(name, step_key, self._seen[step_key].number, pulled=True)
+        return not self._come_after(name, step_key, self._last_read[step_key].number, pulled=True)
 
     def _come_after(self, name: tuple[str, str], step_key: str, number: int, *, pulled: bool) -> bool:
         """Return True if each change after the event `number` was made by the step itself, or by a cell or step that comes after it.
@@ -236,7 +236,7 @@ class World:
         environment
             The environment variables before the step.
         """
-        after, now = library_state.snapshot(), whole()
+        after, now = library_state.snapshot(), environment_copy()
         names = {name for name, _ in environment.items() ^ now.items()}
         changed = {name: (environment.get(name), now.get(name)) for name in names}
         if changed or library_state.changed(before, after):
@@ -248,14 +248,14 @@ class World:
 
     def undo_settings(self, step_key: str) -> None:
         """Set the settings that the last run of a step in this kernel changed to their earlier values, except those that have changed again since."""
-        done = self._settings.pop(step_key, None)
-        if done is None:
+        settings = self._settings.pop(step_key, None)
+        if settings is None:
             return
-        since = {name for name, _ in library_state.changed(done.after, library_state.snapshot())}
-        entries = [entry for entry in library_state.changed(done.after, done.before) if entry[0] not in since]
-        values = {name: library_state.value_in(done.before, name) for name, text in entries if text is None}
+        since = {name for name, _ in library_state.changed(settings.after, library_state.snapshot())}
+        entries = [entry for entry in library_state.changed(settings.after, settings.before) if entry[0] not in since]
+        values = {name: library_state.value_in(settings.before, name) for name, text in entries if text is None}
         library_state.apply(entries, values)
-        for name, (before, after) in done.environment.items():
+        for name, (before, after) in settings.environment.items():
             if value_of(name) == after:
                 set_variable(name, before)
 
@@ -264,7 +264,7 @@ class World:
 
         The value of a read is the label of the last cell that changed the state.
         """
-        seen = self._seen.get(step_key)
+        seen = self._last_read.get(step_key)
         changed: dict[Read, str] = {}
         if seen is None or not self._changes:
             return changed
@@ -297,7 +297,7 @@ def _glance(read: Read) -> object:
     if read.kind == "file":
         return file_stat(read.name)
     if read.kind == "environment":
-        return whole() if read.name == ALL else value_of(read.name)
+        return environment_copy() if read.name == ALL else value_of(read.name)
     return read_holds(read)
 
 
@@ -316,33 +316,33 @@ class HiddenState:
         self.walk = walk
         self._new_walk = new_walk
         self._changes = 0
-        self._settled: dict[str, int] = {}
+        self._settled_steps: dict[str, int] = {}
 
     def is_settled(self, step: PlanStep) -> bool:
         """Return True if the code version of a step does not have to be computed again, because no global may have changed since."""
-        return not self._changes or step.code is None or self._settled.get(step.key) == self._changes
+        return not self._changes or step.code is None or self._settled_steps.get(step.key) == self._changes
 
     def settle(self, step: PlanStep) -> bool:
         """Compute the code version of a step again if globals may have changed. Return True if the code version is different."""
         if step.code is None or self.is_settled(step):
             return False
-        self._settled[step.key] = self._changes
+        self._settled_steps[step.key] = self._changes
         before = step.code.digest
         step.code = self.walk.of(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
         return step.code.digest != before
 
-    def changed(self) -> None:
+    def mark_outdated(self) -> None:
         """Note that the code versions of the following steps must be computed again, because a step has changed the notebook."""
         self._changes += 1
         self.walk = self._new_walk()
 
-    def before(self, step: PlanStep) -> Watched | None:
+    def watch(self, step: PlanStep) -> Watched | None:
         """Return a record of the mutable objects that a step could change, for `after`; None if its code reaches none or is not walked."""
         if step.code is None:
             return None
         return self.walk.watched(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
 
-    def after(self, step: PlanStep, watched: Watched | None) -> tuple[str, ...]:
+    def changed_names(self, step: PlanStep, watched: Watched | None) -> tuple[str, ...]:
         """Return the names of the objects that the body of a step has changed: ``CACHE``, or ``helper(seen=)`` for a default value.
 
         If there are any, or if the code of the step was not walked, the code versions of the following steps are computed again.
@@ -350,7 +350,7 @@ class HiddenState:
         Parameters
         ----------
         watched
-            The result of `before`.
+            The result of `watch`.
         """
         if step.code is None:
             self._changes += 1
@@ -360,7 +360,7 @@ class HiddenState:
             return ()
         walk = self._new_walk()
         roots = walk.roots(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
-        paths = watched.changed(roots)
+        paths = watched.changed_paths(roots)
         if not paths:
             return ()
         self._changes += 1
@@ -382,7 +382,7 @@ class Seeds:
 
     def __init__(self, *, enabled: bool = True) -> None:
         self._enabled = enabled
-        self._saved: dict[str, Any] = {}
+        self._saved_states: dict[str, Any] = {}
         """By stream, the states of the generators before this object first seeded them; None for numpy if it was not imported."""
         self._watch: _Watch | None = None
         """Seeds numpy's generator when a body imports numpy; None if this is not necessary."""
@@ -410,35 +410,35 @@ class Seeds:
 
     def leave(self, stream: str) -> None:
         """Let a random stream keep its state after the run, because a cell seeded the stream or a reuse set its state."""
-        self._saved.pop(stream, None)
+        self._saved_states.pop(stream, None)
         if stream == "numpy" and self._watch is not None:
             self._watch.end()
             self._watch = None
 
     def restore(self) -> None:
         """Restore the states that the generators had before this object first seeded them."""
-        for stream in tuple(self._saved):
+        for stream in tuple(self._saved_states):
             self._give_back(stream)
 
     def _save(self, stream: str) -> None:
-        if stream in self._saved:
+        if stream in self._saved_states:
             return
         if stream == "random":
-            self._saved[stream] = random.getstate()
+            self._saved_states[stream] = random.getstate()
             return
-        self._saved[stream] = None
+        self._saved_states[stream] = None
         module = sys.modules.get(_NUMPY)
         if module is None:
             self._watch = _Watch()
             sys.meta_path.insert(0, self._watch)
             return
         with suppress(Exception):
-            self._saved[stream] = module.get_state()
+            self._saved_states[stream] = module.get_state()
 
     def _give_back(self, stream: str) -> None:
-        if stream not in self._saved:
+        if stream not in self._saved_states:
             return
-        state = self._saved.pop(stream)
+        state = self._saved_states.pop(stream)
         if stream == "random":
             _RANDOM_SETSTATE(state)
             return
@@ -450,9 +450,9 @@ class Seeds:
             # If the body has replaced the bit generator, the new one may not accept the saved state.
             with suppress(Exception):
                 if state is not None:
-                    _plain(module.set_state)(state)
+                    _unwrapped(module.set_state)(state)
                 else:
-                    _plain(module.seed)()
+                    _unwrapped(module.seed)()
 
 
 def _seed_numpy(number: int) -> None:
@@ -461,14 +461,14 @@ def _seed_numpy(number: int) -> None:
     if seed is not None:
         # If the user has replaced the bit generator, the new one may not accept a seed.
         with suppress(Exception):
-            _plain(seed)(number)
+            _unwrapped(seed)(number)
 
 
 _RANDOM_SEED = random._inst.seed  # noqa: SLF001 - the functions of the module may be wrapped
 _RANDOM_SETSTATE = random._inst.setstate  # noqa: SLF001 - as above
 
 
-def _plain(function: Any) -> Any:
+def _unwrapped(function: Any) -> Any:
     """Return the library's function behind Stepwell's wrapper, so that a call is not recorded as a seeding by the user."""
     return getattr(function, "__wrapped__", function)
 
@@ -493,7 +493,7 @@ def set_stream(name: str, state: Any) -> None:
         _RANDOM_SETSTATE(state)
     elif name == "numpy":
         # numpy imports numpy.random only on first use.
-        _plain(import_module(_NUMPY).set_state)(state)
+        _unwrapped(import_module(_NUMPY).set_state)(state)
     else:
         torch = import_module("torch")
         torch.set_rng_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))

@@ -32,7 +32,7 @@ from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.errors import CycleError, DuplicateKeyError, InvalidSelectionError, unknown_key
 from stepwell.kernel_runtime.planning.plan import Plan, PlanInput, PlanStep, asset_steps, job_steps, order_steps
 from stepwell.kernel_runtime.records.bulk import no_collection
-from stepwell.kernel_runtime.records.keys import AssetKey, listed
+from stepwell.kernel_runtime.records.keys import AssetKey, keys_text
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.versions.walk import CodeWalk
@@ -91,7 +91,7 @@ class _Parser:
     def __init__(self, text: str, graph: SelectionGraph) -> None:
         self.text = text
         self.graph = graph
-        self.down = graph.downstream()
+        self.downstream = graph.downstream()
         self.tokens = self._tokens()
         self.position = 0
 
@@ -116,7 +116,7 @@ class _Parser:
     def _peek(self) -> tuple[str, str]:
         return self.tokens[self.position] if self.position < len(self.tokens) else ("end", "")
 
-    def _next(self) -> tuple[str, str]:
+    def _next_token(self) -> tuple[str, str]:
         token = self._peek()
         self.position += 1
         return token
@@ -132,20 +132,20 @@ class _Parser:
     def _or(self) -> set[str]:
         keys = self._and()
         while self._peek() == ("name", "or"):
-            self._next()
+            self._next_token()
             keys = keys | self._and()
         return keys
 
     def _and(self) -> set[str]:
         keys = self._not()
         while self._peek() == ("name", "and"):
-            self._next()
+            self._next_token()
             keys = keys & self._not()
         return keys
 
     def _not(self) -> set[str]:
         if self._peek() == ("name", "not"):
-            self._next()
+            self._next_token()
             return set(self.graph.upstream) - self._not()
         return self._walked()
 
@@ -153,7 +153,7 @@ class _Parser:
         up = 0
         kind, text = self._peek()
         if kind == "depth":
-            up = int(self._next()[1][:-1])
+            up = int(self._next_token()[1][:-1])
             if self._peek()[0] == "name":
                 raise self._error(
                     f"{text!r} must be followed by an attribute",
@@ -162,22 +162,22 @@ class _Parser:
         elif kind == "plus":
             if text[-1].isdigit():
                 raise self._error(f"{text!r} is unexpected")
-            up = len(self._next()[1])
+            up = len(self._next_token()[1])
         keys, all_up, all_down = self._atom()
         down = 0
         if self._peek()[0] == "plus":
-            text = self._next()[1]
+            text = self._next_token()[1]
             digits = text.lstrip("+")
             down = int(digits) if digits else len(text)
         start = keys
         if up or all_up:
             keys = keys | self._reach(start, self.graph.upstream, None if all_up else up)
         if down or all_down:
-            keys = keys | self._reach(start, self.down, None if all_down else down)
+            keys = keys | self._reach(start, self.downstream, None if all_down else down)
         return keys
 
     def _atom(self) -> tuple[set[str], bool, bool]:
-        kind, text = self._next()
+        kind, text = self._next_token()
         if kind == "open":
             keys = self._or()
             self._close()
@@ -191,31 +191,31 @@ class _Parser:
         if text == "*":
             return set(self.graph.upstream), False, False
         if text in {"roots", "sinks"} and self._peek()[0] == "open":
-            self._next()
+            self._next_token()
             inner = self._or()
             self._close()
-            edges = self.graph.upstream if text == "roots" else self.down
+            edges = self.graph.upstream if text == "roots" else self.downstream
             return {key for key in inner if not any(other in inner for other in edges.get(key, ()))}, False, False
         all_up, all_down = text.startswith("*"), text.endswith("*")
         return self._matching(text.strip("*")), all_up, all_down
 
     def _close(self) -> None:
-        if self._next()[0] != "close":
+        if self._next_token()[0] != "close":
             raise self._error("a parenthesis is not closed")
 
     def _attribute(self, name: str) -> set[str]:
-        kind, text = self._next()
+        kind, text = self._next_token()
         if kind not in {"name", "quoted"}:
             raise self._error(f"a name is missing after '{name}:'")
-        wanted = text.strip('"')
+        value = text.strip('"')
         if name == "key":
-            return self._matching(wanted)
+            return self._matching(value)
         if name not in {"group", "kind"}:
             raise self._error(f"assets cannot be selected by '{name}:'")
         values = self.graph.groups if name == "group" else self.graph.kinds
-        keys = {key for key in self.graph.upstream if fnmatch.fnmatchcase(values.get(key, ""), wanted)}
+        keys = {key for key in self.graph.upstream if fnmatch.fnmatchcase(values.get(key, ""), value)}
         if not keys:
-            raise unknown_key(name, wanted, set(values.values()))
+            raise unknown_key(name, value, set(values.values()))
         return keys
 
     def _matching(self, pattern: str) -> set[str]:
@@ -241,7 +241,7 @@ class _Parser:
 class Definitions:
     """The definitions that a request uses: those that were passed, and the registered ones for all other keys."""
 
-    given: Mapping[str, AssetsDefinition | SourceAsset] = field(default_factory=dict)
+    requested: Mapping[str, AssetsDefinition | SourceAsset] = field(default_factory=dict)
     """The definitions that were passed to the request, by asset key."""
     registered: Mapping[str, AssetsDefinition | SourceAsset] = field(default_factory=dict)
     """The definitions in the registry, by asset key."""
@@ -252,18 +252,22 @@ class Definitions:
 
     def asset(self, key: str) -> AssetsDefinition | SourceAsset | None:
         """Return the definition of the asset with a key; None if the key is not defined."""
-        return self.given.get(key) or self.registered.get(key)
+        return self.requested.get(key) or self.registered.get(key)
 
     def keys(self) -> list[str]:
         """Return the keys of all defined assets, those of passed definitions first."""
-        return list(self._all())
+        return list(self._all_definitions())
 
-    def _all(self) -> dict[str, AssetsDefinition | SourceAsset]:
-        return {**self.given, **self.registered, **self.given} if self.registered else {**self.given}
+    def _all_definitions(self) -> dict[str, AssetsDefinition | SourceAsset]:
+        return {**self.requested, **self.registered, **self.requested} if self.registered else {**self.requested}
 
-    def computed(self) -> dict[str, AssetsDefinition]:
+    def computed_assets(self) -> dict[str, AssetsDefinition]:
         """Return the definitions of all assets except source assets, by key."""
-        return {key: definition for key, definition in self._all().items() if isinstance(definition, AssetsDefinition)}
+        return {
+            key: definition
+            for key, definition in self._all_definitions().items()
+            if isinstance(definition, AssetsDefinition)
+        }
 
     def names(self) -> dict[str, str]:
         """Return asset keys by the names with which code refers to them: the last component of a key, if no other key ends with it."""
@@ -313,7 +317,7 @@ def resolve_targets(targets: Sequence[str] | None, definitions: Definitions) -> 
         If a target is not a key, and has a syntax error as a selection string.
     """
     if targets is None:
-        return [key for key, definition in definitions.computed().items() if definition is not None]
+        return [key for key, definition in definitions.computed_assets().items() if definition is not None]
     chosen: dict[str, None] = {}
     graph: SelectionGraph | None = None
     for target in targets:
@@ -336,7 +340,7 @@ def step_owner(key: str, definitions: Definitions) -> AssetsDefinition | None:
     if isinstance(definition, AssetsDefinition) and "." in key and isinstance(definition.node, GraphDefinition):
         return definition if any(step.key == key for step in asset_steps(definition)) else None
     if "." not in key:
-        return next((other for other in definitions.computed().values() if other.step_key == key), None)
+        return next((other for other in definitions.computed_assets().values() if other.step_key == key), None)
     return None
 
 
@@ -383,9 +387,9 @@ def _plan(
     names = definitions.names()
     steps_of: dict[AssetsDefinition, list[PlanStep]] = {}
     pending: list[str] = list(targets)
-    asked = set(pending)
+    requested_keys = set(pending)
     seen = set(pending)
-    wanted: set[str] = set()
+    target_steps: set[str] = set()
     while pending:
         key = pending.pop()
         definition = definitions.asset(key)
@@ -395,23 +399,26 @@ def _plan(
         if steps_only is not None:
             steps = [step for step in steps if step.key in steps_only]
         steps_of[definition] = steps
-        own = definition.written_keys
-        if not asked.isdisjoint(own):
-            wanted.update([step.key for step in steps])
+        definition_keys = definition.written_keys
+        if not requested_keys.isdisjoint(definition_keys):
+            target_steps.update([step.key for step in steps])
         for step in steps:
             if step.op.defaults and isinstance(definition.node, OpDefinition):
                 _take_defaults(step, definitions)
-            _walk(step, code, names)
-            for need in step.input_keys:
-                if need in seen or need in own:
+            _walk_step_code(step, code, names)
+            for input_key in step.input_keys:
+                if input_key in seen or input_key in definition_keys:
                     continue
-                seen.add(need)
+                seen.add(input_key)
                 if upstream:
-                    pending.append(need)
+                    pending.append(input_key)
     in_order = [
-        step for each in dict.fromkeys(definitions.computed().values()) if each in steps_of for step in steps_of[each]
+        step
+        for each in dict.fromkeys(definitions.computed_assets().values())
+        if each in steps_of
+        for step in steps_of[each]
     ]
-    return finish(Plan("assets", tuple(targets), tuple(in_order), target_steps=frozenset(wanted)))
+    return finish(Plan("assets", tuple(targets), tuple(in_order), target_steps=frozenset(target_steps)))
 
 
 def build_job_plan(job: JobDefinition, code: CodeWalk, *, steps_only: Collection[str] | None = None) -> Plan:
@@ -432,7 +439,7 @@ def build_job_plan(job: JobDefinition, code: CodeWalk, *, steps_only: Collection
     steps = [step for step in job_steps(job) if steps_only is None or step.key in steps_only]
     for step in steps:
         if step.memoised:
-            _walk(step, code, {})
+            _walk_step_code(step, code, {})
     return finish(Plan("job", (job.name,), tuple(steps), target_steps=frozenset(step.key for step in steps)))
 
 
@@ -452,12 +459,14 @@ def finish(plan: Plan) -> Plan:
         places = {step.key: step.where for step in plan.steps}
         raise CycleError(
             "assets depend on each other in a cycle: " + " -> ".join(reversed(cycle)),
-            where=listed(dict.fromkeys(f"{key} in {places[key]}" for key in cycle if places.get(key))),
+            where=keys_text(dict.fromkeys(f"{key} in {places[key]}" for key in cycle if places.get(key))),
             remedy="remove one of these inputs, or split one of the assets into two assets",
         )
     plan.steps = tuple(ordered)
     plan.producers = {output.key: step for step in ordered for output in step.outputs}
-    plan.read = tuple(dict.fromkeys(key for step in ordered for key in step.input_keys if key not in plan.producers))
+    plan.read_keys = tuple(
+        dict.fromkeys(key for step in ordered for key in step.input_keys if key not in plan.producers)
+    )
     return plan
 
 
@@ -470,7 +479,7 @@ def _check_keys(steps: Iterable[PlanStep]) -> None:
             if other is not step:
                 raise DuplicateKeyError(
                     f"two steps have the key {key!r}, or compute a value with this key",
-                    where=listed(dict.fromkeys(place for place in (other.where, step.where) if place)),
+                    where=keys_text(dict.fromkeys(place for place in (other.where, step.where) if place)),
                     remedy="remove one of the definitions, or rename a multi-asset: @multi_asset(name=...)",
                 )
 
@@ -489,16 +498,18 @@ def _take_defaults(step: PlanStep, definitions: Definitions) -> None:
         step.add_inputs(inputs)
 
 
-def _walk(step: PlanStep, code: CodeWalk, names: Mapping[str, str]) -> None:
+def _walk_step_code(step: PlanStep, code: CodeWalk, names: Mapping[str, str]) -> None:
     step.code = code.of(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
     if step.code.asset_names:
-        known = set(step.input_keys)
-        own = {output.key for output in step.outputs}
-        read = {name: names[name] for name, _ in step.code.asset_names if name in names}
-        more = [
-            PlanInput(name, (key,), declared=False) for name, key in read.items() if key not in known and key not in own
+        input_keys = set(step.input_keys)
+        output_keys = {output.key for output in step.outputs}
+        assets_read = {name: names[name] for name, _ in step.code.asset_names if name in names}
+        new_inputs = [
+            PlanInput(name, (key,), is_declared=False)
+            for name, key in assets_read.items()
+            if key not in input_keys and key not in output_keys
         ]
-        step.add_inputs(tuple(more))
+        step.add_inputs(tuple(new_inputs))
 
 
 def step_extra(step: PlanStep) -> list[tuple[str, object]]:
@@ -518,16 +529,20 @@ def step_extra(step: PlanStep) -> list[tuple[str, object]]:
     return extra
 
 
-def unknown_step(key: str, definitions: Definitions, known: Callable[[], Iterable[str]] | None = None) -> Exception:
+def unknown_step(
+    key: str, definitions: Definitions, stored_keys: Callable[[], Iterable[str]] | None = None
+) -> Exception:
     """Return the error for a step key that does not exist; its remedy lists similar keys of defined steps.
 
     Parameters
     ----------
-    known
+    stored_keys
         Returns further keys that exist; None if there are none.
     """
     keys = [
-        step.key for definition in dict.fromkeys(definitions.computed().values()) for step in asset_steps(definition)
+        step.key
+        for definition in dict.fromkeys(definitions.computed_assets().values())
+        for step in asset_steps(definition)
     ]
     keys += [f"{job.name}.{step.key}" for job in definitions.jobs.values() for step in job_steps(job)]
-    return unknown_key("step", key, [*keys, *(known() if known else ())])
+    return unknown_key("step", key, [*keys, *(stored_keys() if stored_keys else ())])

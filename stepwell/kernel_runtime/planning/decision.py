@@ -1,7 +1,7 @@
 """The decision about a step: its stored result is reused, the step runs, or it is held back; and the reason for the decision.
 
 `decide` makes all decisions. The engine carries them out; `states`, which ``status``, ``%why`` and the lineage show, makes them before
-anything runs. Both base the decisions on the same facts (`Known`): a snapshot of the store, the materializations of the step's inputs, and
+anything runs. Both base the decisions on the same facts (`DecisionFacts`): a snapshot of the store, the materializations of the step's inputs, and
 checks of recorded reads.
 
 A *stored result* of a step is the tuple (``group``) of the materializations that one run of the step produced. A step is reused if the store
@@ -21,8 +21,8 @@ from typing import Any, Literal, TypeAlias
 
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.reads import what_changed
-from stepwell.kernel_runtime.records.bulk import quick
-from stepwell.kernel_runtime.records.keys import listed
+from stepwell.kernel_runtime.records.bulk import quick_init
+from stepwell.kernel_runtime.records.keys import keys_text
 from stepwell.kernel_runtime.records.materializations import (
     LOCAL,
     Current,
@@ -61,7 +61,7 @@ _SKEW = 1.0
 """The number of seconds by which the clock of another process may be ahead of this process's clock."""
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The decision about one step."""
@@ -73,14 +73,14 @@ class Decision:
     """The memo key of the step; empty if it is not known yet, and for a step without a code version."""
     inputs: tuple[InputVersion, ...] | None = None
     """The versions of the step's inputs; None if they are not known yet."""
-    group: tuple[Materialization, ...] = ()
+    materializations: tuple[Materialization, ...] = ()
     """The stored result that is reused; for the causes ``lost`` and ``unrestorable``, the one that cannot be reused; otherwise empty."""
     obstacle: str = ""
     """For the causes ``lost`` and ``unrestorable``, why the result in `group` cannot be reused; otherwise empty."""
 
 
 @dataclass(slots=True)
-class Known:
+class DecisionFacts:
     """The facts on which the decisions are based, for one run or one request for states.
 
     Attributes
@@ -95,7 +95,7 @@ class Known:
         The materialization of each value key that is known in this run: computed, reused, or read from the store.
     obstacle
         Returns why the stored value of a materialization cannot be loaded; empty if no reason is known.
-    now
+    snapshot_time
         The time of the snapshot, in seconds since the epoch. The ages of stored results are measured from this time.
     """
 
@@ -104,18 +104,18 @@ class Known:
     vouches: Callable[[Materialization], bool]
     values: dict[str, Materialization] = field(default_factory=dict)
     obstacle: Callable[[Materialization], str] = field(default=lambda item: "")  # noqa: ARG005 - by default, no obstacle is known
-    now: float = field(default_factory=time.time)
+    snapshot_time: float = field(default_factory=time.time)
     kind: Callable[[str], Kind] = field(default=lambda key: "pull")  # noqa: ARG005 - outside notebooks, all steps have the same kind
     """Takes a step key and returns how the request includes the step."""
-    local: Callable[[Read, str, Materialization, Kind], bool] | None = None
+    kernel_read_holds: Callable[[Read, str, Materialization, Kind], bool] | None = None
     """Takes a read of the kernel's own state (a random stream, a variable named in a string), a step key and the materialization that recorded
     the read; returns True if the read still holds. None outside notebooks.
     """
-    brought: Callable[[str, Materialization], bool] | None = None
+    is_last_in_kernel: Callable[[str, Materialization], bool] | None = None
     """Takes a step key and a materialization; returns True if this kernel last brought the step up to date with this materialization. None
     outside notebooks.
     """
-    unrestorable: Callable[[PlanStep, tuple[Materialization, ...], Kind], str] | None = None
+    restore_obstacle: Callable[[PlanStep, tuple[Materialization, ...], Kind], str] | None = None
     """Takes a step, a stored result and a kind; returns why this kernel cannot restore the effects of the result; empty if it can. None outside
     notebooks.
     """
@@ -127,9 +127,9 @@ class Known:
     """Takes a step; computes its code version again if earlier steps of the run may have changed objects that the step's code reaches. None
     for a request that runs no steps.
     """
-    valueless: dict[str, Literal["wait", "untouched"]] = field(default_factory=dict)
+    steps_without_value: dict[str, Literal["wait", "untouched"]] = field(default_factory=dict)
     """The keys of steps that have no value. ``wait``: the step must run first. ``untouched``: it failed, was cancelled or never started."""
-    _checked: dict[Read, bool] = field(default_factory=dict)
+    _read_results: dict[Read, bool] = field(default_factory=dict)
     """The results of `read_holds` in this run."""
 
     def holds(
@@ -137,7 +137,7 @@ class Known:
     ) -> bool:
         """Return True if repeating a recorded read would give the recorded result.
 
-        The result for a read of a file, the environment or similar state is remembered until `forget_checks` or `look_again` is called.
+        The result for a read of a file, the environment or similar state is remembered until `forget_checks` or `use_snapshot` is called.
 
         Parameters
         ----------
@@ -150,11 +150,11 @@ class Known:
             # This run may have materialized the asset. If the read names a notebook or store, only the session can find the asset.
             item = None if read.names else self.values.get(read.name)
             return self.read_holds(read) if item is None else (item.data_version or item.id) == read.digest
-        local = self.local if step is not None and item is not None else None
+        local = self.kernel_read_holds if step is not None and item is not None else None
         if read.kind not in LOCAL or local is None:
-            holds = self._checked.get(read)
+            holds = self._read_results.get(read)
             if holds is None:
-                holds = self._checked[read] = self.read_holds(read)
+                holds = self._read_results[read] = self.read_holds(read)
             if holds or local is None:
                 return holds
         # `local` also checks reads of files, because the step, or a step after it, may have changed the files in this kernel.
@@ -162,49 +162,49 @@ class Known:
         assert item is not None
         return local(read, step.key, item, kind or self.kind(step.key))
 
-    def look_again(self, later: Snapshot) -> None:
+    def use_snapshot(self, later: Snapshot) -> None:
         """Add a later snapshot of some steps and keys to the facts, and discard the remembered checks of reads."""
         self.snapshot.take(later)
-        self._checked.clear()
+        self._read_results.clear()
 
     def forget_checks(self) -> None:
         """Discard the remembered checks of reads, because a step may have changed files or other state."""
-        self._checked.clear()
+        self._read_results.clear()
 
     def inputs(self, step: PlanStep) -> tuple[InputVersion, ...] | None:
         """Return the versions of a step's inputs; None if an input that carries a value has no materialization."""
         values = self.values
         versions = []
-        for given in step.inputs:
-            if given.fan_in:
-                members = [values[key] for key in given.keys if key in values]
-                versions += [_version(f"{given.name}[]", item, given.carries_value) for item in members]
+        for step_input in step.inputs:
+            if step_input.fan_in:
+                members = [values[key] for key in step_input.keys if key in values]
+                versions += [_version(f"{step_input.name}[]", item, step_input.carries_value) for item in members]
             else:
-                for key in given.keys:
+                for key in step_input.keys:
                     item = values.get(key)
                     if item is None:
-                        if not given.carries_value:
+                        if not step_input.carries_value:
                             continue
                         return None
-                    versions.append(_version(given.name, item, given.carries_value))
+                    versions.append(_version(step_input.name, item, step_input.carries_value))
         return tuple(versions)
 
     def key(self, step: PlanStep, inputs: Iterable[InputVersion]) -> str:
         """Return the memo key of a step with these versions of its inputs; empty if the step has no code version."""
         return memo_key(step.address, step.code.digest, inputs) if step.code is not None else ""
 
-    def is_young(self, group: tuple[Materialization, ...], max_age: float) -> bool:
+    def is_young(self, materializations: tuple[Materialization, ...], max_age: float) -> bool:
         """Return True if a stored result was younger than `max_age` seconds at the time of the snapshot.
 
-        Return False if a time in `group` is in the future, because then a clock was changed and the age is unknown.
+        Return False if a time in `materializations` is in the future, because then a clock was changed and the age is unknown.
 
         Parameters
         ----------
-        group
+        materializations
             The stored result: the materializations that one run of a step produced.
         """
         latest = time.time() + _SKEW
-        return all(self.now - item.created < max_age and item.created <= latest for item in group)
+        return all(self.snapshot_time - item.created < max_age and item.created <= latest for item in materializations)
 
     def is_newest(self, item: Materialization) -> bool:
         """Return True if `item` is the materialization of its key and partition that was committed last, with any memo key.
@@ -214,7 +214,7 @@ class Known:
         newest = next((row for row in self.snapshot.current.get(item.key, ()) if row.partition == item.partition), None)
         return newest is None or newest.materialization.id == item.id
 
-    def lost(self, item: Materialization) -> str:
+    def value_obstacle(self, item: Materialization) -> str:
         """Return why the stored value of a materialization cannot be used; empty if no reason is known, or if it has no stored value."""
         value = item.value
         if value is None:
@@ -226,29 +226,29 @@ class Known:
         return self.obstacle(item)
 
 
-def decide(step: PlanStep, plan: Plan, known: Known, kind: Kind) -> Decision:
+def decide(step: PlanStep, plan: Plan, facts: DecisionFacts, kind: Kind) -> Decision:
     """Return the decision about a step.
 
     Parameters
     ----------
-    known
-        The facts. All steps before `step` must be decided: `known.values` contains their materializations, or `known.valueless` their keys.
+    facts
+        The facts. All steps before `step` must be decided: `facts.values` contains their materializations, or `facts.steps_without_value` their keys.
     kind
         How the request includes the step.
     """
-    held = _held_back(step, plan, known)
+    held = _blocked_action(step, plan, facts)
     if held is not None:
-        return Decision(held, _cause(step, "", known) if held == "wait" else "")
-    if known.settle is not None:
-        known.settle(step)
-    inputs = known.inputs(step)
+        return Decision(held, _cause(step, "", facts) if held == "wait" else "")
+    if facts.settle is not None:
+        facts.settle(step)
+    inputs = facts.inputs(step)
     if inputs is None:
         return Decision("unavailable")
-    return decide_keyed(step, plan, known, kind, memo=known.key(step, inputs), inputs=inputs)
+    return decide_keyed(step, plan, facts, kind, memo=facts.key(step, inputs), inputs=inputs)
 
 
 def decide_keyed(
-    step: PlanStep, plan: Plan, known: Known, kind: Kind, *, memo: str, inputs: tuple[InputVersion, ...]
+    step: PlanStep, plan: Plan, facts: DecisionFacts, kind: Kind, *, memo: str, inputs: tuple[InputVersion, ...]
 ) -> Decision:
     """Decide whether a step is reused or runs, for a step whose inputs are known and that is not held back.
 
@@ -263,49 +263,54 @@ def decide_keyed(
     """
     if kind == "forced":
         return Decision("run", "forced", memo, inputs)
-    group = _reusable(step, memo, known, kind)
-    if group is None:
-        return Decision("run", _cause(step, memo, known), memo, inputs)
+    materializations = _reusable(step, memo, facts, kind)
+    if materializations is None:
+        return Decision("run", _cause(step, memo, facts), memo, inputs)
     # The values of other steps need not be loadable: downstream memo keys need only the data versions. A lost value is computed again when a
     # step reads it.
-    lost = lost_value(group, known) if step.key in plan.target_steps else None
+    lost = lost_value(materializations, facts) if step.key in plan.target_steps else None
     if lost is not None:
-        return Decision("run", "lost", memo, inputs, group, f"{lost[0].key}: {lost[1]}")
-    obstacle = known.unrestorable(step, group, kind) if known.unrestorable is not None else ""
+        return Decision("run", "lost", memo, inputs, materializations, f"{lost[0].key}: {lost[1]}")
+    obstacle = facts.restore_obstacle(step, materializations, kind) if facts.restore_obstacle is not None else ""
     if obstacle:
-        return Decision("run", "unrestorable", memo, inputs, group, obstacle)
-    return Decision("reuse", "", memo, inputs, group)
+        return Decision("run", "unrestorable", memo, inputs, materializations, obstacle)
+    return Decision("reuse", "", memo, inputs, materializations)
 
 
-def lost_value(group: tuple[Materialization, ...], known: Known) -> tuple[Materialization, str] | None:
+def lost_value(
+    materializations: tuple[Materialization, ...], facts: DecisionFacts
+) -> tuple[Materialization, str] | None:
     """Return the first materialization in `group` whose stored value cannot be used, and why; None if all stored values can be used."""
-    for item in group:
-        why = known.lost(item)
+    for item in materializations:
+        why = facts.value_obstacle(item)
         if why:
             return item, why
     return None
 
 
-def may_be_reused(step: PlanStep, groups: Iterable[tuple[Materialization, ...]], known: Known) -> bool:
+def may_be_reused(step: PlanStep, executions: Iterable[tuple[Materialization, ...]], facts: DecisionFacts) -> bool:
     """Return True if at least one stored result of a step could be reused if the step got the inputs with which the result was computed.
 
     Parameters
     ----------
-    groups
+    executions
         The stored results of the step: for each, the materializations that one run of the step produced.
     """
     if step.code is None or not step.memoised or step.op.volatile:
         return False
-    kind, digest = known.kind(step.key), step.code.digest
-    return any(group[0].code_version == digest and _objection(step, group, known, kind) is None for group in groups)
+    kind, digest = facts.kind(step.key), step.code.digest
+    return any(
+        materializations[0].code_version == digest and _objection(step, materializations, facts, kind) is None
+        for materializations in executions
+    )
 
 
-def _held_back(step: PlanStep, plan: Plan, known: Known) -> Action | None:
+def _blocked_action(step: PlanStep, plan: Plan, facts: DecisionFacts) -> Action | None:
     """Return why a step can neither be reused nor run, as an action; None if it can.
 
     ``untouched`` and ``wait``: an upstream step has no value. ``skip``: an upstream step did not produce an optional output.
     """
-    values, producers, valueless = known.values, plan.producers, known.valueless
+    values, producers, valueless = facts.values, plan.producers, facts.steps_without_value
     if valueless:
         states = {valueless.get(producers[key].key) for key in step.input_keys if key in producers}
         if "untouched" in states:
@@ -319,7 +324,7 @@ def _held_back(step: PlanStep, plan: Plan, known: Known) -> Action | None:
     return None
 
 
-def _cause(step: PlanStep, memo: str, known: Known) -> Cause:
+def _cause(step: PlanStep, memo: str, facts: DecisionFacts) -> Cause:
     """Return why a step has no stored result that can be reused, for a step for which none was found; ``changed`` if no other cause applies.
 
     Parameters
@@ -327,7 +332,7 @@ def _cause(step: PlanStep, memo: str, known: Known) -> Cause:
     memo
         The memo key of the step; empty if it is not known yet.
     """
-    failure = known.snapshot.failures.get(step.address)
+    failure = facts.snapshot.failures.get(step.address)
     if failure is not None and memo and failure.memo_key == memo:
         return "failed"
     if not step.memoised:
@@ -337,7 +342,7 @@ def _cause(step: PlanStep, memo: str, known: Known) -> Cause:
     return "unverifiable" if step.code is not None and step.code.unverifiable else "changed"
 
 
-def _reusable(step: PlanStep, memo: str, known: Known, kind: Kind) -> tuple[Materialization, ...] | None:
+def _reusable(step: PlanStep, memo: str, facts: DecisionFacts, kind: Kind) -> tuple[Materialization, ...] | None:
     """Return the newest stored result of a step with the memo key `memo` that can be reused; None if there is none.
 
     If several can be reused, the result with which this kernel last brought the step up to date is preferred. A result that another user's
@@ -345,73 +350,81 @@ def _reusable(step: PlanStep, memo: str, known: Known, kind: Kind) -> tuple[Mate
     """
     if not step.memoised or step.op.volatile or not memo:
         return None
-    groups = known.snapshot.by_memo_key.get(memo)
-    if not groups:
+    executions = facts.snapshot.by_memo_key.get(memo)
+    if not executions:
         return None
     revoked: set[str] = set()
     foreign: tuple[Materialization, ...] | None = None
     chosen: tuple[Materialization, ...] | None = None
-    brought = known.brought if len(groups) > 1 else None
-    for group in groups:
-        taken_back = revoked_run(group[0])
+    brought = facts.is_last_in_kernel if len(executions) > 1 else None
+    for materializations in executions:
+        taken_back = revoked_run(materializations[0])
         if taken_back:
             revoked.add(taken_back)
-        if taken_back or group[0].run_id in revoked:
+        if taken_back or materializations[0].run_id in revoked:
             continue
-        if chosen is not None and brought is not None and not brought(step.key, group[0]):
+        if chosen is not None and brought is not None and not brought(step.key, materializations[0]):
             continue
-        if _objection(step, group, known, kind) is None:
-            if known.snapshot.foreign and any(item.id in known.snapshot.foreign for item in group):
-                foreign = foreign or group
-            elif brought is None or brought(step.key, group[0]):
-                return group
+        if _objection(step, materializations, facts, kind) is None:
+            if facts.snapshot.foreign and any(item.id in facts.snapshot.foreign for item in materializations):
+                foreign = foreign or materializations
+            elif brought is None or brought(step.key, materializations[0]):
+                return materializations
             else:
                 # Continue: this kernel may have last brought the step up to date with an older result.
-                chosen = chosen or group
-        if _has_acted(group):
+                chosen = chosen or materializations
+        if _has_acted(materializations):
             # The run with this result may have changed external state that older runs produced, so older results must not be reused.
             return chosen
     return chosen or foreign
 
 
-def is_kept(step: PlanStep, group: tuple[Materialization, ...], known: Known, kind: Kind) -> bool:
+def is_kept(step: PlanStep, materializations: tuple[Materialization, ...], facts: DecisionFacts, kind: Kind) -> bool:
     """Return True if a cell that the user runs needs the step, and this kernel last brought the step up to date with the result `group`.
 
     Then an object without a digest does not make the step run again: the running cell uses the variables as they are, as in a plain notebook.
     """
-    return kind == "cell pull" and known.brought is not None and known.brought(step.key, group[0])
+    return (
+        kind == "cell pull"
+        and facts.is_last_in_kernel is not None
+        and facts.is_last_in_kernel(step.key, materializations[0])
+    )
 
 
-def _objection(step: PlanStep, group: tuple[Materialization, ...], known: Known, kind: Kind) -> tuple[str, Any] | None:
+def _objection(
+    step: PlanStep, materializations: tuple[Materialization, ...], facts: DecisionFacts, kind: Kind
+) -> tuple[str, Any] | None:
     """Return why a stored result with the step's memo key cannot be reused; None if it can be reused.
 
     The reason is a tuple: a key of `_TEXTS`, and the argument for the function with this key.
 
     Parameters
     ----------
-    group
+    materializations
         The stored result: the materializations that one run of the step produced.
     kind
         How the request includes the step.
     """
-    first = group[0]
-    if not is_kept(step, group, known, kind):
+    first = materializations[0]
+    if not is_kept(step, materializations, facts, kind):
         unseen = step.code.unverifiable if step.code is not None else ()
         if unseen and not _accepts(first, unseen):
             return "no digest", f"{unseen[0].path} has no digest ({unseen[0].reason})"
-        for item in group:
+        for item in materializations:
             if item.unverifiable:
                 return "had no digest", item.unverifiable[0]
     max_age = step.op.max_age
-    if max_age is not None and not known.is_young(group, max_age):
+    if max_age is not None and not facts.is_young(materializations, max_age):
         return "age", max_age
     for read in first.reads:
-        if not known.holds(read, step, first, kind):
+        if not facts.holds(read, step, first, kind):
             return "read", read
-    lacking = _lacking(step, group)
+    lacking = _lacking(step, materializations)
     if lacking:
         return "lacking", lacking
-    if _has_acted(group) and not all(known.is_newest(item) for item in group if not item.data_version):
+    if _has_acted(materializations) and not all(
+        facts.is_newest(item) for item in materializations if not item.data_version
+    ):
         return "acted", None
     return None
 
@@ -421,13 +434,13 @@ _TEXTS: Mapping[str, Callable[[Any], str]] = {
     "had no digest": lambda path: f"{path} had no digest when the value was computed",
     "age": lambda age: f"the value is older than max_age ({age_text(age)})",
     "read": what_changed,
-    "lacking": lambda keys: f"{listed(keys)} is no longer stored",
+    "lacking": lambda keys: f"{keys_text(keys)} is no longer stored",
     "acted": lambda _: "another version of the step has run since, and may have changed external state",
 }
 """Maps a reason why a stored result cannot be reused to a function that returns the text of the reason."""
 
 
-def refusal(step: PlanStep, memo: str, known: Known) -> str:
+def refusal(step: PlanStep, memo: str, facts: DecisionFacts) -> str:
     """Return why the newest stored result with the step's memo key cannot be reused, or why no result of the step may be reused.
 
     Return an empty string if no result with this memo key is stored, or if the newest one can be reused.
@@ -444,24 +457,24 @@ def refusal(step: PlanStep, memo: str, known: Known) -> str:
     if step.code is not None and step.code.unverifiable:
         item = step.code.unverifiable[0]
         return f"{item.path} has no digest ({item.reason})"
-    groups = known.snapshot.by_memo_key.get(memo)
-    if not memo or not groups:
+    executions = facts.snapshot.by_memo_key.get(memo)
+    if not memo or not executions:
         return ""
-    if revoked_run(groups[0][0]):
+    if revoked_run(executions[0][0]):
         return "the acceptance of the stored value was revoked"
-    objection = _objection(step, groups[0], known, known.kind(step.key))
+    objection = _objection(step, executions[0], facts, facts.kind(step.key))
     if objection is not None:
         return _TEXTS[objection[0]](objection[1])
-    lost = lost_value(groups[0], known)
+    lost = lost_value(executions[0], facts)
     return lost[1] if lost is not None else ""
 
 
-def reason_to_run(step: PlanStep, memo: str, inputs: tuple[InputVersion, ...], known: Known) -> str:
+def reason_to_run(step: PlanStep, memo: str, inputs: tuple[InputVersion, ...], facts: DecisionFacts) -> str:
     """Return why a step must run although its code, config and stored inputs are unchanged; empty if there is no such reason."""
-    return refusal(step, memo, known) or _computed_again(step, inputs, known)
+    return refusal(step, memo, facts) or _recomputed_input(step, inputs, facts)
 
 
-def _computed_again(step: PlanStep, inputs: tuple[InputVersion, ...], known: Known) -> str:
+def _recomputed_input(step: PlanStep, inputs: tuple[InputVersion, ...], facts: DecisionFacts) -> str:
     """Return a text that names an input that has no stored value and was computed again since the step's last run.
 
     The result is empty if there is no such input.
@@ -470,11 +483,11 @@ def _computed_again(step: PlanStep, inputs: tuple[InputVersion, ...], known: Kno
     unstored = [
         version
         for version in inputs
-        if version.name in parameters and version.key in known.values and known.values[version.key].value is None
+        if version.name in parameters and version.key in facts.values and facts.values[version.key].value is None
     ]
     if not unstored:
         return ""
-    earlier = known.snapshot.current.get(step.outputs[0].key, ())
+    earlier = facts.snapshot.current.get(step.outputs[0].key, ())
     before = {(version.name, version.version) for row in earlier[:1] for version in row.materialization.inputs}
     changed = [version.key for version in unstored if (version.name, version.version) not in before]
     return f"the value of {changed[0]} is not stored and was computed again" if earlier and changed else ""
@@ -486,9 +499,9 @@ def _accepts(item: Materialization, unseen: tuple[Unverifiable, ...]) -> bool:
     return note is not None and note.get("unverifiable") == [f"{each.path}: {each.reason}" for each in unseen]
 
 
-def _has_acted(group: tuple[Materialization, ...]) -> bool:
+def _has_acted(materializations: tuple[Materialization, ...]) -> bool:
     """Return True if the run that produced a result may have changed external state: one of its materializations has no data version."""
-    return not all([item.data_version for item in group])  # noqa: C419 - a list is quicker for one or two
+    return not all([item.data_version for item in materializations])  # noqa: C419 - a list is quicker for one or two
 
 
 def _version(name: str, item: Materialization, carries_value: bool) -> InputVersion:
@@ -497,11 +510,11 @@ def _version(name: str, item: Materialization, carries_value: bool) -> InputVers
     return InputVersion(name, item.key, item.id, "order")
 
 
-def _lacking(step: PlanStep, group: tuple[Materialization, ...]) -> list[str]:
+def _lacking(step: PlanStep, materializations: tuple[Materialization, ...]) -> list[str]:
     """Return the keys of the required outputs of `step` of which the stored result `group` has no materialization."""
-    if len(step.outputs) == 1 and group[0].key == step.outputs[0].key:
+    if len(step.outputs) == 1 and materializations[0].key == step.outputs[0].key:
         return []
-    made = {item.key for item in group}
+    made = {item.key for item in materializations}
     return [output.key for output in step.outputs if output.required and output.key not in made]
 
 

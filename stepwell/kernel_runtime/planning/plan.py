@@ -19,13 +19,13 @@ from stepwell.kernel_runtime.definitions.declarations import UNSET, is_nothing
 from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, JobDefinition
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.errors import InvalidDefinitionError
-from stepwell.kernel_runtime.records.bulk import quick
+from stepwell.kernel_runtime.records.bulk import quick_init
 from stepwell.kernel_runtime.records.keys import AssetKey, join_step
 from stepwell.kernel_runtime.records.materializations import CodeVersion
 from stepwell.kernel_runtime.records.runs import RunKind
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class PlanInput:
     """One input of a step."""
@@ -40,11 +40,11 @@ class PlanInput:
     """False for an input that only determines the order of steps."""
     default: Any = UNSET
     """The default of the parameter, if it is used."""
-    declared: bool = True
+    is_declared: bool = True
     """False for an asset that a helper function of the step reads by its global name, so that only the code walk finds the input."""
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class PlanOutput:
     """One output of a step."""
@@ -55,7 +55,7 @@ class PlanOutput:
     """The value key of the output."""
     asset_key: AssetKey | None
     """The key of the asset whose value the output is; None for a value inside a graph or job."""
-    stored: bool
+    has_value: bool
     """True if the output has a value to store; False if its type is `Nothing`."""
     required: bool
     """False if the step may end without producing the output."""
@@ -78,7 +78,7 @@ class PlanStep:
     """The notebook or module that defines the step."""
     where: str = ""
     """The cell, or the file and line, that defines the step."""
-    group: str = "default"
+    group_name: str = "default"
     """The name of the asset's group."""
     isolate: bool = True
     """True if the body receives separate copies of its inputs."""
@@ -109,7 +109,7 @@ class PlanStep:
         """
         new = object.__new__(PlanStep)
         new.key, new.op, new.inputs, new.outputs, new.config = self.key, self.op, self.inputs, self.outputs, self.config
-        new.memoised, new.notebook, new.where, new.group = self.memoised, notebook, self.where, self.group
+        new.memoised, new.notebook, new.where, new.group_name = self.memoised, notebook, self.where, self.group_name
         new.isolate, new.code, new.address, new.input_keys = self.isolate, None, self.address, self.input_keys
         return new
 
@@ -124,7 +124,7 @@ class Plan:
     steps: tuple[PlanStep, ...]
     producers: dict[str, PlanStep] = field(default_factory=dict)
     """For each value key that the plan computes, the step that computes it."""
-    read: tuple[str, ...] = ()
+    read_keys: tuple[str, ...] = ()
     """The value keys that steps read and that no step of the plan computes: their values are read from the store."""
     absent: frozenset[str] = frozenset()
     """The value keys in `read` that have no value, because a finished step of a resumed run did not produce this optional output. Steps that
@@ -140,13 +140,13 @@ class Plan:
 
 def _can_run(steps: list[PlanStep], producers: dict[str, PlanStep]) -> bool:
     """Return True if the steps can run in their present order: each step comes after the steps that compute its inputs."""
-    given: set[str] = set()
+    supplied_keys: set[str] = set()
     for step in steps:
         for key in step.input_keys:
-            if key not in given and key in producers:
+            if key not in supplied_keys and key in producers:
                 return False
         for output in step.outputs:
-            given.add(output.key)
+            supplied_keys.add(output.key)
     return True
 
 
@@ -205,16 +205,16 @@ class _Bound:
 
 def asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
     """Return new step objects for the steps that compute the assets of a definition; a plan may change these objects."""
-    known: list[PlanStep] | None = definition.planned
-    if known is None:
-        known = definition.planned = _asset_steps(definition)
+    steps: list[PlanStep] | None = definition.planned_steps
+    if steps is None:
+        steps = definition.planned_steps = _asset_steps(definition)
     notebook = definition.notebook or definition.module
-    return [step.copy(notebook) for step in known]
+    return [step.copy(notebook) for step in steps]
 
 
 def _asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
     key = definition.step_key
-    group = definition.group_name(definition.keys[0])
+    group_name = definition.group_name(definition.keys[0])
     # Lists are faster than generators for so few items.
     order = tuple([PlanInput("", (str(dep),), carries_value=False) for dep in definition.deps])
     if isinstance(definition.node, OpDefinition):
@@ -243,7 +243,7 @@ def _asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
                 memoised=op.cache is not False,
                 notebook=definition.notebook or definition.module,
                 where=definition.where,
-                group=group,
+                group_name=group_name,
                 isolate=definition.isolate,
                 address=key,
             )
@@ -266,7 +266,7 @@ def _asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
         )
     )
     for step in steps:
-        step.group = group
+        step.group_name = group_name
         step.isolate = definition.isolate
         if order:
             step.add_inputs(order)
@@ -336,10 +336,10 @@ def _flatten(
             if isinstance(source, AssetRead):
                 keys.append(str(source.key))
             elif isinstance(source, GraphInput):
-                given = bound.get(source.name)
-                if given is not None:
-                    keys.extend(given.keys)
-                    fan_in = fan_in or given.fan_in
+                bound_input = bound.get(source.name)
+                if bound_input is not None:
+                    keys.extend(bound_input.keys)
+                    fan_in = fan_in or bound_input.fan_in
             else:
                 final, output = _final(graph, source, path)
                 keys.append(value_key(final, _op_at(top, final), output))
@@ -348,7 +348,9 @@ def _flatten(
     for node in graph.nodes.values():
         node_path = (*path, node.name)
         connections = {name: resolve(connection) for name, connection in node.connections.items()}
-        connections = {name: given for name, given in connections.items() if given.keys or given.fan_in}
+        connections = {
+            name: bound_input for name, bound_input in connections.items() if bound_input.keys or bound_input.fan_in
+        }
         if isinstance(node.definition, GraphDefinition):
             yield from _flatten(
                 node.definition,
@@ -411,10 +413,12 @@ def _inputs(op: OpDefinition, connections: Mapping[str, _Bound], key: str) -> It
             )
 
 
-def _config(op: OpDefinition, given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: given.get(name, default) for name, default in op.config.items()}
+def _config(op: OpDefinition, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: values.get(name, default) for name, default in op.config.items()}
 
 
 def _output(op: OpDefinition, name: str, key: str, asset_key: AssetKey | None) -> PlanOutput:
     declared = op.outs[name]
-    return PlanOutput(name, key, asset_key, stored=not is_nothing(declared.dagster_type), required=declared.is_required)
+    return PlanOutput(
+        name, key, asset_key, has_value=not is_nothing(declared.dagster_type), required=declared.is_required
+    )

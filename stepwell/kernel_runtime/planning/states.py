@@ -12,7 +12,7 @@ from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, JobDefin
 from stepwell.kernel_runtime.planning.build import Definitions
 from stepwell.kernel_runtime.planning.decision import (
     Decision,
-    Known,
+    DecisionFacts,
     choose_current,
     decide,
     is_kept,
@@ -112,17 +112,17 @@ class Explainer(Protocol):
         """Return a reason for each object that the step's code reaches and that has no digest."""
 
 
-def plan_states(plan: Plan, known: Known, explain: Explainer) -> dict[str, StepState]:
+def plan_states(plan: Plan, facts: DecisionFacts, explain: Explainer) -> dict[str, StepState]:
     """Return the state of every step of a plan by step key, in the order of the plan. No step runs.
 
     Parameters
     ----------
-    known
+    facts
         The facts on which the decisions are based. This function adds the materializations of fresh steps, and the keys of other steps.
     explain
         Returns the reasons why the stored results of a step cannot be reused.
     """
-    states = _States(plan, known, explain)
+    states = _States(plan, facts, explain)
     for step in plan.steps:
         states.add(step)
     return states.by_key
@@ -131,9 +131,9 @@ def plan_states(plan: Plan, known: Known, explain: Explainer) -> dict[str, StepS
 class _States:
     """Collects the states of the steps of a plan, one step after the other."""
 
-    def __init__(self, plan: Plan, known: Known, explain: Explainer) -> None:
+    def __init__(self, plan: Plan, facts: DecisionFacts, explain: Explainer) -> None:
         self.plan = plan
-        self.known = known
+        self.facts = facts
         self.explain = explain
         self.by_key: dict[str, StepState] = {}
         self.pending: dict[str, str] = {}
@@ -142,27 +142,27 @@ class _States:
 
     def add(self, step: PlanStep) -> None:
         """Add the state of the next step, and record for the steps after it whether it has a value."""
-        known = self.known
-        decision = decide(step, self.plan, known, known.kind(step.key))
+        facts = self.facts
+        decision = decide(step, self.plan, facts, facts.kind(step.key))
         state = self._state(step, decision)
         self.by_key[step.key] = state
         if state.state == "fresh":
-            known.values.update((item.key, item) for item in state.current)
+            facts.values.update((item.key, item) for item in state.current)
         else:
-            known.valueless[step.key] = "wait"
+            facts.steps_without_value[step.key] = "wait"
 
     def _state(self, step: PlanStep, decision: Decision) -> StepState:
-        snapshot = self.known.snapshot
+        snapshot = self.facts.snapshot
         stored = tuple(
             item
             for output in step.outputs
             if (item := choose_current(snapshot.current.get(output.key, []), step.notebook)) is not None
         )
         current = stored
-        if decision.group:
+        if decision.materializations:
             state, reasons = self._of_found(step, decision, stored)
             lost = state == "missing"
-            current = tuple([item for item in decision.group if lost or item.output != NOTEBOOK])
+            current = tuple([item for item in decision.materializations if lost or item.output != NOTEBOOK])
         elif not stored and decision.cause != "failed":
             state, reasons = "missing", (Reason("never computed", kind="missing"),)
         else:
@@ -177,28 +177,28 @@ class _States:
 
         Either this result can be reused, or a stored value of it is lost, or its effects cannot be restored.
         """
-        known, group = self.known, decision.group
-        lost = lost_value(group, known)
+        facts, materializations = self.facts, decision.materializations
+        lost = lost_value(materializations, facts)
         if lost is not None:
-            return "missing", (_lost(*lost, known),)
+            return "missing", (_lost_value_reason(*lost, facts),)
         if decision.cause == "unrestorable":
             reason = Reason(decision.obstacle, kind="unrestorable")
             earlier = _pending_change(reason, self.pending)
             return ("stale", (reason,)) if earlier is None else ("may change", (earlier,))
-        if len(group) > 1 and not is_kept(step, group, known, known.kind(step.key)):
-            self.pending.update(dict.fromkeys(_would_change(step, group, known), step.key))
+        if len(materializations) > 1 and not is_kept(step, materializations, facts, facts.kind(step.key)):
+            self.pending.update(dict.fromkeys(_would_change(step, materializations, facts), step.key))
         doubts = self._doubts(step)
         if doubts:
             return "may change", tuple(doubts)
-        return "fresh", _moved(step, stored, group, decision.inputs, self.explain)
+        return "fresh", _other_result_reasons(step, stored, materializations, decision.inputs, self.explain)
 
     def _of_computed(
         self, step: PlanStep, decision: Decision, stored: tuple[Materialization, ...]
     ) -> tuple[State, tuple[Reason, ...]]:
         """Return the state and reasons of a step that was computed or failed before and that a run will or may execute."""
-        known, cause = self.known, decision.cause
+        facts, cause = self.facts, decision.cause
         if cause == "failed":
-            error = known.snapshot.failures[step.address].error
+            error = facts.snapshot.failures[step.address].error
             text = f"{error.name}: {error.message}" if error else "the last attempt failed"
             why = self.explain(step, stored, decision.inputs) if stored else ()
             return "failed", (
@@ -213,7 +213,7 @@ class _States:
             return "unverifiable", self.explain.unverifiable(step)
         if decision.action == "wait":
             return self._of_waiting(step, stored)
-        old = _too_old(step, stored, known) if stored[0].memo_key == decision.memo_key else None
+        old = _age_reason(step, stored, facts) if stored[0].memo_key == decision.memo_key else None
         if old is not None:
             return "stale", (old,)
         reasons = self.explain(step, stored, decision.inputs)
@@ -226,13 +226,13 @@ class _States:
     def _of_waiting(self, step: PlanStep, stored: tuple[Materialization, ...]) -> tuple[State, tuple[Reason, ...]]:
         """Return the state and reasons of a step that was computed before and is downstream of a step that is not fresh."""
         changes = self.explain(step, stored, None)
-        if changes and not may_be_reused(step, self._executions_of(step), self.known):
+        if changes and not may_be_reused(step, self._executions_of(step), self.facts):
             # The step itself has changed, so it will run, whatever the upstream step returns.
             return "stale", changes
         producers, states = self.plan.producers, self.by_key
         sources = dict.fromkeys(producers[key].key for key in step.input_keys if key in producers)
         return "may change", tuple(
-            Reason(f"{key} {_how(states[key])}", path=key, kind="upstream")
+            Reason(f"{key} {_difference_text(states[key])}", path=key, kind="upstream")
             for key in sources
             if states[key].state != "fresh"
         )
@@ -241,40 +241,42 @@ class _States:
         """Return the stored results of a step in the snapshot, with any memo key: those of the code versions that the plan has now."""
         if self._executions is None:
             self._executions = {}
-            for groups in self.known.snapshot.by_memo_key.values():
-                self._executions.setdefault(groups[0][0].step_key, []).extend(groups)
+            for executions in self.facts.snapshot.by_memo_key.values():
+                self._executions.setdefault(executions[0][0].step_key, []).extend(executions)
         return self._executions.get(step.address, [])
 
     def _doubts(self, step: PlanStep) -> list[Reason]:
         """Return a reason for each variable that a step reads and that a plain cell computed from an asset that is not fresh."""
-        known, plan = self.known, self.plan
+        facts, plan = self.facts, self.plan
         reasons = []
-        for key, name in (known.made_from(step) if known.made_from is not None else {}).items():
+        for key, name in (facts.made_from(step) if facts.made_from is not None else {}).items():
             giver = plan.producers[key].key if key in plan.producers else key
             state = self.by_key.get(giver)
             if state is not None and giver != step.key and state.state != "fresh":
                 reasons.append(
                     Reason(
-                        f"the variable {name} was computed from {key}, which {_how(state)}", path=giver, kind="variable"
+                        f"the variable {name} was computed from {key}, which {_difference_text(state)}",
+                        path=giver,
+                        kind="variable",
                     )
                 )
         return reasons
 
 
-def _how(state: StepState) -> str:
+def _difference_text(state: StepState) -> str:
     return "may change" if state.state == "may change" else f"is {state.state}"
 
 
-def _would_change(step: PlanStep, group: tuple[Materialization, ...], known: Known) -> list[str]:
+def _would_change(step: PlanStep, materializations: tuple[Materialization, ...], facts: DecisionFacts) -> list[str]:
     """Return the names of the variables, and the paths of the files, that the reuse of the stored result `group` would change.
 
     Return an empty list if the result has no effects, or if no trusted key signed their record.
     """
-    kept = next((item for item in group if item.output == NOTEBOOK), None)
-    if kept is None or not known.vouches(kept):
+    effects_record = next((item for item in materializations if item.output == NOTEBOOK), None)
+    if effects_record is None or not facts.vouches(effects_record):
         return []
-    effects, body = Effects.from_text(kept.effects), step.op.body
-    names = body.defined(effects.definitions) if isinstance(body, CellBody) else []
+    effects, body = Effects.from_text(effects_record.effects), step.op.body
+    names = body.defined_names(effects.definitions) if isinstance(body, CellBody) else []
     return [*effects.values, *effects.objects, *effects.deleted, *names, *(file.path for file in effects.files)]
 
 
@@ -294,23 +296,23 @@ def _pending_change(reason: Reason, pending: dict[str, str]) -> Reason | None:
     return None
 
 
-def _lost(item: Materialization, why: str, known: Known) -> Reason:
-    if item.id in known.snapshot.foreign:
+def _lost_value_reason(item: Materialization, why: str, facts: DecisionFacts) -> Reason:
+    if item.id in facts.snapshot.foreign:
         return Reason(why, detail=f"if you trust the author of the value: stepwell trust {item.key}", kind="untrusted")
     return Reason(why, kind="missing")
 
 
-def _too_old(step: PlanStep, stored: tuple[Materialization, ...], known: Known) -> Reason | None:
+def _age_reason(step: PlanStep, stored: tuple[Materialization, ...], facts: DecisionFacts) -> Reason | None:
     age = step.op.max_age
-    if age is None or known.is_young(stored, age):
+    if age is None or facts.is_young(stored, age):
         return None
     return Reason(f"the value is older than max_age ({age_text(age)})", kind="age")
 
 
-def _moved(
+def _other_result_reasons(
     step: PlanStep,
     stored: tuple[Materialization, ...],
-    group: tuple[Materialization, ...],
+    materializations: tuple[Materialization, ...],
     inputs: tuple[InputVersion, ...] | None,
     explain: Explainer,
 ) -> tuple[Reason, ...]:
@@ -320,14 +322,14 @@ def _moved(
     ----------
     stored
         The current materializations of the step's outputs.
-    group
+    materializations
         The stored result that a run would reuse.
     """
-    note = acceptance(group[0])
+    note = acceptance(materializations[0])
     if note is not None:
         causes = "; ".join(note.get("causes", ())) or "unknown changes"
         return (Reason(f"accepted on {note.get('on', '')} despite these changes: {causes}", kind="accepted"),)
-    if not stored or stored[0].memo_key == group[0].memo_key:
+    if not stored or stored[0].memo_key == materializations[0].memo_key:
         return ()
     return (
         Reason("an earlier result for the present code and inputs will be reused; since the current result:"),
@@ -366,7 +368,7 @@ def lineage_of(
         Returns, for a step, the keys of the other steps whose cells bound variables that this step reads, apart from the values of assets.
     """
     owners: dict[str, AssetsDefinition] = {}
-    for key, definition in definitions.computed().items():
+    for key, definition in definitions.computed_assets().items():
         owners[definition.step_key] = definition
         owners[key] = definition
     nodes: list[LineageNode] = []
@@ -385,7 +387,7 @@ def lineage_of(
             if giver in steps and not _leads(after, step.key, giver):
                 edges.append(LineageEdge(giver, step.key))
                 after.setdefault(giver, []).append(step.key)
-    nodes += [LineageNode(key, key, "source", None, reason="read, not computed here") for key in plan.read]
+    nodes += [LineageNode(key, key, "source", None, reason="read, not computed here") for key in plan.read_keys]
     drawn = {node.key for node in nodes}
     for job, job_plan in job_plans:
         source = job.graph.source
@@ -400,7 +402,7 @@ def lineage_of(
                 code=source_of(source),
             )
         )
-        for key in job_plan.read:
+        for key in job_plan.read_keys:
             giver = plan.producers[key].key if key in plan.producers else key
             if giver not in drawn:
                 nodes.append(LineageNode(giver, giver, "source", None, reason="read, not computed here"))
@@ -412,7 +414,7 @@ def lineage_of(
 def _step_node(
     step: PlanStep, owner: AssetsDefinition | None, state: StepState, source_of: Callable[[object], str]
 ) -> LineageNode:
-    shown = state.current[-1] if state.current else None
+    materialization = state.current[-1] if state.current else None
     failed = state.state == "failed" and state.reasons
     inside = owner is not None and isinstance(owner.node, GraphDefinition)
     return LineageNode(
@@ -420,12 +422,12 @@ def _step_node(
         label=step.key,
         kind=_KINDS.get(owner.kind, "asset") if owner is not None else "op",
         state=state.state,
-        group=step.group,
+        group=step.group_name,
         parent=step.key.split(".", 1)[0] if inside else "",
         reason="" if failed else "; ".join(reason.text for reason in state.reasons[:2]),
-        summary=describe(shown) if shown is not None else "",
-        seconds=shown.seconds if shown is not None else state.seconds,
-        created=shown.created if shown is not None else None,
+        summary=describe(materialization) if materialization is not None else "",
+        seconds=materialization.seconds if materialization is not None else state.seconds,
+        created=materialization.created if materialization is not None else None,
         error=state.reasons[0].text if failed else "",
         where=step.where,
         description=step.op.description or "",

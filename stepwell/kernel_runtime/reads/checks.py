@@ -38,10 +38,10 @@ from stepwell.kernel_runtime.versions.environment import (
     Keyed,
     all_digest,
     counts_here,
+    environment_copy,
     name_digest,
     process_keyed,
     value_of,
-    whole,
 )
 from stepwell.kernel_runtime.versions.library_state import FOLDER, state_digest
 from stepwell.kernel_runtime.versions.ownership import is_input_path
@@ -184,7 +184,7 @@ def matches(pattern: str) -> list[str]:
     return sorted(path for path in glob.iglob(pattern, recursive=True) if not os.path.isdir(path))  # noqa: PTH112 - as above
 
 
-def below(folder: str) -> str:
+def files_below(folder: str) -> str:
     """Return the `glob` pattern that matches every file below a folder."""
     return os.path.join(glob.escape(folder), "**")
 
@@ -420,9 +420,9 @@ def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
         return status(read.name, read.names[0]) == read.digest
     if read.kind == "listing":
         names = folder_names(read.name)
-        return names is not None and names_digest(names, read.own) == read.digest
+        return names is not None and names_digest(names, read.own_names) == read.digest
     if read.kind == "glob":
-        return names_digest(matches(read.name), read.own) == read.digest
+        return names_digest(matches(read.name), read.own_names) == read.digest
     if read.kind == "state":
         return state_digest(read.name, data_version) == read.digest
     if read.kind in LOCAL:
@@ -432,7 +432,7 @@ def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
         keyed = keyed or process_keyed
         try:
             if read.name == ALL:
-                return all_digest(whole(), keyed, read.own) == read.digest
+                return all_digest(environment_copy(), keyed, read.own_names) == read.digest
             return name_digest(read.name, value_of(read.name), keyed) == read.digest
         except StoreError:
             return False
@@ -521,11 +521,13 @@ def _other_status(read: Read) -> str:
 def _difference(read: Read, now: list[str]) -> str:
     if not read.names:
         return ""
-    counted = {name for name in now if name not in read.own}
+    counted = {name for name in now if name not in read.own_names}
     added, removed = sorted(counted - set(read.names)), sorted(set(read.names) - counted)
-    return ": " + "; ".join(f"{word} {_few(names)}" for word, names in (("new", added), ("gone", removed)) if names)
+    return ": " + "; ".join(
+        f"{word} {_few_names(names)}" for word, names in (("new", added), ("gone", removed)) if names
+    )
 
 
-def _few(names: list[str]) -> str:
+def _few_names(names: list[str]) -> str:
     shown = ", ".join(os.path.basename(name) for name in names[:3])  # noqa: PTH119 - as above
     return shown + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")

@@ -148,7 +148,7 @@ def _os_file(active: Active, original: Any) -> Callable[..., Any]:
         if recorder is not None and isinstance(path, str | os.PathLike):
             with suppress(Exception):
                 if set(mode) & {"w", "a"}:
-                    recorder.opened(os.path.abspath(os.fsdecode(path)), reads=False, writes=True)
+                    recorder.file_opened(os.path.abspath(os.fsdecode(path)), reads=False, writes=True)
                 else:
                     recorder.path_read(os.fsdecode(path))
         # `pyarrow.OSFile(...)` returns an instance of the original class. A subclass defined by the user is instantiated as usual.
@@ -256,14 +256,14 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
             noted(recorder, *arguments)
 
 
-def _opened(recorder: ReadRecorder, path: Any, mode: str | None, flags: int) -> None:
+def _file_opened(recorder: ReadRecorder, path: Any, mode: str | None, flags: int) -> None:
     if isinstance(path, int) or flags & getattr(os, "O_DIRECTORY", 0):
         return
-    written = os.fsdecode(path)
-    name = os.path.abspath(written)
+    path_as_written = os.fsdecode(path)
+    name = os.path.abspath(path_as_written)
     if not is_input_path(name):
         return
-    if not os.path.isabs(written):  # noqa: PTH117 - as above
+    if not os.path.isabs(path_as_written):  # noqa: PTH117 - as above
         recorder.state_read(FOLDER)
     if mode is None:
         access = flags & (os.O_RDONLY | os.O_WRONLY | os.O_RDWR)
@@ -273,40 +273,40 @@ def _opened(recorder: ReadRecorder, path: Any, mode: str | None, flags: int) -> 
         writes = any(letter in mode for letter in "wax+")
         reads = not any(letter in mode for letter in ("wx" if "+" in mode else "wax"))
     appends = not reads and (flags & os.O_APPEND != 0 if mode is None else "a" in mode)
-    recorder.opened(name, reads=reads, writes=writes, appends=appends)
+    recorder.file_opened(name, reads=reads, writes=writes, appends=appends)
 
 
-def _listed(recorder: ReadRecorder, path: Any = None) -> None:
+def _folder_listed(recorder: ReadRecorder, path: Any = None) -> None:
     # A listing by descriptor is not noted: `shutil.rmtree` lists the folders that it removes in this way.
     if not isinstance(path, int) and counts_here(sys._getframe(2)):  # noqa: SLF001 - the caller that lists it
-        written = os.fsdecode(path) if path is not None else "."
-        if not os.path.isabs(written):  # noqa: PTH117 - as above
+        path_as_written = os.fsdecode(path) if path is not None else "."
+        if not os.path.isabs(path_as_written):  # noqa: PTH117 - as above
             recorder.state_read(FOLDER)
-        recorder.listed(written)
+        recorder.folder_listed(path_as_written)
 
 
-def _moved(recorder: ReadRecorder, path: Any) -> None:
+def _directory_changed(recorder: ReadRecorder, path: Any) -> None:
     if not isinstance(path, int) and not os.path.isabs(os.fsdecode(path)):  # noqa: PTH117 - as above
         recorder.state_read(FOLDER)
     recorder.state_set(FOLDER)
 
 
-def _made(recorder: ReadRecorder, path: Any, *_: Any) -> None:
+def _folder_created(recorder: ReadRecorder, path: Any, *_: Any) -> None:
     if isinstance(path, (str, bytes, PurePath)):
-        recorder.made(os.fsdecode(path))
+        recorder.folder_created(os.fsdecode(path))
 
 
-def _renamed(recorder: ReadRecorder, source: Any, target: Any, *_: Any) -> None:
-    _removed(recorder, source)
+def _path_renamed(recorder: ReadRecorder, source: Any, target: Any, *_: Any) -> None:
+    _path_removed(recorder, source)
     if os.path.isdir(source):  # noqa: PTH112 - as above
-        recorder.made(os.fsdecode(target))
+        recorder.folder_created(os.fsdecode(target))
     else:
-        recorder.opened(os.path.abspath(os.fsdecode(target)), reads=False, writes=True)
+        recorder.file_opened(os.path.abspath(os.fsdecode(target)), reads=False, writes=True)
 
 
-def _removed(recorder: ReadRecorder, path: Any, *_: Any) -> None:
+def _path_removed(recorder: ReadRecorder, path: Any, *_: Any) -> None:
     if isinstance(path, (str, bytes, PurePath)):
-        recorder.removed(os.fsdecode(path))
+        recorder.path_removed(os.fsdecode(path))
 
 
 def _connected(recorder: ReadRecorder, _: Any, address: Any) -> None:
@@ -315,7 +315,7 @@ def _connected(recorder: ReadRecorder, _: Any, address: Any) -> None:
         recorder.connected(address[0])
 
 
-def _asked(recorder: ReadRecorder, host: Any, *_: Any) -> None:
+def _host_looked_up(recorder: ReadRecorder, host: Any, *_: Any) -> None:
     if host:
         recorder.host_asked(host.decode("ascii", "replace") if isinstance(host, bytes) else str(host))
 
@@ -332,20 +332,20 @@ def _database(recorder: ReadRecorder, database: Any) -> None:
 
 
 _EVENTS: dict[str, Callable[..., None]] = {
-    "open": _opened,
-    "os.listdir": _listed,
-    "os.scandir": _listed,
-    "os.chdir": _moved,
-    "os.mkdir": _made,
-    "os.remove": _removed,
-    "os.rmdir": _removed,
-    "shutil.rmtree": _removed,
-    "os.rename": _renamed,
-    "os.link": _renamed,
-    "os.symlink": _renamed,
+    "open": _file_opened,
+    "os.listdir": _folder_listed,
+    "os.scandir": _folder_listed,
+    "os.chdir": _directory_changed,
+    "os.mkdir": _folder_created,
+    "os.remove": _path_removed,
+    "os.rmdir": _path_removed,
+    "shutil.rmtree": _path_removed,
+    "os.rename": _path_renamed,
+    "os.link": _path_renamed,
+    "os.symlink": _path_renamed,
     "socket.connect": _connected,
-    "socket.getaddrinfo": _asked,
-    "socket.gethostbyname": _asked,
+    "socket.getaddrinfo": _host_looked_up,
+    "socket.gethostbyname": _host_looked_up,
     "sqlite3.connect": _database,
     "subprocess.Popen": program_started,
     "os.posix_spawn": program_started,
@@ -377,7 +377,7 @@ def _watch_threads() -> None:
     ) -> Future[Any]:
         recorder = active()
         if recorder is not None:
-            function = _recorded(function, recorder)
+            function = _with_recorder(function, recorder)
         return submit(pool, function, *args, **kwargs)
 
     threading.Thread.start = start_recorded  # type: ignore[method-assign, assignment]
@@ -387,7 +387,7 @@ def _watch_threads() -> None:
 
 def _record_thread(thread: threading.Thread, recorder: ReadRecorder) -> None:
     """Let `recorder` record the reads of a thread that is about to start."""
-    run = _recorded(thread.run, recorder)
+    run = _with_recorder(thread.run, recorder)
 
     def run_once() -> None:
         try:
@@ -399,7 +399,7 @@ def _record_thread(thread: threading.Thread, recorder: ReadRecorder) -> None:
     vars(thread)["run"] = run_once
 
 
-def _recorded(function: Callable[..., Any], recorder: ReadRecorder) -> Callable[..., Any]:
+def _with_recorder(function: Callable[..., Any], recorder: ReadRecorder) -> Callable[..., Any]:
     def recorded(*args: Any, **kwargs: Any) -> Any:
         ident = threading.get_ident()
         before = threads.get(ident)

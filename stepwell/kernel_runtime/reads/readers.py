@@ -72,7 +72,7 @@ _SECOND = frozenset({"write_table", "write_feather", "write_csv", "write_metadat
 """Functions of `_WRITES` whose second parameter is the path. For all other functions the path is the first."""
 
 
-def _written(*names: str, position: int) -> Note:
+def _writer_note(*names: str, position: int) -> Note:
     """Return a `Note` for a function that writes a file in native code.
 
     The path is the argument at `position`, or the keyword argument with one of `names`.
@@ -84,7 +84,7 @@ def _written(*names: str, position: int) -> Note:
         )
         for path in _paths(target):
             if "://" not in path:
-                recorder.opened(os.path.abspath(os.path.expanduser(path)), reads=False, writes=True)
+                recorder.file_opened(os.path.abspath(os.path.expanduser(path)), reads=False, writes=True)
 
     return note
 
@@ -124,8 +124,11 @@ seeded: set[str] = set()
 def file_system_methods() -> Mapping[str, Note]:
     """Return the methods of pyarrow's ``LocalFileSystem`` that read or write files, each with the `Note` for its calls."""
     return {
-        **{name: _first(f"pyarrow.fs.{name}", "path", position=1) for name in ("open_input_file", "open_input_stream")},
-        **{name: _written("path", position=1) for name in ("open_output_stream", "open_append_stream")},
+        **{
+            name: _single_file(f"pyarrow.fs.{name}", "path", position=1)
+            for name in ("open_input_file", "open_input_stream")
+        },
+        **{name: _writer_note("path", position=1) for name in ("open_output_stream", "open_append_stream")},
         "get_file_info": _file_info,
     }
 
@@ -144,7 +147,7 @@ def _file_info(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[st
     with recorder.paused():
         folders = [folder for folder, _, _ in os.walk(base)] if target.recursive else [base]
     for folder in folders:
-        recorder.listed(folder)
+        recorder.folder_listed(folder)
 
 
 def _hdf5(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -154,10 +157,10 @@ def _hdf5(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, An
         if mode == "r":
             recorder.path_read(path)
         else:
-            recorder.opened(os.path.abspath(path), reads=mode in {"r+", "a"} and os.path.exists(path), writes=True)
+            recorder.file_opened(os.path.abspath(path), reads=mode in {"r+", "a"} and os.path.exists(path), writes=True)
 
 
-def _first(reader: str, *names: str, position: int = 0) -> Note:
+def _single_file(reader: str, *names: str, position: int = 0) -> Note:
     """Return a `Note` for a function that reads files in native code.
 
     The path is the argument at `position`, or the keyword argument with one of `names`.
@@ -168,13 +171,13 @@ def _first(reader: str, *names: str, position: int = 0) -> Note:
             args[position] if len(args) > position else next((kwargs[name] for name in names if name in kwargs), None)
         )
         if names == ("uri",):
-            recorder.not_seen(reader, "a database")
+            recorder.unseen_read(reader, "a database")
             return
         filesystem = kwargs.get("filesystem")
         folder = _base(filesystem)
         for path in _paths(source):
             if folder is None:
-                recorder.not_seen(reader, type(filesystem).__name__)
+                recorder.unseen_read(reader, type(filesystem).__name__)
             else:
                 recorder.location_read(reader, path, folder)
 
@@ -275,14 +278,14 @@ def _statement(name: str, position: int) -> Note:
         tables_looked_up(recorder, text)
         with recorder.paused():
             named = queries.files_named(text, parameters)
-        for path in named.written:
-            recorder.opened(os.path.abspath(path), reads=False, writes=True)
+        for path in named.written_files:
+            recorder.file_opened(os.path.abspath(path), reads=False, writes=True)
         for path in named.attached:
             _attached(recorder, reader, path)
-        for path in named.read:
+        for path in named.read_files:
             recorder.location_read(reader, path)
         if named.has_computed_name:
-            recorder.not_seen(reader, "a file whose name is computed")
+            recorder.unseen_read(reader, "a file whose name is computed")
 
     # Also called outside of steps, because a statement of a plain cell can change DuckDB's default connection, which steps use.
     note.always = True  # type: ignore[attr-defined]  # the wrapper calls it even if no step runs
@@ -334,7 +337,7 @@ def _attached(recorder: ReadRecorder, reader: str, path: str) -> None:
         return
     scheme, sign, rest = path.partition(":")
     if sign and (scheme in {"md", "motherduck", "postgres", "mysql", "ducklake"} or rest.startswith("//")):
-        recorder.not_seen(reader, f"{scheme}:")
+        recorder.unseen_read(reader, f"{scheme}:")
         return
     recorder.database_opened(rest if scheme == "sqlite" else path, "-wal" if scheme == "sqlite" else ".wal")
 
@@ -435,7 +438,7 @@ def readers_of(module: ModuleType) -> Iterator[Entry]:
     special = _SPECIAL.get(name)
     if special is not None:
         yield from special(module)
-    for written, texts in ((False, _FIRST.get(name, ())), (True, _WRITES.get(name, ()))):
+    for writes, texts in ((False, _FIRST.get(name, ())), (True, _WRITES.get(name, ()))):
         for text in texts:
             path, parameter = text.split()
             *outer, last = path.split(".")
@@ -444,11 +447,11 @@ def readers_of(module: ModuleType) -> Iterator[Entry]:
                 owner = getattr(owner, part, None)
             if not hasattr(owner, last):
                 continue
-            if written:
-                yield owner, last, _written(parameter, position=len(outer) + (last in _SECOND))
+            if writes:
+                yield owner, last, _writer_note(parameter, position=len(outer) + (last in _SECOND))
             else:
                 shown = ".".join([name.removesuffix(".core"), *(outer or [last])])
-                yield owner, last, _first(shown, parameter, position=len(outer))
+                yield owner, last, _single_file(shown, parameter, position=len(outer))
 
 
 def _entries(place: Any, names: Iterable[str], note: Callable[[str, int], Note], position: int = 0) -> Iterator[Entry]:
@@ -467,21 +470,21 @@ def _entries(place: Any, names: Iterable[str], note: Callable[[str, int], Note],
 def _polars(module: Any) -> Iterator[Entry]:
     for name in sorted(vars(module)):
         if name.startswith(("read_", "scan_")) and name not in _NOT_FILES and callable(vars(module)[name]):
-            yield module, name, _first(f"polars.{name}", "uri" if name == "read_database_uri" else "source")
+            yield module, name, _single_file(f"polars.{name}", "uri" if name == "read_database_uri" else "source")
     yield module, "sql", _tables_in_argument(0, "query")
     yield module.SQLContext, "execute", _tables_in_argument(1, "query")
     for kind in (module.DataFrame, module.LazyFrame):
         for name in sorted(vars(kind)):
             if name.startswith(_POLARS_WRITES) and callable(vars(kind)[name]):
-                yield kind, name, _written("file", "path", position=1)
+                yield kind, name, _writer_note("file", "path", position=1)
 
 
 def _duckdb(module: Any) -> Iterator[Entry]:
     def reads(name: str, position: int) -> Note:
-        return _first(f"duckdb.{name}", "path_or_buffer", "file_glob", "path", position=position)
+        return _single_file(f"duckdb.{name}", "path_or_buffer", "file_glob", "path", position=position)
 
     def writes(_: str, __: int) -> Note:
-        return _written("file_name", position=1)
+        return _writer_note("file_name", position=1)
 
     yield module, "connect", _connection_opened
     for place, position in ((module, 0), (module.DuckDBPyConnection, 1)):

@@ -71,17 +71,17 @@ class ReadRecorder:
     keyed
         Digests the values of environment variables with the user's key. By default the key belongs to this process, so that the digests cannot
         be compared in another process.
-    declared
+    declared_paths
         Files and patterns that are recorded even if the body does not read them (the option ``reads``). A relative path starts at the
         working directory.
     namespace
         The notebook's variables. A name that a library looks up is recorded only if it is one of these variables. None outside notebooks.
-    counted
+    unrecorded_names
         Returns the names of variables that are never recorded as reads, because the memo key of the step covers them: they are inputs, or the
         code of the step refers to them.
-    before
+    keep_digests
         True if a file that the step changes is recorded with its content before the change.
-    own
+    bound_names
         Names that the body binds. If a library looks up such a name after the body has bound it to another object, this is not a read.
     reads_filters
         True if the step's code accesses ``warnings.filters``. The warning filters are then recorded when the step starts. Otherwise they are
@@ -89,23 +89,23 @@ class ReadRecorder:
     """
 
     # The defaults are class attributes, because each step has a recorder and most steps read nothing.
-    _noted = False
+    _has_reads = False
     is_paused = False
     """True while Stepwell's own code runs, whose reads are not reads of the step."""
     network: tuple[str, ...] = ()
     """The hosts to which the step opened a connection, in order and without repetitions."""
-    unseen: tuple[str, ...] = ()
+    unseen_reads: tuple[str, ...] = ()
     """Reads of native readers that no later run can check, each as ``reader: item``."""
     children: tuple[str, ...] = ()
     """The names of the programs and processes that the step started."""
     _result: tuple[Read, ...] = ()
     _token: Token[ReadRecorder | None] | None = None
-    _seen: dict[str, tuple[int, ...] | None] | None = None
+    _files: dict[str, tuple[int, ...] | None] | None = None
     _folders: dict[str, list[str] | None] | None = None
     _globs: dict[str, list[str]] | None = None
     _names: dict[str, str | None] | None = None
     _environment: dict[str, str] | None = None
-    _without: tuple[str, ...] = ()
+    _absent_variables: tuple[str, ...] = ()
     _assets: dict[tuple[str, ...], str] | None = None
     _states: dict[str, str] | None = None
     _states_set: frozenset[str] = frozenset()
@@ -115,50 +115,50 @@ class ReadRecorder:
     """Descriptions of the objects without a digest that the step left in DuckDB's default connection."""
     _databases: frozenset[str] = frozenset()
     _names_set: frozenset[str] = frozenset()
-    _made: frozenset[str] = frozenset()
-    _removed: frozenset[str] = frozenset()
-    _lost: frozenset[str] = frozenset()
+    _created: frozenset[str] = frozenset()
+    _removed_paths: frozenset[str] = frozenset()
+    _lost_files: frozenset[str] = frozenset()
     """The files that existed before the step and that the step removed."""
     _statuses: dict[tuple[str, str], str] | None = None
     """The values of the attributes of paths that the step read without opening a file, by path and aspect."""
     _tree: Tree | None = None
     """The project's files before the first child process started; None if no child process has started."""
-    _asked: str = ""
-    _started: int = 0
+    _last_host: str = ""
+    _start_time: int = 0
     _end_warnings: Callable[[], None]
 
     def __init__(
         self,
         exclude: tuple[Path, ...] = (),
         keyed: Keyed | None = None,
-        declared: Iterable[str] = (),
+        declared_paths: Iterable[str] = (),
         namespace: dict[str, Any] | None = None,
-        counted: Callable[[], Collection[str]] = tuple,
+        unrecorded_names: Callable[[], Collection[str]] = tuple,
         *,
-        before: bool = False,
-        own: Iterable[str] = (),
+        keep_digests: bool = False,
+        bound_names: Iterable[str] = (),
         reads_filters: bool = False,
     ) -> None:
-        self._keeps_before = before
+        self._keeps_before = keep_digests
         self._reads_filters = reads_filters
-        self._own_names = {name: namespace.get(name, _UNBOUND) for name in own} if namespace is not None else {}
+        self._own_names = {name: namespace.get(name, _UNBOUND) for name in bound_names} if namespace is not None else {}
         self.appended: frozenset[str] = frozenset()
         """The files that the step opened for appending when it first wrote to them."""
-        self.before: dict[str, str] = {}
+        self.digests_before: dict[str, str] = {}
         """The digests of the contents that files had before the step changed or removed the files, by path."""
         self._namespace = namespace
-        self._counted = counted
+        self._unrecorded_names = unrecorded_names
         self._looked_up: dict[str, str] = {}
         self._exclude = exclude
         self._keyed = keyed
-        self._declared = declared
-        self._written: dict[str, bool] = {}
+        self._declared_paths = declared_paths
+        self._written_files: dict[str, bool] = {}
 
     def __enter__(self) -> Self:
-        if self._declared:
-            for path in self._declared:
+        if self._declared_paths:
+            for path in self._declared_paths:
                 self.path_read(path)
-        self._started = time.time_ns()
+        self._start_time = time.time_ns()
         self._token = _current.set(self)
         if self._reads_filters:
             self.state_read(WARNINGS)
@@ -176,7 +176,7 @@ class ReadRecorder:
             _current.reset(self._token)
             self._token = None
         self._note_children()
-        if self._noted:
+        if self._has_reads:
             self._result = tuple(self._digested())
 
     @property
@@ -186,53 +186,57 @@ class ReadRecorder:
 
     # -- notes while the step runs
 
-    def opened(self, path: str, *, reads: bool, writes: bool, appends: bool = False) -> None:
+    def file_opened(self, path: str, *, reads: bool, writes: bool, appends: bool = False) -> None:
         """Note that the step is about to open a file for reading, for writing, or for both; if `appends`, it adds to the end of the file."""
         if reads:
-            self._noted = True
-            if self._seen is None:
-                self._seen = {}
-            if path not in self._seen and path not in self._written:
-                self._seen[path] = file_stat(path)
-        if writes and path not in self._written:
+            self._has_reads = True
+            if self._files is None:
+                self._files = {}
+            if path not in self._files and path not in self._written_files:
+                self._files[path] = file_stat(path)
+        if writes and path not in self._written_files:
             stat = file_stat(path)
-            self._written[path] = stat is not None
+            self._written_files[path] = stat is not None
             if appends:
                 self.appended |= {path}
             if stat is not None:
                 self._note_before(path, stat[0])
 
-    def made(self, path: str) -> None:
+    def folder_created(self, path: str) -> None:
         """Note that the step is about to create a folder. A folder that exists is ignored."""
         path = os.path.abspath(path)
         if not os.path.lexists(path):
-            self._made |= {path}
+            self._created |= {path}
 
-    def removed(self, path: str) -> None:
+    def path_removed(self, path: str) -> None:
         """Note that the step is about to remove a file, or a folder with everything in it."""
         path = os.path.abspath(path)
-        self._removed |= {path}
-        if path not in self._written and path not in self._made and os.path.isfile(path):
-            self._lost |= {path}
+        self._removed_paths |= {path}
+        if path not in self._written_files and path not in self._created and os.path.isfile(path):
+            self._lost_files |= {path}
             self._note_before(path, os.path.getsize(path))
-        elif os.path.isdir(path) and path not in self._made:
+        elif os.path.isdir(path) and path not in self._created:
             inside = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
-            self._lost |= {file for file in inside if file not in self._written}
+            self._lost_files |= {file for file in inside if file not in self._written_files}
 
     def _note_before(self, path: str, size: int) -> None:
         """Digest a file that a live cell is about to change, so that a reuse can recognize the content before the change."""
         if self._keeps_before and size <= _MOST_BEFORE and is_input_path(path):
             with self.paused():
-                self.before[path] = file_digest(path) or ""
+                self.digests_before[path] = file_digest(path) or ""
 
     def changes(self) -> dict[str, bool]:
         """Return the files and folders that the step wrote, created or removed. The value of a path is True if it existed before the step."""
-        existed = {**dict.fromkeys(self._made, False), **self._written, **dict.fromkeys(self._lost, True)}
+        existed = {
+            **dict.fromkeys(self._created, False),
+            **self._written_files,
+            **dict.fromkeys(self._lost_files, True),
+        }
         for path in self._databases:
             if (
                 not path.endswith(_WRITE_AHEAD)
-                and path in (self._seen or {})
-                and (self._seen or {})[path] != file_stat(path)
+                and path in (self._files or {})
+                and (self._files or {})[path] != file_stat(path)
             ):
                 existed[path] = True
         return existed
@@ -272,15 +276,15 @@ class ReadRecorder:
                 and (value is None or value is space[name])
                 and name not in self._looked_up
                 and space[name] is self._own_names.get(name, space[name])
-                and name not in self._counted()
+                and name not in self._unrecorded_names()
             ):
                 with self.paused():
                     self._looked_up[name] = value_digest(space[name])
-                self._noted = True
+                self._has_reads = True
 
     def status_read(self, path: str, aspect: str, state: str) -> None:
         """Note that the step read the attributes `aspect` of a path; `state` has their values, as `checks.status` returns them."""
-        self._noted = True
+        self._has_reads = True
         if self._statuses is None:
             self._statuses = {}
         self._statuses.setdefault((path, aspect), state)
@@ -289,10 +293,10 @@ class ReadRecorder:
         """Return True if a read of the attributes `aspect` of this path has already been noted."""
         return self._statuses is not None and (path, aspect) in self._statuses
 
-    def listed(self, path: str) -> None:
+    def folder_listed(self, path: str) -> None:
         """Note that the step is about to list a folder."""
         path = os.path.abspath(path)
-        self._noted = True
+        self._has_reads = True
         if self._folders is None:
             self._folders = {}
         if path not in self._folders and is_input_path(os.path.join(path, "")):
@@ -308,18 +312,18 @@ class ReadRecorder:
         if not os.path.isabs(expanded):
             self.state_read(FOLDER)
         if os.path.isdir(path):
-            path = checks.below(path)
+            path = checks.files_below(path)
         elif not checks.has_magic(path) or os.path.exists(path):
-            self.opened(path, reads=True, writes=False)
+            self.file_opened(path, reads=True, writes=False)
             return
-        self._noted = True
+        self._has_reads = True
         if self._globs is None:
             self._globs = {}
         if path not in self._globs:
             with self.paused():
                 files = self._globs[path] = checks.matches(path)
             for file in files:
-                self.opened(file, reads=True, writes=False)
+                self.file_opened(file, reads=True, writes=False)
 
     def database_opened(self, path: str, log: str) -> None:
         """Note that the step is about to open a database file, for reading and perhaps for writing.
@@ -331,14 +335,14 @@ class ReadRecorder:
         """
         path = os.path.abspath(path)
         exists = os.path.exists(path)
-        self.opened(path, reads=exists, writes=not exists)
+        self.file_opened(path, reads=exists, writes=not exists)
         if exists:
-            self.opened(path + log, reads=True, writes=False)
+            self.file_opened(path + log, reads=True, writes=False)
             self._databases |= {path, path + log}
 
     def name_read(self, name: str, value: str | None) -> None:
         """Note that the step read an environment variable; `value` is None if the variable was not set."""
-        self._noted = True
+        self._has_reads = True
         if self._names is None:
             self._names = {}
         self._names[name] = value
@@ -354,12 +358,12 @@ class ReadRecorder:
             or self._environment is not None
         )
 
-    def all_read(self, environment: dict[str, str]) -> None:
+    def environment_read(self, environment: dict[str, str]) -> None:
         """Note that the step read the whole environment, whose variables are `environment`."""
-        self._noted = True
+        self._has_reads = True
         if self._environment is None:
             self._environment = environment
-            self._without = tuple(sorted(self._names_set))
+            self._absent_variables = tuple(sorted(self._names_set))
 
     def name_set(self, name: str) -> None:
         """Note that the step sets or removes an environment variable, so that its later reads of this variable are not recorded."""
@@ -369,7 +373,7 @@ class ReadRecorder:
         """Note that the step reads a state that `library_state` knows by this name: the options of a library, or the working directory."""
         if name in self._states_set or (self._states is not None and name in self._states):
             return
-        self._noted = True
+        self._has_reads = True
         if self._states is None:
             self._states = {}
         with self.paused():
@@ -384,7 +388,7 @@ class ReadRecorder:
             The digest of the warning filters.
         """
         if not self.is_paused:
-            self._noted = True
+            self._has_reads = True
             self._states = {WARNINGS: digest} | (self._states or {})
 
     def state_set(self, name: str) -> None:
@@ -401,7 +405,7 @@ class ReadRecorder:
         leftovers
             Descriptions of the objects without a digest that this use leaves in the connection.
         """
-        self._noted = True
+        self._has_reads = True
         if self._objects is None:
             with self.paused():
                 self._objects = queries.connection_objects()
@@ -438,26 +442,26 @@ class ReadRecorder:
         where
             The notebook and the store that the step named.
         """
-        self._noted = True
+        self._has_reads = True
         if self._assets is None:
             self._assets = {}
         self._assets.setdefault((key, *where), version)
 
     def host_asked(self, host: str) -> None:
         """Note that the step looks up the network address of a host."""
-        self._asked = host
+        self._last_host = host
 
     def connected(self, address: str) -> None:
         """Note that the step opens a connection. The host of the last look-up is recorded, or the address if there was no look-up."""
-        host = self._asked or address
+        host = self._last_host or address
         if host not in self.network:
             self.network = (*self.network, host)
 
-    def not_seen(self, reader: str, item: str) -> None:
+    def unseen_read(self, reader: str, item: str) -> None:
         """Note that a native reader reads an item that no later run can check."""
         line = f"{reader}: {item}"
-        if line not in self.unseen:
-            self.unseen = (*self.unseen, line)
+        if line not in self.unseen_reads:
+            self.unseen_reads = (*self.unseen_reads, line)
 
     def location_read(self, reader: str, location: str, folder: str = "") -> None:
         """Note that a native reader is about to read a file, a folder, the files that match a pattern, or a URL.
@@ -474,7 +478,7 @@ class ReadRecorder:
         if "://" in location and not location.startswith("file://"):
             parts = urlsplit(location)
             # The path and query of a signed URL may contain a secret.
-            self.not_seen(reader, f"{parts.scheme}://{parts.hostname or ''}")
+            self.unseen_read(reader, f"{parts.scheme}://{parts.hostname or ''}")
         else:
             self.path_read(os.path.join(folder, location.removeprefix("file://")))
 
@@ -510,23 +514,23 @@ class ReadRecorder:
         with self.paused():
             now = Tree(before.roots)
         for path in now.folders - before.folders:
-            self._made |= {path}
+            self._created |= {path}
         for path, stat in now.files.items():
-            if path in self._written or before.files.get(path) == stat or not is_input_path(path):
+            if path in self._written_files or before.files.get(path) == stat or not is_input_path(path):
                 continue
-            if path in before.files and path in (self._seen or {}) and path not in before.digests:
+            if path in before.files and path in (self._files or {}) and path not in before.digests:
                 # The step read the file, and another process may have changed it.
                 continue
-            self._written[path] = path in before.files
+            self._written_files[path] = path in before.files
             if path in before.digests:
-                self.before[path] = before.digests[path]
+                self.digests_before[path] = before.digests[path]
         gone = {path for path in before.files.keys() - now.files.keys() if not os.path.lexists(path)}
-        for path in gone - self._removed:
-            self._removed |= {path}
-            if path not in self._written:
-                self._lost |= {path}
+        for path in gone - self._removed_paths:
+            self._removed_paths |= {path}
+            if path not in self._written_files:
+                self._lost_files |= {path}
                 if path in before.digests:
-                    self.before[path] = before.digests[path]
+                    self.digests_before[path] = before.digests[path]
 
     def paused(self) -> _Pause:
         """Return a context manager: while its block runs, the recorder notes nothing."""
@@ -538,7 +542,7 @@ class ReadRecorder:
         exclude = tuple(
             os.path.join(form, "") for path in self._exclude for form in {os.path.abspath(path), os.path.realpath(path)}
         )
-        created = tuple(os.path.join(path, "") for path in self._made)
+        created = tuple(os.path.join(path, "") for path in self._created)
         reads: list[Read] = []
 
         def is_own(path: str) -> bool:
@@ -546,7 +550,7 @@ class ReadRecorder:
                 return True
             return bool(exclude) and (path.startswith(exclude) or os.path.realpath(path).startswith(exclude))
 
-        for path, before in sorted((self._seen or {}).items()):
+        for path, before in sorted((self._files or {}).items()):
             read = None if is_own(path) else self._file(path, before)
             if read is not None:
                 reads.append(read)
@@ -554,13 +558,13 @@ class ReadRecorder:
             if not is_own(os.path.join(path, "")):
                 reads.append(self._listing(path, names, exclude))
         for pattern, paths in sorted((self._globs or {}).items()):
-            own = self._own(dict.fromkeys((*paths, *checks.matches(pattern))))
+            own = self._created_paths(dict.fromkeys((*paths, *checks.matches(pattern))))
             reads.append(Read("glob", pattern, checks.names_digest(paths, own), (), checks.recorded_names(paths), own))
         files = [read.name for read in reads if read.kind in {"file", "absent", "listing"}]
         for (path, aspect), state in sorted((self._statuses or {}).items()):
             read = None if is_own(os.path.join(path, "")) else self._status(path, aspect, state)
             # A recorded content or listing of a path also covers the kind and size of the path, and the existence of the folders above it.
-            if read is None or (aspect in {"kind", "size"} and (path in files or path in (self._seen or ()))):
+            if read is None or (aspect in {"kind", "size"} and (path in files or path in (self._files or ()))):
                 continue
             if read.digest != "folder" or not any(name.startswith(os.path.join(path, "")) for name in files):
                 reads.append(read)
@@ -569,11 +573,11 @@ class ReadRecorder:
         return [*reads, *self._from_environment(), *self._from_assets()]
 
     def _status(self, path: str, aspect: str, before: str) -> Read | None:
-        if self._written.get(path) is False or path in self._made:
+        if self._written_files.get(path) is False or path in self._created:
             return None
         now = status(path, aspect)
         if now != before:
-            if path not in self._written and not self._has_removed(path):
+            if path not in self._written_files and not self._has_removed(path):
                 if before == ABSENT and self.children:
                     # A program that the step started created the path.
                     return None
@@ -583,17 +587,17 @@ class ReadRecorder:
         return Read("absent", path) if now == ABSENT and aspect != "link" else Read("status", path, now, (), (aspect,))
 
     def _file(self, path: str, before: tuple[int, ...] | None) -> Read | None:
-        existed = self._written.get(path)
-        if existed is False or path in self._made:
+        existed = self._written_files.get(path)
+        if existed is False or path in self._created:
             return None
-        if path in self.before:
-            return Read("file", path, self.before[path])
+        if path in self.digests_before:
+            return Read("file", path, self.digests_before[path])
         now = file_stat(path)
         if before is None and now is None:
             return Read("absent", path)
         if path in self._databases and path.endswith(_WRITE_AHEAD) and now is None:
             return Read("absent", path)
-        if now is None and before is not None and max(before[1:3]) > self._started - _CLOCK_TICK_NS:
+        if now is None and before is not None and max(before[1:3]) > self._start_time - _CLOCK_TICK_NS:
             # A native writer or a child process created and removed the file while the step ran.
             return None
         if now is None and self._has_removed(path):
@@ -605,7 +609,7 @@ class ReadRecorder:
         return None if digest is None else Read("file", path, digest, () if too_recent(now) else now)
 
     def _has_removed(self, path: str) -> bool:
-        return any(path == removed or path.startswith(os.path.join(removed, "")) for removed in self._removed)
+        return any(path == removed or path.startswith(os.path.join(removed, "")) for removed in self._removed_paths)
 
     def _listing(self, path: str, names: list[str] | None, exclude: tuple[str, ...]) -> Read:
         if names is None:
@@ -613,16 +617,16 @@ class ReadRecorder:
         if not os.path.isdir(path):
             return Read("listing", path, UNSTABLE)
         inside = [folder.rstrip(os.sep) for folder in exclude]
-        created = (*inside, *self._made, *(file for file, existed in self._written.items() if not existed))
+        created = (*inside, *self._created, *(file for file, existed in self._written_files.items() if not existed))
         own = {os.path.basename(item) for item in created if os.path.dirname(item) == path}
         counted = [name for name in names if name not in own]
         return Read(
             "listing", path, checks.names_digest(counted), (), checks.recorded_names(counted), tuple(sorted(own))
         )
 
-    def _own(self, paths: Iterable[str]) -> tuple[str, ...]:
+    def _created_paths(self, paths: Iterable[str]) -> tuple[str, ...]:
         """Return those of `paths` that the step itself created."""
-        return tuple([path for path in paths if self._written.get(path) is False or path in self._made])
+        return tuple([path for path in paths if self._written_files.get(path) is False or path in self._created])
 
     def _from_environment(self) -> list[Read]:
         keyed = self._keyed or process_keyed
@@ -632,7 +636,14 @@ class ReadRecorder:
                 reads.append(Read("environment", name, name_digest(name, value, keyed)))
             if self._environment is not None:
                 reads.append(
-                    Read("environment", ALL, all_digest(self._environment, keyed, self._without), (), (), self._without)
+                    Read(
+                        "environment",
+                        ALL,
+                        all_digest(self._environment, keyed, self._absent_variables),
+                        (),
+                        (),
+                        self._absent_variables,
+                    )
                 )
         except StoreError:
             # Without the user's key, values of environment variables must not be stored, even as digests. So this read never holds.

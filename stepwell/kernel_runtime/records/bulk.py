@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 T = TypeVar("T")
 
 
-def quick(cls: type[T]) -> type[T]:
+def quick_init(cls: type[T]) -> type[T]:
     """Decorate a frozen dataclass with slots: replace its ``__init__`` by a faster one with the same parameters.
 
     Raises

@@ -170,7 +170,7 @@ _LISTED = 6
 """Maximum number of keys in the text of `listed`."""
 
 
-def listed(keys: Iterable[object]) -> str:
+def keys_text(keys: Iterable[object]) -> str:
     """Return the keys as one text, separated by commas. After six keys, only the number of the others follows: ``a, b, c, d, e, f and 3 more``."""
     names = [str(key) for key in keys]
     return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")

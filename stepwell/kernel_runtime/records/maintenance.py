@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stepwell.kernel_runtime.text import age_text, in_one_line, size_text
+from stepwell.kernel_runtime.text import in_one_line, size_text
 
 STORE = ""
 """The key that stands for the whole store in the retention rules."""
@@ -34,16 +34,6 @@ class Rule:
     def as_dict(self) -> dict[str, Any]:
         """Return the limits by name, as in the arguments of ``keep``: ``versions``, ``age`` in seconds, and ``bytes``."""
         return {"versions": self.versions, "age": self.age, "bytes": self.bytes}
-
-    def __str__(self) -> str:
-        parts = []
-        if self.versions is not None:
-            parts.append(f"{self.versions} version{'' if self.versions == 1 else 's'}")
-        if self.age is not None:
-            parts.append(f"{age_text(self.age)} long")
-        if self.bytes is not None:
-            parts.append(f"at most {size_text(self.bytes)}")
-        return ", ".join(parts) or "everything"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Literal, TypeAlias
 
-from stepwell.kernel_runtime.records.bulk import quick
+from stepwell.kernel_runtime.records.bulk import quick_init
 
 CodeKind: TypeAlias = Literal["body", "function", "class", "global", "module", "package", "sql", "graph", "name"]
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class CodePart:
     """One part of a code version: an object that the code of a step can reach, for example a function or the value of a global."""
@@ -54,7 +54,7 @@ class Unverifiable:
 class CodeVersion:
     """The code version of a step: a digest of everything that the step's code can reach, with the parts that explain a difference.
 
-    The class has no slots, so that an instance made by `plain` takes all fields except ``digest`` from the defaults of the class.
+    The class has no slots, so that an instance made by `without_parts` takes all fields except ``digest`` from the defaults of the class.
     """
 
     digest: str
@@ -70,7 +70,7 @@ class CodeVersion:
     """Names of globals that the step could change in place. They are digested again after the step has run."""
 
     @classmethod
-    def plain(cls, digest: str) -> CodeVersion:
+    def without_parts(cls, digest: str) -> CodeVersion:
         """Return a code version with a digest and no parts. This is three times as fast as the constructor, and a run needs thousands."""
         version = object.__new__(cls)
         object.__setattr__(version, "digest", digest)
@@ -102,11 +102,11 @@ class Read:
     names: tuple[str, ...] = ()
     """Details of the read. For a listing or pattern: the listed names, for explanations, if they are few. For an asset: the notebook and the
     store from which the step loaded it. For the status of a path: which attribute the step read (kind, size, times or access)."""
-    own: tuple[str, ...] = ()
+    own_names: tuple[str, ...] = ()
     """Names in the listing that are ignored, because the step itself created or set them."""
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class StoredValue:
     """A reference to a stored value: where it is stored, and the data that are needed to load it. Stored values never change."""
@@ -154,7 +154,7 @@ Verify: TypeAlias = Literal["signed", "full"]
 InputKind: TypeAlias = Literal["value", "order"]
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class InputVersion:
     """One input of a step, and the version of this input when the step's memo key was computed."""
@@ -168,7 +168,7 @@ class InputVersion:
     kind: InputKind = "value"
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class Materialization:
     """The record of one output that a step produced."""
@@ -208,7 +208,7 @@ class Materialization:
     """The signature of this record; None if the record contains no effects. The effects are restored only if the user's key signed the record."""
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class Current:
     """A pointer: it says which materialization of a key is current in a notebook, so that ``load``, source assets and SQL read it."""
@@ -256,9 +256,9 @@ class FileEffect:
     digest: str
     """Digest of the content; ``/`` for a folder; empty if the step removed the file or folder."""
     size: int = 0
-    kept: bool = False
+    is_stored: bool = False
     """True if the content of the file is stored, so that a reuse can restore the file."""
-    before: str = ""
+    digest_before: str = ""
     """Digest of the content before the step; empty if the file did not exist or was too large to digest."""
     appended: bool = False
     """True if the file existed before the step, and the step opened it for appending."""
@@ -318,7 +318,8 @@ class Effects:
                 values[name] = value
         if self.files:
             values["files"] = [
-                [file.path, file.digest, file.size, file.kept, file.before, file.appended] for file in self.files
+                [file.path, file.digest, file.size, file.is_stored, file.digest_before, file.appended]
+                for file in self.files
             ]
         if self.state:
             values["state"] = [list(setting) for setting in self.state]

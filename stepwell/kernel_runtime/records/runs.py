@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from stepwell.kernel_runtime.records.bulk import quick
+from stepwell.kernel_runtime.records.bulk import quick_init
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
 
 
@@ -94,7 +94,7 @@ class RunRecord:
     recorded, the run was interrupted."""
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class StepRecord:
     """The outcome of one step in one run."""
@@ -230,7 +230,7 @@ class RunStarted:
     """The step keys of the plan. Each step comes after its upstream steps."""
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class StepStarted:
     """Event: the body of a step begins."""
@@ -261,7 +261,7 @@ class StepWaiting:
     """The time in seconds that the last execution of the step took; None if the step was never executed."""
 
 
-@quick
+@quick_init
 @dataclass(frozen=True, slots=True)
 class StepFinished:
     """Event: a step was executed, reused or skipped, or failed, and its rows are committed."""

@@ -29,7 +29,7 @@ from stepwell.kernel_runtime.session.requests import AnyStore, Given
 from stepwell.kernel_runtime.session.session import Session
 from stepwell.kernel_runtime.store.signing import read_outputs
 from stepwell.kernel_runtime.text import moment
-from stepwell.kernel_runtime.versions.environment import ALL, Keyed, value_of, whole
+from stepwell.kernel_runtime.versions.environment import ALL, Keyed, environment_copy, value_of
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
@@ -67,30 +67,30 @@ def accept(session: Session, key: str, *, definitions: Given = None, store: AnyS
         If a step is stale because it runs in every run or exceeds ``max_age``, or if an upstream step must be materialized or accepted first.
     """
     inspection = session.inspect(definitions, store=store)
-    used = inspection.store
-    reread = reader_of_now(users_digest(), lambda read: inspection.find(read, used))
+    value_store = inspection.store
+    reread = reader_of_now(users_digest(), lambda read: inspection.find(read, value_store))
     accepted: list[str] = []
     for step_key in inspection.steps_of(key):
         # Accepting a step changes the states of the steps downstream, so each step needs a new plan.
         plan = inspection.plan_of(key)
-        known = inspection.known(plan)
-        step, state = plan.step(step_key), inspection.states(plan, known)[step_key]
+        facts = inspection.decision_facts(plan)
+        step, state = plan.step(step_key), inspection.states(plan, facts)[step_key]
         if step is None or state.state == "fresh":
             continue
         check_acceptable(step, state)
         accept_step(
             step,
             state,
-            used,
+            value_store,
             code_parts(inspection.walk)(step),
             session.notebook,
-            holds=known.holds,
+            holds=facts.holds,
             reread=reread,
         )
         accepted.append(step_key)
     if accepted:
         session.publish(DefinitionsChanged(tuple(accepted)))
-    return explain(session, key, definitions=definitions, store=used)
+    return explain(session, key, definitions=definitions, store=value_store)
 
 
 def revoke(session: Session, key: str, *, definitions: Given = None, store: AnyStore = None) -> Explanation:
@@ -106,12 +106,13 @@ def revoke(session: Session, key: str, *, definitions: Given = None, store: AnyS
         If no acceptance of these steps is recorded.
     """
     inspection = session.inspect(definitions, store=store)
-    used, plan = inspection.store, inspection.plan_of(key)
+    value_store, plan = inspection.store, inspection.plan_of(key)
     states = inspection.states(plan)
     revoked = [
         step.key
         for step_key in inspection.steps_of(key)
-        if (step := plan.step(step_key)) is not None and revoke_step(step, states[step_key], used, session.notebook)
+        if (step := plan.step(step_key)) is not None
+        and revoke_step(step, states[step_key], value_store, session.notebook)
     ]
     if not revoked:
         raise InvariantViolationError(
@@ -119,7 +120,7 @@ def revoke(session: Session, key: str, *, definitions: Given = None, store: AnyS
             remedy=f"run %why {key} to see the state of {key!r}",
         )
     session.publish(DefinitionsChanged(tuple(revoked)))
-    return explain(session, key, definitions=definitions, store=used)
+    return explain(session, key, definitions=definitions, store=value_store)
 
 
 def check_acceptable(step: PlanStep, state: StepState) -> None:
@@ -221,7 +222,7 @@ def accept_step(
         record,
         current,
         code=code,
-        shown=read_outputs(store.catalog, store.signer, previous.run_id, previous.step_key),
+        outputs=read_outputs(store.catalog, store.signer, previous.run_id, previous.step_key),
     )
 
 
@@ -286,9 +287,9 @@ def _record(
     current: Sequence[Current],
     *,
     code: CodeVersion | None = None,
-    shown: Sequence[CapturedOutput] = (),
+    outputs: Sequence[CapturedOutput] = (),
 ) -> None:
-    commits = [store.begin_run(run), store.record_step(record, current=current, code=code, outputs=shown)]
+    commits = [store.begin_run(run), store.record_step(record, current=current, code=code, outputs=outputs)]
     commits.append(store.finish_run(replace(run, status="success", ended=time.time())))
     for commit in commits:
         commit.wait()
@@ -311,15 +312,15 @@ def reader_of_now(keyed: Keyed, find: Callable[[Read], Materialization]) -> Call
             return replace(read, digest=item.data_version or item.id)
         with ReadRecorder((), keyed) as recorder:
             if read.kind in {"file", "absent"}:
-                recorder.opened(read.name, reads=True, writes=False)
+                recorder.file_opened(read.name, reads=True, writes=False)
             elif read.kind == "listing":
-                recorder.listed(read.name)
+                recorder.folder_listed(read.name)
             elif read.kind == "glob":
                 recorder.path_read(read.name)
             elif read.kind == "state":
                 recorder.state_read(read.name)
             elif read.name == ALL:
-                recorder.all_read(whole())
+                recorder.environment_read(environment_copy())
             else:
                 recorder.name_read(read.name, value_of(read.name))
         kind = {"absent": "file"}.get(read.kind, read.kind)

@@ -483,46 +483,53 @@ class _Search:
     steps = 0
     """The number of pairs of members that were compared."""
 
-    def changes(self, old: Any, new: Any, path: _Path, above: frozenset[tuple[int, int]]) -> Iterator[Example]:
+    def changes(
+        self, old: Any, new: Any, path: _Path, enclosing_pairs: frozenset[tuple[int, int]]
+    ) -> Iterator[Example]:
         """Yield an example for each member in which two objects differ.
 
         Parameters
         ----------
         path
             The path to both objects; empty for the compared values themselves.
-        above
+        enclosing_pairs
             The pairs of ``id()`` of the objects that contain `old` and `new`, to detect objects that contain themselves.
         """
         self.steps += 1
         pair = (id(old), id(new))
-        if old is new or pair in above:
+        if old is new or pair in enclosing_pairs:
             return
         if type(old) is not type(new):
-            yield _change(path, _shown(old, typed=True), _shown(new, typed=True))
+            yield _change(path, _short_value(old, typed=True), _short_value(new, typed=True))
         elif isinstance(old, set | frozenset):
-            yield from (_change(path, text, "", " without") for text in sorted(map(_shown, old - new)))
-            yield from (_change(path, "", text, " with") for text in sorted(map(_shown, new - old)))
-        elif len(above) < _DEEPEST and (members := _members(old)) is not None:
-            yield from self._changes_inside(members, _members(new) or {}, _label(old), path, above | {pair})
+            yield from (_change(path, text, "", " without") for text in sorted(map(_short_value, old - new)))
+            yield from (_change(path, "", text, " with") for text in sorted(map(_short_value, new - old)))
+        elif len(enclosing_pairs) < _DEEPEST and (members := _members(old)) is not None:
+            yield from self._changes_inside(members, _members(new) or {}, _label(old), path, enclosing_pairs | {pair})
         elif not _are_equal(old, new):
-            yield _change(path, _shown(old), _shown(new))
+            yield _change(path, _short_value(old), _short_value(new))
 
     def _changes_inside(
-        self, old: _Members, new: _Members, label: Callable[[Any], str], path: _Path, above: frozenset[tuple[int, int]]
+        self,
+        old: _Members,
+        new: _Members,
+        label: Callable[[Any], str],
+        path: _Path,
+        enclosing_pairs: frozenset[tuple[int, int]],
     ) -> Iterator[Example]:
         for key in chain(old, (key for key in new if key not in old)):
             place = (*path, (label, key))
             if self.steps >= _STEPS:
                 return
             if key not in new:
-                yield _change(place, _shown(old[key]), "")
+                yield _change(place, _short_value(old[key]), "")
             elif key not in old:
-                yield _change(place, "", _shown(new[key]))
+                yield _change(place, "", _short_value(new[key]))
             else:
-                yield from self.changes(old[key], new[key], place, above)
+                yield from self.changes(old[key], new[key], place, enclosing_pairs)
         orders = [key for key in old if key in new], [key for key in new if key in old]
         if orders[0] != orders[1]:
-            before, after = (", ".join(map(_shown, order[:5])) for order in orders)
+            before, after = (", ".join(map(_short_value, order[:5])) for order in orders)
             yield _change(path, before, after, " order")
 
 
@@ -549,7 +556,7 @@ def _label(value: Any) -> Callable[[Any], str]:
     if isinstance(value, tuple) and names:
         return lambda number: f".{names[number]}"
     if isinstance(value, dict | list | tuple):
-        return lambda key: f"[{_shown(key)}]"
+        return lambda key: f"[{_short_value(key)}]"
     return lambda name: f".{name}"
 
 
@@ -574,7 +581,7 @@ def _change(path: _Path, before: str, after: str, suffix: str = "") -> Example:
     return example(f"{place}{suffix}", before, after, longest=_LONGEST)
 
 
-def _shown(value: Any, *, typed: bool = False) -> str:
+def _short_value(value: Any, *, typed: bool = False) -> str:
     """Return a short string for a value: the `repr` of a number, a string or None, else the type and a summary.
 
     For other types, `repr` is not called, because it may run user code.

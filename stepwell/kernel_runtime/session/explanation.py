@@ -163,8 +163,8 @@ def headline(reason: Reason) -> str:
     return f"{text}{place}, {steps}: {ARROW.join(reason.chain)}"
 
 
-def _facts(shown: Materialization) -> str:
-    return f" · {describe(shown)} · {moment(shown.created)} · {shown.seconds:.1f} s"
+def _facts(materialization: Materialization) -> str:
+    return f" · {describe(materialization)} · {moment(materialization.created)} · {materialization.seconds:.1f} s"
 
 
 def _reason_lines(reason: Reason, *, named: bool = False) -> list[str]:
@@ -294,7 +294,7 @@ class Origins:
             elif reason.versions:
                 origins = self._through_records(reason, (), until)
             followed.append(replace(reason, origins=tuple(origins[:_MOST])) if origins else reason)
-        return _once(followed)
+        return _unique_origins(followed)
 
     def _through_states(self, start: str) -> list[Reason]:
         origins: list[Reason] = []
@@ -315,7 +315,7 @@ class Origins:
                 else:
                     reasons.append(replace(reason, chain=chain))
             origins += (
-                _failure(key, reasons) if state.state == "failed" else [_named(key, reason) for reason in reasons]
+                _failure(key, reasons) if state.state == "failed" else [_with_key(key, reason) for reason in reasons]
             )
         return origins
 
@@ -334,15 +334,15 @@ class Origins:
         origins: list[Reason] = []
         queue = [(changed, chain, until)]
         seen = {(changed.path, changed.versions)}
-        for reason, below, latest in queue:
+        for reason, upstream, latest in queue:
             if len(origins) >= _MOST:
                 break
             before, now = self._change(reason, latest)
             if now is None:
-                if below or len(queue) > 1:
-                    origins.append(replace(reason, chain=below, versions=()))
+                if upstream or len(queue) > 1:
+                    origins.append(replace(reason, chain=upstream, versions=()))
                 continue
-            path = (now.step_key, *below)
+            path = (now.step_key, *upstream)
             if before is None:
                 origins.append(
                     Reason(
@@ -385,14 +385,14 @@ class Origins:
         if items is None:
             items = self._histories[reason.path] = self._store.history(reason.path, limit=_VERSIONS)
         earlier, version = reason.versions
-        known = [item for item in reversed(items) if item.created <= until and item.memo_key]
-        olds = [index for index, item in enumerate(known) if earlier in (item.id, item.data_version)]
-        news = [index for index, item in enumerate(known) if version in (item.id, item.data_version)]
+        items_until = [item for item in reversed(items) if item.created <= until and item.memo_key]
+        olds = [index for index, item in enumerate(items_until) if earlier in (item.id, item.data_version)]
+        news = [index for index, item in enumerate(items_until) if version in (item.id, item.data_version)]
         # Find the newest change from the old to the new version. If the new version was reused, its materialization may be older than the old
         # version's.
         now = next((index for index in news if olds and index > olds[-1]), news[-1] if news else None)
         before = next((index for index in reversed(olds) if now is None or index < now), olds[-1] if olds else None)
-        return (None if before is None else known[before], None if now is None else known[now])
+        return (None if before is None else items_until[before], None if now is None else items_until[now])
 
     def _note(self, item: Materialization) -> str:
         for record in self._store.catalog.ask(read_attempts, item.step_key, _ATTEMPTS):
@@ -411,7 +411,7 @@ class Origins:
         return [*reasons, *input_reasons(old.inputs, new.inputs), *_reads(old.reads, new.reads)]
 
 
-def _once(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
+def _unique_origins(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
     """Return copies of reasons in which each origin occurs only once.
 
     An origin that was reached through several chains of steps stays at the reason with the shortest chain.
@@ -420,8 +420,8 @@ def _once(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
     shortest: dict[tuple[object, ...], Reason] = {}
     for reason in reasons:
         for origin in reason.origins:
-            known = shortest.get(_cause(origin))
-            if known is None or len(origin.chain) < len(known.chain):
+            shortest_origin = shortest.get(_cause(origin))
+            if shortest_origin is None or len(origin.chain) < len(shortest_origin.chain):
                 shortest[_cause(origin)] = origin
     unnamed = dict(shortest)
     result = []
@@ -437,7 +437,7 @@ def _cause(origin: Reason) -> tuple[object, ...]:
     return origin.kind, origin.text, origin.path, origin.place, origin.chain[:1]
 
 
-def _named(key: str, reason: Reason) -> Reason:
+def _with_key(key: str, reason: Reason) -> Reason:
     """Return a reason for the state of the upstream step `key`; if its text is ``never computed``, put the key before the text."""
     return replace(reason, text=f"{key} was never computed") if reason.text == "never computed" else reason
 

@@ -141,7 +141,7 @@ class _Column:
     """The column's type as the frame's library formats it."""
     data: Any
     """The Arrow array of the column's values, or of their digests; None if the column cannot be compared."""
-    how: How = ""
+    method: How = ""
     undigested: str = ""
     """If `data` is None: the type of a cell that has no data version. Empty otherwise."""
     is_level: bool = False
@@ -324,7 +324,7 @@ class _Pair:
     """The name of the column in DuckDB's tables ``a`` (the earlier frame) and ``b`` (the later frame)."""
     before: _Column
     after: _Column
-    how: How
+    method: How
 
     @property
     def label(self) -> str:
@@ -332,7 +332,7 @@ class _Pair:
 
     def compares(self, operator: str) -> str:
         """Return an SQL condition that compares the cells of both frames; `operator` is ``DISTINCT FROM`` or ``NOT DISTINCT FROM``."""
-        cast = "::VARCHAR" if self.how == "as text" else ""
+        cast = "::VARCHAR" if self.method == "as text" else ""
         return f"(a.{self.sql}{cast} IS {operator} b.{self.sql}{cast})"
 
 
@@ -374,7 +374,7 @@ def compare_frames(
     rows = len(before), len(after)
     chosen: Literal["requested", "index", "column", "position"] = "requested"
     pairs, schema = _paired(old, new, same_length=rows[0] == rows[1])
-    comparable = [pair for pair in pairs if pair.how != "not compared"]
+    comparable = [pair for pair in pairs if pair.method != "not compared"]
     connection = _connection(memory_limit, folder)
     try:
         _register(connection, comparable, rows)
@@ -426,7 +426,7 @@ def _connection(memory_limit: str, folder: Path | None) -> Any:
 def _paired(old: list[_Column], new: list[_Column], *, same_length: bool) -> tuple[list[_Pair], SchemaChange]:
     before, after = ({(column.label, column.is_level): column for column in columns} for columns in (old, new))
     pairs = [
-        _Pair(f"c{number}", before[name], after[name], _how(before[name], after[name]))
+        _Pair(f"c{number}", before[name], after[name], _comparison_method(before[name], after[name]))
         for number, name in enumerate(name for name in before if name in after)
     ]
     added = [column for name, column in after.items() if name not in before]
@@ -446,11 +446,11 @@ def _paired(old: list[_Column], new: list[_Column], *, same_length: bool) -> tup
     )
 
 
-def _how(before: _Column, after: _Column) -> How:
-    if before.data is None or after.data is None or (before.how == "by digest") != (after.how == "by digest"):
+def _comparison_method(before: _Column, after: _Column) -> How:
+    if before.data is None or after.data is None or (before.method == "by digest") != (after.method == "by digest"):
         return "not compared"
     if before.data.type == after.data.type or (_is_number(before) and _is_number(after)):
-        return before.how
+        return before.method
     return "as text"
 
 
@@ -498,34 +498,34 @@ def _register(connection: Any, pairs: Sequence[_Pair], rows: tuple[int, int]) ->
 
 
 def _requested_keys(pairs: Sequence[_Pair], names: Iterable[str]) -> list[_Pair]:
-    known = {pair.label: pair for pair in pairs}
+    pairs_by_label = {pair.label: pair for pair in pairs}
     for name in names:
-        if name not in known:
-            if not known:
+        if name not in pairs_by_label:
+            if not pairs_by_label:
                 raise UnknownKeyError(
                     f"the frames have no column {name!r} in common, nor any other column",
                     remedy="compare them without on=[...] (--on)",
                 )
-            raise unknown_key("common column", str(name), known)
-        if known[name].how == "not compared":
+            raise unknown_key("common column", str(name), pairs_by_label)
+        if pairs_by_label[name].method == "not compared":
             raise InvalidInvocationError(
                 f"rows cannot be matched by the column {name!r}",
                 where="the values of this column cannot be compared",
                 remedy="name other columns in on=[...] (--on)",
             )
-    return [known[name] for name in names]
+    return [pairs_by_label[name] for name in names]
 
 
 def _chosen_keys(
     connection: Any, pairs: Sequence[_Pair], *, has_index: bool
 ) -> tuple[list[_Pair], Literal["index", "column", "position"]]:
     levels = [pair for pair in pairs if pair.before.is_level]
-    if levels and has_index and all(pair.how != "not compared" for pair in levels):
+    if levels and has_index and all(pair.method != "not compared" for pair in levels):
         return levels, "index"
     for pair in pairs:
         name = pair.label.lower()
         has_name = name in _KEY_NAMES or name.endswith(("_id", "_key", "_uuid"))
-        if has_name and not pair.how and not _is_float(pair) and _is_unique(connection, pair):
+        if has_name and not pair.method and not _is_float(pair) and _is_unique(connection, pair):
             return [pair], "column"
     return [], "position"
 
@@ -607,10 +607,10 @@ def _changes(
     columns: list[ColumnChange] = []
     for pair in pairs:
         count = counts.get(pair.sql, 0)
-        if count or pair.how == "not compared":
+        if count or pair.method == "not compared":
             examples = _examples(connection, pair, keys) if count and len(columns) < _COLUMNS_WITH_EXAMPLES else ()
             undigested = pair.before.undigested or pair.after.undigested
-            columns.append(ColumnChange(pair.label, count, pair.how, undigested, examples))
+            columns.append(ColumnChange(pair.label, count, pair.method, undigested, examples))
     return tuple(sorted(columns, key=lambda column: -column.count))
 
 
@@ -618,17 +618,17 @@ def _examples(connection: Any, pair: _Pair, keys: Sequence[_Pair]) -> tuple[Exam
     text = f"SELECT pa, pb FROM d WHERE d{pair.sql} AND kind = 'changed' ORDER BY pb LIMIT {_EXAMPLES}"  # noqa: S608 - all names in the statement are generated by this module
     examples = []
     for before, after in connection.execute(text).fetchall():
-        row = ", ".join(_shown(key.after.data[after]) for key in keys) or f"row {after:,}"
+        row = ", ".join(_scalar_text(key.after.data[after]) for key in keys) or f"row {after:,}"
         values = (
             ("…", "…")
-            if pair.how == "by digest"
-            else (_shown(pair.before.data[before]), _shown(pair.after.data[after]))
+            if pair.method == "by digest"
+            else (_scalar_text(pair.before.data[before]), _scalar_text(pair.after.data[after]))
         )
         examples.append(example(row, *values, column=pair.label))
     return tuple(examples)
 
 
-def _shown(scalar: Any) -> str:
+def _scalar_text(scalar: Any) -> str:
     try:
         value = scalar.as_py()
     except (ValueError, OverflowError):

@@ -26,7 +26,7 @@ from stepwell.kernel_runtime.errors import (
     ValueUnavailableError,
     unknown_key,
 )
-from stepwell.kernel_runtime.records.keys import AssetKey, listed, new_id
+from stepwell.kernel_runtime.records.keys import AssetKey, keys_text, new_id
 from stepwell.kernel_runtime.records.materializations import (
     Current,
     Materialization,
@@ -188,12 +188,12 @@ def _version(group: list[Materialization], number: int, current: set[str], store
     )  # fmt: skip
 
 
-def find_version(store: ValueStore, key: str, which: WhichVersion, *, notebook: str | None = None) -> Materialization:
+def find_version(store: ValueStore, key: str, version: WhichVersion, *, notebook: str | None = None) -> Materialization:
     """Return the materialization of one version of a key.
 
     Parameters
     ----------
-    which
+    version
         A version's number (-1 is the newest), the beginning of its identifier, or a time, which selects the newest version at that time.
     notebook
         Search only versions from this notebook; None for all notebooks.
@@ -213,75 +213,75 @@ def find_version(store: ValueStore, key: str, which: WhichVersion, *, notebook: 
         If `which` has another type.
     """
     items = _items(store, key)
-    return _select(items, _grouped(items, store, key, notebook), key, which, notebook)
+    return _select(items, _grouped(items, store, key, notebook), key, version, notebook)
 
 
 def _select(
-    items: list[Materialization], versions: Versions, key: str, which: WhichVersion, notebook: str | None
+    items: list[Materialization], versions: Versions, key: str, version: WhichVersion, notebook: str | None
 ) -> Materialization:
     candidates = [item for item in items if notebook is None or item.notebook == notebook]
     if not candidates:
         raise UnknownVersionError(f"{key!r} has no version from the notebook {notebook!r}", remedy=_see(key))
-    version_id = _matching_id(key, versions, which, candidates)
+    version_id = _matching_id(key, versions, version, candidates)
     return next(item for item in candidates if item.id == version_id)
 
 
-def _matching_id(key: str, versions: Versions, which: WhichVersion, items: list[Materialization]) -> str:
-    if isinstance(which, bool) or not isinstance(which, str | int | dt.date):
+def _matching_id(key: str, versions: Versions, version: WhichVersion, items: list[Materialization]) -> str:
+    if isinstance(version, bool) or not isinstance(version, str | int | dt.date):
         raise InvalidInvocationError(
-            f"a version of {key!r} is selected by an identifier, a number or a time, not by a value of type {type(which).__name__}",
+            f"a version of {key!r} is selected by an identifier, a number or a time, not by a value of type {type(version).__name__}",
             remedy=f"for example: stepwell.load({key!r}, version=-2)",
         )
-    if isinstance(which, str) and which.lstrip("-").isdecimal() and len(which) < 7:
-        which = int(which)
-    if isinstance(which, int):
-        index = -which - 1 if which < 0 else len(versions) - 1 - which
+    if isinstance(version, str) and version.lstrip("-").isdecimal() and len(version) < 7:
+        version = int(version)
+    if isinstance(version, int):
+        index = -version - 1 if version < 0 else len(versions) - 1 - version
         if not 0 <= index < len(versions):
             raise UnknownVersionError(
-                f"{key!r} has no version number {which}: it has {len(versions)} versions",
+                f"{key!r} has no version number {version}: it has {len(versions)} versions",
                 remedy=f"choose a number from -1 (the newest version) to -{len(versions)} (the oldest)",
             )
         return versions[index].id
-    if isinstance(which, str):
-        ids = [item.id for item in items if item.id.startswith(which)] if which else []
-        if len(ids) == 1 or which in ids:
-            return which if which in ids else ids[0]
+    if isinstance(version, str):
+        ids = [item.id for item in items if item.id.startswith(version)] if version else []
+        if len(ids) == 1 or version in ids:
+            return version if version in ids else ids[0]
         if ids:
             raise UnknownVersionError(
-                f"the identifiers of {len(ids)} versions of {key!r} begin with {which!r}",
+                f"the identifiers of {len(ids)} versions of {key!r} begin with {version!r}",
                 where=", ".join(ids[:4]),
                 remedy="write more digits of the identifier",
             )
-    latest = _epoch_seconds(which)
+    latest = _epoch_seconds(version)
     if latest is None:
         raise UnknownVersionError(
-            f"{key!r} has no version {which!r}",
-            where=f"{which!r} is neither the beginning of an identifier nor a time",
+            f"{key!r} has no version {version!r}",
+            where=f"{version!r} is neither the beginning of an identifier nor a time",
             remedy=_see(key),
         )
     newest = next((item for item in items if item.created <= latest), None)
     if newest is None:
         raise UnknownVersionError(
-            f"{key!r} had no version at {which}",
+            f"{key!r} had no version at {version}",
             where=f"the oldest version of {key!r} was computed at {moment(items[-1].created, exact=True)}",
             remedy=_see(key),
         )
     return newest.id
 
 
-def _epoch_seconds(which: str | dt.date) -> float | None:
+def _epoch_seconds(version: str | dt.date) -> float | None:
     """Convert a date or time to seconds since the epoch; return None for a string that is not in ISO 8601 format.
 
     A date means the end of that day. A date, and a time without a time zone, are in local time.
     """
-    if isinstance(which, str):
+    if isinstance(version, str):
         try:
-            which = dt.date.fromisoformat(which) if len(which) == 10 else dt.datetime.fromisoformat(which)
+            version = dt.date.fromisoformat(version) if len(version) == 10 else dt.datetime.fromisoformat(version)
         except ValueError:
             return None
-    if isinstance(which, dt.datetime):
-        return which.timestamp()
-    return dt.datetime.combine(which, dt.time.max).timestamp()
+    if isinstance(version, dt.datetime):
+        return version.timestamp()
+    return dt.datetime.combine(version, dt.time.max).timestamp()
 
 
 def two_versions(
@@ -337,13 +337,13 @@ def is_identifier(text: str) -> bool:
 
 
 def load_version(
-    store: ValueStore, key: str, which: WhichVersion, notebook: str | None, *, verify: Verify = "signed"
+    store: ValueStore, key: str, version: WhichVersion, notebook: str | None, *, verify: Verify = "signed"
 ) -> Any:
     """Load the value of one version of a key.
 
     Parameters
     ----------
-    which, notebook
+    version, notebook
         The version, selected as in `find_version`.
     verify
         ``full`` to check every byte of the value file; ``signed`` to check only its size and the bytes that could execute code.
@@ -355,7 +355,7 @@ def load_version(
     ValueUnavailableError
         If the version has no stored value, or if the value cannot be loaded.
     """
-    item = find_version(store, key, which, notebook=notebook)
+    item = find_version(store, key, version, notebook=notebook)
     return store.get(value_of(key, item), key=key, verify=verify)
 
 
@@ -366,7 +366,7 @@ def _see(key: str) -> str:
 _EVERY = 1_000_000_000
 
 
-def carry_over(store: ValueStore, old: str, new: str, notebook: str) -> int:
+def rename_key(store: ValueStore, old: str, new: str, notebook: str) -> int:
     """Copy the materializations of the asset `old`, and of the steps inside it, to the key `new`.
 
     Parameters
@@ -397,16 +397,16 @@ def carry_over(store: ValueStore, old: str, new: str, notebook: str) -> int:
         raise InvalidInvocationError(
             f"the new key equals the old key {old!r}", remedy="name two different keys: %stepwell rename OLD NEW"
         )
-    known = store.keys()
+    stored_keys = store.keys()
     if "." in old:
         raise InvalidInvocationError(
             f"{old!r} is a step, and only assets can be renamed",
             remedy="rename the asset that contains the step, or rename the op in its cell",
         )
-    renamed_keys = [key for key in known if key == old or key.startswith((f"{old}.", f"{old}:"))]
+    renamed_keys = [key for key in stored_keys if key == old or key.startswith((f"{old}.", f"{old}:"))]
     if not renamed_keys:
-        raise unknown_key("stored key", old, known)
-    if any(key == new or key.startswith((f"{new}.", f"{new}:")) for key in known) or store.history(new, limit=1):
+        raise unknown_key("stored key", old, stored_keys)
+    if any(key == new or key.startswith((f"{new}.", f"{new}:")) for key in stored_keys) or store.history(new, limit=1):
         raise InvariantViolationError(
             f"the new key {new!r} already has stored versions",
             remedy=f"choose another new key, or delete the versions of {new!r} first: %stepwell forget {new}",
@@ -432,7 +432,7 @@ def carry_over(store: ValueStore, old: str, new: str, notebook: str) -> int:
         for row in reversed(pointers)
     ]
     steps = {item.step_key: _mapped(item.step_key, old, new) for item in rows}
-    housekeeping.carry_over(store, list(copies.values()), current, steps=steps, removed=pointers)
+    housekeeping.record_copies(store, list(copies.values()), current, steps=steps, removed=pointers)
     _record(store, owner, steps, rows, old)
     return sum(item.key == old for item in rows)
 
@@ -445,7 +445,7 @@ def _owner(old: str, pointers: list[Current], notebook: str) -> str:
         return owners[0]
     raise InvariantViolationError(
         f"this notebook has no current value of {old!r}, and several other notebooks have one",
-        where=listed(owners),
+        where=keys_text(owners),
         remedy=f"run the rename command in the notebook that defines {old!r}",
     )
 
@@ -474,11 +474,11 @@ def _copies(store: ValueStore, rows: list[Materialization], old: str, new: str) 
             item, id=ids[item.id], key=_mapped(item.key, old, new), step_key=step, inputs=inputs,
             memo_key=memo_key(step, item.code_version, inputs) if item.memo_key else "",
         )  # fmt: skip
-        copies[item.id] = _signed(store, copy, item)
+        copies[item.id] = _with_signature(store, copy, item)
     return copies
 
 
-def _signed(store: ValueStore, copy: Materialization, item: Materialization) -> Materialization:
+def _with_signature(store: ValueStore, copy: Materialization, item: Materialization) -> Materialization:
     """Sign `copy` if a trusted key signed the original `item`; effects are restored only from signed materializations.
 
     If the original is unsigned, `copy` is returned unchanged; if another key signed it, `copy` is returned without a signature.

@@ -39,13 +39,13 @@ from stepwell.kernel_runtime.planning.build import (
     step_owner,
     unknown_step,
 )
-from stepwell.kernel_runtime.planning.decision import Known
+from stepwell.kernel_runtime.planning.decision import DecisionFacts
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep, asset_steps, job_steps
 from stepwell.kernel_runtime.planning.states import StepState, lineage_of, plan_states
 from stepwell.kernel_runtime.reads import read_holds
 from stepwell.kernel_runtime.records.materializations import CodeVersion, Current, Materialization, Read
 from stepwell.kernel_runtime.records.runs import Lineage, Notice, RunRecord, StepRecord, notice
-from stepwell.kernel_runtime.session.reasons import Explainer
+from stepwell.kernel_runtime.session.reasons import ResultComparer
 from stepwell.kernel_runtime.store import housekeeping
 from stepwell.kernel_runtime.store.signing import Signer, vouches
 from stepwell.kernel_runtime.versions.environment import Keyed, process_keyed
@@ -144,7 +144,7 @@ class Inspection:
 
     # -- facts of the store about a plan
 
-    def known(self, plan: Plan, produced: Mapping[str, Materialization] | None = None) -> Known:
+    def decision_facts(self, plan: Plan, produced: Mapping[str, Materialization] | None = None) -> DecisionFacts:
         """Read from the store the facts on which the decisions about the steps of a plan are based.
 
         Parameters
@@ -155,15 +155,15 @@ class Inspection:
         store = self.store
         keys = [output.key for step in plan.steps for output in step.outputs]
         codes = {step.code.digest for step in plan.steps if step.code is not None}
-        snapshot = store.snapshot([*keys, *plan.read], [step.address for step in plan.steps], codes)
-        known = Known(
+        snapshot = store.snapshot([*keys, *plan.read_keys], [step.address for step in plan.steps], codes)
+        facts = DecisionFacts(
             snapshot,
             _still_holds(store, self.find),
             partial(vouches, store.signer),
             obstacle=lambda item: store.obstacle(item.value, key=item.key) if item.value is not None else "",
-            now=time.time(),
+            snapshot_time=time.time(),
         )
-        for key in plan.read:
+        for key in plan.read_keys:
             if key in plan.absent:
                 continue
             item = produced.get(key) if produced else None
@@ -171,23 +171,29 @@ class Inspection:
                 rows = snapshot.current.get(key)
                 item = self._choose(key, rows, store) if rows else None
             if item is not None:
-                known.values[key] = item
+                facts.values[key] = item
         if (timeline := self._timeline) is not None:
-            known.kind, known.local, known.brought = timeline.kind, timeline.read_holds, timeline.has_brought
-            known.unrestorable = StoredCells(timeline, store, strict=bool(os.environ.get("STEPWELL_STRICT"))).obstacle
-            known.made_from = lambda step: timeline.made_from(step.key, step.op.body)
-        return known
+            facts.kind, facts.kernel_read_holds, facts.is_last_in_kernel = (
+                timeline.kind,
+                timeline.read_holds,
+                timeline.has_brought,
+            )
+            facts.restore_obstacle = StoredCells(
+                timeline, store, strict=bool(os.environ.get("STEPWELL_STRICT"))
+            ).obstacle
+            facts.made_from = lambda step: timeline.made_from(step.key, step.op.body)
+        return facts
 
-    def states(self, plan: Plan, known: Known | None = None) -> dict[str, StepState]:
+    def states(self, plan: Plan, facts: DecisionFacts | None = None) -> dict[str, StepState]:
         """Return the state of each step of a plan by step key, in execution order.
 
         Parameters
         ----------
-        known
+        facts
             The facts for the decisions; None to read them from the store.
         """
-        known = known or self.known(plan)
-        return plan_states(plan, known, Explainer(self.store, known, self.walk, code_parts(self.walk)))
+        facts = facts or self.decision_facts(plan)
+        return plan_states(plan, facts, ResultComparer(self.store, facts, self.walk, code_parts(self.walk)))
 
     def lineage(self) -> Lineage:
         """Return the lineage of all defined assets and jobs: their steps with states, as cards, and the edges between the cards."""
@@ -297,8 +303,8 @@ def plan_of_steps(keys: Sequence[str], definitions: Definitions, code: CodeWalk,
             elif inner in inner_steps:
                 jobs.setdefault(name, set()).add(inner)
             else:
-                known = job is not None or definitions.asset(name) is not None
-                definer = "" if known else recorded_by(key, store)
+                is_defined = job is not None or definitions.asset(name) is not None
+                definer = "" if is_defined else recorded_by(key, store)
                 raise code_unavailable(key, definer) if definer else unknown_step(key, definitions)
             continue
         targets.update(dict.fromkeys(str(asset_key) for asset_key in owner.keys))
@@ -370,21 +376,21 @@ def unfinished_steps(
     """
     records = list(records)
     unfinished = {record.key for record in records if record.status in ("failed", "cancelled", "untouched")}
-    ended: dict[str, StepRecord] = {}
+    finished_records: dict[str, StepRecord] = {}
     parent = run.parent_run_id
     while True:
         for record in records:
             if record.status in ("executed", "reused", "skipped") and record.key not in unfinished:
-                known = ended.get(record.key)
+                finished_record = finished_records.get(record.key)
                 # A step has two records in one run if it ran again because its value was lost. The later record is used.
-                if known is None or known.run_id == record.run_id:
-                    ended[record.key] = record
+                if finished_record is None or finished_record.run_id == record.run_id:
+                    finished_records[record.key] = record
         resumed = store.run(parent) if parent else None
         if resumed is None:
             break
         parent, records = resumed[0].parent_run_id, list(resumed[1])
-    produced = {item.key: item for record in ended.values() for item in record.materializations}
-    return unfinished, produced, set(ended)
+    produced = {item.key: item for record in finished_records.values() for item in record.materializations}
+    return unfinished, produced, set(finished_records)
 
 
 def not_produced(
@@ -400,7 +406,7 @@ def not_produced(
         The value keys that these steps produced.
     """
     absent = set()
-    for key in plan.read:
+    for key in plan.read_keys:
         if key not in produced:
             definition = definitions.asset(key)
             steps = (
@@ -443,7 +449,7 @@ def code_unavailable(key: str, notebook: str) -> DefinitionUnavailableError:
 
 
 def check_reads(
-    plan: Plan, known: Known, definitions: Definitions, stored: Callable[[], Iterable[str]], *, resumed: bool
+    plan: Plan, facts: DecisionFacts, definitions: Definitions, stored: Callable[[], Iterable[str]], *, resumed: bool
 ) -> None:
     """Check that every value that a plan reads from the store is stored.
 
@@ -467,9 +473,9 @@ def check_reads(
             for key in step_input.keys if step_input.carries_value else ():
                 if key in plan.producers or key in plan.absent:
                     continue
-                item = known.values.get(key)
+                item = facts.values.get(key)
                 if item is None:
-                    raise _missing(key, step, definitions, stored)
+                    raise _missing_upstream(key, step, definitions, stored)
                 if item.value is None and (resumed or key.startswith(inside)):
                     raise ValueNotKeptError(
                         f"step {step.key!r} needs the value of {item.step_key!r}, and this value could not be stored",
@@ -478,7 +484,7 @@ def check_reads(
                     )
 
 
-def _missing(
+def _missing_upstream(
     key: str, step: PlanStep, definitions: Definitions, stored: Callable[[], Iterable[str]]
 ) -> MissingUpstreamError:
     if definitions.asset(key) is not None:
@@ -498,21 +504,21 @@ def _missing(
     )
 
 
-def foreign_notices(plan: Plan, known: Known) -> tuple[Notice, ...]:
+def foreign_notices(plan: Plan, facts: DecisionFacts) -> tuple[Notice, ...]:
     """Return one notice that names the values that the plan would reuse or read if another user's key had not signed them.
 
     The result is empty if there are no such values.
     """
-    foreign = known.snapshot.foreign
+    foreign = facts.snapshot.foreign
     if not foreign:
         return ()
-    keys = {*plan.read, *[output.key for step in plan.steps for output in step.outputs]}
-    read = [known.values[key] for key in plan.read if key in known.values]
+    keys = {*plan.read_keys, *[output.key for step in plan.steps for output in step.outputs]}
+    read = [facts.values[key] for key in plan.read_keys if key in facts.values]
     reusable = [
         item
-        for groups in known.snapshot.by_memo_key.values()
-        if all(any(item.id in foreign for item in group) for group in groups)
-        for item in groups[0]
+        for executions in facts.snapshot.by_memo_key.values()
+        if all(any(item.id in foreign for item in execution) for execution in executions)
+        for item in executions[0]
     ]
     signers = {item.key: foreign[item.id] for item in (*read, *reusable) if item.id in foreign and item.key in keys}
     if not signers:
@@ -521,13 +527,13 @@ def foreign_notices(plan: Plan, known: Known) -> tuple[Notice, ...]:
     return (notice("foreign", names=tuple(names), signer=signers[names[0]]),)
 
 
-def read_notices(plan: Plan, known: Known, definitions: Definitions) -> tuple[Notice, ...]:
+def read_notices(plan: Plan, facts: DecisionFacts, definitions: Definitions) -> tuple[Notice, ...]:
     """Return a notice for each value that the plan reads from the store and whose asset or step is not defined in this process."""
     inside = f"{plan.targets[0]}." if plan.kind == "job" and plan.targets else "\0"
     items = [
-        known.values[key]
-        for key in plan.read
-        if key in known.values
+        facts.values[key]
+        for key in plan.read_keys
+        if key in facts.values
         and not key.startswith(inside)
         and definitions.asset(key) is None
         and step_owner(key.split(":", 1)[0], definitions) is None
@@ -538,7 +544,7 @@ def read_notices(plan: Plan, known: Known, definitions: Definitions) -> tuple[No
 def stale_notices(plan: Plan, inspection: Inspection) -> tuple[Notice, ...]:
     """Return a notice for each stored value that the plan reads although the step that computes the value is stale, failed or may change."""
     definitions = inspection.definitions
-    owners = {key: definitions.asset(key) or step_owner(key.split(":", 1)[0], definitions) for key in plan.read}
+    owners = {key: definitions.asset(key) or step_owner(key.split(":", 1)[0], definitions) for key in plan.read_keys}
     keys = [
         str(asset_key) for owner in owners.values() if isinstance(owner, AssetsDefinition) for asset_key in owner.keys
     ]
@@ -547,7 +553,7 @@ def stale_notices(plan: Plan, inspection: Inspection) -> tuple[Notice, ...]:
     whole = build_plan(list(dict.fromkeys(keys)), definitions, inspection.walk)
     states = inspection.states(whole)
     notices = []
-    for key in plan.read:
+    for key in plan.read_keys:
         state = states[whole.producers[key].key] if key in whole.producers else None
         if state is not None and state.state not in ("fresh", "missing"):
             cause = state.reasons[0].text if state.reasons else ""
@@ -572,14 +578,14 @@ def size_notices(store: ValueStore) -> tuple[Notice, ...]:
     sizes = housekeeping.read_sizes(store.folder)
     if sizes is None:
         return ()
-    held = sizes.object_bytes + sizes.catalog_bytes
-    if held <= LARGE and disk.free >= FULL * disk.total:
+    stored_bytes = sizes.object_bytes + sizes.catalog_bytes
+    if stored_bytes <= LARGE and disk.free >= FULL * disk.total:
         return ()
     return (
         notice(
             "large store",
             str(store.directory),
-            held=held,
+            held=stored_bytes,
             free=disk.free / disk.total,
             garbage=sizes.garbage_bytes,
             older=sizes.older_bytes,

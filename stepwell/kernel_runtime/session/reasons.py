@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
 from stepwell.kernel_runtime.planning.build import step_extra
-from stepwell.kernel_runtime.planning.decision import Known, refusal
+from stepwell.kernel_runtime.planning.decision import DecisionFacts, refusal
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.planning.states import Reason
 from stepwell.kernel_runtime.reads import what_changed
-from stepwell.kernel_runtime.records.keys import listed
+from stepwell.kernel_runtime.records.keys import keys_text
 from stepwell.kernel_runtime.records.materializations import (
     PYTHON,
     CodeKind,
@@ -46,12 +46,12 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
 
 
-class Explainer:
+class ResultComparer:
     """Explains why the stored results of a step cannot be reused (implements `planning.states.Explainer`).
 
     Parameters
     ----------
-    known
+    facts
         The facts on which the decisions about the steps are based.
     walk
         The code walk that tests whether a remedy works.
@@ -62,16 +62,16 @@ class Explainer:
     def __init__(
         self,
         store: ValueStore,
-        known: Known,
+        facts: DecisionFacts,
         walk: CodeWalk,
         code_parts: Callable[[PlanStep], CodeVersion | None],
     ) -> None:
         self.store = store
-        self.known = known
+        self.facts = facts
         self.walk = walk
         self.code_parts = code_parts
         self._codes: dict[str, CodeVersion] = {}
-        self._asked: set[str] = set()
+        self._read_versions: set[str] = set()
 
     def __call__(
         self, step: PlanStep, stored: tuple[Materialization, ...], inputs: tuple[InputVersion, ...] | None
@@ -95,7 +95,7 @@ class Explainer:
         if inputs is not None:
             reasons += input_reasons(old.inputs, inputs)
         reasons += [
-            Reason(what_changed(read), kind=read.kind) for read in old.reads if not self.known.holds(read, step, old)
+            Reason(what_changed(read), kind=read.kind) for read in old.reads if not self.facts.holds(read, step, old)
         ]
         if not reasons and inputs is not None and old.code_version == (step.code.digest if step.code else ""):
             if not old.memo_key:
@@ -103,7 +103,7 @@ class Explainer:
             lacking = [output.key for output in step.outputs if output.required]
             lacking = [key for key in lacking if key not in {item.key for item in stored}]
             if lacking:
-                return (Reason(f"{listed(lacking)} is no longer stored", kind="missing"),)
+                return (Reason(f"{keys_text(lacking)} is no longer stored", kind="missing"),)
             if old.unverifiable:
                 return (
                     Reason(
@@ -111,7 +111,7 @@ class Explainer:
                         kind="unverifiable",
                     ),
                 )
-            if old.memo_key == self.known.key(step, inputs) and (why := refusal(step, old.memo_key, self.known)):
+            if old.memo_key == self.facts.key(step, inputs) and (why := refusal(step, old.memo_key, self.facts)):
                 return (Reason(why, kind="refused"),)
             return (
                 Reason(
@@ -126,25 +126,27 @@ class Explainer:
         items = step.code.unverifiable if step.code is not None else ()
         return tuple(Reason(item.reason, item.path, self._way_out(step, item), "unverifiable") for item in items)
 
-    def _recorded(self, version: str) -> CodeVersion | None:
+    def _recorded_code(self, version: str) -> CodeVersion | None:
         """Return the recorded code version whose digest is `version`, with its parts; None if it is not recorded.
 
         The first call reads the code versions of all changed steps in one query.
         """
-        if version not in self._asked:
-            wanted = {version, *self._changed()} - self._asked
-            self._asked |= wanted
+        if version not in self._read_versions:
+            wanted = {version, *self._changed_versions()} - self._read_versions
+            self._read_versions |= wanted
             self._codes.update(self.store.codes(wanted))
         return self._codes.get(version)
 
-    def _changed(self) -> set[str]:
+    def _changed_versions(self) -> set[str]:
         """Return the digests of the code versions that current materializations have and that no reusable result of the plan has."""
-        snapshot = self.known.snapshot
+        snapshot = self.facts.snapshot
         current = {row.materialization.code_version for rows in snapshot.current.values() for row in rows}
-        return current - {group[0].code_version for groups in snapshot.by_memo_key.values() for group in groups}
+        return current - {
+            execution[0].code_version for executions in snapshot.by_memo_key.values() for execution in executions
+        }
 
     def _code(self, step: PlanStep, old: Materialization) -> list[Reason]:
-        before = self._recorded(old.code_version)
+        before = self._recorded_code(old.code_version)
         now = self.code_parts(step)
         return code_reasons(before, now, step.key, lambda change: self._remedy(step, change))
 
@@ -159,7 +161,7 @@ class Explainer:
 
     def _remedy(self, step: PlanStep, change: Change) -> str:
         """Return advice on how to exclude a changed value that may be secret from the code version; empty for other changes."""
-        if not change.secret or change.what != "changed":
+        if not change.secret or change.change_kind != "changed":
             return ""
         name = self._ignorable(step, change.path, lambda ignore: change.path not in self._paths_without(step, ignore))
         ways = _flags(step, name)
@@ -304,7 +306,7 @@ class Change:
     """The same after the change."""
     diff: str = ""
     """A unified diff of the object's source code; empty for an object that is not code."""
-    what: str = "changed"
+    change_kind: str = "changed"
     """What happened to the object: ``changed``, ``added`` or ``removed``."""
     secret: bool = False
     """True if the object's value is not shown because it may be secret."""
@@ -340,9 +342,9 @@ def explain(old: CodeVersion, new: CodeVersion, key: str = "") -> tuple[Change, 
     edited = {path for path, group in changed if (path, group) not in unedited}
     added, removed = _unmatched(before, after, changed, edited, canonical=canonical)
     for pair, part in added.items():
-        changed[pair] = Change(part.kind, part.path, part.where, None, _shown(part), what="added")
+        changed[pair] = Change(part.kind, part.path, part.where, None, _part_text(part), change_kind="added")
     for pair, part in removed.items():
-        changed[pair] = Change(part.kind, part.path, part.where, _shown(part), None, what="removed")
+        changed[pair] = Change(part.kind, part.path, part.where, _part_text(part), None, change_kind="removed")
     for pair in unedited:
         if any(_follows(path, {pair[0]}) for path, _ in changed):
             del changed[pair]
@@ -354,7 +356,7 @@ def explain(old: CodeVersion, new: CodeVersion, key: str = "") -> tuple[Change, 
     once: dict[tuple[object, ...], Change] = {}
     for pair in in_order:
         digests = [parts[pair].digest if pair in parts else "" for parts in (before, after)]
-        once.setdefault((_label(pair), changed[pair].what, *digests), changed[pair])
+        once.setdefault((_label(pair), changed[pair].change_kind, *digests), changed[pair])
     return tuple(once.values())
 
 
@@ -448,28 +450,33 @@ def describe(change: Change) -> str:
     name = change.path.rpartition(ARROW)[2]
     place = f" ({change.where})" if change.where else ""
     if change.kind == "package":
-        if change.what == "changed":
+        if change.change_kind == "changed":
             return f"{name} {change.before} -> {change.after}"
-        return f"package {name} {change.what}"
+        return f"package {name} {change.change_kind}"
     if change.kind in {"function", "body"}:
         called = f"{name}()" if change.kind == "function" else name
-        return f"{called} {change.what}{place}"
+        return f"{called} {change.change_kind}{place}"
     if change.kind == "class":
-        return f"class {name} {change.what}{place}"
+        return f"class {name} {change.change_kind}{place}"
     if change.kind == "sql":
-        return f"the SELECT of {name} {change.what}{place}"
+        return f"the SELECT of {name} {change.change_kind}{place}"
     if change.kind == "name":
         return (
-            f"{name} is {'now' if change.what == 'added' else 'no longer'} an asset"
-            if change.what != "changed"
+            f"{name} is {'now' if change.change_kind == 'added' else 'no longer'} an asset"
+            if change.change_kind != "changed"
             else f"{name} refers to another asset"
         )
     if change.path.endswith(IGNORED):
-        names = change.after if change.what != "removed" else change.before
-        return f"--ignore {names} was {change.what}"
-    if change.what == "changed" and change.before is not None and change.after is not None and not looks_secret(name):
+        names = change.after if change.change_kind != "removed" else change.before
+        return f"--ignore {names} was {change.change_kind}"
+    if (
+        change.change_kind == "changed"
+        and change.before is not None
+        and change.after is not None
+        and not looks_secret(name)
+    ):
         return f"{name}: {change.before} -> {change.after}"
-    return f"{name} {change.what}{place}"
+    return f"{name} {change.change_kind}{place}"
 
 
 def _by_path(parts: tuple[CodePart, ...]) -> Parts:
@@ -506,7 +513,7 @@ def _change(before: CodePart, after: CodePart, *, canonical: bool) -> Change:
             )
         )
     secret = after.kind == "global" and (HIDDEN in (before.text, after.text) or looks_secret(_last_name(after.path)))
-    return Change(after.kind, after.path, after.where, _shown(before), _shown(after), diff, secret=secret)
+    return Change(after.kind, after.path, after.where, _part_text(before), _part_text(after), diff, secret=secret)
 
 
 def _canonical(source: str) -> str:
@@ -536,7 +543,7 @@ def _last_name(path: str) -> str:
     return path.rpartition(ARROW)[2]
 
 
-def _shown(part: CodePart) -> str | None:
+def _part_text(part: CodePart) -> str | None:
     """Return the source code, value or package version of a part as a string; None if it is unknown or may be secret."""
     hidden = part.kind == "global" and (part.text == HIDDEN or looks_secret(_last_name(part.path)))
     if hidden or part.text is None or part.kind != "global":

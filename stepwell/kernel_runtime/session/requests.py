@@ -29,7 +29,7 @@ from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.planning.build import Definitions, step_owner
 from stepwell.kernel_runtime.planning.decision import choose_current
 from stepwell.kernel_runtime.planning.plan import asset_steps
-from stepwell.kernel_runtime.records.keys import AssetKey, listed
+from stepwell.kernel_runtime.records.keys import AssetKey, keys_text
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def read_targets(targets: Targets) -> tuple[list[AssetsDefinition | SourceAsset]
     """
     if targets is None:
         return [], None
-    listed: Sequence[Target] = (
+    target_list: Sequence[Target] = (
         _members(targets)
         if isinstance(targets, ModuleType)
         else list(targets)
@@ -71,7 +71,7 @@ def read_targets(targets: Targets) -> tuple[list[AssetsDefinition | SourceAsset]
     )
     definitions: list[AssetsDefinition | SourceAsset] = []
     words: list[str] = []
-    for target in listed:
+    for target in target_list:
         if isinstance(target, AssetsDefinition | SourceAsset):
             definitions.append(target)
             if isinstance(target, AssetsDefinition):
@@ -106,7 +106,7 @@ def _members(module: ModuleType) -> list[Target]:
 
 
 def lookup(
-    registry: Registry, definitions: Given = None, more: Iterable[AssetsDefinition | SourceAsset] = ()
+    registry: Registry, definitions: Given = None, targets: Iterable[AssetsDefinition | SourceAsset] = ()
 ) -> Definitions:
     """Return the definitions that a request uses: those that were passed, and the registered ones for all other keys.
 
@@ -114,7 +114,7 @@ def lookup(
     ----------
     definitions
         The passed definitions: a list of definitions and modules of definitions, or one module; None if there are none.
-    more
+    targets
         Further passed definitions, usually the targets of the request.
 
     Raises
@@ -124,9 +124,9 @@ def lookup(
     InvalidInvocationError
         If a passed object is not a definition.
     """
-    listed = [definitions] if isinstance(definitions, ModuleType) else list(definitions or ())
+    definition_list = [definitions] if isinstance(definitions, ModuleType) else list(definitions or ())
     passed: list[Any] = []
-    for item in listed:
+    for item in definition_list:
         passed += _definitions_of(item) if isinstance(item, ModuleType) else [item]
     for definition in passed:
         if not isinstance(definition, AssetsDefinition | SourceAsset | JobDefinition):
@@ -134,7 +134,7 @@ def lookup(
                 f"a definition must be an asset, a source asset or a job, not an object of type {type(definition).__name__}",
                 remedy="pass definitions like these: definitions=[clean, send], or a module that contains them",
             )
-    unique = list({id(definition): definition for definition in (*passed, *more)}.values())
+    unique = list({id(definition): definition for definition in (*passed, *targets)}.values())
     assets = by_key(definition for definition in unique if not isinstance(definition, JobDefinition))
     jobs: dict[str, JobDefinition] = {
         name: entry.definition for name, entry in registry.jobs.items() if isinstance(entry.definition, JobDefinition)
@@ -170,16 +170,16 @@ def requesting(
     if timeline is None:
         yield
         return
-    before = timeline.requested, timeline.cells, timeline.only_unbound
+    before = timeline.requested, timeline.cells, timeline.binds_only_unbound
     steps = [step.key for item in definitions if isinstance(item, AssetsDefinition) for step in asset_steps(item)]
     timeline.requested = frozenset(steps)
     if cell:
         timeline.cells = timeline.requested
-        timeline.only_unbound = only_unbound
+        timeline.binds_only_unbound = only_unbound
     try:
         yield
     finally:
-        timeline.requested, timeline.cells, timeline.only_unbound = before
+        timeline.requested, timeline.cells, timeline.binds_only_unbound = before
 
 
 class HoldsValues(Protocol):
@@ -251,7 +251,7 @@ def choose(registry: Registry, reader: str, key: str, rows: list[Current], store
     if len(versions) > 1:
         raise AmbiguousKeyError(
             f"several notebooks define {key!r}, and their current values differ",
-            where=listed(row.notebook for row in existing),
+            where=keys_text(row.notebook for row in existing),
             remedy=f"run the cell that defines {key} in this notebook, or choose a notebook: stepwell.load({key!r}, notebook={existing[0].notebook!r})",
         )
     return choose_current(existing or rows, "")
@@ -375,21 +375,21 @@ def _folder(namespace: Mapping[str, Any] | None) -> Path:
     return path.parent if path is not None and path.parent.is_dir() else Path.cwd()
 
 
-def named_or_found(asked: str | None, folder: Path) -> tuple[Path, bool]:
+def named_or_found(named_directory: str | None, folder: Path) -> tuple[Path, bool]:
     """Return the store directory, and True if the user named it.
 
-    The directory is `asked`, else the environment variable ``STEPWELL_STORE``, else ``.stepwell`` in the root of the project of `folder`.
+    The directory is `named_directory`, else the environment variable ``STEPWELL_STORE``, else ``.stepwell`` in the root of the project of `folder`.
     The second value is True in the first two cases. Only then may the directory be a link: in a downloaded project, ``.stepwell`` may be
     a link that the user does not know about.
 
     Parameters
     ----------
-    asked
+    named_directory
         The directory that the user named, or None.
     folder
         The folder of the notebook or script.
     """
-    named = asked or os.environ.get("STEPWELL_STORE")
+    named = named_directory or os.environ.get("STEPWELL_STORE")
     return (Path(named).expanduser().absolute(), True) if named else (project_root(folder) / STORE, False)
 
 

@@ -33,7 +33,7 @@ from stepwell.kernel_runtime.errors import (
     unknown_key,
 )
 from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping, new_run
-from stepwell.kernel_runtime.execution.engine import Engine, Request
+from stepwell.kernel_runtime.execution.engine import Engine, EngineOptions
 from stepwell.kernel_runtime.execution.in_process import InProcess
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.result import RunResult
@@ -84,7 +84,7 @@ from stepwell.kernel_runtime.session.requests import (
     requesting,
     store_directory,
 )
-from stepwell.kernel_runtime.session.sql import read_select, run_sql, surroundings
+from stepwell.kernel_runtime.session.sql import read_select, run_sql_body, surroundings
 from stepwell.kernel_runtime.store import housekeeping
 from stepwell.kernel_runtime.store.catalog.instance import at_end, warm_up
 from stepwell.kernel_runtime.store.signing import Signer
@@ -152,12 +152,12 @@ class Session:
         self._store: ValueStore | None = None
         self._opening = threading.RLock()
         self._subscribers: list[Subscriber] = []
-        self._noticed: set[Notice] = set()
+        self._published_notices: set[Notice] = set()
         self._noticed_keys: set[tuple[str, str]] = set()
         self._running = threading.Lock()
-        self._run: _ActiveRun | None = None
+        self._active_run: _ActiveRun | None = None
         self.registry.notebook = lambda: self.notebook
-        self.registry.changed = lambda keys: self.publish(DefinitionsChanged(keys))
+        self.registry.on_change = lambda keys: self.publish(DefinitionsChanged(keys))
 
     # -- stores and the notebook
 
@@ -189,11 +189,11 @@ class Session:
                 return self._store
             if in_ipython() or self.namespace is not None or os.environ.get("STEPWELL_STORE"):
                 directory, named = self.location
-                self._store = self._open(directory, follow=named)
+                self._store = self._open_directory(directory, follow=named)
             else:
                 folder = tempfile.mkdtemp(prefix="stepwell-")
                 at_end(partial(shutil.rmtree, folder, ignore_errors=True), last=True)
-                self._store = self._open(Path(folder) / "store")
+                self._store = self._open_directory(Path(folder) / "store")
         return self._store
 
     def open(self, store: AnyStore = None, *, create: bool = True) -> ValueStore:
@@ -217,16 +217,16 @@ class Session:
             If the store cannot be used.
         """
         if store is None:
-            run = self._run if active() is not None else None
+            run = self._active_run if active() is not None else None
             return self.store if run is None else run.store
         if isinstance(store, str | os.PathLike):
-            return self._open(Path(store).absolute(), create=create)
+            return self._open_directory(Path(store).absolute(), create=create)
         # The public `Store` wraps the internal store.
         values: Any = getattr(store, "values", store)
         opened: ValueStore = values
         return opened
 
-    def _open(self, directory: Path, *, create: bool = True, follow: bool = True) -> ValueStore:
+    def _open_directory(self, directory: Path, *, create: bool = True, follow: bool = True) -> ValueStore:
         """Open the store of a directory, or return the store if it is open already.
 
         Parameters
@@ -302,10 +302,10 @@ class Session:
         A notice is passed only once per session. During a run, a notice is added to the result of the run instead.
         """
         if isinstance(event, Notice):
-            if not self._once((event,)):
+            if not self._new_notices((event,)):
                 return
-            if self._run is not None and self._run.notices is not None:
-                self._run.notices.append(event)
+            if self._active_run is not None and self._active_run.notices is not None:
+                self._active_run.notices.append(event)
                 return
         for subscriber in tuple(self._subscribers):
             try:
@@ -313,13 +313,13 @@ class Session:
             except Exception as error:
                 print(f"stepwell: {getattr(subscriber, '__qualname__', subscriber)} failed: {error!r}", file=sys.stderr)  # noqa: T201 - an error in a subscriber must be visible and must not stop the run
 
-    def _once(self, notices: Iterable[Notice]) -> tuple[Notice, ...]:
+    def _new_notices(self, notices: Iterable[Notice]) -> tuple[Notice, ...]:
         """Return the notices that were not published before in this session, and remember them as published."""
         new = []
         for item in notices:
-            if item in self._noticed or (item.kind, item.key) in self._noticed_keys:
+            if item in self._published_notices or (item.kind, item.key) in self._noticed_keys:
                 continue
-            self._noticed.add(item)
+            self._published_notices.add(item)
             if item.kind in _ONCE_BY_KEY:
                 self._noticed_keys.add((item.kind, item.key))
             new.append(item)
@@ -330,7 +330,7 @@ class Session:
     def inspect(
         self,
         definitions: Given = None,
-        more: Iterable[AssetsDefinition | SourceAsset] = (),
+        targets: Iterable[AssetsDefinition | SourceAsset] = (),
         *,
         store: AnyStore = None,
         create: bool = False,
@@ -339,7 +339,7 @@ class Session:
 
         Parameters
         ----------
-        definitions, more
+        definitions, targets
             Definitions, or a module of definitions, that take precedence over the registered definitions.
         store
             A store directory or an open store; None for the session's store.
@@ -358,10 +358,10 @@ class Session:
         InvalidInvocationError
             If a passed object is not a definition.
         """
-        known = lookup(self.registry, definitions, more)
+        request_definitions = lookup(self.registry, definitions, targets)
         return Inspection(
-            known,
-            partial(self._walk, known),
+            request_definitions,
+            partial(self._new_code_walk, request_definitions),
             partial(self.open, store, create=create),
             choose=partial(choose, self.registry, self.notebook),
             find=self._find,
@@ -460,7 +460,7 @@ class Session:
             read.name, self.open(directory, create=False) if directory else store, notebook=notebook or None
         )
 
-    def _walk(self, definitions: Definitions) -> CodeWalk:
+    def _new_code_walk(self, definitions: Definitions) -> CodeWalk:
         watch()
         # Start DuckDB in the background, so that it is ready when the code walk ends.
         warm_up()
@@ -502,7 +502,7 @@ class Session:
                 plan,
                 inspection,
                 forced=plan.target_steps if force else frozenset(),
-                shown=frozenset(show),
+                display_steps=frozenset(show),
                 raise_on_error=raise_on_error,
                 notices=() if upstream else stale_notices(plan, inspection),
             )
@@ -527,7 +527,7 @@ class Session:
         return self._execute(
             plan,
             inspection,
-            shown=plan.target_steps,
+            display_steps=plan.target_steps,
             raise_on_error=raise_on_error,
             notices=stale_notices(plan, inspection),
         )
@@ -550,19 +550,19 @@ class Session:
         show
             Keys of steps whose displays, such as figures, appear in the notebook while they run; displays of other steps are only stored.
         """
-        passed, wanted = read_targets(keys)
-        if not wanted:
+        passed, keys_to_rerun = read_targets(keys)
+        if not keys_to_rerun:
             raise InvalidInvocationError(
                 "no step was named, so nothing can be run again",
                 remedy="name a step: stepwell.rerun(['report.transform'])",
             )
         inspection = self.inspect(definitions, passed, store=store)
-        plan = plan_of_steps(wanted, inspection.definitions, inspection.walk, inspection.store)
+        plan = plan_of_steps(keys_to_rerun, inspection.definitions, inspection.walk, inspection.store)
         return self._execute(
             plan,
             inspection,
             forced=frozenset(step.key for step in plan.steps),
-            shown=frozenset(show),
+            display_steps=frozenset(show),
             raise_on_error=raise_on_error,
             notices=stale_notices(plan, inspection),
         )
@@ -588,7 +588,7 @@ class Session:
         return self._execute(
             plan,
             inspection,
-            shown=plan.target_steps,
+            display_steps=plan.target_steps,
             raise_on_error=raise_on_error,
             parent=run,
             produced=produced,
@@ -604,7 +604,7 @@ class Session:
         run_id
             Cancel the active run only if this is its identifier; None to cancel any run.
         """
-        run = self._run
+        run = self._active_run
         if run is not None and run_id in {None, run.guard.run_id}:
             run.guard.cancel()
 
@@ -614,7 +614,7 @@ class Session:
         inspection: Inspection,
         *,
         forced: frozenset[str] = frozenset(),
-        shown: frozenset[str] = frozenset(),
+        display_steps: frozenset[str] = frozenset(),
         raise_on_error: bool,
         parent: RunRecord | None = None,
         produced: Mapping[str, Materialization] | None = None,
@@ -626,7 +626,7 @@ class Session:
         ----------
         forced
             Keys of steps that run even if a stored result could be reused.
-        shown
+        display_steps
             Keys of steps whose displays appear in the notebook while they run.
         raise_on_error
             False to return the exception of a failed step in the result and not raise it.
@@ -649,42 +649,42 @@ class Session:
                     remedy="wait until that run has ended, or cancel it; inside a step, load values with stepwell.load and do not start a run",
                 )
             try:
-                self._run = run = _ActiveRun(guard, store, threading.get_ident())
+                self._active_run = run = _ActiveRun(guard, store, threading.get_ident())
                 # Reading the catalog may wait for another process that holds it. No step has started, so an interrupt may end this wait.
-                known = guard.call(lambda: inspection.known(plan, produced))
-                check_reads(plan, known, inspection.definitions, store.keys, resumed=produced is not None)
-                foreign = self._once(foreign_notices(plan, known))
-                notices = (*read_notices(plan, known, inspection.definitions), *foreign, *notices)
+                facts = guard.call(lambda: inspection.decision_facts(plan, produced))
+                check_reads(plan, facts, inspection.definitions, store.keys, resumed=produced is not None)
+                foreign = self._new_notices(foreign_notices(plan, facts))
+                notices = (*read_notices(plan, facts, inspection.definitions), *foreign, *notices)
                 run.notices = []
                 record = new_run(
                     new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent
                 )
                 guard.run_id = record.run_id
-                sql = partial(run_sql, around=surroundings(store.directory, self.namespace))
+                sql = partial(run_sql_body, file_surroundings=surroundings(store.directory, self.namespace))
                 hidden = HiddenState(inspection.walk, inspection.new_walk)
-                request = Request(
+                options = EngineOptions(
                     forced,
-                    shown,
+                    display_steps,
                     code_parts(hidden),
-                    (*notices, *self._once((*slow_notices(inspection.walk), *size_notices(store)))),
+                    (*notices, *self._new_notices((*slow_notices(inspection.walk), *size_notices(store)))),
                     hidden,
                     self.seed_steps,
                     self.timeline,
-                    self._noticed,
+                    self._published_notices,
                     run.notices,
                     strict=bool(os.environ.get("STEPWELL_STRICT")),
                 )
                 result = self.last_run = Engine(
                     plan=plan,
-                    known=known,
+                    facts=facts,
                     store=store,
                     executor=InProcess(guard, sql, (store.directory,), Signer().keyed, self.namespace),
                     guard=guard,
-                    books=Bookkeeping(record, store, self.publish, known),
-                    request=request,
+                    books=Bookkeeping(record, store, self.publish, facts),
+                    options=options,
                 ).run()
             finally:
-                self._run = None
+                self._active_run = None
                 self._running.release()
         error: BaseException | None = None
         # A cancellation that arrives after the last step has no effect: then the status is not "cancelled".
@@ -700,9 +700,9 @@ class Session:
     def forget_other_threads(self) -> None:
         """In a forked child process, discard the active run if another thread of the parent executes it: the child lacks that thread."""
         self._opening = threading.RLock()
-        if self._running.locked() and (self._run is None or self._run.thread != threading.get_ident()):
+        if self._running.locked() and (self._active_run is None or self._active_run.thread != threading.get_ident()):
             self._running = threading.Lock()
-            self._run = None
+            self._active_run = None
 
 
 def _with_note(error: BaseException, result: RunResult) -> BaseException:

@@ -92,7 +92,7 @@ def frame_type(setting: str, kinds: tuple[str, ...] = FRAMES) -> str:
     return "pandas" if importlib.util.find_spec("pandas") is not None else "pyarrow"
 
 
-def plain(text: str) -> str:
+def without_semicolons(text: str) -> str:
     """Return an SQL statement without the semicolons at its end."""
     return text.strip().rstrip("; \n\t")
 
@@ -125,7 +125,7 @@ def read_select(name: str, text: str, variables: dict[str, Any], *, what: str, f
     from stepwell.kernel_runtime.store.sql.catalog_views import catalog_view
     from stepwell.kernel_runtime.store.sql.statements import folded, read_statement
 
-    statement = plain(text)
+    statement = without_semicolons(text)
     try:
         parsed = read_statement(statement)
     except CellSyntaxError as error:
@@ -148,14 +148,14 @@ def read_select(name: str, text: str, variables: dict[str, Any], *, what: str, f
     return SqlBody(name, statement, where, tuple(tables.values()), parsed.parameters, variables, kind, parsed.canonical)
 
 
-def run_sql(body: SqlBody, arguments: Mapping[str, Any], around: Surroundings) -> Any:
+def run_sql_body(body: SqlBody, arguments: Mapping[str, Any], file_surroundings: Surroundings) -> Any:
     """Run the SELECT of a SQL asset and return its result as a frame.
 
     Parameters
     ----------
     arguments
         The value of each table that the SELECT reads, by the asset key as the SELECT spells it.
-    around
+    file_surroundings
         The store and the project in which the SELECT runs.
 
     Raises
@@ -171,7 +171,7 @@ def run_sql(body: SqlBody, arguments: Mapping[str, Any], around: Surroundings) -
         values = {folded(name): value for name, value in arguments.items()}
         tables = {path: values[folded("/".join(path))] for path in statement.tables}
         parameters = {name: body.globals[name] for name in body.parameters}
-        return rows_as(body.frame, body.text, Scope(tables, parameters), around)
+        return rows_as(body.frame, body.text, Scope(tables, parameters), file_surroundings)
     except CellError:
         raise
     except StepwellError as error:
@@ -182,7 +182,7 @@ def run_sql(body: SqlBody, arguments: Mapping[str, Any], around: Surroundings) -
         ) from error
 
 
-def rows_as(frame: str, text: str, scope: Scope, around: Surroundings) -> Any:
+def rows_as(frame: str, text: str, scope: Scope, file_surroundings: Surroundings) -> Any:
     """Run a SELECT and return its rows as a frame.
 
     Parameters
@@ -193,7 +193,7 @@ def rows_as(frame: str, text: str, scope: Scope, around: Surroundings) -> Any:
         The SELECT.
     scope
         The tables and parameters that the SELECT uses.
-    around
+    file_surroundings
         The store and the project in which the SELECT runs.
 
     Raises
@@ -212,11 +212,11 @@ def rows_as(frame: str, text: str, scope: Scope, around: Surroundings) -> Any:
         recorder = active()
         # Searching the files that match a pattern must not be recorded as a read of the step; the patterns and files are recorded below.
         with recorder.paused() if recorder is not None else nullcontext():
-            files = file_access(sources, scope.parameters, around.project, around.secret)
+            files = file_access(sources, scope.parameters, file_surroundings.project, file_surroundings.secret)
         if recorder is not None:
-            for path in files.named:
+            for path in files.named_folders:
                 recorder.path_read(path)
-    scope = replace(scope, files=files, store=around.store)
+    scope = replace(scope, files=files, store=file_surroundings.store)
     result = (stream_select if frame == "reader" else run_select)(text, scope)
     return result if frame in ("reader", "pyarrow") else as_frame(result, frame)
 

@@ -90,7 +90,7 @@ class Folder:
         """Descriptors of earlier directories at ``path``. They stay open because another thread may still be using one of them."""
         self._status_of_root: os.stat_result | None = None
         self._modes: tuple[int, int] | None = None
-        self._seen: dict[str, tuple[int, int, int]] = {}
+        self._checked_files: dict[str, tuple[int, int, int]] = {}
         _folders.add(self)
 
     def __repr__(self) -> str:
@@ -143,15 +143,15 @@ class Folder:
     def _examine_below(self, folder: str, status: os.stat_result) -> None:
         """Check the type of each entry of ``folder`` if the folder, which has the status ``status``, has changed since the last check."""
         state = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
-        if self._seen.get(folder) == state:
+        if self._checked_files.get(folder) == state:
             return
-        with self._opened(folder) as descriptor, os.scandir(self._place(descriptor, folder)) as entries:
+        with self._folder_descriptor(folder) as descriptor, os.scandir(self._place(descriptor, folder)) as entries:
             for entry in entries:
                 # The listing of a folder includes the type of each entry, so a regular file needs no further system call.
                 if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
                     name = f"{folder}/{entry.name}"
                     self._check(name, self._status(descriptor, name, entry.name))
-        self._seen[folder] = state
+        self._checked_files[folder] = state
 
     def _check(self, name: str, status: os.stat_result) -> None:
         """Raise an error if the entry ``name`` is neither a file nor a folder, or if both its owner and its group differ from the store's.
@@ -159,10 +159,10 @@ class Folder:
         ``status`` is the status of the entry.
         """
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-            raise self._refused(name, _KINDS.get(stat.S_IFMT(status.st_mode), "a special file"))
+            raise self._untrusted(name, _KINDS.get(stat.S_IFMT(status.st_mode), "a special file"))
         root = self._status_of_root
         if root is not None and status.st_uid != root.st_uid and status.st_gid != root.st_gid:
-            raise self._refused(
+            raise self._untrusted(
                 name,
                 f"an entry of another user ({user_name(status.st_uid)}, group {group_name(status.st_gid)})",
                 where=f"the store belongs to {user_name(root.st_uid)}, group {group_name(root.st_gid)}",
@@ -182,13 +182,13 @@ class Folder:
         )
         if inside < status.st_nlink:
             path = self.path / name
-            raise self._refused(
+            raise self._untrusted(
                 name,
                 "a file that has another name outside the store (a hard link)",
                 remedy=f"replace the file with a copy: cp -p {path} {path}.new && mv {path}.new {path}",
             )
 
-    def _refused(self, name: str, kind: str, *, where: str = "", remedy: str = "") -> UntrustedStoreError:
+    def _untrusted(self, name: str, kind: str, *, where: str = "", remedy: str = "") -> UntrustedStoreError:
         return UntrustedStoreError(
             f"the store {self.path} contains {kind}: {name!r}",
             where=where or "through this entry, Stepwell could read or change files outside the store",
@@ -238,7 +238,7 @@ class Folder:
         if self._descriptor >= 0:
             self._outdated.append(self._descriptor)
         self._descriptor, self._status_of_root = -1, None
-        self._seen.clear()
+        self._checked_files.clear()
 
     def _make(self) -> None:
         """Create the store directory. If its parent folder is shared with a group (setgid and writable), the directory is shared, too."""
@@ -350,9 +350,9 @@ class Folder:
                 if not flags & os.O_CREAT:
                     raise
                 return self._created(descriptor, name, leaf, flags)
-            opened = self._open(descriptor, name, leaf, flags & ~os.O_CREAT | _SAFE)
+            opened = self._open_leaf(descriptor, name, leaf, flags & ~os.O_CREAT | _SAFE)
         try:
-            self._check_file(name, os.fstat(opened), written=bool(flags & (os.O_WRONLY | os.O_RDWR)))
+            self._check_file(name, os.fstat(opened), will_be_written=bool(flags & (os.O_WRONLY | os.O_RDWR)))
         except BaseException:
             os.close(opened)
             raise
@@ -365,7 +365,7 @@ class Folder:
             if flags & os.O_EXCL:
                 raise
             # Another process has just created the file.
-            opened = self._open(descriptor, name, leaf, flags & ~os.O_CREAT | _SAFE)
+            opened = self._open_leaf(descriptor, name, leaf, flags & ~os.O_CREAT | _SAFE)
         try:
             self._give(opened)
             self._check_file(name, os.fstat(opened))
@@ -374,7 +374,7 @@ class Folder:
             raise
         return opened
 
-    def _open(self, descriptor: int | None, name: str, leaf: str, flags: int) -> int:
+    def _open_leaf(self, descriptor: int | None, name: str, leaf: str, flags: int) -> int:
         try:
             return os.open(leaf, flags, dir_fd=descriptor)
         except OSError:
@@ -383,18 +383,18 @@ class Folder:
                 self._check(name, self._status(descriptor, name, leaf))
             raise
 
-    def _check_file(self, name: str, status: os.stat_result, *, written: bool = False) -> None:
+    def _check_file(self, name: str, status: os.stat_result, *, will_be_written: bool = False) -> None:
         self._check(name, status)
         if not stat.S_ISREG(status.st_mode):
-            raise self._refused(name, "a folder where a file is expected")
-        if status.st_nlink > 1 and (written or name in _WRITTEN_IN_PLACE):
+            raise self._untrusted(name, "a folder where a file is expected")
+        if status.st_nlink > 1 and (will_be_written or name in _WRITTEN_IN_PLACE):
             self._check_names(name, status)
 
-    def read(self, name: str, most: int = -1) -> bytes:
-        """Return the contents of a file; if ``most`` is not negative, only its first ``most`` bytes."""
+    def read(self, name: str, max_bytes: int = -1) -> bytes:
+        """Return the contents of a file; if ``max_bytes`` is not negative, only its first ``max_bytes`` bytes."""
         descriptor = self.open(name)
         with os.fdopen(descriptor, "rb", buffering=0) as file:
-            return file.read(most)
+            return file.read(max_bytes)
 
     def write(self, name: str, data: bytes | memoryview) -> None:
         """Create a file that contains ``data``; raise `FileExistsError` if the file exists."""
@@ -478,7 +478,7 @@ class Folder:
         Unlike `entries`, this does not check the entries.
         """
         try:
-            with self._opened(name) as descriptor:
+            with self._folder_descriptor(name) as descriptor:
                 return os.listdir(self._place(descriptor, name))  # noqa: PTH208 - of a descriptor
         except FileNotFoundError:
             return []
@@ -555,7 +555,7 @@ class Folder:
         self.mkdir("tmp")
         self.mkdir(name)
         try:
-            with self._opened(name) as descriptor:
+            with self._folder_descriptor(name) as descriptor:
                 yield Path(f"{_PROC}/{descriptor}") if _has_proc(descriptor) else self.path / name
         finally:
             with contextlib.suppress(OSError):
@@ -582,11 +582,11 @@ class Folder:
         elif not above:
             yield root, leaf
         else:
-            with self._opened(above) as descriptor:
+            with self._folder_descriptor(above) as descriptor:
                 yield descriptor, leaf
 
     @contextlib.contextmanager
-    def _opened(self, folder: str) -> Iterator[int | None]:
+    def _folder_descriptor(self, folder: str) -> Iterator[int | None]:
         """Open a folder of the store without following links, and yield its descriptor; yield None on Windows.
 
         An empty ``folder`` means the store directory.
@@ -604,7 +604,7 @@ class Folder:
             # The store directory is opened a second time, because a listing would move the position of `self._descriptor`.
             for part in folder.split("/") if folder else (".",):
                 entered = f"{entered}/{part}" if entered else part
-                descriptor = self._open(descriptor, entered, part, _DIRECTORY | os.O_NOFOLLOW)
+                descriptor = self._open_leaf(descriptor, entered, part, _DIRECTORY | os.O_NOFOLLOW)
                 opened.append(descriptor)
                 if entered != part:
                     # `examine` has checked the folders directly in the store directory.
@@ -630,7 +630,7 @@ class Folder:
         return os.lstat(self.path / name) if descriptor is None else os.lstat(leaf, dir_fd=descriptor)
 
     def _entries(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
-        with self._opened(folder) as descriptor, os.scandir(self._place(descriptor, folder)) as entries:
+        with self._folder_descriptor(folder) as descriptor, os.scandir(self._place(descriptor, folder)) as entries:
             for entry in entries:
                 # Another process may have removed the entry.
                 with contextlib.suppress(FileNotFoundError):

@@ -28,7 +28,7 @@ A run in another process may reuse a materialization whose row is deleted here a
 pointer to the materialization, the row is appended again (`tables`). If the value file has been deleted, the value counts as missing.
 
 Forgetting a key deletes the rows of the key, and the value files to which no row of another key refers. This cannot be undone.
-`carry_over` adds copies of materializations under another key, with the captured outputs of their steps and the pointers to the copies.
+`record_copies` adds copies of materializations under another key, with the captured outputs of their steps and the pointers to the copies.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ from typing import TYPE_CHECKING
 from stepwell.kernel_runtime.errors import StoreFullError, unknown_key
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.maintenance import STORE, Collected, Forgotten, KeySize, Rule, Sizes
-from stepwell.kernel_runtime.records.materializations import CodeVersion, Current, Materialization
+from stepwell.kernel_runtime.records.materializations import Current, Materialization
 from stepwell.kernel_runtime.store.catalog import compaction
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.instance import Connection
-from stepwell.kernel_runtime.store.catalog.schema import code_row, current_row, materialization_row
-from stepwell.kernel_runtime.store.catalog.tables import append, known_codes, read_counts, read_keys, rows_of
+from stepwell.kernel_runtime.store.catalog.schema import current_row, materialization_row
+from stepwell.kernel_runtime.store.catalog.tables import append, read_counts, read_keys, rows_of
 from stepwell.kernel_runtime.store.catalog.thread import Catalog
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects.value_files import value_files
 from stepwell.kernel_runtime.store.processes import unrecorded_names
-from stepwell.kernel_runtime.store.retention import Kept, dropped, read_rules
-from stepwell.kernel_runtime.store.trouble import named
+from stepwell.kernel_runtime.store.retention import Kept, ids_to_drop, read_rules
+from stepwell.kernel_runtime.store.trouble import with_store_errors
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
@@ -75,7 +75,7 @@ def is_due(store: ValueStore) -> bool:
 
     The first housekeeping is due an hour after the creation of the store. If the clock was set back, housekeeping is due at once.
     """
-    if store.catalog.read_only or not store.folder.is_in_place():
+    if store.catalog.is_read_only or not store.folder.is_in_place():
         return False
     for name in (_FILE, "CACHEDIR.TAG"):
         with contextlib.suppress(OSError):
@@ -153,7 +153,7 @@ CONDEMNED = ".condemned"
 """The suffix of value files that ``gc`` has moved to ``tmp/`` in order to delete them."""
 
 
-@named
+@with_store_errors
 def collect(
     store: ValueStore, *, dry_run: bool = False, grace: float = GRACE, compact: bool | None = None
 ) -> Collected:
@@ -179,15 +179,15 @@ def collect(
     if compact:
         compaction.check_owner(catalog)
     if dry_run:
-        rules, gone = catalog.ask(_to_drop)
-        referenced = catalog.ask(_referenced, gone)
+        rules, ids = catalog.ask(_to_drop)
+        referenced = catalog.ask(_referenced, ids)
     else:
         try:
-            rules, gone = catalog.change(drop, frees=True)
+            rules, ids = catalog.change(drop, frees=True)
         except StoreFullError:
             # The disk is so full that even the space of the reserve does not suffice for a transaction. Deleting files needs no transaction.
             _delete_files(catalog, folder, grace)
-            rules, gone = catalog.change(drop, frees=True)
+            rules, ids = catalog.change(drop, frees=True)
         referenced = catalog.ask(_referenced, ())
     now = time.time()
     orphans, young = _orphans(folder, referenced, now - grace)
@@ -204,7 +204,7 @@ def collect(
         catalog.change(fold, frees=True)
         freed = _compacted(catalog, compact)
     return Collected(
-        dry_run, len(gone), objects, bytes_, temporary, temporary_bytes, young, freed,
+        dry_run, len(ids), objects, bytes_, temporary, temporary_bytes, young, freed,
         sum(not rule.empty for rule in rules.values()),
     )  # fmt: skip
 
@@ -266,7 +266,7 @@ def _to_drop(
     current = {value for (value,) in rows_of(connection, name, _CURRENT)}
     now = time.time()
     running = {value for (value,) in rows_of(connection, name, _RUNNING, [now - GOING_ON])}
-    return rules, dropped(rows, rules, now=now, current=current, running=running)
+    return rules, ids_to_drop(rows, rules, now=now, current=current, running=running)
 
 
 _RUNNING = "SELECT run_id FROM @runs WHERE status = 'running' AND started > ?"
@@ -452,7 +452,7 @@ def read_key_sizes(connection: Connection, name: str) -> list[KeySize]:
     return [KeySize(*row) for row in rows]
 
 
-@named
+@with_store_errors
 def housekeep(store: ValueStore) -> bool:
     """Run the hourly housekeeping of a store if it is due; return True if it was due.
 
@@ -483,7 +483,7 @@ def _bytes(store: ValueStore) -> tuple[int, int]:
     return store.objects.usage()[1], store.folder.stat(CATALOG).st_size
 
 
-@named
+@with_store_errors
 def sizes(store: ValueStore) -> dict[str, int]:
     """Return the numbers ``materializations``, ``runs`` and ``objects`` (value files), and the sizes ``object_bytes`` and ``catalog_bytes``."""
     counts = store.catalog.ask(read_counts)
@@ -515,7 +515,7 @@ _SHARED = f"SELECT DISTINCT object_name FROM @materializations WHERE NOT {_MINE}
 _DELETE = tuple(f"DELETE FROM @{table} WHERE {_MINE}" for table in ("current", "retention"))  # noqa: S608 - as above
 
 
-@named
+@with_store_errors
 def forget(store: ValueStore, key: str, *, dry_run: bool = False) -> Forgotten:
     """Delete all materializations of a key and of the steps inside it, in all notebooks.
 
@@ -573,23 +573,22 @@ def _rows_to_forget(
         raise unknown_key("stored key", key, read_keys(connection, name))
     sizes = {object_name: size for *_, object_name, size in rows if object_name is not None}
     shared = {file for (file,) in rows_of(connection, name, _SHARED, [key, list(sizes)])}
-    alone = [file for file in sizes if file not in shared]
+    unshared_files = [file for file in sizes if file not in shared]
     inline = sum(size or 0 for *_, object_name, size in rows if object_name is None)
     forgotten = Forgotten(
-        key, dry_run, tuple(sorted({row[1] for row in rows} | {key})), len(rows), len(alone),
-        sum(sizes[file] for file in alone) + inline, len(shared), tuple(sorted({row[2] for row in rows if row[2]})),
+        key, dry_run, tuple(sorted({row[1] for row in rows} | {key})), len(rows), len(unshared_files),
+        sum(sizes[file] for file in unshared_files) + inline, len(shared), tuple(sorted({row[2] for row in rows if row[2]})),
     )  # fmt: skip
-    return forgotten, [row[0] for row in rows], alone
+    return forgotten, [row[0] for row in rows], unshared_files
 
 
-def carry_over(
+def record_copies(
     store: ValueStore,
     copies: Sequence[Materialization],
     current: Sequence[Current],
     *,
     steps: Mapping[str, str],
     removed: Sequence[Current] = (),
-    code: CodeVersion | None = None,
 ) -> None:
     """Record copies of materializations under another key, with their pointers, in one transaction.
 
@@ -603,13 +602,9 @@ def carry_over(
         Maps the old key of each step to its new key. The captured outputs of the old step are copied to the new step.
     removed
         Pointers to delete.
-    code
-        The code version of the copies, which is recorded if the catalog does not contain it; None if the catalog contains it.
     """
 
-    def carried(connection: Connection, name: str) -> None:
-        if code is not None and code.digest not in known_codes(connection, name, [code.digest]):
-            append(connection, f"{name}.code_versions", [code_row(code)])
+    def record(connection: Connection, name: str) -> None:
         append(connection, f"{name}.materializations", [materialization_row(item) for item in copies])
         now = time.time()
         append(connection, f"{name}.current", [current_row(pointer, now) for pointer in current])
@@ -630,4 +625,4 @@ def carry_over(
                 [pointer.notebook, pointer.key, pointer.partition],
             )
 
-    store.catalog.change(carried)
+    store.catalog.change(record)

@@ -30,7 +30,7 @@ class Once:
     """An event that happens once and is never reset. Unlike ``threading.Event``, this class is safe against interrupts."""
 
     def __init__(self) -> None:
-        self.over = False
+        self.is_over = False
         self._waiters: list[LockType] = []
 
     def wait(self, seconds: float = -1) -> bool:
@@ -38,21 +38,21 @@ class Once:
 
         If ``seconds`` is negative, wait without a limit.
         """
-        if self.over:
+        if self.is_over:
             return True
         lock = allocate_lock()
         lock.acquire()
         self._waiters.append(lock)
         # The event may have happened before the lock was added to the list. Then nobody releases this lock.
-        if self.over or lock.acquire(True, seconds):
+        if self.is_over or lock.acquire(True, seconds):
             return True
         with suppress(ValueError):  # `happen` has just removed the lock
             self._waiters.remove(lock)
-        return self.over
+        return self.is_over
 
     def happen(self) -> None:
         """Mark the event as happened and wake all waiting threads."""
-        self.over = True
+        self.is_over = True
         while self._waiters:
             self._waiters.pop().release()
 

@@ -39,7 +39,7 @@ from stepwell.kernel_runtime.store.catalog.schema import (
 from stepwell.kernel_runtime.store.catalog.tables import append, known_codes, rows_of
 from stepwell.kernel_runtime.store.objects.header import is_name, name_of
 from stepwell.kernel_runtime.store.signing import fingerprint, key_name
-from stepwell.kernel_runtime.store.trouble import named
+from stepwell.kernel_runtime.store.trouble import with_store_errors
 from stepwell.kernel_runtime.store.values.codecs import PICKLE, inline_digest, unpack
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def add(
     ids = [item.id for item in items]
     known = {row[0] for row in rows_of(connection, name, _KNOWN, [ids])}
     append(connection, f"{name}.materializations", [materialization_row(m) for m in items if m.id not in known])
-    sign(
+    replace_signatures(
         connection,
         name,
         {
@@ -114,7 +114,7 @@ def add(
     append(connection, f"{name}.current", [(*row, now) for row in current if row[:3] not in taken])
 
 
-def sign(connection: Connection, name: str, signatures: Mapping[str, bytes]) -> None:
+def replace_signatures(connection: Connection, name: str, signatures: Mapping[str, bytes]) -> None:
     """Replace the signatures of inline values; ``signatures`` maps the ids of their materializations to the new signatures."""
     if signatures:
         rows_of(connection, name, _SIGN, [list(signatures), list(signatures.values())])
@@ -138,7 +138,7 @@ _BYTES = "base64"
 
 def line(kind: str, **fields: Any) -> bytes:
     """Return a line of ``pack.jsonl``: a JSON object with ``kind`` under the name ``is``, and with ``fields`` as further members."""
-    return json.dumps({"is": kind, **fields}, separators=(",", ":"), default=_marked).encode() + b"\n"
+    return json.dumps({"is": kind, **fields}, separators=(",", ":"), default=_marked_json).encode() + b"\n"
 
 
 def materialization_line(item: Materialization) -> bytes:
@@ -242,7 +242,7 @@ def damaged(label: str, reason: str) -> PackError:
     )
 
 
-def _marked(value: Any) -> Any:
+def _marked_json(value: Any) -> Any:
     if isinstance(value, bytes | bytearray):
         return {_BYTES: b64encode(value).decode("ascii")}
     return repr(value)
@@ -259,7 +259,7 @@ _WHEN = (1980, 1, 1, 0, 0, 0)
 """The date of every file in a pack. It is constant, so that packs of the same values are identical."""
 
 
-@named
+@with_store_errors
 def write_pack(store: ValueStore, keys: Sequence[str], path: Path) -> Offer:
     """Write a pack with the current materializations of ``keys`` to the file ``path``; return the contents of the pack.
 
@@ -280,7 +280,7 @@ def write_pack(store: ValueStore, keys: Sequence[str], path: Path) -> Offer:
                 digest = writer.rows(rows, keys)
             for name in sorted(writer.names):
                 store.objects.verify(name)
-                with store.objects.opened(name) as source, _member(archive, OBJECTS + name) as target:
+                with store.objects.open_file(name) as source, _member(archive, OBJECTS + name) as target:
                     shutil.copyfileobj(source, target, _PIECE)
             with _member(archive, SIGNATURE) as target:
                 target.write(store.signer.sign((SIGNED, digest)))
@@ -324,7 +324,7 @@ class _Writer:
         codes: set[str] = set()
         seen: set[str] = set()
         for group in _groups(sorted(set(keys))):
-            for row in self._store.catalog.ask(_read, group):
+            for row in self._store.catalog.ask(_read_current, group):
                 item = row.materialization
                 if item.value is None and item.output != NOTEBOOK:
                     continue
@@ -360,7 +360,7 @@ class _Writer:
         own_key = self._store.signer.name
         name = value.object_name
         if name is not None:
-            if self._store.objects.missing(name):
+            if self._store.objects.is_missing(name):
                 raise ValueUnavailableError(
                     f"the stored value of {item.key!r} is missing", remedy=f"materialize {item.key!r} again"
                 )
@@ -389,7 +389,7 @@ def offered(item: Materialization, signer: str) -> OfferedValue:
     )
 
 
-def _read(connection: Any, name: str, keys: Sequence[str]) -> list[Current]:
+def _read_current(connection: Any, name: str, keys: Sequence[str]) -> list[Current]:
     rows = [row for key in keys for row in tables.read_current(connection, name, key)]
     return sorted(rows, key=lambda row: (row.key, row.notebook, row.partition))
 

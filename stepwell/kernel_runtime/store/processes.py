@@ -112,7 +112,7 @@ _MOST = 4096
 _TRIES = 100
 """The number of attempts to lock a file that other processes remove between its opening and its locking."""
 
-_held: dict[str, Claim] = {}
+_claims_held: dict[str, Claim] = {}
 """The claims that this process holds, by the path of the lock file."""
 _mutex = threading.Lock()
 
@@ -133,7 +133,7 @@ class Claim:
             try:
                 remove_locked(self._folder, self._name, descriptor)
             finally:
-                _held.pop(str(self._folder.path / self._name), None)
+                _claims_held.pop(str(self._folder.path / self._name), None)
 
     def text(self) -> bytes:
         """Return the contents of the claim's lock file."""
@@ -157,7 +157,7 @@ class Claims:
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._swept = False
-        self._listed_at = -1.0
+        self._listing_time = -1.0
         self._names: frozenset[str] = frozenset()
 
     def is_there(self, memo_key: str) -> bool:
@@ -167,8 +167,8 @@ class Claims:
         this method, and each system call would let another thread take the GIL.
         """
         now = monotonic()
-        if now - self._listed_at >= _LOOK:
-            self._listed_at = now
+        if now - self._listing_time >= _LOOK:
+            self._listing_time = now
             try:
                 self._names = frozenset(self._folder.names(CLAIMS))
             except OSError:
@@ -184,7 +184,7 @@ class Claims:
         folder, name = self._folder, f"{CLAIMS}/{memo_key}"
         path = str(folder.path / name)
         with _mutex:
-            if path in _held:
+            if path in _claims_held:
                 return None
             try:
                 descriptor = _locked(folder, name)
@@ -192,7 +192,7 @@ class Claims:
                 return Claim(folder, name, -1)
             if descriptor < 0:
                 return None
-            claim = _held[path] = Claim(folder, name, descriptor)
+            claim = _claims_held[path] = Claim(folder, name, descriptor)
             # On a full disk the lock file stays empty. This is harmless, because its contents are for display only.
             with suppress(OSError):
                 os.ftruncate(descriptor, 0)
@@ -200,13 +200,13 @@ class Claims:
             if not self._swept:
                 self._swept = True
                 with suppress(OSError):
-                    deque(_files_of_others(folder, CLAIMS, _held.__contains__), maxlen=0)
+                    deque(_files_of_others(folder, CLAIMS, _claims_held.__contains__), maxlen=0)
         return claim
 
     def claimant(self, memo_key: str) -> Claimant:
         """Return the description of the process that holds the claim of a memo key; an empty `Claimant` if the lock file cannot be read."""
         name = f"{CLAIMS}/{memo_key}"
-        held = _held.get(str(self._folder.path / name))
+        held = _claims_held.get(str(self._folder.path / name))
         try:
             fields = json.loads(self._folder.read(name, _MOST) if held is None else held.text())
             return Claimant(str(fields["notebook"]), int(fields["pid"]), str(fields["host"]), float(fields["since"]))
@@ -227,34 +227,34 @@ def _locked(folder: Folder, name: str, flags: int = os.O_RDWR | os.O_CREAT) -> i
             folder.mkdir(name.partition("/")[0])
             descriptor = folder.open(name, flags)
         try:
-            ours = lock(descriptor, block=False)
+            is_ours = lock(descriptor, block=False)
             # Another process may have removed the file between `open` and `lock`, because the file seemed to belong to a dead process.
-            if ours and folder.is_file(name, descriptor):
+            if is_ours and folder.is_file(name, descriptor):
                 return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
-        if not ours:
+        if not is_ours:
             return -1
     raise OSError(f"{name} could not be locked in {_TRIES} attempts, because other processes kept removing it")
 
 
-def _files_of_others(folder: Folder, below: str, is_own: Callable[[str], bool]) -> Iterator[int]:
+def _files_of_others(folder: Folder, folder_name: str, is_own: Callable[[str], bool]) -> Iterator[int]:
     """Yield an open descriptor of each lock file that another live process has locked, and remove the lock files of dead processes.
 
     The descriptor is closed when the next one is requested.
 
     Parameters
     ----------
-    folder, below
+    folder, folder_name
         The store directory, and the name of the folder in it that contains the lock files.
     is_own
         Returns True if this process has locked the file at an absolute path. Such a file is skipped and not opened. On NFS, where locks
         belong to processes, this process could lock the file a second time, and closing the second descriptor would release both locks.
     """
-    for file_name in folder.names(below):
-        name = f"{below}/{file_name}"
+    for file_name in folder.names(folder_name):
+        name = f"{folder_name}/{file_name}"
         if is_own(str(folder.path / name)):
             continue
         with suppress(OSError):
@@ -275,14 +275,14 @@ def _files_of_others(folder: Folder, below: str, is_own: Callable[[str], bool]) 
 def _after_fork_in_child() -> None:
     global _mutex  # noqa: PLW0603 - at the fork, another thread of the parent may have held the lock
     _mutex = threading.Lock()
-    for claim in list(_held.values()):
+    for claim in list(_claims_held.values()):
         claim.abandon()
-    _held.clear()
+    _claims_held.clear()
 
 
 def release_all() -> None:
     """Release every claim that this process holds. Called when the process exits."""
-    for claim in list(_held.values()):
+    for claim in list(_claims_held.values()):
         claim.release()
 
 
@@ -335,7 +335,7 @@ class Unrecorded:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._names[name] += 1
 
-    def recorded(self, names: Iterable[str]) -> None:
+    def remove_recorded(self, names: Iterable[str]) -> None:
         """Remove each of the names from the list once, because the row that refers to the file is committed or will never be committed.
 
         A name that was added twice stays on the list.
@@ -395,11 +395,11 @@ def unrecorded_names(folder: Folder) -> set[str]:
         folder, LISTS, lambda path: any(own_list.is_own(path) for own_list in own_lists)
     ):
         with suppress(OSError), os.fdopen(os.dup(descriptor), encoding="utf-8") as lines:
-            names |= _listed(lines)
+            names |= _listed_names(lines)
     return names
 
 
-def _listed(lines: Iterable[str]) -> set[str]:
+def _listed_names(lines: Iterable[str]) -> set[str]:
     """Return the names on a list of unrecorded value files: those that a line of the list adds and no later line removes.
 
     The last line may be incomplete, because the process to which the list belongs may be writing it.

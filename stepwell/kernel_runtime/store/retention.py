@@ -5,7 +5,7 @@ in the rule of the store. The rule of a graph-backed asset or job also applies t
 dropped: those that are current in a notebook, the newest one of each key, notebook and partition, those of a run that is still running, and
 those that are needed to show or revoke an acceptance.
 
-`dropped` chooses the materializations to delete; `housekeeping.collect` deletes them. The rules are rows of the catalog.
+`ids_to_drop` chooses the materializations to delete; `housekeeping.collect` deletes them. The rules are rows of the catalog.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Kept:
     metadata: Mapping[str, Any]
 
 
-def dropped(
+def ids_to_drop(
     rows: Sequence[Kept],
     rules: Mapping[str, Rule],
     *,
@@ -82,18 +82,18 @@ def dropped(
         for row in newest_first
         if (age := limits[row.key].age) is not None and now - row.created > age and row.id not in fixed
     }
-    dropped_ids |= _too_many(newest_first, limits) - fixed
+    dropped_ids |= _beyond_count(newest_first, limits) - fixed
     own_bytes = {
         key for key in limits if (key_rule := _key_rule(key, rules)) is not None and key_rule.bytes is not None
     }
     for key in own_bytes:
-        dropped_ids |= _too_large(
+        dropped_ids |= _beyond_bytes(
             [row for row in newest_first if row.key == key and row.id not in dropped_ids], limits[key], fixed
         )
     if STORE in rules:
         remaining = [row for row in newest_first if row.id not in dropped_ids]
-        dropped_ids |= _too_large(remaining, rules[STORE], fixed)
-    return dropped_ids - _needed(rows, dropped_ids)
+        dropped_ids |= _beyond_bytes(remaining, rules[STORE], fixed)
+    return dropped_ids - _referenced_ids(rows, dropped_ids)
 
 
 def _key_rule(key: str, rules: Mapping[str, Rule]) -> Rule | None:
@@ -112,7 +112,7 @@ def _rule_for(key: str, rules: Mapping[str, Rule]) -> Rule:
     )
 
 
-def _too_many(newest_first: Iterable[Kept], limits: Mapping[str, Rule]) -> set[str]:
+def _beyond_count(newest_first: Iterable[Kept], limits: Mapping[str, Rule]) -> set[str]:
     """Return the ids of the materializations beyond the maximum number of versions for their key, notebook and partition.
 
     ``limits`` contains the rule of each key. Consecutive materializations with the same data version count as one version.
@@ -134,7 +134,7 @@ def _too_many(newest_first: Iterable[Kept], limits: Mapping[str, Rule]) -> set[s
     return dropped_ids
 
 
-def _too_large(newest_first: Sequence[Kept], rule: Rule, fixed: Collection[str]) -> set[str]:
+def _beyond_bytes(newest_first: Sequence[Kept], rule: Rule, fixed: Collection[str]) -> set[str]:
     """Return the ids of the oldest materializations, those to drop so that the total size of the other values fits into ``rule.bytes``.
 
     Equal values are counted once. Materializations with an id in ``fixed`` are counted but never returned. If the rule has no limit on
@@ -163,7 +163,7 @@ def _too_large(newest_first: Sequence[Kept], rule: Rule, fixed: Collection[str])
     return dropped_ids
 
 
-def _needed(rows: Sequence[Kept], dropped_ids: Collection[str]) -> set[str]:
+def _referenced_ids(rows: Sequence[Kept], dropped_ids: Collection[str]) -> set[str]:
     """Return the ids of the materializations that are needed by acceptances whose ids are not in ``dropped_ids``.
 
     An acceptance needs the materialization that the user accepted, and the rows that revoke the acceptance.

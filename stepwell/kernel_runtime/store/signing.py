@@ -75,7 +75,7 @@ class Signer:
     """
 
     def __init__(self) -> None:
-        self._named = os.environ.get("STEPWELL_KEY_FILE", "")
+        self._named_path = os.environ.get("STEPWELL_KEY_FILE", "")
         self._key = b""
         self._name = b""
         self._keyed: Any = None
@@ -120,7 +120,7 @@ class Signer:
 
     def _load(self) -> None:
         if not self._key:
-            self._key = _read_or_make(key_path(self._named))
+            self._key = _read_or_make(key_path(self._named_path))
             self._name = sha256(b"stepwell key\0" + self._key).digest()[:_NAME]
             from blake3 import blake3
 
@@ -197,7 +197,7 @@ def sealed(outputs: Sequence[CapturedOutput], signer: Signer) -> Sequence[Captur
     if not outputs:
         return outputs
     try:
-        signature = signer.sign(_signed(outputs))
+        signature = signer.sign(_signed_parts(outputs))
     except StoreError:
         return outputs
     return (*outputs, CapturedOutput(_SIGNATURE, text=signature.hex()))
@@ -208,10 +208,10 @@ def read_outputs(catalog: Catalog, signer: Signer, run_id: str, step_key: str) -
 
     They are sanitized unless they are signed with this user's key.
     """
-    return shown(catalog.ask(tables.read_outputs, run_id, step_key), signer)
+    return outputs_to_show(catalog.ask(tables.read_outputs, run_id, step_key), signer)
 
 
-def shown(outputs: Sequence[CapturedOutput], signer: Signer) -> tuple[CapturedOutput, ...]:
+def outputs_to_show(outputs: Sequence[CapturedOutput], signer: Signer) -> tuple[CapturedOutput, ...]:
     """Return the captured outputs of a step for display, without the output of the kind ``signature``.
 
     They are sanitized unless this output contains a valid signature by this user's key.
@@ -226,12 +226,12 @@ def shown(outputs: Sequence[CapturedOutput], signer: Signer) -> tuple[CapturedOu
 def _is_signed(outputs: Sequence[CapturedOutput], seal: str, signer: Signer) -> bool:
     """Return True if ``seal`` is the hexadecimal form of a signature of ``outputs`` by this user's key."""
     try:
-        return signer.verify(bytes.fromhex(seal), _signed(outputs))
+        return signer.verify(bytes.fromhex(seal), _signed_parts(outputs))
     except (ValueError, StoreError):
         return False
 
 
-def _signed(outputs: Sequence[CapturedOutput]) -> list[bytes]:
+def _signed_parts(outputs: Sequence[CapturedOutput]) -> list[bytes]:
     """Return the bytes that the signature of captured outputs covers."""
     return [
         (text or "").encode("utf-8", "surrogatepass") for row in output_rows("", "outputs", outputs) for text in row[1:]

@@ -35,7 +35,7 @@ from stepwell.kernel_runtime.store.objects.header import about as about_row
 from stepwell.kernel_runtime.store.objects.value_files import lacking
 from stepwell.kernel_runtime.store.processes import Claims, Unrecorded
 from stepwell.kernel_runtime.store.signing import Signer
-from stepwell.kernel_runtime.store.trouble import named, refused, trouble
+from stepwell.kernel_runtime.store.trouble import trouble, unusable_directory, with_store_errors
 from stepwell.kernel_runtime.store.values import codecs, round_trip
 from stepwell.kernel_runtime.store.values.loading import CodeReader, Loading, discard, other_libraries
 from stepwell.kernel_runtime.store.values.structure import summary, type_name
@@ -58,9 +58,9 @@ class _Shared:
         self.catalog = Catalog(folder, self.rows.write, self._after_commit)
         self.marks = Marks(folder)
         self.claims = Claims(folder)
-        self.same: dict[tuple[tuple[str, str], ...], bool] = {}
+        self.same_libraries: dict[tuple[tuple[str, str], ...], bool] = {}
         """Maps the field `StoredValue.classes` to True if the library versions in this field are the installed ones."""
-        self.tried: dict[str, str] = {}
+        self.load_errors: dict[str, str] = {}
         """For values that were written with library versions other than the installed ones: maps the digest of the stored value to the reason why
         it does not load, or to an empty string if it loads."""
 
@@ -69,7 +69,7 @@ class _Shared:
         if error is None:
             recorded = [record for record in records if isinstance(record, Recorded)]
             self.remembered.add(recorded)
-            self.unrecorded.recorded(
+            self.unrecorded.remove_recorded(
                 m.value.object_name
                 for record in recorded
                 if record.step.status != "reused"
@@ -142,7 +142,7 @@ def open_store(
     except (FileNotFoundError, NotADirectoryError):
         exists = False
     except OSError as error:
-        raise refused(directory, error) from error
+        raise unusable_directory(directory, error) from error
     if not create and not exists:
         raise StoreError(
             f"there is no store in {directory}",
@@ -262,7 +262,7 @@ class ValueStore:
         digest, name = self.objects.write(encoded, key=key, memo_key=memo_key, about=description)
         return StoredValue(encoded.codec, digest, size, None, name, None, kind, shape, encoded.classes)
 
-    @named
+    @with_store_errors
     def get(self, stored: StoredValue, *, key: str, verify: Verify = "signed", link: Link | None = None) -> Any:
         """Load a stored value. Each call returns a new object, unless the type of the value is immutable.
 
@@ -334,7 +334,7 @@ class ValueStore:
         except MemoryError as error:
             raise trouble(error, f"the stored value of {key!r} cannot be loaded") or error from error
         if stored.object_name is not None and parts.unchecked is not None:
-            self.objects.checked(stored.object_name, parts.unchecked)
+            self.objects.mark_checked(stored.object_name, parts.unchecked)
         return value
 
     def obstacle(self, stored: StoredValue, *, key: str) -> str:
@@ -346,14 +346,14 @@ class ValueStore:
         if stored.digest in self._shared.marks:
             return self._load_error(stored, key)
         written = stored.classes
-        same = self._shared.same.get(written)
+        same = self._shared.same_libraries.get(written)
         if same is None:
-            same = self._shared.same[written] = not other_libraries(written, self._code.owner)
+            same = self._shared.same_libraries[written] = not other_libraries(written, self._code.owner)
         if same:
             return ""
-        reason = self._shared.tried.get(stored.digest)
+        reason = self._shared.load_errors.get(stored.digest)
         if reason is None:
-            reason = self._shared.tried[stored.digest] = self._load_error(stored, key)
+            reason = self._shared.load_errors[stored.digest] = self._load_error(stored, key)
         return reason
 
     def _load_error(self, stored: StoredValue, key: str) -> str:
@@ -402,7 +402,7 @@ class ValueStore:
 
     # -- reading the catalog ---------------------------------------------------------------------------------------------
 
-    @named
+    @with_store_errors
     def snapshot(
         self,
         keys: Collection[str],
@@ -425,18 +425,18 @@ class ValueStore:
         remember
             True to keep the snapshot in memory for the next call.
         """
-        asked = (frozenset(keys), frozenset(step_keys), frozenset(code_versions))
+        request = (frozenset(keys), frozenset(step_keys), frozenset(code_versions))
         remembered = self._shared.remembered
-        self._shared.rows.expected = asked[2]
+        self._shared.rows.expected_codes = request[2]
         snapshot = None
         if self.catalog.pending() is None and self.catalog.unchanged():
-            snapshot = remembered.snapshot(asked, self.catalog.epoch)
+            snapshot = remembered.snapshot(request, self.catalog.epoch)
         if snapshot is None:
 
             def read(connection: Connection, name: str) -> Snapshot:
-                fresh = tables.read_snapshot(connection, name, *asked)
+                fresh = tables.read_snapshot(connection, name, *request)
                 fresh.epoch = self.catalog.epoch
-                return remembered.keep(asked, fresh.epoch, fresh) if remember else fresh
+                return remembered.keep(request, fresh.epoch, fresh) if remember else fresh
 
             snapshot = self.catalog.ask(read)
         snapshot.missing_files, snapshot.foreign = lacking(snapshot, self.objects, self.signer)

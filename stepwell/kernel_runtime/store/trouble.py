@@ -93,13 +93,13 @@ def trouble(error: BaseException, what: str) -> StoreError | None:
     return None
 
 
-def refused(directory: Path, error: OSError | MemoryError, done: str = "used") -> StoreError:
+def unusable_directory(directory: Path, error: OSError | MemoryError, verb: str = "used") -> StoreError:
     """Return the `StoreError` with the message ``the store DIRECTORY cannot be DONE: ...`` for an error of the operating system."""
-    what = f"the store {directory} cannot be {done}"
+    what = f"the store {directory} cannot be {verb}"
     return trouble(error, what) or StoreNotWritableError(what, where=one_line(error), remedy=_PLACE)
 
 
-def named(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+def with_store_errors(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
     """Decorate a function whose first argument is a store, so that it raises a `StoreError` instead of an error of the operating system."""
 
     @wraps(method)

@@ -22,7 +22,7 @@ from stepwell.kernel_runtime.store import packs
 from stepwell.kernel_runtime.store.objects.header import PREFIX, Header, HeaderError, is_name, read_header, read_prefix
 from stepwell.kernel_runtime.store.packs import offered
 from stepwell.kernel_runtime.store.signing import SIGNATURE_SIZE, Signer, fingerprint, key_name
-from stepwell.kernel_runtime.store.trouble import named
+from stepwell.kernel_runtime.store.trouble import with_store_errors
 from stepwell.kernel_runtime.store.values.codecs import PICKLE
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class _Contents:
 
     signer: bytes = b""
     """The name of the key with which the pack claims to be signed."""
-    own: bool = False
+    is_own: bool = False
     """True if the pack and all its pickles are signed with this user's key."""
     materializations: dict[str, Materialization] = field(default_factory=dict)
     """The materializations by id."""
@@ -80,11 +80,11 @@ def inspect_pack(path: Path, signer: Signer) -> Offer:
         If ``path`` is missing, is not a pack, or is damaged.
     """
     with _archive(path) as archive:
-        contents = _checked(archive, str(path), signer)
-    return Offer(str(path), fingerprint(contents.signer), contents.own, contents.values())
+        contents = _check_pack(archive, str(path), signer)
+    return Offer(str(path), fingerprint(contents.signer), contents.is_own, contents.values())
 
 
-@named
+@with_store_errors
 def import_pack(store: ValueStore, path: Path) -> Offer:
     """Import the values of a pack into a store, signed with this user's key; return descriptions of the values.
 
@@ -100,22 +100,22 @@ def import_pack(store: ValueStore, path: Path) -> Offer:
     placed: list[str] = []
     try:
         with _archive(path) as archive:
-            contents = _checked(archive, label, store.signer)
+            contents = _check_pack(archive, label, store.signer)
             for name in sorted(contents.signers):
                 with store.objects.making(name) as making:
                     with archive.open(packs.OBJECTS + name) as source:
                         size = archive.getinfo(packs.OBJECTS + name).file_size
-                        header, packed, _ = _copied(source, size, making, label)
+                        header, packed, _ = _copy_value_file(source, size, making, label)
                     if header.name != name:
                         raise packs.damaged(label, "the file changed while it was read")
                     making.seek(0)
                     making.write(store.objects.signed_prefix(header.codec, packed))
                 placed.append(name)
-        items = [_signed(item, store.signer) for item in contents.materializations.values()]
+        items = [_sign_item(item, store.signer) for item in contents.materializations.values()]
         store.catalog.change(packs.add, items, contents.codes, contents.current)
     finally:
-        store.objects.recorded(placed)
-    return Offer(label, fingerprint(contents.signer), contents.own, contents.values())
+        store.objects.release_recorded(placed)
+    return Offer(label, fingerprint(contents.signer), contents.is_own, contents.values())
 
 
 @contextmanager
@@ -132,7 +132,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
         raise packs.damaged(str(path), str(error) or type(error).__name__) from error
 
 
-def _checked(archive: zipfile.ZipFile, label: str, signer: Signer) -> _Contents:
+def _check_pack(archive: zipfile.ZipFile, label: str, signer: Signer) -> _Contents:
     """Check a whole pack and return its contents; raise `PackError`, which names the pack ``label``, if anything in it is wrong."""
     members = _members(archive, label)
     contents = _Contents()
@@ -143,15 +143,15 @@ def _checked(archive: zipfile.ZipFile, label: str, signer: Signer) -> _Contents:
         raise packs.damaged(label, "the signature of the pack cannot be read")
     signature = archive.read(packs.SIGNATURE)
     contents.signer = key_name(signature)
-    contents.own = signer.verify(signature, (packs.SIGNED, digest))
+    contents.is_own = signer.verify(signature, (packs.SIGNED, digest))
     for name, member in members.items():
         if name.startswith(packs.OBJECTS):
             with archive.open(member) as source:
-                header, _, key = _copied(source, member.file_size, None, label)
+                header, _, key = _copy_value_file(source, member.file_size, None, label)
             if header.name != name.removeprefix(packs.OBJECTS):
                 raise packs.damaged(label, f"the value in {name} does not match the digest in this name")
             contents.signers[header.name] = key
-            contents.own = contents.own and (header.codec != PICKLE or key == contents.signer)
+            contents.is_own = contents.is_own and (header.codec != PICKLE or key == contents.signer)
     needed = {m.value.object_name for m in contents.materializations.values() if m.value and m.value.object_name}
     if needed != set(contents.signers):
         raise packs.damaged(label, "the value files in the pack are not those that its pack.jsonl lists")
@@ -225,8 +225,8 @@ class _Digested:
         self._file = file
         self._digest = blake3.blake3()
 
-    def readline(self, most: int) -> bytes:
-        text = self._file.readline(most)
+    def readline(self, limit: int) -> bytes:
+        text = self._file.readline(limit)
         self._digest.update(text)
         return text
 
@@ -235,7 +235,7 @@ class _Digested:
         return result
 
 
-def _copied(source: IO[bytes], size: int, target: IO[bytes] | None, label: str) -> tuple[Header, bytes, bytes]:
+def _copy_value_file(source: IO[bytes], size: int, target: IO[bytes] | None, label: str) -> tuple[Header, bytes, bytes]:
     """Read a value file from a pack, check all its digests, and write its bytes to ``target`` unless ``target`` is None.
 
     Parameters
@@ -292,7 +292,7 @@ def _copied(source: IO[bytes], size: int, target: IO[bytes] | None, label: str) 
     return header, packed, key_name(signature)
 
 
-def _signed(item: Materialization, signer: Signer) -> Materialization:
+def _sign_item(item: Materialization, signer: Signer) -> Materialization:
     """Return a materialization with its inline value signed with this user's key; unchanged if it has no inline pickle."""
     value = item.value
     if value is None or value.inline is None or value.codec != PICKLE:
@@ -324,7 +324,7 @@ class ForeignValues:
     """Descriptions of the values for the user."""
 
 
-@named
+@with_store_errors
 def foreign_values(store: ValueStore, keys: Sequence[str] | None) -> ForeignValues:
     """Return the values in a store that are signed with other users' keys. A value whose file is missing is omitted.
 
@@ -356,14 +356,14 @@ def foreign_values(store: ValueStore, keys: Sequence[str] | None) -> ForeignValu
         signer = (
             key_name(value.signature) if value.object_name is None else objects.signer_of(value.object_name, own_key)
         )
-        if signer != own_key and (value.object_name is None or not objects.missing(value.object_name)):
+        if signer != own_key and (value.object_name is None or not objects.is_missing(value.object_name)):
             foreign.append(_Foreign(item, signer))
     values = tuple(offered(foreign_value.item, fingerprint(foreign_value.signer)) for foreign_value in foreign)
     offer = Offer(str(objects.folder.path), values[0].signer if values else "", own=not values, values=values)
     return ForeignValues(tuple(foreign), offer)
 
 
-@named
+@with_store_errors
 def adopt(store: ValueStore, values: ForeignValues) -> list[str]:
     """Sign the values that `foreign_values` returned with this user's key. Return the keys of damaged values, which are not signed."""
     signatures: dict[str, bytes] = {}
@@ -378,11 +378,11 @@ def adopt(store: ValueStore, values: ForeignValues) -> list[str]:
             else:
                 # This raises an error if the value in the row does not match its digest.
                 packs.read_materialization({"row": packs.row_of(foreign.item)}, foreign.item.key)
-                signature = _signed(foreign.item, store.signer).value
+                signature = _sign_item(foreign.item, store.signer).value
                 if signature is not None and signature.signature is not None:
                     signatures[foreign.item.id] = signature.signature
         except StepwellError:
             damaged_keys.append(foreign.item.key)
     if signatures:
-        store.catalog.change(packs.sign, signatures)
+        store.catalog.change(packs.replace_signatures, signatures)
     return damaged_keys

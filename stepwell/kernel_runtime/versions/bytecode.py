@@ -82,7 +82,7 @@ def documentation_digest(root: Node, node_of: Callable[[Any], Node]) -> bytes:
         Returns the digested node of an object. It is called with annotations, which may refer to the user's classes.
     """
     pieces = []
-    for node in _below(root):
+    for node in _reachable_nodes(root):
         texts = documentation_of(node.ref())
         if texts is not None:
             annotations, doc = texts
@@ -91,7 +91,7 @@ def documentation_digest(root: Node, node_of: Callable[[Any], Node]) -> bytes:
     return digest(b"".join(sorted(pieces)))
 
 
-def _below(root: Node) -> Iterable[Node]:
+def _reachable_nodes(root: Node) -> Iterable[Node]:
     nodes = [root]
     seen = {id(root)}
     for node in nodes:
@@ -167,7 +167,7 @@ class CodeFacts(weakref.ref[CodeType]):
     """Variables that occur in string constants, if the code calls ``query``, ``sql`` or another method that looks up variables."""
 
 
-_known: dict[int, CodeFacts] = {}
+_facts_by_code: dict[int, CodeFacts] = {}
 
 
 def facts(code: CodeType, variable: str = "") -> CodeFacts:
@@ -179,19 +179,21 @@ def facts(code: CodeType, variable: str = "") -> CodeFacts:
         For the code of an asset cell, the variable that has the asset's name; empty for other code.
     """
     key = identity(code)
-    known = _known.get(key)
-    if known is not None and known() is code and (not variable or known.variable == variable):
-        return known
-    known = _known[key] = _read(code, key, variable)
-    return known
+    code_facts = _facts_by_code.get(key)
+    if code_facts is not None and code_facts() is code and (not variable or code_facts.variable == variable):
+        return code_facts
+    code_facts = _facts_by_code[key] = _read_facts(code, key, variable)
+    return code_facts
 
 
-def _drop(dead: CodeFacts, table: dict[int, CodeFacts] = _known) -> None:
+def _drop(dead: CodeFacts, table: dict[int, CodeFacts] = _facts_by_code) -> None:
     if table.get(dead.key) is dead:
         del table[dead.key]
 
 
-def _read(code: CodeType, key: int, variable: str = "", named: frozenset[int] = opcodes.MODULE_NAMES) -> CodeFacts:
+def _read_facts(
+    code: CodeType, key: int, variable: str = "", named: frozenset[int] = opcodes.MODULE_NAMES
+) -> CodeFacts:
     self = CodeFacts(code, _drop)
     self.key = key
     if variable:
@@ -294,7 +296,9 @@ def _inner_code(code: CodeType, variable: str) -> bytes:
     if not variable or not _contains_name(code, variable):
         return atom(name) + facts(code).blob
     # In the body of a class, an assigned name is an attribute of the class, not the cell's variable.
-    return atom("" if name == variable else name) + _read(code, identity(code), variable, opcodes.GLOBAL_NAMES).blob
+    return (
+        atom("" if name == variable else name) + _read_facts(code, identity(code), variable, opcodes.GLOBAL_NAMES).blob
+    )
 
 
 def _contains_name(code: CodeType, name: str) -> bool:
@@ -538,13 +542,13 @@ def _bindings(steps: list[Instruction]) -> Iterator[tuple[str, tuple[str, int, s
     for position, (op, _, module) in enumerate(steps):
         if op != opcodes.IMPORT_NAME:
             continue
-        level, wanted = steps[position - 2][2], steps[position - 1][2]
-        if wanted == ("*",):
+        level, names = steps[position - 2][2], steps[position - 1][2]
+        if names == ("*",):
             yield "*", (module, level, "*", False)
-        elif wanted:
+        elif names:
             following = position
-            for _ in wanted:
-                following = _next(steps, following + 1, opcodes.IMPORT_FROM)
+            for _ in names:
+                following = _next_position(steps, following + 1, opcodes.IMPORT_FROM)
                 yield str(steps[following + 1][2]), (module, level, steps[following][2], False)
         else:
             # For ``import a.b as c``, the submodule is read from the package before it is stored.
@@ -554,8 +558,8 @@ def _bindings(steps: list[Instruction]) -> Iterator[tuple[str, tuple[str, int, s
             yield str(steps[stored][2]), (module, level, "", stored == position + 1)
 
 
-def _next(steps: list[Instruction], position: int, wanted: int) -> int:
-    while steps[position][0] != wanted:
+def _next_position(steps: list[Instruction], position: int, opcode: int) -> int:
+    while steps[position][0] != opcode:
         position += 1
     return position
 

@@ -214,7 +214,7 @@ def reduced(item: Any) -> Form:
     kind = type(item)
     if issubclass(kind, enum.Enum):
         return Form("enum", (kind, item.name))
-    held = _held(item, kind)
+    held = _readable_form(item, kind)
     if held is not None:
         return held
     try:
@@ -258,7 +258,7 @@ def _forgets(kind: type) -> bool:
     return type(method) is FunctionType and method.__code__.co_code in _NOTHING and not method.__code__.co_names
 
 
-def _held(item: Any, kind: type) -> Form | None:
+def _readable_form(item: Any, kind: type) -> Form | None:
     """Return the form of an object whose content is read without pickle; None for any other object."""
     if kind is ContextVar:
         return Form("ContextVar", (item.name, *_context_value(item.get), *Context().run(_context_value, item.get)))

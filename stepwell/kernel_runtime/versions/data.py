@@ -89,12 +89,12 @@ class Budget:
     """
 
     def __init__(self, count: int) -> None:
-        self.left = count
+        self.items_left = count
 
     def __call__(self, item: Any, path: Callable[[], str]) -> bytes | Form:
         """Return the form of a foreign object, as `encode` requires; raise `Undigestible` if the limit is exceeded."""
-        self.left -= 1
-        if self.left < 0:
+        self.items_left -= 1
+        if self.items_left < 0:
             raise Undigestible("the value contains too many instances", path())
         return _foreign(item, path)
 

@@ -179,7 +179,7 @@ def refuse(item: Any, path: Callable[[], str]) -> bytes | Form:  # noqa: ARG001 
     raise SetHasForeign
 
 
-def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Container[int] = ()) -> bytes:  # noqa: PLR0915 - one loop, with a case for each kind
+def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, separate_ids: Container[int] = ()) -> bytes:  # noqa: PLR0915 - one loop, with a case for each kind
     """Return the canonical encoding of a value.
 
     Parameters
@@ -191,7 +191,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
     sets_apart
         True to pass a set that contains foreign objects to `foreign` as a whole. This is necessary if `foreign` returns placeholders, because
         the members of a set cannot be sorted by placeholders.
-    apart
+    separate_ids
         The ``id`` of each container or array that is passed to `foreign` as a whole.
 
     Returns
@@ -207,10 +207,10 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
     out: list[bytes] = []
     # One entry per open container: the remaining items, the closing bytes, the identity, and the container.
     stack: list[tuple[Iterator[Any], bytes, int, Any]] = [(iter((value,)), b"", 0, None)]
-    above: dict[int, int] = {}
+    ancestors: dict[int, int] = {}
     # Keep temporary objects alive, so that no later object has the same identity.
     alive: dict[int, Any] = {}
-    done: dict[int, bytes] = {}
+    encodings: dict[int, bytes] = {}
     count = instances = refusals = 0
     counts = [0]
     path = partial(_path, stack, counts)
@@ -226,15 +226,17 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
                 out.append(atom(item))
                 continue
             key = id(item)
-            if apart and key in apart:
+            if separate_ids and key in separate_ids:
                 marked = foreign(item, path)
                 assert isinstance(marked, bytes)
                 out.append(marked)
                 continue
-            # `above` contains the open containers, `done` the leaves that were already written.
-            if key in above or key in done:
+            # `above` contains the open containers, `encodings` the leaves that were already written.
+            if key in ancestors or key in encodings:
                 out.append(
-                    done[key] if key in done else Tag.ENCLOSING + (len(stack) - above[key]).to_bytes(4, "little")
+                    encodings[key]
+                    if key in encodings
+                    else Tag.ENCLOSING + (len(stack) - ancestors[key]).to_bytes(4, "little")
                 )
                 continue
             count += 1
@@ -248,7 +250,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
             closing = b""
             container = item
             if kind in _TREES:
-                large = len(item) >= _LARGE and not apart and refusals < _MOST_REFUSALS
+                large = len(item) >= _LARGE and not separate_ids and refusals < _MOST_REFUSALS
                 if (
                     is_plain_tree(item)
                     if large
@@ -266,7 +268,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
                     out.append((_LIST if kind is list else _TUPLE) + len(item).to_bytes(4, "little"))
                     inner = iter(item)
             elif kind is set or kind is frozenset:
-                out.append(_encoded_set(item, foreign, path, sets_apart, apart))
+                out.append(_encoded_set(item, foreign, path, sets_apart, separate_ids))
                 continue
             else:
                 form = builtin_form(item) or structure(item)
@@ -275,7 +277,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
                     instances += type(form) is Form
                 elif type(form) is bytes:
                     # A leaf with a buffer may be large and may occur more than once in the value.
-                    done[key] = form
+                    encodings[key] = form
                     alive[key] = item
                 if isinstance(form, bytes):
                     out.append(form)
@@ -283,7 +285,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
                 container = form if isinstance(form, Form) else Form(*form)
                 out.append(_FORM + marshal.dumps(container.name, 2) + len(container.parts).to_bytes(4, "little"))
                 inner = iter(container.parts)
-            above[key] = len(stack)
+            ancestors[key] = len(stack)
             alive[key] = item
             stack.append((inner, closing, key, container))
             counts.append(0)
@@ -292,18 +294,20 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
             out.append(end)
             stack.pop()
             counts.pop()
-            above.pop(identity, None)
+            ancestors.pop(identity, None)
     return b"".join(out)
 
 
 def _encoded_set(
-    item: Any, foreign: Foreign, path: Callable[[], str], sets_apart: bool, apart: Container[int]
+    item: Any, foreign: Foreign, path: Callable[[], str], sets_apart: bool, separate_ids: Container[int]
 ) -> bytes:
     """Return the encoding of a set, with the members sorted by their encodings. The parameters are those of `encode`."""
     inner = refuse if sets_apart else foreign
     try:
         members = [
-            atom(member) if type(member) in ATOMS else encode(member, inner, sets_apart=sets_apart, apart=apart)
+            atom(member)
+            if type(member) in ATOMS
+            else encode(member, inner, sets_apart=sets_apart, separate_ids=separate_ids)
             for member in item
         ]
         members.sort()

@@ -65,7 +65,7 @@ class Reader(Protocol):
     def knows_name(self, name: str) -> bool:
         """Return True if a read of the variable `name` need not be recorded, for example because it is recorded already."""
 
-    def all_read(self, environment: dict[str, str]) -> None:
+    def environment_read(self, environment: dict[str, str]) -> None:
         """Record that the step read all environment variables."""
 
     def name_set(self, name: str) -> None:
@@ -97,7 +97,7 @@ def _bytes(name: str, value: str) -> bytes:
     return os.fsencode(name) + b"\0" + os.fsencode(value)
 
 
-def whole() -> dict[str, str]:
+def environment_copy() -> dict[str, str]:
     """Return all environment variables. This read is not recorded."""
     environ: Any = os.environ
     return {os.fsdecode(name): os.fsdecode(value) for name, value in environ._data.items()}
@@ -215,7 +215,7 @@ def watch_environment(active: Callable[[], Reader | None]) -> None:
     def record_all() -> None:
         reader = active()
         if reader is not None and not _copies_for_child(sys._getframe(2)) and counts_here(sys._getframe(2)):
-            reader.all_read(whole())
+            reader.environment_read(environment_copy())
 
     @wraps(begin)
     def iterate(self: Any) -> Iterator[Any]:

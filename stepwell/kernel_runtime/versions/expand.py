@@ -204,7 +204,7 @@ class Expander(Writer):
             return mark(member, kind)
 
         started = thread_time()
-        node.content.append(Tag.VALUE + encode(item, foreign, sets_apart=True, apart=OPAQUE))
+        node.content.append(Tag.VALUE + encode(item, foreign, sets_apart=True, separate_ids=OPAQUE))
         seconds = thread_time() - started
         if seconds > SLOW:
             self.slow[id(node)] = seconds
@@ -228,7 +228,7 @@ def _has_foreign(items: Any) -> bool:
     try:
         for item in items:
             if type(item) not in ATOMS:
-                encode(item, refuse, sets_apart=True, apart=OPAQUE)
+                encode(item, refuse, sets_apart=True, separate_ids=OPAQUE)
     except (SetHasForeign, Undigestible):
         return True
     return False

@@ -324,7 +324,7 @@ def _arrow(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | None
         # The division into chunks is not encoded: the encoding is the same as for one contiguous array.
         if _is_text(pa, value.type):
             return _leaf("pyarrow.ChunkedArray", _text(pa, value.chunks, value.type))
-        return "pyarrow.ChunkedArray", (str(value.type), _whole(pa, value))
+        return "pyarrow.ChunkedArray", (str(value.type), _without_offset(pa, value))
     if isinstance(value, pa.Array):
         return _array(pa, value)
     if isinstance(value, pa.Schema):
@@ -336,7 +336,7 @@ def _arrow(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | None
     return None
 
 
-def _whole(pa: Any, value: Any) -> Any:
+def _without_offset(pa: Any, value: Any) -> Any:
     if value.num_chunks == 1:
         return value.chunk(0)
     if value.num_chunks == 0:
@@ -422,7 +422,7 @@ def _text(pa: Any, chunks: list[Any], kind: Any) -> bytes:
     np = __import__("numpy")
     valid = None
     if any(chunk.null_count for chunk in chunks):
-        valid = buffer_digest(_packed(np, pa.concat_arrays([chunk.is_valid() for chunk in chunks])))
+        valid = buffer_digest(_as_bits(np, pa.concat_arrays([chunk.is_valid() for chunk in chunks])))
     chunks = [_without_hidden_text(pa, _wide(pa, chunk)) for chunk in chunks]
     ends = []
     texts = []
@@ -484,7 +484,7 @@ def _without_hidden_text(pa: Any, value: Any) -> Any:
     return value
 
 
-def _packed(np: Any, valid: Any) -> Any:
+def _as_bits(np: Any, valid: Any) -> Any:
     """Return an array of booleans, none of which is missing, as bits; the unused bits of the last byte are zero."""
     if valid.offset:
         return np.packbits(valid.cast("uint8").to_numpy(zero_copy_only=False), bitorder="little")

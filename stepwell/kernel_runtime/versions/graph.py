@@ -30,7 +30,7 @@ IGNORED = "(ignore)"
 _MOST_STEPS = 12
 
 
-def reached(path: str, label: str) -> str:
+def extended_path(path: str, label: str) -> str:
     """Return the path of an object to which another object refers.
 
     The middle of a long path is left out.
@@ -68,7 +68,7 @@ MISSING: Any = object()
 """Stands for the value of a name that is not bound."""
 
 
-known: dict[int, Node] = {}
+known_nodes: dict[int, Node] = {}
 """Nodes of functions and classes that later runs may use again, by the identity of the function or class."""
 
 
@@ -81,13 +81,13 @@ class KeyedRef(weakref.ref[Any]):
 
 
 def keyed_ref(item: object, key: int) -> KeyedRef:
-    """Return a weak reference to an object whose identity is `key`. When the object is deleted, its node is removed from `known`."""
+    """Return a weak reference to an object whose identity is `key`. When the object is deleted, its node is removed from `known_nodes`."""
     ref = KeyedRef(item, _drop)
     ref.key = key
     return ref
 
 
-def _drop(ref: KeyedRef, table: dict[int, Node] = known) -> None:
+def _drop(ref: KeyedRef, table: dict[int, Node] = known_nodes) -> None:
     """Remove the node of a deleted object from `known`.
 
     The table is a default argument, because Python clears the globals of modules before the process ends.
@@ -250,11 +250,11 @@ def _close(members: list[Node]) -> None:
         node.pending = _FREED
         flags |= node.flags
         stable = stable and node.stable
-    alone = len(members) == 1
+    is_single = len(members) == 1
     for node in members:
         for _, child in node.edges:
             if child.digest is None and child.group is None:
-                alone = alone and child is not node
+                is_single = is_single and child is not node
                 continue
             flags |= child.flags
             stable = stable and child.stable
@@ -263,7 +263,7 @@ def _close(members: list[Node]) -> None:
         node.stable = stable
     if _is_copy(members):
         return
-    if not alone:
+    if not is_single:
         for node in members:
             node.group = members
         return
@@ -312,16 +312,16 @@ def _equal_pairs(node: Node, other: Node, identities: set[int]) -> list[tuple[No
     for member, like in pairs:
         if member.content != like.content or len(member.edges) != len(like.edges) or member.unordered:
             return None
-        for (_, below), (_, below_like) in zip(member.edges, like.edges, strict=True):
-            if below is below_like:
+        for (_, child), (_, child_like) in zip(member.edges, like.edges, strict=True):
+            if child is child_like:
                 continue
-            if id(below) not in identities:
-                if digest_of(below) != digest_of(below_like):
+            if id(child) not in identities:
+                if digest_of(child) != digest_of(child_like):
                     return None
-            elif id(below) not in paired:
-                paired[id(below)] = below_like
-                pairs.append((below, below_like))
-            elif paired[id(below)] is not below_like:
+            elif id(child) not in paired:
+                paired[id(child)] = child_like
+                pairs.append((child, child_like))
+            elif paired[id(child)] is not child_like:
                 return None
     return pairs
 
@@ -342,17 +342,17 @@ def _group_digest(start: Node) -> bytes:
     out: list[bytes] = [Tag.GROUP]
     for node in queue:
         out += node.content
-        below: list[bytes] = []
+        child_digests: list[bytes] = []
         for _, child in node.edges:
             if child.group is group:
                 place = places.get(id(child))
                 if place is None:
                     place = places[id(child)] = len(queue)
                     queue.append(child)
-                below.append(Tag.MEMBER + place.to_bytes(4, "little"))
+                child_digests.append(Tag.MEMBER + place.to_bytes(4, "little"))
             else:
-                below.append(digest_of(child))
+                child_digests.append(digest_of(child))
         if node.unordered:
-            below.sort()
-        out += below
+            child_digests.sort()
+        out += child_digests
     return digest(b"".join(out))

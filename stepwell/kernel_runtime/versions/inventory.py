@@ -22,7 +22,7 @@ from stepwell.kernel_runtime.versions.classes import reduced
 from stepwell.kernel_runtime.versions.encode import ATOMS, Tag, atoms_only, encode, hexdigest, refuse
 from stepwell.kernel_runtime.versions.encode import digest as plain_digest
 from stepwell.kernel_runtime.versions.environment import Keyed
-from stepwell.kernel_runtime.versions.graph import IGNORED, VALUE, Node, reached
+from stepwell.kernel_runtime.versions.graph import IGNORED, VALUE, Node, extended_path
 from stepwell.kernel_runtime.versions.left_out import Ignored
 from stepwell.kernel_runtime.versions.ownership import OURS, STANDARD, owner
 from stepwell.kernel_runtime.versions.secrets import (
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.versions.expand import Expander
 
 
-def where(code: CodeType) -> str:
+def definition_place(code: CodeType) -> str:
     """Return the source location of a code object: ``cell 9, line 1`` or ``helpers.py:12``; empty for code without a file or cell."""
     place = place_of(code)
     return "" if place.startswith("<") else place
@@ -137,23 +137,23 @@ def parts(
                 CodePart(f"{base}.signature", "global", digest(text.encode()), text if len(text) <= _LONG else None)
             )
         for name, key in node.assets:
-            result.append(CodePart(reached(base, name), "name", hexdigest(key.encode()), key))
+            result.append(CodePart(extended_path(base, name), "name", hexdigest(key.encode()), key))
         for label, value, written in trace:
             if written is None:
                 if id(value) not in seen:
                     seen.add(id(value))
-                    queue.append((reached(base, label), value, False, _bound_in(item, label, expander.namespace)))
+                    queue.append((extended_path(base, label), value, False, _bound_in(item, label, expander.namespace)))
             elif type(value) in ATOMS or type(value) is tuple:
                 if label and label[0] != "(" and label != "__name__":
                     shown = _text(label, value, environment)
                     cell = _bound_in(item, label, expander.namespace)
-                    result.append(CodePart(reached(base, label), "global", digest(written), shown, cell))
+                    result.append(CodePart(extended_path(base, label), "global", digest(written), shown, cell))
             else:
                 package = _package(value)
                 if package and package not in packages:
                     packages.add(package)
                     name, _, version = package.partition(" ")
-                    result.append(CodePart(reached(base, name), "package", hexdigest(package.encode()), version))
+                    result.append(CodePart(extended_path(base, name), "package", hexdigest(package.encode()), version))
     if ignore:
         names = ", ".join(ignore)
         result.append(CodePart(f"{path}{IGNORED}", "global", digest(names.encode()), names))
@@ -261,7 +261,7 @@ def _part(path: str, item: Any, digest: str, environment: Environment, *, is_bod
     inner = item if type(item) is FunctionType else _underlying(item)
     if issubclass(type(inner), FunctionType):
         kind = "body" if is_body else "function"
-        text, place = source(inner.__code__), where(inner.__code__)
+        text, place = source(inner.__code__), definition_place(inner.__code__)
         text = hidden_source(text, environment) if text is not None else None
     elif issubclass(type(item), type):
         kind = "class"
@@ -296,7 +296,7 @@ def _class_source(cls: type) -> tuple[str | None, str]:
             and function.__module__ == cls.__module__
             and not function.__code__.co_filename.startswith("<")
         ):
-            return None, where(function.__code__).partition(":")[0]
+            return None, definition_place(function.__code__).partition(":")[0]
     return None, ""
 
 

@@ -98,13 +98,13 @@ def value_at(body: object, name: str) -> Any:
     cell = _cell(function, first) if value is MISSING and function is not None else None
     if cell is not None:
         value = _contents(cell)
-    value = _inside(value, rest)
+    value = _attribute_at(value, rest)
     if value is MISSING:
         value = sys.modules.get(name, MISSING)
-    return _inside(sys.modules.get(first, MISSING), rest) if value is MISSING else value
+    return _attribute_at(sys.modules.get(first, MISSING), rest) if value is MISSING else value
 
 
-def _inside(start: Any, path: Sequence[str]) -> Any:
+def _attribute_at(start: Any, path: Sequence[str]) -> Any:
     """Return the object to which a sequence of attributes leads, without running properties or `__getattr__`; `graph.MISSING` if there is none.
 
     Parameters
@@ -131,7 +131,7 @@ def scope_of(body: object, path: str) -> dict[str, Any] | None:
     scope = _scope(body, _function(body))
     for part in path.split(ARROW)[1:-1]:
         first, *rest = name_in(part).split(".")
-        value = _inside((scope or {}).get(first, MISSING), rest)
+        value = _attribute_at((scope or {}).get(first, MISSING), rest)
         function = _function(value)
         if function is not None:
             scope = function.__globals__
@@ -241,7 +241,7 @@ def opaque(obj: T, version: str = "") -> T:
         ref = lambda: obj  # noqa: E731 - the type does not support weak references
     OPAQUE[key] = (ref, version)
     # The nodes of earlier runs may contain the content of the object.
-    graph.known.clear()
+    graph.known_nodes.clear()
     return obj
 
 

@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import Any
 
 from stepwell.kernel_runtime.versions import patches
-from stepwell.kernel_runtime.versions.options import UNSET, Counts, Library, Unset, never
+from stepwell.kernel_runtime.versions.options import UNSET, Counts, Library, Unset, never_counts
 from stepwell.kernel_runtime.versions.process_options import PROCESS, registry
 
 # -- arrays and frames
@@ -581,6 +581,6 @@ LIBRARIES: tuple[Library, ...] = (
     Library("pillow", _pillow, _set_pillow, "PIL.Image", ("PIL", "torchvision"),
             lambda _: {"MAX_IMAGE_PIXELS": 89478485, "LOAD_TRUNCATED_IMAGES": False}),
     patches.ROW,
-    Library("tqdm", _tqdm, _set_tqdm, "pandas", defaults=lambda _: {"progress_apply": False}, counts=never),
+    Library("tqdm", _tqdm, _set_tqdm, "pandas", defaults=lambda _: {"progress_apply": False}, counts=never_counts),
 )  # fmt: skip
 """The table of options. A reuse sets options in the order of the rows."""

@@ -27,9 +27,9 @@ from typing import Any, TypeAlias
 from stepwell.kernel_runtime.versions import patches, queries
 from stepwell.kernel_runtime.versions.bytecode import CodeFacts, facts
 from stepwell.kernel_runtime.versions.encode import ATOMS, digest
-from stepwell.kernel_runtime.versions.graph import known
+from stepwell.kernel_runtime.versions.graph import known_nodes
 from stepwell.kernel_runtime.versions.library_options import LIBRARIES
-from stepwell.kernel_runtime.versions.options import Counts, Library, list_change, plain, restored, with_change
+from stepwell.kernel_runtime.versions.options import Counts, Library, list_change, plain_json, restored, with_change
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.process_options import filters_among, watch_warnings
 
@@ -64,38 +64,41 @@ _NOTHING: _Counted = ("", ())
 class _Options:
     """The options of one library, with their values at one time."""
 
-    __slots__ = ("_counted", "_texts", "glance", "row", "values")
+    __slots__ = ("_counted_options", "_texts", "glance", "row", "values")
 
     def __init__(self, row: Library, values: Mapping[str, Any], glance: Any) -> None:
         self.row = row
         self.values = values
         self.glance = glance
         self._texts: dict[str, str | None] | None = None
-        self._counted: dict[str, _Counted] = {}
+        self._counted_options: dict[str, _Counted] = {}
 
     def texts(self) -> dict[str, str | None]:
         """Return the JSON of the options that differ from their defaults, by name; None for a value that JSON cannot represent."""
         if self._texts is None:
             defaults = self.row.known_defaults()
             self._texts = {
-                name: plain(value)
+                name: plain_json(value)
                 for name, value in self.values.items()
                 if name not in defaults or not _equal(value, defaults[name])
             }
         return self._texts
 
-    def counted(self, wanted: Counts) -> _Counted:
+    def counted_options(self, counts: Counts) -> _Counted:
         """Return the options that differ from their defaults and for which `Library.counts` returns `wanted`."""
-        counted = self._counted.get(wanted)
+        counted = self._counted_options.get(counts)
         if counted is None:
-            texts = {name: text for name, text in sorted(self.texts().items()) if self.row.counts(name) == wanted}
+            texts = {name: text for name, text in sorted(self.texts().items()) if self.row.counts(name) == counts}
             pieces = [name if text is None else f"{name}={text}" for name, text in texts.items()]
             objects = tuple([(name, self.values[name]) for name, text in texts.items() if text is None])
-            counted = self._counted[wanted] = (f"{self.row.name}: {', '.join(pieces)}" if pieces else "", objects)
+            counted = self._counted_options[counts] = (
+                f"{self.row.name}: {', '.join(pieces)}" if pieces else "",
+                objects,
+            )
         return counted
 
 
-_last: dict[str, _Options] = {}
+_last_options: dict[str, _Options] = {}
 """The options of each library when they were last read, by the name of the row. The object is replaced only if an option has changed."""
 _pending: dict[str, dict[str, str]] = {}
 """The JSON of options that will be set when their library is imported, by the name of the row and the option."""
@@ -114,7 +117,7 @@ def _present_options(row: Library) -> _Options | None:
 
     Return None if the library is not imported and no option is pending, or if the options cannot be read.
     """
-    last = _last.get(row.name)
+    last = _last_options.get(row.name)
     module = None
     if row.module and (module := sys.modules.get(row.module)) is None:
         waiting = _pending.get(row.name)
@@ -124,7 +127,7 @@ def _present_options(row: Library) -> _Options | None:
             return last
         values = {name: restored(text) for name, text in waiting.items() if text}
         values |= {name: with_change([], values[name]) for name in row.lists & values.keys()}
-        options = _last[row.name] = _Options(row, values, ("pending", dict(waiting)))
+        options = _last_options[row.name] = _Options(row, values, ("pending", dict(waiting)))
         return options
     try:
         glance = row.glance(module)
@@ -140,7 +143,7 @@ def _present_options(row: Library) -> _Options | None:
     if last is not None and last.texts() == options.texts() and None not in options.texts().values():
         last.glance = glance
         return last
-    _last[row.name] = options
+    _last_options[row.name] = options
     return options
 
 
@@ -175,9 +178,9 @@ def module_of(value: Any) -> str:
 _NAMED = frozenset((FunctionType, BuiltinFunctionType))
 
 
-def renders(known: CodeFacts) -> bool:
+def renders(code_facts: CodeFacts) -> bool:
     """Return True if code contains a name in `RENDERING`, so that it may format text."""
-    return not RENDERING.isdisjoint(known.attributes) or any([name in RENDERING for name, _ in known.loads])  # noqa: C419 - a list is quicker
+    return not RENDERING.isdisjoint(code_facts.attributes) or any([name in RENDERING for name, _ in code_facts.loads])  # noqa: C419 - a list is quicker
 
 
 def options_of(library: str, *, text: bool) -> list[tuple[str, str, tuple[tuple[str, Any], ...]]]:
@@ -199,7 +202,7 @@ def options_of(library: str, *, text: bool) -> list[tuple[str, str, tuple[tuple[
     names = (library, library + _TEXT_SUFFIX) if text else (library,)
     for name in names:
         if name not in state:
-            state[name], _objects[name] = _counted(name)
+            state[name], _objects[name] = _counted_of(name)
     return [(name, state[name], _objects[name]) for name in names]
 
 
@@ -210,12 +213,12 @@ def refresh() -> None:
     """
     if patches.has_scanned():
         patches.scan()
-    limits, _ = _counted(LIMITS)
+    limits, _ = _counted_of(LIMITS)
     if state.setdefault(LIMITS, "") != limits:
         # Most code can reach these options. So nodes have no guards for them, and all nodes are dropped.
-        known.clear()
+        known_nodes.clear()
     for name, before in state.items():
-        now, _objects[name] = _counted(name)
+        now, _objects[name] = _counted_of(name)
         if now != before:
             state[name] = now
 
@@ -297,7 +300,7 @@ def state_digest(name: str, data_version: Callable[[Any], str | None]) -> str:
     row = _ROWS.get(name.removesuffix(_TEXT_SUFFIX))
     if row is None:
         return ""
-    text, objects = _counted(name)
+    text, objects = _counted_of(name)
     if row.reach and patches.present():
         objects = (*objects, *[(patch.option, patch.value()) for patch in patches.reached_in(row.reach)])
     return _digest(text, objects, data_version)
@@ -309,19 +312,19 @@ def _digest(text: str, objects: Iterable[tuple[str, Any]], data_version: Callabl
     return digest(text.encode("utf-8", "surrogatepass")).hex() if text else ""
 
 
-def warnings_watched(noted: Callable[[str], None], data_version: Callable[[Any], str | None]) -> Callable[[], None]:
+def warnings_watched(report: Callable[[str], None], data_version: Callable[[Any], str | None]) -> Callable[[], None]:
     """Call a function at every warning from now on; return a function that ends these calls.
 
     Parameters
     ----------
-    noted
+    report
         Called at every warning. Its argument is the digest of the warning filters at the time of the call of `warnings_watched`.
     data_version
         As in `state_digest`.
     """
     row, now = _ROWS[WARNINGS], list(warnings.filters)
     return watch_warnings(
-        lambda: noted(_digest(*_Options(row, filters_among(now), None).counted("value"), data_version))
+        lambda: report(_digest(*_Options(row, filters_among(now), None).counted_options("value"), data_version))
     )
 
 
@@ -336,9 +339,9 @@ FOLDER = "working directory"
 _TEXT_SUFFIX = " text"
 
 
-def _counted(name: str) -> _Counted:
+def _counted_of(name: str) -> _Counted:
     options = _present_options(_ROWS[name.removesuffix(_TEXT_SUFFIX)])
-    return _NOTHING if options is None else options.counted("text" if name.endswith(_TEXT_SUFFIX) else "value")
+    return _NOTHING if options is None else options.counted_options("text" if name.endswith(_TEXT_SUFFIX) else "value")
 
 
 # -- changes by a step
@@ -381,7 +384,7 @@ def changed(before: Snapshot, after: Snapshot) -> list[Entry]:
                 if option in row.lists:
                     defaults = row.known_defaults()
                     lists = [options.values if options is not None else defaults for options in (then, now)]
-                    text = plain(list_change(lists[0][option], lists[1][option]))
+                    text = plain_json(list_change(lists[0][option], lists[1][option]))
                 entries.append((f"{row.name}:{option}", text))
     return entries
 
@@ -437,7 +440,7 @@ def apply(entries: Sequence[Entry] | Sequence[Sequence[str | None]], values: Map
             _pending.setdefault(library, {}).update(texts)
             _install_finder()
         else:
-            failed += [f"{library}:{option}" for option in _set(row, texts)]
+            failed += [f"{library}:{option}" for option in _set_options(row, texts)]
     for name, value in values.items():
         library, _, option = name.partition(":")
         try:
@@ -448,7 +451,7 @@ def apply(entries: Sequence[Entry] | Sequence[Sequence[str | None]], values: Map
     return failed
 
 
-def _set(row: Library, texts: Mapping[str, str]) -> list[str]:
+def _set_options(row: Library, texts: Mapping[str, str]) -> list[str]:
     """Set options of an imported library; return the names of the options that could not be set.
 
     Parameters
@@ -511,7 +514,7 @@ def _set_when_executed(spec: ModuleSpec, rows: Iterable[str]) -> None:
         for name in rows:
             waiting = _pending.pop(name, None)
             if waiting:
-                _set(_ROWS[name], waiting)
+                _set_options(_ROWS[name], waiting)
         if not _pending and _finder in sys.meta_path:
             sys.meta_path.remove(_finder)
 

@@ -19,7 +19,14 @@ from stepwell.kernel_runtime.versions.bytecode import DOC_ATTRIBUTES, CodeFacts,
 from stepwell.kernel_runtime.versions.encode import ATOMS, Tag, atom, identity
 from stepwell.kernel_runtime.versions.graph import MISSING, MUTABLE, READS_DOCS, Node
 from stepwell.kernel_runtime.versions.ownership import STANDARD, owner
-from stepwell.kernel_runtime.versions.references import Writer, bound, from_module, imports, named, of_module
+from stepwell.kernel_runtime.versions.references import (
+    Writer,
+    bound_value,
+    from_module,
+    imports,
+    named_encoding,
+    of_module,
+)
 
 _BUILTINS = builtins.__dict__
 _WRAPPING = frozenset(("functools", "reprlib"))
@@ -51,20 +58,20 @@ def function_node(to: Writer, node: Node, function: FunctionType) -> None:
     keyword_defaults = function.__kwdefaults__
     scope = function.__globals__
     content = node.content
-    held: tuple[tuple[CellType, Any], ...] = ()
+    cell_contents: tuple[tuple[CellType, Any], ...] = ()
     module = scope.get("__name__")
     library = owner(module) if type(module) is str else None
     if library is not None and getattr(sys.modules.get(str(module)), "__dict__", None) is scope:
         # A library created this function for the user. Its closure and defaults are digested, and its code is identified by name and version.
-        content.append(named(module, code.co_qualname, library))
+        content.append(named_encoding(module, code.co_qualname, library))
         if library != STANDARD and function.__closure__:
             # The library may have read annotations and documentation when it wrapped the user's function.
             node.flags |= READS_DOCS
     else:
         library = None
-        known = facts(code)
-        content.append(Tag.FUNCTION + known.blob)
-        _loads(to, node, known, (code,), scope)
+        code_facts = facts(code)
+        content.append(Tag.FUNCTION + code_facts.blob)
+        _loads(to, node, code_facts, (code,), scope)
     if defaults:
         content.append(Tag.DEFAULTS + len(defaults).to_bytes(2, "little"))
         names = code.co_varnames[: code.co_argcount][-len(defaults) :]
@@ -80,14 +87,14 @@ def function_node(to: Writer, node: Node, function: FunctionType) -> None:
     private = library is not None and module in _WRAPPING
     closure = function.__closure__
     if closure:
-        held = _closure(to, node, code, closure, library=library is not None, private=private)
+        cell_contents = _closure(to, node, code, closure, library=library is not None, private=private)
     attributes = function.__dict__
-    node.shape = (code, defaults, keyword_defaults, held, len(attributes))
+    node.shape = (code, defaults, keyword_defaults, cell_contents, len(attributes))
     if attributes:
         content.append(Tag.ATTRIBUTES)
         for name in sorted(attributes):
             value = attributes[name]
-            if name == "__wrapped__" and any(value is item for _, item in held):
+            if name == "__wrapped__" and any(value is item for _, item in cell_contents):
                 continue
             if private and name in _PRIVATE_ATTRIBUTES:
                 continue
@@ -111,14 +118,14 @@ def _closure(
         True if the variables in `_PRIVATE_CELLS` are caches and locks of the library, so that they are left out.
     """
     content = node.content
-    held = []
+    cell_contents = []
     content.append(Tag.CLOSURE)
     for name, cell in zip(code.co_freevars, closure, strict=True):
         try:
             value = cell.cell_contents
         except ValueError:
             value = MISSING
-        held.append((cell, value))
+        cell_contents.append((cell, value))
         content.append(atom(name))
         if value is MISSING or (private and name in _PRIVATE_CELLS) or id(cell) in to.ignored.cells:
             content.append(Tag.EMPTY)
@@ -130,7 +137,7 @@ def _closure(
             to.refer(node, name, value)
             if not library and type(value) not in ATOMS:
                 _settings(to, node, facts(code), value)
-    return tuple(held)
+    return tuple(cell_contents)
 
 
 # -- cells and SQL
@@ -154,15 +161,15 @@ def cell_node(to: Writer, node: Node, body: CellBody) -> None:
         if code is None:
             content.append(Tag.EMPTY)
             continue
-        known = facts(code, variable)
-        content.append(known.blob)
-        if variable in known.names_in_text:
+        code_facts = facts(code, variable)
+        content.append(code_facts.blob)
+        if variable in code_facts.names_in_text:
             # A query text names this variable. If the user renames the asset, the same text reads another variable.
             content.append(atom(variable))
-        seen.update(name for name, _ in known.loads)
-        seen.update(known.names_in_text)
+        seen.update(name for name, _ in code_facts.loads)
+        seen.update(code_facts.names_in_text)
         skip = inputs | (assigned - body.reads)
-        _loads(to, node, known, codes, body.globals, only=body.reads, skip=skip, earlier=body.earlier())
+        _loads(to, node, code_facts, codes, body.globals, only=body.reads, skip=skip, earlier=body.earlier())
     for reason in body.unseen:
         node.unverifiable("", reason)
     for name in sorted(body.reads - seen - inputs):
@@ -196,7 +203,7 @@ def select_node(to: Writer, node: Node, body: SqlBody) -> None:
 def _loads(
     to: Writer,
     node: Node,
-    known: CodeFacts,
+    code_facts: CodeFacts,
     codes: tuple[CodeType, ...],
     scope: Mapping[str, Any],
     *,
@@ -210,7 +217,7 @@ def _loads(
     ----------
     node
         The node of the function or cell that contains the code.
-    known
+    code_facts
         The facts about the code.
     codes
         The code objects that share their variables: the code of a function, or the two code objects of a cell.
@@ -228,7 +235,7 @@ def _loads(
     names: list[tuple[str, Any]] = list(node.names)
     assets = to.assets if scope is to.namespace else _NO_NAMES
     leaves_out, leaves_data = bool(to.ignored.globals), to.ignored.data
-    for name, chain in known.loads:
+    for name, chain in code_facts.loads:
         if skip and name in skip:
             continue
         seen = only is None or name in only
@@ -241,7 +248,7 @@ def _loads(
         if seen and name in earlier:
             value = earlier[name]
         elif seen:
-            value = bound(scope, name)
+            value = bound_value(scope, name)
             names.append((name, value))
         else:
             value = MISSING
@@ -252,7 +259,7 @@ def _loads(
                 continue
             node.mappings += ((_BUILTINS, name, value),)
             reason = _BLIND.get(identity(value))
-            if reason is not None and (name != "vars" or known.bare_vars):
+            if reason is not None and (name != "vars" or code_facts.bare_vars):
                 node.unverifiable(name, reason)
         if leaves_data and not callable(value) and not issubclass(type(value), ModuleType):
             content.append(Tag.IGNORED)
@@ -260,21 +267,21 @@ def _loads(
             to.refer(node, name, value)
         elif issubclass(type(value), ModuleType):
             from_module(to, node, name, value, chain)
-            _settings(to, node, known, value)
+            _settings(to, node, code_facts, value)
         else:
             to.refer(node, name, value)
             if is_reader(value):
                 node.flags |= READS_DOCS
-            _settings(to, node, known, value)
+            _settings(to, node, code_facts, value)
         if chain and chain[-1] in DOC_ATTRIBUTES:
             _documentation(to, node, name, value, chain)
-    _beyond_names(to, node, known, codes, scope, names=names, skip=skip)
+    _beyond_names(to, node, code_facts, codes, scope, names=names, skip=skip)
 
 
 def _beyond_names(
     to: Writer,
     node: Node,
-    known: CodeFacts,
+    code_facts: CodeFacts,
     codes: tuple[CodeType, ...],
     scope: Mapping[str, Any],
     *,
@@ -290,38 +297,38 @@ def _beyond_names(
     names
         The globals that the code loads, with their values. The variables that query strings name are added to the list.
     """
-    if known.imports:
+    if code_facts.imports:
         imports(to, node, imported(*codes), scope)
-        for name, _, _ in known.imports:
+        for name, _, _ in code_facts.imports:
             module = sys.modules.get(name)
             if module is not None:
-                _settings(to, node, known, module)
-    if not library_state.PLOTTING.isdisjoint(known.attributes):
-        _options(to, node, known, "matplotlib")
+                _settings(to, node, code_facts, module)
+    if not library_state.PLOTTING.isdisjoint(code_facts.attributes):
+        _options(to, node, code_facts, "matplotlib")
     if not to.ignored.data:
         limits = library_state.state.get(library_state.LIMITS)
-        if limits and _calls(known, names):
+        if limits and _calls(code_facts, names):
             to.refer(node, library_state.LIMITS, limits)
-        if patches.may_count(codes, known):
+        if patches.may_count(codes, code_facts):
             _patched(to, node, codes, [value for _, value in names])
-    if known.suspects:
-        for reason in known.suspects:
+    if code_facts.suspects:
+        for reason in code_facts.suspects:
             node.unverifiable("", reason)
-    if known.reads_docs:
+    if code_facts.reads_docs:
         node.flags |= READS_DOCS
-    if known.names_in_text:
-        _texts(to, node, known, scope, names=names, skip=skip)
+    if code_facts.names_in_text:
+        _texts(to, node, code_facts, scope, names=names, skip=skip)
     if names:
         node.names = tuple(names)
-    if known.stores:
-        node.rebinds = tuple(sorted(known.stores))
+    if code_facts.stores:
+        node.rebinds = tuple(sorted(code_facts.stores))
         node.flags |= MUTABLE
 
 
 def _texts(
     to: Writer,
     node: Node,
-    known: CodeFacts,
+    code_facts: CodeFacts,
     scope: Mapping[str, Any],
     *,
     names: list[tuple[str, Any]],
@@ -330,15 +337,15 @@ def _texts(
     """Write references to the variables that code reads through query strings, and add these variables to `names`."""
     content = node.content
     assets = to.assets if scope is to.namespace else _NO_NAMES
-    for name in known.names_in_text:
-        if name in skip or any(name == loaded for loaded, _ in known.loads):
+    for name in code_facts.names_in_text:
+        if name in skip or any(name == loaded for loaded, _ in code_facts.loads):
             continue
         if name in assets:
             to.asset(node, name)
             continue
         if to.is_ignored(scope, name):
             continue
-        value = bound(scope, name)
+        value = bound_value(scope, name)
         names.append((name, value))
         if value is MISSING or issubclass(type(value), (ModuleType, FunctionType, type)):
             continue
@@ -362,7 +369,7 @@ def _patched(to: Writer, node: Node, codes: tuple[CodeType, ...], values: list[A
             to.refer(node, patch.option, patch.value())
 
 
-def _calls(known: CodeFacts, names: list[tuple[str, Any]]) -> bool:
+def _calls(code_facts: CodeFacts, names: list[tuple[str, Any]]) -> bool:
     """Return True if code may call the user's functions or format text.
 
     The result is False only if the code loads nothing except plain values and builtins that do neither.
@@ -372,26 +379,26 @@ def _calls(known: CodeFacts, names: list[tuple[str, Any]]) -> bool:
     names
         The globals that the code loads, with their values.
     """
-    if known.formats or known.attributes or known.imports:
+    if code_facts.formats or code_facts.attributes or code_facts.imports:
         return True
-    held = dict(names)
+    values_by_name = dict(names)
     return not all(
-        library_state.is_plain(held[name]) or (held[name] is MISSING and name in _PLAIN_BUILTINS)
-        for name, _ in known.loads
-        if name in held
+        library_state.is_plain(values_by_name[name]) or (values_by_name[name] is MISSING and name in _PLAIN_BUILTINS)
+        for name, _ in code_facts.loads
+        if name in values_by_name
     )
 
 
-def _settings(to: Writer, node: Node, known: CodeFacts, value: Any) -> None:
+def _settings(to: Writer, node: Node, code_facts: CodeFacts, value: Any) -> None:
     """Write the options of the library to which `value` belongs, if they differ from their defaults."""
     for library in library_state.library_of(value):
-        _options(to, node, known, library)
+        _options(to, node, code_facts, library)
 
 
-def _options(to: Writer, node: Node, known: CodeFacts, library: str) -> None:
+def _options(to: Writer, node: Node, code_facts: CodeFacts, library: str) -> None:
     if to.ignored.data:
         return
-    for name, text, objects in library_state.options_of(library, text=library_state.renders(known)):
+    for name, text, objects in library_state.options_of(library, text=library_state.renders(code_facts)):
         guard = (library_state.state, name, text)
         if guard in node.mappings:
             continue

@@ -299,7 +299,7 @@ class Block:
     __slots__ = ("code", "content", "covers", "end", "steps", "targets")
 
     def __init__(self, steps: list[Instruction]) -> None:
-        self.steps = _settled(steps)
+        self.steps = _without_swaps(steps)
         self.covers: list[Cover] = []
         """For each instruction that can raise an exception, how it is handled. Empty if the code has no exception table."""
         self.content = b""
@@ -402,7 +402,7 @@ def _split(decoded: Decoded, raw: bytes, table: bytes) -> list[Block]:
     return blocks
 
 
-def _settled(steps: list[Instruction]) -> list[Instruction]:
+def _without_swaps(steps: list[Instruction]) -> list[Instruction]:
     """Return `steps` without those swaps of stack values that only reorder the assignments directly after them.
 
     The compiler removes such swaps only if the instructions are on one line.
@@ -417,13 +417,13 @@ def _settled(steps: list[Instruction]) -> list[Instruction]:
             run.append(step)
             continue
         if run:
-            settled += _stored(run) if len(run) > 1 else run
+            settled += _simplified_stores(run) if len(run) > 1 else run
             run = []
         settled.append(step)
-    return settled + (_stored(run) if len(run) > 1 else run)
+    return settled + (_simplified_stores(run) if len(run) > 1 else run)
 
 
-def _stored(run: list[Instruction]) -> list[Instruction]:
+def _simplified_stores(run: list[Instruction]) -> list[Instruction]:
     """Return a run of assignments, pops and swaps as one assignment or pop for each value, beginning at the top of the stack.
 
     If the run assigns a variable more than once, only the last assignment remains. A run that moves a value that stays on the stack is
@@ -493,7 +493,7 @@ def _thread(blocks: list[Block]) -> None:
         block.covers = [(end((handler, False), 0)[0] if handler >= 0 else -1, depth) for handler, depth in block.covers]
 
 
-def _reached(blocks: list[Block], start: int) -> list[int]:
+def _reachable_blocks(blocks: list[Block], start: int) -> list[int]:
     """Return the numbers of the blocks that can be reached from block `start`, in breadth-first order."""
     order = [start]
     seen = {start}
@@ -511,7 +511,7 @@ def _merge_equal(blocks: list[Block], start: int) -> int:
 
     Return the number of the block with which the code then begins: `start`, or the block that replaces it.
     """
-    order = _reached(blocks, start)
+    order = _reachable_blocks(blocks, start)
     first: dict[tuple[object, ...], int] = {}
     # Partition the blocks by content, then refine the partition by successors until no class of blocks is split.
     parts = {-1: -1}
@@ -544,7 +544,7 @@ def _join(blocks: list[Block], start: int, write: Write) -> None:
 
     A following block that ends the function is appended in any case, because the compiler may have copied such a block.
     """
-    order = _reached(blocks, start)
+    order = _reachable_blocks(blocks, start)
     entries = dict.fromkeys([-1, *order], 0)
     entries[start] = 1
     for number in order:
@@ -570,7 +570,7 @@ def _join(blocks: list[Block], start: int, write: Write) -> None:
 
 def _in_order(blocks: list[Block], start: int) -> tuple[list[Block], tuple[int, ...]]:
     """Return the blocks in breadth-first order from block `start`, and numbers that describe how each block ends and what follows it."""
-    order = _reached(blocks, start)
+    order = _reachable_blocks(blocks, start)
     number = {old: new for new, old in enumerate(order)}
     number[-1] = -1
     shape: list[int] = []

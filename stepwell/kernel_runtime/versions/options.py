@@ -28,7 +28,7 @@ def values(option: str) -> Counts:
     return "value"
 
 
-def never(option: str) -> Counts:
+def never_counts(option: str) -> Counts:
     """Return ``"never"``. Used as `Library.counts` for a library of which no option influences results."""
     del option
     return "never"
@@ -104,10 +104,10 @@ class _NotPlainError(Exception):
     """JSON cannot represent the value of an option."""
 
 
-def plain(value: Any) -> str | None:
+def plain_json(value: Any) -> str | None:
     """Return the value of an option as JSON; None if JSON cannot represent it, such as a function of the user or an open file."""
     try:
-        return json.dumps(_plain(value))
+        return json.dumps(_json_value(value))
     except _NotPlainError:
         return None
 
@@ -124,17 +124,17 @@ def restored(text: str, *, imports: bool = True) -> Any:
     return _restored(json.loads(text), imports=imports)
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     kind = type(value)
     if value is None or kind in {bool, int, float, str}:
         return value
     if kind is list:
-        return [_plain(member) for member in value]
+        return [_json_value(member) for member in value]
     if kind in {tuple, set, frozenset}:
-        members = [_plain(member) for member in value]
+        members = [_json_value(member) for member in value]
         return {"": [kind.__name__, members if kind is tuple else sorted(members, key=repr)]}
     if kind is dict and all(type(key) is str and key for key in value):
-        return {key: _plain(member) for key, member in value.items()}
+        return {key: _json_value(member) for key, member in value.items()}
     if kind is BuiltinFunctionType and type(value.__self__) is str and value.__name__ == "format":
         # This is the usual kind of value of display.float_format in pandas.
         return {"": ["format", value.__self__]}
@@ -143,7 +143,11 @@ def _plain(value: Any) -> Any:
         return repr(value)
     target = value if isinstance(value, (FunctionType, BuiltinFunctionType, type)) else None
     # The names of the user's functions and classes do not identify them, so JSON cannot represent them.
-    if target is not None and owner(target.__module__) and _named(target.__module__, target.__qualname__) is target:
+    if (
+        target is not None
+        and owner(target.__module__)
+        and _object_named(target.__module__, target.__qualname__) is target
+    ):
         return {"": ["named", [target.__module__, target.__qualname__]]}
     # Members of enumerations are integers, too, but their ``str`` is not their value.
     if isinstance(value, int):
@@ -162,20 +166,22 @@ def _restored(value: Any, *, imports: bool) -> Any:
         return value
     if "" not in value:
         return {key: _restored(item, imports=imports) for key, item in value.items()}
-    tag, held = value[""]
+    tag, content = value[""]
     if tag == "format":
-        return held.format
+        return content.format
     if tag == "named":
-        definition = _named(*held, imported=imports)
+        definition = _object_named(*content, imported=imports)
         if definition is None and not imports:
             return UNSET
         if definition is None:
-            raise LookupError(f"the value of an option refers to {'.'.join(held)}, which does not exist")
+            raise LookupError(f"the value of an option refers to {'.'.join(content)}, which does not exist")
         return definition
-    return {"tuple": tuple, "set": set, "frozenset": frozenset}[tag](_restored(item, imports=imports) for item in held)
+    return {"tuple": tuple, "set": set, "frozenset": frozenset}[tag](
+        _restored(item, imports=imports) for item in content
+    )
 
 
-def _named(module: str, qualname: str, *, imported: bool = False) -> Any:
+def _object_named(module: str, qualname: str, *, imported: bool = False) -> Any:
     if imported:
         from importlib import import_module
 

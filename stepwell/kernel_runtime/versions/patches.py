@@ -36,10 +36,10 @@ from stepwell.kernel_runtime.records.bulk import no_collection
 from stepwell.kernel_runtime.versions import opcodes
 from stepwell.kernel_runtime.versions.bytecode import CodeFacts, facts
 from stepwell.kernel_runtime.versions.encode import identity
-from stepwell.kernel_runtime.versions.graph import known
-from stepwell.kernel_runtime.versions.options import UNSET, Library, Unset, never, of_user
+from stepwell.kernel_runtime.versions.graph import known_nodes
+from stepwell.kernel_runtime.versions.options import UNSET, Library, Unset, never_counts, of_user
 from stepwell.kernel_runtime.versions.ownership import is_local
-from stepwell.kernel_runtime.versions.references import bound
+from stepwell.kernel_runtime.versions.references import bound_value
 
 _LEFT_OUT = frozenset({
     "IPython", "ipykernel", "traitlets", "zmq", "tornado", "jupyter_client", "jupyter_core", "stepwell", "pytest", "_pytest", "pluggy", "py", "xdist",
@@ -125,19 +125,19 @@ def has_scanned() -> bool:
     return bool(_seen_modules)
 
 
-def may_count(codes: Iterable[CodeType], known: CodeFacts) -> bool:
+def may_count(codes: Iterable[CodeType], code_facts: CodeFacts) -> bool:
     """Return True if there are patches and code may depend on one. Code without attributes, globals, imports and strings cannot.
 
     Parameters
     ----------
     codes
         The code objects of one function or cell.
-    known
+    code_facts
         The facts about one of these code objects.
     """
     if has_scanned():
         return bool(table)
-    if known.attributes or known.loads or known.imports:
+    if code_facts.attributes or code_facts.loads or code_facts.imports:
         return bool(present())
     for code in codes:
         if not _TEXTS.isdisjoint(map(type, code.co_consts)):
@@ -160,10 +160,10 @@ def _scan(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> None:
                         _add(Patch(_targets[index], name))
         _sizes[:] = sizes
     names: set[str] = set()
-    for code in (*_reached(codes, namespace), *local):
+    for code in (*_called_code(codes, namespace), *local):
         for root, chain, name in facts(code).attribute_stores:
             names.add(name)
-            target = _resolved(root, chain, namespace) if root else None
+            target = _resolve(root, chain, namespace) if root else None
             if _is_of_library(target):
                 _add(Patch(target, name))
         if any(map(_SETS_BY_NAME.search, code.co_names)):
@@ -175,7 +175,7 @@ def _scan(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> None:
     _update_values()
     if before.keys() != table.keys() or any(before[option] is not _values.get(option) for option in before):
         # The nodes of earlier runs do not contain these changes.
-        known.clear()
+        known_nodes.clear()
 
 
 def _scan_namespace(target: Any, space: dict[str, Any] | MappingProxyType[str, Any]) -> None:
@@ -355,14 +355,14 @@ def _slots(kind: type) -> Iterator[str]:
         yield from (slots,) if isinstance(slots, str) else slots
 
 
-def _resolved(root: str, chain: tuple[str, ...], namespace: Mapping[str, Any]) -> Any:
-    current = bound(namespace, root)
+def _resolve(root: str, chain: tuple[str, ...], namespace: Mapping[str, Any]) -> Any:
+    current = bound_value(namespace, root)
     for name in chain:
         current = getattr(current, name, None) if isinstance(current, (ModuleType, type)) else None
     return current
 
 
-def _reached(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> list[CodeType]:
+def _called_code(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> list[CodeType]:
     """Return `codes`, and the code of the user's functions that `codes` may call directly or indirectly.
 
     Parameters
@@ -378,7 +378,7 @@ def _reached(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> list[Co
             continue
         reached[id(code)] = code
         for root, chain in facts(code).loads:
-            value = _resolved(root, chain[:1], scope) if isinstance(scope.get(root), ModuleType) else scope.get(root)
+            value = _resolve(root, chain[:1], scope) if isinstance(scope.get(root), ModuleType) else scope.get(root)
             functions = [value] if type(value) is FunctionType else []
             if isinstance(value, type) and of_user(value):
                 functions += [function for function in vars(value).values() if type(function) is FunctionType]
@@ -504,7 +504,7 @@ def _functions_of(value: Any) -> Iterator[FunctionType]:
 # -- the row of the table of options
 
 
-def _read(_: Any) -> dict[str, Any]:
+def _read_patches(_: Any) -> dict[str, Any]:
     return {option: patch.value() for option, patch in present().items()}
 
 
@@ -520,8 +520,8 @@ def _write(_: Any, option: str, value: Any) -> None:
     elif name in vars(target):
         delattr(target, name)
     _update_values()
-    known.clear()
+    known_nodes.clear()
 
 
-ROW = Library("patches", _read, _write, defaults=lambda _: Unset(), counts=never)
+ROW = Library("patches", _read_patches, _write, defaults=lambda _: Unset(), counts=never_counts)
 """The row of the table of options that restores the attributes that a step has set on classes and modules of libraries."""

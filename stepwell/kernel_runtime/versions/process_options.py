@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import Any
 
 from stepwell.kernel_runtime.records import bulk
-from stepwell.kernel_runtime.versions.options import UNSET, Counts, Library, Unset, never, of_user, with_change
+from stepwell.kernel_runtime.versions.options import UNSET, Counts, Library, Unset, never_counts, of_user, with_change
 
 # -- the process
 
@@ -87,7 +87,7 @@ class Watcher:
 
     Parameters
     ----------
-    noted
+    report
         Called at each warning.
     """
 
@@ -95,27 +95,27 @@ class Watcher:
     """A regular expression that matches nothing, for code that copies warning filters; a compiled pattern has the same attribute."""
     flags = 0
 
-    def __init__(self, noted: Callable[[], None]) -> None:
-        self._noted = noted
+    def __init__(self, report: Callable[[], None]) -> None:
+        self._report = report
 
     def match(self, _: object) -> None:
         """Call `noted`. The module `warnings` calls this method with the text of each warning."""
-        self._noted()
+        self._report()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # joblib sends filters to its workers. No step runs in a worker, so a plain pattern is enough.
         return re.compile, (self.pattern,)
 
 
-def watch_warnings(noted: Callable[[], None]) -> Callable[[], None]:
+def watch_warnings(report: Callable[[], None]) -> Callable[[], None]:
     """Call a function at every warning from now on; return a function that ends these calls.
 
     Parameters
     ----------
-    noted
+    report
         Called without arguments at every warning.
     """
-    entry: Any = ("ignore", Watcher(noted), Warning, None, 0)
+    entry: Any = ("ignore", Watcher(report), Warning, None, 0)
     warnings.filters.insert(0, entry)  # type: ignore[attr-defined]
     # Without this call, `warnings` would not pass a warning to the filters that a module has already shown.
     _filters_changed()
@@ -300,16 +300,16 @@ def registry(
         }
 
     def write(module: Any, option: str, value: Any) -> None:
-        held = entries(module)
+        entries_before = entries(module)
         if value is not UNSET:
             if put is None:
-                held[value[0]] = value[1]
+                entries_before[value[0]] = value[1]
             else:
-                put(held, *value)
+                put(entries_before, *value)
             return
-        for key in list(held):
+        for key in list(entries_before):
             if prefix + named_key(key) == option:
-                del held[key]
+                del entries_before[key]
 
     return read, write
 
@@ -507,8 +507,8 @@ def _set_start_method(module: Any, _: str, value: Any) -> None:
 
 
 PROCESS: tuple[Library, ...] = (
-    Library("working directory", _folder, _set_folder, defaults=lambda _: {"folder": ""}, counts=never),
-    Library("sys.path", _search_path, _set_search_path, defaults=lambda _: {"entries": list(range(len(_START_PATH)))}, counts=never,
+    Library("working directory", _folder, _set_folder, defaults=lambda _: {"folder": ""}, counts=never_counts),
+    Library("sys.path", _search_path, _set_search_path, defaults=lambda _: {"entries": list(range(len(_START_PATH)))}, counts=never_counts,
             glance=lambda _: list(sys.path), lists=frozenset({"entries"})),
     Library("time zone", _zone, _set_zone, reach=("time", "datetime", "calendar", "dateutil", "email", "pandas", "polars", "pyarrow"),
             defaults=lambda _: {"TZ": []}),
@@ -517,9 +517,9 @@ PROCESS: tuple[Library, ...] = (
     Library("warnings", _filters, _set_filters, defaults=lambda _: {"errors": []}, counts=_filters_count, glance=_filters_glance,
             lists=frozenset({"errors", "filters"})),
     Library("limits", _limits, _set_limit, defaults=lambda _: {"int_max_str_digits": 4300, "recursionlimit": 1000}),
-    Library("process", _process, _set_process, defaults=_process, counts=never),
-    Library("signals", _signals, _set_signal, defaults=lambda _: Unset(), counts=never, glance=_handlers),
-    Library("logging", _logging, _set_logging, "logging", (), lambda _: Unset({"disable": 0, "root": 30, "handlers": []}), never,
+    Library("process", _process, _set_process, defaults=_process, counts=never_counts),
+    Library("signals", _signals, _set_signal, defaults=lambda _: Unset(), counts=never_counts, glance=_handlers),
+    Library("logging", _logging, _set_logging, "logging", (), lambda _: Unset({"disable": 0, "root": 30, "handlers": []}), never_counts,
             _logging_glance, frozenset({"handlers"})),
     Library("copyreg", _copyreg, _set_copyreg, "copyreg", ("copyreg", "pickle", "copy", "joblib", "cloudpickle"), lambda _: Unset(),
             glance=lambda module: dict(module.dispatch_table)),
@@ -528,8 +528,8 @@ PROCESS: tuple[Library, ...] = (
     Library("sqlite3", _sqlite, _set_sqlite, "sqlite3", ("sqlite3", "_sqlite3", "pandas"), lambda _: Unset(), glance=_sqlite_glance),
     Library("mimetypes", _mimetypes, _set_mimetype, "mimetypes", ("mimetypes", "http", "email", "urllib"), _mimetypes_defaults,
             glance=_mimetypes_glance),
-    Library("socket", _timeout, _set_timeout, "socket", ("socket", "_socket"), lambda _: {"setdefaulttimeout": None}, never),
+    Library("socket", _timeout, _set_timeout, "socket", ("socket", "_socket"), lambda _: {"setdefaulttimeout": None}, never_counts),
     Library("multiprocessing", _start_method, _set_start_method, "multiprocessing", ("multiprocessing",),
-            lambda _: {"start_method": None}, never),
+            lambda _: {"start_method": None}, never_counts),
 )  # fmt: skip
 """The first rows of the table of options (`library_options.LIBRARIES`). A reuse sets options in the order of the rows."""

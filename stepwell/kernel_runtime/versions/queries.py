@@ -200,8 +200,8 @@ _WORD = re.compile(r"[^\W\d]\w*")
 class NamedFiles:
     """The files that an SQL statement names as string literals."""
 
-    read: list[str] = field(default_factory=list)
-    written: list[str] = field(default_factory=list)
+    read_files: list[str] = field(default_factory=list)
+    written_files: list[str] = field(default_factory=list)
     attached: list[str] = field(default_factory=list)
     has_computed_name: bool = False
     """True if the statement calls a function that reads files, but names no file: the name is computed."""
@@ -225,19 +225,19 @@ def files_named(text: str, parameters: Any = None) -> NamedFiles:
         if literal is None:
             continue
         if _WRITTEN.search(before):
-            files.written.append(literal)
+            files.written_files.append(literal)
         elif _ATTACHED.search(before):
             files.attached.append(literal)
         elif _OPTION.search(before):
             pass
         elif (piece["text"] is not None and (_AFTER.search(before) or _INSIDE.search(before))) or _exists(literal):
-            files.read.append(literal)
+            files.read_files.append(literal)
         before += _BLANK
     paths = [
         value for value in _values(parameters) if isinstance(value, (str, os.PathLike)) and _exists(os.fspath(value))
     ]
-    files.read += [os.fspath(value) for value in paths]
-    files.has_computed_name = not files.read and _FILE_FUNCTION.search(before + text[end:]) is not None
+    files.read_files += [os.fspath(value) for value in paths]
+    files.has_computed_name = not files.read_files and _FILE_FUNCTION.search(before + text[end:]) is not None
     return files
 
 

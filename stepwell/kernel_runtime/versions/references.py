@@ -91,19 +91,19 @@ class Writer:
         """
         kind = type(item)
         if kind is LAZY:
-            item = resolved(item)
+            item = resolve_lazy(item)
             kind = type(item)
         content = node.content
         if kind in ATOMS:
-            written = atom(item)
+            encoding = atom(item)
             if self.hides and kind is not bool and item is not None and _names_secret(label):
                 # A plain digest could reveal a short secret, so the value is digested with the user's key.
-                written = Tag.KEYED + self.keyed(written).encode()
-            if len(written) > _SMALL:
+                encoding = Tag.KEYED + self.keyed(encoding).encode()
+            if len(encoding) > _SMALL:
                 # A guard would keep this large value alive, so there is no guard, and later runs do not use this node.
                 node.stable = False
         elif kind is tuple and atoms_only(item) and len(item) < 1000:
-            written = atom(item)
+            encoding = atom(item)
         else:
             reference = None if OPAQUE and id(item) in OPAQUE else token(item, kind)
             if reference is None:
@@ -112,14 +112,14 @@ class Writer:
                 if self.trace is not None:
                     self.trace.append((label, item, None))
                 return
-            written = reference
+            encoding = reference
         if self.trace is None:
-            content.append(written)
+            content.append(encoding)
         else:
             if not label or label[0] == "(":
-                content.append(written)
+                content.append(encoding)
             # Every other reference is a separate code part, whose digest shows its changes.
-            self.trace.append((label, item, written))
+            self.trace.append((label, item, encoding))
 
     def asset(self, node: Node, name: str) -> None:
         """Write the key of the asset `name` into a node. The asset's data version is not written, because it is an input of the step."""
@@ -172,37 +172,49 @@ def token(item: Any, kind: type) -> bytes | None:
         holder = item.__self__
         # A builtin that is bound to an object other than a module is a method of this object.
         if holder is None or type(holder) is ModuleType:
-            return named(item.__module__, item.__qualname__, owner(item.__module__) or "")
+            return named_encoding(item.__module__, item.__qualname__, owner(item.__module__) or "")
         return None
     if kind is FunctionType:
         module = item.__globals__.get("__name__")
         library = owner(module) if type(module) is str else None
-        return named(module, item.__qualname__, library) if library is not None and is_original(item, module) else None
+        return (
+            named_encoding(module, item.__qualname__, library)
+            if library is not None and is_original(item, module)
+            else None
+        )
     # Use the real type, because an object's `__class__` may be wrong or raise an exception.
     if issubclass(kind, type):
         module = item.__module__
         library = owner(module) if type(module) is str else None
-        return named(module, item.__qualname__, library) if library is not None and is_module_attribute(item) else None
+        return (
+            named_encoding(module, item.__qualname__, library)
+            if library is not None and is_module_attribute(item)
+            else None
+        )
     if issubclass(kind, ModuleType):
         library = owner(item.__name__)
-        return named(item.__name__, "", library) if library is not None else None
+        return named_encoding(item.__name__, "", library) if library is not None else None
     if issubclass(kind, _C_DESCRIPTORS):
         holder = item.__objclass__
         library = owner(holder.__module__)
-        return named(holder.__module__, item.__qualname__, library) if library is not None else atom(item.__name__)
+        return (
+            named_encoding(holder.__module__, item.__qualname__, library)
+            if library is not None
+            else atom(item.__name__)
+        )
     if kind.__name__ == "cython_function_or_method":
         library = owner(item.__module__)
-        return named(item.__module__, item.__qualname__, library) if library is not None else None
+        return named_encoding(item.__module__, item.__qualname__, library) if library is not None else None
     return None
 
 
-def bound(scope: Mapping[str, Any], name: str) -> Any:
+def bound_value(scope: Mapping[str, Any], name: str) -> Any:
     """Return the value of the global `name` in the namespace `scope`, or `MISSING`. A lazy import is resolved."""
     value = scope.get(name, MISSING)
-    return resolved(value) if type(value) is LAZY else value
+    return resolve_lazy(value) if type(value) is LAZY else value
 
 
-def resolved(value: Any) -> Any:
+def resolve_lazy(value: Any) -> Any:
     """Return the object that a lazy import stands for; `MISSING` if the import fails or `value` is not a lazy import."""
     if value is MISSING:
         return MISSING
@@ -237,7 +249,7 @@ def is_module_attribute(cls: type) -> bool:
     return current is cls
 
 
-def named(module: str | None, name: str, who: str) -> bytes:
+def named_encoding(module: str | None, name: str, owner_name: str) -> bytes:
     """Return the encoding of an object that is identified by its name.
 
     Parameters
@@ -246,10 +258,10 @@ def named(module: str | None, name: str, who: str) -> bytes:
         The module that contains the object.
     name
         The object's name in the module; empty for the module itself.
-    who
+    owner_name
         The owner of the module, from `owner`; empty for a module of the user.
     """
-    key = (module, name, who)
+    key = (module, name, owner_name)
     encoding = _names.get(key)
     if encoding is None:
         encoding = _names[key] = Tag.NAMED + atom(key)
@@ -307,16 +319,16 @@ def from_module(to: Writer, node: Node, label: str, module: ModuleType, chain: t
         if (id(namespace), name) in to.ignored.globals:
             node.content.append(Tag.IGNORED)
             return
-        member = bound(namespace, name)
+        member = bound_value(namespace, name)
         node.mappings += ((namespace, name, member),)
         library = owner(value.__name__)
         label += "." + name
         if member is MISSING:
             # The attribute does not exist, or the module's `__getattr__` creates it at first use. In a library, the name identifies it.
             node.content.append(
-                named(value.__name__, name, library)
+                named_encoding(value.__name__, name, library)
                 if library is not None
-                else named(value.__name__, name, "") + Tag.UNBOUND
+                else named_encoding(value.__name__, name, "") + Tag.UNBOUND
             )
             if library is None and "__getattr__" in namespace:
                 to.refer(node, label, namespace["__getattr__"])
@@ -327,21 +339,21 @@ def from_module(to: Writer, node: Node, label: str, module: ModuleType, chain: t
         if library is None:
             to.refer(node, label, member)
         else:
-            _library(to, node, label, value, named(value.__name__, name, library))
-            _replaced(to, node, label, member)
+            _library(to, node, label, value, named_encoding(value.__name__, name, library))
+            _replaced_value(to, node, label, member)
         _blind(node, label, value, name)
         return
     to.refer(node, label, value)
 
 
-def _library(to: Writer, node: Node, label: str, item: Any, written: bytes) -> None:
+def _library(to: Writer, node: Node, label: str, item: Any, encoding: bytes) -> None:
     if to.trace is None:
-        node.content.append(written)
+        node.content.append(encoding)
     else:
-        to.trace.append((label, item, written))
+        to.trace.append((label, item, encoding))
 
 
-def _replaced(to: Writer, node: Node, label: str, value: Any) -> None:
+def _replaced_value(to: Writer, node: Node, label: str, value: Any) -> None:
     """Write the value of an attribute of a library's module if the user may have replaced it: a function or class of the user, or an atom."""
     kind = type(value)
     if kind is FunctionType:
@@ -397,11 +409,11 @@ def imports(to: Writer, node: Node, statements: Iterable[Imported], scope: Mappi
 
 def _from_library(to: Writer, node: Node, name: str, item: str, library: str) -> None:
     module = sys.modules.get(name)
-    _library(to, node, name, module or name, named(name, item, library))
+    _library(to, node, name, module or name, named_encoding(name, item, library))
     if module is not None and item in vars(module):
         held = vars(module)[item]
         node.mappings += ((vars(module), item, held),)
-        _replaced(to, node, f"{name}.{item}", held)
+        _replaced_value(to, node, f"{name}.{item}", held)
 
 
 def _item(to: Writer, node: Node, label: str, module: ModuleType, statement: Imported) -> None:
@@ -410,7 +422,7 @@ def _item(to: Writer, node: Node, label: str, module: ModuleType, statement: Imp
     if (id(namespace), statement.item) in to.ignored.globals:
         node.content.append(Tag.IGNORED)
         return
-    value = bound(namespace, statement.item)
+    value = bound_value(namespace, statement.item)
     node.content.append(atom(statement.item))
     if value is MISSING:
         value = _imported(f"{label}.{statement.item}") or MISSING

@@ -185,7 +185,7 @@ def token_spans(text: str) -> Iterator[tuple[int, int]]:
     for match in _LIKE_A_TOKEN.finditer(text):
         run = match["run"]
         if match["prefix"].lower() not in _NOT_OF_TOKENS and not _HEX.fullmatch(run) and alternations(run) >= 6:
-            yield _whole(text, *match.span())
+            yield _whole_word(text, *match.span())
     yield from _matches(_patterns(), text, _is_mixed)
 
 
@@ -195,7 +195,7 @@ def _matches(
     for pattern in patterns:
         for match in pattern.finditer(text):
             if accepted(match[0]):
-                yield _whole(text, *match.span())
+                yield _whole_word(text, *match.span())
 
 
 def has_run(text: str) -> bool:
@@ -257,7 +257,7 @@ def _is_mixed(text: str) -> bool:
     return "PRIVATE KEY" in text or "://" in text or (any(map(str.isdigit, text)) and any(map(str.isalpha, text)))
 
 
-def _whole(text: str, start: int, end: int) -> tuple[int, int]:
+def _whole_word(text: str, start: int, end: int) -> tuple[int, int]:
     """Return the range of the whole word around a match.
 
     A pattern may match only a part of a token, because services change the length of their tokens.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
-from stepwell.kernel_runtime.versions.environment import of_session, whole
+from stepwell.kernel_runtime.versions.environment import environment_copy, of_session
 from stepwell.kernel_runtime.versions.secret_forms import (
     PLACEHOLDER,
     has_run,
@@ -91,20 +91,20 @@ def may_contain_secret(text: str) -> bool:
     )
 
 
-def holds_secret(label: str, value: object, *, most: int = 1000, beyond: bool = True) -> bool:
+def holds_secret(label: str, value: object, *, limit: int = 1000, result_beyond_limit: bool = True) -> bool:
     """Return True if a value is or contains a secret.
 
     Parameters
     ----------
     label
         The name of the variable or attribute that holds the value.
-    most
+    limit
         The maximum number of items to check, those of nested containers included.
-    beyond
+    result_beyond_limit
         The result if the value has more items and no secret was found.
     """
     stack: list[tuple[str, Any]] = [(label, value)]
-    for _ in range(most):
+    for _ in range(limit):
         if not stack:
             return False
         name, item = stack.pop()
@@ -125,7 +125,7 @@ def holds_secret(label: str, value: object, *, most: int = 1000, beyond: bool = 
             stack += [(name, member) for member in members]
         elif name and names_secret(name):
             return True
-    return beyond
+    return result_beyond_limit
 
 
 def _contains_secret(text: str) -> bool:
@@ -225,7 +225,7 @@ def is_kept_back(name: str, value: Any) -> bool:
         return (
             names_secret(name)
             if len(members) > _MOST_MEMBERS
-            else holds_secret(name, members, most=10_000, beyond=False)
+            else holds_secret(name, members, limit=10_000, result_beyond_limit=False)
         )
     return names_secret(name)
 
@@ -242,7 +242,7 @@ class Environment:
     def __init__(self, without: Collection[str] = ()) -> None:
         values = {
             value
-            for name, value in whole().items()
+            for name, value in environment_copy().items()
             if len(value) >= _LEAST and name not in without and not of_session(name)
         }
         self._values = frozenset(values)
@@ -252,16 +252,16 @@ class Environment:
             key=len,
             reverse=True,
         )
-        self._long = tuple(long)
+        self._long_values = tuple(long)
 
     def has(self, value: object, text: str) -> bool:
         """Return True if `value` is equal to the value of an environment variable, or if `text` contains such a value."""
-        return str(value) in self._values or any([known in text for known in self._long])  # noqa: C419 - a list is quicker
+        return str(value) in self._values or any([known in text for known in self._long_values])  # noqa: C419 - a list is quicker
 
-    def hidden(self, text: str) -> str:
+    def hide_values(self, text: str) -> str:
         """Return a text in which the values of environment variables are replaced by `HIDDEN`."""
         # One regular expression for all values would take twenty times as long.
-        for value in [known for known in self._long if known in text]:
+        for value in [known for known in self._long_values if known in text]:
             text = text.replace(value, HIDDEN)
         return text
 
@@ -282,7 +282,7 @@ def environment_now() -> Environment:
 
 def hidden_message(text: str) -> str:
     """Return a message, log or traceback in which secrets and values of environment variables are replaced by `HIDDEN`."""
-    text = environment_now().hidden(text)
+    text = environment_now().hide_values(text)
     return _text_hidden(text, prose=True) if may_contain_secret(text) else text
 
 
@@ -305,7 +305,7 @@ def hidden_values(value: Any, name: str = "") -> Any:
 
 def hidden_text(text: str) -> str:
     """Return a short text, such as a path or a reason, in which secrets are replaced by `HIDDEN`."""
-    return _replaced(text, _spans(text)) if may_contain_secret(text) else text
+    return _replace_ranges(text, _spans(text)) if may_contain_secret(text) else text
 
 
 def hidden_source(text: str, environment: Environment | None = None) -> str:
@@ -318,7 +318,7 @@ def hidden_source(text: str, environment: Environment | None = None) -> str:
     environment
         The values of environment variables; None for the present ones.
     """
-    text = (environment or environment_now()).hidden(text)
+    text = (environment or environment_now()).hide_values(text)
     if not may_contain_secret(text):
         return text
     tree = _parsed(text)
@@ -379,10 +379,10 @@ def _text_hidden(text: str, *, prose: bool = False) -> str:
                 if not prose
                 else []
             )
-    return _replaced(text, spans)
+    return _replace_ranges(text, spans)
 
 
-def _replaced(text: str, spans: Iterable[tuple[int, int]]) -> str:
+def _replace_ranges(text: str, spans: Iterable[tuple[int, int]]) -> str:
     """Return a text in which the ranges `spans` are replaced by `HIDDEN`; if a range is in quotes, so is the replacement."""
     end = 0
     parts: list[str] = []
@@ -408,23 +408,23 @@ def _secret_literals(tree: ast.AST) -> Iterator[ast.expr]:
             for literal in _literals(value, weak=is_weak(name)):
                 yield outer or literal
         if isinstance(node, ast.JoinedStr | ast.BinOp | ast.Constant):
-            text = _written(node)
+            text = _literal_text(node)
             # `_text_hidden` later replaces only the secrets in a text of several lines.
             if text and "\n" not in text and may_contain_secret(text) and _contains_secret(text):
                 yield from (outer or literal for literal in _literals(node))
         stack.extend((child, outer) for child in ast.iter_child_nodes(node))
 
 
-def _written(node: ast.AST) -> str:
+def _literal_text(node: ast.AST) -> str:
     """Return the text of a string, an f-string or a concatenation, with `PLACEHOLDER` for computed parts; empty for any other node."""
     if isinstance(node, ast.Constant):
         if isinstance(node.value, bytes):
             return node.value.decode("latin-1")
         return node.value if isinstance(node.value, str) else ""
     if isinstance(node, ast.JoinedStr):
-        return "".join(_written(part) or PLACEHOLDER for part in node.values)
+        return "".join(_literal_text(part) or PLACEHOLDER for part in node.values)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        sides = [_written(side) for side in (node.left, node.right)]
+        sides = [_literal_text(side) for side in (node.left, node.right)]
         return "".join(side or PLACEHOLDER for side in sides) if any(sides) else ""
     return ""
 
@@ -511,7 +511,7 @@ def _secret_arguments(call: ast.Call) -> Iterator[tuple[str, ast.AST]]:
     use = uses_secret(called)
     for i, argument in enumerate(call.args):
         if isinstance(argument, ast.Constant) and isinstance(argument.value, str | bytes):
-            text = _written(argument)
+            text = _literal_text(argument)
             before = _secret_name(call.args[i - 1]) if i and isinstance(call.args[i - 1], ast.Constant) else ""
             if (use == "login" and i > 0) or (use and looks_generated(text)):
                 yield "password", argument
@@ -527,7 +527,7 @@ def _last_name(node: ast.AST) -> str:
 
     Return an empty string if the node is not such a string.
     """
-    match = re.search(r"([A-Za-z_][\w-]*)['\"]?\s*[:=]\s*['\"]?(?:%s|\{\w*\})['\"]?\s*$", _written(node))
+    match = re.search(r"([A-Za-z_][\w-]*)['\"]?\s*[:=]\s*['\"]?(?:%s|\{\w*\})['\"]?\s*$", _literal_text(node))
     return match[1] if match is not None and names_secret(match[1]) else ""
 
 
@@ -569,16 +569,16 @@ def _literals(value: ast.AST, *, weak: bool = False) -> Iterator[ast.expr]:
         elif isinstance(node, ast.Constant):
             if isinstance(node.value, str | bytes):
                 if (
-                    any(map(str.isalnum, _written(node)[:200]))
+                    any(map(str.isalnum, _literal_text(node)[:200]))
                     and len(node.value) > 1
-                    and (not inside or looks_generated(_written(node)))
+                    and (not inside or looks_generated(_literal_text(node)))
                 ):
                     yield node
             elif isinstance(node.value, int | float | complex) and abs(node.value) >= _LEAST_NUMBER and not inside:
                 yield node
         elif isinstance(node, ast.Subscript):
             stack.append((node.value, inside))
-        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod) and "%" in _written(node.left):
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod) and "%" in _literal_text(node.left):
             stack.append((node.right, inside))
         elif isinstance(node, ast.Call):
             stack.append((node.func, inside))

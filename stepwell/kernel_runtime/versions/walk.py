@@ -32,9 +32,9 @@ from stepwell.kernel_runtime.versions.graph import (
     Node,
     close_leaf,
     digest_of,
+    extended_path,
     finish,
-    known,
-    reached,
+    known_nodes,
 )
 from stepwell.kernel_runtime.versions.left_out import DATA, NOTHING, Ignored, ignored_places
 
@@ -54,15 +54,15 @@ class Watched:
     def __init__(self, roots: Roots) -> None:
         self.roots = roots
         self._assigned: list[tuple[str, Mapping[str, Any], str, Any]] = []
-        for node, where in _below(roots):
+        for node, where in _mutable_nodes(roots):
             item = node.ref()
             if node.rebinds and type(item) is FunctionType:
                 scope = item.__globals__
                 self._assigned += [
-                    (reached(where, name), scope, name, scope.get(name, MISSING)) for name in node.rebinds
+                    (extended_path(where, name), scope, name, scope.get(name, MISSING)) for name in node.rebinds
                 ]
 
-    def changed(self, roots: Roots) -> tuple[str, ...]:
+    def changed_paths(self, roots: Roots) -> tuple[str, ...]:
         """Return the paths of the values that have changed since this object was created.
 
         Parameters
@@ -71,7 +71,7 @@ class Watched:
             The nodes of the same step, created by a new walk.
         """
         paths = {
-            path: None for path, scope, name, value in self._assigned if not _same(value, scope.get(name, MISSING))
+            path: None for path, scope, name, value in self._assigned if not _is_same(value, scope.get(name, MISSING))
         }
         before = dict(_values(self.roots))
         for path, now in _values(roots):
@@ -85,11 +85,11 @@ def is_mutable(roots: Roots) -> bool:
     return any([node.flags & MUTABLE for node, _ in roots])  # noqa: C419 - a list is quicker for one or two
 
 
-def _same(before: Any, after: Any) -> bool:
+def _is_same(before: Any, after: Any) -> bool:
     return before is after or (type(before) is type(after) and type(before) in ATOMS and bool(before == after))
 
 
-def _below(roots: Roots) -> Iterable[tuple[Node, str]]:
+def _mutable_nodes(roots: Roots) -> Iterable[tuple[Node, str]]:
     queue = [root for root in roots if root[0].flags & MUTABLE]
     seen = {id(node) for node, _ in queue}
     for node, where in queue:
@@ -97,11 +97,11 @@ def _below(roots: Roots) -> Iterable[tuple[Node, str]]:
         for label, child in node.edges:
             if child.flags & MUTABLE and id(child) not in seen:
                 seen.add(id(child))
-                queue.append((child, reached(where, label)))
+                queue.append((child, extended_path(where, label)))
 
 
 def _values(roots: Roots) -> Iterable[tuple[str, bytes]]:
-    return ((path, digest_of(node)) for node, path in _below(roots) if node.shape == VALUE)
+    return ((path, digest_of(node)) for node, path in _mutable_nodes(roots) if node.shape == VALUE)
 
 
 Pin: TypeAlias = Callable[[str, CellBody, CodeVersion], CodeVersion]
@@ -185,7 +185,7 @@ class CodeWalk:
         """
         walk = self._without(body, ignore) if ignore else self
         version = walk._version(body, path, extra)  # noqa: SLF001 - a walk of the same class
-        if self._pin is not None and type(body) is CellBody and body.live:
+        if self._pin is not None and type(body) is CellBody and body.runs_in_notebook:
             return self._pin(path, body, version)
         return version
 
@@ -196,20 +196,20 @@ class CodeWalk:
             self._is_refreshed = True
             library_state.refresh()
         node = self.node(body)
-        more = [(name, self.node(item)) for name, item in extra] if extra else ()
-        if not more:
+        extra_nodes = [(name, self.node(item)) for name, item in extra] if extra else ()
+        if not extra_nodes:
             if node.version is not None:
                 return node.version
             code = (node.digest or digest_of(node)).hex()
             if not node.flags:
                 # This version depends only on the node, so it is kept in the node. Most steps return here.
-                version = node.version = CodeVersion.plain(code)
+                version = node.version = CodeVersion.without_parts(code)
                 return version
         else:
-            text = b"".join(name.encode() + b"\0" + digest_of(child) for name, child in more)
+            text = b"".join(name.encode() + b"\0" + digest_of(child) for name, child in extra_nodes)
             code = digest(digest_of(node) + text).hex()
         # If the step reaches code that reads annotations or documentation, they are digested, as the docstring of `bytecode` explains.
-        readers = [child for child in (node, *(child for _, child in more)) if child.flags & READS_DOCS]
+        readers = [child for child in (node, *(child for _, child in extra_nodes)) if child.flags & READS_DOCS]
         if readers:
             code = digest(
                 bytes.fromhex(code) + b"".join(documentation_digest(child, self.node) for child in readers)
@@ -217,7 +217,7 @@ class CodeWalk:
         unverifiable: dict[tuple[str, str], None] = {}
         assets: dict[str, str] = {}
         mutable: dict[str, None] = {}
-        for start, label in [(node, path), *((child, f"{path}({name})") for name, child in more)]:
+        for start, label in [(node, path), *((child, f"{path}({name})") for name, child in extra_nodes)]:
             if start.flags:
                 self._collect(start, label, unverifiable, assets, mutable)
         return CodeVersion(
@@ -298,7 +298,7 @@ class CodeWalk:
             return node
         if not self._remembers:
             return None
-        node = known.get(self._known_key(key))
+        node = known_nodes.get(self._known_key(key))
         if node is None or key in self._doubted or node.ref() is not item or not self._is_valid(node):
             return None
         self._nodes[key] = node
@@ -322,13 +322,13 @@ class CodeWalk:
         """Put a node and the nodes below it into `known` for later runs, except nodes whose guards cannot detect every change."""
         if not self._remembers:
             return
-        if len(known) > _MOST_KNOWN:
-            known.clear()
+        if len(known_nodes) > _MOST_KNOWN:
+            known_nodes.clear()
         if not root.edges:
             # The nodes of most steps have no edges, so this case must be fast.
             root.stamp = self._stamp
             if root.stable and type(ref := root.ref) is KeyedRef:
-                known[self._known_key(ref.key)] = root
+                known_nodes[self._known_key(ref.key)] = root
             return
         stack = [root]
         while stack:
@@ -337,7 +337,7 @@ class CodeWalk:
                 continue
             node.stamp = self._stamp
             if node.stable and type(ref := node.ref) is KeyedRef:
-                known[self._known_key(ref.key)] = node
+                known_nodes[self._known_key(ref.key)] = node
             if node.edges:
                 stack.extend([child for _, child in node.edges])
 
@@ -418,18 +418,18 @@ class CodeWalk:
         queue: list[tuple[Node, str]] = [(root, path)]
         for node, where in queue:
             for label, reason in node.issues:
-                unverifiable[(reached(where, label), reason)] = None
+                unverifiable[(extended_path(where, label), reason)] = None
             for name in node.rebinds:
                 mutable[name] = None
             for name, _ in node.assets:
-                assets.setdefault(name, reached(where, name))
+                assets.setdefault(name, extended_path(where, name))
             for label, child in node.edges:
                 if not child.flags:
                     continue
                 if slow and id(child) in slow:
-                    self.slow[reached(where, label).rpartition(" -> ")[2]] = slow[id(child)]
+                    self.slow[extended_path(where, label).rpartition(" -> ")[2]] = slow[id(child)]
                 if child.flags & MUTABLE and child.shape == VALUE and label and label[0] not in ".[(":
                     mutable[label] = None
                 if id(child) not in seen and child.flags & (UNVERIFIABLE | ASSET | MUTABLE):
                     seen.add(id(child))
-                    queue.append((child, reached(where, label)))
+                    queue.append((child, extended_path(where, label)))

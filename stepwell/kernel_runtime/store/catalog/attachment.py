@@ -37,11 +37,11 @@ from stepwell.kernel_runtime.errors import (
 )
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.runs import Notice, notice
-from stepwell.kernel_runtime.store.catalog.instance import Connection, alone, cursor, give_up_if_dead, leak
+from stepwell.kernel_runtime.store.catalog.instance import Connection, cursor, exclusive_access, give_up_if_dead, leak
 from stepwell.kernel_runtime.store.catalog.lease import SEAL, Lease, read_seal, write_seal
 from stepwell.kernel_runtime.store.catalog.schema import FORMAT, create_statements, keep_copy, migrate
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.trouble import keep_reserve, one_line, refused, trouble
+from stepwell.kernel_runtime.store.trouble import keep_reserve, one_line, trouble, unusable_directory
 from stepwell.kernel_runtime.text import moment
 
 _EXTRA = """
@@ -65,7 +65,7 @@ def vet_catalog(connection: Any, name: str, directory: Path) -> None:
     UntrustedStoreError
         If the catalog contains a view or a trigger.
     """
-    with alone():
+    with exclusive_access():
         extras = connection.execute(_EXTRA, [name]).fetchall()
     if extras:
         kind, extra_name = extras[0]
@@ -105,12 +105,12 @@ class Attachment:
         self.connection: Connection = None
         self.name = f"store_{next(_aliases)}"
         """The name of the attached catalog in SQL statements."""
-        self.open = False
+        self.is_open = False
         """True if the catalog is attached."""
-        self.stuck = False
+        self.is_stuck = False
         """True if the catalog could not be detached, because DuckDB keeps its file open."""
         self.store_id = ""
-        self.seen: Fingerprint | None = None
+        self.last_fingerprint: Fingerprint | None = None
         """The token of the lease and the result of `stat` when this process last detached the catalog; None if it never did or this failed."""
         self.epoch = 0
         """A number that is incremented when another process has changed the catalog, or this process has changed or deleted rows.
@@ -119,7 +119,7 @@ class Attachment:
         """
         self._is_checked = False
         """True if this process has checked the catalog for views and triggers since another process last changed it."""
-        self.read_only: StoreError | None = None
+        self.write_error: StoreError | None = None
         """The error that writing would have raised when the catalog was last attached; None if this user could write to the store then."""
         self.notices: list[Notice] = []
         """Notices for the user. The next thread that asks the catalog thread a question passes them on."""
@@ -150,7 +150,7 @@ class Attachment:
         StoreDamagedError
             If the catalog cannot be read, is a database of another program, or lacks acknowledged commits.
         """
-        if self.open:
+        if self.is_open:
             return
         folder = self.folder
         try:
@@ -163,18 +163,18 @@ class Attachment:
                 folder.examine(create=True)
             existed = folder.exists("catalog.lock")
             self._check_writable()
-            if self.read_only is None:
+            if self.write_error is None:
                 self.lease.acquire()
             elif is_new:
-                raise self.read_only
+                raise self.write_error
             else:
                 existed = True
                 self._attach_for_reading()
                 return
         except OSError as error:
-            raise refused(self.directory, error) from error
+            raise unusable_directory(self.directory, error) from error
         try:
-            if self.seen is None or self.seen != (self.lease.token(), *self.stat()):
+            if self.last_fingerprint is None or self.last_fingerprint != (self.lease.token(), *self.stat()):
                 self.epoch += 1
                 self._is_checked = False
             if not folder.exists(CATALOG):
@@ -188,12 +188,12 @@ class Attachment:
                 self.lease.remove_files()
             self.lease.release()
             if isinstance(error, OSError | MemoryError):
-                raise refused(self.directory, error) from error
+                raise unusable_directory(self.directory, error) from error
             raise
 
     def is_usable(self) -> bool:
         """Return False if the catalog is attached, but its DuckDB instance no longer executes statements because of a fatal error."""
-        if not self.open:
+        if not self.is_open:
             return True
         try:
             self.connection.execute("SELECT 1")
@@ -204,7 +204,7 @@ class Attachment:
     def _check_writable(self) -> None:
         """Set `read_only` to the error that writing to the store would raise, or None. The check itself writes nothing."""
         obstacle = self.folder.obstacle((CATALOG, LOG, "catalog.lock", "want.lock", SEAL, "objects", "tmp", "writers"))
-        self.read_only = refused(self.directory, obstacle, "written") if obstacle is not None else None
+        self.write_error = unusable_directory(self.directory, obstacle, "written") if obstacle is not None else None
 
     def _attach_for_reading(self) -> None:
         """Attach the catalog read-only, under the lease.
@@ -217,7 +217,7 @@ class Attachment:
             self._attach_copy(without_lease=True)
             return
         try:
-            if self.seen is None or self.seen != (self.lease.token(), *self.stat()):
+            if self.last_fingerprint is None or self.last_fingerprint != (self.lease.token(), *self.stat()):
                 self.epoch += 1
             self._attach_file("(READ_ONLY)")
             try:
@@ -229,7 +229,7 @@ class Attachment:
             if number < FORMAT:
                 self._detach_quietly()
                 self._attach_copy(without_lease=False)
-            self.open = True
+            self.is_open = True
         except BaseException:
             self.lease.release()
             raise
@@ -264,19 +264,19 @@ class Attachment:
                 raise
         finally:
             self._source = self.folder
-        self.open = True
+        self.is_open = True
 
     def detach(self) -> None:
         """Write the checkpoint, detach the catalog, and release the lease.
 
         If the checkpoint fails, release the lease and raise the error of the checkpoint. No committed row is lost, because the log next to
-        the catalog contains the rows. If DuckDB keeps the catalog file open, set `stuck`, keep the lease until this process ends, because no
+        the catalog contains the rows. If DuckDB keeps the catalog file open, set `is_stuck`, keep the lease until this process ends, because no
         other process may open the file, and raise `StoreError`.
         """
-        if not self.open:
+        if not self.is_open:
             return
         failure = self._detach()
-        self.seen = None if failure else (self.lease.token(), *self.stat())
+        self.last_fingerprint = None if failure else (self.lease.token(), *self.stat())
         self.lease.release()
         if failure:
             raise failure
@@ -298,7 +298,7 @@ class Attachment:
                 self.folder.rename(making, CATALOG)
             self._attach_existing()
         except BaseException:
-            self.seen = None
+            self.last_fingerprint = None
             self.lease.release()
             raise
         if failure:
@@ -319,7 +319,7 @@ class Attachment:
             self.connection.execute("SET checkpoint_on_detach = 'DISABLED'")
         for _ in range(2):
             try:
-                with alone():
+                with exclusive_access():
                     self.connection.execute(f"DETACH {self.name}")
             except Exception as error:
                 failure = error
@@ -332,12 +332,12 @@ class Attachment:
                     continue
             break
         else:
-            self.stuck = True
+            self.is_stuck = True
             raise StoreError(
                 f"the catalog {self._path} cannot be closed, so no other process can use the store",
                 remedy="restart this process (the kernel)",
             ) from failure
-        self.open = False
+        self.is_open = False
         self.connection.close()
         self.connection = None
         if failure is None:
@@ -372,7 +372,7 @@ class Attachment:
 
     def _is_attached(self) -> bool:
         """Return True if the catalog is attached to the DuckDB instance. A DETACH that raises an error may have detached the catalog or not."""
-        with alone():
+        with exclusive_access():
             names = self.connection.execute("SELECT database_name FROM duckdb_databases()").fetchall()
         return (self.name,) in names
 
@@ -381,9 +381,9 @@ class Attachment:
 
         Rows that were read in an earlier `epoch` may be out of date even if this returns True.
         """
-        if self.open:
+        if self.is_open:
             return True
-        seen = self.seen
+        seen = self.last_fingerprint
         return seen is not None and seen == (self.lease.token(), *self.stat())
 
     def stat(self) -> Fingerprint:
@@ -403,8 +403,8 @@ class Attachment:
             leak(self.connection)
             self.connection = None
         self.name = f"store_{next(_aliases)}"
-        self.open = False
-        self.seen = None
+        self.is_open = False
+        self.last_fingerprint = None
         self.lease.abandon()
 
     def count(self) -> None:
@@ -471,7 +471,7 @@ class Attachment:
         except BaseException:
             self._detach_quietly()
             raise
-        self.open = True
+        self.is_open = True
 
     def _check_tables_only(self) -> None:
         """Raise an error if the catalog contains a view or a trigger. Do not repeat the check until another process changes the catalog."""
@@ -508,7 +508,7 @@ class Attachment:
         """Detach the catalog file if it is attached, after an error or a check; ignore errors of DuckDB."""
         import duckdb
 
-        with contextlib.suppress(duckdb.Error), alone():
+        with contextlib.suppress(duckdb.Error), exclusive_access():
             self.connection.execute(f"DETACH DATABASE IF EXISTS {self.name}")
 
     def _refuse_lost_catalog(self) -> None:
@@ -537,7 +537,7 @@ class Attachment:
             appender.flush()
             self.connection.commit()
         finally:
-            with alone():
+            with exclusive_access():
                 self.connection.execute(f"DETACH {name}")
         self.folder.give(making)
         self.lease.mark()
@@ -570,7 +570,7 @@ class Attachment:
         self.store_id = meta["store_id"]
         self.commits = meta.get("commits") or 0
         seal = read_seal(self._source)
-        lost = seal.lost(self.commits, self.store_id) if seal is not None else 0
+        lost = seal.lost_commits(self.commits, self.store_id) if seal is not None else 0
         if lost:
             raise self._damaged(
                 f"lacks the last {lost} commits that were acknowledged"
@@ -606,10 +606,10 @@ class Attachment:
             )
         return self._damaged("cannot be read", text)
 
-    def _damaged(self, how: str, where: str) -> StoreDamagedError:
-        """Return the error with the message ``the catalog PATH HOW``, and the cause ``where``."""
+    def _damaged(self, problem: str, where: str) -> StoreDamagedError:
+        """Return the error with the message ``the catalog PATH PROBLEM``, and the cause ``where``."""
         return StoreDamagedError(
-            f"the catalog {self._path} {how}",
+            f"the catalog {self._path} {problem}",
             where=where,
             remedy=f"rebuild it from the readable tables and the value files: stepwell doctor --rebuild --store {self.directory}",
         )
@@ -622,9 +622,9 @@ def _copy_files(folder: Folder) -> str:
     `StoreError` if this does not happen in `_TRIES` attempts.
     """
     for _ in range(_TRIES):
-        first = _read_all(folder)
+        first = _read_files(folder)
         time.sleep(_STILL)
-        if _read_all(folder) == first:
+        if _read_files(folder) == first:
             target = tempfile.mkdtemp(prefix="stepwell-copy-")
             for name, data in first.items():
                 Path(target, name).write_bytes(data)
@@ -635,7 +635,7 @@ def _copy_files(folder: Folder) -> str:
     )
 
 
-def _read_all(folder: Folder) -> dict[str, bytes]:
+def _read_files(folder: Folder) -> dict[str, bytes]:
     """Return the contents of the seal, catalog and log by name; a missing file is omitted."""
     # The seal is read first: a seal that is newer than the catalog would mean that commits are lost.
     files = {}

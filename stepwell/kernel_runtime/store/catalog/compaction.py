@@ -21,7 +21,7 @@ from typing import Any
 from stepwell.kernel_runtime.errors import StorePermissionError
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG, Attachment, quoted
-from stepwell.kernel_runtime.store.catalog.instance import Connection, alone
+from stepwell.kernel_runtime.store.catalog.instance import Connection, exclusive_access
 from stepwell.kernel_runtime.store.catalog.schema import TABLES
 from stepwell.kernel_runtime.store.catalog.thread import Catalog
 from stepwell.kernel_runtime.store.folder import user_name
@@ -91,7 +91,7 @@ def _is_large(attachment: Attachment) -> bool:
 
 def _is_worthwhile(connection: Connection, name: str) -> bool:
     """Return True if more than half of the catalog, and at least `WORTH` bytes, is free space."""
-    with alone():
+    with exclusive_access():
         rows = connection.execute(
             "SELECT block_size, total_blocks, free_blocks FROM pragma_database_size() WHERE database_name = ?", [name]
         ).fetchall()
@@ -130,7 +130,7 @@ def _rewrite(attachment: Attachment) -> int:
         try:
             _copy_tables(connection, name, copy)
         finally:
-            with alone():
+            with exclusive_access():
                 connection.execute(f"DETACH {copy}")
         folder.give(making, like=CATALOG)
         folder.sync(making)
@@ -161,7 +161,7 @@ def _copy_tables(connection: Connection, name: str, copy: str) -> None:
 
 def _stored_columns(connection: Connection, name: str, table: str) -> list[str]:
     """Return the names of a table's columns, without the generated columns, into which no values can be inserted."""
-    with alone():
+    with exclusive_access():
         rows: list[tuple[Any, ...]] = connection.execute(
             "SELECT column_name FROM duckdb_columns() WHERE database_name = ? AND table_name = ? ORDER BY column_index",
             [name, table],

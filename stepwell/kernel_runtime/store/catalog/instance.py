@@ -6,7 +6,7 @@ this thread before it forks or ends. A forked child abandons the instance withou
 exist in the child, and its destructor would write a checkpoint.
 
 A query of a system table of DuckDB (``duckdb_views()``, for example) visits *every* attached file, including those of other stores. A DETACH
-that runs during such a query would return without a checkpoint and keep the file open. So each of these statements runs inside `alone`,
+that runs during such a query would return without a checkpoint and keep the file open. So each of these statements runs inside `exclusive_access`,
 which makes them exclude each other.
 
 If a commit fails, and the rollback fails, too (on a full disk, for example), the instance is *dead*: DuckDB refuses every later statement.
@@ -39,8 +39,8 @@ _cursors: weakref.WeakSet[Connection] = weakref.WeakSet()
 _PATIENCE = 2.0
 """Maximum time in seconds for which `give_up_if_dead` waits until running statements end and their connections can be closed."""
 _attached = threading.RLock()
-"""The lock of `alone`."""
-_held: list[threading.Lock] = []
+"""The lock of `exclusive_access`."""
+_locks_held: list[threading.Lock] = []
 """The locks that the forking thread holds during a fork."""
 _endings: list[Callable[[], None]] = []
 """The functions that `at_end` has registered; they are called in reverse order."""
@@ -108,7 +108,7 @@ def _is_closed(connection: Connection) -> bool:
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
+def exclusive_access() -> Iterator[None]:
     """Exclude other threads from their blocks of `alone` during this ``with`` block.
 
     Every query of DuckDB's system tables and every DETACH must be in such a block.
@@ -163,13 +163,13 @@ def _start(started: Once) -> None:
 
 def _before_fork_lock() -> None:
     """Before a fork, wait until no other thread is starting an instance, and prevent other threads from starting one."""
-    _held.append(_instance_lock)
+    _locks_held.append(_instance_lock)
     _instance_lock.acquire()
 
 
 def _unlock_after_fork() -> None:
-    while _held:
-        _held.pop().release()
+    while _locks_held:
+        _locks_held.pop().release()
 
 
 def _wait_for_warm_up() -> None:
@@ -254,7 +254,7 @@ def _after_fork_in_parent() -> None:
     for catalog in _paused:
         catalog.resume()
     _paused.clear()
-    if _interrupted.over:
+    if _interrupted.is_over:
         # Another thread sends the interrupt, because Python would print and drop an exception raised here.
         start_new_thread(interrupt_main, ())
 

@@ -47,7 +47,7 @@ class Seal:
     catalog: bytes
     """The digest of the ``store_id`` of the catalog to which the seal belongs."""
 
-    def lost(self, commits: int, store_id: str) -> int:
+    def lost_commits(self, commits: int, store_id: str) -> int:
         """Return how many acknowledged commits are missing from the catalog ``store_id``, which contains ``commits`` commits.
 
         Return 0 if the seal belongs to another catalog.
@@ -107,11 +107,11 @@ class Lease:
         self._folder = folder
         self._catalog_descriptor = -1
         self._want_descriptor = -1
-        self._marked = False
-        self._read_only = False
+        self._is_marked = False
+        self._is_read_only = False
         self.gate = threading.RLock()
         """A lock that the forking thread holds during a fork, so that the lease is not taken: `acquire` blocks meanwhile."""
-        self.held = False
+        self.is_held = False
         self.since = 0.0
         """The time when the lease was last taken, on the clock of `time.monotonic`."""
 
@@ -124,10 +124,10 @@ class Lease:
             True if this user cannot write to the store. The lock files must then exist, and are opened for reading only, which suffices to
             lock them.
         """
-        if read_only != self._read_only:
-            self._catalog_descriptor = _closed(self._catalog_descriptor)
-            self._want_descriptor = _closed(self._want_descriptor)
-            self._read_only = read_only
+        if read_only != self._is_read_only:
+            self._catalog_descriptor = _close(self._catalog_descriptor)
+            self._want_descriptor = _close(self._want_descriptor)
+            self._is_read_only = read_only
         while True:
             self._open_files()
             lock(self._want_descriptor, block=True)
@@ -139,27 +139,27 @@ class Lease:
                 break
             # The lock file was removed during the wait, so a lock on it would exclude nobody.
             unlock(self._catalog_descriptor)
-        self._marked = False
+        self._is_marked = False
         self.since = time.monotonic()
         with self.gate:
-            self.held = True
+            self.is_held = True
 
     def _open_files(self) -> None:
         """Open each of the two lock files, unless it is open and its name still refers to the open file."""
         if self._want_descriptor < 0 or not self._folder.is_file(_WANT, self._want_descriptor):
-            self._want_descriptor = _closed(self._want_descriptor)
-            self._want_descriptor = open_file(self._folder, _WANT, read_only=self._read_only)
+            self._want_descriptor = _close(self._want_descriptor)
+            self._want_descriptor = open_file(self._folder, _WANT, read_only=self._is_read_only)
         if self._catalog_descriptor < 0 or not self._folder.is_file(_CATALOG, self._catalog_descriptor):
-            self._catalog_descriptor = _closed(self._catalog_descriptor)
-            self._catalog_descriptor = open_file(self._folder, _CATALOG, read_only=self._read_only)
+            self._catalog_descriptor = _close(self._catalog_descriptor)
+            self._catalog_descriptor = open_file(self._folder, _CATALOG, read_only=self._is_read_only)
 
     def release(self) -> None:
         """Release the lease, so that another process can take it. Do nothing if this process does not hold the lease."""
-        if self.held:
-            self.held = False
+        if self.is_held:
+            self.is_held = False
             unlock(self._catalog_descriptor)
 
-    def wanted(self) -> bool:
+    def is_requested(self) -> bool:
         """Return True if another process waits for the lease.
 
         Also return True if the lock files were replaced, because a process that waits for the new files cannot be noticed.
@@ -176,9 +176,9 @@ class Lease:
 
     def mark(self) -> None:
         """Change the token, because this process is about to change the catalog. Only the first call after `acquire` has an effect."""
-        if not self._marked:
+        if not self._is_marked:
             write_at_start(self._catalog_descriptor, os.urandom(_TOKEN))
-            self._marked = True
+            self._is_marked = True
 
     def token(self) -> bytes:
         """Return the current token. It is empty if no process has ever written to the catalog, or if ``catalog.lock`` is not open."""
@@ -198,16 +198,16 @@ class Lease:
 
     def abandon(self) -> None:
         """In a forked child, close the inherited descriptors. The parent keeps the lease, because its descriptors stay open."""
-        self._catalog_descriptor = _closed(self._catalog_descriptor)
-        self._want_descriptor = _closed(self._want_descriptor)
+        self._catalog_descriptor = _close(self._catalog_descriptor)
+        self._want_descriptor = _close(self._want_descriptor)
         self.gate = threading.RLock()
-        self.held = False
+        self.is_held = False
 
     def __del__(self) -> None:
         self.abandon()
 
 
-def _closed(descriptor: int) -> int:
+def _close(descriptor: int) -> int:
     """Close a descriptor, unless it is -1; return -1."""
     if descriptor >= 0:
         os.close(descriptor)

@@ -128,7 +128,7 @@ def _texts(values: Sequence[str]) -> str:
 
 def _tuple(text: str) -> tuple[str, ...]:
     """Decode a JSON array of strings; raise `TypeError` for any other JSON value."""
-    return () if text == "[]" else tuple(_plain(_decode(text)))
+    return () if text == "[]" else tuple(_checked_strings(_decode(text)))
 
 
 # -- checks of rows, because a catalog can come from another person --------------------------------------------------
@@ -139,7 +139,7 @@ _UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, Recu
 _T = TypeVar("_T")
 
 
-def _plain(texts: Any) -> list[str]:
+def _checked_strings(texts: Any) -> list[str]:
     """Return ``texts`` if it is a list of strings; raise `TypeError` if it is anything else."""
     if type(texts) is not list or not all([type(text) is str for text in texts]):  # noqa: C419 - a list is faster for a few items
         raise TypeError("a column is not a list of strings")
@@ -185,7 +185,7 @@ def _reader(what: str) -> Callable[[Callable[[Row], _T]], Callable[[Row], _T]]:
 def _unreadable(what: str, error: Exception) -> StoreDamagedError:
     """Return the error with the message ``the record of WHAT cannot be read``."""
     return StoreDamagedError(
-        f"the record of {what[:200]} cannot be read",
+        f"the record of {what[:200]} cannot be read: the catalog was changed or damaged",
         where=type(error).__name__,
         remedy="restore the catalog from a backup, or move the store directory away and compute its values again",
     )
@@ -199,7 +199,7 @@ def _error_text(error: ErrorRecord | None) -> str | None:
 def error_record(text: str | None) -> ErrorRecord | None:
     """Decode the column ``error``; return None if it is NULL. Raise `StoreDamagedError` if it cannot be decoded."""
     try:
-        return None if text is None else ErrorRecord(*_plain(_decode(text)))
+        return None if text is None else ErrorRecord(*_checked_strings(_decode(text)))
     except _UNREADABLE as error:
         raise _unreadable("an exception", error) from error
 
@@ -232,17 +232,17 @@ def materialization_row(m: Materialization) -> Row:
         *value,
         m.created, m.seconds, m.partition,
         _list([_texts((i.name, i.key, i.version, i.kind)) for i in m.inputs]) if m.inputs else "[]",
-        _encode([_read(r) for r in m.reads]) if m.reads else "[]",
+        _encode([_read_columns(r) for r in m.reads]) if m.reads else "[]",
         _texts(m.unverifiable),
         _encode(m.metadata) if m.metadata else "{}",
         m.effects, m.record_signature,
     )  # fmt: skip
 
 
-def _read(read: Read) -> tuple[Any, ...]:
+def _read_columns(read: Read) -> tuple[Any, ...]:
     """Return the fields of a read for the column ``reads``, without empty fields at the end."""
     columns = (read.kind, read.name, read.digest, read.stat)
-    return (*columns, read.names, read.own) if read.names or read.own else columns
+    return (*columns, read.names, read.own_names) if read.names or read.own_names else columns
 
 
 def materialization(row: Row) -> Materialization:
@@ -270,21 +270,21 @@ def _materialization(row: Row) -> Materialization:
             raise TypeError("a size is not a whole number of at least 0")
         value = StoredValue(
             codec, row[10], row[11], row[12], row[13], row[14], row[15], row[16],
-            () if classes == "[]" else tuple((name, version) for name, version in map(_plain, _decode(classes))),
+            () if classes == "[]" else tuple((name, version) for name, version in map(_checked_strings, _decode(classes))),
         )  # fmt: skip
     inputs, reads, metadata = row[21], row[22], {} if row[24] == "{}" else _decode(row[24])
     if type(metadata) is not dict:
         raise TypeError("the metadata are not a JSON object")
     return Materialization(
         row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], value, _moment(row[18]), _moment(row[19]), row[20],
-        () if inputs == "[]" else tuple([InputVersion(*_plain(fields)) for fields in _decode(inputs)]),  # type: ignore[arg-type]  # the kind is one of two texts
+        () if inputs == "[]" else tuple([InputVersion(*_checked_strings(fields)) for fields in _decode(inputs)]),  # type: ignore[arg-type]  # the kind is one of two texts
         () if reads == "[]" else tuple([_read_of(fields) for fields in _decode(reads)]),
         _tuple(row[23]), metadata, row[25] or "", row[26],
     )  # fmt: skip
 
 
 def _read_of(fields: list[Any]) -> Read:
-    """Return the read with the fields that `_read` returned."""
+    """Return the read with the fields that `_read_columns` returned."""
     _check_texts(fields[:3])
     return Read(*fields[:3], *map(tuple, fields[3:]))
 
@@ -407,9 +407,9 @@ def code_record(row: Row) -> CodeVersion:
     return CodeVersion(
         row[0],
         parts,
-        tuple(Unverifiable(*_plain(texts)) for texts in fields["unverifiable"]),
-        tuple((name, path) for name, path in map(_plain, fields["asset_names"])),
-        tuple(_plain(fields["mutable_globals"])),
+        tuple(Unverifiable(*_checked_strings(texts)) for texts in fields["unverifiable"]),
+        tuple((name, path) for name, path in map(_checked_strings, fields["asset_names"])),
+        tuple(_checked_strings(fields["mutable_globals"])),
     )
 
 

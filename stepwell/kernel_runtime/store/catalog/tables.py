@@ -333,7 +333,7 @@ class RowWriter:
     """Appends the rows of each commit to the catalog, and remembers which code versions the catalog contains."""
 
     def __init__(self) -> None:
-        self.expected: frozenset[str] = frozenset()
+        self.expected_codes: frozenset[str] = frozenset()
         """The digests of the code versions of the newest plan. They are looked up together, because some will probably be written soon."""
         self._codes: set[str] = set()
         """Digests of code versions that the catalog contains."""
@@ -376,7 +376,7 @@ class RowWriter:
                 outputs.extend(output_rows(step.run_id, step.key, record.outputs))
             if record.logs:
                 logs.extend([log_row(log) for log in record.logs])
-        materializations.extend(_dropped(connection, name, records))
+        materializations.extend(_rows_of_dropped(connection, name, records))
         ended = [run.run_id for run in runs.values() if run.status != "running"]
         begun = [run_id for run_id in ended if run_id in self._running]
         if begun:
@@ -384,7 +384,7 @@ class RowWriter:
         if runs:
             append(connection, f"{name}.runs", [run_row(run) for run in runs.values()])
         if codes:
-            known = self._known(connection, name, codes)
+            known = self._stored_codes(connection, name, codes)
             append(
                 connection,
                 f"{name}.code_versions",
@@ -399,14 +399,14 @@ class RowWriter:
         self._running.update(run.run_id for run in runs.values() if run.status == "running")
         self._running.difference_update(ended)
 
-    def _known(self, connection: Connection, name: str, codes: Collection[str]) -> set[str]:
+    def _stored_codes(self, connection: Connection, name: str, codes: Collection[str]) -> set[str]:
         """Return those of the digests ``codes`` whose code versions the catalog contains.
 
         One query looks up all code versions of the newest plan, so that most commits need no query.
         """
         if self._absent.issuperset(codes):
             return set()
-        asked = self.expected.union(codes)
+        asked = self.expected_codes.union(codes)
         known = known_codes(connection, name, asked)
         self._absent = asked - known
         return known
@@ -417,7 +417,7 @@ class RowWriter:
         self._absent = frozenset()
 
 
-def _dropped(connection: Connection, name: str, records: Sequence[Record]) -> list[Row]:
+def _rows_of_dropped(connection: Connection, name: str, records: Sequence[Record]) -> list[Row]:
     """Return the rows of reused materializations that become current again but are no longer in the catalog.
 
     Another process has deleted these rows after the run had read them.
@@ -457,7 +457,7 @@ def _encodable(value: Any) -> Any:
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
-Asked: TypeAlias = tuple[frozenset[str], frozenset[str], frozenset[str]]
+SnapshotRequest: TypeAlias = tuple[frozenset[str], frozenset[str], frozenset[str]]
 """The keys, step keys and code versions for which a snapshot is read."""
 
 
@@ -466,27 +466,27 @@ class Remembered:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._asked: Asked | None = None
+        self._request: SnapshotRequest | None = None
         self._epoch = -1
         self._snapshot = Snapshot()
 
-    def keep(self, asked: Asked, epoch: int, snapshot: Snapshot) -> Snapshot:
+    def keep(self, request: SnapshotRequest, epoch: int, snapshot: Snapshot) -> Snapshot:
         """Remember a snapshot that was read for ``asked`` in ``epoch``, and return a copy of it. Called on the catalog thread."""
         with self._lock:
-            self._asked, self._epoch, self._snapshot = asked, epoch, snapshot
-            return _copied(snapshot)
+            self._request, self._epoch, self._snapshot = request, epoch, snapshot
+            return _snapshot_copy(snapshot)
 
-    def snapshot(self, asked: Asked, epoch: int) -> Snapshot | None:
+    def snapshot(self, request: SnapshotRequest, epoch: int) -> Snapshot | None:
         """Return a copy of the remembered snapshot if it was read for ``asked`` in ``epoch``; else None."""
         with self._lock:
-            return _copied(self._snapshot) if epoch == self._epoch and asked == self._asked else None
+            return _snapshot_copy(self._snapshot) if epoch == self._epoch and request == self._request else None
 
     def add(self, records: Iterable[Recorded]) -> None:
         """Update the remembered snapshot with the records of a commit. Called on the catalog thread."""
         with self._lock:
-            if self._asked is None:
+            if self._request is None:
                 return
-            keys, step_keys, code_versions = self._asked
+            keys, step_keys, code_versions = self._request
             for record in records:
                 step = record.step
                 if step.key in step_keys:
@@ -501,7 +501,7 @@ class Remembered:
                     )
                 for pointer in record.current:
                     if pointer.key in keys:
-                        self._moved(pointer)
+                        self._move_pointers(pointer)
 
     def _attempt(self, record: Recorded) -> None:
         """Update the duration and the failure of the step of ``record``."""
@@ -523,7 +523,7 @@ class Remembered:
         for (memo_key, _, _), group in groups.items():
             self._snapshot.by_memo_key[memo_key] = [tuple(group), *self._snapshot.by_memo_key.get(memo_key, ())]
 
-    def _moved(self, current: Current) -> None:
+    def _move_pointers(self, current: Current) -> None:
         """Replace the pointer of a notebook, key and partition by ``current``."""
         item = _as_read(current.materialization)
         if item is not current.materialization:
@@ -541,7 +541,7 @@ def _as_read(m: Materialization) -> Materialization:
     return replace(m, metadata=json.loads(json.dumps(m.metadata, default=repr))) if m.metadata else m
 
 
-def _copied(snapshot: Snapshot) -> Snapshot:
+def _snapshot_copy(snapshot: Snapshot) -> Snapshot:
     """Return a copy of a snapshot, without ``missing_files`` and ``foreign``, which the caller determines."""
     return Snapshot(
         dict(snapshot.by_memo_key),

@@ -56,22 +56,22 @@ class Commit:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._over = Once()
+        self._end = Once()
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[BaseException | None], None]] = []
         self.records: list[Any] = []
         self.since = monotonic()
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         """True after the commit has succeeded or failed."""
-        return self._over.over
+        return self._end.is_over
 
     def wait(self) -> None:
         """Block until the commit has succeeded or failed; raise `StoreError` if it failed."""
-        if not self._over.over:
+        if not self._end.is_over:
             self._catalog.hurry()
-            self._over.wait()
+            self._end.wait()
         if self._error is not None:
             raise self._error
 
@@ -81,7 +81,7 @@ class Commit:
         The callback runs on the catalog thread. If the commit is over already, the callback runs at once, on the calling thread.
         """
         with self._catalog.mutex:
-            if not self._over.over:
+            if not self._end.is_over:
                 self._callbacks.append(callback)
                 return
         callback(self._error)
@@ -89,13 +89,13 @@ class Commit:
     def disown(self, error: BaseException) -> None:
         """In a forked child, make `wait` raise ``error``. The callbacks are not called, because the parent calls them."""
         self._error = error
-        self._over.happen()
+        self._end.happen()
 
     def finish(self, error: BaseException | None) -> None:
         """End the commit: wake the threads that wait for it, and call the callbacks with ``error``. Called on the catalog thread."""
         with self._catalog.mutex:
             self._error = error
-            self._over.happen()
+            self._end.happen()
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             try:
@@ -118,7 +118,7 @@ class Question(Generic[T]):
     def __init__(self, answer: Callable[[Connection, str], T], *, create: bool = True) -> None:
         self._answer = answer
         self.create = create
-        self._over = Once()
+        self._end = Once()
         self._result: T | None = None
         self.error: BaseException | None = None
 
@@ -132,16 +132,16 @@ class Question(Generic[T]):
 
     def finish(self) -> None:
         """Wake the thread that waits for the result."""
-        self._over.happen()
+        self._end.happen()
 
     def fail(self, error: BaseException) -> None:
         """Wake the thread that waits for the result; its call of `wait` raises ``error``."""
         self.error = error
-        self._over.happen()
+        self._end.happen()
 
     def wait(self) -> T:
         """Block until the function has run; return its result or raise its error."""
-        self._over.wait()
+        self._end.wait()
         if self.error is not None:
             raise self.error
         return self._result  # type: ignore[return-value]  # `run` sets the result before the event happens
@@ -207,7 +207,7 @@ class Catalog:
         If ``create`` is true, a missing catalog is created.
         """
         question: Question[None] = Question(lambda *_: None, create=create)
-        self._put(question)
+        self._add_question(question)
         question.wait()
         self._pass_notices()
 
@@ -238,7 +238,7 @@ class Catalog:
             # This call comes from a callback after a commit, on the catalog thread, which cannot wait for itself.
             self._serve([question], None)
         else:
-            self._put(question)
+            self._add_question(question)
         result = question.wait()
         self._pass_notices()
         return result
@@ -300,13 +300,13 @@ class Catalog:
 
     def check_writable(self) -> None:
         """Raise `StoreError` if this user could not write to the store when the catalog was last attached."""
-        if self.attachment.read_only is not None:
-            raise self.attachment.read_only
+        if self.attachment.write_error is not None:
+            raise self.attachment.write_error
 
     @property
-    def read_only(self) -> bool:
+    def is_read_only(self) -> bool:
         """True if this user could not write to the store when the catalog was last attached."""
-        return self.attachment.read_only is not None
+        return self.attachment.write_error is not None
 
     def pending(self) -> Commit | None:
         """Return the newest commit that is not over; None if there is none."""
@@ -368,7 +368,12 @@ class Catalog:
             self._condition.notify_all()
         while True:
             lease.gate.acquire()
-            if not lease.held or self.attachment.stuck or self._thread in (None, get_ident()) or monotonic() > until:
+            if (
+                not lease.is_held
+                or self.attachment.is_stuck
+                or self._thread in (None, get_ident())
+                or monotonic() > until
+            ):
                 break
             lease.gate.release()
             sleep(0.002)
@@ -402,7 +407,7 @@ class Catalog:
         self.attachment.abandon()
         self._reset()
 
-    def _put(self, question: Question[Any]) -> None:
+    def _add_question(self, question: Question[Any]) -> None:
         """Pass a question to the catalog thread."""
         check_going_on()
         with self.mutex:
@@ -462,25 +467,25 @@ class Catalog:
         idle_since = monotonic()
         while True:
             with self.mutex:
-                if self._closing and not self.attachment.open and self._ready() and self._are_done(self._closers):
+                if self._closing and not self.attachment.is_open and self._is_ready() and self._are_done(self._closers):
                     # Other threads may add records all the time, so `close` waits only for the commits that were pending when it was called.
                     self._wake_closers()
-                while self._pausing or not self._ready():
+                while self._pausing or not self._is_ready():
                     if self._pausing:
-                        if self.attachment.open and not self.attachment.stuck:
+                        if self.attachment.is_open and not self.attachment.is_stuck:
                             break
                         self._condition.wait()
                         continue
                     now = monotonic()
                     idle = now - idle_since
                     if (
-                        self.attachment.open
-                        and not self.attachment.stuck
+                        self.attachment.is_open
+                        and not self.attachment.is_stuck
                         and (self._closing or self._may_release(now, idle))
                     ):
                         break
                     if (
-                        (not self.attachment.open or self.attachment.stuck)
+                        (not self.attachment.is_open or self.attachment.is_stuck)
                         and (self._closing or idle > LINGER)
                         and self._group is None
                     ):
@@ -488,7 +493,7 @@ class Catalog:
                         self._wake_closers()
                         return
                     self._condition.wait(self._patience(now))
-                ready = not self._pausing and self._ready()
+                ready = not self._pausing and self._is_ready()
                 questions: list[Question[Any]] = []
                 group = None
                 if ready:
@@ -501,7 +506,7 @@ class Catalog:
                 self._serve(questions, group)
                 del questions, group
                 idle_since = monotonic()
-                if not self.attachment.open or self.attachment.stuck:
+                if not self.attachment.is_open or self.attachment.is_stuck:
                     continue
                 if not self._closing and not self._may_release(idle_since, 0.0):
                     continue
@@ -509,9 +514,9 @@ class Catalog:
 
     def _are_done(self, farewells: list[tuple[Once, Commit | None]]) -> bool:
         """Return True if the commits for which calls of `close` wait are over."""
-        return all(pending is None or pending.over for _, pending in farewells)
+        return all(pending is None or pending.is_over for _, pending in farewells)
 
-    def _ready(self) -> bool:
+    def _is_ready(self) -> bool:
         """Return True if there is a question, or a commit that need not wait for more records."""
         if self._questions:
             return True
@@ -524,7 +529,7 @@ class Catalog:
         """Return the number of seconds after which the catalog thread must look for work even if nothing wakes it."""
         if self._group is not None:
             return max(0.0, self._group.since + GATHER - now)
-        if not self.attachment.open:
+        if not self.attachment.is_open:
             return LINGER
         return max(QUIET, self.attachment.lease.since + HOLD - now)
 
@@ -534,7 +539,7 @@ class Catalog:
             return True
         lease = self.attachment.lease
         held = now - lease.since
-        return (held >= BUSY or (held >= HOLD and idle >= QUIET)) and lease.wanted()
+        return (held >= BUSY or (held >= HOLD and idle >= QUIET)) and lease.is_requested()
 
     def _serve(self, questions: list[Question[Any]], group: Commit | None) -> None:
         """Commit the records of ``group``, unless it is None, then answer ``questions``.

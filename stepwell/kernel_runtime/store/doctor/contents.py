@@ -103,7 +103,7 @@ def worst(findings: Iterable[Finding]) -> Status:
     return max((finding.status for finding in findings), key=order.index, default="ok")
 
 
-def counted(number: int, thing: str) -> str:
+def count_text(number: int, thing: str) -> str:
     """Return a number with the singular or plural of a noun, such as ``1 file`` or ``3 files``."""
     return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
@@ -119,13 +119,13 @@ class CheckedFile:
     name: str
     """The path of the file, relative to ``objects/``."""
     size: int
-    written: float
+    modified: float
     """The modification time of the file, in seconds since the epoch."""
     state: Literal["whole", "damaged", "foreign", "unreadable"]
     """``whole`` if every byte is correct and a pickle is signed with this user's key; ``foreign`` if a pickle is undamaged, but unsigned or
     signed with another key; ``unreadable`` if another version of Stepwell wrote the file, or the file was deleted during the check or is too
     large for this machine."""
-    why: str = ""
+    reason: str = ""
     """How a damaged file is damaged; empty for other states."""
     header: Header | None = None
     """The header of the file if its state is ``whole``; otherwise None."""
@@ -136,13 +136,13 @@ def check_files(folder: Folder, progress: Progress | None = None) -> Iterator[Ch
     files = [(name, entry.st_size, entry.st_mtime) for name, entry in value_files(folder)]
     objects = Objects(folder, Signer())
     workers = min(4, os.cpu_count() or 1)
-    done = size = 0
+    checked_count = size = 0
     with ThreadPoolExecutor(workers) as pool:
         for checked in _few_at_a_time(pool, objects, files, 2 * workers):
-            done += 1
+            checked_count += 1
             size += checked.size
             if progress is not None:
-                progress(done, len(files), size)
+                progress(checked_count, len(files), size)
             yield checked
 
 
@@ -151,25 +151,25 @@ def _few_at_a_time(
 ) -> Iterator[CheckedFile]:
     running: set[Future[CheckedFile]] = set()
     for file in files:
-        running.add(pool.submit(_checked, objects, *file))
+        running.add(pool.submit(_check_value_file, objects, *file))
         if len(running) >= limit:
             ready, running = wait(running, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in ready)
     yield from (future.result() for future in running)
 
 
-def _checked(objects: Objects, name: str, size: int, written: float) -> CheckedFile:
+def _check_value_file(objects: Objects, name: str, size: int, modified: float) -> CheckedFile:
     try:
         header = objects.verify(name)
         # `verify` has checked all bytes; `read` also checks the signature.
         objects.read(name, header.digest, header.codec, key=name)
-        return CheckedFile(name, size, written, "whole", header=header)
+        return CheckedFile(name, size, modified, "whole", header=header)
     except ValueDamagedError as error:
-        return CheckedFile(name, size, written, "damaged", error.what.partition(": ")[2])
+        return CheckedFile(name, size, modified, "damaged", error.what.partition(": ")[2])
     except UntrustedValueError:
-        return CheckedFile(name, size, written, "foreign")
+        return CheckedFile(name, size, modified, "foreign")
     except (ValueUnavailableError, StoreError, OSError, MemoryError):
-        return CheckedFile(name, size, written, "unreadable")
+        return CheckedFile(name, size, modified, "unreadable")
 
 
 T = TypeVar("T")
@@ -207,7 +207,7 @@ def check_catalog(folder: Folder) -> CheckedCatalog:
     for table in TABLES:
         begin, end = 0, 1
         while begin < end:
-            rows, end = with_catalog(attachment, partial(_read, table=table, begin=begin))
+            rows, end = with_catalog(attachment, partial(_read_rows, table=table, begin=begin))
             catalog.rows[table] = catalog.rows.get(table, 0) + rows
             begin += ROWS_AT_ONCE
     begin, end = 0, 1
@@ -250,7 +250,7 @@ def _detach(attachment: Attachment) -> None:
             raise
 
 
-def _read(connection: Connection, name: str, table: str, begin: int) -> tuple[int, int]:
+def _read_rows(connection: Connection, name: str, table: str, begin: int) -> tuple[int, int]:
     """Read the portion of a table that begins with row id ``begin``.
 
     Return the number of rows in the portion, and the highest row id in the table plus one. The query computes a hash of the rows, so that
@@ -336,7 +336,7 @@ def remove_orphans(folder: Folder, names: Sequence[str]) -> tuple[int, int]:
 class Salvaged:
     """What a rebuild could read from the old catalog."""
 
-    opened: bool = False
+    could_open: bool = False
     """True if DuckDB could open the old catalog, with or without its log."""
     with_log: bool = False
     """True if DuckDB could open the old catalog and replay its log."""
@@ -352,11 +352,11 @@ class Salvaged:
     def complete(self, seal: Seal | None) -> bool:
         """Return True if all acknowledged rows were copied. False if ``seal`` is None, because then lost commits cannot be excluded."""
         return (
-            self.opened
+            self.could_open
             and self.with_log
             and not self.unread
             and seal is not None
-            and not seal.lost(self.commits, self.store_id)
+            and not seal.lost_commits(self.commits, self.store_id)
         )
 
 
@@ -394,7 +394,7 @@ def _copy_tables(connection: Connection, folder: Folder, spare: str) -> Salvaged
             source = spare
         if not (salvaged.with_log or _attach_old(connection, folder, source)):
             return salvaged
-        salvaged.opened = True
+        salvaged.could_open = True
         with contextlib.suppress(duckdb.Error):
             _read_meta(connection, folder, salvaged)
         for table in TABLES:
@@ -481,7 +481,7 @@ class Rebuilt:
     """The number of these materializations that can be loaded but not reused, because the headers do not describe their steps."""
     distrusted: int = 0
     """The number of copied rows that lost their memo keys, because a lost row may have replaced them."""
-    kept: list[Path] = field(default_factory=list)
+    old_files: list[Path] = field(default_factory=list)
     """The paths under which the old catalog and its log are kept."""
 
 
@@ -509,7 +509,7 @@ def rebuild(folder: Folder, files: Iterable[CheckedFile]) -> Rebuilt:
     """
     import duckdb
 
-    files = sorted(files, key=lambda file: (file.written, file.name))
+    files = sorted(files, key=lambda file: (file.modified, file.name))
     new_catalog, spare = f"tmp/{new_id()}.duckdb", f"tmp/{new_id()}.duckdb"
     folder.examine()
     folder.mkdir("tmp")
@@ -535,7 +535,7 @@ def rebuild(folder: Folder, files: Iterable[CheckedFile]) -> Rebuilt:
         folder.give(new_catalog)
         folder.sync(new_catalog)
         lease.mark()
-        result.kept = _put_in_place(folder, new_catalog)
+        result.old_files = _put_in_place(folder, new_catalog)
         write_seal(folder, 1, store_id)
     finally:
         lease.release()
@@ -568,7 +568,7 @@ def _add_files(connection: Connection, files: list[CheckedFile], result: Rebuilt
     for file in files:
         if file.state == "whole" and file.header is not None and file.name not in known:
             row = _materialization(file, file.header)
-            result.only_loadable += not row.memo_key and not file.header.more.get("about")
+            result.only_loadable += not row.memo_key and not file.header.metadata.get("about")
             restored.append(row)
     result.from_files = len(restored)
     restored.sort(key=lambda row: row.created)
@@ -587,23 +587,23 @@ def _add_files(connection: Connection, files: list[CheckedFile], result: Rebuilt
 
 def _materialization(file: CheckedFile, header: Header) -> Materialization:
     # The JSON of a header can contain lone surrogates, which the catalog cannot store.
-    more = json.loads(json.dumps(header.more, ensure_ascii=False).encode("utf-8", "replace"))
+    fields = json.loads(json.dumps(header.metadata, ensure_ascii=False).encode("utf-8", "replace"))
     value = StoredValue(
         header.codec,
         header.digest,
         header.stream[0] + sum(size for size, _, _ in header.buffers),
         object_name=file.name,
-        type_name=str(more.get("type_name", "")),
-        summary=str(more.get("summary", "")),
-        classes=_classes(more.get("classes")),
+        type_name=str(fields.get("type_name", "")),
+        summary=str(fields.get("summary", "")),
+        classes=_classes(fields.get("classes")),
     )
-    about = more.get("about")
+    about = fields.get("about")
     return rebuilt(
         about if isinstance(about, dict) else {},
         value,
-        key=str(more.get("key", "")),
+        key=str(fields.get("key", "")),
         id_=new_id(),
-        created=file.written,
+        created=file.modified,
     )
 
 

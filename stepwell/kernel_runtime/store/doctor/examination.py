@@ -19,7 +19,7 @@ from stepwell.kernel_runtime.store.doctor.contents import (
     Rebuilt,
     check_catalog,
     check_files,
-    counted,
+    count_text,
     leftovers,
     rebuild,
     remove,
@@ -120,7 +120,7 @@ def _examined(
         files = files if files is not None else list(check_files(folder, progress))
         yield _values(folder, files, catalog, key_name)
     if catalog is not None:
-        yield _missing(folder, catalog)
+        yield _missing_files(folder, catalog)
         yield _orphans(folder, catalog, clean=clean)
     yield _leftovers(folder, clean=clean)
 
@@ -140,8 +140,8 @@ def _catalog(folder: Folder) -> tuple[CheckedCatalog | None, Finding]:
     seal = read_seal(folder)
     facts = {**catalog.rows, "commits": catalog.commits, "bytes": folder.stat(CATALOG).st_size}
     text = (
-        f"all {len(catalog.rows)} tables can be read: {counted(catalog.rows['materializations'], 'materialization')}, "
-        f"{counted(catalog.rows['runs'], 'run')}, {size_text(facts['bytes'])}"
+        f"all {len(catalog.rows)} tables can be read: {count_text(catalog.rows['materializations'], 'materialization')}, "
+        f"{count_text(catalog.rows['runs'], 'run')}, {size_text(facts['bytes'])}"
     )
     if seal is None and catalog.commits:
         return catalog, Finding(
@@ -168,9 +168,9 @@ def _values(folder: Folder, files: list[CheckedFile], catalog: CheckedCatalog | 
         "foreign": foreign,
         "unreadable": unreadable,
     }
-    more = f"; another key signed {counted(foreign, 'file')}" if foreign else ""
-    more += (
-        f"; {counted(unreadable, 'file')} could not be read by this version of Stepwell or on this machine"
+    further_counts = f"; another key signed {count_text(foreign, 'file')}" if foreign else ""
+    further_counts += (
+        f"; {count_text(unreadable, 'file')} could not be read by this version of Stepwell or on this machine"
         if unreadable
         else ""
     )
@@ -180,8 +180,8 @@ def _values(folder: Folder, files: list[CheckedFile], catalog: CheckedCatalog | 
         return Finding(
             "values",
             "problem",
-            f"damage was found in {len(damaged)} of {counted(len(files), 'value file')}{shown}; "
-            f"damaged files were moved to the folder {DAMAGED}, and their values count as missing{more}",
+            f"damage was found in {len(damaged)} of {count_text(len(files), 'value file')}{shown}; "
+            f"damaged files were moved to the folder {DAMAGED}, and their values count as missing{further_counts}",
             "check the disk if files are damaged again; the values are computed again when they are needed",
             {**facts, "keys": keys},
         )
@@ -193,7 +193,7 @@ def _values(folder: Folder, files: list[CheckedFile], catalog: CheckedCatalog | 
     return Finding(
         "values",
         "warning" if foreign or unreadable else "ok",
-        f"every byte of {counted(len(files) - unreadable, 'value file')} ({size_text(size)}) was checked: no damage{more}",
+        f"every byte of {count_text(len(files) - unreadable, 'value file')} ({size_text(size)}) was checked: no damage{further_counts}",
         remedy,
         facts,
     )
@@ -210,22 +210,22 @@ def _signed_by_another(folder: Folder, file: CheckedFile, key_name: bytes) -> bo
     return head[16:24] != key_name
 
 
-def _missing(folder: Folder, catalog: CheckedCatalog) -> Finding:
+def _missing_files(folder: Folder, catalog: CheckedCatalog) -> Finding:
     sizes = {name: status.st_size for name, status in value_files(folder)}
-    gone = sorted(name for name, size in catalog.values.items() if sizes.get(name, -1) < size)
-    keys = sorted({catalog.keys[name] for name in gone})
-    if gone:
+    missing_names = sorted(name for name, size in catalog.values.items() if sizes.get(name, -1) < size)
+    keys = sorted({catalog.keys[name] for name in missing_names})
+    if missing_names:
         return Finding(
             "missing",
             "warning",
-            f"the file is missing or incomplete for {counted(len(gone), 'value')} of {', '.join(keys[:5])}{' and more' if len(keys) > 5 else ''}",
+            f"the file is missing or incomplete for {count_text(len(missing_names), 'value')} of {', '.join(keys[:5])}{' and more' if len(keys) > 5 else ''}",
             "no action is needed: the values are computed again when they are needed",
-            {"files": gone, "keys": keys},
+            {"files": missing_names, "keys": keys},
         )
     return Finding(
         "missing",
         "ok",
-        f"{counted(len(catalog.values), 'value')} stored in files: every file exists; smaller values are stored in the catalog",
+        f"{count_text(len(catalog.values), 'value')} stored in files: every file exists; smaller values are stored in the catalog",
     )
 
 
@@ -239,7 +239,7 @@ def _orphans(folder: Folder, catalog: CheckedCatalog, *, clean: bool) -> Finding
         return Finding(
             "orphans",
             "ok",
-            f"removed {counted(count, 'value file')} without a catalog row ({size_text(size)})",
+            f"removed {count_text(count, 'value file')} without a catalog row ({size_text(size)})",
             facts={"removed": count, "bytes": size},
         )
     facts = {"files": len(statuses), "bytes": sum(entry.st_size for entry in statuses), "old": len(old)}
@@ -247,11 +247,11 @@ def _orphans(folder: Folder, catalog: CheckedCatalog, *, clean: bool) -> Finding
         return Finding(
             "orphans",
             "warning",
-            f"no catalog row refers to {counted(len(old), 'value file')} ({size_text(sum(old))}) of processes that ended before their commit",
+            f"no catalog row refers to {count_text(len(old), 'value file')} ({size_text(sum(old))}) of processes that ended before their commit",
             "run stepwell doctor --clean to delete files without a catalog row",
             facts,
         )
-    young = f"; {counted(len(statuses), 'recent file')} may belong to a commit in progress" if statuses else ""
+    young = f"; {count_text(len(statuses), 'recent file')} may belong to a commit in progress" if statuses else ""
     return Finding("orphans", "ok", f"every value file older than an hour has a catalog row{young}", facts=facts)
 
 
@@ -262,7 +262,7 @@ def _leftovers(folder: Folder, *, clean: bool) -> Finding:
         return Finding(
             "leftovers",
             "ok",
-            f"removed {counted(count, 'file')} of dead processes or damaged values ({size_text(size)})",
+            f"removed {count_text(count, 'file')} of dead processes or damaged values ({size_text(size)})",
             facts={"removed": count, "bytes": size},
         )
     size = sum(file.size for file in files)
@@ -270,7 +270,7 @@ def _leftovers(folder: Folder, *, clean: bool) -> Finding:
         return Finding(
             "leftovers",
             "warning",
-            f"{counted(len(files), 'file')} of dead processes or damaged values ({size_text(size)})",
+            f"{count_text(len(files), 'file')} of dead processes or damaged values ({size_text(size)})",
             "run stepwell doctor --clean to delete such files",
             {"files": [file.name for file in files], "bytes": size},
         )
@@ -279,8 +279,12 @@ def _leftovers(folder: Folder, *, clean: bool) -> Finding:
 
 def _rebuilt(rebuilt: Rebuilt) -> Finding:
     rows = rebuilt.salvaged.rows
-    kept_as = f"; the old catalog is kept as {' and '.join(path.name for path in rebuilt.kept)}" if rebuilt.kept else ""
-    read = f"{counted(rows.get('materializations', 0), 'materialization')} and {counted(rows.get('runs', 0), 'run')} were read from the old catalog"
+    kept_as = (
+        f"; the old catalog is kept as {' and '.join(path.name for path in rebuilt.old_files)}"
+        if rebuilt.old_files
+        else ""
+    )
+    read = f"{count_text(rows.get('materializations', 0), 'materialization')} and {count_text(rows.get('runs', 0), 'run')} were read from the old catalog"
     facts = {
         "salvaged": rows,
         "unread": rebuilt.salvaged.unread,
@@ -288,16 +292,20 @@ def _rebuilt(rebuilt: Rebuilt) -> Finding:
         "only_loadable": rebuilt.only_loadable,
         "distrusted": rebuilt.distrusted,
         "complete": rebuilt.complete,
-        "kept": [str(path) for path in rebuilt.kept],
+        "kept": [str(path) for path in rebuilt.old_files],
     }
     if rebuilt.complete:
         return Finding("rebuild", "ok", f"a new catalog was made, and nothing was lost: {read}{kept_as}", facts=facts)
     parts = [
-        f"{read if rebuilt.salvaged.opened else 'nothing could be read from the old catalog'}",
-        f"{counted(rebuilt.from_files, 'materialization')} restored from value files",
+        f"{read if rebuilt.salvaged.could_open else 'nothing could be read from the old catalog'}",
+        f"{count_text(rebuilt.from_files, 'materialization')} restored from value files",
         *([f"tables that could not be read: {', '.join(rebuilt.salvaged.unread)}"] if rebuilt.salvaged.unread else []),
-        *([f"{counted(rebuilt.only_loadable, 'value')} can be loaded but not reused"] if rebuilt.only_loadable else []),
-        *([f"{counted(rebuilt.distrusted, 'older result')} will not be reused"] if rebuilt.distrusted else []),
+        *(
+            [f"{count_text(rebuilt.only_loadable, 'value')} can be loaded but not reused"]
+            if rebuilt.only_loadable
+            else []
+        ),
+        *([f"{count_text(rebuilt.distrusted, 'older result')} will not be reused"] if rebuilt.distrusted else []),
     ]
     return Finding(
         "rebuild",

@@ -247,7 +247,7 @@ def _shared(folder: Folder) -> Finding:
     owner = folder.owner
     group = group_name(owner.st_gid)
     closed: dict[str, list[str]] = {}
-    for name, status in _everything(folder):
+    for name, status in _all_entries(folder):
         # The group need not be able to write value files, because they are replaced and never changed.
         value = name.startswith("objects/") and stat.S_ISREG(status.st_mode)
         wanted = stat.S_IRGRP if value else stat.S_IRGRP | stat.S_IWGRP
@@ -268,7 +268,7 @@ def _shared(folder: Folder) -> Finding:
     )
 
 
-def _everything(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
+def _all_entries(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
     """Yield the path, relative to the store, and the status of every file and folder of a store, except those inside folders of ``tmp/``."""
     for name, status in folder.entries(""):
         yield name, status

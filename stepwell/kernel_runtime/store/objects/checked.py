@@ -89,7 +89,7 @@ class Witnesses:
         """
         return self.holds(name, *_identity(status))
 
-    def add_file(self, name: str, status: os.stat_result, *, written: bool = False) -> None:
+    def add_file(self, name: str, status: os.stat_result, *, was_written: bool = False) -> None:
         """Record a successful check of a value file, unless the file was changed so recently that its times may hide a later change.
 
         Parameters
@@ -98,10 +98,10 @@ class Witnesses:
             The name of the file below ``objects/``.
         status
             The file's status, obtained before the file was read or after this process wrote it.
-        written
+        was_written
             True if this process has just written the file, which then is recorded in any case.
         """
-        if written or time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _COARSE:
+        if was_written or time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _COARSE:
             self.add(name, *_identity(status))
 
     def _line(self, subject: tuple[object, ...]) -> bytes | None:
@@ -120,41 +120,41 @@ class _List:
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._known: set[bytes] = set()
-        self._read = 0
-        self._descriptor = _open()
+        self._entries: set[bytes] = set()
+        self._read_size = 0
+        self._descriptor = _open_list()
 
     def has(self, line: bytes) -> bool:
         with self._mutex:
-            if line not in self._known:
-                self._read_on()
-            return line in self._known
+            if line not in self._entries:
+                self._read_new_lines()
+            return line in self._entries
 
     def add(self, line: bytes) -> None:
         with self._mutex:
-            self._known.add(line)
+            self._entries.add(line)
             if self._descriptor >= 0:
                 with contextlib.suppress(OSError):
                     if os.fstat(self._descriptor).st_size > _LARGEST:
                         os.ftruncate(self._descriptor, 0)
                     os.write(self._descriptor, line + b"\n")
 
-    def _read_on(self) -> None:
+    def _read_new_lines(self) -> None:
         """Read the lines that were appended to the file of witnesses since the last call."""
         if self._descriptor < 0:
             return
         with contextlib.suppress(OSError):
             size = os.fstat(self._descriptor).st_size
-            if size < self._read:
-                self._read = 0
-            while self._read < size:
-                data = _read_at(self._descriptor, size - self._read, self._read)
+            if size < self._read_size:
+                self._read_size = 0
+            while self._read_size < size:
+                data = _read_at(self._descriptor, size - self._read_size, self._read_size)
                 # Another process may still be writing the last line.
                 whole = data.rfind(b"\n") + 1
                 if not whole:
                     break
-                self._known.update(data[:whole].split())
-                self._read += whole
+                self._entries.update(data[:whole].split())
+                self._read_size += whole
 
 
 def _read_at(descriptor: int, size: int, offset: int) -> bytes:
@@ -164,7 +164,7 @@ def _read_at(descriptor: int, size: int, offset: int) -> bytes:
     return os.read(descriptor, size)
 
 
-def _open() -> int:
+def _open_list() -> int:
     """Open the file of witnesses of the current boot in the user's cache directory, and return its descriptor.
 
     Return -1 if the directory or the file cannot be used, for example because other users can write to it. Old files of other boots are
@@ -254,14 +254,14 @@ class Marks:
         self._digests: set[str] | None = None
 
     def __contains__(self, digest: str) -> bool:
-        return bool(self._all()) and _name(digest) in self._all()
+        return bool(self._all_marks()) and _name(digest) in self._all_marks()
 
     def add(self, digest: str) -> None:
         """Mark the value with this digest, because it failed to load. If the store cannot be written, only this process knows the mark."""
         digest = _name(digest)
-        if digest in self._all():
+        if digest in self._all_marks():
             return
-        self._all().add(digest)
+        self._all_marks().add(digest)
         with contextlib.suppress(OSError):
             self._folder.mkdir(DAMAGED)
             self._folder.write(f"{DAMAGED}/{digest}{_MARK}", b"")
@@ -269,11 +269,11 @@ class Marks:
     def remove(self, digest: str) -> None:
         """Remove the mark of the value with this digest, because it loaded or was stored again; do nothing if it has no mark."""
         if digest in self:
-            self._all().discard(_name(digest))
+            self._all_marks().discard(_name(digest))
             with contextlib.suppress(OSError):
                 self._folder.unlink(f"{DAMAGED}/{_name(digest)}{_MARK}", missing_ok=True)
 
-    def _all(self) -> set[str]:
+    def _all_marks(self) -> set[str]:
         if self._digests is None:
             try:
                 names = self._folder.names(DAMAGED)

@@ -62,8 +62,8 @@ class Digesting:
         self._parts = parts
         self._digests: list[str] = []
         self._error: BaseException | None = None
-        self._over = Once()
-        self._stopped = False
+        self._end = Once()
+        self._is_stopped = False
         self._is_parallel = sum(map(len, parts)) >= _SECOND_THREAD
         if self._is_parallel:
             start_new_thread(self._work, ())
@@ -72,14 +72,14 @@ class Digesting:
         """Wait until the digests are computed; return one digest per part."""
         if not self._is_parallel:
             return [blake(part) for part in self._parts]
-        self._over.wait()
+        self._end.wait()
         if self._error is not None:
             raise self._error
         return self._digests
 
     def stop(self) -> None:
         """Make the second thread end soon, because the digests are no longer needed."""
-        self._stopped = True
+        self._is_stopped = True
 
     def _work(self) -> None:
         try:
@@ -88,12 +88,12 @@ class Digesting:
             self._error = error
         finally:
             self._parts = ()
-            self._over.happen()
+            self._end.happen()
 
     def _digest(self, part: bytes | memoryview) -> str:
         import blake3
 
-        if self._stopped:
+        if self._is_stopped:
             raise RuntimeError("the computation of the digests was stopped")
         if len(part) < _PARALLEL:
             return blake3.blake3(part).hexdigest()
@@ -101,7 +101,7 @@ class Digesting:
         digest = blake3.blake3(max_threads=max(1, min(8, (os.cpu_count() or 1) - 1)))
         view = memoryview(part)
         for start in range(0, len(view), _PIECE):
-            if self._stopped:
+            if self._is_stopped:
                 raise RuntimeError("the computation of the digests was stopped")
             digest.update(view[start : start + _PIECE])
         return digest.hexdigest()

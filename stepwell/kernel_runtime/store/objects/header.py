@@ -63,7 +63,7 @@ class Header:
     """The size and digest of the stream."""
     buffers: tuple[tuple[int, str, bool], ...]
     """The size, the digest and the read-only flag of each buffer."""
-    more: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
     """Further fields, such as ``python``, ``classes`` (with library versions), ``key``, ``memo_key`` and ``about``. Loads ignore them; they are
     for people and for the rebuild of a lost catalog."""
 
@@ -77,9 +77,9 @@ class Header:
         """The name of the file below ``objects/``."""
         return name_of(self.digest, self.codec)
 
-    def packed(self) -> bytes:
+    def pack(self) -> bytes:
         """Return the header as JSON, as it is written to the file."""
-        fields = {"codec": self.codec, "stream": self.stream, "buffers": self.buffers, **self.more}
+        fields = {"codec": self.codec, "stream": self.stream, "buffers": self.buffers, **self.metadata}
         return json.dumps(fields, separators=(",", ":")).encode()
 
     def places(self, length: int) -> Iterator[tuple[int, int]]:
@@ -97,7 +97,7 @@ class Header:
             yield start, end
 
 
-def room_for(codec: str, stream: int, buffers: Sequence[tuple[int, bool]], more: dict[str, Any]) -> int:
+def room_for(codec: str, stream: int, buffers: Sequence[tuple[int, bool]], metadata: dict[str, Any]) -> int:
     """Return the position of the stream in a file whose digests are not yet known. The result is exact, because all digests are equally long.
 
     Parameters
@@ -108,11 +108,11 @@ def room_for(codec: str, stream: int, buffers: Sequence[tuple[int, bool]], more:
         The size of the stream in bytes.
     buffers
         The size and the read-only flag of each buffer.
-    more
+    metadata
         The further fields of the header (`Header.more`).
     """
-    blank = Header(codec, (stream, _UNKNOWN), tuple((size, _UNKNOWN, readonly) for size, readonly in buffers), more)
-    return aligned(PREFIX.size + len(blank.packed()))
+    blank = Header(codec, (stream, _UNKNOWN), tuple((size, _UNKNOWN, readonly) for size, readonly in buffers), metadata)
+    return aligned(PREFIX.size + len(blank.pack()))
 
 
 def name_of(digest: str, codec: str) -> str:

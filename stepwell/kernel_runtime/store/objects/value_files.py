@@ -51,7 +51,7 @@ from stepwell.kernel_runtime.store.objects.header import (
 )
 from stepwell.kernel_runtime.store.processes import Unrecorded
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name
-from stepwell.kernel_runtime.store.trouble import refused, trouble
+from stepwell.kernel_runtime.store.trouble import trouble, unusable_directory
 from stepwell.kernel_runtime.store.values.codecs import PICKLE, Encoded, Parts
 
 MAP_FROM = 1 << 20
@@ -95,30 +95,30 @@ def _write_all(descriptor: int, batch: list[bytes | memoryview]) -> None:
     if not hasattr(os, "writev"):  # pragma: no cover - Windows
         batch = [b"".join(batch)] if len(batch) > 1 else batch
     while batch:
-        done = os.writev(descriptor, batch) if hasattr(os, "writev") else os.write(descriptor, batch[0])
+        written_bytes = os.writev(descriptor, batch) if hasattr(os, "writev") else os.write(descriptor, batch[0])
         # A full disk, a limit or an interrupt can end a write early.
-        while batch and done >= len(batch[0]):
-            done -= len(batch.pop(0))
-        if batch and done:
-            batch[0] = memoryview(batch[0])[done:]
+        while batch and written_bytes >= len(batch[0]):
+            written_bytes -= len(batch.pop(0))
+        if batch and written_bytes:
+            batch[0] = memoryview(batch[0])[written_bytes:]
 
 
 def contents(descriptor: int) -> memoryview:
     """Return the contents of an open file: mapped copy-on-write if it has at least `MAP_FROM` bytes, otherwise read into memory."""
     size = os.fstat(descriptor).st_size
-    return _mapped(descriptor, size) if size >= MAP_FROM else _whole(descriptor, size)
+    return _mapped(descriptor, size) if size >= MAP_FROM else _read_whole(descriptor, size)
 
 
-def _whole(descriptor: int, size: int) -> memoryview:
+def _read_whole(descriptor: int, size: int) -> memoryview:
     data = bytearray(size)
     view, position = memoryview(data), 0
     while position < size:
-        done = (
+        read_bytes = (
             os.readv(descriptor, [view[position:]]) if hasattr(os, "readv") else _read_into(descriptor, view[position:])
         )
-        if not done:
+        if not read_bytes:
             return view[:position]
-        position += done
+        position += read_bytes
     return view
 
 
@@ -158,7 +158,7 @@ class Objects:
         self._signer = signer
         self._unrecorded = unrecorded or Unrecorded(folder)
         self.witnesses = Witnesses(signer)
-        self._own: set[str] = set()
+        self._own_files: set[str] = set()
         """Names of the files that this process has signed with this user's key, or found to be signed with it."""
 
     def write(
@@ -214,20 +214,20 @@ class Objects:
                 )
                 header = Header(encoded.codec, (len(encoded.stream), stream), described, fields)
                 os.lseek(descriptor, 0, os.SEEK_SET)
-                write_parts(descriptor, [self._signed(header).ljust(room, b"\0")], 0)
+                write_parts(descriptor, [self._signature(header).ljust(room, b"\0")], 0)
             digest = header.digest
             name = object_header.name_of(digest, encoded.codec)
             self.place(making, name)
             if encoded.size >= AT_ONCE:
-                self.witnesses.add_file(name, self.folder.stat(f"objects/{name}"), written=True)
+                self.witnesses.add_file(name, self.folder.stat(f"objects/{name}"), was_written=True)
         except BaseException as error:
             digesting.stop()
             self._discard(making)
             if isinstance(error, OSError | MemoryError):
-                raise refused(self.folder.path, error) from error
+                raise unusable_directory(self.folder.path, error) from error
             raise
         if encoded.codec == PICKLE:
-            self._own.add(name)
+            self._own_files.add(name)
         return digest, name
 
     def place(self, making: str, name: str) -> None:
@@ -254,7 +254,7 @@ class Objects:
             if os.name != "nt" or not self.folder.exists(path):
                 raise
 
-    def recorded(self, names: Iterable[str]) -> None:
+    def release_recorded(self, names: Iterable[str]) -> None:
         """Stop protecting files from ``gc``, because their catalog rows are committed or will never be written.
 
         Parameters
@@ -262,7 +262,7 @@ class Objects:
         names
             The names of the files below ``objects/``.
         """
-        self._unrecorded.recorded(names)
+        self._unrecorded.remove_recorded(names)
 
     def read(self, name: str, digest: str, codec: str, *, key: str, full: bool = False) -> Parts:
         """Read the file of a value and return its stream and buffers.
@@ -298,16 +298,16 @@ class Objects:
             )
         try:
             file = self._read_file(name, key)
-            if codec == PICKLE and not self._signer.verify(file.signature, (_SIGNED, file.packed)):
+            if codec == PICKLE and not self._signer.verify(file.signature, (_SIGNED, file.header_bytes)):
                 raise untrusted(key, f"file {self.folder.path / 'objects' / name}", file.signature, self._signer)
             witnessed = not full and self.witnesses.file_holds(name, file.status)
             if not witnessed:
                 _check_contents(file, stream=False)
             return _parts(file, None if witnessed else file.status)
         except HeaderError as error:
-            raise _refused(key, name, error) from error
+            raise _unreadable_value(key, name, error) from error
 
-    def checked(self, name: str, status: os.stat_result) -> None:
+    def mark_checked(self, name: str, status: os.stat_result) -> None:
         """Record that every byte of a file and the structure of its data were checked, so that loads until the next boot omit these checks.
 
         Parameters
@@ -331,7 +331,7 @@ class Objects:
             file = self._read_file(name, name)
             _check_contents(file)
         except HeaderError as error:
-            raise _refused(name, name, error) from error
+            raise _unreadable_value(name, name, error) from error
         return file.header
 
     def adopt(self, name: str) -> None:
@@ -339,7 +339,7 @@ class Objects:
         header = self.verify(name)
         if header.codec != PICKLE:
             return
-        packed = self._read_file(name, name).packed
+        packed = self._read_file(name, name).header_bytes
         prefix = self.signed_prefix(header.codec, packed)
         try:
             if self.folder.stat(f"objects/{name}").st_nlink > 1:
@@ -347,19 +347,19 @@ class Objects:
             descriptor = self.folder.open(f"objects/{name}", os.O_WRONLY)
         except PermissionError:
             # The file belongs to another user or has another hard link: replace it with a signed copy instead of changing it.
-            with self.opened(name) as source, self.making(name) as target:
+            with self.open_file(name) as source, self.making(name) as target:
                 shutil.copyfileobj(source, target, _PIECE_COPIED)
                 target.seek(0)
                 target.write(prefix)
-            self.recorded([name])
+            self.release_recorded([name])
         else:
             try:
                 os.write(descriptor, prefix)
             finally:
                 os.close(descriptor)
-        self._own.add(name)
+        self._own_files.add(name)
 
-    def missing(self, name: str, size: int = 0) -> bool:
+    def is_missing(self, name: str, size: int = 0) -> bool:
         """Return True if the file ``name`` below ``objects/`` does not exist or has fewer than ``size`` bytes, or if ``name`` is invalid."""
         if not is_name(name):
             return True
@@ -370,7 +370,7 @@ class Objects:
 
     def holds(self, value: StoredValue) -> bool:
         """Return True if the store contains the inline value or the file of a stored value, even if it cannot be loaded."""
-        return value.inline is not None or (value.object_name is not None and not self.missing(value.object_name))
+        return value.inline is not None or (value.object_name is not None and not self.is_missing(value.object_name))
 
     def signer_of(self, name: str, own_key: bytes) -> bytes:
         """Return the name of the key with which a file claims to be signed; empty if the file cannot be read.
@@ -384,22 +384,22 @@ class Objects:
         own_key
             The name of this user's key. It is returned without reading the file if this process knows that this key signed the file.
         """
-        if name in self._own:
+        if name in self._own_files:
             return own_key
         try:
-            with self._opened(name, name) as descriptor:
+            with self._descriptor_of(name, name) as descriptor:
                 _, signature = object_header.read_prefix(os.read(descriptor, PREFIX.size))
         except (ValueUnavailableError, HeaderError, OSError):
             return b""
         signer = key_name(signature)
         if signer == own_key:
-            self._own.add(name)
+            self._own_files.add(name)
         return signer
 
     @contextlib.contextmanager
-    def opened(self, name: str) -> Iterator[IO[bytes]]:
+    def open_file(self, name: str) -> Iterator[IO[bytes]]:
         """Open the file ``name`` below ``objects/`` for reading; raise `ValueUnavailableError` if it does not exist."""
-        with self._opened(name, name) as descriptor, os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
+        with self._descriptor_of(name, name) as descriptor, os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
             yield file
 
     @contextlib.contextmanager
@@ -421,7 +421,7 @@ class Objects:
         except BaseException as error:
             self._discard(making)
             if isinstance(error, OSError | MemoryError):
-                raise refused(self.folder.path, error) from error
+                raise unusable_directory(self.folder.path, error) from error
             raise
 
     def signed_prefix(self, codec: str, packed: bytes) -> bytes:
@@ -446,12 +446,12 @@ class Objects:
                 files += 1
         return files, total
 
-    def _signed(self, header: Header) -> bytes:
-        packed = header.packed()
+    def _signature(self, header: Header) -> bytes:
+        packed = header.pack()
         return self.signed_prefix(header.codec, packed) + packed
 
     @contextlib.contextmanager
-    def _opened(self, name: str, key: str) -> Iterator[int]:
+    def _descriptor_of(self, name: str, key: str) -> Iterator[int]:
         try:
             descriptor = self.folder.open(f"objects/{name}")
         except OSError as error:
@@ -489,7 +489,7 @@ class Objects:
     def _read_file(self, name: str, key: str) -> _ValueFile:
         if not is_name(name):
             raise HeaderError("the name of the file is not that of a value file")
-        with self._opened(name, key) as descriptor:
+        with self._descriptor_of(name, key) as descriptor:
             status = os.fstat(descriptor)
             if status.st_size >= MAP_FROM:
                 # The size is compared with the header before the file is mapped, because a sparse file may be larger than the memory.
@@ -526,7 +526,7 @@ class _ValueFile:
 
     data: memoryview
     signature: bytes
-    packed: bytes
+    header_bytes: bytes
     header: Header
     status: os.stat_result
     """The status of the file, obtained before the file was read."""
@@ -543,7 +543,7 @@ def _parts(file: _ValueFile, unchecked: os.stat_result | None) -> Parts:
         The value of `Parts.unchecked` in the result.
     """
     data, header = file.data, file.header
-    (start, end), *places = header.places(len(file.packed))
+    (start, end), *places = header.places(len(file.header_bytes))
     # The stream is copied before it is checked, so that nobody can change the bytes that are executed after the check.
     stream = bytes(data[start:end])
     if stream and blake(stream) != header.stream[1]:
@@ -567,12 +567,12 @@ def _check_contents(file: _ValueFile, *, stream: bool = True) -> None:
     """
     header = file.header
     digests = (header.stream[1], *[digest for _, digest, _ in header.buffers])
-    for index, ((start, end), digest) in enumerate(zip(header.places(len(file.packed)), digests, strict=True)):
+    for index, ((start, end), digest) in enumerate(zip(header.places(len(file.header_bytes)), digests, strict=True)):
         if (index or stream) and blake(file.data[start:end]) != digest:
             raise HeaderError("the file's contents changed after the file was written")
 
 
-def untrusted(key: str, where: str, signature: bytes | None, own: Signer) -> UntrustedValueError:
+def untrusted(key: str, where: str, signature: bytes | None, own_signer: Signer) -> UntrustedValueError:
     """Return the error for a stored pickle without a valid signature by this user's key.
 
     Parameters
@@ -583,7 +583,7 @@ def untrusted(key: str, where: str, signature: bytes | None, own: Signer) -> Unt
         The place of the value in the store, for the message.
     signature
         The signature of the value; None if the value is not signed.
-    own
+    own_signer
         The signer with this user's key.
 
     Returns
@@ -592,7 +592,7 @@ def untrusted(key: str, where: str, signature: bytes | None, own: Signer) -> Unt
         If the signature claims to be by this user's key, but does not match the value, the error is a `SignatureDamagedError`.
     """
     signer = key_name(signature)
-    if signer == own.name:
+    if signer == own_signer.name:
         return SignatureDamagedError(
             f"the stored value of {key!r} is damaged: it differs from the value that you signed",
             where=where,
@@ -607,7 +607,7 @@ def untrusted(key: str, where: str, signature: bytes | None, own: Signer) -> Unt
     )
 
 
-def _refused(key: str, name: str, error: HeaderError) -> ValueUnavailableError:
+def _unreadable_value(key: str, name: str, error: HeaderError) -> ValueUnavailableError:
     if isinstance(error, OtherFormError):
         return ValueUnavailableError(
             f"the stored value of {key!r} cannot be loaded: {error}",
@@ -617,9 +617,9 @@ def _refused(key: str, name: str, error: HeaderError) -> ValueUnavailableError:
     return _damaged(key, name, str(error))
 
 
-def _damaged(key: str, name: str, how: str) -> ValueDamagedError:
+def _damaged(key: str, name: str, problem: str) -> ValueDamagedError:
     return ValueDamagedError(
-        f"the stored value of {key!r} is damaged: {how}",
+        f"the stored value of {key!r} is damaged: {problem}",
         where=f"file objects/{name}",
         remedy=f"materialize {key!r} again",
     )
@@ -657,7 +657,7 @@ def lacking(snapshot: Snapshot, objects: Objects, signer: Signer) -> tuple[froze
         name = value.object_name
         if name is not None:
             if name not in missing:
-                missing[name] = objects.missing(name, value.size)
+                missing[name] = objects.is_missing(name, value.size)
             if missing[name]:
                 continue
         if value.codec != PICKLE:

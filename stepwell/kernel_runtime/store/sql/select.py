@@ -256,7 +256,7 @@ def run_select(text: str, scope: Scope) -> Any:
         If the SELECT names a table or parameter that ``scope`` does not contain, or if DuckDB cannot run the SELECT; then the error contains
         DuckDB's message.
     """
-    with _ready(text, scope) as query:
+    with _prepared_query(text, scope) as query:
         return _numbered(query.run(lambda: query.relation().to_arrow_table()))
 
 
@@ -272,7 +272,7 @@ def stream_select(text: str, scope: Scope) -> Any:
     """
     import pyarrow as pa
 
-    ready = _ready(text, scope)
+    ready = _prepared_query(text, scope)
     query = ready.__enter__()
     try:
         reader = query.run(lambda: query.relation().to_arrow_reader(BATCH))
@@ -370,7 +370,7 @@ def _line_and_caret(error: Exception) -> str:
 
 
 @contextmanager
-def _ready(text: str, scope: Scope) -> Iterator[_Query]:
+def _prepared_query(text: str, scope: Scope) -> Iterator[_Query]:
     statement = read_statement(text)
     files, shapes = scope.files, scope.shapes
     tables: dict[TablePath, object] = {
@@ -378,7 +378,9 @@ def _ready(text: str, scope: Scope) -> Iterator[_Query]:
     }
     _check(statement, tables, scope)
     instance = (
-        sql_instance.private_instance(scope.store, files.allowed) if files is not None and files.allowed else None
+        sql_instance.private_instance(scope.store, files.allowed_files)
+        if files is not None and files.allowed_files
+        else None
     )
     connection = sql_instance.cursor(scope.store) if instance is None else instance.cursor()
     database = ""
@@ -435,17 +437,19 @@ def _check(statement: Statement, tables: Mapping[TablePath, object], scope: Scop
         )
 
 
-def missing_table(path: TablePath, known: list[str]) -> QueryError:
-    """Return the error for a SELECT that names an unknown table. Its remedy contains the most similar names in ``known``."""
+def missing_table(path: TablePath, known_tables: list[str]) -> QueryError:
+    """Return the error for a SELECT that names an unknown table. Its remedy contains the most similar names in ``known_tables``."""
     name = ".".join(path)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    shown = ", ".join(sorted(known)[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
+    near = difflib.get_close_matches(name, known_tables, n=3, cutoff=0.5)
+    shown = ", ".join(sorted(known_tables)[:8]) + (
+        f" and {len(known_tables) - 8} more" if len(known_tables) > 8 else ""
+    )
     return QueryError(
         f"the SELECT failed: there is no table {name!r}",
         remedy="did you mean " + " or ".join(near) + "?"
         if near
         else f"use one of these tables: {shown}"
-        if known
+        if known_tables
         else "materialize an asset first, and select from the asset",
     )
 

@@ -130,7 +130,7 @@ def read_statement(text: str) -> Statement:
     """
     tree = _parsed(text)
     references = _References()
-    _walk(tree, "", frozenset(), references)
+    _collect_references(tree, "", frozenset(), references)
     return Statement(
         text,
         tuple(references.tables),
@@ -159,7 +159,7 @@ def _parsed(text: str) -> dict[str, Any]:
                 "the SQL text is not a SELECT statement that can be analyzed", where=_first_line(text), remedy=remedy
             )
         raise CellSyntaxError(
-            f"DuckDB cannot parse the SELECT: {message}", where=_around(text, parsed.get("position")), remedy=""
+            f"DuckDB cannot parse the SELECT: {message}", where=_context_of(text, parsed.get("position")), remedy=""
         )
     statements = parsed["statements"]
     if len(statements) != 1:
@@ -180,7 +180,7 @@ class _References:
         self.parameters: dict[str, None] = {}
 
 
-def _walk(tree: Any, field: str, hidden: frozenset[str], references: _References) -> None:
+def _collect_references(tree: Any, field: str, hidden: frozenset[str], references: _References) -> None:
     """Add the tables, files and parameters in a node of the parse tree, and in all nodes below it, to ``references``.
 
     Parameters
@@ -201,20 +201,20 @@ def _walk(tree: Any, field: str, hidden: frozenset[str], references: _References
     """
     if isinstance(tree, list):
         for node in tree:
-            _walk(node, field, hidden, references)
+            _collect_references(node, field, hidden, references)
         return
     if not isinstance(tree, dict):
         return
     kind = tree.get("type")
     if "cte_map" in tree and kind not in _NODES:
-        raise _refused(f"the statement {str(kind).partition('_')[0]}")
+        raise _not_allowed(f"the statement {str(kind).partition('_')[0]}")
     if field in _SOURCE_FIELDS and "class" not in tree and kind not in _NODES | _SOURCES:
-        raise _refused(f"a table source of type {kind}")
+        raise _not_allowed(f"a table source of type {kind}")
     if kind == "BASE_TABLE":
         _table(tree, hidden, references)
     elif kind == "SHOW_REF" and not tree.get("query"):
         if tree.get("show_type") == "SHOW_SPECIAL" or not tree.get("table_name"):
-            raise _refused(
+            raise _not_allowed(
                 "SHOW",
                 "use DESCRIBE with the name of a table (DESCRIBE flights), or list the stored assets (FROM stepwell.current)",
             )
@@ -231,13 +231,13 @@ def _walk(tree: Any, field: str, hidden: frozenset[str], references: _References
         name = folded(cte["key"])
         # Only a recursive WITH can read the table that it defines. In any other WITH, this name refers to another table.
         itself = {name, f"recurring.{name}"} if _is_recursive(query) else set()
-        _walk(cte["value"], "", hidden | itself, references)
+        _collect_references(cte["value"], "", hidden | itself, references)
         hidden = hidden | {name}
     for name, value in tree.items():
         if name != "cte_map":
             # The field "function" of a TABLE_FUNCTION node contains the function call.
             below = "table function" if kind == "TABLE_FUNCTION" and name == "function" else name
-            _walk(value, below, hidden, references)
+            _collect_references(value, below, hidden, references)
 
 
 def _table(tree: dict[str, Any], hidden: frozenset[str], references: _References) -> None:
@@ -255,11 +255,11 @@ def _function(tree: dict[str, Any], field: str, references: _References) -> None
     name = folded(str(path[-1]))
     if field == "table function":
         if name not in _TABLE_FUNCTIONS:
-            raise _refused(f"{name}()", _alternative_to(name))
+            raise _not_allowed(f"{name}()", _alternative_to(name))
         if name in _FILE_FUNCTIONS:
             references.files.setdefault(_file_source(name, tree))
     elif name in _REFUSED_FUNCTIONS or name.startswith("__internal"):
-        raise _refused(f"{name}()", _alternative_to(name))
+        raise _not_allowed(f"{name}()", _alternative_to(name))
 
 
 def _alternative_to(name: str) -> str:
@@ -296,7 +296,7 @@ def _file_source(function: str, tree: dict[str, Any]) -> FileSource:
     parts = [item.get("expression", item) for item in path.get("arguments") or path.get("children") or ()]
     names = [_text(part) for part in (parts if listed else [path])]
     if not names or None in names:
-        raise _refused(
+        raise _not_allowed(
             f"{function}() with a computed path",
             f"write the path as a string, {function}('data/x'), or pass the path as a parameter, {function}($path)",
         )
@@ -314,7 +314,7 @@ def _text(expression: dict[str, Any]) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _refused(construct: str, remedy: str = _ALLOWED) -> CellSyntaxError:
+def _not_allowed(construct: str, remedy: str = _ALLOWED) -> CellSyntaxError:
     return CellSyntaxError(f"{construct} is not allowed in a SELECT over assets", remedy=remedy)
 
 
@@ -330,7 +330,7 @@ def _first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "")[:100]
 
 
-def _around(text: str, position: str | None) -> str:
+def _context_of(text: str, position: str | None) -> str:
     if position is None or not position.isdigit():
         return _first_line(text)
     # DuckDB counts the position in bytes.
@@ -363,14 +363,14 @@ class FileAccess:
 
     Attributes
     ----------
-    allowed
-        Absolute paths and patterns that DuckDB may open: those in ``named``, the files that match the patterns, and their real paths.
-    named
+    allowed_files
+        Absolute paths and patterns that DuckDB may open: those in ``named_folders``, the files that match the patterns, and their real paths.
+    named_folders
         Absolute paths and patterns that the SELECT or its parameters name. A step that runs the SELECT records these as its reads.
     """
 
-    allowed: tuple[str, ...]
-    named: tuple[str, ...]
+    allowed_files: tuple[str, ...]
+    named_folders: tuple[str, ...]
 
 
 def file_access(
@@ -403,15 +403,15 @@ def file_access(
     named: dict[str, None] = {}
     hidden = [os.path.realpath(path) for path in secret]
     for source in sources:
-        for written in _names(source, parameters):
-            path = _absolute(written)
+        for name in _names(source, parameters):
+            path = _absolute(name)
             # The location is checked before the existence, so that no error reveals whether a file outside the project exists.
-            _check(os.path.realpath(_without_patterns(path)), written, project, hidden)
+            _check(os.path.realpath(_without_patterns(path)), name, project, hidden)
             named.setdefault(path)
             allowed.setdefault(path)
-            for file in _matches(path, written):
+            for file in _matches(path, name):
                 real = os.path.realpath(file)
-                _check(real, written, project, hidden)
+                _check(real, name, project, hidden)
                 allowed.setdefault(file)
                 allowed.setdefault(real)
     return FileAccess(tuple(allowed), tuple(named))
@@ -431,13 +431,13 @@ def _names(source: FileSource, parameters: Mapping[str, Any]) -> tuple[str, ...]
     return tuple(values)
 
 
-def _absolute(written: str) -> str:
-    path = written
+def _absolute(name: str) -> str:
+    path = name
     if path.startswith("file:"):
         path = "/" + path.removeprefix("file:").lstrip("/")
     if "://" in path or not path or "\0" in path:
         raise QueryError(
-            f"a SELECT cannot read {written!r}, because it is not a file below the project's folder",
+            f"a SELECT cannot read {name!r}, because it is not a file below the project's folder",
             remedy="fetch the data in an asset, and select from the asset",
         )
     return os.path.abspath(os.path.expanduser(path))
@@ -450,13 +450,13 @@ def _without_patterns(path: str) -> str:
     return path if first is None or os.path.exists(path) else os.sep.join(parts[:first]) or os.sep
 
 
-def _matches(path: str, written: str) -> list[str]:
+def _matches(path: str, name: str) -> list[str]:
     if os.path.isfile(path):
         return [path]
     if os.path.isdir(path):
         raise QueryError(
-            f"a SELECT cannot read {written!r}, because it is a folder",
-            remedy=f"name the files in the folder, for example with a pattern: '{written.rstrip('/')}/*.csv'",
+            f"a SELECT cannot read {name!r}, because it is a folder",
+            remedy=f"name the files in the folder, for example with a pattern: '{name.rstrip('/')}/*.csv'",
         )
     files = []
     if glob.has_magic(path):
@@ -466,37 +466,37 @@ def _matches(path: str, written: str) -> list[str]:
                 files.append(file)
                 if len(files) > _MAX_FILES:
                     raise QueryError(
-                        f"the pattern {written!r} in the SELECT matches more than {_MAX_FILES:,} files",
+                        f"the pattern {name!r} in the SELECT matches more than {_MAX_FILES:,} files",
                         remedy="write a pattern that matches fewer files",
                     )
     if not files:
         raise QueryError(
-            f"there is no file {written!r}" if not glob.has_magic(path) else f"no file matches the pattern {written!r}",
-            where=f"searched in the folder {os.getcwd()}" if not os.path.isabs(written) else "",
+            f"there is no file {name!r}" if not glob.has_magic(path) else f"no file matches the pattern {name!r}",
+            where=f"searched in the folder {os.getcwd()}" if not os.path.isabs(name) else "",
             remedy="write the path relative to the notebook's folder; to read an asset, write its name without a file extension",
         )
     return sorted(files)
 
 
-def _check(real: str, written: str, project: Path | None, hidden: list[str]) -> None:
-    shown = f"{written!r}" if real.endswith(written.lstrip("./")) else f"{written!r} ({real})"
+def _check(real: str, name: str, project: Path | None, hidden: list[str]) -> None:
+    name_text = f"{name!r}" if real.endswith(name.lstrip("./")) else f"{name!r} ({real})"
     root = os.path.realpath(project) if project is not None else ""
-    if not root or not (_below(real, root) or (real == root and glob.has_magic(written))):
+    if not root or not (_is_below(real, root) or (real == root and glob.has_magic(name))):
         raise QueryError(
-            f"a SELECT cannot read {shown}, because the file is not below the project's folder",
+            f"a SELECT cannot read {name_text}, because the file is not below the project's folder",
             where=f"the project's folder is {root}"
             if root
             else "there is no project, because the home folder and the root folder do not count as projects",
             remedy="read the file in an asset, and select from the asset",
         )
-    if any(real == folder or _below(real, folder) for folder in hidden) or _is_in_a_store(real, root):
+    if any(real == folder or _is_below(real, folder) for folder in hidden) or _is_in_a_store(real, root):
         raise QueryError(
-            f"a SELECT cannot read {shown}, because the file belongs to a store or is a signing key",
+            f"a SELECT cannot read {name_text}, because the file belongs to a store or is a signing key",
             remedy="select from the asset by its name, or from a view of the schema stepwell, such as FROM stepwell.runs",
         )
 
 
-def _below(path: str, folder: str) -> bool:
+def _is_below(path: str, folder: str) -> bool:
     return path.startswith(os.path.join(folder, ""))
 
 

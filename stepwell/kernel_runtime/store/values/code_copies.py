@@ -417,12 +417,12 @@ class Resolver:
         self._names = [(name, version) for name, version in names]
         self._copies = copies
         self._python = python
-        self._inside = frozenset(inside)
-        self._why = why
+        self._inner_names = frozenset(inside)
+        self._no_copy_reason = why
         self._key = key
         self._code = code
         self._notify = notify
-        self._loaded: list[Any] | None = None
+        self._loaded_copies: list[Any] | None = None
         self._unfinished: dict[int, Any] = {}
         self._with_notebook_globals: set[int] = set()
 
@@ -443,18 +443,18 @@ class Resolver:
         module, short = _split(name)
         present = at_name(module, short)
         if not self._copies:
-            self._refuse(short, present, f"no copy of {short} is stored: {self._why}")
+            self._refuse(short, present, f"no copy of {short} is stored: {self._no_copy_reason}")
         if self._python != PYTHON:
             self._refuse(
                 short,
                 present,
                 f"the stored copy of {short} needs Python {self._python}, but this process runs Python {PYTHON}",
             )
-        if name not in self._inside:
+        if name not in self._inner_names:
             self._notify(notice("copy used", self._key, name=short, module=module, exists=present is not None))
-        if self._loaded is None:
-            self._loaded = self._load_copies()
-        return self._loaded[number]
+        if self._loaded_copies is None:
+            self._loaded_copies = self._load_copies()
+        return self._loaded_copies[number]
 
     def _load_copies(self) -> list[Any]:
         with _loading:

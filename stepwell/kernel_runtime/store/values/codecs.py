@@ -112,9 +112,11 @@ def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE, portable: bool 
         head, buffers, notices = path_results.dump(value, key=key)
         return Encoded(PICKLE, pickling.framed(pickling.Frame(head, b"", b"")), buffers, notices=notices)
     pickled = pickling.dump(value, key=key, code=code, link=link, portable=portable)
-    advice = tuple(notice("class inside", key, name=name) for name in dict.fromkeys(pickled.inside))
-    classes = (*pickled.named, *pickled.libraries)
-    return Encoded(PICKLE, pickled.stream, pickled.buffers, classes, advice, pickled.kinds, bool(pickled.named))
+    advice = tuple(notice("class inside", key, name=name) for name in dict.fromkeys(pickled.inner_classes))
+    classes = (*pickled.named_versions, *pickled.libraries)
+    return Encoded(
+        PICKLE, pickled.stream, pickled.buffers, classes, advice, pickled.kinds, bool(pickled.named_versions)
+    )
 
 
 def decode(
@@ -365,10 +367,12 @@ def _polars(value: Any, key: str) -> Encoded | None:
         # A panic in the engine of polars is a BaseException, but not an Exception.
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
+        reason = f"polars cannot write this {type_name(value)}"
         raise UnstorableValueError(
-            f"the value of {key!r} cannot be stored: polars cannot write this {type_name(value)}",
+            f"the value of {key!r} cannot be stored: {reason}",
             where=" ".join(f"{type(error).__name__}: {error}".split())[:300],
             remedy=pickling.POLARS_REMEDY,
+            reason=(reason, ""),
         ) from error
     extension = getattr(pl, "BaseExtension", ())
     kinds = tuple({type(dtype) for dtype in frame.dtypes if isinstance(dtype, extension)})

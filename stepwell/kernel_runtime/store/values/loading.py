@@ -55,12 +55,12 @@ def libraries_of(modules: Iterable[str], owner: Owner) -> tuple[Library, ...]:
     return libraries
 
 
-def other_libraries(written: Sequence[Library], owner: Owner) -> list[tuple[str, str]]:
+def other_libraries(stored_libraries: Sequence[Library], owner: Owner) -> list[tuple[str, str]]:
     """Return the libraries whose installed version differs from the version with which a value was written.
 
     Parameters
     ----------
-    written
+    stored_libraries
         The libraries that were recorded with the value.
     owner
         Returns the installed version of a library.
@@ -73,28 +73,28 @@ def other_libraries(written: Sequence[Library], owner: Owner) -> list[tuple[str,
     """
     return [
         (stored, now or f"no {stored.partition(' ')[0]}")
-        for top, stored in written
+        for top, stored in stored_libraries
         if "." not in top and (now := owner(top)) != stored
     ]
 
 
-def library_difference(written: Sequence[Library], owner: Owner) -> str:
+def library_difference(stored_libraries: Sequence[Library], owner: Owner) -> str:
     """Return the end of a message that names the changed libraries with their versions, or an empty string if no version changed.
 
     The versions with which the value was written are compared with the installed versions.
     """
-    libraries = other_libraries(written, owner)
+    libraries = other_libraries(stored_libraries, owner)
     if not libraries:
         return ""
     return f": it was written with {', '.join(stored for stored, _ in libraries)}, and this environment has {', '.join(now for _, now in libraries)}"
 
 
-def library_remedy(written: Sequence[Library], owner: Owner) -> str:
+def library_remedy(stored_libraries: Sequence[Library], owner: Owner) -> str:
     """Return a remedy that tells the user to install the library versions with which a value was written, or to materialize again.
 
     The remedy is empty if the installed versions equal the versions in ``written``.
     """
-    libraries = other_libraries(written, owner)
+    libraries = other_libraries(stored_libraries, owner)
     if not libraries:
         return ""
     return f"materialize the value again, or run: pip install {' '.join(stored.replace(' ', '==') for stored, _ in libraries)}"

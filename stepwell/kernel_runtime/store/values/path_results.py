@@ -74,10 +74,12 @@ def dump(path: Path, *, key: str) -> tuple[dict[str, Any], list[memoryview], tup
         is_kept = contents.kind == "file" and contents.size <= MOST_KEPT
         buffers = [_contents(path)] if is_kept else []
     except OSError as error:
+        reason = f"the file or folder {path} cannot be read"
         raise UnstorableValueError(
-            f"the value of {key!r} cannot be stored: the file or folder {path} cannot be read",
+            f"the value of {key!r} cannot be stored: {reason}",
             where=f"{type(error).__name__}: {error}",
             remedy="return the path of a readable file, or return str(path) to store the path without the contents",
+            reason=(reason, ""),
         ) from error
     notices: tuple[Notice, ...] = ()
     if contents.kind != "nothing" and not is_kept:
@@ -115,11 +117,11 @@ def load(head: dict[str, Any], buffers: Sequence[Any], *, key: str, loading: Loa
     ValueUnavailableError
         If the file or folder has changed and its contents were not stored, or if the file cannot be restored.
     """
-    written = Path(head["path"])
+    stored_path = Path(head["path"])
     if head["what"] == "nothing":
-        return written
+        return stored_path
     contents = PathContents(head["what"], head["size"], head["digest"])
-    for path in dict.fromkeys((written, Path(head["absolute"]))):
+    for path in dict.fromkeys((stored_path, Path(head["absolute"]))):
         if _holds(path, contents):
             return path
     if not buffers or loading.folder is None:
@@ -129,7 +131,7 @@ def load(head: dict[str, Any], buffers: Sequence[Any], *, key: str, loading: Loa
             remedy=f"materialize {key!r} again",
         )
     try:
-        restored = _restore(loading.folder, contents.digest, written.name, buffers[0])
+        restored = _restore(loading.folder, contents.digest, stored_path.name, buffers[0])
         if not _holds(restored, contents):
             raise OSError("the stored contents are damaged")  # noqa: TRY301 - one message for all errors of restoring
     except OSError as error:

@@ -362,7 +362,7 @@ class _Pickler(pickle.Pickler):
         """Classes and functions of the notebook in the value. The pickle contains their positions in this list instead of their names."""
         self.kinds: set[Any] = set()
         """Types of the objects in the value, and classes and functions of libraries that the value refers to."""
-        self.last: Any = None
+        self.last_reduced: Any = None
         """The object for which `reducer_override` was called last. If pickling fails, this object is regarded as the cause."""
         self.portable = False
         """True to refuse exceptions that plain pickle cannot transfer to another process."""
@@ -375,7 +375,7 @@ class _Pickler(pickle.Pickler):
         return False
 
     def reducer_override(self, value: Any) -> Any:
-        self.last = value
+        self.last_reduced = value
         kind = type(value)
         if self.portable and issubclass(kind, BaseException):
             check_arguments(value)
@@ -483,11 +483,11 @@ class Pickled:
 
     stream: bytes
     buffers: list[memoryview]
-    named: tuple[tuple[str, str], ...]
+    named_versions: tuple[tuple[str, str], ...]
     """Names and code versions of the notebook's classes and functions in the value."""
     libraries: tuple[tuple[str, str], ...]
     """The libraries whose types, classes and functions occur in the value, with their versions."""
-    inside: tuple[str, ...]
+    inner_classes: tuple[str, ...]
     """Qualified names of classes in the value that the notebook does not have under these names, for example because they were defined
     inside a function. The user is advised to define them at the top level."""
     kinds: tuple[type, ...] = ()
@@ -537,7 +537,7 @@ def dump(
         raise
     except BaseException as error:
         # Methods of the user's classes may raise any exception.
-        raise _unstorable(value, pickler.last, error, key) from error
+        raise _unstorable(value, pickler.last_reduced, error, key) from error
     kinds = tuple([kind for kind in pickler.kinds if issubclass(type(kind), type)])
     libraries = () if not pickler.kinds else libraries_of([_module_of(kind) for kind in pickler.kinds], code.owner)
     numbered = pickler.numbered
@@ -650,21 +650,21 @@ def _unstorable(value: Any, inner: Any, error: BaseException, key: str) -> Unsto
     outer = type_name(value)
     offender = value if inner is None else inner
     name = type_name(offender)
+    description = _description(offender, name)
     path = ""
     if offender is value:
-        message = f"the value of {key!r} cannot be stored: it is {_called(offender, name)}"
+        message = f"the value of {key!r} cannot be stored: it is {description}"
     else:
         located = path_to(value, lambda item: item is offender)
         path = located[0] if located is not None else ""
         place = f" at {path}" if path else ""
-        message = (
-            f"the value of {key!r} cannot be stored: it is a {outer} that contains {_called(offender, name)}{place}"
-        )
+        message = f"the value of {key!r} cannot be stored: it is a {outer} that contains {description}{place}"
     where = f"{type(error).__name__}: {error_text(error)}"
-    return UnstorableValueError(message, where=where, remedy=_remedy(offender, name), path=path)
+    reason = (f"it is {description}", "")
+    return UnstorableValueError(message, where=where, remedy=_remedy(offender, name), path=path, reason=reason)
 
 
-def _called(offender: Any, name: str) -> str:
+def _description(offender: Any, name: str) -> str:
     kind = type(offender)
     if kind is FunctionType:
         return "a lambda" if offender.__name__ == "<lambda>" else f"the function {offender.__qualname__}"

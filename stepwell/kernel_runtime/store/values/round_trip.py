@@ -463,12 +463,13 @@ def _unstorable(
     path, offender = _offender(value, unsure, code)
     late = isinstance(error.__cause__, _TooLongError)
     where = str(error.__cause__) if late else error.where if isinstance(error, ValueUnavailableError) else str(error)
-    description = f"the {type_name(offender)} at {path}" if path else f"a {type_name(offender)}"
+    reason = (f"{'the' if path else 'a'} {type_name(offender)}", " does not load as an equal object")
     return UnstorableValueError(
-        f"the value of {key!r} cannot be stored: {description} does not load as an equal object",
+        f"the value of {key!r} cannot be stored: {(f' at {path}' if path else '').join(reason)}",
         where=where,
         remedy=_REMEDY,
         path=path,
+        reason=reason,
     )
 
 

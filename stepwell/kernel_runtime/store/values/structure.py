@@ -62,11 +62,11 @@ def summary(value: Any) -> str:
     kind = type(value)
     if value is None or kind in (bool, int, float, complex):
         try:
-            return _short(repr(value))
+            return _shortened(repr(value))
         except ValueError:  # an int with more digits than Python prints
             return f"{value.bit_length():,} bits"
     if kind is str or kind is bytes:
-        return _short(repr(value[: _MAX_LENGTH + 1]))
+        return _shortened(repr(value[: _MAX_LENGTH + 1]))
     if kind in (list, tuple, set, frozenset, dict):
         return f"{len(value):,} item" + ("" if len(value) == 1 else "s")
     try:
@@ -142,10 +142,10 @@ def _members(item: Any) -> list[tuple[str, Any]]:
 
 
 def _literal(key: Any) -> str:
-    return _short(repr(key)) if type(key) in {str, int, float, bool, bytes, type(None)} else "..."
+    return _shortened(repr(key)) if type(key) in {str, int, float, bool, bytes, type(None)} else "..."
 
 
-def _short(text: str) -> str:
+def _shortened(text: str) -> str:
     return text if len(text) <= _MAX_LENGTH else text[: _MAX_LENGTH - 1] + "…"
 
 
@@ -268,14 +268,14 @@ class Unpickler(pickle.Unpickler):
         self, stream: bytes | memoryview, buffers: Sequence[Any], known: Known, *, check: bool, link: Link | None = None
     ) -> None:
         super().__init__(io.BytesIO(stream), buffers=buffers)
-        self._known = known
+        self._replacements = known
         self._link = link
         self._check = check
         self._needs_check = False
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the object to which the pickle refers by module and name, or the replacement of this object."""
-        target = self._known.get((module, name))
+        target = self._replacements.get((module, name))
         if target is not None:
             return target
         target = super().find_class(module, name)
@@ -387,18 +387,18 @@ def _checks() -> dict[type, Callable[[Any], None]]:
     return checks
 
 
-def _within(numbers: Any, first: int, end: int, label: str) -> None:
+def _check_range(numbers: Any, first: int, end: int, label: str) -> None:
     if len(numbers) and (numbers.min() < first or numbers.max() >= end):
         raise StructureError(f"{label} are out of range")
 
 
 def _categorical(value: Any) -> None:
-    _within(value.codes, -1, len(value.categories), "codes of a pandas.Categorical")
+    _check_range(value.codes, -1, len(value.categories), "codes of a pandas.Categorical")
 
 
 def _multi_index(value: Any) -> None:
     for codes, level in zip(value.codes, value.levels, strict=True):
-        _within(codes, -1, len(level), "codes of a pandas.MultiIndex")
+        _check_range(codes, -1, len(level), "codes of a pandas.MultiIndex")
 
 
 def _compressed(value: Any) -> None:
@@ -415,7 +415,7 @@ def _compressed(value: Any) -> None:
         raise StructureError("the pointers (indptr) of a sparse matrix do not match its shape")
     if starts[0] != 0 or (starts[1:] < starts[:-1]).any() or starts[-1] > min(len(indices), len(value.data)):
         raise StructureError("pointers (indptr) of a sparse matrix are out of range")
-    _within(indices, 0, minor, "indices of a sparse matrix")
+    _check_range(indices, 0, minor, "indices of a sparse matrix")
 
 
 def _coordinates(value: Any) -> None:
@@ -423,7 +423,7 @@ def _coordinates(value: Any) -> None:
     for numbers, end in zip(coordinates, value.shape, strict=True):
         if len(numbers) != len(value.data):
             raise StructureError("a sparse matrix has another number of coordinates than of values")
-        _within(numbers, 0, end, "coordinates of a sparse matrix")
+        _check_range(numbers, 0, end, "coordinates of a sparse matrix")
 
 
 def _diagonals(value: Any) -> None:
