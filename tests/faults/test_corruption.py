@@ -189,7 +189,7 @@ def test_what_one_process_checked_another_does_not_check_again(store, cache, che
     program = (
         "import sys; from stepwell.kernel_runtime.store.store import open_store;\n"
         "store = open_store(sys.argv[1]); store.objects.read(*sys.argv[2:5], key='a')\n"
-        "parts = store.objects.read(*sys.argv[2:5], key='a'); store.objects.checked(sys.argv[2], parts.unchecked)"
+        "parts = store.objects.read(*sys.argv[2:5], key='a'); store.objects.mark_checked(sys.argv[2], parts.unchecked)"
     )
     subprocess.run(
         [sys.executable, "-c", program, str(store.directory), stored.object_name, stored.digest, stored.codec],

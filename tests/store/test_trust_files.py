@@ -66,7 +66,7 @@ def assert_refused(store, stored, error=ValueUnavailableError, **more):
 def test_a_row_cannot_name_a_file_outside_objects(store, stored, tmp_path, name):
     (store.directory / "objects" / "key").write_bytes(b"x")
     assert_refused(store, replace(stored, object_name=name))
-    assert store.objects.missing(name)
+    assert store.objects.is_missing(name)
 
 
 def test_a_row_cannot_name_the_file_of_another_value_or_codec(store, stored):
