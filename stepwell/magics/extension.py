@@ -352,9 +352,15 @@ class Staleness:
 
 
 _STEPS = ("%%asset", "%%multi_asset", "%%sql_asset", "%%graph_asset")
-"""Magics whose cells run as steps. `CellWatch` ignores these cells, because the engine records what steps bind and change."""
+"""Magics whose cells run as steps, except with ``--plain``. The engine records what steps bind and change, so `CellWatch` ignores their cells."""
 _LABEL = 40
 """The number of characters of the first line of a cell that messages show at most."""
+
+
+def _runs_as_step(text: str) -> bool:
+    """Return True if a cell with this text runs as a step: its first line is an asset magic without ``--plain``."""
+    first = text.lstrip().partition("\n")[0]
+    return first.startswith(_STEPS) and "--plain" not in first.split()
 
 
 class CellWatch:
@@ -374,7 +380,7 @@ class CellWatch:
             IPython's record of the cell.
         """
         self._face.timeline.look_at_world()
-        if (info.raw_cell or "").lstrip().startswith(_STEPS):
+        if _runs_as_step(info.raw_cell or ""):
             self._numbers_before = None
             return
         if self._lacks_values() and (tree := self._tree(info)) is not None:
@@ -438,8 +444,12 @@ class CellWatch:
 
     def _tree(self, info: Any) -> ast.Module | None:
         shell = self._face.shell
+        raw = info.raw_cell or ""
         try:
-            text = getattr(info, "transformed_cell", None) or shell.transform_cell(info.raw_cell or "")
+            if raw.lstrip().startswith(_STEPS):
+                # The transformed cell is only a call of the magic, with the body as a string.
+                return ast.parse(shell.transform_cell(raw.lstrip().partition("\n")[2]))
+            text = getattr(info, "transformed_cell", None) or shell.transform_cell(raw)
             return ast.parse(str(text))
         except (SyntaxError, ValueError):
             return None
