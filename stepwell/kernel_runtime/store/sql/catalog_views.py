@@ -141,7 +141,7 @@ def sources_of(views: Collection[str]) -> tuple[str, ...]:
 def source_table(source: str) -> str:
     """Return the table name under which a source is registered with DuckDB.
 
-    Values are registered under the keys of their assets. A source cannot have the same name as a value, because its name contains a dot.
+    Values are registered under the keys of their assets. A source cannot have the same name as a value, because no asset key contains a dot.
     """
     return f"{SCHEMA}.{source}"
 

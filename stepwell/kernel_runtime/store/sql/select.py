@@ -95,7 +95,7 @@ def unreadable(value: Any, name: str, reason: str) -> NotTabularError:
             if columns
             else f": {reason}"
         ),
-        remedy="define another asset that converts the columns, such as frame.assign(period=frame.period.astype(str)), and select from that asset",
+        remedy="define another asset that converts the columns, for example with frame.assign(period=frame.period.astype(str)), and select from that asset",
     )
 
 

@@ -1,5 +1,5 @@
 # ruff: noqa: PTH100, PTH109, PTH110, PTH111, PTH112, PTH113, PTH117, PTH118, PTH120, PTH207 - strings: a Path would change the paths as written
-"""Parsing of one SELECT with DuckDB's parser (``json_serialize_sql``), and the check whether the SELECT may read the files that it names.
+"""Parsing of one SELECT with DuckDB's parser (``json_serialize_sql``), and the check that the SELECT may read the files it names.
 
 The parse tree shows the tables, files and parameters of a SELECT. A text is refused if it is not exactly one SELECT, or if it could access
 data that the parse tree does not show: for example by SQL inside a string (``query('...')``), settings, logs or memory addresses. So the only
