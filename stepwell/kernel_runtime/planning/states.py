@@ -56,8 +56,8 @@ class Reason:
     reason to the last step before the explained one. Otherwise empty.
     """
     origins: tuple[Reason, ...] = ()
-    """If the reason lies upstream (a changed input, or an upstream step that is not fresh), the causes there. Only ``%why`` searches for them; in
-    all other cases this is empty.
+    """If the reason lies upstream (a changed input, or an upstream step that is not fresh), the causes there. Only `session.explanation` searches
+    for them, for ``%why``; otherwise this is empty.
     """
 
     def as_dict(self) -> dict[str, Any]:
