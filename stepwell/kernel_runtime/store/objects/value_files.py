@@ -507,7 +507,7 @@ class Objects:
         packed = bytes(data[PREFIX.size : PREFIX.size + length])
         header = object_header.read_header(packed)
         if header.name != name:
-            raise HeaderError("the name of the file does not match its contents")
+            raise HeaderError("the file contains another value, which does not match the file's name")
         _check_size(header, length, len(data))
         return _ValueFile(data, signature, packed, header, status)
 
