@@ -9,8 +9,8 @@ Python code that tests whether a path exists, or reads its size or times (``os.p
 ``os.stat``, ``os.lstat`` or ``os.access``. `watch_statuses` replaces these functions of ``os`` by wrappers, once per process. Imports do not
 call the wrappers. The caller determines which attributes are recorded: the kind for ``exists``, the size for ``getsize``, all attributes for
 ``Path.stat``. A call with a relative path is also recorded as a read of the working directory. Two sorts of calls are not recorded: those
-that `environment.counts_here` excludes, such as calls during the import of an installed package, and those whose result does not reach the user's
-code (``makedirs`` tests parent folders, ``resolve`` follows links, ``which`` searches the path).
+that `environment.counts_here` excludes, such as calls during the import of an installed package, and those whose result does not reach the
+user's code (``makedirs`` tests parent folders, ``resolve`` follows links, ``which`` searches the path).
 
 An installed package that calls ``os.stat`` usually opens the file next, and depends only on the content. Therefore the times are not recorded for
 such a call. Attributes are never recorded if they come from an entry of ``os.scandir`` or are read by native code.

@@ -357,7 +357,7 @@ _EVENTS: dict[str, Callable[..., None]] = {
 
 
 def _watch_threads() -> None:
-    """Wrap `Thread.start` and `ThreadPoolExecutor.submit`, so that reads in another thread are recorded for the step that started or submitted the work.
+    """Wrap `Thread.start` and `ThreadPoolExecutor.submit`, so that reads in another thread are recorded for the step that started the work.
 
     Without the wrappers, the step would be unknown: another thread does not have the context of the step, and no audit event names the step.
     """

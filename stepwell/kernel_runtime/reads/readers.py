@@ -207,7 +207,7 @@ def _paths(source: Any) -> Iterable[str]:
 
 
 def _tables_in_argument(position: int, parameter: str) -> Note:
-    """Return a `Note` for a function that executes SQL: it reports the variables that the statement may name as tables.
+    """Return a `Note` for a function that executes SQL. The `Note` reports the variables that the statement may name as tables.
 
     The statement is the argument at `position`, or the keyword argument `parameter`.
     """
@@ -252,7 +252,7 @@ def table_names(text: str) -> Iterable[str]:
 
 
 def _statement(name: str, position: int) -> Note:
-    """Return a `Note` for a function of DuckDB that executes a statement: it reports the tables, files and objects that the statement names.
+    """Return a `Note` for a function of DuckDB that executes a statement. The `Note` reports the tables, files and objects that it names.
 
     Parameters
     ----------

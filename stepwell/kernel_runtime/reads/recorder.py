@@ -3,7 +3,7 @@
 
 Files and folders that the step created, and environment variables that it set, are not recorded as reads. A file that the step both read *and*
 changed is recorded with its content after the step: the result is reused until something else changes the file. For a live cell, the file is
-recorded with its content before the step, because a reuse changes the file again.
+recorded with its content before the step, because a reuse of the cell makes the change again.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class ReadRecorder:
         Returns the names of variables that are never recorded as reads, because the memo key of the step covers them: they are inputs, or the
         code of the step refers to them.
     keep_digests
-        True if a file that the step both reads and changes is recorded with its content before the change; if False, with its content after the step.
+        True if a file that the step both reads and changes is recorded with its content before the change; if False, with the content after.
     bound_names
         Names that the body binds. If a library looks up such a name after the body has bound it to another object, this is not a read.
     reads_filters
