@@ -75,7 +75,7 @@ class EngineOptions:
     timeline: Timeline | None = None
     """The timeline of the notebook; None outside notebooks."""
     published_notices: set[Notice] = field(default_factory=set)
-    """All notices that this session has published. The run does not repeat those about network connections, and adds its own."""
+    """All notices that this session has published. The run does not repeat those about network connections, and adds its own notices of this kind."""
     run_notices: list[Notice] = field(default_factory=list)
     """The notices that the session receives during the run, for example from the store; the result of the run includes them."""
     strict: bool = False

@@ -56,7 +56,7 @@ class Outcome:
     """The result of one run of a step's body: its outputs and its exception, its printed text and displays, and its reads."""
 
     produced: dict[str, Produced]
-    """The outputs by name. If the body failed, these are the outputs that it yielded before."""
+    """The outputs by name. If the body failed, these are the outputs that it had yielded by then."""
     error: BaseException | None
     seconds: float
     outputs: tuple[CapturedOutput, ...]
@@ -575,7 +575,7 @@ def current() -> Capture | None:
 
 
 class recording:  # noqa: N801 - used as a function; a generator's context manager costs each step three times as much
-    """A context manager: what its block prints and displays is recorded in a `Capture`. With None, nothing is recorded."""
+    """A context manager: what its block prints and displays is recorded in the passed `Capture`. If this is None, nothing is recorded."""
 
     __slots__ = ("_capture", "_token")
     _token: Token[Capture | None]

@@ -163,7 +163,7 @@ class InterruptGuard:
         """Return a context manager for a block that waits until the records of the run are committed.
 
         The first interrupt of the run only sets the flag `interrupted`. Any later interrupt raises KeyboardInterrupt in the block, because the wait
-        can be long: a process that was stopped may hold the lease of the catalog. The records are committed even if the wait is interrupted.
+        can be long: a process that is suspended may hold the lease of the catalog. The records are committed even if the wait is interrupted.
         """
         self._impatient = True
         try:

@@ -146,7 +146,7 @@ class LiveRun:
         return set(seedings[self._seedings :])
 
     def stream_reads(self) -> tuple[Read, ...]:
-        """Return a read for each random stream that the body used, with the state of the stream before the run."""
+        """Return a recorded read for each random stream that the body used, with the digest of the stream's state before the run."""
         return tuple(
             Read("stream", name, stream_digest(state))
             for name, state in self._streams.items()

@@ -208,7 +208,7 @@ class StoredCells:
         )
 
     def _was_written(self, path: str, digest: str) -> bool:
-        """Return True if a step, in this kernel or in an earlier run, left a file of the project with this digest."""
+        """Return True if a step, in this kernel or in an earlier run, left the file at `path` with a content of this digest."""
         here = self._timeline.world.files.get(path)
         return (here is not None and here[0] == digest) or any(
             digest == state for state, _ in left_states(path, self._store)

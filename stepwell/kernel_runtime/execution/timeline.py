@@ -67,7 +67,7 @@ class Memory:
     number: int
     """The number of the last event before the step was brought up to date."""
     code: str
-    """The digest of the code version that the step had."""
+    """The digest of the code version that the step had then; empty if it had none."""
     asset_names: tuple[tuple[str, str], ...]
     """The assets that the step's code read as globals, as in `CodeVersion.asset_names`."""
     source: object
@@ -75,9 +75,9 @@ class Memory:
     materializations: frozenset[str]
     """The identifiers of the materializations that the step made or reused."""
     settings: library_state.Snapshot
-    """The settings of libraries and of the process at that time."""
+    """The settings of libraries and of the process when the step was brought up to date."""
     statements: int
-    """How many statements that change something plain cells had executed on DuckDB's default connection."""
+    """When the step was brought up to date: how often plain cells had changed something through DuckDB's default connection."""
     databases: dict[str, str | None] = field(default_factory=dict)
     """By variable, the states (`database_state`) of the files and connections that the step created; None for an unknown state."""
 
@@ -258,7 +258,7 @@ class Timeline:
         return max(events, key=lambda event: event[0])[1].place if events else ""
 
     def _since(self, name: str, number: int) -> list[tuple[int, Writer]]:
-        """Return the events after the event `number` that bound a name, or that may have changed its value through any alias."""
+        """Return the events after the event `number` that bound a name, or that may have changed its value, also through another name."""
         events = [event for event in self._binds.get(name, ()) if event[0] > number]
         group = self._group.get(name)
         names = [name] if group is None else [other for other, its_group in self._group.items() if its_group == group]
@@ -281,7 +281,7 @@ class Timeline:
             self._waiting.pop(key, None)
 
     def settle(self, names: Iterable[str]) -> None:
-        """Note that the variables `names` have the unchanged values of their assets now. Called after the event of the step that bound them."""
+        """Note that the variables `names` now have the unchanged values of their assets. Called after the run of the step that bound them is noted."""
         for name in names:
             bound = self._bindings.get(name)
             if bound is not None:
@@ -523,7 +523,7 @@ class Timeline:
             memory.databases.update({name: database_state(self.namespace.get(name)) for name in names})
 
     def is_handle_used(self, step_key: str, name: str) -> bool:
-        """Return True if another cell or step may have used the file or connection in a variable since a step created it in this kernel."""
+        """Return True if another cell or step may have used the file or connection in a variable since the step `step_key` created it."""
         memory = self._memories.get(step_key)
         if memory is None or name not in self.namespace or not self.is_touched(step_key, [name]):
             return False
@@ -589,7 +589,7 @@ class Timeline:
         return "cell pull" if self.cells and step_key not in self.cells else "pull"
 
     def is_pulled(self, step_key: str) -> bool:
-        """Return True if the present request does not name a step, and the cell of the step does not run."""
+        """Return True if the present request includes a step only because a later step needs its value."""
         return self.kind(step_key) in PULLS
 
     def read_holds(self, read: Read, step_key: str, item: Materialization, kind: Kind) -> bool:
@@ -627,7 +627,7 @@ class Timeline:
         return bool(since) and self._is_explained(read.name, memory, since, step_key, pulled=pulled)
 
     def look_at_world(self, writer: Writer = OTHER) -> None:
-        """Note that changes of files, the environment and other external state that steps read were made by `writer`, which has just run."""
+        """Note that `writer`, which has just run, made all changes since the last call to files, the environment and other external state."""
         self.world.look(self._count, writer)
 
     def wrote(self, path: str, digest: str, step_key: str) -> None:
@@ -647,11 +647,11 @@ class Timeline:
         Parameters
         ----------
         memory
-            The state in which the step was brought up to date.
+            The state from when the step was last brought up to date.
         since
-            The events since then that bound or may have changed the name.
+            The events since then that bound the name or may have changed its value.
         pulled
-            True if the request does not name the step.
+            True if the request includes the step only because a later step needs it (`is_pulled`).
         """
         if not pulled and (
             any(writer.kind == "cell" for _, writer in since)

@@ -67,9 +67,9 @@ class _LastRead:
     """The external state that a step read when it was last brought up to date."""
 
     number: int
-    """The number of the last event of the timeline before that time."""
+    """The number of the last event of the timeline before the step was brought up to date."""
     glances: dict[Read, object]
-    """For each recorded read of the step, the result of `_glance` at that time."""
+    """For each recorded read of the step, the result of `_glance` when the step was brought up to date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class World:
         self._first_run.setdefault(writer, number)
 
     def look(self, number: int, writer: Writer = OTHER) -> None:
-        """Examine the state behind all watched reads. Every change since the last call is noted as a change by `writer`."""
+        """Examine the state behind all watched reads. Every change since the last call is noted as a change by `writer` after the event `number`."""
         self.note_run(writer, number)
         for read, before in self._watched.items():
             now = _glance(read)
@@ -131,7 +131,7 @@ class World:
                 self._changes.setdefault((read.kind, read.name), []).append((number, writer))
 
     def wrote(self, path: str, digest: str, step_key: str, number: int) -> None:
-        """Note that a step wrote a file. `digest` is the digest of the content after the step; `path` has the form of `FileEffect.path`."""
+        """Note that a step wrote a file after the event `number`. `digest` is the digest of the content after the step; `path` has the form of `FileEffect.path`."""
         self.files[path] = (digest, step_key)
         name = os.path.normpath(Path(self._project, path))
         self._changes.setdefault(("file", name), []).append((number, Writer("step", step_key)))
@@ -140,7 +140,7 @@ class World:
                 self._watched[read] = _glance(read)
 
     def seeded(self, stream: str, writer: Writer, number: int) -> None:
-        """Note that a cell or step has seeded a random stream."""
+        """Note that a cell or step has seeded a random stream after the event `number`."""
         self._changes.setdefault(("stream", stream), []).append((number, writer))
 
     def was_seeded(self, stream: str, step_key: str, number: int, *, pulled: bool) -> bool:
@@ -148,7 +148,7 @@ class World:
         return not self._come_after(("stream", stream), step_key, number, pulled=pulled)
 
     def was_read(self, step_key: str, reads: Iterable[Read], number: int, *, same: bool) -> None:
-        """Note the recorded reads of a step that was brought up to date.
+        """Note the recorded reads of a step that was brought up to date after the event `number`.
 
         Parameters
         ----------
@@ -182,7 +182,8 @@ class World:
         Parameters
         ----------
         pulled
-            True if the request does not name the step. If the request names the step, cells never count as coming after it; steps can.
+            True if the request includes the step only because a later step needs it. Otherwise cells never count as coming after the step;
+            other steps still can.
         """
         left, by = self.files.get(os.path.relpath(read.name, self._project), ("", ""))
         if read.kind == "file" and by == step_key and file_digest(read.name) == left:

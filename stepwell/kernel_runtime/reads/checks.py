@@ -82,7 +82,7 @@ def file_stat(path: str) -> tuple[int, ...] | None:
 
 
 def too_recent(stat: tuple[int, ...]) -> bool:
-    """Return True if a file changed so recently that a second change could give it the same times again, so that the times do not show it.
+    """Return True if a file changed so recently that a second change could give it the same times again and remain unnoticed.
 
     Parameters
     ----------
