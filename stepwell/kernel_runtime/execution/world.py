@@ -131,7 +131,10 @@ class World:
                 self._changes.setdefault((read.kind, read.name), []).append((number, writer))
 
     def wrote(self, path: str, digest: str, step_key: str, number: int) -> None:
-        """Note that a step wrote a file after the event `number`. `digest` is the digest of the content after the step; `path` has the form of `FileEffect.path`."""
+        """Note that a step wrote a file after the event `number`.
+
+        `digest` is the digest of the content after the step; `path` has the form of `FileEffect.path`.
+        """
         self.files[path] = (digest, step_key)
         name = os.path.normpath(Path(self._project, path))
         self._changes.setdefault(("file", name), []).append((number, Writer("step", step_key)))
