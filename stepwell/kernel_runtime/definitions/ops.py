@@ -423,8 +423,8 @@ def _described(value: Any) -> str:
     except KeyboardInterrupt:
         raise
     except BaseException:
-        return f"a {type(value).__name__}"
-    return f"a {type(value).__name__} ({shown if len(shown) <= 60 else shown[:57] + '...'})"
+        return f"of type {type(value).__name__}"
+    return f"of type {type(value).__name__} ({shown if len(shown) <= 60 else shown[:57] + '...'})"
 
 
 @overload
