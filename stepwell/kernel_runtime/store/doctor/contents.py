@@ -284,7 +284,7 @@ OLD = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A file in ``tmp/`` or ``damaged/`` of a store that is no longer needed."""
+    """A file that is no longer needed, in ``tmp/`` or ``damaged/`` of a store."""
 
     name: str
     """The path of the file, relative to the store."""
@@ -489,7 +489,7 @@ class Rebuilt:
     only_loadable: int = 0
     """The number of restored materializations that can be loaded but not reused, because the headers do not describe their steps."""
     distrusted: int = 0
-    """The number of copied rows that lost their memo keys, because a lost row may have replaced them."""
+    """The number of copied rows whose memo keys were removed, because a row that was lost may have replaced them."""
     old_files: list[Path] = field(default_factory=list)
     """The paths under which the old catalog and its log are kept."""
 

@@ -153,7 +153,7 @@ def _child(program: str, folder: Folder, name: str) -> str:
 
 
 def mount(directory: Path, table: Path = Path("/proc/mounts")) -> Finding:
-    """Check the file system that contains the store: warn about network file systems, and report a read-only mount as unusable.
+    """Check the file system that contains the store: warn about network and user-space file systems, and report a read-only mount as unusable.
 
     Parameters
     ----------

@@ -271,7 +271,10 @@ class Marks:
             self._folder.write(f"{DAMAGED}/{digest}{_MARK}", b"")
 
     def remove(self, digest: str) -> None:
-        """Remove the mark of the value with this digest, which has now loaded or was stored again; do nothing if the value has no mark."""
+        """Remove the mark of the value with this digest; do nothing if the value has no mark.
+
+        Call this when the value has loaded or was stored again.
+        """
         if digest in self:
             self._all_marks().discard(_name(digest))
             with contextlib.suppress(OSError):

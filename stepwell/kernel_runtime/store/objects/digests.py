@@ -78,7 +78,7 @@ class Digesting:
         return self._digests
 
     def stop(self) -> None:
-        """Make the second thread end soon, because the digests are no longer needed."""
+        """Make the second thread end soon. Call this if the digests are no longer needed."""
         self._is_stopped = True
 
     def _work(self) -> None:

@@ -375,7 +375,7 @@ class Objects:
             return True
 
     def holds(self, value: StoredValue) -> bool:
-        """Return True if the store contains the inline value or the file of a stored value, even if it cannot be loaded."""
+        """Return True if the store contains the inline value or the file of a stored value, even if the value cannot be loaded."""
         return value.inline is not None or (value.object_name is not None and not self.is_missing(value.object_name))
 
     def signer_of(self, name: str, own_key: bytes) -> bytes:
@@ -642,7 +642,7 @@ def value_files(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def lacking(snapshot: Snapshot, objects: Objects, signer: Signer) -> tuple[frozenset[str], dict[str, str]]:
-    """Find the materializations of a snapshot whose value file is missing, or whose value is signed with another key than this user's.
+    """Find the materializations of a snapshot whose value file is missing, or whose value this user's key did not sign.
 
     Signatures are not verified, because this would take too long for a whole snapshot. A load verifies the signature of the loaded value.
 
@@ -651,8 +651,8 @@ def lacking(snapshot: Snapshot, objects: Objects, signer: Signer) -> tuple[froze
     missing
         Names of the value files that do not exist or are shorter than the value.
     foreign
-        For each materialization whose value this user's key did not sign: its id, and the fingerprint of the key that the signature names.
-        ``none`` stands for the fingerprint if an inline value has no signature, or if the file cannot be read.
+        Maps the id of each materialization whose value this user's key did not sign to the fingerprint of the key that the signature names,
+        or to ``none`` if an inline value has no signature or the file cannot be read.
     """
     missing: dict[str, bool] = {}
     foreign: dict[str, str] = {}

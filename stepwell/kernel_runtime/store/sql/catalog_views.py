@@ -8,8 +8,10 @@ together, and never reads inline values, signatures or source code. Second, afte
 
 Times are TIMESTAMPTZ, durations are in seconds, and sizes are in bytes. A materialization is *current* if its notebook uses it for its key and
 partition. In ``current``, ``moved`` is the time at which the materialization was recorded as current. In ``lineage``, ``input`` is the name of
-the step's parameter, and ``upstream`` the key of the upstream value; ``version`` is the data version of this value or, if it has none, the id
-of its materialization; ``kind`` is ``order`` if the input only orders the steps and passes no value, otherwise ``value``.
+the step's parameter, and ``upstream`` the key of the upstream value; ``kind`` is ``order`` if the input only orders the steps and passes no
+value, otherwise ``value``; ``version`` is the data version of the upstream value, or the id of its materialization if the input only orders the
+steps or the value has no data version. In ``code_versions``, ``path`` consists of the names by which the step's code reaches the object, and
+``place`` is the source location of the object's definition. In ``materializations``, ``object`` is the name of the value file.
 
 ====================  =====================================================================================================
 ``runs``              run_id, kind, notebook, targets[], status, started, ended, seconds, batch, parent_run_id, root_run_id, error,

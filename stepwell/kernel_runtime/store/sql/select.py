@@ -250,7 +250,7 @@ def run_select(text: str, scope: Scope) -> Any:
     Raises
     ------
     CellSyntaxError
-        If the text is not exactly one SELECT.
+        If the text is not exactly one SELECT, or could access anything other than tables and files.
     NotTabularError
         If a value that the SELECT names is not a table.
     QueryError

@@ -73,8 +73,8 @@ def name_of(item: Any) -> str:
 def goes_by_copy(item: Any) -> bool:
     """Return True if a class or function must be stored with a copy of its code.
 
-    This is the case if it belongs to the notebook, or if its module does not have it under its qualified name. Classes of extension modules
-    are never copied, because only classes that are written in Python can be copied.
+    This is the case if the class or function belongs to the notebook, or if its module has no object, or another object, under its qualified
+    name. Classes of extension modules are never copied, because only classes that are written in Python can be copied.
     """
     module = item.__module__
     if module == "__main__":
@@ -171,7 +171,7 @@ def bound_around(function: FunctionType) -> tuple[tuple[int, Any], ...]:
 
 
 def bind_around(function: FunctionType, bound: tuple[tuple[int, Any], ...]) -> None:
-    """Set the closure cells of a function to the contents ``bound``, as returned by `bound_around`."""
+    """Set the contents of the closure cells of a function to ``bound``, a result of `bound_around`."""
     cells = function.__closure__ or ()
     for position, value in bound:
         cells[position].cell_contents = value
@@ -564,9 +564,9 @@ def _notebook() -> dict[str, Any]:
 def load_with(
     resolver: Resolver, stream: bytes | memoryview, buffers: Sequence[Any], *, check: bool, link: Link | None = None
 ) -> Any:
-    """Load a pickle in which numbers stand for classes and functions of the notebook, which ``resolver`` returns; return the value.
+    """Load a pickle in which numbers stand for classes and functions of the notebook; return the value.
 
-    ``check`` and ``link`` are described in `structure.loads`.
+    ``resolver`` finds or creates the class or function for each number. ``check`` and ``link`` are described in `structure.loads`.
     """
     return structure.Unpickler(stream, buffers, resolver.globals(), check=check, link=link).load()
 

@@ -280,7 +280,7 @@ def _has_views(kind: Any) -> bool:
 def _compacted(array: Any) -> Any:
     """Return a copy of an Arrow array that contains only the array's visible data. The array contains string, binary or list views.
 
-    If the array is a slice, Arrow would write all data of the sliced array instead.
+    Without this copy, if the array is a slice of a longer array, Arrow would write all data of the longer array.
     """
     import pyarrow as pa
 

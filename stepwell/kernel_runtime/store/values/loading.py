@@ -79,7 +79,7 @@ def other_libraries(stored_libraries: Sequence[Library], owner: Owner) -> list[t
 
 
 def library_difference(stored_libraries: Sequence[Library], owner: Owner) -> str:
-    """Return the end of a message that names the libraries whose installed version is not the version with which a value was written.
+    """Return the last part of a message, which names the libraries whose installed version is not the version with which a value was written.
 
     If there are no such libraries, return an empty string.
     """

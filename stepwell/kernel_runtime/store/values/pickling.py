@@ -370,7 +370,7 @@ class _Pickler(pickle.Pickler):
         """True to refuse exceptions that plain pickle cannot transfer to another process; False to store them, too."""
 
     def _put_buffer(self, buffer: pickle.PickleBuffer) -> bool:
-        """Return True to store a buffer in the stream; otherwise add it to the list of buffers, which are stored out of band."""
+        """Return True if a buffer is stored in the stream; otherwise add it to the buffers that are stored out of band, and return False."""
         if in_stream(buffer):
             return True
         self._buffers.append(buffer)

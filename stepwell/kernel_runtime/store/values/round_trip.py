@@ -91,7 +91,7 @@ _known_types: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
 def survives(kind: type) -> bool:
-    """Return True if every object of a type that can be pickled is known to load as an equal object, without a test load."""
+    """Return True if no test load is needed, because every picklable object of a type is known to load as an equal object."""
     known = _known_types.get(kind)
     if known is None:
         known = _known_types[kind] = _survives(kind)
@@ -226,9 +226,9 @@ def _in_this_process(value: Any, encoded: codecs.Encoded, key: str, code: CodeRe
 def _in_forked_copy(encoded: codecs.Encoded, key: str, code: CodeReader) -> None:
     """Test in a forked copy of this process that loading a value neither ends nor blocks the process.
 
-    Raises `_DiffersError` if the load ends the copy, and `_TooLongError` if it exceeds the time limit. Exceptions of the load are ignored,
-    because the later load in this process raises them, too. On systems other than Linux this function does nothing, because a fork without
-    exec is not safe there.
+    Raises `_DiffersError` if the load ends the copy, and `_TooLongError` if the load exceeds the time limit. Exceptions of the load are
+    ignored, because the later load in this process raises them, too. On systems other than Linux this function does nothing, because a fork
+    without exec is not safe there.
     """
     if sys.platform != "linux":
         return
