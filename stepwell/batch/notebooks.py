@@ -387,7 +387,7 @@ def declared_parameters(notebook: Any) -> dict[str, Parameter] | None:
 
 
 def read_pairs(pairs: Iterable[str], files: Iterable[Path]) -> dict[str, Any]:
-    """Return the values of parameters that a user passes with ``-p`` and ``-f``, by name.
+    """Return the values of parameters that a user passes with ``-p`` and ``-f``, by name. Values of ``-p`` are not converted yet (`Text`).
 
     Parameters
     ----------

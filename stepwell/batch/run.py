@@ -1,7 +1,7 @@
 """The command ``run``, which executes one notebook in a new kernel and prints a report.
 
-Environment variables pass to the kernel an identifier of this execution, the path of the notebook and, if the user named a store, the store
-directory. The session in the kernel records its runs with this identifier. After the last cell, the report is made from these records in the
+Through environment variables, the kernel receives an identifier of this execution, the path of the notebook and, if the user named a store, the
+store directory. The session in the kernel records its runs with this identifier. After the last cell, the report is made from these records in the
 store, not from the output of cells.
 """
 
@@ -143,8 +143,7 @@ def run_status(run: RunRecord, *, interrupted: bool) -> str:
     Parameters
     ----------
     interrupted
-        True if a signal interrupted the execution. If the end of the run is not recorded, the status is ``cancelled`` for True, and ``failure`` for
-        False.
+        True if a signal interrupted the execution: a run whose end is not recorded was then cancelled. If False, such a run failed.
     """
     if run.status in {"running", "interrupted"}:
         return "cancelled" if interrupted else "failure"

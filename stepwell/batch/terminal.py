@@ -92,7 +92,7 @@ class Progress:
         self._began = 0.0
 
     def begin(self, number: int, source: str) -> None:
-        """Note that a cell begins and, on a terminal, show the cell in the progress line.
+        """Begin the progress line of a cell. The line is shown now if the stream is a terminal, else when the cell ends.
 
         Parameters
         ----------

@@ -74,8 +74,8 @@ class Argument:
     is_switch: bool
     """True for a flag without a value (``--force``)."""
     takes_several: bool
-    """True if the user can type several values: a positional argument takes them one after another, and a flag can be typed several times.
-    False if `Option.parse` makes a sequence from one text.
+    """True if the parameter takes several values: they follow a positional argument one after another, and a flag is typed once for each. False if
+    `Option.parse` makes a sequence from one text.
     """
     required: bool
     default: Any

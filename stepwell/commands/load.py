@@ -45,7 +45,7 @@ def load(
         beginning of a version's identifier (stepwell versions lists these), or a time, which selects the newest version at that time.
     verify
         ``full`` checks every byte of the value file. The default, ``signed``, checks every byte only at the first load after the machine started or
-        the file changed; at later loads, it checks only bytes that can run code.
+        the file changed; at later loads, it checks only the size and the bytes that can run code.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The command ``sql``, which runs one SELECT over stored assets, files and the catalog, and the output formats of the command line.
+"""The command ``sql``, which runs one SELECT over stored assets, files and the catalog. The command line prints the rows in several formats.
 
 A table in the SELECT is an asset, named by its key: ``clean``, ``"raw/flights"`` or ``raw.flights``. The last part of the key is enough if no
 other key has the same last part. Upper and lower case may differ if only one key matches. The rows of the table are those of the asset's
@@ -251,7 +251,7 @@ def _text(value: Any) -> str:
 
 
 def _json_value(value: Any) -> Any:
-    """Convert a value to one that JSON can represent, with all its members. What JSON cannot represent becomes a string."""
+    """Convert a value and all its members to values that JSON can represent: numbers that are not finite, dates and the like become strings."""
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if value is None or isinstance(value, str | bool | int):

@@ -6,7 +6,7 @@ change, the kernel sends the picture (``svg``) and the contents of the side pane
 
 A button in the browser sends its request twice, in two messages. The message ``ask`` only shows the requested steps as queued; ipykernel may handle
 it on another thread while a cell runs. The message ``go`` runs the steps; it is handled on the main thread between cells. User code therefore runs
-only on the main thread, on whichever thread ipykernel handles other messages. The message ``cancel`` takes effect immediately. It cancels the run that
+only on the main thread. The message ``cancel`` takes effect immediately. It cancels the run that
 the browser shows, and all requests that were received before the message, but no later ones.
 
 During a run, `Overlay` combines the events of the run with the states that the session had before the run. A separate thread sends changed states to
@@ -135,7 +135,7 @@ class Overlay:
         self.replace_lineage(lineage)
 
     def replace_lineage(self, lineage: Lineage) -> None:
-        """Replace the states that the session computed by those in `lineage`. The cards of queued and running steps keep their states."""
+        """Show the cards and states of `lineage` from now on. The cards of queued and running steps keep their states."""
         self.lineage = lineage
         self._nodes = {node.key: node for node in lineage.nodes}
         self._states_in_run = {
@@ -218,8 +218,8 @@ class Overlay:
     def status_counts(self, states: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Return the counts that the header of the widget shows, as JSON values.
 
-        The result contains the number of steps, the number of assets that a run could make fresh, and the text of a chip for each state that needs
-        attention.
+        The result contains the number of steps, the number of assets that a run could make fresh and, for each status that needs attention, the text
+        with the number of its steps.
 
         Parameters
         ----------

@@ -133,7 +133,7 @@ def clean(text: str) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """Return `text` shortened to `width` columns by replacing its middle with an ellipsis. Wide characters, such as Chinese ones, take two columns."""
+    """Return `text` shortened to at most `width` columns: an ellipsis replaces its middle. Wide characters, such as Chinese ones, take two columns."""
     text = " ".join(text.split())
     if _columns(text) <= width:
         return text
