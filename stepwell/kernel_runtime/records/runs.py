@@ -162,7 +162,8 @@ class Snapshot:
     missing_files: frozenset[str] = frozenset()
     """The names of value files that are missing, although a materialization in the snapshot refers to them."""
     foreign: dict[str, str] = field(default_factory=dict)
-    """The values that were signed with another user's key: maps the id of the materialization to the fingerprint of this key."""
+    """The values that execute code when they are loaded and that this user's key has not signed: maps the id of the materialization to the
+    fingerprint of the key that signed the value, or to ``none``."""
     epoch: int = 0
     """The catalog's `epoch` when the snapshot was read. It tells `ValueStore.is_newest` whether the snapshot is out of date."""
 

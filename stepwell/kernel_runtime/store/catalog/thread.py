@@ -410,14 +410,13 @@ class Catalog:
         self._reset()
 
     def _add_question(self, question: Question[Any]) -> None:
-        """Pass a question to the catalog thread."""
         check_going_on()
         with self.mutex:
             self._wake()
             self._questions.append(question)
 
     def _wake(self) -> None:
-        """Start the catalog thread or, if it is running, wake it. The caller holds the mutex."""
+        """Start the catalog thread or, if it is running, wake it. The caller holds `mutex`."""
         if self._thread is None:
             # `threading.Thread` is not used, because an interrupt inside `Thread.start` could leave a thread that never runs. If several
             # threads are started before the first one runs, all others end at once.
