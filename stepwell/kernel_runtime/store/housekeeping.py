@@ -519,7 +519,7 @@ _DELETE = tuple(f"DELETE FROM @{table} WHERE {_MINE}" for table in ("current", "
 def forget(store: ValueStore, key: str, *, dry_run: bool = False) -> Forgotten:
     """Delete all materializations of a key and of the steps inside it, in all notebooks.
 
-    Equal values share one value file. If another key has the same value, the file is kept and not counted in the result.
+    Equal values share one value file. If another key has the same value, the file is kept, and its size does not count as deleted.
 
     Parameters
     ----------

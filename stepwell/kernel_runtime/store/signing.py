@@ -10,7 +10,8 @@ first eight bytes of the key's digest, which are the *name* of the key, and an H
 The captured outputs of a step (text and displays) are signed, too: after the rows of the outputs, the catalog contains a row of the kind
 ``signature``, whose signature covers these rows. Outputs that are signed with this user's key are shown unchanged. All other outputs are
 *sanitized*: text keeps its colours, but cannot move the cursor, set the title of a window or reverse the direction of writing; of a display,
-only plain text and pixel images are shown, not HTML, SVG or JavaScript. """
+only plain text and pixel images are shown, not HTML, SVG or JavaScript.
+"""
 
 from __future__ import annotations
 

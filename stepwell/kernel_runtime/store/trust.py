@@ -1,4 +1,4 @@
-"""Acceptance of values that another person stored, in a pack or in the store itself. The user confirms them; then the user's key signs them.
+"""Taking over values of another person, from a pack or in the store itself. The user confirms them; then the user's key signs them.
 
 No value is loaded during an import. All names, sizes and digests in a pack are checked before anything is written, and again while the
 value files are copied. If one of them is wrong, the whole pack is refused. The rows of a pack are added to the catalog in one transaction,
