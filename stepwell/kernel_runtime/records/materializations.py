@@ -133,8 +133,8 @@ class StoredValue:
     """A summary of the value for display: its shape (``336,776 × 19``), its length or its short `repr`."""
     classes: tuple[tuple[str, str], ...] = ()
     """The code that is needed to load the value, as pairs. For a class or function of the notebook: its name (``__main__.Point``), and its code
-    version when the value was stored. For a library: its top module (``sklearn``), and the distribution whose version wrote the value
-    (``scikit-learn 1.9.1``)."""
+    version when the value was stored. For a library: its top module (``sklearn``), and the distribution with the version that
+    wrote the value (``scikit-learn 1.9.1``)."""
 
 
 Link: TypeAlias = Callable[[Any], Any]
@@ -216,7 +216,7 @@ class Materialization:
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Current:
-    """A pointer: it makes one materialization of a key the current one in a notebook, which ``load``, source assets and SQL read."""
+    """A pointer: it makes one materialization of a key the current one in a notebook: the one that ``load``, source assets and SQL read."""
 
     notebook: str
     key: str

@@ -273,7 +273,7 @@ def check_going_on() -> None:
     """Prevent the caller from beginning new work for the catalog while the process ends; otherwise do nothing.
 
     While the process ends, a call on the main thread raises an error, and a call on any other thread blocks until the process has ended.
-    Otherwise Python would end a thread that executes DuckDB's code, which would abort the process.
+    Without this, Python would end a thread inside DuckDB's code, which would abort the process.
 
     Raises
     ------

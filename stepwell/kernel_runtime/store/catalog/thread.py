@@ -464,7 +464,10 @@ class Catalog:
             farewell.happen()
 
     def _work(self) -> None:
-        """Do the work of the catalog thread: commit records, answer questions and detach the catalog. Return after some time without work."""
+        """Do the work of the catalog thread: commit records, answer questions and detach the catalog.
+
+        Return when there has been no work for `LINGER` seconds, or when a thread has called `close` and the work is done.
+        """
         idle_since = monotonic()
         while True:
             with self.mutex:
