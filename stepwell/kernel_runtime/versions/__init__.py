@@ -6,7 +6,7 @@ version. "The user's code" is the code of the notebook and of local modules.
 ``encode``           the typed encoding of values, its tags, and digests
 ``frames``           the encoding of arrays and frames
 ``graph``            the graph of the objects that code reaches, and its digests
-``references``       how the node of one object refers to another object: by value, by name and version, or by a node
+``references``       how the node of one object refers to another object: by its value, by its name and version, or by a node of its own
 ``loads``            the nodes of functions, cells and SELECTs
 ``expand``           the nodes of all other objects
 ``classes``          the parts of classes and instances that are digested
@@ -21,7 +21,7 @@ version. "The user's code" is the code of the notebook and of local modules.
 ``secrets``          the search for secrets in values, source code and messages
 ``secret_forms``     names and formats of secrets
 ``environment``      the reads of environment variables that are recorded, and their digests
-``library_state``    options of libraries and of the process: those in code versions, and how the changes by a step are restored
+``library_state``    options of libraries and of the process: which are in code versions, and how a reuse restores what a step changed
 ``options``          the type `Library`: functions that read and set the options of one library
 ``library_options``  the table of all options, with the functions for libraries
 ``process_options``  the functions for options of the process and of the standard library

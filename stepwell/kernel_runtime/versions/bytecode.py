@@ -2,9 +2,9 @@
 
 `CodeFacts.blob` encodes the behaviour of a code object: two code objects with equal blobs behave in the same way. The blob covers the
 instructions, the constants that they use with the types of the constants, names, control flow, exception handlers and argument counts. The
-blob of a function covers neither its file name, line numbers, docstring and layout nor its name. Nodes that refer to the function contain
-the name. `opcodes` reads the instructions and puts them in canonical order. The blob contains the minor version of Python and is valid for
-this version only.
+blob of a function does not cover its name, file name, line numbers, docstring and layout. In a code version, the name is a part of the
+references to the function. `opcodes` reads the instructions and puts them in canonical order. The blob contains the minor version of Python
+and is valid for this version only.
 
 In the code of an asset cell, the variable that has the asset's name is encoded without this name. So the cell keeps its results if the user
 renames the asset and the variable.
@@ -49,9 +49,9 @@ _HOMES = frozenset(("inspect", "typing", "typing_extensions", "annotationlib", "
 
 
 def is_reader(value: Any) -> bool:
-    """Return True for a function that reads annotations or documentation, such as `inspect.signature`.
+    """Return True for a function that reads the annotations or documentation of its argument, such as ``inspect.signature``.
 
-    The name to which the function is bound makes no difference.
+    The function is also recognised if the user's code binds it to another name.
     """
     return type(value) is FunctionType and value.__name__ in READERS and value.__module__ in _HOMES
 
@@ -59,7 +59,7 @@ def is_reader(value: Any) -> bool:
 def documentation_of(item: Any) -> tuple[Any, str | None] | None:
     """Return the annotations and the documentation of a function or class; None if it has neither, and for any other object.
 
-    The annotations of a class are returned as None, because the node of a class always contains them.
+    For a class, the first item of the result is None, because the node of a class always contains the annotations.
     """
     if type(item) is FunctionType:
         annotations = annotations_of(item)
@@ -72,14 +72,14 @@ def documentation_of(item: Any) -> tuple[Any, str | None] | None:
 
 
 def documentation_digest(root: Node, node_of: Callable[[Any], Node]) -> bytes:
-    """Return the digest of the annotations and documentation of the object of `root` and of all objects that this node reaches.
+    """Return the digest of the annotations and documentation of all functions and classes that `root` reaches, its own object included.
 
     Parameters
     ----------
     root
         A digested node.
     node_of
-        Returns the digested node of an object. It is called with annotations, which may refer to the user's classes.
+        Called with the annotations of a function, which may refer to the user's classes; returns their digested node.
     """
     pieces = []
     for node in _reachable_nodes(root):
@@ -129,7 +129,7 @@ class CodeFacts(weakref.ref[CodeType]):
     """The behaviour of one code object and the names that it loads; both include nested code objects.
 
     An instance is also a weak reference to the code object. Attributes that are empty for most code objects have a default in the class.
-    This saves memory, because a run reads thousands of code objects.
+    This saves memory, because a code walk reads thousands of code objects.
     """
 
     __slots__ = ("__dict__", "blob", "key", "loads")
@@ -149,11 +149,12 @@ class CodeFacts(weakref.ref[CodeType]):
     attributes: frozenset[str] = _NONE
     """Names of all attributes that the code reads, those of local variables included."""
     bare_vars: bool = False
-    """True if the code calls ``vars()`` without an argument, uses `vars` without calling it, or assigns a variable of this name."""
+    """True if the code may read all its variables with ``vars``: it calls ``vars()`` without an argument, uses the function without
+    calling it, or assigns a variable with the name ``vars``."""
     stores: frozenset[str] = _NONE
     """Globals that the code assigns or deletes after a ``global`` statement."""
     assigned: frozenset[str] = _NONE
-    """Names that the body of a cell or class assigns."""
+    """Names that the body of a cell or class assigns; empty for the code of a function."""
     suspects: tuple[str, ...] = ()
     """Reasons why the code may read objects that it does not name; empty for most code."""
     reads_docs: bool = False
@@ -267,7 +268,7 @@ def _encoded(steps: list[Instruction], variable: str = "", named: frozenset[int]
     variable
         The variable whose name is not encoded; empty to encode all names.
     named
-        The operations whose value may be the name of this variable.
+        The numbers of the operations whose value may be the name of this variable.
     """
     operations, arguments, held = zip(*steps, strict=True) if steps else ((), (), ())
     if variable:
@@ -311,7 +312,7 @@ def _contains_name(code: CodeType, name: str) -> bool:
 
 
 def _leave_out_lines(code: CodeType, decoded: opcodes.Decoded) -> None:
-    """Change the instructions of a class body in place, so that they do not depend on its line number and on the order of names.
+    """Change the instructions of a class body in place, so that they depend neither on its line number nor on the order of attribute names.
 
     The two instructions that assign the line number to ``__firstlineno__`` are removed. The names of instance attributes in
     ``__static_attributes__`` are sorted.
@@ -340,7 +341,9 @@ _ROLES = (
 
 
 def _note_names(to: CodeFacts, names: tuple[str, ...], blocks: list[Block]) -> None:
-    """Set the attributes of `to` that follow from the names in the instructions of a code object and of its nested code.
+    """Set those fields of `to` that contain names from the instructions of its code object and of nested code.
+
+    These are `loads`, `imports`, `stores`, `assigned` and the fields that `_note_attributes` sets.
 
     Parameters
     ----------
@@ -411,7 +414,9 @@ def _note_attributes(
     separate: int,
     texts: list[str],
 ) -> None:
-    """Set the attributes of `to` that follow from the attributes that a code object reads, from `to.imports`, and from nested code.
+    """Set those fields of `to` that depend on the attributes that its code object reads.
+
+    These are `attributes`, `bare_vars`, `reads_docs`, `suspects` and `names_in_text`. They also depend on `to.imports` and on nested code.
 
     Parameters
     ----------
@@ -422,8 +427,8 @@ def _note_attributes(
     nested
         The facts about the nested code objects.
     separate
-        How many of `attributes` are documentation or annotations of a global that the code names. Each of these is digested separately, so
-        they do not set `to.reads_docs`.
+        How many of `attributes` are ``__doc__`` or ``__annotations__``, read from a global that the code names. Their values are digested
+        separately, so they do not set `to.reads_docs`.
     texts
         The string constants of the code object.
     """
@@ -470,12 +475,12 @@ class Imported:
     level: int
     """The number of leading dots; 0 for an absolute import."""
     item: str
-    """The attribute of the module that the statement binds: ``f`` for ``from lmod import f``, ``*`` for all attributes. Empty if the
-    statement binds a module."""
+    """The name after ``import`` in ``from lmod import f``: an attribute or submodule of `module`, or ``*`` for all attributes. Empty for
+    ``import lmod``, which binds the module."""
     outermost: bool
     """True if the statement binds the outermost package of `module`: ``import a.b`` binds ``a``."""
     chains: Chains
-    """The attributes that the code reads from the bound name."""
+    """The attributes that the code reads from the bound name; None if it may read any attribute."""
 
 
 @lru_cache(maxsize=1024)
@@ -500,7 +505,7 @@ def imported(*codes: CodeType) -> tuple[Imported, ...]:
 
 @lru_cache(maxsize=1024)
 def chains_read(code: CodeType, name: str) -> Chains:
-    """Return the chains of attributes that a function reads from the module to which its closure variable `name` is bound."""
+    """Return the chains of attributes that a function reads from the module in its closure variable `name`; None if it may read any attribute."""
     return _chains([(nested, _instructions(nested)) for nested in _nested((code,))], name)
 
 

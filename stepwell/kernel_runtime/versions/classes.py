@@ -136,7 +136,10 @@ def is_data(cls: type, name: str, value: Any) -> bool:
 
 
 def _sqlalchemy(namespace: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return the declaration of a mapped class of SQLAlchemy: its table, columns and relationships, without the data of the mapper."""
+    """Return the declaration of a mapped class of SQLAlchemy: its table, columns and relationships.
+
+    The data that SQLAlchemy's mapper adds to the class are left out.
+    """
     properties = getattr(namespace.get("__mapper__"), "_props", {})
     parts: list[tuple[str, Any]] = []
     for name, value in namespace.items():
@@ -183,12 +186,15 @@ _copies: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 
 
 def remember_copy(cls: type, version: str) -> None:
-    """Record the code version of a class that was loaded from a copy in the store. The node of the class then has this digest."""
+    """Record the version of a class that was restored from the copy that the store keeps with an instance.
+
+    In code versions, `version` then stands for the class, which is not digested itself.
+    """
     _copies[cls] = version
 
 
 def version_of_copy(cls: type) -> str | None:
-    """Return the code version of a class that was loaded from a copy in the store; None for any other class."""
+    """Return the version that `remember_copy` recorded for a class; None for a class that was not restored from a copy."""
     return _copies.get(cls) if _copies else None
 
 
@@ -253,7 +259,7 @@ def reduced(item: Any) -> Form:
 
 
 def _forgets(kind: type) -> bool:
-    """Return True if ``__setstate__`` of a type does nothing. Then a load does not restore the state, so the state is not digested."""
+    """Return True if ``__setstate__`` of a type does nothing. Pickle then does not restore the state, so the state is not digested."""
     method = getattr(kind, "__setstate__", None)
     return type(method) is FunctionType and method.__code__.co_code in _NOTHING and not method.__code__.co_names
 

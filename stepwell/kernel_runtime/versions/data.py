@@ -39,7 +39,8 @@ def data_version(value: Any, budget: Budget | None = None) -> str | None:
     value
         Any object.
     budget
-        Limits the number of instances in this value and in all other values that are digested with the same budget.
+        Limits the number of instances, classes and functions in this value and in all other values that are digested with the same budget.
+        If None, only the limit of `encode` for a single value applies.
 
     Returns
     -------
@@ -75,12 +76,12 @@ def _foreign(item: Any, path: Callable[[], str]) -> bytes | Form:  # noqa: ARG00
     matplotlib = sys.modules.get("matplotlib.artist")
     if matplotlib is not None and issubclass(type(item), matplotlib.Artist):
         # `__reduce__` of a part of a figure creates new objects each time, so the encoding would not end.
-        raise Undigestible(f"a {type(item).__name__} of matplotlib has no canonical form")
+        raise Undigestible(f"{type(item).__name__} of matplotlib has no canonical form")
     return reduced(item)
 
 
 class Budget:
-    """A limit on the number of instances, classes and functions in several values together, for `data_version`.
+    """A limit for `data_version` on the number of instances, classes and functions that several values contain together.
 
     Parameters
     ----------
@@ -134,7 +135,9 @@ def class_version(item: object) -> str:
 
 
 def definition_version(item: object) -> str:
-    """Return the code version of a class or function, computed without data: without globals and class attributes that hold data, and options.
+    """Return the code version of a class or function, computed from code only.
+
+    Globals that hold data, class attributes that hold data, and options are left out.
 
     The store keeps this version with an instance of a class. When the instance is loaded, this version is compared with the version of the
     class in the notebook. The data of this class, such as a counter of its instances, may have changed since.
@@ -186,7 +189,7 @@ def hides(name: str, value: Any) -> bool:
 
 
 def _held_values(function: FunctionType) -> list[tuple[str, Any]]:
-    """Return the values in the defaults and the closure of a function, each with its name, without functions, classes and None."""
+    """Return the values in the defaults and the closure of a function, each with its name. Functions, classes and None are left out."""
     code = function.__code__
     defaults = function.__defaults__ or ()
     names = code.co_varnames[: code.co_argcount][len(code.co_varnames[: code.co_argcount]) - len(defaults) :]
@@ -200,7 +203,10 @@ def _held_values(function: FunctionType) -> list[tuple[str, Any]]:
 
 
 def _constants_hide(code: CodeType) -> bool:
-    """Return True if the constants of a code object may be secrets. Used if the source code cannot be read or is not one definition."""
+    """Return True if a constant of a code object may be a secret.
+
+    This is a substitute for the search in the source code. It is used for lambdas, and if the source code cannot be read.
+    """
     stack, texts, names = [code], list[str](), list[str]()
     while stack:
         current = stack.pop()

@@ -187,7 +187,8 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, separate_i
     value
         Any object.
     foreign
-        Called for each object that is not an atom, a container, an array or a value of another builtin type.
+        Called for each object that is not an atom, a container, an array or a value of another builtin type; returns the object's encoding or
+        form (`Foreign`).
     sets_apart
         True to pass a set that contains foreign objects to `foreign` as a whole. This is necessary if `foreign` returns placeholders, because
         the members of a set cannot be sorted by placeholders.

@@ -66,7 +66,7 @@ class Reader(Protocol):
         """Return True if a read of the variable `name` need not be recorded, for example because it is recorded already."""
 
     def environment_read(self, environment: dict[str, str]) -> None:
-        """Record that the step read all environment variables."""
+        """Record that the step read all environment variables, which had the names and values in `environment`."""
 
     def name_set(self, name: str) -> None:
         """Record that the step set or removed the variable `name`."""
@@ -78,7 +78,7 @@ def of_session(name: str) -> bool:
 
 
 def process_keyed(data: bytes) -> str:
-    """Return the digest of bytes with a key of this process. Digests of different processes cannot be compared."""
+    """Return a digest of `data` that is made with a random key of this process, so that digests of different processes cannot be compared."""
     return hmac.digest(_process_key, data, "sha256").hex()[:32]
 
 
@@ -119,14 +119,25 @@ def set_variable(name: str, value: str | None) -> None:
 
 
 def _caller(frame: FrameType | None) -> FrameType | None:
-    """Return the nearest frame, beginning with `frame`, that is not in a module of `_PASSING`; None if there is none."""
+    """Return the frame for which the code in `frame` reads the environment; None if there is none.
+
+    This is the nearest frame, beginning with `frame`, outside of modules such as ``os`` that read for their callers (`_PASSING`).
+    """
     while frame is not None and frame.f_globals.get("__name__") in _PASSING:
         frame = frame.f_back
     return frame
 
 
 def counts_here(frame: FrameType | None) -> bool:
-    """Return True if a read of an environment variable by the code in `frame` is recorded, according to the module's docstring."""
+    """Return True if a read of an environment variable or file by the code in `frame` is recorded.
+
+    The rules are those in the module's docstring, without the last one, for packages that start processes.
+
+    Parameters
+    ----------
+    frame
+        The frame of the code that reads. For None, the result is True.
+    """
     frame = _caller(frame)
     if frame is None:
         return True
@@ -152,12 +163,14 @@ def counts_here(frame: FrameType | None) -> bool:
 
 
 def _copies_for_child(frame: FrameType | None, name: str = "") -> bool:
-    """Return True if the code in `frame` belongs to a package that reads environment variables for a process that it starts.
+    """Return True if the code in `frame` belongs to a package that copies the environment variables to the processes that it starts.
 
-    The result is False if the package reads one of its settings, such as ``JOBLIB_MULTIPROCESSING``.
+    The result is False if the package reads one of its own settings: joblib reads ``JOBLIB_MULTIPROCESSING`` for itself.
 
     Parameters
     ----------
+    frame
+        The frame of the code that reads. For None, the result is False.
     name
         The variable that the package reads; empty if it reads all variables.
     """
@@ -178,7 +191,7 @@ _active: Callable[[], Reader | None] = _no_reader
 
 
 def note_name(name: str, value: str | None) -> None:
-    """Report a read of an environment variable that does not use ``os.environ`` to the reader of the running step, if a step runs."""
+    """Tell the reader of the running step that the variable `name` was read without ``os.environ``. Do nothing if no step runs."""
     reader = _active()
     if reader is not None and not reader.knows_name(name):
         reader.name_read(name, value)

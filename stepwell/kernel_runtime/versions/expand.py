@@ -42,7 +42,7 @@ class Expander(Writer):
     """Creates the nodes of objects. The parameters are those of `Writer`."""
 
     def node(self, item: Any) -> Node:
-        """Create and return the node of an object; the nodes to which it refers are pending."""
+        """Create and return the node of an object. The objects to which it refers get no nodes yet: they are listed in `Node.pending`."""
         kind = type(item)
         if kind is FunctionType and not OPAQUE:
             node = Node(keyed_ref(item, identity(item)))

@@ -415,9 +415,9 @@ def _is_text(pa: Any, kind: Any) -> bool:
 
 
 def _text(pa: Any, chunks: list[Any], kind: Any) -> bytes:
-    """Return the encoding of the strings in `chunks`, which does not depend on the division into chunks.
+    """Return the encoding of the strings in `chunks`: the end position of each string, the whole text, and which strings are missing.
 
-    It contains the end position of each string, the whole text, and which strings are missing.
+    The encoding is the same for every division of the strings into chunks.
     """
     np = __import__("numpy")
     valid = None

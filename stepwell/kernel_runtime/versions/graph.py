@@ -9,7 +9,7 @@ depends only on the reachable objects, not on file names, the order of definitio
 an explicit stack, because a chain of helper functions may be longer than Python's recursion limit.
 
 The *guards* of a node are the values on which its digest depends, as they were when the node was made. `walk` compares the guards with the
-present values to decide whether a later run can use the node again.
+present values to decide whether a later code walk can use the node again.
 
 A path shows how the code reaches an object: ``target -> helper -> CONN``.
 """
@@ -55,7 +55,7 @@ def extended_path(path: str, label: str) -> str:
 
 
 _FREED: Any = ()
-"""Replaces the content and the pending references of a node that is digested. This frees memory: a run has thousands of nodes."""
+"""Replaces the content and the pending references of a node that is digested. This frees memory: a code walk has thousands of nodes."""
 
 Edge: TypeAlias = tuple[str, "Node"]
 """A reference from one node to another: its label, and the node of the referenced object. The label of a variable is its name. The label of an
@@ -69,7 +69,7 @@ MISSING: Any = object()
 
 
 known_nodes: dict[int, Node] = {}
-"""Nodes of functions and classes that later runs may use again, by the identity of the function or class."""
+"""Nodes of functions and classes that later code walks may use again, by the identity of the function or class."""
 
 
 class KeyedRef(weakref.ref[Any]):
@@ -88,9 +88,9 @@ def keyed_ref(item: object, key: int) -> KeyedRef:
 
 
 def _drop(ref: KeyedRef, table: dict[int, Node] = known_nodes) -> None:
-    """Remove the node of a deleted object from `known`.
+    """Remove the node of a deleted object from `known_nodes`.
 
-    The table is a default argument, because Python clears the globals of modules before the process ends.
+    `table` is that dict. It is a default argument, because Python clears the globals of modules before the process ends.
     """
     node = table.get(ref.key)
     if node is not None and node.ref is ref:
@@ -130,12 +130,12 @@ class Node:
     mappings: tuple[tuple[Mapping[str, Any], str, Any], ...]
     """Guard: entries of mappings, such as the namespaces of modules and classes, each as the mapping, the name and the value."""
     lengths: tuple[tuple[Any, int], ...]
-    """Guard: mappings with the number of their entries."""
+    """Guard: mappings, each with the number of its entries."""
     shape: tuple[Any, ...]
     """Guard: for a function, its code, defaults, keyword defaults, closure and number of attributes; for a class, its type and bases; `VALUE`
     for data; else empty."""
     unordered: bool
-    """True if the object is a set, so that the digests of the edges are sorted."""
+    """True if the object is a set. The digests of the nodes to which it refers are then sorted."""
 
     def __init__(self, ref: Callable[[], Any]) -> None:
         self.ref = ref
@@ -175,16 +175,16 @@ class Node:
 
 
 def finish(root: Node, find: Callable[[Any], Node | None], expand: Callable[[Any], Node]) -> None:
-    """Create the nodes of all objects that a node reaches, and digest the node and these nodes.
+    """Create the nodes of all objects that `root` reaches, and digest `root` and these nodes.
 
     Parameters
     ----------
     root
         A new node with pending references; for a node without references, `close_leaf` is enough.
     find
-        Returns the existing node of an object, or None.
+        Returns the existing node of an object; None if the object has none yet.
     expand
-        Creates the node of an object, with its references pending.
+        Creates the node of an object, with its references in `Node.pending`.
     """
     counter = 1
     root.index = root.low = 0
@@ -276,7 +276,7 @@ def _close(members: list[Node]) -> None:
 
 
 def _is_copy(members: list[Node]) -> bool:
-    """If some nodes refer to a group that contains equal nodes, give them the digests of these nodes and return True; else return False.
+    """Test whether `members` refer to a group of nodes that are equal to them. If so, copy the digests of these nodes, and return True.
 
     Example: the user keeps a recursive function under another name and executes the function's cell again. The old function then calls the
     new one, so the old function is not in the group of the new function. Nevertheless, the two functions are equal.

@@ -170,7 +170,7 @@ def _node_of(
     known
         The node of the object if the code walk has digested it, else None.
     trace
-        Receives the references of the object, as in `Writer.trace`.
+        A list to which the references of the object are added, each as in `Writer.trace`.
     """
     if known is not None and known.shape == VALUE and not known.edges and known.digest is not None:
         # The code walk has digested this object, which may be large and refers to no other object.
@@ -231,14 +231,14 @@ def _is_plain(value: Any) -> bool:
 
 
 def _bound_in(reader: Any, label: str, notebook: dict[str, Any] | None) -> str:
-    """Return the label of the cell that bound a global of the notebook; empty if the reference is not to such a global.
+    """Return the label of the cell in which a global of the notebook was bound (``cell 9``); empty if the reference is not to such a global.
 
     Parameters
     ----------
     reader
         The function or cell that refers to the global.
     label
-        The label of the reference; the name of the global.
+        The label of the reference. For a global, this is its name.
     notebook
         The notebook's globals; None without a notebook.
     """
@@ -285,9 +285,9 @@ def _underlying(item: Any) -> Any:
 
 
 def _class_source(cls: type) -> tuple[str | None, str]:
-    """Return the source code and the location of a class.
+    """Return None, in place of the source code of a class, and the location of the class.
 
-    The source code is always None, because parts of classes show none. The location is the file or cell of the class's first method, or empty.
+    Explanations do not show the source code of classes. The location is the file or cell of the class's first method; empty if it has none.
     """
     for value in vars(cls).values():
         function = _underlying(value)

@@ -44,8 +44,8 @@ class Ignored:
     attributes: frozenset[tuple[int, str]] = frozenset()
     """Attributes: the ``id`` of an object or class, with the name of an attribute."""
     data: bool = False
-    """True to leave out everything except code: globals and attributes of classes that hold data, and options of libraries. Their values may
-    change at any time."""
+    """True to leave out everything except code. Left out are globals that hold data, class attributes that hold data, and options of libraries:
+    their values may change at any time."""
 
 
 NOTHING = Ignored()
@@ -124,9 +124,14 @@ def _attribute_at(start: Any, path: Sequence[str]) -> Any:
 
 
 def scope_of(body: object, path: str) -> dict[str, Any] | None:
-    """Return the namespace that contains the variable at the end of a path; None if the body has no namespace.
+    """Return the namespace in which the last name of a path is looked up; None if the body of the step has no namespace.
 
-    For ``model -> helper -> client.cookies``, it is the namespace of ``helper``, which contains ``client``.
+    For ``model -> helper -> client.cookies``, these are the globals of the function ``helper``, which contain ``client``.
+
+    Parameters
+    ----------
+    body
+        The body of the step at which the path begins.
     """
     scope = _scope(body, _function(body))
     for part in path.split(ARROW)[1:-1]:
@@ -141,7 +146,7 @@ def scope_of(body: object, path: str) -> dict[str, Any] | None:
 
 
 def name_in(part: str) -> str:
-    """Return the name at the beginning of one step of a path: ``client.cookies`` for ``client.cookies['a']``."""
+    """Return the name at the beginning of one part of a path: ``client.cookies`` for ``client.cookies['a']``."""
     return _SUFFIX.split(part, maxsplit=1)[0]
 
 
@@ -172,7 +177,7 @@ def _function(body: object) -> FunctionType | None:
 def _cell(function: FunctionType, name: str) -> CellType | None:
     """Return the closure cell of the variable `name`; None if there is none.
 
-    The closure of the function is searched first, then the closures of the functions that it contains, nearest first.
+    The closure of `function` is searched first, then the closures of the functions that this closure contains, and so on.
     """
     queue = [function]
     seen = {id(function)}
@@ -240,7 +245,7 @@ def opaque(obj: T, version: str = "") -> T:
     except TypeError:
         ref = lambda: obj  # noqa: E731 - the type does not support weak references
     OPAQUE[key] = (ref, version)
-    # The nodes of earlier runs may contain the content of the object.
+    # The nodes of earlier code walks may contain the content of the object.
     graph.known_nodes.clear()
     return obj
 

@@ -194,7 +194,7 @@ def _set_matplotlib(module: Any, option: str, value: Any) -> None:
 
 
 def _user_maps(colormaps: Any) -> list[tuple[str, Any]]:
-    """Return the name and value of each colormap that the user has registered, not of those that packages register during their import."""
+    """Return the name and value of each colormap that the user has registered. Colormaps that packages register during their import are left out."""
     packaged = {name for package in _MAPS for name in vars(sys.modules.get(package, sys))}
     return [
         (name, colormap)
@@ -300,7 +300,10 @@ def _sklearn_defaults(module: Any) -> Mapping[str, Any]:
 
 
 def _xarray_defaults(module: Any) -> Mapping[str, Any]:
-    """Return the default options of xarray, which only a second copy of its module of options contains after a change."""
+    """Return the default options of xarray.
+
+    xarray overwrites its defaults when an option is set, so they are read from a second copy of its module of options.
+    """
     from importlib.util import find_spec, module_from_spec
 
     spec = find_spec("xarray.core.options")
@@ -519,7 +522,7 @@ def _set_special(module: Any, option: str, value: str) -> None:
 
 
 class _SpecialDefaults(dict[str, Any]):
-    """The defaults of scipy.special: every kind of error is ignored, except a lack of memory."""
+    """The defaults of scipy.special: a lack of memory raises an exception, every other kind of error is ignored."""
 
     def __contains__(self, option: object) -> bool:
         return True

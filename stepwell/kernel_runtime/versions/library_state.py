@@ -62,7 +62,7 @@ _NOTHING: _Counted = ("", ())
 
 
 class _Options:
-    """The options of one library, with their values at one time."""
+    """The options of one library, with their values at one moment."""
 
     __slots__ = ("_counted_options", "_texts", "glance", "row", "values")
 
@@ -85,7 +85,7 @@ class _Options:
         return self._texts
 
     def counted_options(self, counts: Counts) -> _Counted:
-        """Return the options that differ from their defaults and for which `Library.counts` returns `wanted`."""
+        """Return the options that differ from their defaults and for which the function `Library.counts` returns the value `counts`."""
         counted = self._counted_options.get(counts)
         if counted is None:
             texts = {name: text for name, text in sorted(self.texts().items()) if self.row.counts(name) == counts}
@@ -196,8 +196,9 @@ def options_of(library: str, *, text: bool) -> list[tuple[str, str, tuple[tuple[
     Returns
     -------
     list of tuple
-        For each key in `state`: the key; one string with the options that JSON can represent; the names and values of the others. All these options
-        differ from their defaults.
+        One tuple for the options that influence values and, if `text` is True, one for the options that only affect the formatting of text. It
+        contains a key of `state`, one string with the options that JSON can represent, and the names and values of the others. Options that have
+        their defaults are left out.
     """
     names = (library, library + _TEXT_SUFFIX) if text else (library,)
     for name in names:
@@ -207,9 +208,10 @@ def options_of(library: str, *, text: bool) -> list[tuple[str, str, tuple[tuple[
 
 
 def refresh() -> None:
-    """Bring `state` up to date: read the options of all libraries in it again, and drop known nodes if limits of the process have changed.
+    """Bring `state` up to date: read the options of all libraries in it again.
 
-    Also find the attributes that the user has set on classes and modules of libraries since the last scan (`patches.scan`).
+    If a limit of the process has changed (`LIMITS`), empty `graph.known_nodes`. Also find the attributes that the user has set on classes and
+    modules of libraries since the last scan (`patches.scan`).
     """
     if patches.has_scanned():
         patches.scan()
@@ -282,15 +284,17 @@ _CONTAINERS = frozenset((list, tuple, set, frozenset, dict))
 
 
 def state_digest(name: str, data_version: Callable[[Any], str | None]) -> str:
-    """Return the digest of a group of options for a recorded read; empty if all options have their defaults.
+    """Return the digest of the present state of a group of options, for a recorded read; empty if all options have their defaults.
+
+    `name` may also stand for the working directory or for an object in DuckDB's default connection. The digest of a missing object is empty.
 
     Parameters
     ----------
     name
-        The name of the group, from `reached_by`; `FOLDER` for the path of the working directory; or the name of an object in DuckDB's default connection
-        (`queries.IN_CONNECTION`).
+        The name of the group, from `reached_by`; `FOLDER` for the path of the working directory; or, for an object in DuckDB's default
+        connection, `queries.IN_CONNECTION` followed by the name of the object.
     data_version
-        Returns the digest of a value that JSON cannot represent, or None.
+        Returns the digest of a value that JSON cannot represent. If it returns None, the name of the value's type is used.
     """
     if name == FOLDER:
         # The digest covers the absolute path, because another process may have started in another folder.
@@ -348,13 +352,14 @@ def _counted_of(name: str) -> _Counted:
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 Snapshot: TypeAlias = Mapping[str, "_Options"]
-"""The options of the process and of all imported libraries at one time, for `changed` and `value_in`."""
+"""The options of the process and of all imported libraries at one moment, for `changed` and `value_in`."""
 
 
 def snapshot() -> Snapshot:
     """Return the present options of the process and of all imported libraries.
 
-    If the options of a library have not changed since the last snapshot, both snapshots contain the same object, so that `changed` is fast.
+    If the options of a library have not changed since the last snapshot, both snapshots contain the same object for this library, so that `changed`
+    is fast.
     """
     imported = sys.modules
     return {
@@ -368,8 +373,9 @@ def snapshot() -> Snapshot:
 def changed(before: Snapshot, after: Snapshot) -> list[Entry]:
     """Return the options that differ between two snapshots, with their values in the second snapshot.
 
-    ``changed(after, before)`` returns the same options with their values in the earlier snapshot. If a library is missing in a snapshot because it
-    was not imported yet, its options are treated as having their defaults in this snapshot.
+    For an option in `Library.lists`, the difference of the two lists is returned, not the whole list. ``changed(after, before)`` returns the same
+    options with their values in the earlier snapshot. If a library is missing in a snapshot because it was not imported yet, its options are
+    treated as having their defaults in this snapshot.
     """
     entries: list[Entry] = []
     for name, row in _ROWS.items():
@@ -457,7 +463,7 @@ def _set_options(row: Library, texts: Mapping[str, str]) -> list[str]:
     Parameters
     ----------
     texts
-        The JSON of the values by the names of the options; empty for the default.
+        For each option, by its name, its new value as JSON; an empty string for the default.
     """
     module = sys.modules.get(row.module) if row.module else None
     defaults = row.known_defaults()
@@ -475,7 +481,7 @@ def _set_options(row: Library, texts: Mapping[str, str]) -> list[str]:
 
 
 class _Finder:
-    """A finder at the beginning of ``sys.meta_path``. It sets the pending options of a library after the import of the library.
+    """A finder at the beginning of ``sys.meta_path``. After a library is imported, it sets the pending options of this library.
 
     To find the module of the library, it calls the other finders.
     """

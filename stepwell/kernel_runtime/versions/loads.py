@@ -1,8 +1,8 @@
 """The content of the nodes of functions, cells and SELECTs: their code, and references to the objects that the code names.
 
 These objects are the values of the globals that the code loads, the attributes that the code reads from modules, the objects that the code
-imports, and the defaults, closure and attributes of a function. If the code can reach the options of a library, its node also contains the
-options that differ from their defaults.
+imports, and the defaults, closure and attributes of a function. If the code can reach the options of a library, the node of the function, cell
+or SELECT also contains those options that differ from their defaults.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _closure(
 def cell_node(to: Writer, node: Node, body: CellBody) -> None:
     """Write the body of a cell into its node: its code, and references to the objects that the code reaches.
 
-    The variable that has the asset's name is written without this name, so that the cell keeps its results if the user renames the asset.
+    The name of the variable that has the asset's name is left out, so that the cell keeps its results if the user renames the asset.
     """
     node.stable = False
     content = node.content
@@ -390,7 +390,7 @@ def _calls(code_facts: CodeFacts, names: list[tuple[str, Any]]) -> bool:
 
 
 def _settings(to: Writer, node: Node, code_facts: CodeFacts, value: Any) -> None:
-    """Write the options of the library to which `value` belongs, if they differ from their defaults."""
+    """Write into `node` those options of the library to which `value` belongs that differ from their defaults."""
     for library in library_state.library_of(value):
         _options(to, node, code_facts, library)
 

@@ -9,8 +9,8 @@ without details of the compiler or the interpreter:
 - a fused instruction is split in two, because CPython fuses only instructions of one line, and a line break that a formatter inserts must
   not change the code version;
 - variants that differ only in reference counting or in checks become one instruction;
-- the preparation of a call is left out: ``np.exp(x)`` loads a method, or an attribute and a NULL, depending on the cell that imports ``np``,
-  and a user who moves the import to another cell must not get another code version;
+- the preparation of a call is left out: for ``np.exp(x)``, the compiler loads an attribute and a NULL if the same cell imports ``np``, else a
+  method, and a user who moves the import to another cell must not get another code version;
 - a constant is replaced by its value, which minor versions keep in ``co_consts``, in the argument, or in a table of the interpreter.
 
 The bytecode of a minor version that is not in `TESTED` is not read, because an instruction may have another meaning.
@@ -188,7 +188,7 @@ _BACKWARD = frozenset(op for op in JUMPS if "BACKWARD" in dis.opname[op])
 
 
 class NoValue:
-    """The type of `NO_VALUE`."""
+    """The type of `NO_VALUE`, the value of instructions that have neither a name nor a constant."""
 
 
 NO_VALUE: Any = NoValue()
@@ -424,10 +424,10 @@ def _without_swaps(steps: list[Instruction]) -> list[Instruction]:
 
 
 def _simplified_stores(run: list[Instruction]) -> list[Instruction]:
-    """Return a run of assignments, pops and swaps as one assignment or pop for each value, beginning at the top of the stack.
+    """Replace a sequence of assignments, pops and swaps by one assignment or pop for each value, beginning at the top of the stack.
 
-    If the run assigns a variable more than once, only the last assignment remains. A run that moves a value that stays on the stack is
-    returned unchanged.
+    If the sequence assigns a variable more than once, only the last assignment remains. A sequence that moves a value that stays on the stack
+    is returned unchanged.
     """
     stack = list(range(len(run) + max((argument for op, argument, _ in run if op == SWAP), default=0)))
     variables: dict[int, int] = {}
@@ -450,10 +450,10 @@ def _simplified_stores(run: list[Instruction]) -> list[Instruction]:
 
 
 def _handlers(table: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Yield the entries of an exception table.
+    """Yield the entries of an exception table, each with four numbers.
 
-    An entry has the start and length of the covered code and the position of the handler, all in code units, and the second number of a
-    `Cover`.
+    The first three are in code units: the start and the length of the covered code, and the position of the handler. The fourth combines the
+    depth of the stack in the handler with a flag, as the second number of a `Cover`.
     """
     numbers = []
     value = 0
@@ -542,7 +542,8 @@ def _merge_equal(blocks: list[Block], start: int) -> int:
 def _join(blocks: list[Block], start: int, write: Write) -> None:
     """Append to each block the instructions of the block that always follows it, if no other block leads to that following block.
 
-    A following block that ends the function is appended in any case, because the compiler may have copied such a block.
+    A following block that ends the function is appended even if other blocks lead to it, because the compiler itself sometimes makes such
+    copies.
     """
     order = _reachable_blocks(blocks, start)
     entries = dict.fromkeys([-1, *order], 0)

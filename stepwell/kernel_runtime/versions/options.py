@@ -23,13 +23,13 @@ text, ``"never"`` for none. In each case, a reuse restores the option."""
 
 
 def values(option: str) -> Counts:
-    """Return ``"value"``. Used as `Library.counts` for a library of which all options influence results."""
+    """Return ``"value"`` for every option: code versions contain it (`Counts`). Used as `Library.counts` if all options influence results."""
     del option
     return "value"
 
 
 def never_counts(option: str) -> Counts:
-    """Return ``"never"``. Used as `Library.counts` for a library of which no option influences results."""
+    """Return ``"never"`` for every option: no code version contains it (`Counts`). Used as `Library.counts` if no option influences results."""
     del option
     return "never"
 
@@ -60,11 +60,11 @@ class Library:
     module
         The name of the module that contains the options; empty for options of the process, whose functions are called with None.
     reach
-        Names of modules, or the parts of such names before the first dot. Code that uses one of these modules can read the options.
+        Names of modules (``matplotlib.pyplot``) or of top-level packages (``matplotlib``). Code that uses one of them can read the options.
     defaults
         Called with the module; returns the default values by name. An option without a default is always treated as changed.
     counts
-        Called with the name of an option; returns which code versions contain it.
+        Called with the name of an option; returns which code versions contain it, as described at `Counts`.
     glance
         Called with the module; returns an object that is quick to create and remains equal while no option changes. By default, `read` is used.
     lists
@@ -113,7 +113,7 @@ def plain_json(value: Any) -> str | None:
 
 
 def restored(text: str, *, imports: bool = True) -> Any:
-    """Return the value of an option from its JSON, which `plain` has made.
+    """Return the value of an option from its JSON, which `plain_json` has made.
 
     Parameters
     ----------
@@ -212,8 +212,8 @@ def list_change(before: list[Any], after: list[Any]) -> dict[str, list[Any]]:
     Returns
     -------
     dict
-        ``removed``: the items of `before` that are not kept; ``inserted``: the new items that a kept item of `before` follows, each as its position in
-        `after` and the item; ``added``: the new items at the end of `after`.
+        ``removed``: the items of `before` that are not kept. ``inserted``: the new items that stand before a kept item, each as its position in
+        `after` and the item. ``added``: the new items at the end of `after`.
     """
     change: dict[str, list[Any]] = {"removed": [], "inserted": [], "added": []}
     for tag, first, last, start, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
@@ -237,5 +237,5 @@ def with_change(now: list[Any], change: Mapping[str, list[Any]]) -> list[Any]:
 
 
 def _is_absent(entry: Any) -> bool:
-    """Return True if an item of a list refers to a class of a library that is not imported. The import of the library will add the item."""
+    """Return True if an item of a list refers to a class whose library is not imported. The import of that library adds the item by itself."""
     return type(entry) is tuple and any(part is UNSET for part in entry)

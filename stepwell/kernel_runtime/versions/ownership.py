@@ -66,8 +66,8 @@ def owner(module_name: str | None) -> str | None:
 def is_local(module_name: str) -> bool:
     """Return True for `__main__`, and for an imported module outside the folders of libraries and of the standard library.
 
-    Unlike `owner`, this function reads no metadata of distributions. If no module with this name is imported, the result is False, because
-    such names occur in extension modules of libraries.
+    Unlike `owner`, this function reads no metadata of distributions. If no module with this name is imported, the result is False: some
+    objects of libraries, defined in extension modules, name a module that does not exist.
     """
     top = module_name.partition(".")[0]
     result = _local.get(top)

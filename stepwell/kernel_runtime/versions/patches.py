@@ -106,7 +106,7 @@ def scan(codes: Iterable[CodeType] = (), namespace: Mapping[str, Any] | None = N
     codes
         The code of the notebook that has run since the last scan.
     namespace
-        The globals of this code.
+        The globals of this code; None if `codes` is empty.
     """
     # The first scan creates so many objects that the garbage collector would take most of the time.
     with no_collection():
@@ -174,14 +174,21 @@ def _scan(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> None:
                 _add(Patch(_targets[index], name))
     _update_values()
     if before.keys() != table.keys() or any(before[option] is not _values.get(option) for option in before):
-        # The nodes of earlier runs do not contain these changes.
+        # The nodes of earlier code walks do not contain these changes.
         known_nodes.clear()
 
 
 def _scan_namespace(target: Any, space: dict[str, Any] | MappingProxyType[str, Any]) -> None:
-    """Add the user's attributes in a module or class of a library, and in the classes of a module, to `table`.
+    """Add the attributes that the user has set on a module or class of a library to `table`. For a module, also scan its classes.
 
     Also keep the namespace, so that later scans compare its number of entries.
+
+    Parameters
+    ----------
+    target
+        The module or class.
+    space
+        The namespace of `target`.
     """
     _targets.append(target)
     _spaces.append(space)
@@ -230,9 +237,9 @@ def _is_original(patch: Patch, value: Any) -> bool:
 
 
 def _imported() -> tuple[list[Any], list[CodeType]]:
-    """Return the modules of libraries that were imported since the last scan, and the code of the user's modules imported since.
+    """Return the modules of libraries, and the code of the user's modules, that were imported since the last scan.
 
-    The code of a module of the user is returned only if it may set attributes, and not in the first scan.
+    The code of a module of the user is left out if it certainly sets no attribute, and in the first scan.
     """
     global _last_modules  # noqa: PLW0603 - a fact about the process
     modules = sys.modules
@@ -433,7 +440,7 @@ def counts_for(code: CodeType, tops: Collection[str]) -> list[Patch]:
 
 
 def reached_in(tops: Iterable[str]) -> list[Patch]:
-    """Return the patches on which any code depends that receives objects of some libraries.
+    """Return the patches that objects of some libraries may use by themselves. Any code that receives such an object depends on them.
 
     Parameters
     ----------
@@ -445,9 +452,9 @@ def reached_in(tops: Iterable[str]) -> list[Patch]:
 
 
 def is_used_by(top: str, name: str) -> bool:
-    """Return True if the attribute `name` may be used without being named in the user's code.
+    """Return True if a library may use the attribute `name` of its classes and modules although the user's code does not name it.
 
-    This is so if the code of the library contains the name, or if Python looks it up itself, as it does for ``__add__``.
+    This is so if the code of the library contains the name, or if Python looks the attribute up by itself, as it does for ``__add__``.
 
     Parameters
     ----------

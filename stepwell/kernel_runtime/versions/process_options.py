@@ -99,7 +99,7 @@ class Watcher:
         self._report = report
 
     def match(self, _: object) -> None:
-        """Call `noted`. The module `warnings` calls this method with the text of each warning."""
+        """Call the function `report`. Python's module ``warnings`` calls this method with the text of each warning."""
         self._report()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -148,7 +148,13 @@ def _filters(_: Any) -> dict[str, Any]:
 def filters_among(entries: Iterable[Any]) -> dict[str, Any]:
     """Return the two options that represent a list of warning filters: ``errors`` and ``filters``.
 
-    ``filters`` contains all filters, without those of Stepwell. ``errors`` contains those that determine which warnings become errors.
+    ``filters`` contains all filters. ``errors`` contains only those that determine which warnings become errors. The filters that Stepwell itself has
+    set are left out of both.
+
+    Parameters
+    ----------
+    entries
+        The filters, as in ``warnings.filters``.
     """
     filters: list[_Filter] = [
         (action, _pattern(message), category, _pattern(module), line)
@@ -280,14 +286,14 @@ def registry(
 ) -> tuple[Callable[[Any], dict[str, Any]], Callable[[Any, str, Any], None]]:
     """Return the functions `Library.read` and `Library.write` for a registry: a mapping to which users add entries.
 
-    Each entry with a key or value of the user is an option, whose value is the pair of key and value.
+    Only entries whose key or value belongs to the user (`of_user`) are options. The value of such an option is the pair of key and value.
 
     Parameters
     ----------
     entries
         Called with the module; returns the mapping.
     put
-        Called with the mapping, a key and a value; sets an entry. None to assign an item of the mapping.
+        Called with the mapping, a key and a value; sets an entry. If None, the entry is set with ``mapping[key] = value``.
     prefix
         A text with which the names of the options begin.
     """
@@ -430,7 +436,7 @@ def _logging_glance(module: Any) -> Any:
 
 
 def _handler(module: Any, handler: Any) -> tuple[Any, ...] | None:
-    """Return the data from which `_new_handler` can restore a handler; None if it is not a plain handler for a file or stream."""
+    """Return the data from which `_new_handler` can restore a log handler; None if it is not a plain handler for a file or stream."""
     form = handler.formatter
     if form is not None and type(form) is not module.Formatter:
         return None

@@ -131,7 +131,7 @@ def _tables(tokens: list[str]) -> Iterator[str]:
 
 
 def _closing(words: list[str]) -> dict[int, int]:
-    """Return the position of the closing parenthesis for the position of each opening parenthesis."""
+    """Return a dict from the position of each opening parenthesis to the position of its closing parenthesis."""
     closing: dict[int, int] = {}
     stack: list[int] = []
     for position, word in enumerate(words):
@@ -282,7 +282,7 @@ SETTINGS = "(settings)"
 
 
 class _Connection:
-    """What statements have changed in DuckDB's default connection, as far as `connection_objects` cannot read it from the connection."""
+    """Facts about DuckDB's default connection that cannot be read from it: what its statements have changed, such as settings."""
 
     def __init__(self) -> None:
         self.used = False
@@ -297,7 +297,7 @@ connection = _Connection()
 
 
 def is_own(handle: Any) -> bool:
-    """Return True if `handle` is DuckDB's default connection, or None, which stands for the default connection."""
+    """Return True if `handle`, a connection of DuckDB, is its default connection. None stands for the default connection, so it gives True."""
     if handle is None:
         return True
     module = sys.modules.get("duckdb")
@@ -319,7 +319,8 @@ def note_statement(text: str, *, outside: bool) -> list[str]:
     Returns
     -------
     list of str
-        The effects of the statement that `connection_objects` does not show, for messages: temporary tables and settings.
+        Descriptions, for messages, of the temporary tables that the statement creates and the settings that it changes. `connection_objects`
+        does not contain them.
     """
     connection.used = True
     effects = []
@@ -339,7 +340,7 @@ def note_statement(text: str, *, outside: bool) -> list[str]:
 
 
 def note_registered(name: str, *, outside: bool) -> None:
-    """Record that an object is about to be registered under a name in DuckDB's default connection.
+    """Record that a Python object, such as a frame, is about to be registered under a name in DuckDB's default connection.
 
     Parameters
     ----------
@@ -429,7 +430,7 @@ def object_digest(name: str) -> str:
     Parameters
     ----------
     name
-        The name of the recorded read: `IN_CONNECTION` and the name of the object or `SETTINGS`.
+        The name of the recorded read: `IN_CONNECTION` followed by the name of the object, or by `SETTINGS` for the settings.
     """
     name = name.removeprefix(IN_CONNECTION)
     if name == SETTINGS:

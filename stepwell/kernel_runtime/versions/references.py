@@ -80,7 +80,7 @@ class Writer:
         """Write a reference to an object into a node.
 
         An atom, or an object that is identified by its name, is written inline. For any other object, a placeholder is written, and the
-        object's node is pending.
+        object is added to `node.pending`, so that it gets a node.
 
         Parameters
         ----------
@@ -100,7 +100,7 @@ class Writer:
                 # A plain digest could reveal a short secret, so the value is digested with the user's key.
                 encoding = Tag.KEYED + self.keyed(encoding).encode()
             if len(encoding) > _SMALL:
-                # A guard would keep this large value alive, so there is no guard, and later runs do not use this node.
+                # A guard would keep this large value alive, so there is no guard, and later code walks do not use this node.
                 node.stable = False
         elif kind is tuple and atoms_only(item) and len(item) < 1000:
             encoding = atom(item)
@@ -209,7 +209,7 @@ def token(item: Any, kind: type) -> bytes | None:
 
 
 def bound_value(scope: Mapping[str, Any], name: str) -> Any:
-    """Return the value of the global `name` in the namespace `scope`, or `MISSING`. A lazy import is resolved."""
+    """Return the value of the global `name` in the namespace `scope`, or `MISSING` if there is no such global. A lazy import is resolved."""
     value = scope.get(name, MISSING)
     return resolve_lazy(value) if type(value) is LAZY else value
 
@@ -255,7 +255,7 @@ def named_encoding(module: str | None, name: str, owner_name: str) -> bytes:
     Parameters
     ----------
     module
-        The module that contains the object.
+        The name of the module that contains the object; None if the object does not name its module.
     name
         The object's name in the module; empty for the module itself.
     owner_name
@@ -354,7 +354,10 @@ def _library(to: Writer, node: Node, label: str, item: Any, encoding: bytes) -> 
 
 
 def _replaced_value(to: Writer, node: Node, label: str, value: Any) -> None:
-    """Write the value of an attribute of a library's module if the user may have replaced it: a function or class of the user, or an atom."""
+    """Write the value of an attribute of a library's module into `node`, if the user may have assigned it.
+
+    This is possible if the value is an atom, or a function or class of the user.
+    """
     kind = type(value)
     if kind is FunctionType:
         module = value.__globals__.get("__name__")

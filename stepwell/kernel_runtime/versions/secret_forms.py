@@ -77,7 +77,7 @@ def is_weak(name: str) -> bool:
 
 @lru_cache(maxsize=8192)
 def uses_secret(called: str) -> Literal["", "login", "client"]:
-    """Return how a function uses secrets, judging from its name.
+    """Return how a function uses the secrets that are passed to it, judging from its name.
 
     Parameters
     ----------
@@ -238,7 +238,7 @@ def entropy(text: str) -> float:
 
 
 def is_literal(part: str) -> bool:
-    """Return True if a text is a literal value.
+    """Return True if a text may be an actual value, such as a password.
 
     The result is False for an empty text and for a placeholder such as ``{password}``, ``%s``, ``$PASSWORD``, ``<password>`` or ``***``.
     """
@@ -276,7 +276,7 @@ _IN_TOKENS = re.compile(_CHARACTERS)
 def _patterns() -> tuple[re.Pattern[str], ...]:
     """Return the patterns of detect-secrets for tokens of services.
 
-    The detectors of IP addresses, passwords in addresses, private keys and Artifactory tokens are left out.
+    Four of its detectors are left out: those for IP addresses, passwords in addresses, private keys and Artifactory tokens.
     """
     import importlib
     import pkgutil

@@ -129,7 +129,6 @@ def holds_secret(label: str, value: object, *, limit: int = 1000, result_beyond_
 
 
 def _contains_secret(text: str) -> bool:
-    """Return True if a text contains a secret."""
     return next(_spans(text), None) is not None
 
 
@@ -163,7 +162,7 @@ def _spans(text: str, *, code: bool = False) -> Iterator[tuple[int, int]]:
 
 
 def _words(text: str, like: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of the words for which `like` is True, in those lines of a text that contain the name of a secret.
+    """Yield the ranges of the words for which `like` returns True. Only those lines of the text are searched that contain the name of a secret.
 
     Parameters
     ----------
@@ -231,7 +230,7 @@ def is_kept_back(name: str, value: Any) -> bool:
 
 
 class Environment:
-    """The values of environment variables at one time, to recognise them in texts.
+    """The values of environment variables at one moment, to recognise them in texts.
 
     Parameters
     ----------
@@ -270,7 +269,7 @@ _newest: tuple[dict[Any, Any], Environment] | None = None
 
 
 def environment_now() -> Environment:
-    """Return the present values of the environment variables. They are read again only if a variable has changed."""
+    """Return the present values of the environment variables. If no variable has changed since the last call, return the same object."""
     global _newest  # noqa: PLW0603 - one for the process
     environ: Any = os.environ
     raw: dict[Any, Any] = environ._data  # noqa: SLF001 - an unrecorded read, as in `environment`
@@ -304,7 +303,7 @@ def hidden_values(value: Any, name: str = "") -> Any:
 
 
 def hidden_text(text: str) -> str:
-    """Return a short text, such as a path or a reason, in which secrets are replaced by `HIDDEN`."""
+    """Return a short text, such as the path of an object or a reason, in which secrets are replaced by `HIDDEN`."""
     return _replace_ranges(text, _spans(text)) if may_contain_secret(text) else text
 
 
@@ -430,7 +429,10 @@ def _literal_text(node: ast.AST) -> str:
 
 
 def _secret_values(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """Yield the expressions in a syntax node that are bound to the name of a secret or used as a secret, each with this name."""
+    """Yield the expressions in a syntax node that hold secrets, each after the name of its secret.
+
+    An expression holds a secret if it is bound to, or compared with, the name of a secret, or if it is passed to a function as a secret.
+    """
     if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.NamedExpr):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         if node.value is not None:
@@ -501,9 +503,9 @@ def _compared(node: ast.Compare) -> Iterator[tuple[str, ast.AST]]:
 
 
 def _secret_arguments(call: ast.Call) -> Iterator[tuple[str, ast.AST]]:
-    """Yield the arguments of a call that are secrets because of the called function or of the preceding argument.
+    """Yield the arguments of a call that are secrets, judging from the called function or from the argument before them.
 
-    With each argument, yield the name of the secret.
+    Each is yielded after the name of its secret: ``("password", argument)`` for the second argument of ``login``.
     """
     called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     if called == "format" and isinstance(call.func, ast.Attribute) and (name := _last_name(call.func.value)):
@@ -557,8 +559,8 @@ def _literals(value: ast.AST, *, weak: bool = False) -> Iterator[ast.expr]:
     Parameters
     ----------
     weak
-        True if the name of the expression may also have another meaning, such as the token of a lexer. Then a string in the arguments of a
-        call or in a dict is yielded only if it looks generated.
+        True if the name to which the expression is bound may not mean a secret: ``token`` may be the token of a lexer. Then a string in the
+        arguments of a call or in a dict is yielded only if it looks generated.
     """
     stack: list[tuple[ast.AST, bool]] = [(value, False)]
     while stack:

@@ -1,10 +1,10 @@
 """The code version of a step: the result of a code walk from the step's body over everything that its code can reach.
 
 `CodeWalk.of` returns the code version quickly. `CodeWalk.parts` returns its parts, with source code, for a step that is about to run or that is
-explained. A `CodeWalk` is used for one run.
+explained. A `CodeWalk` serves at most one request: a run, or a question such as ``%why``.
 
-The nodes of functions and classes are used again in later runs of the process while their guards confirm that nothing changed: the code,
-defaults and closure are the same, and each name is bound to the same object. Values that can change in place are digested again in each run.
+Later code walks in the process use the nodes of functions and classes again while their guards confirm that nothing changed: the code,
+defaults and closure are the same, and each name is bound to the same object. Values that can change in place are digested again in each walk.
 `Watched` finds out which of these values, and which globals that the step's code assigns, a step has changed.
 """
 
@@ -125,7 +125,9 @@ def _cells_unchanged(cells: Iterable[tuple[CellType, Any]]) -> bool:
 
 
 class CodeWalk:
-    """Computes the code versions of the steps of one run.
+    """Computes the code versions of steps for one request, such as a run.
+
+    Each object is digested once, so a later change of an object is not noticed.
 
     Parameters
     ----------
@@ -135,7 +137,7 @@ class CodeWalk:
     namespace
         The notebook's globals; None without a notebook.
     ignored
-        Variables and attributes that are left out of code versions. If there are any, later runs do not use the nodes of this walk.
+        Variables and attributes that are left out of code versions. If any are named, later code walks do not use the nodes of this one.
     keyed
         Digests bytes with the user's key. Used where a plain digest could reveal a value: for code parts, and for values whose names are names
         of secrets. If None, code versions are the same for all users, and the digests of parts are valid in this process only.
@@ -306,9 +308,9 @@ class CodeWalk:
         return node
 
     def _known_key(self, key: int) -> int:
-        """Return the key in `known` for the node of the object with identity `key`.
+        """Return the key in `known_nodes` for the node of the object with identity `key`.
 
-        An object can have two nodes, one with data and one for its code without data.
+        An object can have two nodes in this dict: one for code and data, and one for code only.
         """
         return ~key if self._expander.ignored is DATA else key
 
@@ -319,7 +321,10 @@ class CodeWalk:
         return node
 
     def _remember(self, root: Node) -> None:
-        """Put a node and the nodes below it into `known` for later runs, except nodes whose guards cannot detect every change."""
+        """Put a node and the nodes that it reaches into `known_nodes` for later code walks.
+
+        Nodes whose guards cannot detect every change are left out.
+        """
         if not self._remembers:
             return
         if len(known_nodes) > _MOST_KNOWN:
@@ -342,7 +347,7 @@ class CodeWalk:
                 stack.extend([child for _, child in node.edges])
 
     def _is_valid(self, root: Node) -> bool:
-        """Return True if the guards of a node from an earlier run, and of all nodes below it, confirm that nothing has changed."""
+        """Return True if the guards of a node from an earlier code walk, and of all nodes that it reaches, confirm that nothing has changed."""
         stamp = self._stamp
         if root.stamp is stamp:
             return True
@@ -354,7 +359,7 @@ class CodeWalk:
                 continue
             item = node.ref()
             if item is None or not self._unchanged(node, item):
-                # All these nodes are created again in this run, without another check. So a long chain of nodes takes linear time.
+                # All these nodes are created again in this walk, without another check. So a long chain of nodes takes linear time.
                 for doubted in (*seen, node):
                     doubted.stamp = None
                     self._doubted.add(identity(doubted.ref()))
@@ -400,18 +405,20 @@ class CodeWalk:
         assets: dict[str, str],
         mutable: dict[str, None],
     ) -> None:
-        """Add the unverifiable objects, the assets and the mutable globals that a node reaches to three dicts, and slow values to `slow`.
+        """Add the unverifiable objects, the assets and the mutable globals that `root` reaches to three dicts.
+
+        Also add the globals that took long to digest to `self.slow`.
 
         Parameters
         ----------
         path
-            The path of the node.
+            The path of `root`.
         unverifiable
             Receives the path of each unverifiable object, with the reason.
         assets
             Receives the name of each asset that code reads as a global, with the shortest path.
         mutable
-            Receives the name of each global that the step could change in place or assign.
+            Receives the name of each global that the code could change in place or assign.
         """
         seen = {id(root)}
         slow = self._expander.slow
