@@ -144,9 +144,9 @@ def unload_ipython_extension(ipython: Any) -> None:
 
 
 def _fill_slot() -> None:
-    """Pass the folder `definitions` a function that returns the session, which ``job.execute()`` and ``asset.load()`` need.
+    """Connect the definitions to the session, so that ``job.execute()`` and ``asset.load()`` work.
 
-    The modules in `definitions` must not import the session themselves.
+    The modules in ``kernel_runtime/definitions`` must not import the session. They get a function that imports it at the first call.
     """
     from stepwell.kernel_runtime.definitions.graphs import load_runner
 

@@ -1,9 +1,12 @@
-"""A subclass of nbclient's client that executes cells like a front end: it sends cell ids to the kernel, joins streams and interrupts cells.
+"""A subclass of nbclient's client that executes cells like a front end.
 
-JupyterLab sends the id of a cell to the kernel in the metadata of the execute request (``cellId``), and the kernel uses the id to identify the
-cell of a definition. nbclient does not send the id, and it kills the kernel when a signal arrives. This client sends the id, and when a signal
-arrives, it interrupts the running cell, like the interrupt button of a front end. The running step is then recorded as cancelled, the results
-of finished steps are stored, and the kernel shuts down normally.
+Cell ids: JupyterLab sends the id of a cell to the kernel in the metadata of the execute request (``cellId``), and the kernel uses the id to
+identify the cell of a definition. nbclient does not send the id; this client does.
+
+Signals: nbclient kills the kernel when a signal arrives. This client interrupts the running cell instead, like the interrupt button of a front
+end. The running step is then recorded as cancelled, the results of finished steps are stored, and the kernel shuts down normally.
+
+Outputs: if a cell writes several times in succession to standard output, or to standard error, the texts become one output.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ class BatchClient(NotebookClient):
     save
         Saves the notebook. It is called after every executed cell, even if the cell failed.
     limits
-        The greatest durations of one cell and of the whole run, in seconds; None for no limit.
+        The time limits in seconds for each cell and for the whole execution; a limit of None means no limit.
     options
         Traits of ``nbclient.NotebookClient``.
 
@@ -85,7 +88,7 @@ class BatchClient(NotebookClient):
         CellTimeoutError
             If a limit was exceeded during the execution.
         InterruptedError
-            If a signal arrived during the execution, and the cell raised no exception.
+            If a signal arrived during the execution, but the cell raised no exception.
         """
         if not is_run(cell):
             return await super().async_execute_cell(cell, cell_index, execution_count, store_history)
@@ -149,8 +152,8 @@ class BatchClient(NotebookClient):
     def output(self, outs: list[Any], msg: dict[str, Any], display_id: str | None, cell_index: int) -> Any:
         """Add an output message to the outputs of a cell.
 
-        Like a front end, append the text of a stream to the last output if that is the same stream. A note about a waiting step is only shown in
-        the progress line.
+        Like a front end, append text of a stream (``stdout`` or ``stderr``) to the last output if that is text of the same stream. A note that a
+        step waits for another process is shown in the progress line, and is not added to the outputs.
         """
         content = msg["content"]
         if msg["msg_type"] == "display_data" and content.get("metadata", {}).get("stepwell") == "waiting":
@@ -176,7 +179,7 @@ class BatchClient(NotebookClient):
 
     @asynccontextmanager
     async def async_setup_kernel(self, **kwargs: Any) -> AsyncGenerator[None, None]:
-        """Start the kernel, and shut it down at the end of the block. While the block runs, signals interrupt the running cell."""
+        """Start the kernel, and shut it down at the end of the ``async with`` block. In the block, SIGINT and SIGTERM interrupt the running cell."""
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None

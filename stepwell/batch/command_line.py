@@ -211,7 +211,8 @@ def call_with_trust(
 ) -> list[Any] | None:
     """Call a command and return its results.
 
-    If ``stepwell trust`` needs a confirmation, list the values and ask the user. Return None if the user does not confirm.
+    If ``stepwell trust`` needs a confirmation, list the values and, on a terminal and without ``--json``, ask the user. Return None if there is no
+    confirmation.
     """
     try:
         return command.call(vars(options), **extra_arguments)
@@ -231,7 +232,7 @@ def call_with_trust(
 
 
 def _directory(options: argparse.Namespace) -> tuple[Path, bool]:
-    """Return the store directory, and True if the user named it with ``--store`` or the environment."""
+    """Return the store directory, and whether the user named it with ``--store`` or the environment variable ``STEPWELL_STORE``."""
     from stepwell.kernel_runtime.session.requests import named_or_found
 
     return named_or_found(options.store, Path.cwd())
@@ -372,7 +373,8 @@ def _unexpected_error(cells: list[Any], unbound: set[str]) -> str:
     cells
         The executed cells of the notebook.
     unbound
-        The variables of the assets, which have no values. This function adds the names that failed cells would have bound.
+        The names of the variables of assets: they are not bound, because the assets were not computed. This function adds the names that failed
+        cells would have bound.
     """
     for number, cell in enumerate(cells, 1):
         error = next((output for output in cell.outputs if output.output_type == "error"), None)
@@ -401,7 +403,7 @@ def _bound_names(source: str) -> set[str]:
 
 
 def publish_names() -> None:
-    """Send the names of the variables of all registered assets to the front end. A cell of the temporary kernel calls this function."""
+    """Send the names of the variables of all registered assets to `in_notebook`, which calls this function in a cell of the temporary kernel."""
     registry = get_session().registry
     names = {key.rpartition("/")[2] for key in registry.assets}
     for entry in registry.assets.values():
@@ -411,7 +413,7 @@ def publish_names() -> None:
 
 
 def answer(text: str) -> None:
-    """Call a command, print its results, and send its exit code to the front end. A cell of the temporary kernel calls this function.
+    """Call a command, print its results, and send its exit code to `in_notebook`, which calls this function in a cell of the temporary kernel.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 Parameters work as in papermill. A code cell with the tag ``parameters`` assigns defaults to names. The names and the types of the defaults are
 read without running the cell, so that wrong parameters are reported before a kernel starts. Below the cell, a cell with the tag
-``injected-parameters`` is added, which assigns the values of the user. A cell with this tag from an earlier run is removed.
+``injected-parameters`` is added, which assigns the values that the user passed. A cell with this tag from an earlier run is removed.
 
 nbformat validates notebooks with jsonschema. If the package ``rfc3987_syntax`` is installed (JupyterLab requires it), the import of jsonschema
 builds a grammar for IRIs, which takes two seconds, although the schema of notebooks does not use IRIs. jsonschema also works without
@@ -241,7 +241,7 @@ def output_path(notebook: Path, requested: str | None, *, runs: Path, batch: str
         target /= notebook.name
     if target.resolve() == notebook.resolve() or (target.exists() and target.samefile(notebook)):
         raise NotebookError(
-            f"the output would replace the notebook {notebook} itself",
+            f"the executed copy would replace the notebook {notebook}",
             remedy="choose another output path: a file that ends in .ipynb, or a directory",
         )
     return target
@@ -258,7 +258,7 @@ def make_folder(target: Path) -> None:
     Raises
     ------
     NotebookError
-        If the folder cannot be created or written.
+        If the folder cannot be created, or the user has no write access to it.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -277,14 +277,14 @@ def _not_written(target: Path, reason: str) -> NotebookError:
 
 
 def save(notebook: Any, path: Path, store: Folder | None = None) -> None:
-    """Write a notebook to a file atomically, so that readers of the file see either the old or the new contents, but no mixture.
+    """Write a notebook to a file atomically, so that readers of the file see either the old or the new contents, never a mixture.
 
     Parameters
     ----------
     path
         The file.
     store
-        The opened folder of the store if the file is in the store's ``runs/``, else None.
+        The opened store directory if the file is in its folder ``runs``; None for a file outside the store.
 
     Raises
     ------
@@ -354,7 +354,10 @@ class Parameter:
 
 
 def declared_parameters(notebook: Any) -> dict[str, Parameter] | None:
-    """Return the parameters that a notebook declares, by name; None if no cell of the notebook has the tag ``parameters``."""
+    """Return the parameters that a notebook declares, by name; None if no cell has the tag ``parameters``.
+
+    If the cell with this tag is not valid Python, the notebook declares no parameters.
+    """
     # Imported here, because a run without parameters does not need IPython.
     from IPython.core.inputtransformer2 import TransformerManager
 
@@ -384,7 +387,7 @@ def declared_parameters(notebook: Any) -> dict[str, Parameter] | None:
 
 
 def read_pairs(pairs: Iterable[str], files: Iterable[Path]) -> dict[str, Any]:
-    """Return the values of parameters that a user passes with ``-p`` and ``-f``, by name.
+    """Return the values of parameters that a user passes with ``-p`` and ``-f``, by name. Values of ``-p`` are not converted yet (`Text`).
 
     Parameters
     ----------
@@ -426,7 +429,8 @@ def checked_parameters(notebook: Any, values: Mapping[str, Any]) -> dict[str, An
     Raises
     ------
     InvalidInvocationError
-        If the notebook declares no parameters, or not one of these, or a value has the wrong type.
+        If values are passed, but no cell has the tag ``parameters``; if a name is not that of a declared parameter; or if a value has the wrong
+        type.
     """
     if not values:
         return {}
@@ -440,9 +444,9 @@ def checked_parameters(notebook: Any, values: Mapping[str, Any]) -> dict[str, An
 
 
 def inject(notebook: Any, values: Mapping[str, Any]) -> None:
-    """Add to a notebook a cell that assigns the values of parameters, and remove such a cell of an earlier run.
+    """Add a cell that assigns the values of parameters to a notebook, below the cell with the tag ``parameters``.
 
-    The cell is added below the cell with the tag ``parameters``. Without values or without such a cell, nothing is added.
+    First remove the cell that an earlier run added. If there are no values, or no cell has the tag ``parameters``, add nothing.
     """
     from nbformat import v4
 
@@ -554,7 +558,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _source_of(value: Any) -> str:
-    """Return a Python expression that evaluates to a value. For ``nan`` and ``inf``, ``repr`` would return names that may be undefined."""
+    """Return a Python expression for a value: its ``repr``, except for ``nan`` and ``inf``, whose ``repr`` is a name that may be undefined."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_source_of(key)}: {_source_of(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):

@@ -1,8 +1,8 @@
 """The command ``run``, which executes one notebook in a new kernel and prints a report.
 
-The kernel gets the identifier of this execution, the path of the notebook and, if the user named a store, the store directory in environment
-variables. The session in the kernel records its runs with the identifier. The report is made from these records in the store after the last
-cell, not from the output of cells.
+Through environment variables, the kernel receives an identifier of this execution, the path of the notebook and, if the user named a store, the
+store directory. The session in the kernel records its runs with this identifier. After the last cell, the report is made from these records in the
+store, not from the output of cells.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def run_status(run: RunRecord, *, interrupted: bool) -> str:
     Parameters
     ----------
     interrupted
-        True if a signal interrupted the execution. A run without a recorded end is then ``cancelled``, else ``failure``.
+        True if a signal interrupted the execution: a run whose end is not recorded was then cancelled. If False, such a run failed.
     """
     if run.status in {"running", "interrupted"}:
         return "cancelled" if interrupted else "failure"
@@ -350,16 +350,17 @@ def run(
     strict
         Fail if the value of an asset cell cannot be stored. By default the value stays only in the kernel.
     log_output
-        Print the output of cells on standard error while the cells run.
+        Print the output of cells while the cells run, on the same stream as the progress (standard error on the command line).
     cell_timeout
-        The greatest duration of a cell in seconds; after this time, the cell is interrupted and the execution fails. By default there is no
+        The maximum duration of each cell in seconds; after this time, the cell is interrupted and the execution fails. By default there is no
         limit.
     timeout
-        The greatest duration of the whole execution in seconds; after this time, it is interrupted and fails. By default there is no limit.
+        The maximum duration of the whole execution in seconds; after this time, the running cell is interrupted and the execution fails. By default
+        there is no limit.
     store
         A store directory; by default the store of the notebook's project.
     progress
-        The stream on which progress is printed; None prints no progress.
+        The stream on which progress is printed; by default, none is printed.
 
     Returns
     -------
@@ -449,7 +450,7 @@ def _execute(
         store_widget_state=False,
     )
     failure = None
-    # The kernel process writes output that is not the output of a cell to a file. The file is read only if the process dies.
+    # What the kernel process prints outside of cells goes to a file, which is read only if the kernel does not start or dies.
     with tempfile.TemporaryFile() as log:
         try:
             client.execute(cwd=str(folder), env=environment, stdout=log, stderr=log)

@@ -1,6 +1,6 @@
 """Output of the command line: results on standard output, messages and progress on standard error; and the list of exit codes.
 
-On a terminal, progress is one line that is updated. In a file or pipe, it is one line for each executed cell.
+On a terminal, the progress of a notebook is one line that is updated. In a file or pipe, one line is added for each executed cell.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Progress:
         self._began = 0.0
 
     def begin(self, number: int, source: str) -> None:
-        """Print that a cell begins.
+        """Begin the progress line of a cell. The line is shown now if the stream is a terminal, else when the cell ends.
 
         Parameters
         ----------
@@ -112,7 +112,7 @@ class Progress:
             self._rewrite(f"{self._label}  {monotonic() - self._began:.1f} s{note}")
 
     def note(self, line: str) -> None:
-        """Print a note about the running cell: it waits for another process."""
+        """Print a note that the running cell waits for another process."""
         line = self._note = in_one_line(line)
         if self._is_terminal:
             self.tick()
@@ -121,7 +121,7 @@ class Progress:
             self._stream.flush()
 
     def log(self, text: str) -> None:
-        """Print output of the running cell if `log_output` is True."""
+        """Print output of the running cell; do nothing if this object was made with ``log_output=False``."""
         if self._stream is None or not self._log_output:
             return
         if self._is_terminal:
@@ -160,7 +160,7 @@ class Progress:
 def is_terminal(stream: TextIO) -> bool:
     """Return True if a stream is a terminal on which a printed line can be replaced.
 
-    Return False if the environment variable ``CI`` is set, because the output is then recorded.
+    Return False if the environment variable ``CI`` is set: a CI system records the output in a log, which would contain every replaced line.
     """
     return stream.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
 
@@ -172,14 +172,14 @@ def first_words(source: str) -> str:
 
 
 def show_files(checked_count: int, total: int, size: int) -> None:
-    """Print, in place of the previous line, the number of value files that ``stepwell doctor`` has checked.
+    """Print how many value files ``stepwell doctor`` has checked. Each call replaces the line that the previous call printed.
 
     Parameters
     ----------
     checked_count, total
-        The numbers of checked files and of all files.
+        The number of files checked so far, and the number of all files.
     size
-        The number of checked bytes.
+        The number of bytes checked so far.
     """
     end = "\r" if checked_count < total else "\r\033[K"
     sys.stderr.write(f"  value files: {checked_count:,} of {total:,}, {size_text(size)}{end}")

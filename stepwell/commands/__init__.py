@@ -1,9 +1,9 @@
-"""Commands: each verb of Stepwell is one typed Python function in a module of this package.
+"""Commands: each verb of Stepwell is one annotated Python function in a module of this package.
 
-The decorator `command.command` registers the function, reads its arguments from the signature and their help from the docstring.
-`stepwell.<verb>()` is the function. ``%stepwell <verb>`` in a notebook and ``stepwell <verb> [--json]`` on the command line parse the typed
-arguments, call the function and print its result. A module is imported when its verb is first used. The module ``wording`` contains the
-texts that notebooks and the command line share.
+The decorator `command.command` registers the function as a command. It reads the arguments of the command from the function's signature, and
+their help from the docstring. Python code calls the function as ``stepwell.<verb>()``; only ``store`` has no such name. ``%stepwell <verb>`` in
+a notebook and ``stepwell <verb> [--json]`` on the command line parse the arguments that the user typed, call the function and print its result.
+A module is imported when its verb is first used. The module ``wording`` contains the texts that notebooks and the command line share.
 """
 
 VERBS = (

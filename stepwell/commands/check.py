@@ -1,4 +1,4 @@
-"""The command ``check``, which predicts without running a step which steps a run would execute, and why."""
+"""The command ``check``, which predicts which steps a run would execute, and why. It runs no step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Check:
     """The result of `check`."""
 
     states: tuple[StepState, ...]
-    """The states of all checked steps, in the order in which a run would take them."""
+    """The states of all checked steps, in the order in which a run would reach them."""
 
     @property
     def outdated(self) -> tuple[StepState, ...]:
@@ -68,24 +68,25 @@ class Check:
     options={"targets": Option(completes="assets")}, definitions="notebooks", exit_code=lambda result: result.exit_code
 )
 def check(targets: Targets = None, *, definitions: Given = None, store: AnyStore = None) -> Check:
-    """Check whether a run would execute any step, and why, without running a step.
+    """Show which steps a run would execute, and why, without running any step.
 
-    Upstream steps are checked, too. Effects of reused steps are not restored, so a step that reads such an effect can be reported as
-    *may change*.
+    Upstream steps are checked, too. A run would restore the effects of the steps that it reuses, such as changed variables and files, but a check
+    does not. A step that reads such an effect can therefore be reported as *may change*.
 
     Parameters
     ----------
     targets
         Assets, and selections such as +report, raw*, group:daily; by default all defined assets.
     definitions
-        Definitions, or a module that contains definitions. They take precedence over registered definitions with the same keys.
+        Definitions to use in addition to the registered ones, or a module that contains them; by default none. They take precedence over registered
+        definitions with the same keys.
     store
         A store directory or an open store; by default the session's store.
 
     Returns
     -------
     Check
-        The states of the steps. Its text has a line for each step that is not fresh, and a line with the totals.
+        The states of the steps. ``str`` returns a line for each step that is not fresh, and a line with the totals.
 
     Raises
     ------

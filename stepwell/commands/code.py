@@ -12,18 +12,18 @@ from stepwell.kernel_runtime.errors import unknown_key
 
 @dataclass(frozen=True, slots=True)
 class StepCode:
-    """The source code of one step."""
+    """The source code of one step, source asset or job."""
 
     key: str
-    """The key of the step; for a source asset or job, its key or name."""
+    """The key of the step or source asset, or the name of the job."""
     where: str
-    """The cell or file that contains the code; empty if it is unknown."""
+    """The cell or file that contains the code; empty if neither is known."""
     code: str
     """The source code; empty if it is not available."""
 
 
 class Code(tuple[StepCode, ...]):
-    """The result of `code`: the source code of each step of an asset, or of one step. Printed as text with a comment above each step."""
+    """The result of `code`: the source code of one step, or of every step of an asset. ``str`` puts a comment with the key above each step."""
 
     __slots__ = ()
 

@@ -1,6 +1,6 @@
-"""The decorator that makes a typed function a command of Python, of ``%stepwell`` and of the command line.
+"""The decorator that makes an annotated function a command, which can be called from Python, with ``%stepwell`` and on the command line.
 
-The decorator derives the arguments that a user can type from the function's signature. A positional parameter becomes a positional argument.
+The decorator derives from the function's signature which arguments a user can type. A positional parameter becomes a positional argument.
 The argument is optional if the parameter has a default, and takes several values if the parameter is a sequence or ``*args``. A keyword-only
 parameter becomes a flag: ``dry_run`` becomes ``--dry-run``. The parameters in `PYTHON_ONLY` can be passed only from Python. The help of an
 argument is the text of its parameter in the docstring. `Option` adds facts that a signature cannot express, for example a short flag.
@@ -36,7 +36,7 @@ Completes = Literal["", "assets", "steps"]
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """Facts about an argument of a command that the signature of the command's function cannot express.
+    """Facts about one argument of a command that the signature of the function cannot express.
 
     Parameters
     ----------
@@ -74,7 +74,9 @@ class Argument:
     is_switch: bool
     """True for a flag without a value (``--force``)."""
     takes_several: bool
-    """True if the parameter is a sequence: a positional argument takes several values, and a flag can be typed several times."""
+    """True if the parameter takes several values: they follow a positional argument one after another, and a flag is typed once for each. False if
+    `Option.parse` makes a sequence from one text.
+    """
     required: bool
     default: Any
     option: Option
@@ -132,13 +134,13 @@ class Command(Generic[P, R]):
     exit_code
         Returns the exit code of the command line for a result; by default 0.
     needs
-        The argument ``store`` that the command line passes to the function. ``store``: an open store, which must exist. ``directory``: a
-        directory that is not opened, because its store may be damaged. ``maybe``: a directory in which the function may create a store.
-        ``itself``: the value of ``--store``, or None, from which the function finds the store. ``nothing``: no such argument; the session's
-        store is used.
+        What the command line passes to the function as its argument ``store``. ``store``: an open store; it is an error if the store does not
+        exist. ``directory``: the store directory, which is not opened, because the store may be damaged. ``maybe``: the store directory, in which
+        the function may create a store. ``itself``: the value of ``--store``, or None without this flag; the function finds the store itself.
+        ``nothing``: no argument; the function uses the session's store.
     definitions
-        Whether the function uses the definitions of a notebook. ``none``: it does not. ``optional``, ``required``: the command line can or
-        must name the notebook with ``--notebook NB``. ``notebooks``: the command line names one or more notebooks as positional arguments.
+        Whether the function uses the definitions of a notebook. ``none``: it does not. ``optional``: the user can name the notebook with
+        ``--notebook NB``. ``required``: the user must name it. ``notebooks``: the user names one or more notebooks as positional arguments.
     displayed
         True if a notebook displays the result with IPython's ``display``; False if it prints the result's text.
     epilog
@@ -245,8 +247,8 @@ def command(
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Return a decorator that registers a function as a command and returns the function unchanged.
 
-    The function's name is the verb. `options` maps names of the function's parameters to an `Option`; the other parameters are the attributes
-    of `Command` with the same names.
+    The name of the registered function is the verb. `options` maps names of its parameters to `Option` objects. Every other argument of this
+    decorator becomes the attribute of `Command` with the same name.
     """
 
     def register(function: Callable[P, R]) -> Callable[P, R]:
@@ -268,7 +270,7 @@ def command(
 
 
 def find_command(name: str) -> Command[Any, Any] | None:
-    """Return the command of a verb, whose module is imported if necessary; None if the verb does not exist."""
+    """Return the command with the verb `name`; None if there is no such verb. The module of the command is imported if necessary."""
     if name not in VERBS:
         return None
     if name not in _commands:
@@ -298,7 +300,7 @@ def _arguments(function: Callable[..., Any], doc: str, options: Mapping[str, Opt
 
 
 def parameter_help(doc: str) -> dict[str, str]:
-    """Return the text of each parameter in the ``Parameters`` section of a docstring, as one line without backticks and the final full stop."""
+    """Return, by parameter name, the texts in the ``Parameters`` section of a docstring: each as one line, without backticks or a final full stop."""
     help_texts: dict[str, str] = {}
     section = re.search(r"^Parameters\n-+\n(.*?)(?=^\w+\n-+\n|\Z)", doc, re.DOTALL | re.MULTILINE)
     for names, lines in re.findall(
@@ -323,7 +325,7 @@ def _reader(read: Callable[[str], Any], metavar: str) -> Callable[[str], Any]:
 
 
 class LineError(Exception):
-    """Arguments that a user typed are invalid; the message has one line."""
+    """Raised if the arguments that a user typed are invalid. The message has one line."""
 
 
 class LineParser(argparse.ArgumentParser):
@@ -334,7 +336,7 @@ class LineParser(argparse.ArgumentParser):
         self._intermixed = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse typed words, and also accept optional positional arguments after flags, which argparse refuses."""
+        """Parse typed words. In contrast to argparse, also accept optional positional arguments after flags."""
         if self._intermixed or self._subparsers is not None:
             return super().parse_known_args(args, namespace)
         self._intermixed = True
@@ -371,17 +373,17 @@ def read_count(text: str) -> int:
 
 
 def read_names(text: str) -> list[str]:
-    """Return the names in a text of names that are separated by commas; the text may be empty."""
+    """Split a text at its commas, and return the names; an empty text has none."""
     return [name for name in text.split(",") if name]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of texts. ``str`` returns the rows as lines in which the columns are aligned."""
+    """A table of strings. ``str`` returns one line for each row, with aligned columns."""
 
     rows: Sequence[tuple[str, ...]]
     empty_text: str = field(default="")
-    """The text of a table without rows."""
+    """What ``str`` returns if the table has no rows."""
 
     def __str__(self) -> str:
         if not self.rows:

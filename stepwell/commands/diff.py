@@ -37,7 +37,7 @@ _CHOSEN = {
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Difference(Comparison):
-    """The differences between two versions of an asset or step. Its text is a summary, followed by the first differences."""
+    """The differences between two versions of an asset or step. ``str`` returns a summary and the first differences."""
 
     @property
     def summary(self) -> str:
@@ -93,7 +93,7 @@ def diff(
 ) -> Difference:
     """Show the differences between two versions of an asset or step, by default between the newest version and the version before it.
 
-    Consecutive results of a notebook with the same value are one version.
+    If a notebook computes the same value several times in succession, these results count as one version.
 
     Parameters
     ----------
@@ -105,20 +105,21 @@ def diff(
     after
         The newer version, in the same notation; the default is -1, the newest version.
     on
-        For frames, the columns or index levels that identify a row: rows with equal values in these columns are compared. If empty, rows at
-        the same position are compared. By default, the index if it is unique in both versions; else the first column that is unique in both
-        versions and is named id, key, uuid, index or name, or ends in _id, _key or _uuid; else the position.
+        For frames, the columns or index levels that identify a row: each row of the older version is compared with the row of the newer version
+        that has the same values in them. If empty, rows at the same position are compared. By default, rows are identified by the index if it is
+        unique in both versions; else by the first column that is unique in both versions and is named id, key, uuid, index or name, or ends in
+        _id, _key or _uuid; else by position.
     notebook
-        Compare only versions that this notebook computed.
+        The notebook whose versions are compared, as stepwell versions prints it; by default, versions of all notebooks.
     memory_limit
-        For frames, the memory that the comparison may use before it writes temporary data to disk, such as 2GB.
+        For frames, the memory, such as 2GB, that the comparison may use before it writes temporary data to disk.
     store
         A store directory or an open store; by default the session's store.
 
     Returns
     -------
     Difference
-        The differences. For frames, its method `rows` returns the added, removed or changed rows.
+        The differences. If the values are frames, the method `rows` of the result returns the added, removed or changed rows.
 
     Raises
     ------
@@ -221,7 +222,7 @@ def _lines(comparison: Comparison) -> list[str]:
         lines = [f"{path or 'value'}: {_change(old, new)}" for path, old, new in details.changes[:_MOST_LINES]]
         rest = len(details.changes) - len(lines)
         if rest or details.more:
-            lines.append(" ".join(filter(None, ("and", str(rest or ""), "or more" if details.more else "", "more"))))
+            lines.append(f"and {f'at least {rest} ' if rest and details.more else f'{rest} ' if rest else ''}more")
         return lines
     if isinstance(details, TextDifference):
         return text_lines(details, _MOST_LINES)
@@ -235,21 +236,25 @@ def _change(old: str, new: str) -> str:
 
 
 def text_lines(difference: TextDifference, limit: int) -> list[str]:
-    """Return the first lines of a text difference in unified diff format, and a last line that counts the omitted lines.
+    """Return the first lines of a unified diff of two strings and, if lines are omitted, a last line with their number.
+
+    If no diff was computed, return one line that says how many lines changed, or that only line endings differ.
 
     Parameters
     ----------
     difference
-        The difference between two strings.
+        The difference between the two strings.
     limit
-        The greatest number of diff lines to return.
+        The maximum number of diff lines to return.
     """
     if not difference.lines:
         if difference.added or difference.removed:
-            return [f"from line {difference.first + 1}: {difference.removed:,} lines became {difference.added:,}"]
+            return [
+                f"from line {difference.first + 1}: {_count_text(difference.removed, 'line')} became {difference.added:,}"
+            ]
         return ["only line endings differ"]
     rest = len(difference.lines) - limit + difference.more
-    return [*difference.lines[:limit], *([f"and {rest:,} more lines"] if rest > 0 else [])]
+    return [*difference.lines[:limit], *([f"and {_count_text(rest, 'more line')}"] if rest > 0 else [])]
 
 
 def _frame_lines(difference: FrameDifference) -> list[str]:
@@ -265,7 +270,7 @@ def _frame_lines(difference: FrameDifference) -> list[str]:
         row = "".join(f", {row}: {old} -> {new}" for row, old, new in column.examples[:1])
         lines.append(f"{column.name}{count}{f' ({note})' if note else ''}{row}")
     if len(difference.columns) > _MOST_COLUMNS:
-        lines.append(f"and {len(difference.columns) - _MOST_COLUMNS} more columns")
+        lines.append(f"and {_count_text(len(difference.columns) - _MOST_COLUMNS, 'more column')}")
     return [*lines, *frame_notes(difference)]
 
 
@@ -274,15 +279,15 @@ def _further_columns(columns: Sized) -> str:
 
 
 def column_note(column: ColumnChange) -> str:
-    """Return a note that says how a column was compared, or why it was not; empty if its cells were compared directly."""
+    """Return a note that says how the cells of a column were compared, or why they were not; empty if their values were compared directly."""
     if column.how != "not compared":
         return column.how
-    cause = f"a {column.undigested} has no digest" if column.undigested else "the column's type changed"
+    cause = f"a cell of type {column.undigested} has no digest" if column.undigested else "the column's type changed"
     return f"not compared: {cause}"
 
 
 def frame_notes(difference: FrameDifference) -> list[str]:
-    """Return lines about columns that were probably renamed, and about rows with equal keys."""
+    """Return a line for each column that was probably renamed and, if several rows of one version have the same key, a line with their numbers."""
     notes = [
         f"{old} was probably renamed to {new}, because both columns have the same values"
         for old, new in difference.schema.renamed[:4]

@@ -51,23 +51,24 @@ def doctor(
 ) -> list[Finding]:
     """Check a store and its environment: locks, file system, permissions, key, free space, every table and every value file.
 
-    Other processes may use the store during the check. A damaged value file is moved away, and the next run that needs its value computes the
-    value again. A store that cannot be opened can be checked, too.
+    Other processes may use the store during the check. A damaged value file is moved to the folder damaged/ of the store, and the next run that
+    needs its value computes the value again. A store that cannot be opened can be checked, too.
 
     Parameters
     ----------
     quick
-        Check only that the value files exist; by default every byte of them is checked.
+        Check only that the value files exist, not their contents; by default every byte of each file is checked.
     clean
-        Delete damaged value files. Also delete files of dead processes, and value files that no catalog row refers to, if the files are older
-        than an hour.
+        Delete damaged value files, including those that earlier checks moved away. Also delete files that dead processes left and value files
+        that no catalog row refers to, unless they are younger than an hour.
     rebuild
-        Build a new catalog from the readable parts of the old catalog and the headers of the value files; the old catalog is kept.
+        Build a new catalog from the readable parts of the old catalog and the headers of the value files. The old catalog is kept under another
+        name.
     store
         A store directory or an open store; by default the session's store.
     progress
-        A function that is called during the check with the number of checked value files, the number of all value files, and the number of
-        checked bytes; None for no calls.
+        A function that is called repeatedly during the check with three numbers: the value files checked so far, all value files, and the bytes
+        checked so far. By default no function is called.
 
     Returns
     -------

@@ -24,7 +24,8 @@ def _text(forgotten: Forgotten) -> str:
 def forget(key: Target, *, yes: bool = False, store: AnyStore = None) -> Forgotten:
     """Remove every version of an asset or step from the store, for all notebooks. This cannot be undone.
 
-    The steps inside a graph-backed asset are removed with the asset. A value file stays if versions of another key have the same value.
+    For a graph-backed asset, the versions of the steps inside it are removed, too. A value file stays if a version of another key has the same
+    value.
 
     Parameters
     ----------

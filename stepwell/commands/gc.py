@@ -1,4 +1,4 @@
-"""The command ``gc``, which deletes data of a store that are no longer needed."""
+"""The command ``gc``, which deletes data that a store no longer needs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from stepwell.kernel_runtime.store import housekeeping
 def gc(*, dry_run: bool = False, compact: bool = False, store: AnyStore = None) -> Collected:
     """Delete versions that exceed the limits set with `keep`, value files that no version needs, and files of dead processes.
 
-    Files younger than an hour stay, because another process may be about to record them in the catalog. Without a rule, no version is deleted.
+    Files younger than an hour stay, because another process may be about to record them in the catalog. If no limit is set, no version is deleted.
 
     Parameters
     ----------
     dry_run
         Only report what would be deleted.
     compact
-        Rewrite the catalog file without its free space. By default this happens only if the file is large and mostly free space.
+        Rewrite the catalog file without its free space. By default the file is rewritten only if it is large and consists mostly of free space.
     store
         A store directory or an open store; by default the session's store.
 

@@ -30,14 +30,15 @@ def _data(inputs: dict[str, Any]) -> dict[str, Any]:
 Inputs: TypeAlias = "dict[str, tuple[tuple[str, ...], Any]]"
 """For each parameter of a step, a pair: the keys of the stored values in its input (none for config and defaults), and the input itself."""
 _VERSIONS = 200
-"""The number of newest materializations of an upstream key that are searched for the value that a step received."""
+"""The number of materializations of an upstream key, newest first, in which the value that a step received is looked up."""
 
 
 def step_inputs(session: Session, step_key: str, *, store: AnyStore = None) -> Inputs:
-    """Return the stored inputs of a step with the keys of their values.
+    """Return the inputs of a step by parameter name: each input together with the keys of the stored values that it contains.
 
-    If the step is defined in this process, the inputs are the current values of its upstream assets and steps. Otherwise they are the values
-    that the step's last successful execution received. The errors are those of `inputs`.
+    If the step is defined in this process, the inputs are the current values of its upstream assets and steps, its config, and the defaults of
+    inputs that no asset provides. Otherwise they are the values that the step's last successful execution received. The errors are those of
+    `inputs`.
     """
     inspection = session.inspect(store=store)
     try:
@@ -99,10 +100,10 @@ def _recorded_inputs(step_key: str, store: ValueStore) -> Inputs | None:
     definitions="optional",
 )
 def inputs(step: str, *, store: AnyStore = None) -> dict[str, Any]:
-    """Load the stored inputs of a step by parameter name, for example to debug a step that failed.
+    """Load the stored inputs of a step, for example to debug a step that failed.
 
-    In a notebook, ``%stepwell inputs`` binds each input to a variable with the name of the parameter. If the step is not defined in this
-    process, the inputs of its last successful execution are loaded.
+    If the step is defined in this process, the current values of its upstream assets and steps are loaded; otherwise, the values that its last
+    successful execution received. In a notebook, ``%stepwell inputs`` also binds each input to a variable with the name of the parameter.
 
     Parameters
     ----------

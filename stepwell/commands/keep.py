@@ -49,22 +49,24 @@ def keep(
 ) -> dict[str, Rule]:
     """Show or set retention rules, which limit how many versions of an asset or step the store keeps.
 
-    Without a rule, every version is kept. The current and the newest version of a key are always kept. `gc` deletes the versions that exceed a
-    limit; so does the end of a session that ran steps, at most once an hour. Limits that are not passed keep their present values.
+    Without a rule, every version is kept. The current and the newest version of a key are always kept. The versions that exceed a limit are
+    deleted by `gc` and, at most once an hour, at the end of a session that ran steps. If no limit is passed, the rules are only shown. If some
+    limits are passed, the other limits of the rule keep their present values.
 
     Parameters
     ----------
     key
-        An asset or step; empty for the rule of the whole store, which applies to all keys. A limit in the rule of a key replaces the store's
-        limit on versions or age.
+        An asset or step; empty for the rule of the whole store, which applies to all keys. If the rule of a key limits versions or age, this limit
+        replaces the same limit of the store. A limit on bytes does not replace the store's: both apply.
     versions
-        The greatest number of versions to keep of each key, for each notebook and partition; consecutive equal values are one version.
+        The maximum number of versions to keep for each key, notebook and partition. Consecutive versions with equal values count as one.
     age
         The age at which a version is deleted: seconds, or a text such as 30d.
     bytes
-        The greatest total size of the values of the key, or of the store: bytes, or a text such as 10GB. The oldest values are deleted first.
+        The maximum total size of the values of the key or, for the rule of the store, of all keys: bytes, or a text such as 10GB. The oldest
+        values are deleted first.
     forever
-        Remove the rule of the key, or of the whole store.
+        Remove the rule of the key or, without a key, the rule of the whole store.
     store
         A store directory or an open store; by default the session's store.
 

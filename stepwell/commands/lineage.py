@@ -1,4 +1,4 @@
-"""The command ``lineage``, which shows the graph of assets and steps with their states, and the contents of cards.
+"""The command ``lineage``, which shows the graph of assets and steps with their states, and functions that return the contents of its cards.
 
 The command line prints the lineage as a tree; notebooks show it as a picture (`stepwell.widgets`). Both show the same cards: one for each step,
 source asset and job. A card shows a status with its symbol, the time and duration of the step's last execution, and the reason for the status.
@@ -22,7 +22,7 @@ from stepwell.kernel_runtime.text import duration, in_one_line, moment
 def lineage_text(lineage: Lineage) -> str:
     """Return the lineage as a tree of text lines, one for each card.
 
-    The line of a card is below the line of the upstream card that is deepest in the graph, and names the other upstream cards.
+    In the tree, the parent of a card is the upstream card that is deepest in the graph. The line of the card names its other upstream cards.
     """
     if not lineage.nodes:
         return "Lineage: nothing is defined yet"
@@ -74,12 +74,12 @@ def _plain_text(text: str) -> str:
 
 
 def _depths(inputs: dict[str, list[str]]) -> dict[str, int]:
-    """Return for each key the length of the longest path from a key without inputs. Edges that close a cycle are ignored.
+    """Return, by key, the number of edges on the longest path to the key from a key without inputs. Edges that close a cycle are ignored.
 
     Parameters
     ----------
     inputs
-        The keys directly upstream of each key.
+        For each key, the keys directly upstream of it.
     """
     depth: dict[str, int] = {}
     for root in inputs:
@@ -122,7 +122,7 @@ def lineage(*keys: str, store: AnyStore = None) -> Lineage:
     Raises
     ------
     UnknownKeyError
-        If no definition in this process has one of the keys.
+        If one of the keys is not defined in this process.
     """
     session = get_session()
     return upstream_of(session.inspect(store=store).lineage(), keys or None)
@@ -177,7 +177,10 @@ def status_of(node: LineageNode) -> Status:
 
 
 def outdated(lineage: Lineage) -> list[str]:
-    """Return the keys of the assets with a step that is failed, missing, stale or may change, in the order of the cards. A run can make these fresh."""
+    """Return the keys of the assets that a run can make fresh, in the order of the cards.
+
+    These are the assets with a step whose state is failed, missing, stale or *may change*.
+    """
     wanted = [node for node in lineage.nodes if node.state in {"failed", "missing", "stale", "may change"}]
     return list(dict.fromkeys(asset for node in wanted for asset in assets_of(node)))
 
@@ -285,7 +288,7 @@ def upstream_of(lineage: Lineage, keys: Sequence[str] | None) -> Lineage:
 
 
 def headline(lineage: Lineage) -> str:
-    """Return the numbers of steps and of statuses that need attention: ``11 steps · 3 stale · 1 failed``."""
+    """Return the number of steps, and the number of cards for each status that needs attention: ``11 steps · 3 stale · 1 failed``."""
     steps = sum(node.state is not None for node in lineage.nodes)
     number_by_status = counts(status_of(node) for node in lineage.nodes)
     rest = [f"{number} {status}" for status, number in number_by_status.items() if status in ATTENTION]
@@ -293,7 +296,7 @@ def headline(lineage: Lineage) -> str:
 
 
 def drawn_edges(lineage: Lineage) -> list[LineageEdge]:
-    """Return the edges of a lineage to draw: without duplicates, edges from a card to itself, and edges of cards that the lineage does not contain."""
+    """Return the edges of a lineage that are drawn, each once. Edges from a card to itself, or from or to a missing card, are left out."""
     known = {node.key for node in lineage.nodes}
     seen = dict.fromkeys(e for e in lineage.edges if e.source in known and e.target in known and e.source != e.target)
     return list(seen)

@@ -27,9 +27,10 @@ def load(
     version: WhichVersion | None = None,
     verify: Verify = "signed",
 ) -> Any:
-    """Load the current stored value of an asset or step; a value of a mutable type is a copy.
+    """Load the current stored value of an asset or step.
 
-    In a notebook, ``%stepwell load`` binds the value to a variable. The command line prints the value.
+    Each call returns a new object, unless the type of the value is immutable, so changes of the object do not change the stored value. In a
+    notebook, ``%stepwell load`` binds the value to a variable. The command line prints the value.
 
     Parameters
     ----------
@@ -38,12 +39,13 @@ def load(
     store
         A store directory or an open store; by default the session's store.
     notebook
-        The notebook whose value is loaded; needed only if several notebooks computed different values of the key.
+        The notebook whose value is loaded, as stepwell versions prints it; needed only if several notebooks computed different values of the key.
     version
         A version to load instead of the current value: a number (-1 is the newest version, -2 the version before it; 0 is the oldest), the
         beginning of a version's identifier (stepwell versions lists these), or a time, which selects the newest version at that time.
     verify
-        ``full`` checks every byte of the value file. The default, ``signed``, checks every byte only at the first load since the machine started.
+        ``full`` checks every byte of the value file. The default, ``signed``, checks every byte only at the first load after the machine started or
+        the file changed; at later loads, it checks only the size and the bytes that can run code.
 
     Returns
     -------

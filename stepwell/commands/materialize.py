@@ -1,4 +1,4 @@
-"""The command ``materialize``, which brings assets up to date, and the rendering of the results of runs."""
+"""The command ``materialize``, which brings assets up to date, and functions that return the result of a run as JSON values and as text."""
 
 from __future__ import annotations
 
@@ -50,14 +50,15 @@ def materialize(
     targets
         Assets, and selections such as +report, raw*, group:daily; by default all defined assets.
     store
-        A store directory or an open store; by default the session's store. This is ``.stepwell`` in the project's folder in IPython, and a
-        temporary store in a plain Python process.
+        A store directory or an open store; by default the session's store: the directory STEPWELL_STORE if this variable is set; otherwise
+        ``.stepwell`` in the project's folder in IPython, and a temporary store in other Python processes.
     definitions
-        Definitions, or a module that contains definitions. They take precedence over registered definitions with the same keys.
+        Definitions to use in addition to the registered ones, or a module that contains them; by default none. They take precedence over registered
+        definitions with the same keys.
     force
         Execute the steps of the targets even if they could be reused.
     upstream
-        Bring upstream assets up to date, too. Otherwise their stored values are used, and notices name the stale ones.
+        Bring upstream assets up to date, too. If False (--no-upstream), their stored values are used, and notices name the stale ones.
     raise_on_error
         Raise the exception of a failed step after the run has ended; a note on the exception names the run. If False, the exception is only
         stored in the result.

@@ -52,7 +52,7 @@ def pack(selection: str | Iterable[str], path: str | os.PathLike[str], *, store:
     InvalidInvocationError
         If `selection` is empty.
     PackError
-        If the file cannot be written, or no selected key has a stored value.
+        If the file cannot be written, or the store has records but no values for the selected keys.
     ValueUnavailableError
         If a value file is missing or damaged.
     UntrustedValueError

@@ -39,7 +39,8 @@ class Renamed:
 def rename(old: str, new: str, *, store: AnyStore = None) -> Renamed:
     """Carry the stored versions of an asset over to another key.
 
-    Also rename the asset and its variable in the cell. If nothing else in the cell changes, the asset is not computed again.
+    This command does not edit the notebook: rename the asset and its variable in the cell, too. If nothing else in the cell changes, the asset is
+    not computed again.
 
     Parameters
     ----------
@@ -62,7 +63,8 @@ def rename(old: str, new: str, *, store: AnyStore = None) -> Renamed:
     InvalidDefinitionError, InvalidInvocationError
         If the new key is invalid or equal to the old key, or the old key is the key of a step.
     InvariantViolationError
-        If results are stored for the new key, the old key belongs to a multi-asset, or several other notebooks but not this one define it.
+        If results are stored for the new key, if the old key belongs to a multi-asset, or if several notebooks have a value of the old key but
+        the present notebook has none.
     """
     session, before, after = get_session(), key_text(old), key_text(new)
     count = rename_key(session.open(store, create=False), before, after, session.notebook)

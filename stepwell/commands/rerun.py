@@ -25,7 +25,8 @@ def rerun(
     steps
         Keys of steps, such as report.transform, or assets, all of whose steps run.
     definitions
-        Definitions, or a module that contains definitions. They take precedence over registered definitions with the same keys.
+        Definitions to use in addition to the registered ones, or a module that contains them; by default none. They take precedence over registered
+        definitions with the same keys.
     store
         A store directory or an open store; by default the session's store.
     raise_on_error
@@ -39,7 +40,7 @@ def rerun(
     Raises
     ------
     UnknownKeyError
-        If there is no step or asset with one of the keys.
+        If one of the keys belongs to no step or asset.
     DefinitionUnavailableError
         If a step is recorded in the store but not defined in this process.
     MissingUpstreamError, ValueNotKeptError

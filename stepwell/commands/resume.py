@@ -23,7 +23,8 @@ def resume(run: str, *, definitions: Given = None, store: AnyStore = None, raise
     run
         The identifier of the run, as stepwell runs prints it.
     definitions
-        Definitions, or a module that contains definitions. They take precedence over registered definitions with the same keys.
+        Definitions to use in addition to the registered ones, or a module that contains them; by default none. They take precedence over registered
+        definitions with the same keys.
     store
         A store directory or an open store; by default the session's store.
     raise_on_error
@@ -47,7 +48,7 @@ def resume(run: str, *, definitions: Given = None, store: AnyStore = None, raise
     """
     if not isinstance(run, str):
         raise InvalidInvocationError(
-            f"resume takes the identifier of a run, which is a string, not a {type(run).__name__}",
+            f"resume takes the identifier of a run, which is a string, but got {type(run).__name__}",
             remedy="pass the identifier: stepwell.resume(stepwell.last_run().run_id)",
         )
     return get_session().resume(run, definitions=definitions, store=store, raise_on_error=raise_on_error)

@@ -39,7 +39,7 @@ def runs(limit: int = 20, *, store: AnyStore = None) -> list[RunRecord]:
     Parameters
     ----------
     limit
-        The greatest number of runs to list.
+        The maximum number of runs to list.
     store
         A store directory or an open store; by default the session's store.
 

@@ -1,4 +1,4 @@
-"""The command ``sql``, which runs one SELECT over stored assets, files and the catalog, and the output formats of the command line.
+"""The command ``sql``, which runs one SELECT over stored assets, files and the catalog. The command line prints the rows in several formats.
 
 A table in the SELECT is an asset, named by its key: ``clean``, ``"raw/flights"`` or ``raw.flights``. The last part of the key is enough if no
 other key has the same last part. Upper and lower case may differ if only one key matches. The rows of the table are those of the asset's
@@ -65,12 +65,15 @@ class Printer:
             help="with csv, print texts unchanged, for programs; by default, control and invisible characters are escaped (\\x1b)",
         )  # fmt: skip
         parser.add_argument(
-            "--limit", metavar="N", type=_count, default=40, help="the greatest number of rows in a table (default: 40)"
+            "--limit", metavar="N", type=_count, default=40, help="the maximum number of rows in a table (default: 40)"
         )
 
     @staticmethod
     def function_arguments(options: argparse.Namespace) -> dict[str, Any]:
-        """Return the arguments of `sql` that the options determine: the parameters and the type of the result. Read the SELECT from standard input if it is ``-``."""
+        """Return the arguments of `sql` that the options determine: the parameters and the type of the result.
+
+        If the SELECT is ``-``, replace it in `options` with the text from standard input.
+        """
         options.json = options.json or options.format == "json"
         if options.text == "-":
             options.text = sys.stdin.read()
@@ -120,9 +123,9 @@ def sql(
     """Run one SELECT over stored assets, or over the catalog of the store, and return the rows.
 
     A table is an asset, named by its key: ``clean``, ``raw.flights`` or ``"raw/flights"``. The rows are those of the asset's current value,
-    which must be a frame of pandas, polars or pyarrow, an array of one or two dimensions, a list of dicts or a dict of lists. A named index of
-    pandas becomes columns. ``read_csv``, ``read_json`` and ``read_parquet`` read files in the project. The schema ``stepwell`` contains views of
-    the catalog: runs, steps, materializations, current, lineage, reads, sizes, durations, code_versions, logs. A SELECT cannot write. Inside a
+    which must be a frame of pandas, polars or pyarrow, an array of one or two dimensions, a list of dicts or a dict of lists. A named
+    pandas index becomes columns. ``read_csv``, ``read_json`` and ``read_parquet`` read files in the project. The schema ``stepwell`` contains views
+    of the catalog: runs, steps, materializations, current, lineage, reads, sizes, durations, code_versions, logs. A SELECT cannot write. Inside a
     step, the assets and files that the SELECT reads are recorded as reads of the step; the catalog is not.
 
     Parameters
@@ -138,7 +141,7 @@ def sql(
     store
         A store directory or an open store; by default the session's store.
     notebook
-        The notebook whose values are loaded; needed only if several notebooks computed different values of a key.
+        The notebook whose values are loaded, as stepwell versions prints it; needed only if several notebooks computed different values of a key.
 
     Returns
     -------
@@ -160,7 +163,7 @@ def sql(
 
 
 _WIDEST = 60
-"""The greatest number of characters that a printed table shows of one value."""
+"""The maximum number of characters that a printed table shows of one value."""
 
 
 def print_csv(reader: Any, out: TextIO, *, raw: bool = False) -> None:
@@ -199,7 +202,7 @@ def print_json_lines(reader: Any, out: TextIO) -> None:
 
 
 def print_table(reader: Any, out: TextIO, *, limit: int) -> None:
-    """Print the first `limit` rows in aligned columns, and a last line if the result has more rows."""
+    """Print the first `limit` rows in aligned columns. If the result has more rows, print a last line that says so."""
     rows: list[tuple[Any, ...]] = []
     has_more = False
     for row in _rows(reader):
@@ -248,7 +251,7 @@ def _text(value: Any) -> str:
 
 
 def _json_value(value: Any) -> Any:
-    """Return a value as JSON values. A value that JSON cannot represent becomes a string."""
+    """Convert a value and all its members to values that JSON can represent: numbers that are not finite, dates and the like become strings."""
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if value is None or isinstance(value, str | bool | int):
@@ -320,7 +323,7 @@ def _table(path: _Path, load: Callable[[str], Any], registered: Collection[str],
     path
         The parts of the table's name: ``("raw", "flights")``.
     load
-        Returns the value of a key.
+        Loads the stored value of a key.
     registered
         The keys of the registered definitions, for messages.
     store
@@ -351,8 +354,8 @@ def _table(path: _Path, load: Callable[[str], Any], registered: Collection[str],
 def key_meant(path: _Path, stored_keys: Iterable[str]) -> str | None:
     """Return the stored key that a table's name refers to.
 
-    The name can be the whole key, with dots or slashes between its parts, or the last part of an asset's key. Matches with the same upper and
-    lower case are preferred to others.
+    The name can be the whole key, with dots or slashes between its parts, or the last part of an asset's key. Keys that differ from the name in
+    upper and lower case are considered only if no key matches exactly.
 
     Parameters
     ----------

@@ -21,11 +21,11 @@ _MOST = 20
 
 @dataclass(frozen=True, slots=True)
 class StoreFacts:
-    """The directory and size of a store. It is the result of the command `store`; its text is the last line that `status` prints."""
+    """The directory and size of a store: the result of the command ``store``. ``str`` returns one line, which `status` prints, too."""
 
     directory: str
     sizes: dict[str, int]
-    """The counts ``materializations``, ``runs`` and ``objects`` (value files), and ``object_bytes`` and ``catalog_bytes``."""
+    """The numbers of ``materializations``, ``runs`` and ``objects`` (value files), and the sizes ``object_bytes`` and ``catalog_bytes``."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the facts as JSON values: ``{"store", "sizes"}``."""
@@ -45,13 +45,13 @@ class Status:
     store
         The store directory.
     nodes
-        The listed assets, steps and jobs that are defined in this process, with their states.
+        The assets, steps and jobs to list that are defined in this process, with their states.
     stored
-        The listed current materializations in the store; empty if this process has definitions.
+        The current materializations to list if nothing is defined in this process; empty otherwise.
     sizes
         The number of materializations, and other totals of the store.
     key_sizes
-        The size of each key in the store, largest first; None if sizes were not requested.
+        The total size of the values of each key in the store, largest first; None if sizes were not requested.
     """
 
     store: str
@@ -135,7 +135,7 @@ def status(*keys: str, sizes: bool = False, store: AnyStore = None) -> Status:
     keys
         The keys of assets and steps to list; by default all.
     sizes
-        List the size of each key in the store, largest first, instead of states.
+        List all keys in the store with the total size of their values, largest first, instead of states; `keys` is then ignored.
     store
         A store directory or an open store; by default the session's store.
 

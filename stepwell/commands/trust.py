@@ -1,4 +1,4 @@
-"""The command ``trust``, which shows values that another person's key signed, and accepts them."""
+"""The command ``trust``, which shows values that were signed with another person's key, and accepts them."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def trust(
     Parameters
     ----------
     what
-        The path of a pack, or keys in the store. The values of a pack are imported into the store.
+        The path of a pack, or keys in the store. The values of a pack are imported into the store when they are accepted.
     all
-        Accept all values in the store that were signed with another key.
+        Select all values in the store that were signed with another key; no pack or key is passed then.
     yes
-        Accept the values. Otherwise, if any value was signed with another key, nothing is accepted and an error lists the values.
+        Accept the selected values. Otherwise, if any of them was signed with another key, nothing is accepted and an error lists these values.
     store
         A store directory or an open store; by default the session's store.
 
@@ -101,7 +101,7 @@ def _pack_path(word: str | os.PathLike[str]) -> Path | None:
 
 
 def _trust_needed(offer: Offer) -> TrustNeededError:
-    """Return the error that lists the values which the user must accept or refuse."""
+    """Return the error that lists the values in `offer`, which the user must accept or refuse."""
     count = len(offer.values)
     error = TrustNeededError(
         f"{count} value{'' if count == 1 else 's'} in {offer.source} {'is' if count == 1 else 'are'} signed with another key "

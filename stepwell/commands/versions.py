@@ -36,11 +36,11 @@ def versions(
     key
         An asset or step.
     notebook
-        List only versions that this notebook computed.
+        The notebook whose versions are listed, as this command prints it; by default, versions of all notebooks.
     partition
-        List only versions of this partition.
+        The partition whose versions are listed; by default, versions of all partitions.
     all
-        List every materialization. By default consecutive materializations of a notebook with the same value are listed as one version.
+        List every materialization. By default, if a notebook computed the same value several times in succession, this is listed as one version.
     store
         A store directory or an open store; by default the session's store.
 

@@ -24,7 +24,7 @@ def why(
     """Explain the state of an asset or step, and why it was last executed.
 
     If the cause is a change upstream, the explanation names the upstream step and the change. If the asset or step is stored but not defined
-    in this process, because its cell has not run yet, the explanation comes from the records of the store.
+    in this process, for example because its cell has not run yet, the explanation comes from the records in the store.
 
     Parameters
     ----------
@@ -35,7 +35,8 @@ def why(
     revoke
         Undo the newest acceptance of the asset or step.
     definitions
-        Definitions, or a module that contains definitions. They take precedence over registered definitions with the same keys.
+        Definitions to use in addition to the registered ones, or a module that contains them; by default none. They take precedence over registered
+        definitions with the same keys.
     store
         A store directory or an open store; by default the session's store.
 

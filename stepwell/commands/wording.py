@@ -110,7 +110,7 @@ def step_lines(result: RunResult) -> list[str]:
 
 
 def result_lines(result: RunResult) -> list[str]:
-    """Return a line for each target of a run, then a line for each step of another asset that was not reused."""
+    """Return a line for each target of a run, then a line for each other step, unless the step was reused."""
     lines: list[str] = []
     reported: set[str] = set()
     for key in result.run.targets:
@@ -172,16 +172,16 @@ def _path_only(notice: Notice) -> str:
 
 
 def later_changes(key: str, before: str, now: str) -> str:
-    """Return a text about changes that other cells made after a step had read a name or file, and how to use the changes.
+    """Return a text that says which versions of names or files a step read, that other cells have changed them since, and how to use the changes.
 
     Parameters
     ----------
     key
         The key of the step.
     before
-        The earlier versions that the step read: ``df from [1]``.
+        The versions that the step read: ``df from [1]``.
     now
-        The changes: ``df is now from [5]``.
+        The present versions: ``df is now from [5]``.
     """
     return f"with {before} ({now}; run the cell of {key} to use the change)"
 
@@ -209,7 +209,7 @@ _NOTICES: dict[str, Callable[[Notice], str]] = {
         f"{n.key} used {', '.join(n['hosts'])}: changes there are not detected; add --max-age 1d to refresh daily"
     ),
     "not set": lambda n: (
-        f"{n.key} was reused, but its setting of {', '.join(n['names'])} cannot be made in this process"
+        f"{n.key} was reused, but its changes of settings cannot be made in this process: {', '.join(n['names'])}"
     ),
     "path only": _path_only,
     "path restored": lambda n: (
@@ -241,9 +241,9 @@ _listening: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 def listen(session: Session) -> None:
-    """In a plain Python process, show the notices of a session as warnings, and its waiting steps as log records.
+    """In a plain Python process, show the notices of a session as warnings, and log a record when a step waits for another process.
 
-    When a notebook's front end is loaded, it shows these events instead.
+    Do nothing while the IPython extension is loaded, which shows these events itself.
     """
     if session.face:
         return
@@ -268,7 +268,7 @@ def listen(session: Session) -> None:
 
 
 def get_session() -> Session:
-    """Return the session of this process. Notices are shown as warnings, unless a notebook shows them."""
+    """Return the session of this process. From now on, its notices are shown as warnings, unless the IPython extension shows them."""
     session = process.get_session()
     listen(session)
     return session
@@ -278,7 +278,10 @@ def get_session() -> Session:
 
 
 def waiting_line(event: StepWaiting) -> str:
-    """Return the line about a step that waits for another process, with the start and the usual duration of the step in the other process."""
+    """Return the line about a step that waits because another process computes it.
+
+    The line names the other process, the time when it began the step, and the usual duration of the step.
+    """
     claimant = event.claimant
     facts = []
     if claimant.pid:

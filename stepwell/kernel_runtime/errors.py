@@ -48,7 +48,7 @@ def _rebuild(cls: type[StepwellError], what: str, where: str, remedy: str) -> St
 
 
 class StepwellWarning(UserWarning):
-    """The category of the Python warnings that show notices to the user of a script. A notebook shows notices below the cell instead."""
+    """The category of the Python warnings with which a script shows notices to the user. A notebook prints notices below the cell instead."""
 
 
 # -- definitions ---------------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ class InvariantViolationError(StepwellError):
 
 
 class UnknownKeyError(StepwellError):
-    """Raised when no asset, step, job, run or column has the requested name. The message lists similar names."""
+    """Raised when no asset, step, job, run or column has the requested name. The remedy lists similar names."""
 
 
 class InvalidSelectionError(StepwellError):
@@ -158,7 +158,7 @@ class ValueDamagedError(ValueUnavailableError):
 
 
 class UnknownVersionError(StepwellError):
-    """Raised when the requested version of a key matches no stored version, or several."""
+    """Raised when no stored version of a key matches the requested one, or when several match."""
 
 
 class AmbiguousKeyError(StepwellError):
@@ -178,7 +178,7 @@ class UnstorableValueError(StepwellError):
         The path from the value to the member that cannot be stored, as a Python expression: ``['fits'][3].model``. Empty if the value
         itself cannot be stored, or if the member is unknown.
     reason
-        The reason without the path, in two parts: the path belongs between them. ``("the Fit", " does not load as an equal object")``.
+        The reason, as the two texts before and after the path: ``("the Fit", " does not load as an equal object")``.
     """
 
     def __init__(
@@ -205,19 +205,19 @@ class PackError(StepwellError):
 
 
 class TrustNeededError(StepwellError):
-    """Raised when values that are signed with another key would be accepted, and the user has not confirmed this.
+    """Raised when a command would accept values that are signed with another user's key, and the user has not confirmed this.
 
     Attributes
     ----------
     offer
-        The values that the user must confirm (`records.maintenance.Offer`).
+        Describes the values and their signer, for the question to the user (`records.maintenance.Offer`).
     """
 
     offer: Any = None
 
 
 class DefinitionsOnlyError(StepwellError):
-    """Raised when a run is requested in a kernel that only registers the definitions of a notebook."""
+    """Raised when a run is requested in a kernel that was started only to register the definitions of a notebook."""
 
 
 class QueryError(StepwellError):
@@ -229,7 +229,7 @@ class NotTabularError(QueryError):
 
 
 class StoreError(StepwellError):
-    """Base class of errors that prevent the use of a store; also raised for causes that have no subclass."""
+    """Base class of errors that prevent the use of a store; raised directly if no subclass describes the cause."""
 
 
 class StoreNotWritableError(StoreError):
@@ -237,11 +237,11 @@ class StoreNotWritableError(StoreError):
 
 
 class StorePermissionError(StoreNotWritableError):
-    """Raised when the operating system denies access to the store's directory or a file in it, or when access would change the file's owner."""
+    """Raised when the operating system denies access to the store's directory or to a file in it, or when a write would change a file's owner."""
 
 
 class StoreReadOnlyError(StoreNotWritableError):
-    """Raised when the store must be written, but its file system is mounted read-only."""
+    """Raised when Stepwell has to write to the store, but the store's file system is mounted read-only."""
 
 
 class StoreFullError(StoreError):
@@ -261,7 +261,7 @@ class TooManyFilesError(StoreError):
 
 
 class OtherDeviceError(StoreError):
-    """Raised when a folder of the store is on another device than the rest, so that files cannot be moved into it atomically."""
+    """Raised when a folder inside the store is on another device than the store, so that files cannot be moved into it atomically."""
 
 
 class StoreDiskError(StoreError):
@@ -286,7 +286,7 @@ class StoreDamagedError(StoreError):
 
 
 class CellError(StepwellError):
-    """Raised when a cell cannot be turned into a definition, or when the SELECT of a SQL asset fails."""
+    """Raised when no definition can be made from a cell, or when the SELECT of a SQL asset fails."""
 
 
 class CellSyntaxError(CellError):
@@ -298,7 +298,7 @@ class CellValueError(CellError):
 
 
 class CellNameError(CellError, NameError):
-    """Raised when a cell uses a name that does not exist, or that static analysis did not find in the cell's text."""
+    """Raised when a name in a cell, in a flag of a cell or in a SELECT does not exist, is ambiguous, or cannot be used there."""
 
 
 class NotebookError(StepwellError):

@@ -29,17 +29,17 @@ class PathContents:
 
 
 def contents_of(path: Path) -> PathContents:
-    """Return the kind, size and digest of the file or folder at a path. `path` itself may be a link; links inside a folder are not followed.
+    """Return the kind, size and digest of the file or folder at a path.
 
     Parameters
     ----------
     path
-        The path of a file or folder. It need not exist.
+        The path of a file or folder. It need not exist. A symbolic link at this path is followed; links inside a folder are not.
 
     Returns
     -------
     PathContents
-        The kind, size and digest at the time of the call; the kind is ``nothing`` for a path that does not exist.
+        The kind, size and digest at the time of the call. The kind is ``nothing`` if the path does not exist, or if it is a device or a pipe.
 
     Raises
     ------

@@ -1,6 +1,7 @@
 r"""Text for display: functions that escape unsafe characters, and functions that format durations, ages, times and sizes.
 
-A string in a store can come from another person. Shown unchanged, it could move the cursor of a terminal, reverse a line or hide text.
+A string in a store can come from another person. Shown unchanged, it could move the cursor of a terminal, hide text, or reverse
+its direction.
 Therefore every front end escapes strings before it shows them:
 
 - lines and messages with `printable`;
@@ -34,17 +35,17 @@ _UNCOLOURED = re.compile(rf"(\x1b\[[0-9;:]*m)|[{_INVISIBLE}]")
 
 
 def printable(text: str) -> str:
-    r"""Return `text` with control, direction-changing and invisible characters replaced by escapes (``\x1b``). Line breaks and tabs stay."""
+    r"""Return `text` with control, direction-changing and invisible characters replaced by escapes such as ``\x1b``. Line breaks and tabs stay."""
     return _UNSAFE.sub(_escaped, text) if _UNSAFE.search(text) else text
 
 
 def in_one_line(text: str) -> str:
-    r"""Return the result of `printable` for `text`, with line breaks and tabs also replaced by escapes (``\n``)."""
+    r"""Return the result of `printable` for `text`, with line breaks and tabs also replaced by escapes: ``\n`` and ``\t``."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def coloured(text: str) -> str:
-    """Return the result of `printable` for `text`, but with its ANSI colours. If `text` has colours, they are reset at the end."""
+    """Return the result of `printable` for `text`, but keep its ANSI colours. If there are any, a reset of the colours is added at the end."""
     shown = _UNCOLOURED.sub(lambda match: match[1] or _escaped(match), text)
     return f"{shown}\x1b[0m" if _COLOUR.search(shown) else shown
 
@@ -60,7 +61,10 @@ def as_html(text: object) -> str:
 
 
 def as_json(value: Any, *, indent: int | None = None) -> str:
-    r"""Return `value` as JSON. Characters that `printable` replaces are written as JSON escapes (``\u202e``), which a JSON parser decodes."""
+    r"""Return `value` as JSON. Characters that `printable` replaces are written as JSON escapes (``\u202e``), which a JSON parser decodes.
+
+    `indent` is passed to `json.dumps`: the number of spaces for each level, or None for JSON in one line.
+    """
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return _UNSAFE.sub(_json_escaped, text) if _UNSAFE.search(text) else text
 

@@ -32,7 +32,7 @@ from stepwell.magics.running import compute_unstored, leave_result
 def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
     """Return the definition of an ``%%asset`` cell, and False.
 
-    The bool says whether the value must be displayed after the run. It is False, because the body displays the value while it runs.
+    The bool says whether the caller must display the value after the run. It is always False, because the body displays the value while it runs.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def variable_from(name: str | None, key: AssetKey, where: str) -> str:
 def multi_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
     """Return the definition of a ``%%multi_asset`` cell, and False.
 
-    The bool says whether the values must be displayed after the run. It is False, because the values of a multi-asset are not displayed.
+    The bool says whether the caller must display the values after the run. It is always False: the values of a multi-asset are not displayed.
 
     Parameters
     ----------
@@ -194,14 +194,14 @@ def _flagged_variables(
     flag
         ``keep`` or ``drop``.
     variables
-        The variables whose values are the values of the assets. They cannot be named by the flag.
+        The variables that hold the values of the assets. The flag must not name them.
     name
         The name of the asset, for messages.
 
     Raises
     ------
     CellNameError
-        If the cell does not assign one of the variables that the flag names, or the variable is in `variables`.
+        If the flag names a variable that the cell does not assign, or that is in `variables`.
     """
     names = frozenset(part.strip() for text in getattr(arguments, flag) for part in text.split(",") if part.strip())
     unknown = sorted(names - (source.assigned_values - set(variables)))
@@ -209,13 +209,13 @@ def _flagged_variables(
         raise CellNameError(
             f"invalid flag --{flag} {unknown[0]}: {f'{unknown[0]} is the value of the asset' if unknown[0] in variables else f'the cell of {name!r} assigns no variable {unknown[0]}'}",
             where=source.text.where,
-            remedy=f"name a variable that the cell assigns and that is not the value of an asset ({keys_text(variables)})",
+            remedy=f"name another variable that the cell assigns; the values of the assets are already in: {keys_text(variables)}",
         )
     return names
 
 
 def is_declared(arguments: Namespace) -> bool:
-    """Return True if ``--reads``, ``--max-age`` or ``--volatile`` declares when the step must be executed again."""
+    """Return True if the flag ``--reads``, ``--max-age`` or ``--volatile`` says when the step must be executed again."""
     return bool(arguments.reads or arguments.max_age or arguments.volatile)
 
 
@@ -237,21 +237,21 @@ def cell_body(
     Parameters
     ----------
     name
-        The first name that the cell defines.
+        The name of the asset or op that the cell defines; of several assets, the name of the first.
     parameters
         The names in the body that stand for inputs.
     outputs
-        The variables whose values are the value of the cell; empty if the last expression is the value.
+        The variables that hold the results of the cell. Empty if the value of the last expression is the result.
     assets
         The variables of the assets that the cell defines; empty for an op.
     declared
-        True if a flag declares when the step must be executed again (`is_declared`). Uses of the shell then do not make the step unverifiable.
+        True if a flag says when the step must be executed again (`is_declared`). Then uses of the shell do not make the step unverifiable.
     variables
-        The variable of each asset, in the order of the assets; empty for an op. A cell with variables runs in the namespace of the notebook.
+        The variable of each asset, in the order of the assets; empty for an op. If it is not empty, the cell runs in the namespace of the notebook.
     changed
         The variables of assets that plain cells changed or rebound, each with the label of the last such cell.
     earlier
-        The function `CellBody.earlier`.
+        The function for the attribute `CellBody.earlier`.
     """
     text = source.text
     live = bool(variables)
@@ -311,7 +311,7 @@ class Header:
     name: str
     ins: dict[str, In]
     defaults: dict[str, Any]
-    """The defaults of those inputs that have one, by name."""
+    """The default of each input that has one, by the name of the input."""
     config: dict[str, Any]
     """The default of each keyword-only parameter by name; `UNSET` for a parameter without a default."""
     outputs: tuple[str, ...]
@@ -423,7 +423,7 @@ def op_of(face: Face, arguments: Namespace, signature: str, line: str, body: str
     Raises
     ------
     CellError
-        If the cell cannot become an op. The name of the op is not bound.
+        If the cell cannot become an op. No op is defined then.
     """
     text = cell_text(face.shell, face.running, "op", line, body)
     header = read_header(signature, "op", face.namespace, text.where)
@@ -472,7 +472,7 @@ def op_of(face: Face, arguments: Namespace, signature: str, line: str, body: str
 def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
     """Return the definition of a ``%%sql_asset`` cell, and True.
 
-    The bool says whether the value must be displayed after the run. It is True, because a SELECT does not display its rows.
+    The bool says whether the caller must display the value after the run. It is always True, because a SELECT does not display its rows.
 
     Parameters
     ----------
@@ -545,7 +545,7 @@ def _inputs(
 def _whole_key(face: Face, name: str, where: str) -> AssetKey | None:
     """Return the key of the registered or stored asset to which `name`, the name of a table in a SELECT, refers; return None if there is none.
 
-    `name` is a key or the last part of a key. Upper and lower case are not distinguished unless `name` is exactly the key of an asset.
+    `name` is a key or the last part of a key. Differences between upper and lower case are ignored unless `name` is exactly the key of an asset.
 
     Raises
     ------

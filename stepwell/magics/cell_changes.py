@@ -1,8 +1,7 @@
 """Static analysis that finds the names of the notebook whose objects a piece of code may change in place.
 
-The result may contain names whose objects the code does not change, but never omits one that the code changes through a name. A name is in the
-result unless all its uses are harmless: reads of attributes and items, operators, comparisons, and calls of the functions and methods that this
-module lists.
+The result may contain too many names, but it never lacks a name through which the code changes an object. A name is in the result unless all its
+uses are harmless: reads of attributes and items, operators, comparisons, and calls of the functions and methods that this module lists.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ _READ_ONLY_MAGICS = frozenset(
 
 
 def shell_call(node: ast.AST) -> tuple[str, str, str] | None:
-    """Return the name of the method and its first two arguments if a node is a call like ``get_ipython().system("ls")``; return None for other nodes.
+    """Return the method and its first two arguments if `node` is a call like ``get_ipython().system("ls")``; return None for other nodes.
 
     IPython's transformer generates such calls from magics and shell commands. An argument that is missing or is not a string constant is returned
     as an empty string.
@@ -170,7 +169,7 @@ class _Changes(ast.NodeVisitor):
                 self._target(element, value)
 
     def _change(self, node: ast.expr) -> None:
-        """Add every name in the expression `node` to the result, because the changed object may be any of the named objects, or a part of one."""
+        """Add every name in `node`, an expression for a changed object, to the result: the object may be that of any of the names, or a part of it."""
         for part in ast.walk(node):
             if isinstance(part, ast.Name):
                 self.changed_names.add(part.id)
@@ -214,7 +213,7 @@ def changed_names(tree: ast.AST) -> tuple[frozenset[str], frozenset[str], bool]:
     changed
         The names whose objects the code itself may change.
     called
-        The names of functions that the code may call. The result does not contain the changes that these functions make.
+        The names of functions that the code may call. The caller must analyse these functions, too: `changed` lacks the changes that they make.
     everything
         True if the code uses a whole namespace, for example with ``globals()``, so that it may change the object of any name.
     """

@@ -71,7 +71,7 @@ def read_inputs(texts: Sequence[str], where: str) -> dict[str, AssetKey]:
         name, sign, key = text.partition("=")
         if not sign or not name.isidentifier() or not key:
             raise CellError(
-                f"invalid flag --in {text}: a variable name, an equals sign and an asset key are expected",
+                f"invalid flag --in {text}: it must be a variable name, an equals sign and an asset key",
                 where=where,
                 remedy="write --in NAME=KEY, such as --in flights=raw/flights",
             )
@@ -113,16 +113,17 @@ def read_deps(face: Face, texts: Sequence[str], own_keys: Sequence[AssetKey], wh
 def check_self_reference(
     names: Names, own_keys: Sequence[AssetKey], variables: Sequence[str], inputs: Mapping[str, AssetKey], where: str
 ) -> None:
-    """Raise `CellError` if the body of a cell reads a variable that has the name of the cell's asset before the body assigns the variable.
+    """Raise `CellError` if the body of a cell reads the variable of its own asset before assigning it, and the variable has the asset's name.
 
-    A variable with another name may be read first: in ``%%asset clean -> df``, the body ``df = df.dropna()`` reads the `df` of an earlier cell.
+    A variable with another name than the asset may be read first: in ``%%asset clean -> df``, the body ``df = df.dropna()`` reads the ``df`` of an
+    earlier cell.
 
     Parameters
     ----------
     own_keys, variables
         The keys of the assets that the cell defines, and the variable of each asset.
     inputs
-        The names that are inputs. They may be read first, too.
+        The names that refer to upstream assets. The body may read these before it assigns them.
     """
     for key, variable in zip(own_keys, variables, strict=True):
         if variable in names.read_first and variable == key.name and variable not in inputs:
@@ -151,14 +152,14 @@ def inputs_of(
     names
         The names that the body reads.
     own_keys
-        The keys of the assets that the cell defines, which cannot be inputs.
+        The keys of the assets that the cell defines. They cannot be its inputs.
     explicit
         The inputs that the flag ``--in`` declares.
     where
         The label of the cell, for messages.
     origin
-        The identifier of the cell. If the cell has run before, a name refers to the same asset as in the last run, unless a step that depends on
-        this cell has bound the name since. Empty if the cell is unknown.
+        The identifier of the cell; empty if it is unknown. If the cell has run before, and since then its own step or a step downstream has bound
+        a name to something else, the name still refers to the same asset as in the last run.
 
     Returns
     -------
@@ -211,12 +212,14 @@ def inputs_of(
 
 
 def _is_bound_downstream(face: Face, name: str, earlier: AssetKey, own_keys: Collection[str]) -> bool:
-    """Return True if `name` referred to the asset `earlier` when a cell last ran, and the step of the cell or a downstream step has bound `name` since.
+    """Return True if the step of a cell, or a step downstream of it, has bound `name` to something else since the cell last ran.
 
     Such a binding must not change what the cell reads: in a run from top to bottom, it is made after the cell has run.
 
     Parameters
     ----------
+    earlier
+        The asset to which `name` referred when the cell last ran.
     own_keys
         The keys of the assets that the cell defines.
     """
@@ -248,10 +251,10 @@ _WITH_VALUE = frozenset("-g --group -k --key-prefix -d --dep --in --ignore --max
 
 
 def cell_origin(info: Any) -> str:
-    """Return an identifier of a cell, by which a new run of the same cell is recognized.
+    """Return an identifier of a cell, by which a later run of the same cell is recognized.
 
-    The identifier is the id that the front end sends. Without an id, it is the first line of a cell with a cell magic, without flags, and the digest
-    of the source of any other cell.
+    It is made from the id that the front end sends. If the front end sends no id, it is made from the first line without flags if the cell has a
+    cell magic, and otherwise from the digest of the source.
 
     Parameters
     ----------

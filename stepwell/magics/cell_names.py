@@ -5,9 +5,10 @@ point, and which are assigned on some path. A name that is read at a point where
 function may be defined above the assignments that it needs. The names that the function reads are therefore recorded where the function is first
 used, or at the end of the body if it is never used.
 
-Calls such as ``frame.query("x > @cutoff")``, ``duckdb.sql("from raw")``, ``pd.eval`` and those with formulas read names through strings. If the
-body contains such a call, the names in all string constants of the body are in the result. The result may therefore contain names that the body
-does not read, but never omits one that it reads. A name in the result that is neither an asset nor a variable of the notebook has no effect.
+Some calls read names through strings: ``frame.query("x > @cutoff")``, ``duckdb.sql("from raw")``, ``pd.eval("a + b")``, and calls of functions of
+patsy and statsmodels that take a formula. If the body contains such a call, the names in all string constants of the body are in the result. The
+result may therefore contain names that the body does not read, but never omits one that it reads. A name in the result that is neither an asset
+nor a variable of the notebook has no effect.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from stepwell.magics.cell_changes import changed_names
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The names in the body of a cell, by how the body uses them."""
+    """The names in the body of a cell, grouped by how the body uses them."""
 
     reads: frozenset[str]
     """The names that the body may read before it assigns them, so that they may come from the notebook. Names of builtins are included."""
@@ -36,7 +37,7 @@ class Names:
     imported: frozenset[str]
     """The names in `assigned` that an import binds."""
     looks_up: bool = False
-    """True if the body may read names that are only known when it runs, for example with `eval`."""
+    """True if the body may read names that are only known when it runs, for example with ``eval``."""
     always_assigned: frozenset[str] = frozenset()
     """The names in `assigned` that every path through the body assigns."""
     changes: frozenset[str] | None = None
@@ -84,7 +85,7 @@ class Paths:
 
 
 def join(paths: Iterable[Paths]) -> Paths:
-    """Return the names that are assigned at the point where several branches meet, given those at the end of each branch."""
+    """Return the names that are assigned at the point where several branches meet, given the names that are assigned at the end of each branch."""
     every = list(paths)
     alive = [path for path in every if not path.is_unreachable]
     maybe = set().union(*(path.on_some_path for path in every))
@@ -192,7 +193,7 @@ class _Walker(ast.NodeVisitor):
         self._owner = ""
         """The name of the outermost class whose body is being walked, else empty. The reads of its methods are recorded where the class is used."""
         self._loops: list[list[Paths]] = []
-        """For each loop that is being walked, outermost first, the names that are assigned at each of its `break` statements."""
+        """For each loop that is being walked, outermost first, the names that are assigned at each of its ``break`` statements."""
 
     # -- names
 
@@ -208,7 +209,7 @@ class _Walker(ast.NodeVisitor):
             self.use([name])
 
     def use(self, names: Iterable[str]) -> None:
-        """Record the reads of the functions and classes `names`, which may be called at the present point of the walk."""
+        """Record what the functions and classes `names` read: they may be called at the present point of the walk."""
         for name in list(names):
             if name in self._using:
                 continue
@@ -241,7 +242,7 @@ class _Walker(ast.NodeVisitor):
     # -- functions and classes
 
     def deferred(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> set[str]:
-        """Return the globals that a call of a function may read, and record that the globals that it may assign are assigned on some path."""
+        """Return the globals that a call of the function `node` may read. Record the globals that a call may assign as assigned on some path."""
         reads, assigns = function_globals(node)
         self.assigned |= assigns
         self.paths.on_some_path |= assigns
@@ -269,12 +270,13 @@ class _Walker(ast.NodeVisitor):
         self.bind_function(node.name, reads, at_once=bool(node.decorator_list))
 
     def bind_function(self, name: str, reads: set[str], *, at_once: bool) -> None:
-        """Record that `name` is assigned a function, and note the globals `reads` that a call of the function reads.
+        """Record that `name` is assigned a function, and that a call of the function may read the globals `reads`.
 
         Parameters
         ----------
         at_once
-            True if the function may be called immediately, for example by a decorator, so that the globals are read at this point.
+            True if the function may be called immediately, for example by a decorator: the globals are recorded as read at this point. False if they
+            are recorded where `name` is used.
         """
         inside_class = bool(self.class_names)
         owner = self._owner if inside_class else name
@@ -289,7 +291,7 @@ class _Walker(ast.NodeVisitor):
     visit_AsyncFunctionDef = _function  # noqa: N815 - the name that ast.NodeVisitor calls
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
-        """Record that the globals of a lambda are read at this point, because the lambda may be called immediately."""
+        """Record the globals that a call of the lambda may read as read at this point, because the lambda may be called immediately."""
         for default in (*node.args.defaults, *node.args.kw_defaults):
             if default is not None:
                 self.visit(default)
@@ -342,7 +344,7 @@ class _Walker(ast.NodeVisitor):
 
     @contextmanager
     def _branch(self) -> Iterator[None]:
-        """Walk, in a ``with`` block, code that may be skipped: after the block, its assignments are made on some path, not on every path."""
+        """Return a context manager for a visit of code that may be skipped. Afterwards, its assignments count as made on some path, not on every path."""
         before = self.paths.copy()
         try:
             yield

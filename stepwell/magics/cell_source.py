@@ -2,7 +2,8 @@
 
 The body is compiled as a module under the filename that the kernel assigned to the whole cell. `linecache` contains the source of the cell
 under this filename, so that tracebacks, `inspect.getsource` and the breakpoints of a front end show the lines as typed. IPython's transformer
-turns shell commands and magics, also ``%time``, into calls of methods of ``get_ipython()``; this module recognizes these calls in the syntax tree.
+turns shell commands and magics, including ``%time``, into calls of methods of ``get_ipython()``; this module recognizes these calls in the
+syntax tree.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _SET_UP = ("matplotlib", "config", "load_ext", "reload_ext", "autoreload")
 def forbidden_constructs(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
     """Yield each construct in `tree` that the body of a cell must not contain: its line number, the problem, and the remedy.
 
-    The problem continues a message that begins with the name of the cell.
+    The problem is a verb phrase, such as ``uses the magic %%bash``, that follows the name of the cell in a message.
     """
     for node in _outside_functions(tree):
         if isinstance(node, ast.Return):
@@ -91,26 +92,26 @@ _SHELL_NAME = re.compile(r"\$\$?([A-Za-z_]\w*)|\{([^{}]*)\}")
 
 
 def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names, tuple[str, ...]]:
-    """Complete the analysis of a body that runs shell commands, and add an import of ``get_ipython`` if the body uses it.
+    """Add the names that shell commands read to the names of a body, and add an import of ``get_ipython`` to the body if the body uses it.
 
-    Without the import, the body would read ``get_ipython`` from the notebook, and its code version would contain the whole shell object.
+    Without the import, the body would read ``get_ipython`` from the notebook, and its code version would cover the whole shell object.
 
     Parameters
     ----------
     tree
         The syntax tree of the body. It may be changed.
     names
-        The names of the body, without those that shell commands read, as in ``!cmd $name {expression}``.
+        The names of the body. Names that only shell commands read, as in ``!cmd $name {expression}``, are still missing.
 
     Returns
     -------
     tree
         The syntax tree, with the import if it is needed.
     names
-        The names of the body, with those that shell commands read and without ``get_ipython``.
+        `names` with the names that shell commands read, and without ``get_ipython``.
     warnings
-        The reasons why the step is unverifiable: one for each program that a shell command runs or, if there is none, one for any other use of
-        ``get_ipython()``.
+        The reasons why the step is unverifiable: one for each program that shell commands run. If they run none, there is one reason if the body
+        uses ``get_ipython()`` for anything but configuring the kernel.
     """
     names_in_commands: set[str] = set()
     does: dict[str, None] = {}
@@ -171,7 +172,7 @@ class Timed(ast.NodeTransformer):
         return before, inner, after
 
     def visit_Expr(self, node: ast.Expr) -> Any:
-        """Replace ``%time EXPR`` that is a statement."""
+        """Replace a statement ``%time EXPR`` by EXPR with a timer around it."""
         call = shell_call(node.value)
         if call is None or call[:2] != ("run_line_magic", "time"):
             return self.generic_visit(node)
@@ -189,7 +190,7 @@ class Timed(ast.NodeTransformer):
         return [*before, *inner, *after]
 
     def visit_Assign(self, node: ast.Assign) -> Any:
-        """Replace ``name = %time EXPR`` by an assignment of EXPR."""
+        """Replace ``name = %time EXPR`` by ``name = EXPR`` with a timer around it."""
         call = shell_call(node.value)
         if call is None or call[:2] != ("run_line_magic", "time"):
             return self.generic_visit(node)
@@ -234,16 +235,17 @@ class CellSource:
     is_async: bool
     """True if the body contains a top-level ``await``."""
     may_have_value: bool = True
-    """False if the body calls nothing and ends with an assignment of a variable. If this is not the variable of the asset, the cell has no value."""
+    """False if the body calls nothing and ends with an assignment of a variable. Then the cell has no value unless it assigns the asset's variable."""
     ends_in_assignment: bool = False
-    """True if the body ends with an assignment of a variable. If this is not the variable of the asset, the value of the cell can only be a figure
-    that the body opened."""
+    """True if the body ends with an assignment of a variable. If the body does not assign the asset's variable, the value of the cell can then only
+    be a figure that the body opened."""
     definitions: tuple[Definition, ...] = ()
-    """The imports, functions, classes, and magics that configure the kernel, in the order in which the body contains them."""
+    """The statements that are executed again when the cell is reused, such as imports and functions, in the order of the body."""
     assigned_values: frozenset[str] = frozenset()
-    """The names that the body assigns in statements that are not in `definitions`."""
+    """The names that the body binds by statements other than the imports, functions, classes and lambdas in `definitions`. The name to which the
+    result of a call is assigned is in both."""
     last_name: str = ""
-    """The name in the last expression if this expression is only a variable; else empty."""
+    """The variable that is the last expression; empty if the last expression is anything else, or if the body has none."""
     shell: tuple[str, ...] = ()
     """The reasons why the uses of the shell make the step unverifiable; empty if the body does not use the shell."""
 
@@ -251,7 +253,8 @@ class CellSource:
 def cell_text(shell: Any, info: Any, magic: str, line: str, body: str) -> CellText:
     """Return the text of the cell that contains a cell magic, with the position of the body and the filename for the code.
 
-    If the magic is not in the running cell, because code has called it with ``run_cell_magic``, the text is made from `magic`, `line` and `body`.
+    If the running cell does not contain the magic, for example because code called ``run_cell_magic``, the text is made from `magic`, `line` and
+    `body`.
 
     Parameters
     ----------
@@ -279,7 +282,7 @@ def cell_text(shell: Any, info: Any, magic: str, line: str, body: str) -> CellTe
 def _running_name(shell: Any, info: Any) -> tuple[str, int]:
     """Return the filename and the number of the running cell; return an empty filename if IPython has not compiled the cell.
 
-    IPython may or may not have incremented its counter of cells, so both numbers are tried.
+    IPython's counter of cells may or may not count the running cell already, so both numbers are tried.
     """
     transformed_cell = getattr(info, "transformed_cell", None) or shell.transform_cell(info.raw_cell)
     for number in (shell.execution_count - 1, shell.execution_count):
@@ -347,7 +350,7 @@ def _assigns_a_name(last: ast.stmt) -> bool:
 def _definitions(
     tree: ast.Module, flags: int, text: CellText, name: str
 ) -> tuple[tuple[Definition, ...], frozenset[str]]:
-    """Return the definitions of a body in order, and the names that its other statements assign. The bodies of functions are not searched."""
+    """Return the values of `CellSource.definitions` and `CellSource.assigned_values` for a body. The bodies of functions are not searched."""
     definitions: list[Definition] = []
     stored: set[str] = set()
     pending: list[ast.AST] = list(reversed(tree.body))
@@ -394,7 +397,7 @@ def _definitions(
 
 
 def _sources_of(node: ast.stmt) -> tuple[tuple[str, str], ...]:
-    """Return, for each name that an import binds, the module and the attribute to which the name is bound.
+    """Return, for each name that the import `node` binds, the pair of a module and the attribute of this module to which the name is bound.
 
     The attribute is an empty string if the name is bound to the module itself. Return an empty tuple for a relative import and for a statement that
     is no import.
@@ -434,7 +437,7 @@ def parse(shell: Any, text: CellText, name: str) -> tuple[str, ast.Module]:
     Raises
     ------
     CellSyntaxError
-        If the body is not valid Python, or contains syntax that a body must not contain (`refused`).
+        If the body is not valid Python, or contains syntax that a body must not contain (`forbidden_constructs`).
     """
     try:
         source = transformed(shell.input_transformer_manager, text.body)

@@ -7,8 +7,8 @@ to the session's events, and labels of cells for messages. Loading the extension
 
 `Staleness` keeps the code version of every step that was executed or reused in this kernel. After a plain cell, it computes the code versions
 again, which is fast if nothing changed. If a code version differs, it computes the states of all steps and prints the assets that have become
-stale: ``stale now: clean, model``. After a check that used much processor time, it prints a line and pauses the checks. The limit is a processor
-time and not an elapsed time, because on a busy machine every check takes a long time.
+stale: ``stale now: clean, model``. After a check that used more than 0.1 s of processor time (`BUDGET`), the checks pause for a while, and the first
+time a line says so. Elapsed time is not the measure, because on a busy machine it is long for every check.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class Extension:
         self._staleness.after_cell(info.raw_cell or "")
 
     def _name_writer(self, error: BaseException | None) -> None:
-        """If a cell failed with `error` because a file does not exist, and a step wrote this file, print the name of the step."""
+        """If a cell failed with `error` because a file does not exist that a step once wrote, print a line that names the step."""
         if type(error) is not FileNotFoundError or hasattr(error, "__notes__") or type(error.filename) is not str:
             return
         timeline = self.face.timeline
@@ -316,7 +316,7 @@ class Staleness:
             face.say(f"stale now: {', '.join(new)}")
 
     def _pause(self, seconds: float) -> None:
-        """Pause the checks after one that took `seconds` of processor time. The first time, print a line about the pause."""
+        """Pause the checks after a check that used `seconds` of processor time. Print a line about the first pause."""
         self._rest_until = time.monotonic() + _REST * seconds
         if not self._reported:
             self._reported = True
@@ -326,9 +326,9 @@ class Staleness:
             )
 
     def _stale_assets(self) -> list[str] | None:
-        """Return the keys of assets that were up to date in this kernel and are stale because code changed.
+        """Return the keys of the assets that were executed or reused in this kernel and are stale now, because code has changed since.
 
-        Return None if no code version has changed since the last check.
+        Return None if no code version has changed since the last check: the stale assets are then the same as before.
         """
         session: Session = self._face.session
         steps = session.inspect().plan().steps
@@ -354,7 +354,7 @@ class Staleness:
 _STEPS = ("%%asset", "%%multi_asset", "%%sql_asset", "%%graph_asset")
 """Magics whose cells run as steps, except with ``--plain``. The engine records what steps bind and change, so `CellWatch` ignores their cells."""
 _LABEL = 40
-"""The number of characters of the first line of a cell that messages show at most."""
+"""Messages show at most this number of characters of the first line of a cell."""
 
 
 def _runs_as_step(text: str) -> bool:
@@ -364,7 +364,7 @@ def _runs_as_step(text: str) -> bool:
 
 
 class CellWatch:
-    """Records which variables each plain cell binds, and the objects of which variables it may change."""
+    """Records which variables each plain cell binds, and which variables refer to objects that the cell may change in place."""
 
     def __init__(self, face: Face) -> None:
         self._face = face
@@ -372,7 +372,7 @@ class CellWatch:
         self._seedings = 0
 
     def begin(self, info: Any) -> None:
-        """Before a cell runs, note the objects to which all variables refer, and compute values that were not stored and that the cell needs.
+        """Before a plain cell runs, compute the values that it needs and that were not stored, and note to which object each variable refers.
 
         Parameters
         ----------
@@ -393,13 +393,13 @@ class CellWatch:
         self._numbers_before = {name: id(value) for name, value in self._face.namespace.items()}
 
     def _lacks_values(self) -> bool:
-        """Return True if there are reused cells whose variables or results were not stored and would have to be computed."""
+        """Return True if a reused cell has variables or a result that were not stored, so that a cell that needs them must compute them first."""
         outputs = self._face.namespace.get("_oh")
         held = list(outputs.values()) if isinstance(outputs, dict) else []
         return bool(self._face.timeline.unstored) or any(type(output) is Unstored for output in held)
 
     def end(self, info: Any) -> None:
-        """After a cell has run, record the variables that it bound, and those whose objects it may have changed.
+        """After a plain cell has run, record the variables that it bound, and the variables whose objects it may have changed in place.
 
         Parameters
         ----------
@@ -448,8 +448,9 @@ class CellWatch:
         try:
             if raw.lstrip().startswith(_STEPS):
                 # The transformed cell is only a call of the magic, with the body as a string.
-                return ast.parse(shell.transform_cell(raw.lstrip().partition("\n")[2]))
-            text = getattr(info, "transformed_cell", None) or shell.transform_cell(raw)
+                text = shell.transform_cell(raw.lstrip().partition("\n")[2])
+            else:
+                text = getattr(info, "transformed_cell", None) or shell.transform_cell(raw)
             return ast.parse(str(text))
         except (SyntaxError, ValueError):
             return None

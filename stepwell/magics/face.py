@@ -1,4 +1,4 @@
-"""The state that the magics of one kernel share (`Face`), and the display of runs: lines, progress, output and figures.
+"""The state that the magics of one kernel share (`Face`), and the display of runs: printed lines, progress, recorded output and figures.
 
 During a run of several steps, a progress line names the steps that will run and the step that is running. In a notebook, the line is a display
 that is updated. At the end of the run, the initial text of the line is restored, so that a saved notebook contains no times of the run. In a
@@ -87,7 +87,7 @@ class DisplayHook:
 
 
 def _portable(data: dict[str, Any]) -> dict[str, Any]:
-    """Return a MIME bundle as JSON values, without types that need a running kernel. Bytes are encoded as base64."""
+    """Return the MIME bundle `data` with values that JSON can represent: bytes as base64, and no types that need a running kernel, such as widgets."""
     portable = {}
     for mime, value in data.items():
         if mime in _LIVE:
@@ -97,7 +97,7 @@ def _portable(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def show_again(outputs: Iterable[CapturedOutput], *, displays: bool = True) -> None:
-    """Show the recorded output of a step: printed text and, if `displays` is True, displays."""
+    """Show the recorded output of a step again: the printed text and, if `displays` is True, the rich output, such as tables and figures."""
     from IPython.display import publish_display_data
 
     for output in outputs:
@@ -129,13 +129,13 @@ def pyplot() -> Any:
 
 
 def figure_of(value: Any) -> Any:
-    """Return `value` if it is a matplotlib figure, else None."""
+    """Return `value` if it is a matplotlib figure; otherwise return None."""
     module = sys.modules.get("matplotlib.figure")
     return value if module is not None and isinstance(value, module.Figure) else None
 
 
 def show_figure(figure: Any) -> None:
-    """Display a matplotlib figure as a picture, whatever the backend."""
+    """Display a matplotlib figure as a picture, regardless of the backend that is set."""
     from IPython.core.formatters import format_display_data
     from IPython.display import publish_display_data
 
@@ -157,9 +157,9 @@ class Figures:
         """The original ``plt.show`` while a step runs, else None."""
 
     def begin(self) -> None:
-        """Note which figures are open before a step runs, and replace ``plt.show`` by a function that does nothing.
+        """Before a step runs, note which figures are open, and replace ``plt.show`` by a function that does nothing.
 
-        The figures that the step opens are shown at its end (`settle`), because one of them may be the value of the step.
+        The figures that the step opens are shown at the end of the step (`settle`), because one of them may be the value of the step.
         """
         self._figures_before = _open_numbers()
         module = pyplot()
@@ -188,7 +188,7 @@ class Figures:
         )
 
     def settle(self, values: tuple[Any, ...]) -> None:
-        """Show and close the figures that the body of a step opened, and close figures among the values of the body.
+        """Show and close the figures that the body of a step opened. Also close the figures in `values`, even if they were open before the step.
 
         Parameters
         ----------
@@ -224,18 +224,18 @@ def _open_numbers() -> frozenset[int]:
 def value_or_figure(value: Any, figures: Figures, warn: Callable[[str], None], name: str, *, must: bool = False) -> Any:
     """Return the value of a cell that does not assign its variable: `value` or, if this is None, the only figure that the cell opened.
 
-    Return None if there are no or several figures.
+    Return None if `value` is None and the cell opened no figure or several. The figures that the cell opened are shown and closed.
 
     Parameters
     ----------
     value
         The value of the last expression of the cell; None if the cell has none.
     warn
-        Called with a message if the result is None.
+        Called with a warning for the user if the function returns None.
     name
         The name of the asset or op, for messages.
     must
-        True to raise an error instead of returning None if the cell opened no figure.
+        What to do if `value` is None and the cell opened no figure: True to raise an error, False to return None.
 
     Raises
     ------
@@ -296,7 +296,8 @@ class Face:
     progress: Any = None
     """The `Progress` that shows the progress line of the current run; None if the run has no such line or does not update it."""
     composed: dict[int, Callable[..., Any]] = field(default_factory=dict)
-    """By the `id` of a `CellBody` that composes a graph, the function that composes the graph. The function keeps the body alive."""
+    """For each `CellBody` that composes a graph, by its `id`, the function that runs the body to compose the graph. The function refers to the body,
+    so the `id` stays valid."""
 
     @property
     def namespace(self) -> dict[str, Any]:
@@ -306,30 +307,30 @@ class Face:
 
     @property
     def timeline(self) -> Timeline:
-        """The session's record of which cells and steps bound and changed the variables of the notebook."""
+        """The session's record of the cells and steps that ran, and of the variables of the notebook that each of them bound and changed."""
         timeline = self.session.timeline
         assert isinstance(timeline, Timeline)
         return timeline
 
     @property
     def interactive(self) -> bool:
-        """True if a person waits for the cell; False in batch runs."""
+        """True if a person runs the cells; False in a batch run."""
         return not os.environ.get("STEPWELL_BATCH")
 
     @property
     def defines_only(self) -> bool:
-        """True if this kernel only registers the definitions of a notebook, for the command line, and must not run assets."""
+        """True if the command line started this kernel only to register the definitions of a notebook: no asset may run."""
         return bool(os.environ.get(DEFINE))
 
     def say(self, line: str) -> None:
-        """Print one line about a run, unless ``%config Stepwell.lines = False`` turns off such lines."""
+        """Print one line about a run, unless the user has turned off such lines with ``%config Stepwell.lines = False``."""
         if self.settings.lines:
             say(line)
 
     def code_kind(self, name: str) -> str:
         """Return the kind of code to which `name` refers, such as ``an op``, ``a function`` or ``a magic``.
 
-        Return an empty string if `name` is unbound or refers to data, so that a command may bind it.
+        Return an empty string if `name` is unbound or refers to data. A command may then bind it to a value.
         """
         if name not in self.namespace:
             return "a magic" if any(self.shell.find_magic(name, kind) for kind in ("line", "cell")) else ""

@@ -1,7 +1,7 @@
 """The first line of a magic: the flags that asset cells and ops share, the parsing of the line, and its completion.
 
-Flags are declared with IPython's decorators, so that the help of a magic (``?``) explains each flag. After ``%%op``, the line consists of a
-signature (a name, parentheses with inputs and config, an arrow with the names of outputs) and of flags before or after the signature.
+Flags are declared with IPython's decorators, so that the help of a magic (``?``) explains each flag. After ``%%op``, the line contains a signature
+(a name, inputs and config in parentheses, an arrow with the names of outputs), and flags before or after the signature.
 Completion offers flags, asset keys and step keys.
 """
 
@@ -27,12 +27,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def magic_arguments() -> Callable[[F], F]:
-    """Return IPython's decorator of the same name with a type annotation. It makes a parser from the flags of a magic, and the help that ``?`` shows."""
+    """Call IPython's untyped function of the same name. The returned decorator makes the parser and the help of a magic from the declared arguments."""
     return untyped.magic_arguments()  # type: ignore[no-untyped-call]
 
 
 def argument(*flags: str, **options: Any) -> Callable[[F], F]:
-    """Return IPython's decorator of the same name with a type annotation. It declares one argument of a magic, such as a flag."""
+    """Call IPython's untyped function of the same name. The returned decorator declares one argument of a magic, such as a flag."""
     return untyped.argument(*flags, **options)  # type: ignore[no-untyped-call]
 
 
@@ -71,9 +71,9 @@ def asset_flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
     Parameters
     ----------
     inputs
-        True to add ``--dep`` and the flags that control the reuse of the value. ``%%graph_asset`` does not have these flags.
+        True to add ``--dep`` and the flags that control the reuse of the value; False for ``%%graph_asset``, which does not have these flags.
     cell
-        True to add the flags for bodies in Python: ``--reads``, ``--keep``, ``--drop``, ``--stored`` and ``--plain``.
+        True for a magic whose body is Python code that runs as a step: add ``--reads``, ``--keep``, ``--drop``, ``--stored`` and ``--plain``.
     """
     shared = [
         argument("-r", "--register", action="store_true", help="Register the definition of the asset; run nothing."),
@@ -140,7 +140,7 @@ def asset_flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
 
 
 def op_flags() -> Callable[[F], F]:
-    """Return a decorator that adds the flags of ops, which control the reuse of their values, to a magic."""
+    """Return a decorator that adds the flags of an op to a magic. They control when the stored value of the op is reused."""
     cache = argument(
         "--cache",
         action="store_true",
@@ -169,7 +169,7 @@ def split_arrow(line: str) -> tuple[str, str | None]:
 
 
 def read_line(magic: Any, line: str) -> Namespace:
-    """Return the arguments of `magic` that `line` contains.
+    """Parse `line`, the text after the magic `magic`, and return the arguments.
 
     Raises
     ------
@@ -180,7 +180,7 @@ def read_line(magic: Any, line: str) -> Namespace:
 
 
 def read_signature(magic: Any, line: str) -> tuple[str, Namespace]:
-    """Return the signature that the line of ``%%op`` contains, such as ``transform(data) -> out``, and the arguments from its flags.
+    """Split the line of ``%%op`` into its signature, such as ``transform(data) -> out``, and its flags. Return the signature and the parsed flags.
 
     Raises
     ------
@@ -274,7 +274,7 @@ def flags_of(magic: Any) -> list[str]:
 
 
 def matcher_for(face: Face) -> Callable[[Any], Any]:
-    """Return the function, a matcher, that completes the lines of Stepwell's magics in IPython's completer."""
+    """Return the function that IPython's completer calls to complete the line of a magic of Stepwell. IPython calls such a function a matcher."""
 
     @context_matcher()  # type: ignore[untyped-decorator,unused-ignore]
     def stepwell_matcher(context: CompletionContext) -> SimpleMatcherResult:

@@ -2,7 +2,7 @@
 
 A graph is composed when its cell runs, from the ops to which the names in the cell refer at that time. If a later cell binds one of these names
 to another object, for example because the user has edited an op or a constant, the graph is composed again at the end of the later cell. A graph
-therefore always uses the current ops of the notebook, just like a function always calls the current functions.
+therefore always uses the current ops of the notebook, just as a function calls what its global names refer to at the time of the call.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _composition(face: Face, text: CellText, name: str) -> CellSource:
     source = read_cell(face.shell, text, name)
     if source.is_async:
         raise CellError(
-            f"the cell of {name!r} contains await, but such a cell only connects steps and has no values to wait for",
+            f"the cell of {name!r} contains await, but a cell of a graph or job only connects steps and has no values to wait for",
             where=text.where,
             remedy="move the await into an op",
         )
@@ -179,9 +179,9 @@ class _Composed:
     Parameters
     ----------
     inputs
-        For each name in the body that refers to an asset whose stored value is read, the key of the asset.
+        The keys of the assets whose stored values the graph reads, by the names with which the body refers to the assets.
     effects
-        True for a job, whose body is run for its side effects: a value that is neither a handle nor a dict is ignored.
+        True for a job. A job needs no value, so a value of the cell that is neither a handle nor a dict is ignored.
     """
 
     def __init__(self, body: CellBody, *, inputs: Mapping[str, AssetKey], effects: bool = False) -> None:
@@ -216,7 +216,7 @@ class Recomposition:
         """By the `id` of a graph: the graph, and the objects to which the names in its body referred when it was composed."""
 
     def refresh(self) -> None:
-        """Record new graphs, and compose each graph again if a name in its body refers to another object. Called at the end of each cell."""
+        """Compose each graph again if a name in its body now refers to another object; for new graphs, note the objects. Called after each cell."""
         live: set[int] = set()
         for _ in range(_MOST_ROUNDS):
             changed = False

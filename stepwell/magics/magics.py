@@ -93,8 +93,9 @@ class Stepwell(Magics):
     def asset(self, line: str, cell: str | None = None) -> None:
         """Turn a cell into an asset. Its value is computed once, stored, and reused until something that the cell depends on changes.
 
-        The value of the asset is the variable with the name of the asset, or the variable after ->, as in %%asset clean -> df. If
-        the cell does not assign this variable, the value is the last expression or, if this is None, the figure that the cell opened.
+        The value of the asset is the value of the variable with the name of the asset, or of the variable after ->, as in
+        %%asset clean -> df. If the cell does not assign the variable with the name of the asset, the value is that of the last
+        expression or, if this is None, the figure that the cell opened.
         """
         line, variable = split_arrow(line)
         self._define("asset", line, cell, asset_cells.asset_of, variable=variable)
@@ -104,7 +105,7 @@ class Stepwell(Magics):
     @asset_flags(inputs=True)
     @line_cell_magic
     def multi_asset(self, line: str, cell: str | None = None) -> None:
-        """Turn a cell into several assets. The value of each asset is the variable with the name of the asset."""
+        """Turn a cell into several assets. The value of each asset is that of the variable with the name of the asset."""
         self._define("multi_asset", line, cell, asset_cells.multi_asset_of)
 
     @magic_arguments()
@@ -120,7 +121,9 @@ class Stepwell(Magics):
     @asset_flags(inputs=False, cell=False)
     @line_cell_magic
     def graph_asset(self, line: str, cell: str | None = None) -> None:
-        """Turn a cell that calls ops on assets, such as transform(fetch(clean), top=5), into an asset whose value is the last result.
+        """Turn a cell that calls ops on assets, such as transform(fetch(clean), top=5), into an asset, whose value is the result of a call.
+
+        The cell ends with this call, or assigns its result to the variable with the name of the asset.
 
         Each op is a separate step, which can be rerun on its own.
         """
@@ -156,9 +159,9 @@ class Stepwell(Magics):
     def op(self, line: str, cell: str | None = None) -> None:
         """Turn a cell into an op, as in %%op transform(data, *, top=10) -> out.
 
-        Names in the parentheses are inputs. Names after `*` are config parameters with defaults; a call in a graph sets them by
-        keyword to constants. The value of the op is the variable named after `->`, else the variable with the name of the op, else
-        the last expression.
+        Names in the parentheses are inputs; names after * are config parameters, which a call in a graph sets to constants by
+        keyword. The outputs of the op are the variables after the arrow ->. Without an arrow, the output is the variable with the
+        name of the op or, if the cell does not assign this variable, the value of the last expression.
         """
         magic = "op"
 
@@ -173,7 +176,7 @@ class Stepwell(Magics):
         """Turn a cell that calls ops into a graph, as in %%graph tidy(data), which the cells of other graphs and jobs can call.
 
         A call can pass an asset by its name: the op gets the stored value, and the asset is never materialized. The value of the
-        graph is the variable with the name of the graph, else the last expression.
+        graph is that of the variable with its name or, if the cell does not assign this variable, that of the last expression.
         """
         self._bind_composable("graph", line, cell, graph_cells.graph_of_cell)
 
@@ -321,7 +324,7 @@ def read_words(name: str, words: Sequence[str], prefix: str = "%stepwell ") -> t
     Raises
     ------
     UsageError
-        If there is no command `name`, `words` are not valid arguments, or `words` ask for help. The message, also the help, is one line.
+        If there is no command `name`, or `words` are not valid arguments. Also if `words` ask for help: the message is then the help, as one line.
     """
     command, parser = parser_of(name, prefix)
     if "-h" in words or "--help" in words:
@@ -364,7 +367,7 @@ def call_verb(face: Face, name: str, words: Sequence[str], prefix: str = "%stepw
 
 
 def say_changed_since(face: Face, key: str) -> None:
-    """Print which names and files that the step `key` read have been changed by other cells since; print nothing if there are none."""
+    """Print the names and files that the step `key` read and that other cells have changed since; print nothing if there are none."""
     before, now = face.timeline.changed_since(key)
     if before:
         how = "names reassigned" if face.timeline.names_reassigned(key) else "changed by other cells"
@@ -412,12 +415,13 @@ def _free_name(face: Face, name: str, key: str | None = None) -> tuple[str, str]
     Parameters
     ----------
     key
-        The key of the asset whose value will be bound; empty for any other value; None if names of assets are free, too.
+        The key of the asset whose value will be bound; empty if the value is not that of an asset. None means that a name is free even if it refers
+        to an asset.
 
     Returns
     -------
     tuple
-        The free name, and a note in parentheses that says why this is not `name`; the note is empty if the free name is `name`.
+        The free name, and a note in parentheses that says why `name` is not free; the note is empty if `name` is free.
     """
     registered = (
         {registered_key.rpartition("/")[2]: registered_key for registered_key in face.session.registry.assets}
@@ -438,19 +442,19 @@ def _free_name(face: Face, name: str, key: str | None = None) -> tuple[str, str]
 
 
 def select_rows(face: Face, line: Sequence[str], cell: str | None) -> Any:
-    """Return the rows of the SELECT after ``%stepwell sql`` or ``%%stepwell sql``, as a frame of the type ``%config Stepwell.frame``.
+    """Return the rows of the SELECT after ``%stepwell sql`` or ``%%stepwell sql``, as a frame of the type that ``%config Stepwell.frame`` sets.
 
     Parameters
     ----------
     line
-        A list with the text after ``sql``; empty if the line ends there.
+        The text after ``sql`` on the line of the magic, as the only item of a list. The list is empty if there is no such text.
     cell
         The lines below the magic's line; None for a line magic.
 
     Raises
     ------
     UsageError
-        If there is no text.
+        If there is no SELECT.
     CellNameError
         If a parameter ``$name`` of the SELECT is not a variable of the notebook.
     """

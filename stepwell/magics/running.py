@@ -62,7 +62,7 @@ def present(face: Face, error: BaseException, *, shown_as: str = "") -> None:
 
 
 def _below_the_shell(trace: TracebackType | None) -> TracebackType | None:
-    """Return the part of a traceback below the frames of IPython that called the magic; return all of it if nothing is below them."""
+    """Return the part of a traceback below the frames of IPython that called the magic; return the whole traceback if it has no other frames."""
     frame = trace
     while frame is not None and _is_shells(frame):
         frame = frame.tb_next
@@ -95,7 +95,7 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
     arguments
         The parsed flags of the cell.
     show_value
-        True to display the value after the run, because the body does not display it.
+        True to display the value after the run, for a definition whose body does not display it.
     """
     name = " ".join(str(key) for key in definition.keys)
     own_keys = [step.key for step in asset_steps(definition)]
@@ -132,7 +132,8 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
 def registry_restored(face: Face) -> Iterator[None]:
     """Restore the registry if the ``with`` block registers a definition that cannot be planned, for example because of a missing upstream asset.
 
-    `InvalidDefinitionError` is the sign of such a definition, unless a step of a run raised the error. The error is raised again.
+    An `InvalidDefinitionError` in the block means that it did, unless a run began in the block: then a step may have raised the error. The error
+    propagates in both cases.
     """
     registry = face.session.registry
     assets, jobs, run = dict(registry.assets), dict(registry.jobs), face.session.last_run
@@ -199,7 +200,7 @@ def displays_off(face: Face, *, off: bool) -> Iterator[None]:
 
 @contextmanager
 def user_errors(face: Face) -> Iterator[None]:
-    """Show an exception of the ``with`` block below the name of the failed step and without frames of Stepwell. The exception is raised again."""
+    """Show an exception of the ``with`` block below the name of the failed step and without frames of Stepwell. The exception propagates."""
     before = face.session.last_run
     try:
         yield
@@ -217,9 +218,9 @@ def finish(face: Face, definition: AssetsDefinition, result: Any, *, quiet: bool
     Parameters
     ----------
     quiet
-        True to show no displays.
+        True to show no rich output and no value; printed text is shown.
     show_value
-        True to display the value, because the body does not display it.
+        True to display the value, for a definition whose body does not display it.
     """
     own_keys = {step.key for step in asset_steps(definition)}
     records = [record for record in result.steps if record.key in own_keys]
@@ -248,7 +249,7 @@ _LAST_RESULTS = ("_", "__", "___")
 def result_of(face: Face, definition: AssetsDefinition) -> Any:
     """Return the value that IPython would bind to ``_`` as the result of an asset cell if the cell were a plain cell.
 
-    Return None if the cell has no result, and an `Unstored` if the cell was reused and its result was not stored.
+    Return None if the cell has no result. Return an `Unstored`, a placeholder, if the cell was reused and its result was not stored.
     """
     body = getattr(definition.node, "body", None)
     result = None
@@ -285,7 +286,7 @@ def _replace_result(face: Face, old: Any, new: Any) -> None:
 
 
 def _compute_results(face: Face, names: Iterable[str]) -> None:
-    """Run the reused cells whose results are among the variables `names` (``_``, ``Out``) and were not stored."""
+    """Run the reused cells whose results were not stored, if the placeholder of the result is in one of the variables `names` (``_``, ``Out``)."""
     for name in names:
         last_result = face.namespace.get(name)
         for result in (
@@ -308,8 +309,8 @@ def compute_unstored(
     names
         The names that the code reads.
     assigned, changing
-        The names that the code binds, and the names whose objects the code may change. A reused cell that reads one of these names, and of which a
-        variable was not stored, is run as well, because it could not compute the same value after the code.
+        The names that the code binds, and the names whose objects the code may change in place. If a reused cell reads one of these names, its
+        variables that were not stored are also computed now, because the cell could not compute the same values after the change.
 
     Raises
     ------
@@ -353,12 +354,13 @@ def _rerun_cell(face: Face, key: str, definition: AssetsDefinition, name: str, w
     key, definition
         The key of an asset of the cell, and the definition of the cell.
     why
-        The reason if no code needs the variable yet; empty if the variable is needed. The cell is not run for this reason if it takes too long.
+        The reason to run the cell although no code needs the variable yet; empty if code needs it. For such a reason, a cell that took longer than
+        ``Stepwell.upstream_budget`` is not run.
 
     Raises
     ------
     UpstreamBudgetError
-        If the variable is needed, but the cell took longer the last time than ``Stepwell.upstream_budget``.
+        If code needs the variable, but the cell took longer the last time than ``Stepwell.upstream_budget``. Batch runs have no such limit.
     """
     with requesting(face.session.timeline, [definition], cell=True, only_unbound=True):
         states = face.session.states([definition])
@@ -378,7 +380,7 @@ def _rerun_cell(face: Face, key: str, definition: AssetsDefinition, name: str, w
 
 
 def changed_text(definition: AssetsDefinition) -> str:
-    """Return the part of the line about a run that names the variables that plain cells had changed before the cell read them.
+    """Return text for the line about a run: the variables of assets that the cell read after plain cells had changed them.
 
     Return an empty string if there are none.
     """
@@ -391,9 +393,9 @@ def changed_text(definition: AssetsDefinition) -> str:
 
 
 def _show_picture(face: Face, definition: AssetsDefinition, records: Sequence[StepRecord]) -> None:
-    """Show the figure that the last step of a definition returned in this run, if the body of the step is not a cell.
+    """Show the figure that the last step of a definition displayed when it was executed in this run, if the body of the step is not a cell.
 
-    A cell shows its figure while it runs. For a reused step, the recorded output is shown, which contains the figure.
+    A cell shows its figure while it runs. If the step was reused, `finish` has already shown its recorded output, which contains the figure.
     """
     last = asset_steps(definition)[-1]
     for record in records:
@@ -403,16 +405,16 @@ def _show_picture(face: Face, definition: AssetsDefinition, records: Sequence[St
 
 
 def outputs_of(face: Face, record: StepRecord) -> tuple[CapturedOutput, ...]:
-    """Return the recorded output (printed text and displays) of the step of `record`, which must have a materialization."""
+    """Return the recorded output (printed text and rich output) of the step that `record` describes. `record` must have a materialization."""
     item = record.materializations[0]
     return read_outputs(face.session.store.catalog, face.session.store.signer, item.run_id, item.step_key)
 
 
 def finish_run(face: Face, result: Any) -> None:
-    """After a run, print its notices, such as ``clean <- store (prepare.ipynb, ...)``, and bind assets whose variables do not exist.
+    """After a run, print its notices, such as ``clean <- store (prepare.ipynb, ...)``, and bind the variables of its target assets that are unbound.
 
-    Variables that Stepwell bound before are rebound to new values elsewhere. A variable is missing if the cell of its asset failed; a later run
-    from Python code then binds the variable.
+    A variable is unbound, for example, if the cell of its asset failed and Python code has now materialized the asset. Variables that are bound to
+    an earlier value of their asset are not rebound here, but by the timeline.
     """
     for notice in result.notices:
         face.say(notice_text(notice))
@@ -444,7 +446,7 @@ def bind_loadable(
     compute
         Runs the assets without reusing their stored values.
     cell
-        True if the cell that defines the assets is running (`bind`).
+        True if the cell that defines the assets is running. If False, `bind` does not overwrite variables of the user.
 
     Returns
     -------
@@ -454,7 +456,7 @@ def bind_loadable(
     Raises
     ------
     ValueUnavailableError
-        If a value cannot be loaded, although no step was reused.
+        If a value cannot be loaded, and no step was reused, so that computing the assets again would not help.
     """
     try:
         bind(face, keys, result, cell=cell)

@@ -1,7 +1,8 @@
-"""The output of ``%lineage``: a live picture (a widget) and, as a second output, a static picture. Without a live kernel, only the static picture.
+"""The output of ``%lineage``: a live picture, which is a widget, and a static picture. In a batch run, only the static picture is shown.
 
-A widget in a saved notebook shows nothing without its kernel, so the static picture is a separate output. The CSS of the widget hides the static
-picture while the live picture is shown. The CSS of the static picture hides the error that front ends show in place of a widget without a kernel.
+In a saved notebook, a widget shows nothing without its kernel. Therefore the static picture is a separate output. While the live picture is shown,
+the CSS of the widget hides the static picture. Without a kernel, front ends show an error in place of the widget, and the CSS of the static picture
+hides this error.
 
 ===============  ===========================================================================
 ``lineage``      the live picture: the events of a run change the states of cards, which are sent to the browser
@@ -45,8 +46,8 @@ def show(session: Session, keys: Sequence[str] | None = None) -> LineageWidget |
     Returns
     -------
     LineageWidget or None
-        The widget with the live picture. Repeated calls with the same session and keys return the same widget. None in a batch run and outside of a
-        Jupyter kernel, where only the static picture is shown, and outside of IPython, where the lineage is printed as text.
+        The widget with the live picture; repeated calls with the same session and keys return the same widget. None if there is no live picture: in
+        a batch run and in IPython without a kernel, only the static picture is shown; outside of IPython, the lineage is printed as text.
 
     Raises
     ------

@@ -61,7 +61,7 @@ def difference_html(difference: Difference) -> str:
 
 
 def versions_html(versions: Versions) -> str:
-    """Return a list of versions as an HTML table, with the number of versions that the table leaves out."""
+    """Return a list of versions as an HTML table. If the list is long, the table leaves out the oldest versions, and a line below says how many."""
     rows = [
         (
             str(version.number),

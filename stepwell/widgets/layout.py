@@ -1,7 +1,7 @@
 """The layout of a lineage: the positions of its cards, and the paths of its arrows.
 
 Graphviz computes the positions of the cards, which have a fixed size, and the splines of the arrows; Graphviz does not draw the picture. The layout
-engine is a function that takes a graph in the DOT language and returns the parsed output of ``dot -Tjson``. The tests replace it.
+engine is a function that takes a graph in the DOT language and returns the parsed output of ``dot -Tjson``. Tests can pass another engine.
 
 If Graphviz is missing or fails, or the lineage has more than `MOST_CARDS` cards, a simpler layout in columns (`layered`) is used, and
 `Layout.note` states the reason. In this layout, each card is one column to the right of its rightmost upstream card. The picture is divided into
@@ -10,8 +10,8 @@ In a band, the cards of a column are ordered by the positions of their upstream 
 
 Coordinates are in pixels; y increases downwards.
 
-The Graphviz program is ``dot`` or ``graphviz-pure`` on PATH. If PATH contains neither, the program is searched in the list of files of the wheel
-``graphviz-pure``, because the ``bin`` folder of an environment that is not activated is not on PATH.
+The Graphviz program is ``dot`` or ``graphviz-pure`` on PATH. If PATH contains neither, the program is looked up in the list of files of the
+installed distribution ``graphviz-pure``: the ``bin`` folder of an environment that is not activated is not on PATH.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def _mean(values: list[float]) -> float:
 
 
 def _columns(lineage: Lineage) -> dict[str, int]:
-    """Return the column of each card by key: the number of edges on the longest path to the card. If cards form a cycle, one edge is ignored."""
+    """Return the column of each card by key: the number of edges on the longest path to the card. Edges that close a cycle are ignored."""
     waiting = {node.key: 0 for node in lineage.nodes}
     downstream: dict[str, list[str]] = {}
     for edge in drawn_edges(lineage):
@@ -217,7 +217,7 @@ GROUP_HEADER = 26
 GROUP_PADDING = 14
 MARGIN = 16
 MOST_CARDS = 1200
-"""The greatest number of cards that Graphviz lays out. With more cards, Graphviz would need seconds to minutes."""
+"""The maximum number of cards that Graphviz lays out. With more cards, Graphviz would need seconds to minutes."""
 
 Point: TypeAlias = tuple[float, float]
 Engine: TypeAlias = Callable[[str], dict[str, Any]]
@@ -225,7 +225,7 @@ Engine: TypeAlias = Callable[[str], dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle, by its upper left corner (`x`, `y`) and its size. The default size is that of a card."""
+    """A rectangle, given by its upper left corner (`x`, `y`) and its size. The default size is that of a card."""
 
     x: float
     y: float
@@ -283,7 +283,7 @@ def members(nodes: Iterable[LineageNode]) -> dict[str, list[LineageNode]]:
 
 
 def to_dot(lineage: Lineage) -> str:
-    """Return the lineage in the DOT language. The names of cards and boxes in DOT are numbers instead of keys, which would need quoting."""
+    """Return the lineage in the DOT language. In DOT, cards and boxes have numbered names, because keys would need quoting."""
     import graphviz
 
     inch = 72.0
@@ -320,12 +320,12 @@ def to_dot(lineage: Lineage) -> str:
 
 
 def layout(lineage: Lineage, *, engine: Engine | None = None) -> Layout:
-    """Return the layout of a lineage. Layouts are cached, except those without Graphviz after an error.
+    """Return the layout of a lineage. The layout is cached, unless Graphviz failed and the simpler layout is returned.
 
     Parameters
     ----------
     lineage
-        The lineage. Only the keys and parents of its cards and its edges determine the layout, not the states.
+        The lineage. Only its edges, and the keys and parents of its cards, determine the layout; the states of cards do not.
     engine
         A function that takes a graph in the DOT language and returns the parsed output of ``dot -Tjson``; by default `graphviz_json`.
     """
@@ -339,7 +339,7 @@ def layout(lineage: Lineage, *, engine: Engine | None = None) -> Layout:
 
 @lru_cache(maxsize=32)
 def laid_out(lineage: Lineage, engine: Engine) -> Layout:
-    """Return the layout that `engine` computes; for more than `MOST_CARDS` cards, return the layout in columns.
+    """Return the layout that `engine` computes; for more than `MOST_CARDS` cards, return the simpler layout in columns (`layered`).
 
     Raises
     ------
@@ -412,7 +412,7 @@ def _round(value: float) -> float:
 
 
 def _spline(pos: str) -> Sequence[Point]:
-    """Return the points of the first spline in `pos`, the attribute of an edge in Graphviz's output.
+    """Return the points of the first spline in `pos`. Graphviz describes an edge by an attribute ``pos``, which can contain several splines.
 
     Points that begin with ``s,`` or ``e,`` are the tips of arrowheads; they replace the first or the last point.
 

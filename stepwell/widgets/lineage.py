@@ -4,9 +4,9 @@ The kernel computes the layout and draws the picture. The browser pans, zooms, s
 change, the kernel sends the picture (``svg``) and the contents of the side panel (``details``). If a state changes, it sends the states of all cards
 (``nodes``).
 
-A button in the browser sends two messages with the same request. The message ``ask`` only shows the requested steps as queued; ipykernel may handle
+A button in the browser sends its request twice, in two messages. The message ``ask`` only shows the requested steps as queued; ipykernel may handle
 it on another thread while a cell runs. The message ``go`` runs the steps; it is handled on the main thread between cells. User code therefore runs
-only on the main thread, however the kernel handles the messages of widgets. The message ``cancel`` takes effect immediately. It cancels the run that
+only on the main thread. The message ``cancel`` takes effect immediately. It cancels the run that
 the browser shows, and all requests that were received before the message, but no later ones.
 
 During a run, `Overlay` combines the events of the run with the states that the session had before the run. A separate thread sends changed states to
@@ -135,7 +135,7 @@ class Overlay:
         self.replace_lineage(lineage)
 
     def replace_lineage(self, lineage: Lineage) -> None:
-        """Replace the states that the session computed by those in `lineage`. The cards of queued and running steps keep their states."""
+        """Show the cards and states of `lineage` from now on. The cards of queued and running steps keep their states."""
         self.lineage = lineage
         self._nodes = {node.key: node for node in lineage.nodes}
         self._states_in_run = {
@@ -147,7 +147,10 @@ class Overlay:
         self._tracebacks = {key: text for key, text in self._tracebacks.items() if key in failed}
 
     def show_requested(self, steps: Iterable[str]) -> None:
-        """Show `steps`, which buttons have requested, as queued until events announce them. Steps of earlier calls are no longer shown as queued."""
+        """Show `steps`, which the user requested with buttons, as queued until events report their states.
+
+        Each call replaces the steps of the previous call.
+        """
         self._requested_steps = set(steps)
 
     def take(self, event: Event) -> bool:
@@ -181,7 +184,7 @@ class Overlay:
                 self._lay(event.key, {"status": "queued", "footer": ["Waiting", f"for {claimant}"]})
             return False
         if isinstance(event, StepFinished):
-            # This event comes from the catalog's thread. It may arrive after the end of its run, when `RunFinished` has already delivered the same record.
+            # This event comes from the catalog's thread. Should it arrive after `RunFinished`, which contains the same record, it is ignored.
             if self._runs.get(event.step.run_id):
                 self._finish_step(event.step)
             return False
@@ -215,8 +218,8 @@ class Overlay:
     def status_counts(self, states: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Return the counts that the header of the widget shows, as JSON values.
 
-        The result contains the number of steps, the number of assets that a run could make fresh, and the text of a chip for each state that needs
-        attention.
+        The result contains the number of steps, the number of assets that a run could make fresh and, for each status that needs attention, the text
+        with the number of its steps.
 
         Parameters
         ----------
@@ -249,7 +252,7 @@ class Overlay:
         return outdated(Lineage(tuple(node for node in self.lineage.nodes if node.key not in fresh), ()))
 
     def assets_of(self, key: str) -> list[str]:
-        """Return the keys of the assets that the step with the card `key` computes or helps to compute; return `key` itself if there is no such card."""
+        """Return the keys of the assets to which the card with the key `key` belongs; only `key` itself if there is no such card."""
         return assets_of(self._nodes[key]) if key in self._nodes else [key]
 
     def steps_of(self, assets: Iterable[str]) -> list[str]:
@@ -353,9 +356,12 @@ class LineageWidget(anywidget.AnyWidget):
         self._unsubscribe = source.subscribe(self._paced.put)
 
     def refresh(self, lineage: Lineage | None = None) -> None:
-        """Draw `lineage` and send the picture to the browser; for None, the present lineage of the session.
+        """Draw a lineage and send the picture to the browser. If the lineage cannot be read or drawn, keep the previous picture and show the error.
 
-        If the lineage cannot be read or drawn, keep the previous picture and show the error.
+        Parameters
+        ----------
+        lineage
+            The lineage to draw; None to read the present lineage of the session.
         """
         self._refreshing = False
         started = time.monotonic()
@@ -385,7 +391,7 @@ class LineageWidget(anywidget.AnyWidget):
         super().close()
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Apply changes of traits, such as the selection, that the browser sends; wait while another thread sends states to the browser."""
+        """Apply changes of traits that the browser sends, such as the selection. First wait until no other thread is sending states to the browser."""
         with self._lock:
             super().set_state(sync_data)
 
@@ -509,7 +515,7 @@ def escaped_json(value: Any) -> Any:
 
 
 def _details(lineage: Lineage) -> dict[str, dict[str, str]]:
-    """Return the contents of the side panel for each card, by key, except the parts that depend on the state of the card."""
+    """Return, by the key of each card, what the side panel shows of the card, except the parts that depend on the card's state."""
     return {
         node.key: {
             "what": _kind_and_place(node),
@@ -558,19 +564,19 @@ def _is_stepwells(filename: str) -> bool:
 def _route_requests(comm: Any, receive: Callable[[object, Any, object], None]) -> None:
     """Make ipykernel handle the messages ``ask`` and ``cancel`` while a cell runs, and all other messages of the widget between cells.
 
-    By default, ipykernel handles the messages of a comm on the thread that last sent something on the comm. This would be the main thread, which is
-    busy while a cell runs. A private method of the comm selects the thread, and this function replaces the method. In a version of ipykernel without
-    this method, all messages are handled between cells, so that only an interrupt of the kernel cancels a run.
+    By default, ipykernel handles the messages of a comm on the thread that last sent something on the comm. Here, this is the main thread, which is
+    busy while a cell runs. A private method of the comm selects the thread, and this function replaces that method. In a version of ipykernel without
+    it, all messages are handled between cells, so that only an interrupt of the kernel cancels a run.
 
-    The method is called on the thread that receives messages. If the front end uses subshells, another thread then handles ``ask`` and ``cancel``.
-    Otherwise there is no other thread, and the method itself calls `receive`.
+    ipykernel calls the replacement on the thread that receives messages. If the front end uses subshells, ipykernel then handles ``ask`` and
+    ``cancel`` on another thread. Otherwise there is no other thread, and the replacement itself calls `receive`.
 
     Parameters
     ----------
     comm
         The comm of the widget.
     receive
-        The method that handles a message of the widget.
+        Handles a message of the widget.
     """
     if not hasattr(comm, "_reply_subshell_for"):
         return

@@ -1,8 +1,8 @@
 """The drawing of a lineage as SVG, and the static picture, which is a MIME bundle with an image and a text.
 
-The static picture and the live picture are the same drawing. Colours are attributes of the SVG elements, so that the drawing also has its colours
-where no CSS is applied. The static image contains CSS for dark themes, too. In the notebook, the CSS of the widget overrides these colours with
-those of the notebook's theme. Elements that change in the live picture have CSS classes.
+The static picture and the live picture are drawn by the same functions. Colours are attributes of the SVG elements, so that the drawing has colours
+even where no CSS is applied. The image in the static picture also contains CSS for dark themes. In the live picture, the CSS of the widget overrides
+the colours with those of the notebook's theme; elements that change have CSS classes.
 
 The smallest font size is 11 px. Text that does not fit into its card is cut, not scaled down.
 """
@@ -97,8 +97,8 @@ def lineage_svg(lineage: Lineage, *, geometry: Layout | None = None, live: bool 
     geometry
         The layout of the drawing; None to compute it.
     live
-        False to draw a complete image. True to draw for the widget of the notebook: without the states of the cards, which the browser adds, so that
-        the drawing changes only if cards or edges change; and with cards that can be selected with the keyboard.
+        False to draw a complete image. True to draw for the widget: without the states of the cards, so that the drawing changes only if cards or
+        edges change (the browser adds the states), and with cards that can be selected with the keyboard.
 
     Returns
     -------
@@ -133,7 +133,7 @@ def clean(text: str) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """Return `text` shortened to `width` columns by replacing its middle with an ellipsis. Wide characters, such as Chinese ones, take two columns."""
+    """Return `text` shortened to at most `width` columns: an ellipsis replaces its middle. Wide characters, such as Chinese ones, take two columns."""
     text = " ".join(text.split())
     if _columns(text) <= width:
         return text
@@ -151,7 +151,7 @@ def _columns(text: str) -> int:
 
 
 def _cut(text: str, width: float) -> str:
-    """Return `text` cut at its end, with an ellipsis, so that it is at most `width` pixels wide in the smallest font size."""
+    """Return `text` in one line. If it is wider than `width` pixels in the smallest font size, cut its end, and add an ellipsis."""
     text = " ".join(text.split())
     if _pixels(text) <= width:
         return text
@@ -161,7 +161,7 @@ def _cut(text: str, width: float) -> str:
 
 
 def _pixels(text: str) -> float:
-    """Return an upper limit of the width of `text` in pixels: the smallest font size and the widest common sans-serif font are assumed."""
+    """Return an upper bound for the width of `text` in pixels, in the smallest font size and the widest of the common sans-serif fonts."""
     return _SMALL * sum(_em(c) for c in text)
 
 
@@ -291,7 +291,7 @@ def static_bundle(lineage: Lineage, *, is_extra: bool = False) -> dict[str, str]
     lineage
         The lineage.
     is_extra
-        True if the output above the static picture is the live picture. In viewers that cannot show widgets, the live picture is then hidden.
+        True if the output above the static picture is the live picture. The HTML then hides that output in viewers that cannot show the widget.
 
     Returns
     -------

@@ -24,7 +24,7 @@ class SourceAsset:
     group_name
         The group of the asset, by which selections can name it.
     metadata
-        Any values by name. Stepwell does not use them.
+        Arbitrary values by name. Stepwell keeps them as an attribute and does not use them.
 
     Raises
     ------
@@ -87,7 +87,8 @@ class AssetsDefinition:
     deps
         Keys of upstream assets that must be computed first but whose values `node` does not get.
     reads
-        Keys of the assets that the body of a graph passes to ops by their definitions, not through inputs of the graph. Empty for an op.
+        If `node` is a graph: the keys of the assets whose definitions the graph's body passes directly to ops, which get the stored values. Such
+        assets are not inputs of the graph. Empty if `node` is an op.
     """
 
     def __init__(
@@ -163,7 +164,7 @@ class AssetsDefinition:
 
     @property
     def step_key(self) -> str:
-        """The key of the step that computes the assets. For a graph-backed asset, the prefix of the keys of its steps: the asset's key."""
+        """The key of the step that computes the assets. A graph-backed asset has several steps, whose keys begin with the returned asset key."""
         if len(self.written_keys) == 1:
             return self.written_keys[0]
         return "/".join((*self._common_prefix(), self.node.name))
@@ -174,7 +175,7 @@ class AssetsDefinition:
 
     @property
     def upstream_keys(self) -> tuple[AssetKey, ...]:
-        """The keys of all upstream assets. The assets whose values are loaded come first."""
+        """The keys of all upstream assets without duplicates. Those in `deps`, whose values are not loaded, come last."""
         return tuple(dict.fromkeys((*self.keys_by_input.values(), *self.reads, *self.deps)))
 
     def group_name(self, key: AssetKey) -> str:
@@ -183,12 +184,12 @@ class AssetsDefinition:
 
     @property
     def __stepwell_asset_key__(self) -> AssetKey:
-        """The key of the asset that an op reads from the store if the body of a graph passes this definition to the op."""
+        """The key of this asset. If the body of a graph passes this definition to an op, the op gets the stored value with this key."""
         return self.key
 
     @property
     def __stepwell_body__(self) -> object:
-        """The body of the op or graph. A code version that reaches this definition contains the code of the body."""
+        """The body of the op or graph. If the code of a step refers to this definition, the step's code version covers the body."""
         return self.node.__stepwell_body__
 
     def to_source_asset(self, key: CoercibleToAssetKey | None = None) -> SourceAsset:
@@ -211,7 +212,7 @@ class AssetsDefinition:
         """
         if key is None and len(self.keys_by_output) != 1:
             raise InvariantViolationError(
-                f"{self.node.name!r} defines several assets, and to_source_asset() names none of them",
+                f"{self.node.name!r} defines several assets, and the call of to_source_asset() does not name one of them",
                 where=self.where,
                 remedy=f"pass the key of one of them: to_source_asset({str(self.keys[0])!r})",
             )
@@ -247,7 +248,7 @@ class AssetsDefinition:
         """Run the function of the asset directly and return its result. No stored value is reused, and nothing is stored or recorded."""
         if composing() is not None:
             raise InvalidDefinitionError(
-                f"the asset {self.step_key} cannot be called while a graph is composed",
+                f"the asset {self.step_key} cannot be called while a graph is being composed",
                 where=self.where,
                 remedy="pass the asset to an op without calling it: the op gets the stored value of the asset",
             )

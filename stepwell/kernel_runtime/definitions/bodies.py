@@ -35,9 +35,10 @@ def set_cell_labels(
     Parameters
     ----------
     label_of_file
-        Returns the label (``cell 9``) of the cell whose code was compiled under a filename; None for a filename that does not belong to a cell.
+        Gets the filename under which code was compiled, and returns the label (``cell 9``) of the cell that contains the code; None if the code
+        is not in a cell.
     label_of_variable
-        Returns the label (``cell 5``) of the cell that last bound a variable, or an empty string if the cell is unknown.
+        Gets the name of a variable, and returns the label (``cell 5``) of the cell that last bound it; an empty string if the cell is unknown.
     """
     global _label_of_file, _label_of_variable
     _label_of_file, _label_of_variable = label_of_file, label_of_variable
@@ -131,10 +132,11 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def annotations_of(item: Any) -> dict[str, Any] | None:
-    """Return the evaluated annotations of a function or class by name, or None if it has none. An unbound name becomes a forward reference.
+    """Return the evaluated annotations of a function or class by name, or None if it has none.
 
-    Since Python 3.14, annotations are evaluated at their first use and then cached. This function does not fill the cache of a class: the user's
-    code may rebind a name in an annotation before the code itself uses the annotations for the first time.
+    An annotation with an unbound name becomes a forward reference. Since Python 3.14, annotations are evaluated at their first use and then cached.
+    For a class, this function does not fill the cache: otherwise the user's code would get stale annotations if it rebinds a name that occurs in
+    them before it uses them for the first time.
     """
     try:
         if not isinstance(item, type):
@@ -198,7 +200,11 @@ def _variadic(name: str, where: str) -> InvalidDefinitionError:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Definition:
-    """A statement of a cell that is executed again when the cell is reused: an import, a function, a class, or a magic that configures the kernel."""
+    """A statement of a cell that is executed again when the cell is reused.
+
+    It is an import, the definition of a function or class, a magic that configures the kernel, an assignment of a lambda, or an assignment of the
+    result of a call, if this result is a class.
+    """
 
     names: tuple[str, ...]
     """The names that the statement binds; empty for a magic."""
@@ -208,14 +214,15 @@ class Definition:
     end: int
     """The number of the last line of the statement in the cell."""
     is_import: bool
-    """True for an import and for a magic."""
+    """True for an import, and also for a magic that configures the kernel."""
     always: bool
     """True if the statement is not nested in another statement, such as ``if``, so that every complete run of the cell executes the statement."""
     sources: tuple[tuple[str, str], ...] = ()
-    """For each name that an import binds, a module and the name of an attribute of the module, or an empty string if the name is bound to the
-    module itself. Empty for a relative import and for a statement that is no import."""
+    """For each name that an import binds, the pair of a module and the attribute of this module to which the name is bound. The attribute is an
+    empty string if the name is bound to the module itself. The tuple is empty for a relative import and for a statement that is no import."""
     is_call: bool = False
-    """True for an assignment of the result of a call, which may be a class: ``P = namedtuple("P", "x y")``."""
+    """True for an assignment of the result of a call. The statement counts as a definition only if the result is a class, as in
+    ``P = namedtuple("P", "x y")``."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,7 +230,7 @@ class CellBody:
     """The compiled body of a cell whose first line is a magic of Stepwell, such as ``%%asset`` or ``%%op``."""
 
     name: str
-    """The first name that the cell defines, which messages show."""
+    """The name of the asset or op that the cell defines; of several assets, the name of the first. Messages show it."""
     source: str
     """The body as typed, without the first line of the cell."""
     where: str
@@ -233,9 +240,9 @@ class CellBody:
     tail: CodeType | None
     """The last expression, compiled for evaluation; None if the body ends in a statement."""
     parameters: tuple[str, ...]
-    """The names in the body that stand for inputs: names of assets, or the parameters and config of an op."""
+    """The names in the body that stand for inputs: names of upstream assets or, in the cell of an op, the op's inputs and config parameters."""
     outputs: tuple[str, ...]
-    """The variables whose values are the value of the cell; empty if the last expression is the value."""
+    """The variables that hold the results of the cell after the body has run. Empty if the value of the last expression is the result."""
     reads: frozenset[str]
     """The names that the body may read from the notebook, except `parameters`."""
     globals: dict[str, Any]
@@ -248,46 +255,50 @@ class CellBody:
     display: Callable[[Any], None] | None = None
     """Displays the value of the last expression; None if the value is not displayed."""
     finish: Callable[[Any, bool], Any] | None = None
-    """Returns the value of a cell without `outputs`: the first argument or, if this is None, a figure that the cell opened. The first argument
-    is the value of the last expression; the second is False if the body has no last expression. If `finish` is None, the value of the last
-    expression is the value of the cell."""
+    """Called if `outputs` is empty, with the value of the last expression, and with True if the body has a last expression. It returns the value of
+    the cell: the first argument or, if this is None, a figure that the cell opened. If `finish` is None, the value of the last expression is
+    the value of the cell."""
     settle: Callable[[tuple[Any, ...]], None] | None = None
-    """Shows and closes the figures that the body opened. The argument is the tuple of the values of `outputs`. None if figures are not handled."""
+    """Called with the values of `outputs`: shows and closes the figures that the body opened, and closes those among the values. None to leave
+    figures alone."""
     explain_name_error: Callable[[NameError], BaseException | None] | None = None
-    """Takes a NameError that the cell of an op raised, and returns an error that explains how to pass the name, or None if the NameError has
-    another cause. None for the cell of an asset."""
+    """Called with a NameError that the cell of an op raised. If the missing name is a variable of the notebook that the op did not get, it
+    returns an error that says how to give the variable to the op; otherwise it returns None. None for the cell of an asset."""
     runs_in_notebook: bool = False
     """True for the cell of an asset, which runs in the namespace of the notebook like a plain cell; False for the cell of an op, which runs in a
     separate namespace."""
     variables: tuple[str, ...] = ()
     """For each output of the step, the variable of the notebook that is bound to the value of the output."""
     definitions: tuple[Definition, ...] = ()
-    """The imports, functions, classes, and magics that configure the kernel, in the order in which the body contains them."""
+    """The statements that are executed again when the cell is reused, such as imports and functions, in the order of the body."""
     always_assigned: frozenset[str] = frozenset()
     """The names that every path through the body assigns."""
     assigned_values: frozenset[str] = frozenset()
-    """The names that the body assigns in statements that are not in `definitions`."""
+    """The names that the body binds by statements other than the imports, functions, classes and lambdas in `definitions`. The name to which the
+    result of a call is assigned is in both."""
     changes: frozenset[str] | None = None
     """The names whose objects the statements of the body may change in place; None if these names are unknown."""
     changed_variables: tuple[tuple[str, str], ...] = ()
     """The variables that held the values of assets until a plain cell changed or rebound them, each with the label of the last such cell."""
     earlier: Callable[[], Mapping[str, Any]] = dict
-    """Returns the names that the body both reads and binds, if the last run of this cell in this kernel bound them and nothing has bound them
-    since. The value of each name is the one before that run, or `MISSING` (in `versions`) if the name did not exist."""
+    """Returns the values that variables had before the last run of this cell in this kernel, by name. It returns the variables that the body both
+    reads and binds, if nothing has bound them since that run and if they held a number or string. For a variable that did not exist, the value
+    is `MISSING` (in `versions`)."""
     result: str | None = None
-    """The variable whose value the shell keeps in ``Out`` as the result of the cell. Empty if this is the value of the last expression; None if
-    the cell has no result."""
+    """The variable whose value the shell keeps in ``Out`` as the result of the cell. An empty string if the shell keeps the value of the last
+    expression instead; None if it keeps nothing."""
     unseen: tuple[str, ...] = ()
-    """The reasons, such as shell commands, why the step is unverifiable that the analysis of its code objects cannot find."""
+    """Reasons why the step is unverifiable, such as shell commands, that the analysis of the step's code objects does not find."""
     kept_variables: frozenset[str] = frozenset()
-    """The variables besides `outputs` that ``--keep`` names: they are stored whatever their size."""
+    """The variables besides `outputs` that the flag ``--keep`` lists: they are stored regardless of their size."""
     dropped_variables: frozenset[str] = frozenset()
-    """The variables besides `outputs` that ``--drop`` names: they are never stored."""
+    """The variables besides `outputs` that the flag ``--drop`` lists: they are never stored."""
     must_be_stored: bool = False
-    """True if ``--stored`` is set: the step fails if its value cannot be stored, even in an interactive kernel."""
+    """True if the flag ``--stored`` is set: the step fails if its value cannot be stored. Without the flag, an interactive kernel keeps such a
+    value only in memory."""
 
     def defined_names(self, numbers: Iterable[int]) -> list[str]:
-        """Return the names that the members of `definitions` with these indices bind. An index without a member is ignored."""
+        """Return the names that the statements in `definitions` with the indices `numbers` bind. Indices that are too large are ignored."""
         return [name for number in numbers if number < len(self.definitions) for name in self.definitions[number].names]
 
     @property
@@ -296,7 +307,7 @@ class CellBody:
         return {*self.assigned_values, *[name for definition in self.definitions for name in definition.names]}
 
     def namespace(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the separate namespace in which the body runs: the names of the notebook that the body may read, and `inputs` by name."""
+        """Return a new namespace for a body that does not run in the notebook: the notebook's variables that the body may read, and `inputs`."""
         notebook = self.globals
         names = notebook if self.sees_all else self.reads
         space = {name: notebook[name] for name in names if name in notebook}
@@ -319,7 +330,7 @@ class CellBody:
         Raises
         ------
         CellValueError
-            If the body did not assign a variable in `outputs`.
+            If the body did not assign a variable in `outputs`, or `finish` found no value.
         """
         if not self.outputs:
             return self.finish(tail, self.tail is not None) if self.finish else tail
@@ -329,7 +340,7 @@ class CellBody:
                 raise CellValueError(
                     f"the cell of {self.name!r} ended without assigning {name!r}",
                     where=self.where,
-                    remedy=f"assign {name} on every path through the cell, also in each branch of an if",
+                    remedy=f"assign {name} on every path through the cell, including every branch of an if",
                 )
             values.append(space[name])
         if self.settle is not None:
@@ -348,7 +359,7 @@ class SqlBody:
     where: str
     inputs: tuple[str, ...]
     """The tables that the SELECT reads, each written like an asset key (``raw/flights`` for the table ``raw.flights``), in the order in which they
-    appear. Of two spellings that differ only in upper and lower case, only the first is listed."""
+    appear. Of spellings that differ only in case, only the first is listed."""
     parameters: tuple[str, ...]
     """The names of the parameters (``$name``) of the SELECT."""
     globals: dict[str, Any]

@@ -1,8 +1,8 @@
-"""The composition of a graph: while the body of the graph runs, each call of an op or of another graph adds a node, and handles stand for values.
+"""The composition of a graph: the body of the graph runs once, when the graph is defined, and each call of an op or graph in it adds a node.
 
-The body of a graph runs once, when the graph is defined. Each call in the body returns one handle if the called op or graph has one output,
-and a named tuple of handles if it has several outputs. The body can pass a handle to another call, alone or in a list (fan-in), or can return
-the handle. The rules of composition and the kinds of errors are Dagster's.
+No op runs meanwhile, so that there are no values yet. A call returns handles, which are objects that stand for the later values of outputs: one
+handle if the called op or graph has one output, and a named tuple of handles if it has several outputs. The body can pass a handle to another
+call, alone or in a list (fan-in), or can return the handle. The rules of composition and the kinds of errors are Dagster's.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class NodeOutput:
 
     def __iter__(self) -> NoReturn:
         raise InvariantViolationError(
-            f"the output {self.output!r} of {self.node!r} cannot be unpacked or iterated while a graph is composed: it has no value yet",
+            f"the output {self.output!r} of {self.node!r} cannot be unpacked or iterated while a graph is being composed: it has no value yet",
             remedy="declare several outputs with out={...}, or unpack the value inside an op",
         )
 
@@ -68,11 +68,11 @@ Source: TypeAlias = NodeOutput | GraphInput | AssetRead
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """The handles whose values one input of a node receives."""
+    """The sources of one input of a node: the handles that stand for the values that the input receives."""
 
     sources: tuple[Source, ...]
     fan_in: bool
-    """True if the input receives a list with the value of each handle; False if it receives the value of the only handle."""
+    """True if the input receives a list with one value for each handle; False if there is one handle, and the input receives its value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Composition:
         self.aliased: set[str] = set()
 
     def fail(self, what: str, remedy: str = "") -> InvalidDefinitionError:
-        """Return an error whose message begins with the kind and name of the graph, followed by `what`."""
+        """Return, without raising it, an error whose message is the kind and name of the graph, followed by `what`."""
         return InvalidDefinitionError(f"in {self.kind} {self.name!r}: {what}", where=self.where, remedy=remedy)
 
     def add(
@@ -111,7 +111,7 @@ class Composition:
         Parameters
         ----------
         alias
-            The name of the node; None for the name of `definition`, with a number if another node has this name.
+            The name of the node. None means the name of `definition`, with a number appended if another node has this name already.
 
         Returns
         -------
@@ -128,7 +128,7 @@ class Composition:
         names = list(definition.ins)
         if len(args) > len(names):
             raise self.fail(
-                f"{name!r} takes {len(names)} positional arguments but got {len(args)}",
+                f"{name!r} got too many positional arguments: {len(args)} instead of at most {len(names)}",
                 remedy=f"pass only its inputs by position: {', '.join(names)}"
                 if names
                 else "pass no argument by position",
@@ -219,7 +219,7 @@ class Composition:
         return value
 
     def unused_inputs(self, inputs: Iterable[str], returned: list[Source]) -> list[str]:
-        """Return the names in `inputs` whose handles the body of the graph neither passed to a call nor returned.
+        """Return those of `inputs` that the body of the graph does not use: it neither passed their handles to a call nor returned them.
 
         Parameters
         ----------
@@ -262,7 +262,7 @@ def output_mapping(composition: Composition, returned: Any, declared: tuple[str,
     Parameters
     ----------
     returned
-        The result of the body of the graph: None, a handle, a dict of handles, or a tuple of handles.
+        The result of the body of the graph: a handle, a dict of handles, a tuple of handles, or None if the graph has no outputs.
     declared
         The names of the outputs of the graph. If None, `returned` determines the names: ``result`` for one handle, the keys of a dict, or the
         fields of a named tuple.
@@ -280,7 +280,7 @@ def output_mapping(composition: Composition, returned: Any, declared: tuple[str,
         names = declared or (tuple(handle.output for handle in returned) if hasattr(returned, "_fields") else ())
         if len(names) != len(returned):
             raise composition.fail(
-                f"{len(returned)} outputs are returned, but {len(names)} are declared",
+                f"the number of returned outputs is {len(returned)}, but the number of declared outputs is {len(names)}",
                 remedy="declare each output with out={...}, and return a dict of handles by output name",
             )
         outputs = dict(zip(names, returned, strict=True))

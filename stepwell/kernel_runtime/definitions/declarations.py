@@ -141,13 +141,14 @@ class In:
     Parameters
     ----------
     dagster_type
-        The type that the value of the input must have; `Nothing` for an input without a value, which only makes the op run after another.
+        The type that the value of the input must have; `Nothing` for an input without a value, which only makes the op run after the step that is
+        connected to the input.
     description
         The description of the input.
     default_value
         The value that the op gets if the input is not connected.
     metadata
-        Any values by name. Stepwell does not use them.
+        Arbitrary values by name. Stepwell keeps them as an attribute and does not use them.
     """
 
     dagster_type: Any = UNSET
@@ -168,9 +169,9 @@ class Out:
     description
         The description of the output.
     is_required
-        False if the step may end without producing the output. Steps that need the output are skipped then.
+        False if the step may end without producing the output. Then the steps that need the output are skipped.
     metadata
-        Any values by name. Stepwell does not use them.
+        Arbitrary values by name. Stepwell keeps them as an attribute and does not use them.
     """
 
     dagster_type: Any = UNSET
@@ -194,19 +195,19 @@ class GraphOut:
 
 @dataclass(frozen=True, slots=True)
 class AssetIn:
-    """Declare the upstream asset whose value a parameter of an asset's function receives.
+    """Declare which upstream asset supplies the value of one parameter of an asset's function.
 
     Parameters
     ----------
     key
-        The key of the upstream asset; by default the name of the parameter, after `key_prefix` if there is one.
+        The key of the upstream asset. By default, the key is `key_prefix`, if it is given, followed by the name of the parameter.
     key_prefix
-        A prefix that is put before the name of the parameter to get the key. Cannot be combined with `key`.
+        The parts of the key before the name of the parameter. Cannot be combined with `key`.
     metadata
-        Any values by name. Stepwell does not use them.
+        Arbitrary values by name. Stepwell keeps them as an attribute and does not use them.
     dagster_type
-        The type that the value of the upstream asset must have; `Nothing` for an upstream asset that must be computed first but whose value is
-        not passed, so that the function has no parameter for it.
+        The type that the value of the upstream asset must have. `Nothing` means that the asset must be computed first, but that its value is not
+        passed: the function has no such parameter.
 
     Raises
     ------
@@ -234,19 +235,19 @@ class AssetOut:
     Parameters
     ----------
     key_prefix
-        A prefix that is put before the name of the output to get the key. Cannot be combined with `key`.
+        The parts of the key before the name of the output. Cannot be combined with `key`.
     key
-        The key of the asset; by default the name of the output, after `key_prefix` if there is one.
+        The key of the asset. By default, the key is `key_prefix`, if it is given, followed by the name of the output.
     dagster_type
         The type that the value of the asset must have.
     description
         The description of the asset.
     is_required
-        False if the step may end without producing the asset. Steps that need the asset are skipped then.
+        False if the step may end without producing the asset. Then the steps that need the asset are skipped.
     group_name
         The group of the asset, by which selections can name it.
     metadata
-        Any values by name. Stepwell does not use them.
+        Arbitrary values by name. Stepwell keeps them as an attribute and does not use them.
 
     Raises
     ------
@@ -287,7 +288,7 @@ class Output(Generic[T]):
     value
         The value of the output.
     output_name
-        The name of the output; ``result`` is the name of the only output of an op or asset.
+        The name of the output. The default, ``result``, is the name of the only output of an op or asset unless its definition declares another.
     metadata
         JSON values by name that are stored with the materialization of the output.
     """
@@ -337,7 +338,7 @@ def seconds_of(age: MaxAge, *, where: str = "") -> float | None:
 
 
 def ignored_names(names: Iterable[str] | str | None, *, where: str = "") -> tuple[str, ...]:
-    """Return the names that the argument ``ignore=`` of a definition excludes from its code version, in order and without duplicates.
+    """Return the names in the argument ``ignore=`` of a definition, in order and without duplicates. The code version excludes them.
 
     Parameters
     ----------
@@ -348,7 +349,7 @@ def ignored_names(names: Iterable[str] | str | None, *, where: str = "") -> tupl
     Raises
     ------
     InvalidDefinitionError
-        If an item of `names` is not a string, or is not a name.
+        If an item of `names` is not a string, or does not have one of these forms.
     """
     if names is None:
         return ()
@@ -402,7 +403,7 @@ def declared_reads(paths: Iterable[str | os.PathLike[str]] | str | None, *, wher
 
 
 def check_reuse(*, cache: bool | None, volatile: bool, max_age: float | None, name: str, where: str) -> None:
-    """Raise `InvalidDefinitionError` if `volatile` is combined with ``cache=True`` or `max_age`; `name` is the step."""
+    """Raise `InvalidDefinitionError` if the step `name` combines the option `volatile` with ``cache=True`` or with `max_age`."""
     if volatile and (cache or max_age is not None):
         other = "cache=True" if cache else "max_age"
         raise InvalidDefinitionError(

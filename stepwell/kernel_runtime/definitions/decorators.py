@@ -39,7 +39,7 @@ def _dep_keys(deps: Iterable[CoercibleToAssetDep] | None) -> tuple[AssetKey, ...
 
 
 def _as_asset_ins(ins: Mapping[str, AssetIn | CoercibleToAssetKey] | None) -> dict[str, AssetIn]:
-    """Return ``ins=`` with every key replaced by an `AssetIn` for this key; return an empty dict for None."""
+    """Return the value of ``ins=`` with each asset key in it replaced by an `AssetIn` with this key; return an empty dict for None."""
     return {name: item if isinstance(item, AssetIn) else AssetIn(key=item) for name, item in (ins or {}).items()}
 
 
@@ -172,8 +172,8 @@ def asset(
     key
         The whole key of the asset, in place of `name` and `key_prefix`.
     ins
-        The upstream asset of a parameter, by the parameter's name, as a key or an `AssetIn`. Without an entry, the parameter's name is the key
-        of the upstream asset.
+        For each parameter that is listed by its name, the upstream asset whose value it receives: a key or an `AssetIn`. A parameter that is not
+        listed receives the value of the asset whose key is the parameter's name.
     deps
         Upstream assets, as keys or definitions, that must be computed first but whose values the function does not get.
     group_name
@@ -183,20 +183,21 @@ def asset(
     dagster_type
         The type that the value of the asset must have; by default the return annotation of the function.
     output_required
-        False if the function may end without yielding a value. Downstream steps are skipped then.
+        False if the function may end without yielding a value. Then the downstream steps are skipped.
     isolate
         True if each downstream step gets a separate copy of the value; False if all downstream steps share one object.
     cache
-        False to run the function in every run and never reuse its result. True and None reuse results.
+        False to run the function in every run and never reuse its result, for a function that has side effects. True and None reuse results.
     volatile
-        True to run the function in every run that needs the asset; downstream steps run only if the value changed.
+        True to run the function in every run that needs the asset, for a function whose data can change unnoticed. Downstream steps run only if
+        the value changed.
     max_age
         The age up to which a stored result is reused: ``"1d"``, ``"30m"``, a number of seconds, or a timedelta. None for no limit.
     ignore
         Names of global variables that are excluded from the code version, so that changes of these variables do not make the asset stale.
     reads
-        Paths and patterns, such as ``["data/*.csv"]``, of files that the function reads in ways that Stepwell cannot record. Relative paths
-        start at the working directory. A change of one of these files makes the asset stale.
+        Paths and patterns, such as ``["data/*.csv"]``, of files that the function reads in ways that Stepwell cannot record. They are relative to
+        the working directory unless they are absolute. A change of one of these files makes the asset stale.
 
     Returns
     -------
@@ -206,7 +207,8 @@ def asset(
     Raises
     ------
     InvalidDefinitionError
-        If a name, key or option is invalid, a key of `ins` is not a parameter of the function, or the asset depends on itself.
+        If a name, key or option is invalid, the asset depends on itself, or a name in `ins` is not a parameter of the function although its type
+        is not `Nothing`.
 
     Examples
     --------
@@ -332,8 +334,8 @@ def graph_asset(
 ) -> AssetsDefinition | Callable[[Callable[..., Any]], AssetsDefinition]:
     """Define an asset by a function that composes a graph: the function calls ops, and each call becomes a step.
 
-    The function is called once, at its definition, with a handle for the value of each upstream asset. It returns the handle of the value of
-    the asset, usually the result of the last call.
+    The function is called once, when it is defined. Its arguments are handles: objects that stand for the values of the upstream assets. It returns
+    the handle that stands for the value of the asset, usually the result of the last call.
 
     Parameters
     ----------
@@ -403,7 +405,7 @@ def graph_backed(
             raise InvalidDefinitionError(
                 f"ins= of the asset {key} names {name!r}, which is not a parameter of its function",
                 where=where,
-                remedy=f"name one of the function's parameters: {', '.join(graph.ins) or '(it has none)'}",
+                remedy=f"in ins=, use only names of parameters; the function has {', '.join(graph.ins) or 'none'}",
             )
     return AssetsDefinition(
         graph,
@@ -441,7 +443,7 @@ def sql_asset(
     text
         One SELECT in DuckDB's dialect. Edits of white space and comments do not make the asset stale.
     ins
-        The key of an upstream asset, by the name of the table in the SELECT. Without an entry, the name of the table is the key.
+        For each listed name of a table in the SELECT, the key of the upstream asset. For a table that is not listed, its name is the key.
     deps
         Upstream assets, as keys or definitions, that must be computed first but that the SELECT does not read.
     parameters
@@ -466,6 +468,8 @@ def sql_asset(
         If a parameter of the SELECT has no value, or the name of a table cannot be the key of an asset.
     CellError
         If the SELECT reads the asset that it defines, or reads the catalog of the store.
+    InvalidDefinitionError
+        If the name or another option is invalid, or `deps` contains the asset itself.
 
     Examples
     --------
@@ -512,12 +516,14 @@ def select_asset(
     Parameters
     ----------
     inputs
-        The key of the upstream asset of each table that the SELECT reads.
+        For each table that the SELECT reads, the key of the upstream asset.
 
     Raises
     ------
     CellError
         If the SELECT reads the asset `key`.
+    InvalidDefinitionError
+        If `deps` contains `key`, or the options in `reuse` contradict each other.
     """
     if key in inputs.values():
         raise CellError(

@@ -1,6 +1,6 @@
 """Graphs, which connect ops by composition, and jobs, which are graphs that run for their side effects.
 
-The methods ``job.execute()`` and ``asset.load()`` need the session, but the folder `definitions` must not import the session. They therefore call
+The methods ``job.execute()`` and ``asset.load()`` need the session, but the modules in `definitions` must not import it. They therefore call
 it through the protocol `Runner`. ``stepwell/__init__.py`` passes `load_runner` a function that imports the session when it is first needed.
 """
 
@@ -24,7 +24,7 @@ from stepwell.kernel_runtime.definitions.composition import (
 from stepwell.kernel_runtime.definitions.declarations import GraphOut, In
 from stepwell.kernel_runtime.definitions.ops import Alias
 from stepwell.kernel_runtime.errors import CycleError, InvariantViolationError
-from stepwell.kernel_runtime.records.keys import AssetKey, check_name, keys_text
+from stepwell.kernel_runtime.records.keys import AssetKey, check_name
 
 
 class GraphDefinition:
@@ -71,7 +71,7 @@ class GraphDefinition:
 
     @property
     def __stepwell_body__(self) -> object:
-        """The body of the graph. A code version that reaches this definition contains the code of the body."""
+        """The body of the graph. If the code of a step refers to this definition, the step's code version covers the body."""
         return self.source
 
     def alias(self, name: str) -> Alias:
@@ -91,7 +91,7 @@ class GraphDefinition:
             raise InvariantViolationError(
                 f"the graph {self.name!r} can only be called in the body of a graph, a job or a graph-backed asset",
                 where=self.where,
-                remedy="call it in a function with @graph, @job or @graph_asset, or in such a cell; then execute the job or materialize the asset",
+                remedy="call it in a function with @graph, @job or @graph_asset, or in a %%graph, %%job or %%graph_asset cell",
             )
         return composition.add(self, None, args, kwargs)
 
@@ -100,7 +100,7 @@ class GraphDefinition:
 
 
 def asset_reads(graph: GraphDefinition) -> Iterator[AssetKey]:
-    """Yield the key of each asset that the body of `graph`, or of a graph inside it, passes to an op by its definition instead of by an input."""
+    """Yield the key of each asset whose definition the body of `graph`, or of a graph inside it, passes directly to an op."""
     for node in graph.nodes.values():
         for connection in node.connections.values():
             yield from (source.key for source in connection.sources if isinstance(source, AssetRead))
@@ -109,7 +109,7 @@ def asset_reads(graph: GraphDefinition) -> Iterator[AssetKey]:
 
 
 def check_cycles(graph: GraphDefinition) -> None:
-    """Raise `CycleError` if nodes of `graph` depend on each other in a circle."""
+    """Raise `CycleError` if nodes of `graph` depend on each other in a cycle."""
     waits = {
         node.name: {
             source.node
@@ -123,7 +123,7 @@ def check_cycles(graph: GraphDefinition) -> None:
         graphlib.TopologicalSorter(waits).prepare()
     except graphlib.CycleError as error:
         raise CycleError(
-            f"in graph {graph.name!r}: steps wait for each other in a circle: {keys_text(error.args[1])}",
+            f"in graph {graph.name!r}: steps depend on each other in a cycle: {' -> '.join(error.args[1])}",
             where=graph.where,
             remedy="remove one of the connections between these steps",
         ) from None
@@ -140,7 +140,7 @@ def build_graph(
     where: str = "",
     source: object = None,
 ) -> GraphDefinition:
-    """Compose a graph: call `body` with a handle for each input, and return the graph that the calls in `body` make.
+    """Compose a graph: call `body` with a handle for each input, and return the graph whose nodes are the calls that `body` makes.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def build_graph(
     inputs
         The names of the inputs of the graph. `body` gets their handles as keyword arguments.
     kind
-        The kind of definition in messages: ``graph``, ``job`` or ``graph-backed asset``.
+        What messages call the definition: ``graph``, ``job`` or ``graph-backed asset``.
     declared
         The names of the outputs of the graph. If None, the return value of `body` determines the names.
     source
@@ -189,7 +189,10 @@ def graph_of(
     declared: tuple[str, ...] | None,
     description: str | None,
 ) -> GraphDefinition:
-    """Compose a graph whose body is `function`. The parameters of the function are the inputs; `build_graph` describes the other parameters."""
+    """Compose a graph whose body is `function`, and whose inputs are the parameters of `function`.
+
+    `name` and `description` are by default the name and the docstring of `function`. `kind` and `declared` are the same as in `build_graph`.
+    """
     where = place_of(getattr(function, "__code__", None))
     signature = read_signature(function, where=where)
     return build_graph(
@@ -223,8 +226,9 @@ def graph(
 ) -> GraphDefinition | Callable[[Callable[..., Any]], GraphDefinition]:
     """Define a graph by a function that calls ops and other graphs.
 
-    The function is called once, at its definition. It gets a handle for each input of the graph, and returns the handle of the output, or a dict
-    of handles by output name. A call of the graph in the body of another graph or of a job adds the graph as a node.
+    The function is called once, when it is defined. For each input of the graph it gets a handle, an object that stands for the later value. It
+    returns the handle of the output, or a dict of handles by output name. A call of the graph in the body of another graph or of a job adds the
+    graph as a node.
 
     Parameters
     ----------
@@ -256,34 +260,46 @@ def graph(
 
 
 class Runner(Protocol):
-    """The methods of the session that the folder `definitions` calls."""
+    """What definitions need from the session. The session implements these methods."""
 
     def execute_job(self, job: Any, *, store: Any = None, raise_on_error: bool = True) -> Any:
         """Run a job and return the result of the run."""
 
     def load(self, key: str, *, store: Any = None) -> Any:
-        """Return the current value of the asset with this key."""
+        """Return the current value of the asset `key`."""
 
     def register(self, definition: Any) -> None:
-        """Add a definition that the notebook or script itself (``__main__``) made to the registry."""
+        """Add `definition`, which the notebook or script itself (``__main__``) made, to the registry."""
 
     def read_select(
         self, name: str, text: str, variables: dict[str, Any], *, what: str, frame: str, where: str
     ) -> SqlBody:
-        """Parse `text`, the SELECT of the SQL asset `name`, and return the body of the asset."""
+        """Parse `text`, the SELECT of the SQL asset `name`, and return the body of the asset.
+
+        Parameters
+        ----------
+        variables
+            The namespace in which the values of the parameters ``$name`` are looked up when the SELECT runs.
+        what
+            What error messages call the text: ``the cell of 'daily'``.
+        frame
+            The type of the result: ``pandas``, ``pyarrow``, ``polars``, or ``auto``.
+        where
+            The source location of the text, for error messages.
+        """
 
 
 _loader: Callable[[], Runner] | None = None
 
 
 def load_runner(loader: Callable[[], Runner]) -> None:
-    """Set the function that `runner` calls to get the session."""
+    """Set the function that `runner` calls and whose result it returns."""
     global _loader  # noqa: PLW0603 - one session per process
     _loader = loader
 
 
 def runner() -> Runner:
-    """Return the session, of which definitions use only the methods of `Runner`.
+    """Return the object through which definitions call the session.
 
     Raises
     ------
@@ -324,7 +340,7 @@ class JobDefinition:
 
     @property
     def __stepwell_body__(self) -> object:
-        """The body of the job. A code version that reaches this definition contains the code of the body."""
+        """The body of the job. If the code of a step refers to this definition, the step's code version covers the body."""
         return self.graph.source
 
     def execute(self, *, store: Any = None, raise_on_error: bool = True) -> Any:
@@ -335,7 +351,7 @@ class JobDefinition:
         store
             A store directory or an open store; by default the store of the session.
         raise_on_error
-            If a step fails: True to raise the exception of the step after the run is recorded, False to return the result of the run.
+            What to do if a step fails, after the run has been recorded: True to raise the exception of the step, False to return the result.
 
         Returns
         -------
@@ -383,7 +399,7 @@ def job(
 ) -> JobDefinition | Callable[[Callable[..., Any]], JobDefinition]:
     """Define a job by a function that calls ops and graphs.
 
-    The function is called once, at its definition, to compose the graph of the job. The method ``execute()`` of the definition runs the job. If the
+    The function is called once, when it is defined, to compose the graph of the job. The method ``execute()`` of the definition runs the job. If the
     function passes an asset to an op, the op gets the stored value of the asset; the job never materializes the asset.
 
     Parameters
@@ -395,7 +411,7 @@ def job(
     description
         The description of the job; by default the docstring of the function.
     tags
-        Any strings by name. Stepwell does not use them.
+        Arbitrary strings by name. Stepwell does not use them.
 
     Returns
     -------

@@ -36,7 +36,7 @@ Body: TypeAlias = Callable[..., Any] | CellBody | SqlBody
 
 
 class Reuse(TypedDict, total=False):
-    """The options that decide when the stored result of a step is reused. `asset` describes each option."""
+    """The options that decide when the stored result of a step is reused. The decorator `asset` documents them."""
 
     cache: bool | None
     volatile: bool
@@ -70,7 +70,7 @@ class OpDefinition:
     ignore
         The names of variables that are excluded from the code version.
     reads
-        The paths and patterns of files that the body reads in ways that Stepwell cannot record. Relative paths start at the working directory.
+        The paths and patterns of files that the body reads in ways that Stepwell cannot record, relative to the working directory or absolute.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class OpDefinition:
 
     @property
     def __stepwell_body__(self) -> Body:
-        """The body of the op. A code version that reaches this definition contains the code of the body."""
+        """The body of the op. If the code of a step refers to this definition, the step's code version covers the body."""
         return self.body
 
     @property
@@ -186,7 +186,7 @@ def _kind_of(body: Body) -> tuple[bool, bool]:
 
 
 class Alias:
-    """An op or graph under another name: a call in the body of a graph adds a node with this other name."""
+    """An op or graph under another name. A call of the alias in the body of a graph adds a node with this name."""
 
     def __init__(self, definition: Any, name: str) -> None:
         self.definition = definition
@@ -206,20 +206,20 @@ def invoke(op: OpDefinition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     Raises
     ------
     InvalidInvocationError
-        If an argument is missing or is not a parameter of the op, or the body of the op is a cell or a SELECT.
+        If an argument is missing, is passed twice or is not a parameter of the op, or if the body of the op is a cell or a SELECT.
     TypeCheckError
         If an argument or the result does not have its declared type.
     """
     if isinstance(op.body, CellBody | SqlBody):
         raise InvalidInvocationError(
-            f"{op.name!r} is defined by a cell and can only be called in %%graph_asset, %%graph or %%job",
+            f"{op.name!r} is defined by a cell or a SELECT, so it cannot be called like a function",
             where=op.where,
-            remedy=f"move the call to such a cell; if {op.name} is an asset, run %materialize {op.name}",
+            remedy=f"call {op.name} in the body of a graph, a job or a graph-backed asset; if {op.name} is an asset, run %materialize {op.name}",
         )
     names = ([op.context] if op.context else []) + list(op.parameters)
     if len(args) > len(names):
         raise InvalidInvocationError(
-            f"{op.name!r} takes {len(names)} positional arguments but got {len(args)}",
+            f"{op.name!r} got too many positional arguments: {len(args)} instead of at most {len(names)}",
             where=op.where,
             remedy=f"pass only its inputs by position: {', '.join(names)}" if names else "pass no argument by position",
         )
@@ -285,20 +285,20 @@ def build_op(
     where: str | None = None,
     **reuse: Unpack[Reuse],
 ) -> OpDefinition:
-    """Return the op whose body is `function`. The parameters are those of the decorator `op`, except the two below.
+    """Return the op whose body is `function`. The decorator `op` documents all parameters except these two.
 
     Parameters
     ----------
     keyword_config
         True if keyword-only parameters of `function` are config; False if they are inputs.
     where
-        The source location of `function`, for messages; None to determine it.
+        The source location of `function`, for messages; None to find it out from `function`.
 
     Raises
     ------
     InvalidDefinitionError
-        If a name or option is invalid, `function` takes ``*args`` or ``**kwargs``, or a key of `ins` is not a parameter of `function`, unless the
-        type of that input is `Nothing`.
+        If a name or option is invalid, `function` takes ``*args`` or ``**kwargs``, or a name in `ins` is not a parameter of `function` although
+        its type is not `Nothing`.
     """
     where = place_of_function(function) if where is None else where
     name = check_name("an op", name or str(getattr(function, "__name__", "")), where=where)
@@ -316,7 +316,7 @@ def build_op(
             raise InvalidDefinitionError(
                 f"ins= of {name!r} names {key!r}, which is not a parameter of its function",
                 where=where,
-                remedy=f"name one of the function's parameters: {', '.join(parameters) or '(it has none)'}; to only run {name} after another step, declare {key}: In(Nothing)",
+                remedy=f"in ins=, use only names of parameters; the function has {', '.join(parameters) or 'none'}; to only run {name} after another step, declare {key}: In(Nothing)",
             )
     resolved: dict[str, In] = {}
     defaults: dict[str, Any] = {}
@@ -357,7 +357,7 @@ _BARE_OUT = Out()
 
 @cache
 def _plain_in(hint: type) -> In:
-    """Return the declaration of an input with the builtin type `hint` and no options. Thousands of steps share this object."""
+    """Return the declaration of an input with the builtin type `hint` and no options. All such inputs share this object, to save time and memory."""
     return In(hint)
 
 
@@ -423,8 +423,8 @@ def _described(value: Any) -> str:
     except KeyboardInterrupt:
         raise
     except BaseException:
-        return f"a {type(value).__name__}"
-    return f"a {type(value).__name__} ({shown if len(shown) <= 60 else shown[:57] + '...'})"
+        return f"of type {type(value).__name__}"
+    return f"of type {type(value).__name__} ({shown if len(shown) <= 60 else shown[:57] + '...'})"
 
 
 @overload
@@ -472,12 +472,12 @@ def op(
     description
         The description of the op; by default the docstring of the function.
     ins
-        The declaration of an input by its name. Without an entry, the annotation and the default of the parameter declare the input.
+        Declarations of inputs, by name. An input that is not listed is declared by the annotation and the default of its parameter.
     out
         The declaration of the only output, or of each output by its name. By default there is one output, ``result``, whose type is the return
         annotation.
     tags
-        Any strings by name. Stepwell does not use them.
+        Arbitrary strings by name. Stepwell does not use them.
     cache
         True to reuse results in jobs, too; False to reuse no results. By default, results are reused only in graph-backed assets.
     volatile, max_age, ignore, reads
@@ -491,7 +491,8 @@ def op(
     Raises
     ------
     InvalidDefinitionError
-        If a name or option is invalid, the function takes ``*args`` or ``**kwargs``, or a key of `ins` is not a parameter of the function.
+        If a name or option is invalid, the function takes ``*args`` or ``**kwargs``, or a name in `ins` is not a parameter of the function
+        although its type is not `Nothing`.
 
     Examples
     --------

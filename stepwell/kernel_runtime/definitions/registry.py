@@ -35,7 +35,7 @@ class Registry:
     Attributes
     ----------
     on_change
-        Called with the keys or job names of definitions that were registered or withdrawn; None to call nothing.
+        Called after definitions were registered or withdrawn, with their keys or job names; None to call nothing.
     on_replacement
         Called when the definition of one cell replaces that of another cell, with the key, the source location of the old definition and that of
         the new one; None to call nothing.
@@ -57,7 +57,7 @@ class Registry:
         self._defined_keys = set()
 
     def end_cell(self, *, succeeded: bool = True) -> tuple[str, ...]:
-        """End the cell of `begin_cell`, and withdraw the definitions that only the previous run of the cell made.
+        """End the cell of `begin_cell`, and withdraw the definitions that an earlier run of the cell made but this run did not.
 
         Parameters
         ----------
@@ -82,12 +82,12 @@ class Registry:
         return tuple(withdrawn_keys)
 
     def register(self, definition: Definition) -> None:
-        """Add `definition` to the registry. Registered definitions with any of its keys, or with its job name, are removed.
+        """Add `definition` to the registry. It replaces each registered definition that has one of its keys or its job name.
 
         Raises
         ------
         InvalidDefinitionError
-            If `definition` is a job with the key of an asset, or an asset with the name of a job, unless the running cell made both.
+            If the name of a job is already the key of an asset, or the other way round, unless the same cell made the registered definition.
         """
         names = names_of(definition)
         table, other, kind = (
@@ -128,7 +128,7 @@ class Registry:
             self.on_change(names)
 
     def withdraw(self, name: str) -> None:
-        """Remove the definition of the asset key or job name `name`, with all other keys of the definition; do nothing if there is none."""
+        """Remove the definition that is registered under the asset key or job name `name`, under all its keys; do nothing if there is none."""
         entry = self.assets.get(name) or self.jobs.get(name)
         if entry is not None:
             self._drop(entry.definition)

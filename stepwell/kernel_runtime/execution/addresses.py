@@ -1,8 +1,9 @@
 """The addresses of the notebook's objects, and the objects that code of the notebook can reach.
 
-An address is a path that leads from a variable of the notebook to an object: through items and attributes, through the closure of a function, or
-through the object and the arguments that are bound in a method or a partial call. If a stored value refers to an object of the notebook, the
-store keeps the address instead of the object. On reuse, the address leads to the corresponding object of the present notebook.
+An address is a path that leads from a variable of the notebook to an object. A path can lead through items and attributes, through the
+defaults and the closure of a function, from a method to its object, and from a ``functools.partial`` to its arguments. If a stored value refers to
+an object of the notebook, the store keeps the address instead of the object. When the step is reused, the address leads to the object that is at
+this place in the notebook then.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from stepwell.kernel_runtime.versions.ownership import owner
 
 _MISSING: Any = object()
 _MOST_INSTANCES = 20_000
-"""The maximum number of library instances inside the value of one variable that are digested. A value with more is treated as one leaf."""
+"""The maximum number of instances of library classes inside one variable's value that are digested. A value with more is treated as one leaf."""
 
 
 @dataclass(slots=True)
@@ -41,7 +42,7 @@ class ObjectState:
     item: Any
     """The object itself."""
     content: tuple[Any, ...] | None
-    """The result of `content_of` for a container; None for a leaf."""
+    """The result of `content_of` for a container; None for a leaf (an object that is compared by digest, such as an array)."""
     digest: str | None
     """The digest of a leaf; None for a container, and for a leaf without a digest."""
 
@@ -56,7 +57,8 @@ class Inventory:
     names
         The names of the variables. Names that are not bound are ignored.
     digests
-        True if leaves are digested, so that `changed` can compare them; False if only the addresses are needed.
+        True if objects that are not containers, such as arrays, are digested, so that `changed_objects` can compare them; False if only the
+        addresses are needed.
     """
 
     def __init__(self, namespace: dict[str, Any], names: Iterable[str], *, digests: bool = True) -> None:
@@ -120,7 +122,8 @@ class Inventory:
     def _digest(self, item: Any, budget: Budget) -> str | None:
         """Return the digest by which a leaf is compared.
 
-        Return None if the leaf has no digest, if it contains too many instances, or if the inventory was made without digests.
+        Return None if the leaf has no digest, if it contains more instances of library classes than `budget` allows, or if the inventory was
+        made without digests.
         """
         if not self._digests:
             return None
@@ -147,8 +150,9 @@ class Inventory:
         Parameters
         ----------
         suspects
-            The variables whose values the code that ran may have changed; None for all variables. An object without a digest counts as changed
-            if it is reached from one of these variables. An iterator always counts as changed. Standard streams and streams of loggers never do.
+            The variables whose values may have been changed by the code that ran since; None for all variables. An object without a digest
+            counts as changed if it is reached from one of these variables. An iterator always counts as changed. Standard streams and streams
+            of loggers never count as changed.
         """
         changed = []
         for seen in self.objects.values():
@@ -199,7 +203,7 @@ CALLS = frozenset({FunctionType, MethodType, BuiltinMethodType, partial})
 
 
 def _held_by(function: Any) -> Iterable[tuple[tuple[str, Any], Any]]:
-    """Yield the objects that a function, method or partial call holds, in pairs of the `contents.Step` that leads to the object, and the object."""
+    """Yield pairs for the objects that a function, method or `partial` holds: the `contents.Step` that leads to the object, and the object."""
     if type(function) in {MethodType, BuiltinMethodType}:
         yield ("self", None), function.__self__
         return
@@ -222,7 +226,7 @@ def _held_by(function: Any) -> Iterable[tuple[tuple[str, Any], Any]]:
 
 
 def content_of(item: Any) -> tuple[Any, ...]:
-    """Return the shallow content of an object, for `contents.same_content` and `put`.
+    """Return the shallow content of an object, for `contents.same_content` and `replace_content`.
 
     For a class or a local module, this is its data attributes; for a function, its attributes and closure cells; for a container, its members.
     """
@@ -283,14 +287,14 @@ def replace_content(item: Any, method: str, value: Any) -> None:
     Parameters
     ----------
     method
-        ``leaf`` or ``content``.
+        How the content is replaced: ``leaf`` for an object that is replaced as a whole, such as an array; ``content`` for any other object.
     value
         The new content: for ``leaf`` a result of `contents.leaf_state`, for ``content`` a result of `content_of`.
 
     Raises
     ------
     NotRestorableError
-        If the object is a leaf or a container and does not accept the content.
+        If a leaf or container does not accept the content. If a function, class or module does not, the exception of the assignment is raised.
     """
     if method == "leaf":
         contents.put_leaf(item, value)
@@ -334,7 +338,7 @@ def code_in(values: Iterable[Any]) -> list[Any]:
 
 
 def outdated_class(values: Iterable[Any], namespace: Mapping[str, Any]) -> bool:
-    """Return True if `values` contain a class of the notebook, or an instance of one, that the notebook has meanwhile defined again."""
+    """Return True if `values` contain an outdated class or an instance of one: the notebook has meanwhile defined a new class of the same name."""
     kinds = {item if isinstance(item, type) else type(item) for item in code_in(values)}
     return any(
         kind.__module__ == "__main__" and isinstance(now := namespace.get(kind.__qualname__), type) and now is not kind
@@ -369,7 +373,7 @@ _HOLDERS = frozenset({tuple, frozenset, FunctionType, MethodType, BuiltinMethodT
 
 
 def places(namespace: dict[str, Any], names: Iterable[str], stop: Collection[int]) -> dict[int, ObjectState]:
-    """Return the objects in some variables, by `id`, with their addresses. Inside objects of libraries, no objects are searched.
+    """Return the objects in the variables `names`, by `id`, with their addresses. Objects inside instances of library classes are left out.
 
     Parameters
     ----------
@@ -399,12 +403,14 @@ def reached_names(
     *,
     ends_at: Callable[[str], bool] = lambda name: False,  # noqa: ARG005 - by default all objects are searched
 ) -> set[str]:
-    """Return `names`, and all names that the functions and classes bound to these names or in `items` use, directly or through other functions.
+    """Return `names`, and all names of the notebook that these use, directly or indirectly.
+
+    A name uses other names if it is bound to a function or class whose code loads or binds them. The code of `items` is searched in the same way.
 
     Parameters
     ----------
     ends_at
-        Takes a name; returns True if the object bound to the name must not be searched for functions and classes.
+        Takes a name; returns True if the object that is bound to this name must not be searched for further names. By default, all are searched.
     """
     reached: set[str] = set()
     pending = list(names)

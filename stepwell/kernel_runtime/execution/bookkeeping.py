@@ -92,7 +92,7 @@ class Execution:
     memo: str = ""
     inputs: tuple[InputVersion, ...] = ()
     code: CodeVersion | None = None
-    """The code version with the parts that explain it; None for a step that is not memoised."""
+    """The code version, with the parts that show later what changed; None for a step that is not memoised."""
     started: float = field(default_factory=time.time)
     reason: str = ""
     """The reason why the step runs, for example that it was forced. Empty if the difference from an earlier execution shows the reason."""
@@ -103,11 +103,14 @@ class Execution:
     not_kept: list[str] = field(default_factory=list)
     """The outputs that could not be stored, each as ``name: reason``."""
     effects: Effects = _NO_EFFECTS
-    """The changes that the body of a cell made besides its values. They are recorded with the last output."""
+    """The changes that the body of a cell made to the notebook, besides computing values. They are recorded with the last output of the step."""
 
 
 def new_run(run_id: str, plan: Plan, notebook: str, *, batch: str, parent: RunRecord | None = None) -> RunRecord:
-    """Return the record of a run that is about to start."""
+    """Return the record of a run that is about to start.
+
+    `parent` is the earlier run that this run resumes; None if it resumes no run.
+    """
     return RunRecord(
         run_id,
         plan.kind,
@@ -142,11 +145,11 @@ class Bookkeeping:
         self._failure: BaseException | None = None
         self._shown_error: tuple[BaseException, ErrorRecord] | None = None
         self._recorded_codes: set[str] | None = None
-        """The code versions that earlier runs recorded. The store has the parts that explain them already."""
+        """The digests of the code versions whose parts are stored already, because an earlier run recorded them; None until they are needed."""
         self.look: Callable[[Callable[[], ErrorRecord]], ErrorRecord] = lambda function: function()
         """Calls a function that examines an exception, so that an interrupt can end the call (`InterruptGuard.look`)."""
         self.code_parts: Callable[[PlanStep], CodeVersion | None] = lambda step: step.code
-        """Returns a step's code version with the parts that explain it."""
+        """Returns a step's code version with its parts (the digests of the functions and globals that it covers); None if the step has none."""
 
     def _error_record(self, error: BaseException) -> ErrorRecord:
         """Return the record of an exception. A second call with the same exception returns the same record."""
@@ -166,22 +169,22 @@ class Bookkeeping:
         self.publish(StepLogged(record))
 
     def after_commit(self, callback: Callable[[], None]) -> None:
-        """Call `callback`, on any thread, when the commits of all records so far have ended, even if a commit failed."""
+        """Call `callback` when the commits of all records so far have ended, even if a commit failed. It may be called on another thread."""
         self._commits[-1].then(lambda _: callback())
 
     def waiting(self, step: PlanStep, position: int, total: int, claimant: Claimant) -> None:
-        """Publish that a step waits, because the process `claimant` computes the same step."""
+        """Publish that a step, number `position` of `total`, waits because the process `claimant` computes the same step."""
         seconds = self.facts.snapshot.seconds.get(step.address)
         self.publish(StepWaiting(self.run.run_id, step.key, position, total, claimant, seconds))
 
     def step_started(self, step: PlanStep, position: int, total: int) -> None:
-        """Publish that the body of a step begins."""
+        """Publish that the body of a step, number `position` of `total`, begins."""
         self.publish(
             StepStarted(self.run.run_id, step.key, position, total, self.facts.snapshot.seconds.get(step.address))
         )
 
     def explained_code(self, step: PlanStep) -> CodeVersion | None:
-        """Return a step's code version with the parts that explain it. The parts are omitted if an earlier run has stored them."""
+        """Return a step's code version; None if the step has none. The parts, which show later what changed, are left out if they are stored already."""
         if self._recorded_codes is None:
             by_memo_key = self.facts.snapshot.by_memo_key
             self._recorded_codes = {
@@ -232,7 +235,7 @@ class Bookkeeping:
         self._record(record, execution.step, materializations, code=execution.code, outputs=outputs)
 
     def step_reused(self, step: PlanStep, memo: str, materializations: tuple[Materialization, ...]) -> None:
-        """Record that a step was reused. The materializations in `group` become the current ones of their keys."""
+        """Record that a step was reused. The `materializations` become the current ones of their keys."""
         moved = [item for item in materializations if not self._is_current(step, item)]
         record = StepRecord(self.run.run_id, step.key, "reused", 0.0, 0.0, memo, materializations)
         self._record(record, step, moved)
@@ -254,11 +257,11 @@ class Bookkeeping:
         Parameters
         ----------
         error
-            The first exception of a step, or None.
+            The first exception of a step; None if no step failed.
         steps
             The steps of the plan, in order.
         waiting
-            Returns a context manager, inside which the method waits for the commits.
+            Returns a context manager. This method waits for the commits inside its block.
 
         Returns
         -------
@@ -278,7 +281,7 @@ class Bookkeeping:
         )
         last = self.store.finish_run(run)
         records = tuple(self.steps[step.key] for step in steps if step.key in self.steps)
-        # Commits end in order, and so do their callbacks: after the callback of the last commit every step is published.
+        # Commits end in order, and so do their callbacks: every step is published before this callback.
         published = Once()
         last.then(lambda _: published.happen())
         with waiting():
@@ -291,7 +294,7 @@ class Bookkeeping:
         return run, records
 
     def put_output(self, execution: Execution, name: str, value: Any, *, version: str, portable: bool) -> StoredValue:
-        """Store the value of one output. The header of a value file also gets the materialization, except for the location of the value.
+        """Store the value of one output. If this makes a file, its header also contains the materialization, except for the location of the value.
 
         Parameters
         ----------
@@ -390,20 +393,21 @@ class Bookkeeping:
 
 
 LONG = 0.2
-"""The number of seconds after which a running step is claimed, and after which a wait for another process is published."""
+"""A step takes long if it runs for at least this number of seconds. After this time, a running step is claimed, and a wait for another process is
+published."""
 _SHORTEST, _LONGEST = 0.02, 0.1
 """The minimum and maximum number of seconds between two attempts to take a claim that another process holds."""
 
 
 @dataclass(slots=True, eq=False)
 class _Watched:
-    """A running body whose memo key was not claimed before the body began."""
+    """A body that runs, and whose memo key was not claimed before the body began."""
 
     memo: str
     since: float
-    """The time at which the body began, as `time.monotonic`."""
+    """The time at which the body began, as `time.monotonic` returned it."""
     claim: Claim | None = None
-    """The claim that the separate thread has taken since, or None."""
+    """The claim that the thread of `Claiming` has taken since; None if it has taken none yet."""
 
 
 class Claiming:
@@ -424,9 +428,9 @@ class Claiming:
         self._end = Once()
 
     def claim_step(self, step: PlanStep, memo: str, position: int) -> bool:
-        """Claim a step that took long in an earlier run. If another process has claimed the step, wait for that process first.
+        """Claim a step if it took at least `LONG` seconds in an earlier run, or if another process is computing it.
 
-        A step that did not take long is not claimed, unless another process has claimed it.
+        The method waits while another process has the claim.
 
         Returns
         -------
@@ -518,7 +522,7 @@ class Claiming:
                 continue
             watched.claim = self._take(watched.memo)
             if watched.claim is not None and self._watched is not watched:
-                # The step ended while this thread took the claim, and `ended` may not have seen the claim.
+                # The step ended while this thread took the claim, and `step_ended` may not have seen the claim.
                 watched.claim.release()
 
 

@@ -97,8 +97,8 @@ def is_handle(item: Any) -> bool:
 def database_state(item: Any) -> str | None:
     """Return a string that describes the database of a sqlite3 or duckdb connection; None for a closed connection or any other object.
 
-    The string differs after a change of the database. But it does not differ if duckdb only updated rows. To detect such updates, search the
-    statements for the words in `CHANGING`.
+    The string differs after a change of the database. But it does not differ if duckdb only updated rows. To detect such updates, search
+    the SQL statements that were executed for the words in `CHANGING`.
     """
     kind = type(item).__module__
     try:
@@ -448,7 +448,7 @@ _LEAVES: tuple[tuple[str, str, _Get, _Set], ...] = (
 )
 """The classes of leaves that can be changed in place: the module and name of each class, and the functions that return and set the state.
 
-The state of a leaf is never the leaf itself, because the store replaces references to the leaf by links.
+The state of a leaf is never the leaf itself: the store replaces each reference to the leaf by a link, which leads to the leaf in the notebook.
 """
 
 

@@ -1,7 +1,8 @@
 """The engine goes through a plan once and carries out the decision about each step.
 
-`decide` returns the decision: to reuse the step, to run it, to skip it, or to leave it untouched because an upstream step failed. The executor
-(`InProcess`) runs the bodies. A stored value is loaded only when a step that runs needs the value.
+`decide` returns the decision: to reuse the step, to run it, to skip it, to leave it untouched because an upstream step failed, or to let it fail
+because the value of an input is unavailable. The executor (`InProcess`) runs the bodies. A stored value is loaded only when a step that runs needs
+the value, or when the reuse of an asset cell binds it in the notebook.
 """
 
 from __future__ import annotations
@@ -62,9 +63,9 @@ class EngineOptions:
     forced_steps: frozenset[str] = frozenset()
     """The keys of the steps that run even if they could be reused."""
     display_steps: frozenset[str] = frozenset()
-    """The keys of the steps whose displays appear in the running cell while the step runs."""
+    """The keys of the steps whose displays (figures, tables) appear in the output of the present cell while they run."""
     code_parts: Callable[[PlanStep], CodeVersion | None] = field(default=lambda step: step.code)
-    """Returns a step's code version with the parts that explain it."""
+    """Returns a step's code version with its parts (the digests of the functions and globals that it covers); None if the step has none."""
     notices: tuple[Notice, ...] = ()
     """The notices from the preparation of the run; the result of the run includes them."""
     hidden_state: HiddenState | None = None
@@ -74,11 +75,11 @@ class EngineOptions:
     timeline: Timeline | None = None
     """The timeline of the notebook; None outside notebooks."""
     published_notices: set[Notice] = field(default_factory=set)
-    """The notices about the network that this session has published already, and that the run must not repeat."""
+    """All notices that this session has published. The run does not repeat those about network connections, and adds its own notices of this kind."""
     run_notices: list[Notice] = field(default_factory=list)
     """The notices that the session receives during the run, for example from the store; the result of the run includes them."""
     strict: bool = False
-    """True if an asset cell also fails when its value cannot be stored. All other steps fail in any case."""
+    """True if an asset cell also fails when its value cannot be stored. Other steps always fail then, except steps of jobs that are not memoised."""
 
 
 class _ValueLostError(Exception):
@@ -184,7 +185,7 @@ class Engine:
     # -- one step
 
     def _step(self, step: PlanStep, position: int) -> str:
-        """Carry out one step, and return its status. If an object of the user raises an exception, the step is recorded as failed."""
+        """Carry out one step, and return its status. If an object of the user raises an exception outside the body, the step is recorded as failed."""
         try:
             return self._step_or_raise(step, position)
         except StoreError:
@@ -257,7 +258,7 @@ class Engine:
         self.books.step_reused(step, decision.memo_key, decision.materializations)
 
     def _rekey(self) -> None:
-        """Discard the checks of reads, and the code versions of the following steps, because effects of a step may have changed both."""
+        """Discard earlier checks of reads, and the code versions of the following steps, because the effects of a step may have made them wrong."""
         self.facts.forget_checks()
         if self.options.hidden_state is not None:
             self.options.hidden_state.mark_outdated()
@@ -347,7 +348,7 @@ class Engine:
             self.notices.append(notice("processes", step.key, programs=outcome.children[:3]))
 
     def _take_present_names(self, execution: Execution) -> None:
-        """Compute the memo key of a live cell again, before the cell runs, if the decision was made with earlier values of variables."""
+        """Compute the memo key of a live cell again just before it runs, if the decision used earlier values of variables than the present ones."""
         step, state, cells = execution.step, self.options.hidden_state, self.cells
         if state is not None and cells is not None and cells.is_live(step) and cells.is_renamed(step):
             state.mark_outdated()
@@ -509,7 +510,7 @@ class Engine:
         return arguments
 
     def _is_bound(self, step: PlanStep, step_input: PlanInput) -> bool:
-        """Return True if the notebook's variable with the name of an input of a cell already has the value of the input."""
+        """Return True if the input of a live cell need not be loaded, because the notebook's variable of the same name already has its value."""
         if self.cells is None or step_input.fan_in or not self.cells.is_live(step):
             return False
         item = self.facts.values.get(step_input.keys[0])

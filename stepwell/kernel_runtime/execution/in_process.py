@@ -56,7 +56,7 @@ class Outcome:
     """The result of one run of a step's body: its outputs and its exception, its printed text and displays, and its reads."""
 
     produced: dict[str, Produced]
-    """The outputs by name. If the body failed, these are the outputs that it yielded before."""
+    """The outputs by name. If the body failed, these are the outputs that it had yielded by then."""
     error: BaseException | None
     seconds: float
     outputs: tuple[CapturedOutput, ...]
@@ -69,7 +69,7 @@ class Outcome:
     children: tuple[str, ...] = ()
     """The names of the programs and processes that the body started, whose reads are not recorded."""
     last_value: Any = None
-    """The value of a cell's last expression, if the shell keeps it as the result of the cell and it is not just the value of a variable. Else None."""
+    """The value of a cell's last expression, if the shell keeps this value in ``Out``. None if it keeps nothing, or the value of a variable."""
     recorder: ReadRecorder | None = None
     """The recorder that noted the body's reads and writes."""
 
@@ -165,7 +165,7 @@ class InProcess:
 
     @contextmanager
     def _names_bound(self, hidden: Mapping[str, Any]) -> Iterator[None]:
-        """Bind names in the notebook while the block runs, and restore their previous bindings afterwards."""
+        """Bind the names in `hidden` in the notebook while the block runs, and restore their previous bindings afterwards."""
         space, absent = self.namespace, object()
         assert space is not None
         before: Mapping[str, Any] = {name: space.get(name, absent) for name in hidden}
@@ -408,7 +408,7 @@ class OpExecutionContext:
             raise InvariantViolationError(
                 f"step {self._step.key!r} adds metadata to {what}",
                 where=self._step.where,
-                remedy=f"pass one of the step's outputs as output_name=: {', '.join(names)}"
+                remedy=f"pass the name of one of the step's outputs as output_name: {', '.join(names)}"
                 if names
                 else "declare an output",
             )
@@ -429,7 +429,7 @@ class AssetExecutionContext(OpExecutionContext):
         return {output.asset_key for output in self._step.outputs if output.asset_key is not None}
 
     def asset_key_for_output(self, output_name: str = "result") -> AssetKey | None:
-        """Return the key of the asset that an output of the step is; None if the output is not an asset or does not exist."""
+        """Return the key of the asset that an output of the step produces; None if there is no such output, or if it is not an asset."""
         return next((output.asset_key for output in self._step.outputs if output.name == output_name), None)
 
     add_asset_metadata = OpExecutionContext.add_output_metadata
@@ -535,7 +535,7 @@ class Capture:
             self._parts = []
 
     def outputs(self) -> tuple[CapturedOutput, ...]:
-        """Return the recorded text and displays in order. If characters were not recorded, a last line tells their number."""
+        """Return the recorded text and displays in order. If there were too many characters, a last line says how many were not recorded."""
         self._end_stream()
         self._stream = ""
         if self.dropped_characters:
@@ -575,7 +575,7 @@ def current() -> Capture | None:
 
 
 class recording:  # noqa: N801 - used as a function; a generator's context manager costs each step three times as much
-    """A context manager: what its block prints and displays is recorded in a `Capture`. With None, nothing is recorded."""
+    """A context manager: what its block prints and displays is recorded in the passed `Capture`. If this is None, nothing is recorded."""
 
     __slots__ = ("_capture", "_token")
     _token: Token[Capture | None]

@@ -163,7 +163,7 @@ class InterruptGuard:
         """Return a context manager for a block that waits until the records of the run are committed.
 
         The first interrupt of the run only sets the flag `interrupted`. Any later interrupt raises KeyboardInterrupt in the block, because the wait
-        can be long: a process that was stopped may hold the lease of the catalog. The records are committed even if the wait is interrupted.
+        can be long: a process that is suspended may hold the lease of the catalog. The records are committed even if the wait is interrupted.
         """
         self._impatient = True
         try:
@@ -174,7 +174,8 @@ class InterruptGuard:
     def look(self, function: Callable[[], T]) -> T:
         """Call a function that examines objects of the user, and return its result. An interrupt raises KeyboardInterrupt in the function.
 
-        A method of such an object may never return. The function is called even after an interrupt.
+        Without this, a method of such an object that never returns would block the run for ever. The function is called even if the run was
+        interrupted before.
         """
         if self._calling:
             return function()
@@ -198,7 +199,7 @@ class InterruptGuard:
         Raises
         ------
         KeyboardInterrupt
-            If the run is interrupted.
+            If the run is interrupted while the function runs, or was interrupted before and `has_begun` is False.
         """
         try:
             self._began = time.time()

@@ -109,7 +109,8 @@ class LiveRun:
     def cover(self, read: Collection[str]) -> None:
         """Unbind names that have numbers or strings as values and that the body binds only on some paths.
 
-        Otherwise, if the body bound such a name to an equal value, this could not be detected. `bound_names` and `deleted_names` bind the names again.
+        If such a name stayed bound and the body bound it to an equal value, this could not be detected. `bound_names` and `deleted_names` bind
+        the names again.
 
         Parameters
         ----------
@@ -145,7 +146,7 @@ class LiveRun:
         return set(seedings[self._seedings :])
 
     def stream_reads(self) -> tuple[Read, ...]:
-        """Return a read for each random stream that the body used, with the state of the stream before the run."""
+        """Return a recorded read for each random stream that the body used, with the digest of the stream's state before the run."""
         return tuple(
             Read("stream", name, stream_digest(state))
             for name, state in self._streams.items()
@@ -210,8 +211,7 @@ class LiveRun:
         environment
             The names of the environment variables that the body set or removed.
         last
-            The value of the cell's last expression, if the shell keeps it as the result of the cell and it is not just the value of a variable.
-            Else None.
+            The value of the cell's last expression, if the shell keeps this value in ``Out``. None if it keeps nothing, or the value of a variable.
         """
         space, body, bundle = self._space, self._body, self.bundle
         bound = self.bound_names()
@@ -280,9 +280,9 @@ class LiveRun:
         )
 
     def _objects_in_definitions(self, names: Iterable[str]) -> list[ObjectState]:
-        """Return the objects inside functions and classes that the body first defined and may then have changed.
+        """Return the mutable objects inside the functions and classes that the body defined, if the body may have changed them after the definition.
 
-        A reuse executes the definitions again, but this gives these objects only their initial content.
+        A reuse executes the definitions again, but this gives the objects only their initial content.
 
         Parameters
         ----------
@@ -307,9 +307,9 @@ class LiveRun:
         return made_names
 
     def leave_out(self, size: float) -> list[str]:
-        """Remove variables from the bundle, and return their names.
+        """Remove from the bundle the variables that must not or should not be stored, and return their names.
 
-        These are secrets, variables that ``--drop`` names, and the largest variables, until the others need at most `size` bytes. Outputs and
+        Secrets and variables that ``--drop`` names are removed, and then the largest variables, until the others need at most `size` bytes. Outputs and
         variables that ``--keep`` names are not removed because of their size.
 
         Parameters

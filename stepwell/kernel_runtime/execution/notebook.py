@@ -55,7 +55,7 @@ _SHARE = 0.05
 _ALWAYS = 0.05
 """The number of seconds that may be spent on storing variables that are not outputs, however short the step was."""
 _RATE = 1e9
-"""The number of bytes that can be stored per second, as an assumption."""
+"""The assumed number of bytes that can be stored per second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class _Reuse:
     is_repeated: bool
     """True if this execution last brought the step up to date in this kernel, so that the notebook already has its effects."""
     skips_objects: bool
-    """True if the contents of objects are not restored, because variables that the step reads have changed since."""
+    """True if the contents of objects are not restored, because variables that the step reads have changed since it was brought up to date."""
     unstored_names: list[str]
     """The variables of the step whose values are not stored."""
     files: FilesToRestore
@@ -180,7 +180,7 @@ class StoredCells:
         values = [name for name in unstored if name not in effects.handles]
         used = [name for name in effects.handles if is_repeated and timeline.is_handle_used(step.key, name)]
         if used or (values and is_repeated and timeline.is_touched(step.key, values)):
-            return f"the variable {[*used, *values][0]} is not stored and may have changed since"
+            return f"the variable {[*used, *values][0]} is not stored and may have changed since the step ran"
         if effects.lost and not (
             is_repeated
             and timeline.is_left(step.key)
@@ -208,7 +208,7 @@ class StoredCells:
         )
 
     def _was_written(self, path: str, digest: str) -> bool:
-        """Return True if a step, in this kernel or in an earlier run, left a file of the project with this digest."""
+        """Return True if a step, in this kernel or in an earlier run, left the file at `path` with a content of this digest."""
         here = self._timeline.world.files.get(path)
         return (here is not None and here[0] == digest) or any(
             digest == state for state, _ in left_states(path, self._store)
@@ -256,7 +256,7 @@ class NotebookCells:
     is_live = staticmethod(_is_live)
 
     def is_own(self, step: PlanStep) -> bool:
-        """Return True if the request names the step, or if the cell of the step runs."""
+        """Return True if the user asked for this step itself: the request names the step, or the cell of the step runs."""
         return not self._timeline.is_pulled(step.key)
 
     def is_cell(self, step: PlanStep) -> bool:
@@ -267,18 +267,21 @@ class NotebookCells:
         return self._timeline.kind(step.key) == "cell"
 
     def changed_since(self, step: PlanStep) -> tuple[str, str]:
-        """Return `Timeline.changed_since` for a step that the request does not name; two empty strings for any other step."""
+        """Return `Timeline.changed_since` for a step that runs only because a later step needs it: what other cells have changed since it read it.
+
+        Return two empty strings if the user asked for the step itself.
+        """
         return ("", "") if self.is_own(step) else self._timeline.changed_since(step.key)
 
     # -- a run
 
     def check(self, step: PlanStep) -> None:
-        """Check that a step which is about to run only as an upstream step reads the same state as its cell did.
+        """Check that a step which is about to run only because a later step needs it reads the same state as when its cell ran.
 
         Raises
         ------
         NamesReassignedError
-            If other cells have since changed variables or files that the step reads.
+            If other cells have changed variables or files that the step reads since then.
         """
         if self.is_own(step):
             return
@@ -288,7 +291,7 @@ class NotebookCells:
             if self._timeline.asset_of(name) is not None:
                 cell = f"cell {label}" if label else f"the cell that changes {name}"
                 raise NamesReassignedError(
-                    f"{step.key!r} reads {name} as {cell} left it, but {name} has the value of its asset again, because that cell has not run since",
+                    f"{step.key!r} reads {name} as {cell} left it, but {name} has the value of its asset again, and {cell} has not run since",
                     where=step.where,
                     remedy=f"run {cell}, and then the cell of {step.key}",
                 )
@@ -301,14 +304,14 @@ class NotebookCells:
             )
 
     def has_input(self, name: str, item: Materialization) -> bool:
-        """Return True if the variable `name` of the notebook has the value of a materialization, and the value is unchanged."""
+        """Return True if the variable `name` of the notebook still has the value of the materialization `item`, not changed by any cell or step."""
         bound = self._timeline.asset_of(name)
         if bound is None or bound.key != item.key:
             return False
         return bound.data_version == item.data_version if item.data_version else bound.materialization == item.id
 
     def has_value(self, key: str, item: Materialization) -> bool:
-        """Return True if the value of a materialization, which could not be stored, still exists in this kernel."""
+        """Return True if the value of a materialization of the asset `key`, which could not be stored, still exists in this kernel."""
         return self._timeline.alive(key, item) is not None
 
     def value(self, key: str) -> Any:
@@ -329,7 +332,7 @@ class NotebookCells:
     def begin(
         self, step: PlanStep, arguments: Mapping[str, Any], materializations: Mapping[str, Materialization]
     ) -> LiveRun:
-        """Prepare the run of a cell's body: bind inputs that the notebook does not have, and note the state that the body may change.
+        """Prepare the run of a cell's body: bind those inputs that the notebook does not have, and note the state that the body may change.
 
         Parameters
         ----------
@@ -372,7 +375,7 @@ class NotebookCells:
         return run
 
     def is_renamed(self, step: PlanStep) -> bool:
-        """Let a step that is about to run use the present values of variables. Return True if its code version was computed from earlier values."""
+        """Let a step that is about to run use the present values of variables. Return True if its code version must be computed again for this."""
         return not self._runs_for_unstored(step) and self._timeline.unpin(step.key)
 
     def _runs_for_unstored(self, step: PlanStep) -> bool:
@@ -439,17 +442,20 @@ class NotebookCells:
         return effects, value
 
     def lacking(self, step: PlanStep, effects: Effects, outputs: Collection[str]) -> Effects:
-        """Return effects that take into account that some outputs of the step, whose names are in `outputs`, could not be stored."""
+        """Return `effects` after the outputs of the step that are named in `outputs` could not be stored.
+
+        The variables of these outputs are marked as lost if a later run of the step must not compute them again.
+        """
         body = step.op.body
         assert isinstance(body, CellBody)
         names = dict(zip([output.name for output in step.outputs], body.variables, strict=False))
         return self._with_lost_variables(body, effects, [names[name] for name in outputs if name in names])
 
     def _with_lost_variables(self, body: CellBody, effects: Effects, unstored: Collection[str]) -> Effects:
-        """Return effects in which `unstored` variables are marked as lost if the step does more than bind its names.
+        """Return `effects`, in which the `unstored` variables are marked as lost if the step does more than bind its names.
 
-        Such a step must not run later only because one of these variables is needed: it would make its other changes a second time, or to objects
-        that have changed since. A step with lost variables runs once in every kernel instead.
+        A step that does more must not run later only because one of these variables is needed: it would make its other changes a second time,
+        or to objects that have changed since. A step with lost variables runs once in every kernel instead.
         """
         space = self._timeline.namespace
         handles = [name for name in unstored if name in space and is_handle(space[name])]
@@ -512,7 +518,7 @@ class NotebookCells:
         return values, lost
 
     def _obstacle(self, run: LiveRun, value: Any, key: str) -> UnstorableValueError | None:
-        """Return the error if a value of the bundle cannot be stored; None if it can."""
+        """Return the error that the store raises for `value`, a value of the bundle; None if it can be stored."""
         try:
             self._store.put(Linked((value,), run.link), key=key, memo_key="")
         except UnstorableValueError as error:

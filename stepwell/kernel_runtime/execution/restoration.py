@@ -1,8 +1,8 @@
 # ruff: noqa: PTH101, PTH103, PTH105, PTH108, PTH117, PTH118, PTH120, PTH123, PTH202, PTH206 - paths are strings, as in the recorder
 """Restores the effects of a reused step: files, definitions, variables, the contents of objects, and arrays that share memory.
 
-Only files inside the project's folder are restored. A file that was changed by anything except a step is never overwritten, and links are never
-followed. The contents of small files are stored; if a large file is gone, the step runs again.
+Only files inside the project's folder are restored. A file that was changed by anything except a step is never overwritten, and symbolic links are
+never followed. The contents of small files are stored; if a large file is gone, the step runs again.
 
 If an array shares memory with another object, the array is stored as a link: a reference to the owner of the memory, and the position of the array
 in the memory. The owner is an array, a pandas frame or a bytearray, in the notebook or among the stored objects. Two pandas frames that share memory
@@ -139,11 +139,14 @@ def compare_files(
     ----------
     effects
         The files and folders that the step changed.
+    was_written
+        Tells whether a step has written the present content of a file. A file with other content is left as it is, except
+        for the content from before the step.
     cell_runs
         True if the cell of the step runs. Otherwise files that exist are left as they are.
     has_appended
         Takes a path in the form of `FileEffect.path`; returns True if the file still contains the data that the step appended to it in this kernel.
-        Such a file is left as it is, so that data which later steps appended stays.
+        Such a file is left as it is, because later steps may have appended more data, which must stay.
     """
     todo = FilesToRestore([], [], [], [])
     for effect in effects:
@@ -204,7 +207,7 @@ def lost_file(path: str, project: Path, files: Mapping[str, tuple[str, str]], st
 def left_states(path: str, store: ValueStore) -> Iterator[tuple[str, str]]:
     """Yield the digest of a file after each step that wrote it, and the key of the step; newest first.
 
-    The digests come from the records of all runs that are signed with a trusted key. `path` has the form of `FileEffect.path`.
+    The digests come from those records, of any run, that are signed with a trusted key. `path` has the form of `FileEffect.path`.
     """
     for item in store.catalog.ask(read_writers, path):
         if vouches(store.signer, item):
@@ -251,7 +254,7 @@ def restore_files(todo: FilesToRestore, contents: Mapping[str, bytes], project: 
 
 
 def _is_inside(path: str, project: Path) -> bool:
-    """Return True if a path is inside the project, and none of the folders above it is a link."""
+    """Return True if a path is inside the project, and none of the folders above it is a symbolic link."""
     root = os.path.realpath(project)
     folder = os.path.dirname(path)
     return os.path.normpath(path).startswith(os.path.join(root, "")) and os.path.realpath(folder) == os.path.normpath(
@@ -276,9 +279,9 @@ class MemoryRange:
     root: Any
     """The array whose memory the array uses: the end of the chain of ``base`` attributes."""
     start: int
-    """The address of the first byte of the array."""
+    """The memory address of the first byte of the array."""
     end: int
-    """The address after the last byte of the array."""
+    """The memory address after the last byte of the array."""
     linked: bool
     """True if the array can be stored as a link. This is not possible for a buffer, and for most subclasses of arrays."""
     memory: int
@@ -317,7 +320,7 @@ def held_by(values: Iterable[Any]) -> Iterator[MemoryRange]:
 
 
 def blocks_of(frame: Any) -> list[tuple[int, Any]]:
-    """Return the arrays in which a pandas frame has its data, in pairs of the position of the first column, and the array.
+    """Return pairs for the arrays in which a pandas frame has its data: the position of the first column in the array, and the array.
 
     Return an empty list for an object that is neither a frame nor a series.
     """
@@ -339,7 +342,7 @@ def _kinds(np: Any) -> tuple[type, ...]:
 def _column(frame: Any, at: int) -> Any:
     """Return the column at the position `at` of a frame, or the data of a series, as an array in the same memory.
 
-    Return None if the dtype is not one of numpy.
+    Return None if the column does not have a numpy dtype.
     """
     column = frame.iloc[:, at] if frame.ndim == 2 else frame
     return column.to_numpy() if type(column.dtype).__module__.startswith("numpy") else None
@@ -379,11 +382,11 @@ class View:
     """An array that is stored as a link to the memory of another object."""
 
     owner: Any
-    """The array, or the frame that holds the array. The reference keeps the object alive, so that no other object gets the same `id`."""
+    """The array that is stored as a link, or the frame that contains it. This reference keeps it alive, so that no other object gets the same `id`."""
     holder: Any
-    """The object that owns the memory. A reference to it is stored in place of the array."""
+    """The object that owns the memory. A reference to this object is stored in place of the array."""
     link: tuple[Any, ...]
-    """The number of the link, followed by the layout of the owner and the position of the array, from which `view_of` makes the array again."""
+    """The number of the link, and the data from which `view_of` makes the array again: the layout of `holder`, and the position in its memory."""
 
 
 def views(stored_objects: Iterable[Any], notebook_objects: Iterable[Any]) -> dict[int, View]:
@@ -625,7 +628,7 @@ class Restoration:
         return bound
 
     def delete(self) -> list[str]:
-        """Delete the names that the step deleted, as far as they may be deleted. Return these names."""
+        """Delete the names that the step deleted, except those that must not be deleted (`may`). Return the deleted names."""
         names = [name for name in self.effects.deleted if self.may(name)]
         for name in names:
             self._space.pop(name, None)

@@ -100,7 +100,7 @@ class _PlainMetadata:
         return text if len(text) <= room else f"{text[:room]}… ({len(text):,} characters)"
 
     def _while_room(self, members: Iterable[T]) -> Iterator[T]:
-        """Yield the members of a container until `_MOST` is exceeded."""
+        """Yield the members of a container until the metadata exceeds the limit `_MOST`."""
         for member in members:
             yield member
             if self.items_left < 0:
@@ -108,7 +108,7 @@ class _PlainMetadata:
 
 
 def _own_text(value: Any) -> str:
-    """Return the string form of an object as a plain `str`, even if the object returns an instance of a subclass."""
+    """Return the string form of an object as a plain `str`, even if its ``__str__`` returns an instance of a subclass of `str`."""
     text = str(value)
     return text if type(text) is str else str.__str__(text)
 
@@ -138,7 +138,7 @@ class Collector:
         self.declared_outputs = {output.name: output for output in step.outputs}
         self.produced: dict[str, Produced] = {}
         self.last_value: Any = None
-        """The value of a cell's last expression, if the shell keeps it as the result of the cell and it is not just the value of a variable. Else None."""
+        """The value of a cell's last expression, if the shell keeps this value in ``Out``. None if it keeps nothing, or the value of a variable."""
 
     def add(self, name: str, value: Any, metadata: dict[str, Any] | None = None) -> None:
         """Add one output that the body produced.
@@ -150,7 +150,7 @@ class Collector:
         TypeCheckError
             If the value does not have the declared type of the output.
         UserObjectError
-            If the check of the type raises any other exception.
+            If the type check runs code of the user, and this code raises an exception.
         """
         step = self.step
         output = self.declared_outputs.get(name)
@@ -158,7 +158,7 @@ class Collector:
             raise InvariantViolationError(
                 f"step {step.key!r} produced the output {name!r}, which is not declared",
                 where=step.where,
-                remedy=f"declare the output, or produce only the declared ones: {', '.join(self.declared_outputs) or 'there are none'}",
+                remedy=f"declare the output, or produce only declared outputs ({', '.join(self.declared_outputs) or 'the step has none'})",
             )
         if name in self.produced:
             raise InvariantViolationError(
@@ -172,7 +172,7 @@ class Collector:
             except (StepwellError, KeyboardInterrupt):
                 raise
             except BaseException as error:
-                raise user_object_error(step, f"the check of the output {name!r}", error) from error
+                raise user_object_error(step, f"the type check of the output {name!r}", error) from error
         elif value is not None:
             raise TypeCheckError(
                 f"step {step.key!r} produced a value of type {type_name(value)} for the output {name!r}, whose type is Nothing",
@@ -263,7 +263,7 @@ _PACKAGE = str(Path(__file__).resolve().parents[2])
 
 
 def user_traceback(trace: TracebackType | None) -> TracebackType | None:
-    """Return a traceback without the frames of Stepwell at its beginning; the whole traceback if all frames are of Stepwell."""
+    """Return a traceback without Stepwell's frames at its beginning; the whole traceback if all frames are Stepwell's."""
     frame = trace
     while frame is not None and frame.tb_frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.tb_next

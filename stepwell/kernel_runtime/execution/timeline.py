@@ -62,12 +62,12 @@ class Bound:
 
 @dataclass(slots=True)
 class Memory:
-    """The state in which a step was last brought up to date in this kernel."""
+    """What is known about a step from the moment when it was last brought up to date in this kernel."""
 
     number: int
     """The number of the last event before the step was brought up to date."""
     code: str
-    """The digest of the code version that the step had."""
+    """The digest of the code version that the step had then; empty if it had none."""
     asset_names: tuple[tuple[str, str], ...]
     """The assets that the step's code read as globals, as in `CodeVersion.asset_names`."""
     source: object
@@ -75,9 +75,9 @@ class Memory:
     materializations: frozenset[str]
     """The identifiers of the materializations that the step made or reused."""
     settings: library_state.Snapshot
-    """The settings of libraries and of the process at that time."""
+    """The settings of libraries and of the process when the step was brought up to date."""
     statements: int
-    """The number of statements with changes that plain cells had executed on DuckDB's default connection."""
+    """When the step was brought up to date: how often plain cells had changed something through DuckDB's default connection."""
     databases: dict[str, str | None] = field(default_factory=dict)
     """By variable, the states (`database_state`) of the files and connections that the step created; None for an unknown state."""
 
@@ -118,11 +118,12 @@ class Timeline:
     unstored
         The variables of reused cells that are unbound because their values are not stored, each with the key of an asset that the cell defines.
     handles
-        The variables in `unstored` that stand for files or connections. Their steps run again only when code needs the variable.
+        The variables in `unstored` whose values were files or connections. A step that made one runs again only when code needs the variable.
     results
         The results of cells (the values of their last expressions) that the shell has not received yet, by step key.
     requested
-        The keys of the steps that the present request names, and of the steps whose cells run. These steps read the present values of variables.
+        The keys of the steps that the user asked for: those that the present request (such as ``materialize``) names, and those whose cells run.
+        These steps read the present values of variables.
     cells
         The keys of the requested steps whose cells run. Such a step binds all of its names, even if other cells have bound them.
     binds_only_unbound
@@ -143,8 +144,8 @@ class Timeline:
         self.cells: frozenset[str] = frozenset()
         self.binds_only_unbound = False
         self._reassigned: dict[str, dict[str, tuple[str, str]]] = {}
-        """By step key and name, the names that other cells have bound again since the step was brought up to date. The values are the labels of
-        two cells: the one that bound the name before, and the last one that bound or changed it since."""
+        """By step key, the names that other cells have bound again since the step was brought up to date. The value of a name has the labels of two
+        cells: the one that bound the name before that time, and the last one that bound or changed it since."""
         self.pinned: set[str] = set()
         self._count = 0
         """The number of events so far."""
@@ -202,7 +203,7 @@ class Timeline:
                 self._group[name] = target
 
     def with_aliases(self, names: Iterable[str]) -> set[str]:
-        """Return `names`, and all other names whose values may share objects with the values of these."""
+        """Return `names`, and all other names whose values may share objects with the values of `names`."""
         aliases = set(names)
         groups = {group for name in aliases if (group := self._group.get(name)) is not None}
         return aliases | {name for name, group in self._group.items() if group in groups}
@@ -226,9 +227,9 @@ class Timeline:
         return sources | {bound.key} if bound is not None else sources
 
     def made_from(self, step_key: str, body: object) -> dict[str, str]:
-        """Return the keys of the steps and assets from which the variables that a step reads were computed.
+        """Return the keys of the steps and assets from which the variables that a step reads were computed. Inputs of the step are left out.
 
-        The value of each key is the name of such a variable. Inputs of the step are left out.
+        The value of each key is the name of a variable that was computed from the step or asset with this key.
         """
         variables: dict[str, str] = {}
         for name in sorted(body.reads - set(body.parameters)) if isinstance(body, CellBody) else ():
@@ -257,7 +258,7 @@ class Timeline:
         return max(events, key=lambda event: event[0])[1].place if events else ""
 
     def _since(self, name: str, number: int) -> list[tuple[int, Writer]]:
-        """Return the events after the event `number` that bound a name, or that may have changed its value through any alias."""
+        """Return the events after the event `number` that bound a name, or that may have changed its value, also through another name."""
         events = [event for event in self._binds.get(name, ()) if event[0] > number]
         group = self._group.get(name)
         names = [name] if group is None else [other for other, its_group in self._group.items() if its_group == group]
@@ -280,7 +281,7 @@ class Timeline:
             self._waiting.pop(key, None)
 
     def settle(self, names: Iterable[str]) -> None:
-        """Note that the variables `names` have the unchanged values of their assets now. Called after the event of the step that bound them."""
+        """Note that the variables `names` now have the unchanged values of their assets. Called after the run of the step that bound them is noted."""
         for name in names:
             bound = self._bindings.get(name)
             if bound is not None:
@@ -309,7 +310,7 @@ class Timeline:
         return writer is not None and writer.kind == "step" and writer.id == step_key
 
     def bound_to(self, name: str) -> Bound | None:
-        """Return the asset binding of a variable if the variable still refers to the same object, even if this was changed in place; else None."""
+        """Return the `Bound` of a variable if it still refers to the object that Stepwell bound, even if this was changed in place; else None."""
         bound = self._bindings.get(name)
         if bound is None:
             return None
@@ -324,7 +325,7 @@ class Timeline:
         return bound
 
     def asset_of(self, name: str) -> Bound | None:
-        """Return the asset binding of a variable if the variable still has the unchanged value of the asset; else None.
+        """Return the `Bound` of a variable if the variable still has the unchanged value of its asset; else None.
 
         The digest of the value is computed only if a cell or step that may have changed the value ran since the last check.
         """
@@ -446,7 +447,7 @@ class Timeline:
         return {name: value for name, value in self._earlier.get(step_key, {}).items() if self.is_of(name, step_key)}
 
     def unpin(self, step_key: str) -> bool:
-        """Let a step that is about to run use the present values of variables. Return True if its code version was computed from earlier values."""
+        """Let a step that is about to run use the present values of variables. Return True if its code version must be computed again for this."""
         earlier = self.earlier(step_key)
         differs = any(
             self.namespace.get(name, MISSING) is not value and self.namespace.get(name, MISSING) != value
@@ -479,8 +480,8 @@ class Timeline:
         items
             The materializations that the step made or reused.
         as_before
-            True if the step read the same state as when it was brought up to date the time before. Changes since that earlier time are then treated
-            as changes after the reads of the step.
+            True if the step read the same state as when it was previously brought up to date. All changes since that earlier time then count as
+            changes that came after its reads.
         """
         materialization_ids = frozenset(item.id for item in items)
         before = self._memories.get(step_key)
@@ -503,7 +504,7 @@ class Timeline:
         return memory is not None and item.id in memory.materializations
 
     def is_reused_without_all(self, step_key: str, code: CodeVersion | None, source: object) -> bool:
-        """Return True if a step was reused in this kernel, some of its variables are unbound because they are not stored, and it was not edited since.
+        """Return True if some variables of a step are unbound because their values are not stored, and the step was not edited since it was reused.
 
         If such a step runs, it runs only to compute these variables.
         """
@@ -522,7 +523,7 @@ class Timeline:
             memory.databases.update({name: database_state(self.namespace.get(name)) for name in names})
 
     def is_handle_used(self, step_key: str, name: str) -> bool:
-        """Return True if another cell or step may have used the file or connection in a variable since a step created it in this kernel."""
+        """Return True if another cell or step may have used the file or connection in a variable since the step `step_key` created it."""
         memory = self._memories.get(step_key)
         if memory is None or name not in self.namespace or not self.is_touched(step_key, [name]):
             return False
@@ -582,13 +583,13 @@ class Timeline:
         )
 
     def kind(self, step_key: str) -> Kind:
-        """Return how the present request refers to a step."""
+        """Return how the present request refers to a step: whether its cell runs, the request names it, or only a later step needs it."""
         if step_key in self.requested:
             return "cell" if step_key in self.cells else "named"
         return "cell pull" if self.cells and step_key not in self.cells else "pull"
 
     def is_pulled(self, step_key: str) -> bool:
-        """Return True if the present request does not name a step, and the cell of the step does not run."""
+        """Return True if the present request includes a step only because a later step needs its value."""
         return self.kind(step_key) in PULLS
 
     def read_holds(self, read: Read, step_key: str, item: Materialization, kind: Kind) -> bool:
@@ -626,7 +627,7 @@ class Timeline:
         return bool(since) and self._is_explained(read.name, memory, since, step_key, pulled=pulled)
 
     def look_at_world(self, writer: Writer = OTHER) -> None:
-        """Note that changes of files, the environment and other external state that steps read were made by `writer`, which has just run."""
+        """Note that `writer`, which has just run, made all changes since the last call to files, the environment and other external state."""
         self.world.look(self._count, writer)
 
     def wrote(self, path: str, digest: str, step_key: str) -> None:
@@ -646,11 +647,11 @@ class Timeline:
         Parameters
         ----------
         memory
-            The state in which the step was brought up to date.
+            The state from when the step was last brought up to date.
         since
-            The events since then that bound or may have changed the name.
+            The events since then that bound the name or may have changed its value.
         pulled
-            True if the request does not name the step.
+            True if the request includes the step only because a later step needs it (`is_pulled`).
         """
         if not pulled and (
             any(writer.kind == "cell" for _, writer in since)
@@ -667,8 +668,8 @@ class Timeline:
     def names_reassigned(self, step_key: str) -> dict[str, tuple[str, str]]:
         """Return the names that other cells have bound again since a step was brought up to date.
 
-        The value of a name has the labels of two cells: the one that bound the name before, and the last one that bound or changed it since. Names for
-        which one of the cells is unknown are left out.
+        The value of a name has the labels of two cells: the one that bound the name before that time, and the last one that bound or changed it since.
+        Names for which one of the cells is unknown are left out.
         """
         return {name: labels for name, labels in self._reassigned.get(step_key, {}).items() if all(labels)}
 
@@ -686,7 +687,9 @@ class Timeline:
         return ", ".join(before), ", ".join(now)
 
     def pin(self, step_key: str, body: CellBody, version: CodeVersion) -> CodeVersion:
-        """Return the code version to use for a step: `version`, or the earlier one if the changes of variables since are not edits of the step.
+        """Return the code version to use for a step: `version`, or the one from when the step was last brought up to date.
+
+        The earlier one is used if only variables or settings have changed since, in a way that does not make the step stale.
 
         Parameters
         ----------

@@ -7,7 +7,7 @@ does not become stale if a cell or step that comes after it changes the state.
 
 `Seeds` seeds the global generators of ``random`` and ``numpy.random`` from the key of each step, so that a step which does not seed them gets the
 same numbers in each run, and different steps get different numbers. The states from before the run are restored after the run, not after each
-body: to save a state takes longer than to seed, and between two bodies of a run only the engine works.
+body: saving a state takes longer than seeding, and between two bodies of a run only the engine works.
 
 `HiddenState` keeps the code versions of one run valid. All code versions are computed before the first step runs, from the globals at that time.
 If a body changes a global, the code versions of later steps may be wrong. They are computed again before these steps start, and a notice names
@@ -67,9 +67,9 @@ class _LastRead:
     """The external state that a step read when it was last brought up to date."""
 
     number: int
-    """The number of the last event of the timeline before that time."""
+    """The number of the last event of the timeline before the step was brought up to date."""
     glances: dict[Read, object]
-    """For each recorded read of the step, the result of `_glance` at that time."""
+    """For each recorded read of the step, the result of `_glance` when the step was brought up to date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class World:
         self._first_run.setdefault(writer, number)
 
     def look(self, number: int, writer: Writer = OTHER) -> None:
-        """Examine the state behind all watched reads. Every change since the last call is noted as a change by `writer`."""
+        """Examine the state behind all watched reads. Every change since the last call is noted as a change by `writer` after the event `number`."""
         self.note_run(writer, number)
         for read, before in self._watched.items():
             now = _glance(read)
@@ -131,7 +131,10 @@ class World:
                 self._changes.setdefault((read.kind, read.name), []).append((number, writer))
 
     def wrote(self, path: str, digest: str, step_key: str, number: int) -> None:
-        """Note that a step wrote a file. `digest` is the digest of the content after the step; `path` has the form of `FileEffect.path`."""
+        """Note that a step wrote a file after the event `number`.
+
+        `digest` is the digest of the content after the step; `path` has the form of `FileEffect.path`.
+        """
         self.files[path] = (digest, step_key)
         name = os.path.normpath(Path(self._project, path))
         self._changes.setdefault(("file", name), []).append((number, Writer("step", step_key)))
@@ -140,7 +143,7 @@ class World:
                 self._watched[read] = _glance(read)
 
     def seeded(self, stream: str, writer: Writer, number: int) -> None:
-        """Note that a cell or step has seeded a random stream."""
+        """Note that a cell or step has seeded a random stream after the event `number`."""
         self._changes.setdefault(("stream", stream), []).append((number, writer))
 
     def was_seeded(self, stream: str, step_key: str, number: int, *, pulled: bool) -> bool:
@@ -148,12 +151,13 @@ class World:
         return not self._come_after(("stream", stream), step_key, number, pulled=pulled)
 
     def was_read(self, step_key: str, reads: Iterable[Read], number: int, *, same: bool) -> None:
-        """Note the recorded reads of a step that was brought up to date.
+        """Note the recorded reads of a step that was brought up to date after the event `number`.
 
         Parameters
         ----------
         same
-            True if the step has the same materializations as when it was brought up to date the time before.
+            True if the step has the same materializations as when it was previously brought up to date. Then, if the state behind a read has
+            changed since, the earlier state is kept, because the materializations were made from it.
         """
         glances = {read: _glance(read) for read in reads if _can_be_watched(read)}
         own = Writer("step", step_key)
@@ -181,7 +185,8 @@ class World:
         Parameters
         ----------
         pulled
-            True if the request does not name the step. If the request names it, no cell counts as coming after the step.
+            True if the request includes the step only because a later step needs it. Otherwise cells never count as coming after the step;
+            other steps still can.
         """
         left, by = self.files.get(os.path.relpath(read.name, self._project), ("", ""))
         if read.kind == "file" and by == step_key and file_digest(read.name) == left:
@@ -247,7 +252,7 @@ class World:
         return step_key in self._settings
 
     def undo_settings(self, step_key: str) -> None:
-        """Set the settings that the last run of a step in this kernel changed to their earlier values, except those that have changed again since."""
+        """Undo the changes of settings that the last run of a step in this kernel made, except those of settings that have changed again since."""
         settings = self._settings.pop(step_key, None)
         if settings is None:
             return
@@ -293,7 +298,7 @@ def _has_content(read: Read) -> bool:
 
 
 def _glance(read: Read) -> object:
-    """Return an object that describes the present state behind a read. After a change of the state, the object compares unequal."""
+    """Return an object that describes the present state behind a read. If the state has changed between two calls, their results are unequal."""
     if read.kind == "file":
         return file_stat(read.name)
     if read.kind == "environment":
@@ -319,7 +324,7 @@ class HiddenState:
         self._settled_steps: dict[str, int] = {}
 
     def is_settled(self, step: PlanStep) -> bool:
-        """Return True if the code version of a step does not have to be computed again, because no global may have changed since."""
+        """Return True if no step can have changed a global since the code version of `step` was computed, or if the step has no code version."""
         return not self._changes or step.code is None or self._settled_steps.get(step.key) == self._changes
 
     def settle(self, step: PlanStep) -> bool:
@@ -337,7 +342,7 @@ class HiddenState:
         self.walk = self._new_walk()
 
     def watch(self, step: PlanStep) -> Watched | None:
-        """Return a record of the mutable objects that a step could change, for `after`; None if its code reaches none or is not walked."""
+        """Return a record of the mutable objects that a step could change, for `changed_names`; None if its code reaches none or is not walked."""
         if step.code is None:
             return None
         return self.walk.watched(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)

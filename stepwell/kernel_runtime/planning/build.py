@@ -77,7 +77,7 @@ def select(expressions: str | Iterable[str], graph: SelectionGraph) -> list[str]
     Raises
     ------
     UnknownKeyError
-        If a key, pattern, group or kind in an expression matches no asset. The message lists similar names.
+        If a key, pattern, group or kind in an expression matches no asset. The remedy lists similar names.
     InvalidSelectionError
         If an expression has a syntax error.
     """
@@ -100,7 +100,7 @@ class _Parser:
         while position < len(self.text.rstrip()):
             match = _TOKEN.match(self.text, position)
             if match is None or match.lastgroup is None:
-                raise self._error(f"{self.text[position:].strip()[:12]!r} is unexpected")
+                raise self._error(f"unexpected {self.text[position:].strip()[:12]!r}")
             tokens.append((match.lastgroup, match.group(match.lastgroup)))
             position = match.end()
         return tokens
@@ -126,7 +126,7 @@ class _Parser:
             raise self._error("it is empty")
         keys = self._or()
         if self._peek()[0] != "end":
-            raise self._error(f"{self._peek()[1]!r} is unexpected")
+            raise self._error(f"unexpected {self._peek()[1]!r}")
         return keys
 
     def _or(self) -> set[str]:
@@ -161,7 +161,7 @@ class _Parser:
                 )
         elif kind == "plus":
             if text[-1].isdigit():
-                raise self._error(f"{text!r} is unexpected")
+                raise self._error(f"unexpected {text!r}")
             up = len(self._next_token()[1])
         keys, all_up, all_down = self._atom()
         down = 0
@@ -187,7 +187,7 @@ class _Parser:
         if kind == "quoted":
             return self._matching(text[1:-1]), False, False
         if kind != "name" or (text in {"and", "or"} and text not in self.graph.upstream):
-            raise self._error(f"{text!r} is unexpected" if text else "an asset is missing at the end")
+            raise self._error(f"unexpected {text!r}" if text else "an asset is missing at the end")
         if text == "*":
             return set(self.graph.upstream), False, False
         if text in {"roots", "sinks"} and self._peek()[0] == "open":
@@ -270,7 +270,10 @@ class Definitions:
         }
 
     def names(self) -> dict[str, str]:
-        """Return asset keys by the names with which code refers to them: the last component of a key, if no other key ends with it."""
+        """Return the names by which code can refer to assets, and the key for each name.
+
+        The name is the last component of the key: ``flights`` for ``raw/flights``. A component with which several keys end is no name.
+        """
         if self._names is not None:
             return self._names
         names: dict[str, str] = {}
@@ -307,7 +310,8 @@ def resolve_targets(targets: Sequence[str] | None, definitions: Definitions) -> 
     Parameters
     ----------
     targets
-        Asset keys, step keys, which select the asset that contains the step, and selection strings; None for all defined assets.
+        Asset keys, step keys and selection strings; a step key selects the asset that contains the step. None for all defined assets that a step
+        computes.
 
     Raises
     ------
@@ -444,7 +448,7 @@ def build_job_plan(job: JobDefinition, code: CodeWalk, *, steps_only: Collection
 
 
 def finish(plan: Plan) -> Plan:
-    """Complete a plan and return it: order its steps, and set `Plan.producers` and `Plan.read`.
+    """Complete a plan and return it: order its steps, and set `Plan.producers` and `Plan.read_keys`.
 
     Raises
     ------
@@ -513,9 +517,9 @@ def _walk_step_code(step: PlanStep, code: CodeWalk, names: Mapping[str, str]) ->
 
 
 def step_extra(step: PlanStep) -> list[tuple[str, object]]:
-    """Return what counts for a step's code version besides the step's body, as pairs of a description and a value.
+    """Return what goes into a step's code version besides the step's body, as pairs of a description and a value.
 
-    These are the config, the defaults of unconnected inputs, and the declared reads.
+    These are the values of the config, the defaults of unconnected inputs, and the declared reads.
     """
     extra: list[tuple[str, object]] = []
     if step.config:
@@ -532,12 +536,12 @@ def step_extra(step: PlanStep) -> list[tuple[str, object]]:
 def unknown_step(
     key: str, definitions: Definitions, stored_keys: Callable[[], Iterable[str]] | None = None
 ) -> Exception:
-    """Return the error for a step key that does not exist; its remedy lists similar keys of defined steps.
+    """Return the error for a step key that does not exist; its remedy lists similar keys.
 
     Parameters
     ----------
     stored_keys
-        Returns further keys that exist; None if there are none.
+        Returns keys that the remedy may list besides the keys of defined steps; None if there are none.
     """
     keys = [
         step.key

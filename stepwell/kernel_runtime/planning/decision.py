@@ -4,8 +4,9 @@
 anything runs. Both base the decisions on the same facts (`DecisionFacts`): a snapshot of the store, the materializations of the step's inputs, and
 checks of recorded reads.
 
-A *stored result* of a step is the tuple (``group``) of the materializations that one run of the step produced. A step is reused if the store
-contains a result with the step's memo key that has all required outputs, that is younger than ``max_age``, and whose recorded reads still hold.
+A *stored result* of a step is the tuple of the materializations (one per output) that one run of the step produced. In this module, it is
+called `materializations`. A step is reused if the store contains a stored result that has the step's memo key and all required outputs, is younger
+than ``max_age``, and whose recorded reads still hold.
 The memo key contains the data versions of the inputs, so a step is decided after all steps before it. The texts of reasons are made only on
 request, because this takes time (`refusal`, `reason_to_run`).
 
@@ -76,7 +77,7 @@ class Decision:
     materializations: tuple[Materialization, ...] = ()
     """The stored result that is reused; for the causes ``lost`` and ``unrestorable``, the one that cannot be reused; otherwise empty."""
     obstacle: str = ""
-    """For the causes ``lost`` and ``unrestorable``, why the result in `group` cannot be reused; otherwise empty."""
+    """For the causes ``lost`` and ``unrestorable``, why the result in `materializations` cannot be reused; otherwise empty."""
 
 
 @dataclass(slots=True)
@@ -106,22 +107,23 @@ class DecisionFacts:
     obstacle: Callable[[Materialization], str] = field(default=lambda item: "")  # noqa: ARG005 - by default, no obstacle is known
     snapshot_time: float = field(default_factory=time.time)
     kind: Callable[[str], Kind] = field(default=lambda key: "pull")  # noqa: ARG005 - outside notebooks, all steps have the same kind
-    """Takes a step key and returns how the request includes the step."""
+    """Takes a step key; returns how the request includes the step. Outside notebooks, the result is always ``pull``."""
     kernel_read_holds: Callable[[Read, str, Materialization, Kind], bool] | None = None
-    """Takes a read of the kernel's own state (a random stream, a variable named in a string), a step key and the materialization that recorded
-    the read; returns True if the read still holds. None outside notebooks.
+    """Takes a read, the key of a step, the materialization of the step that recorded the read, and how the request includes the step; returns
+    True if the read still holds in this kernel. It also checks what exists only in the memory of the kernel: random streams, and variables that
+    the step read without naming them in its code. None outside notebooks.
     """
     is_last_in_kernel: Callable[[str, Materialization], bool] | None = None
     """Takes a step key and a materialization; returns True if this kernel last brought the step up to date with this materialization. None
     outside notebooks.
     """
     restore_obstacle: Callable[[PlanStep, tuple[Materialization, ...], Kind], str] | None = None
-    """Takes a step, a stored result and a kind; returns why this kernel cannot restore the effects of the result; empty if it can. None outside
-    notebooks.
+    """Takes a step, a stored result of the step, and how the request includes the step; returns why this kernel cannot restore the effects of the
+    result; empty if it can. None outside notebooks.
     """
     made_from: Callable[[PlanStep], Mapping[str, str]] | None = None
-    """Takes a step; returns the variables that the step reads and that plain cells computed from assets: for the key of each such asset or
-    step, the name of the variable. None outside notebooks.
+    """Takes a step; returns the assets from which plain cells computed variables that the step reads: for the key of each such asset or its step,
+    the name of one of these variables. None outside notebooks.
     """
     settle: Callable[[PlanStep], None] | None = None
     """Takes a step; computes its code version again if earlier steps of the run may have changed objects that the step's code reaches. None
@@ -144,7 +146,7 @@ class DecisionFacts:
         step, item
             The step, and its materialization that recorded the read. If both are passed, reads of the kernel's own state are checked, too.
         kind
-            How the request includes the step; None to look it up.
+            How the request includes the step; None to call `self.kind` for this.
         """
         if read.kind == "asset":
             # This run may have materialized the asset. If the read names a notebook or store, only the session can find the asset.
@@ -168,7 +170,7 @@ class DecisionFacts:
         self._read_results.clear()
 
     def forget_checks(self) -> None:
-        """Discard the remembered checks of reads, because a step may have changed files or other state."""
+        """Discard the remembered checks of reads. This must be called when a step may have changed files or other state."""
         self._read_results.clear()
 
     def inputs(self, step: PlanStep) -> tuple[InputVersion, ...] | None:
@@ -196,7 +198,7 @@ class DecisionFacts:
     def is_young(self, materializations: tuple[Materialization, ...], max_age: float) -> bool:
         """Return True if a stored result was younger than `max_age` seconds at the time of the snapshot.
 
-        Return False if a time in `materializations` is in the future, because then a clock was changed and the age is unknown.
+        Return False if the time of a materialization is after the snapshot: a clock was wrong, so the age is unknown.
 
         Parameters
         ----------
@@ -232,7 +234,8 @@ def decide(step: PlanStep, plan: Plan, facts: DecisionFacts, kind: Kind) -> Deci
     Parameters
     ----------
     facts
-        The facts. All steps before `step` must be decided: `facts.values` contains their materializations, or `facts.steps_without_value` their keys.
+        The facts. All steps before `step` must have been decided: `facts.values` must contain their materializations, or
+        `facts.steps_without_value` their keys.
     kind
         How the request includes the step.
     """
@@ -280,7 +283,7 @@ def decide_keyed(
 def lost_value(
     materializations: tuple[Materialization, ...], facts: DecisionFacts
 ) -> tuple[Materialization, str] | None:
-    """Return the first materialization in `group` whose stored value cannot be used, and why; None if all stored values can be used."""
+    """Return the first materialization of a result whose stored value cannot be used, and why; None if all stored values can be used."""
     for item in materializations:
         why = facts.value_obstacle(item)
         if why:
@@ -306,9 +309,10 @@ def may_be_reused(step: PlanStep, executions: Iterable[tuple[Materialization, ..
 
 
 def _blocked_action(step: PlanStep, plan: Plan, facts: DecisionFacts) -> Action | None:
-    """Return why a step can neither be reused nor run, as an action; None if it can.
+    """Return the action for a step that can be neither reused nor run because of an upstream step; None if no upstream step prevents this.
 
-    ``untouched`` and ``wait``: an upstream step has no value. ``skip``: an upstream step did not produce an optional output.
+    ``untouched``: an upstream step failed, was cancelled or never started. ``wait``: the value of an upstream step is not known before that step
+    runs. ``skip``: an upstream step has ended without producing an optional output that the step needs.
     """
     values, producers, valueless = facts.values, plan.producers, facts.steps_without_value
     if valueless:
@@ -325,7 +329,7 @@ def _blocked_action(step: PlanStep, plan: Plan, facts: DecisionFacts) -> Action 
 
 
 def _cause(step: PlanStep, memo: str, facts: DecisionFacts) -> Cause:
-    """Return why a step has no stored result that can be reused, for a step for which none was found; ``changed`` if no other cause applies.
+    """Return why no reusable result of a step was found; ``changed`` if no other cause applies.
 
     Parameters
     ----------
@@ -346,7 +350,7 @@ def _reusable(step: PlanStep, memo: str, facts: DecisionFacts, kind: Kind) -> tu
     """Return the newest stored result of a step with the memo key `memo` that can be reused; None if there is none.
 
     If several can be reused, the result with which this kernel last brought the step up to date is preferred. A result that another user's
-    key signed is returned only if there is no other, because its value counts as missing.
+    key signed is returned only if there is no other: its value must not be loaded, but the user can be told who signed it.
     """
     if not step.memoised or step.op.volatile or not memo:
         return None
@@ -380,9 +384,9 @@ def _reusable(step: PlanStep, memo: str, facts: DecisionFacts, kind: Kind) -> tu
 
 
 def is_kept(step: PlanStep, materializations: tuple[Materialization, ...], facts: DecisionFacts, kind: Kind) -> bool:
-    """Return True if a cell that the user runs needs the step, and this kernel last brought the step up to date with the result `group`.
+    """Return True if a cell that the user runs needs the step, and this kernel last brought the step up to date with this stored result.
 
-    Then an object without a digest does not make the step run again: the running cell uses the variables as they are, as in a plain notebook.
+    If so, an object without a digest does not make the step run again: the running cell uses the variables as they are, as in a plain notebook.
     """
     return (
         kind == "cell pull"
@@ -396,7 +400,7 @@ def _objection(
 ) -> tuple[str, Any] | None:
     """Return why a stored result with the step's memo key cannot be reused; None if it can be reused.
 
-    The reason is a tuple: a key of `_TEXTS`, and the argument for the function with this key.
+    The reason is a tuple: a key of `_TEXTS`, and the argument to pass to the function that `_TEXTS` maps to this key.
 
     Parameters
     ----------
@@ -470,12 +474,12 @@ def refusal(step: PlanStep, memo: str, facts: DecisionFacts) -> str:
 
 
 def reason_to_run(step: PlanStep, memo: str, inputs: tuple[InputVersion, ...], facts: DecisionFacts) -> str:
-    """Return why a step must run although its code, config and stored inputs are unchanged; empty if there is no such reason."""
+    """Return why a step must run although its code, its config and the stored values of its inputs are unchanged; empty if there is no reason."""
     return refusal(step, memo, facts) or _recomputed_input(step, inputs, facts)
 
 
 def _recomputed_input(step: PlanStep, inputs: tuple[InputVersion, ...], facts: DecisionFacts) -> str:
-    """Return a text that names an input that has no stored value and was computed again since the step's last run.
+    """Return a reason that names an input of the step: its value is not stored, and was computed again since the last run of the step.
 
     The result is empty if there is no such input.
     """
@@ -494,13 +498,17 @@ def _recomputed_input(step: PlanStep, inputs: tuple[InputVersion, ...], facts: D
 
 
 def _accepts(item: Materialization, unseen: tuple[Unverifiable, ...]) -> bool:
-    """Return True if the user accepted `item`, and the step's code reached exactly the objects `unseen` without a digest at that time."""
+    """Return True if the user accepted `item` at a time when `unseen` were exactly the objects without a digest that the step's code reached."""
     note = acceptance(item)
     return note is not None and note.get("unverifiable") == [f"{each.path}: {each.reason}" for each in unseen]
 
 
 def _has_acted(materializations: tuple[Materialization, ...]) -> bool:
-    """Return True if the run that produced a result may have changed external state: one of its materializations has no data version."""
+    """Return True if the run that produced a stored result may have changed external state.
+
+    This is assumed if one of the materializations has no data version: the output has no value (its type is `Nothing`) or could not be stored, so
+    the step may have run only for its effects.
+    """
     return not all([item.data_version for item in materializations])  # noqa: C419 - a list is quicker for one or two
 
 
@@ -511,7 +519,7 @@ def _version(name: str, item: Materialization, carries_value: bool) -> InputVers
 
 
 def _lacking(step: PlanStep, materializations: tuple[Materialization, ...]) -> list[str]:
-    """Return the keys of the required outputs of `step` of which the stored result `group` has no materialization."""
+    """Return the keys of the required outputs of `step` of which a stored result has no materialization."""
     if len(step.outputs) == 1 and materializations[0].key == step.outputs[0].key:
         return []
     made = {item.key for item in materializations}
@@ -519,7 +527,7 @@ def _lacking(step: PlanStep, materializations: tuple[Materialization, ...]) -> l
 
 
 def choose_current(rows: list[Current], notebook: str) -> Materialization | None:
-    """Choose one of the current materializations of a key: that of `notebook`, else the newest of any notebook.
+    """Return one of the current materializations of a key: that of `notebook` if there is one, else the newest of any other notebook.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """The plan as data: steps with their inputs and outputs, in an order in which they can run; and the steps of a definition.
 
-Every value is identified by a string, its *value key*: for the value of an asset, the asset key; for any other value, the key of its step,
-followed by ``:output`` if the step has several outputs. The inputs of a step name value keys. In a plan, the steps that compute these values
-come before the step; values that no step computes are read from the store.
+Every value is identified by a string, its *value key*: for the value of an asset, the asset key; for any other value, the key of the step that
+computes it, followed by ``:output`` if that step has several outputs. Each input of a step lists the value keys that it reads. In a plan, the steps
+that compute these values come before the step; values that no step of the plan computes are read from the store.
 
 An op that is used as an asset is one step. A graph has one step per op, and the key of such a step contains the path to the op in the graph.
 """
@@ -39,7 +39,7 @@ class PlanInput:
     carries_value: bool = True
     """False for an input that only determines the order of steps."""
     default: Any = UNSET
-    """The default of the parameter, if it is used."""
+    """The default of the parameter, if the input uses it; otherwise `UNSET`."""
     is_declared: bool = True
     """False for an asset that a helper function of the step reads by its global name, so that only the code walk finds the input."""
 
@@ -79,13 +79,13 @@ class PlanStep:
     where: str = ""
     """The cell, or the file and line, that defines the step."""
     group_name: str = "default"
-    """The name of the asset's group."""
+    """The group of the asset that the step computes; ``default`` for a step of a job."""
     isolate: bool = True
-    """True if the body receives separate copies of its inputs."""
+    """True if each downstream step receives a separate copy of the step's values; False if all of them share one object."""
     code: CodeVersion | None = None
     """The code version of the step; None before the code walk, and for a step of a job that is not memoised."""
     address: str = ""
-    """The step's key in the store: for a step of a job, the name of the job and `key`; for any other step, `key`."""
+    """The step's key in the store: for a step of a job, ``JOB.KEY``, the name of the job before `key`; for any other step, `key`."""
 
     input_keys: tuple[str, ...] = field(init=False)
     """The value keys of all inputs, including those of inputs that only determine the order of steps."""
@@ -100,7 +100,7 @@ class PlanStep:
         self.input_keys = tuple(key for given in self.inputs for key in given.keys)
 
     def copy(self, notebook: str) -> PlanStep:
-        """Return a copy of this step without its code version, for another plan.
+        """Return a copy of this step for another plan. The copy has no code version yet.
 
         Parameters
         ----------
@@ -127,8 +127,8 @@ class Plan:
     read_keys: tuple[str, ...] = ()
     """The value keys that steps read and that no step of the plan computes: their values are read from the store."""
     absent: frozenset[str] = frozenset()
-    """The value keys in `read` that have no value, because a finished step of a resumed run did not produce this optional output. Steps that
-    need one of them are skipped.
+    """In a resumed run: the keys in `read_keys` of optional outputs that a finished step of the original run did not produce. Steps that need one
+    of them are skipped.
     """
     target_steps: frozenset[str] = frozenset()
     """The keys of the requested steps; all other steps are upstream of these."""
@@ -153,7 +153,7 @@ def _can_run(steps: list[PlanStep], producers: dict[str, PlanStep]) -> bool:
 def order_steps(steps: list[PlanStep]) -> tuple[list[PlanStep], list[str]]:
     """Return the steps in an order in which each step comes after the steps that compute its inputs.
 
-    Otherwise, steps keep their order. The time is linear in the number of steps and inputs.
+    Apart from this, the steps keep their order. The time is linear in the number of steps and inputs.
 
     Returns
     -------
@@ -204,7 +204,7 @@ class _Bound:
 
 
 def asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
-    """Return new step objects for the steps that compute the assets of a definition; a plan may change these objects."""
+    """Return new step objects for the steps that compute the assets of a definition. The caller may change them."""
     steps: list[PlanStep] | None = definition.planned_steps
     if steps is None:
         steps = definition.planned_steps = _asset_steps(definition)
@@ -274,7 +274,7 @@ def _asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
 
 
 def job_steps(job: JobDefinition) -> list[PlanStep]:
-    """Return new step objects for the steps of a job. Their addresses contain the name of the job, their keys do not."""
+    """Return new step objects for the steps of a job. The `address` of each step contains the name of the job; its `key` does not."""
     return list(
         _flatten(
             job.graph,
@@ -293,12 +293,12 @@ def _no_asset(node: tuple[str, ...], output: str) -> None:
 
 
 def _final(graph: GraphDefinition, handle: NodeOutput, path: tuple[str, ...] = ()) -> tuple[tuple[str, ...], str]:
-    """Return the path of the op that computes an output of a node in a graph, and the op's name for this output.
+    """Return the path of the op that computes an output of a node of a graph, and the name that the op declares for this output.
 
     Parameters
     ----------
     handle
-        The node of the graph, which may be a graph itself, and the name of its output.
+        The node, which may be a graph itself, and the name of its output.
     path
         The path of `graph` in the outermost graph.
     """

@@ -38,7 +38,9 @@ class Reason:
     text: str
     """The reason in a few words: ``split() changed (cell 9)``."""
     path: str = ""
-    """The path from the step to the changed object: ``model -> split``; for an input or an upstream step, its key. May be empty."""
+    """The path from the step to the changed object: ``model -> split``. If the reason is an input or an upstream step, the key of this input or
+    upstream step. May be empty.
+    """
     detail: str = ""
     """Further lines: a diff of source code, or a remedy. May be empty."""
     kind: str = ""
@@ -46,15 +48,17 @@ class Reason:
     ``volatile`` and others.
     """
     place: str = ""
-    """The cell or file that bound the changed variable, if `text` does not name it."""
+    """The cell or file that bound the changed variable; empty if it is unknown or if `text` names it."""
     versions: tuple[str, ...] = ()
     """For a changed input, its version before and after the change; otherwise empty."""
     chain: tuple[str, ...] = ()
-    """For a reason that was found upstream: the key of the step that has this reason, then the keys of the steps between this step and the
-    explained step. Otherwise empty.
+    """For a reason that was found by following the causes upstream: the keys of the steps on the way back, from the upstream step that has the
+    reason to the last step before the explained one. Otherwise empty.
     """
     origins: tuple[Reason, ...] = ()
-    """For a reason that is inherited from an upstream step, the reasons upstream that cause it, if they were requested; otherwise empty."""
+    """If the reason lies upstream (a changed input, or an upstream step that is not fresh), the causes there. Only `session.explanation` searches
+    for them, for ``%why``; otherwise this is empty.
+    """
 
     def as_dict(self) -> dict[str, Any]:
         """Return the reason as JSON values."""
@@ -87,7 +91,10 @@ class StepState:
 
     @property
     def must_run(self) -> bool:
-        """True if a run will or may execute the step. False for a fresh step, and for one that may change only because of a notebook variable."""
+        """True if a run will or may execute the step. False for a fresh step, and for a step whose only doubt is a notebook variable.
+
+        Such a variable was computed by a plain cell from an asset that is not fresh.
+        """
         doubt = self.state == "may change" and all(reason.kind == "variable" for reason in self.reasons)
         return self.state != "fresh" and not doubt
 
@@ -118,7 +125,8 @@ def plan_states(plan: Plan, facts: DecisionFacts, explain: Explainer) -> dict[st
     Parameters
     ----------
     facts
-        The facts on which the decisions are based. This function adds the materializations of fresh steps, and the keys of other steps.
+        The facts on which the decisions are based. This function adds to them: the materializations of fresh steps to `facts.values`, and the
+        keys of all other steps to `facts.steps_without_value`.
     explain
         Returns the reasons why the stored results of a step cannot be reused.
     """
@@ -137,11 +145,11 @@ class _States:
         self.explain = explain
         self.by_key: dict[str, StepState] = {}
         self.pending: dict[str, str] = {}
-        """The variables and files that a run would change by reusing an earlier step: the key of this step by name or path."""
+        """For each variable or file that a run would change by reusing an earlier step, the key of that step."""
         self._executions: dict[str, list[tuple[Materialization, ...]]] | None = None
 
     def add(self, step: PlanStep) -> None:
-        """Add the state of the next step, and record for the steps after it whether it has a value."""
+        """Determine and add the state of the next step. Record in the facts whether it has a value, because later steps depend on this."""
         facts = self.facts
         decision = decide(step, self.plan, facts, facts.kind(step.key))
         state = self._state(step, decision)
@@ -173,9 +181,9 @@ class _States:
     def _of_found(
         self, step: PlanStep, decision: Decision, stored: tuple[Materialization, ...]
     ) -> tuple[State, tuple[Reason, ...]]:
-        """Return the state and reasons of a step that has a stored result with its memo key (``decision.group``).
+        """Return the state and reasons of a step that has a stored result with its memo key (``decision.materializations``).
 
-        Either this result can be reused, or a stored value of it is lost, or its effects cannot be restored.
+        Either this result can be reused, or one of its stored values is lost, or its effects cannot be restored.
         """
         facts, materializations = self.facts, decision.materializations
         lost = lost_value(materializations, facts)
@@ -238,7 +246,10 @@ class _States:
         )
 
     def _executions_of(self, step: PlanStep) -> list[tuple[Materialization, ...]]:
-        """Return the stored results of a step in the snapshot, with any memo key: those of the code versions that the plan has now."""
+        """Return the stored results of a step in the snapshot, with any memo key.
+
+        The snapshot contains only results that were computed with a present code version of a step of the plan.
+        """
         if self._executions is None:
             self._executions = {}
             for executions in self.facts.snapshot.by_memo_key.values():
@@ -268,9 +279,14 @@ def _difference_text(state: StepState) -> str:
 
 
 def _would_change(step: PlanStep, materializations: tuple[Materialization, ...], facts: DecisionFacts) -> list[str]:
-    """Return the names of the variables, and the paths of the files, that the reuse of the stored result `group` would change.
+    """Return the names of the variables, and the paths of the files, that the reuse of a stored result would change.
 
-    Return an empty list if the result has no effects, or if no trusted key signed their record.
+    Return an empty list if the result has no effects, or if no trusted key signed the record of the effects.
+
+    Parameters
+    ----------
+    materializations
+        The stored result: the materializations that one run of the step produced.
     """
     effects_record = next((item for item in materializations if item.output == NOTEBOOK), None)
     if effects_record is None or not facts.vouches(effects_record):
@@ -286,7 +302,7 @@ def _pending_change(reason: Reason, pending: dict[str, str]) -> Reason | None:
     Parameters
     ----------
     pending
-        For each variable or file that a run would change by reusing an earlier step, the key of this step.
+        For each variable or file that a run would change by reusing an earlier step, the key of that step.
     """
     # The reason for a recorded read has no path: its text names the file or the variable.
     words = reason.path.split(" -> ") if reason.path else [word.strip("(),") for word in reason.text.split()]
@@ -365,7 +381,8 @@ def lineage_of(
     source_of
         Returns the source code of a step's body, or of a job, for its card.
     left_by
-        Returns, for a step, the keys of the other steps whose cells bound variables that this step reads, apart from the values of assets.
+        Takes a step, and returns the keys of the steps whose cells last bound the notebook variables that this step reads. These steps get an
+        edge to the step, too. By default, there are none.
     """
     owners: dict[str, AssetsDefinition] = {}
     for key, definition in definitions.computed_assets().items():

@@ -2,18 +2,18 @@
 """The state of files and folders when a step reads them, and the check that a recorded read still holds.
 
 A recorded state is the content of a file, the names in a folder, the files that match a pattern, or attributes that code reads without
-opening a file. `read_holds` compares a recorded read of any kind with the present state. A `Tree` lists the files of the project, so that the
-recorder finds those that a child process changed.
+opening a file. `read_holds` compares a recorded read with the present state, except for assets and for the kernel's memory. A `Tree` lists the
+files of the project, so that the recorder finds those that a child process changed.
 
 Python code that tests whether a path exists, or reads its size or times (``os.path.exists``, ``Path.is_file``, ``os.path.getmtime``), calls
 ``os.stat``, ``os.lstat`` or ``os.access``. `watch_statuses` replaces these functions of ``os`` by wrappers, once per process. Imports do not
 call the wrappers. The caller determines which attributes are recorded: the kind for ``exists``, the size for ``getsize``, all attributes for
 ``Path.stat``. A call with a relative path is also recorded as a read of the working directory. Two sorts of calls are not recorded: those
-that `environment.counts_here` excludes, and those whose result does not reach the user's code (``makedirs`` tests parent folders,
-``resolve`` follows links, ``which`` searches the path).
+that `environment.counts_here` excludes, such as calls during the import of an installed package, and those whose result does not reach the
+user's code (``makedirs`` tests parent folders, ``resolve`` follows links, ``which`` searches the path).
 
-If an installed package calls ``os.stat`` itself, it is about to open the file and depends only on the content. Therefore the times are not
-recorded for such a call. Attributes are never recorded if they come from an entry of ``os.scandir`` or are read by native code.
+An installed package that calls ``os.stat`` usually opens the file next, and depends only on the content. Therefore the times are not recorded for
+such a call. Attributes are never recorded if they come from an entry of ``os.scandir`` or are read by native code.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from stepwell.kernel_runtime.versions.queries import IN_CONNECTION
 
 _stat, _access = os.stat, os.access
 UNSTABLE = "changed while the step ran"
-"""Stands in place of the digest of a recorded read that never holds, because the item changed while the step ran or has no digest."""
+"""Stands in place of the digest of a recorded read that never holds, because the thing that was read changed while the step ran, or has no digest."""
 # A file that changes twice within one tick of the file system's clock has the same time after both changes.
 _TICK_NS = 50_000_000
 _COARSE_TICK_NS = 2_000_000_000
@@ -82,7 +82,7 @@ def file_stat(path: str) -> tuple[int, ...] | None:
 
 
 def too_recent(stat: tuple[int, ...]) -> bool:
-    """Return True if a file changed so recently that another change could leave its times as they are.
+    """Return True if a file changed so recently that a second change could give it the same times again and remain unnoticed.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ _MOST_DIGESTED = 2_000
 """The maximum number of files whose contents a `Tree` digests.
 
 A reuse overwrites a file only if it recognizes the present content: the content from before or after the step. If the step changes files
-through a child process, the digests of a `Tree` tell the content from before the step.
+through a child process, the digests of a `Tree` show the content from before the step.
 """
 _LARGEST_DIGESTED = 1 << 20
 _MOST_BYTES = 1 << 26
@@ -118,7 +118,7 @@ class Tree:
     roots
         The root folders.
     digests
-        True if the contents of small files are digested.
+        True if the contents of small files are digested; if False, `digests` stays empty.
     """
 
     def __init__(self, roots: Iterable[str], *, digests: bool = False) -> None:
@@ -167,7 +167,7 @@ _MOST_NAMES = 500
 
 
 def folder_names(path: str) -> list[str] | None:
-    """Return the sorted names of the entries of a folder, without folders of caches; None if the folder cannot be listed."""
+    """Return the sorted names of the entries of a folder, without cache folders; None if the folder cannot be listed."""
     try:
         return sorted(name for name in os.listdir(path) if name not in _CACHES)
     except (OSError, ValueError):
@@ -240,7 +240,7 @@ class Watcher(Protocol):
 def status(path: str, aspect: str) -> str:
     """Return the present values of the attributes `aspect` of a path as text: ``absent``, ``folder``, ``file 12 1700000000``.
 
-    For ``access`` and a mode (``access 4``), return ``True`` or ``False``.
+    For ``access 4``, return the result of ``os.access`` with the mode 4: the text ``True`` or ``False``.
     """
     if aspect.startswith("access "):
         return str(_access(path, int(aspect.removeprefix("access "))))
@@ -279,7 +279,7 @@ def aspect_of(frame: FrameType | None) -> tuple[Aspect | None, FrameType | None]
     -------
     aspect, reader
         The attributes, and the frame of the code that reads them: the nearest frame outside of modules such as ``os.path`` and ``pathlib``.
-        The attributes are None if the result of the call does not reach this code.
+        The attributes are None if the caller uses them only internally, as ``makedirs`` does.
     """
     name = ""
     while frame is not None and frame.f_globals.get("__name__") in _THROUGH:
@@ -369,7 +369,7 @@ def watch_statuses(active: Callable[[], Watcher | None]) -> dict[int, tuple[Any,
     Parameters
     ----------
     active
-        Returns the watcher of the step in which the calling code runs, or None.
+        Returns the watcher of the step in which the calling code runs; None outside steps.
 
     Returns
     -------
@@ -399,16 +399,17 @@ def watch_statuses(active: Callable[[], Watcher | None]) -> dict[int, tuple[Any,
 
 
 def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
-    """Return True if the item of a recorded read has the recorded state now.
+    """Return True if what a step read (a file, an environment variable, ...) still has the recorded state.
 
     A file is compared by size, times and inode. Its content is compared only if the times or the inode differ, or if the file had changed so
-    recently when it was read that no times were recorded. All other items are compared by digest. The result is False for assets and for
+    recently when it was read that no times were recorded. Everything else is compared by digest. The result is False for assets and for
     reads of the kernel's memory (`LOCAL`), because this function has neither the store nor the notebook.
 
     Parameters
     ----------
     keyed
-        Digests the values of environment variables. The key must be the one that the recorder used; by default it is a key of this process.
+        Digests the values of environment variables with a key, which must be the key that the recorder used. By default it is a key that only
+        this process has.
     """
     if read.digest == UNSTABLE:
         return False
@@ -452,7 +453,7 @@ def _file_holds(read: Read) -> bool:
 
 
 def what_changed(read: Read) -> str:
-    """Return a clause that tells how the item of a recorded read has changed: ``data.csv is gone``.
+    """Return a clause that tells how something that a step read has changed: ``data.csv is gone``.
 
     Call the function only for a read that no longer holds. The clause does not contain values of environment variables.
     """

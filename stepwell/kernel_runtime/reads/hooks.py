@@ -40,7 +40,7 @@ from stepwell.kernel_runtime.versions.library_state import FOLDER
 from stepwell.kernel_runtime.versions.ownership import OURS, is_input_path
 
 Active = Callable[[], ReadRecorder | None]
-"""Returns the recorder of the step in which the calling code runs, or None."""
+"""Returns the recorder of the step in which the calling code runs; None outside steps."""
 
 # DuckDB looks up frames in the variables of its caller, and skips callers whose module has DuckDB's name. The wrapper is compiled from text, so
 # that its globals can have this name.
@@ -123,7 +123,7 @@ def _is_ours(caller: FrameType) -> bool:
 
 
 def _wrap_class(module: ModuleType, name: str, methods: Mapping[str, Any]) -> dict[int, tuple[Any, Any]]:
-    """Replace a class of a module by a subclass with `methods`; return the pair of both, by the `id` of the original class.
+    """Replace a class of a module by a subclass with `methods`; return the pair of class and subclass, by the `id` of the class.
 
     This is for classes whose attributes cannot be set. For `isinstance` and `issubclass`, the two classes are the same.
     """
@@ -225,10 +225,10 @@ _watch_lock = threading.Lock()
 
 
 def watch() -> None:
-    """Install the hooks of this process; further calls do nothing.
+    """Install the hooks of this process, if this has not been done yet.
 
-    Call the function before each code walk. A code version is computed from the functions that the walk finds, so every walk must find the
-    wrapped readers.
+    Call this function before each code walk. A code version is computed from the functions that the walk finds, so even the first walk must find
+    the wrapped readers.
     """
     global _watching  # noqa: PLW0603 - an audit hook cannot be removed, so it is added only once
     with _watch_lock:
@@ -357,9 +357,9 @@ _EVENTS: dict[str, Callable[..., None]] = {
 
 
 def _watch_threads() -> None:
-    """Wrap `Thread.start` and `ThreadPoolExecutor.submit`, so that reads in a thread are recorded for the step that starts the thread.
+    """Wrap `Thread.start` and `ThreadPoolExecutor.submit`, so that reads in another thread are recorded for the step that started the work.
 
-    A new thread does not have the context of the step, and no audit event names the step.
+    Without the wrappers, the step would be unknown: another thread does not have the context of the step, and no audit event names the step.
     """
     start = threading.Thread.start
     submit: Callable[..., Future[Any]] = ThreadPoolExecutor.submit

@@ -5,8 +5,8 @@
 reports them to the recorder. The table omits pandas, because the readers of pandas open files in Python or call the readers of pyarrow.
 `versions.queries` parses the statements that DuckDB and polars execute.
 
-The table includes functions that start programs and processes. The reads of such a child process cannot be recorded, and a notice says so.
-Its writes are found by comparison: `checks.Tree` lists the project's files before the first child process starts and after the step. Two sorts
+The table includes functions that start programs and processes. The reads of a child process cannot be recorded, and a notice says so. The writes
+of a child process are found by comparison: `checks.Tree` lists the project's files before the first child process starts and after the step. Two sorts
 of child processes get no notice: programs with which a library inspects the machine (``lscpu``, ``fc-list``), and worker processes to which
 a library sends the data of the step.
 """
@@ -63,13 +63,13 @@ _LOOK_UPS = {
     "patsy.eval": ("VarLookupDict", "__getitem__"),
     "formulaic.utils.layered_mapping": ("LayeredMapping", "__getitem__"),
 }
-"""By module, the class and its method that looks up the names in a formula or expression."""
+"""By module, the class that looks up the names in a formula or expression, and the method of the class that does this."""
 _DUCKDB_STATEMENTS = ("sql", "query", "from_query", "execute", "executemany", "query_df")
 _DUCKDB_READS = ("read_csv", "read_parquet", "read_json", "from_csv_auto", "from_parquet")
 _DUCKDB_NAMES = ("table", "view", "register", "unregister", "append")
 _RELATION_CREATES = ("create", "create_view", "to_table", "to_view", "insert_into", "insert")
 _SECOND = frozenset({"write_table", "write_feather", "write_csv", "write_metadata"})
-"""Functions of `_WRITES` whose second parameter is the path. For all other functions the path is the first."""
+"""Functions of `_WRITES` whose second parameter is the path. For all other functions of `_WRITES`, the path is the first parameter."""
 
 
 def _writer_note(*names: str, position: int) -> Note:
@@ -104,7 +104,7 @@ def _one_name(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str
 
 
 def _seeding(module: str) -> Note:
-    """Return a `Note` that adds the random stream of `module` to `seedings` and `seeded`. It is called outside of steps, too."""
+    """Return a `Note` that adds the random stream of `module` to `seedings` and `seeded`. The `Note` is called outside of steps, too."""
 
     def note(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG001 - a `Note`
         stream = module.removesuffix(".random")
@@ -161,7 +161,7 @@ def _hdf5(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, An
 
 
 def _single_file(reader: str, *names: str, position: int = 0) -> Note:
-    """Return a `Note` for a function that reads files in native code.
+    """Return a `Note` for a function that reads files in native code; notices call the function `reader`.
 
     The path is the argument at `position`, or the keyword argument with one of `names`.
     """
@@ -185,7 +185,7 @@ def _single_file(reader: str, *names: str, position: int = 0) -> Note:
 
 
 def _base(filesystem: Any) -> str | None:
-    """Return the folder to which the paths of a file system of pyarrow are relative: empty if there is none, None if the files are not local."""
+    """Return the folder at which paths in a pyarrow file system start: empty for the plain local file system, None if its files are not local."""
     if filesystem is None or type(filesystem).__name__ == "LocalFileSystem" or filesystem in ("file", "local"):
         return ""
     if type(filesystem).__name__ == "SubTreeFileSystem" and _base(filesystem.base_fs) == "":
@@ -207,7 +207,7 @@ def _paths(source: Any) -> Iterable[str]:
 
 
 def _tables_in_argument(position: int, parameter: str) -> Note:
-    """Return a `Note` for a function that executes SQL: it reports the variables that the statement may name as tables.
+    """Return a `Note` for a function that executes SQL. The `Note` reports the variables that the statement may name as tables.
 
     The statement is the argument at `position`, or the keyword argument `parameter`.
     """
@@ -241,7 +241,7 @@ _parser: list[Any] = []
 
 
 def table_names(text: str) -> Iterable[str]:
-    """Return the names of the tables that a SQL statement reads. If DuckDB's parser refuses the statement, return all its words."""
+    """Return the names of the tables that a SQL statement reads. If DuckDB cannot parse the statement, return all words of the statement."""
     try:
         if not _parser:
             _parser.append(sys.modules["_duckdb"].connect(":memory:"))
@@ -252,7 +252,7 @@ def table_names(text: str) -> Iterable[str]:
 
 
 def _statement(name: str, position: int) -> Note:
-    """Return a `Note` for a function of DuckDB that executes a statement: it reports the tables, files and objects that the statement names.
+    """Return a `Note` for a function of DuckDB that executes a statement. The `Note` reports the tables, files and objects that it names.
 
     Parameters
     ----------
@@ -415,7 +415,7 @@ _SHELLS_OF_PYTHON = frozenset({"IPython", "ipykernel", "pexpect", "ptyprocess", 
 
 
 def asker(frame: FrameType | None, through: Sequence[str] | frozenset[str]) -> FrameType | None:
-    """Return the nearest frame, from `frame` outwards, whose package is not in `through`; None if there is no such frame."""
+    """Return the nearest frame, from `frame` outwards, whose module is in none of the packages `through`; None if there is no such frame."""
     while frame is not None and _top(frame) in through:
         frame = frame.f_back
     return frame
@@ -455,7 +455,7 @@ def readers_of(module: ModuleType) -> Iterator[Entry]:
 
 
 def _entries(place: Any, names: Iterable[str], note: Callable[[str, int], Note], position: int = 0) -> Iterator[Entry]:
-    """Return an `Entry` for each name in `names` that exists in `place`, a module or class.
+    """Yield an `Entry` for each name in `names` that exists in `place`, a module or class.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 
 Files and folders that the step created, and environment variables that it set, are not recorded as reads. A file that the step both read *and*
 changed is recorded with its content after the step: the result is reused until something else changes the file. For a live cell, the file is
-recorded with its content before the step, because a reuse changes the file again.
+recorded with its content before the step, because a reuse of the cell makes the change again.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class ReadRecorder:
     exclude
         Folders, such as the store's folder. Files in them are never recorded as reads.
     keyed
-        Digests the values of environment variables with the user's key. By default the key belongs to this process, so that the digests cannot
-        be compared in another process.
+        Digests the values of environment variables with the user's key. If None, a key that only this process has is used, so that the digests
+        cannot be compared in another process.
     declared_paths
         Files and patterns that are recorded even if the body does not read them (the option ``reads``). A relative path starts at the
         working directory.
@@ -80,7 +80,7 @@ class ReadRecorder:
         Returns the names of variables that are never recorded as reads, because the memo key of the step covers them: they are inputs, or the
         code of the step refers to them.
     keep_digests
-        True if a file that the step changes is recorded with its content before the change.
+        True if a file that the step both reads and changes is recorded with its content before the change; if False, with the content after.
     bound_names
         Names that the body binds. If a library looks up such a name after the body has bound it to another object, this is not a read.
     reads_filters
@@ -110,7 +110,7 @@ class ReadRecorder:
     _states: dict[str, str] | None = None
     _states_set: frozenset[str] = frozenset()
     _objects: dict[str, str] | None = None
-    """The digests of the objects that were in DuckDB's default connection before the step used the connection, by name."""
+    """The digests of the objects that were in DuckDB's default connection before the step used the connection, by name; None until then."""
     _leftovers: tuple[str, ...] = ()
     """Descriptions of the objects without a digest that the step left in DuckDB's default connection."""
     _databases: frozenset[str] = frozenset()
@@ -120,7 +120,7 @@ class ReadRecorder:
     _lost_files: frozenset[str] = frozenset()
     """The files that existed before the step and that the step removed."""
     _statuses: dict[tuple[str, str], str] | None = None
-    """The values of the attributes of paths that the step read without opening a file, by path and aspect."""
+    """The values of the attributes of paths that the step read without opening a file, by path and aspect; None if there are none yet."""
     _tree: Tree | None = None
     """The project's files before the first child process started; None if no child process has started."""
     _last_host: str = ""
@@ -203,7 +203,7 @@ class ReadRecorder:
                 self._note_before(path, stat[0])
 
     def folder_created(self, path: str) -> None:
-        """Note that the step is about to create a folder. A folder that exists is ignored."""
+        """Note that the step is about to create a folder. Nothing is noted if the folder exists already."""
         path = os.path.abspath(path)
         if not os.path.lexists(path):
             self._created |= {path}
@@ -220,13 +220,13 @@ class ReadRecorder:
             self._lost_files |= {file for file in inside if file not in self._written_files}
 
     def _note_before(self, path: str, size: int) -> None:
-        """Digest a file that a live cell is about to change, so that a reuse can recognize the content before the change."""
+        """Digest a file of `size` bytes that a live cell is about to change, so that a reuse can recognize the content from before the change."""
         if self._keeps_before and size <= _MOST_BEFORE and is_input_path(path):
             with self.paused():
                 self.digests_before[path] = file_digest(path) or ""
 
     def changes(self) -> dict[str, bool]:
-        """Return the files and folders that the step wrote, created or removed. The value of a path is True if it existed before the step."""
+        """Return the paths of files and folders that the step wrote, created or removed. The value of a path is True if it existed before the step."""
         existed = {
             **dict.fromkeys(self._created, False),
             **self._written_files,
@@ -440,7 +440,7 @@ class ReadRecorder:
         version
             The data version of the value, or its materialization id.
         where
-            The notebook and the store that the step named.
+            The notebook and the directory of the store that the step named when it loaded the asset; empty if it named neither.
         """
         self._has_reads = True
         if self._assets is None:
@@ -448,11 +448,11 @@ class ReadRecorder:
         self._assets.setdefault((key, *where), version)
 
     def host_asked(self, host: str) -> None:
-        """Note that the step looks up the network address of a host."""
+        """Note that the step asks for the network address of a host."""
         self._last_host = host
 
     def connected(self, address: str) -> None:
-        """Note that the step opens a connection. The host of the last look-up is recorded, or the address if there was no look-up."""
+        """Note that the step opens a connection. The host whose address it last asked for is recorded, or `address` if it asked for none."""
         host = self._last_host or address
         if host not in self.network:
             self.network = (*self.network, host)
@@ -491,7 +491,7 @@ class ReadRecorder:
                 self._tree = Tree(self._roots(), digests=self._keeps_before)
 
     def _roots(self) -> list[str]:
-        """Return the folders in which files that child processes write are found: the working directory, and the folder that contains the store.
+        """Return the folders that are searched for files that child processes wrote: the working directory, and the folder that contains the store.
 
         The home folder and the root of the file system are left out, because they are too large.
         """
@@ -506,7 +506,7 @@ class ReadRecorder:
     def _note_children(self) -> None:
         """Note the files that child processes wrote, created or removed.
 
-        These are the files that changed since the first child process started, except those that the step itself changed.
+        These are the files that changed since the first child process started, except those that this process changed.
         """
         before = self._tree
         if before is None:

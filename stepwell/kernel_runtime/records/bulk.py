@@ -1,7 +1,7 @@
 """Fast creation of thousands of small records: a faster constructor, and creation without Python's cyclic garbage collector.
 
 The collector examines young objects after every few hundred allocations, and all objects from time to time. While ten thousand records
-are created, this takes as long as the creation itself and frees nothing.
+are created, these examinations take as long as the creation itself and free nothing.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ def quick_init(cls: type[T]) -> type[T]:
         If the class has a method ``__post_init__``, or a field that is keyword-only or has ``init=False``.
     """
     if hasattr(cls, "__post_init__"):
-        raise TypeError(f"@quick cannot be used for {cls.__name__}, because this class has a method __post_init__")
+        raise TypeError(f"@quick_init cannot be used for {cls.__name__}, because this class has a method __post_init__")
     space: dict[str, Any] = {"_MISSING": MISSING}
     parameters, lines = ["self"], []
     for field in fields(cls):  # type: ignore[arg-type]  # `cls` is a dataclass
         name = field.name
         if field.kw_only or not field.init:
             raise TypeError(
-                f"@quick cannot be used for {cls.__name__}: its field {name} is keyword-only or has init=False"
+                f"@quick_init cannot be used for {cls.__name__}: its field {name} is keyword-only or has init=False"
             )
         # The slot's descriptor is called directly, because `object.__setattr__` would look the slot up by name.
         space[f"_fill_{name}"] = vars(cls)[name].__set__
@@ -53,9 +53,10 @@ def quick_init(cls: type[T]) -> type[T]:
 
 
 class no_collection:  # noqa: N801 - used as a function
-    """Disable the garbage collector during a ``with`` block.
+    """Disable Python's cyclic garbage collector during a ``with`` block.
 
-    If the block runs the user's code, call `resume` before it and `suspend` after it, so that the user's setting of the collector applies.
+    Inside the block, call `resume` before code of the user runs and `suspend` after it, so that this code runs with the collector as the
+    user has set it.
     """
 
     __slots__ = ("was_on",)
@@ -71,12 +72,12 @@ class no_collection:  # noqa: N801 - used as a function
         _open_blocks.remove(self)
 
     def resume(self) -> None:
-        """Enable the collector if the user's setting is to enable it."""
+        """Enable the collector again, unless the user has disabled it."""
         if self.was_on:
             gc.enable()
 
     def suspend(self) -> None:
-        """Note whether the user's code has left the collector enabled, and disable it again."""
+        """Note whether the user's code has left the collector enabled, and disable the collector again."""
         self.was_on = gc.isenabled()
         gc.disable()
 
@@ -86,5 +87,5 @@ _open_blocks: list[no_collection] = []
 
 
 def collector_enabled() -> bool:
-    """Return True if the user's setting is to enable the garbage collector, even while `no_collection` disables it."""
+    """Return True if the user has left the garbage collector enabled, even while `no_collection` disables it."""
     return gc.isenabled() or any(block.was_on for block in _open_blocks)

@@ -1,9 +1,9 @@
 """Keys of assets, steps and stored values, and identifiers of runs and materializations.
 
-An asset key is a sequence of parts, written ``raw/flights``. The step of an asset that one op computes has the key of the asset. The key of a
-step inside a graph-backed asset consists of the key of the asset, a dot, and the names of the nested nodes, separated by dots:
-``raw/report.transform``, ``raw/report.inner.transform``. Step keys are plain strings. A part never contains ``/`` or ``.``, so the parts of
-an asset key and the nodes of a step key can be told apart. Identifiers sort by time of creation.
+An asset key is a sequence of parts, written ``raw/flights``. A step key is a plain string. If one op computes an asset, the key of its step is
+the asset key. A graph-backed asset has several steps. The key of each consists of the asset key, the names of the graphs that contain the
+step's op, and the name of the op, separated by dots: ``raw/report.transform``, ``raw/report.inner.transform``. No part and no name contains
+``/`` or ``.``, so a step key shows where the asset key ends. The identifiers that one process creates sort by time of creation.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def check_name(kind: str, name: str, *, where: str = "") -> str:
     Parameters
     ----------
     kind
-        What is named, with an article, for the message: ``an op``.
+        The kind of thing that has the name, with an article, for the message: ``an op``.
     name
         The name.
     where
@@ -159,15 +159,15 @@ def check_name(kind: str, name: str, *, where: str = "") -> str:
 
 
 def join_step(parent: str, node: str) -> str:
-    """Return the step key of the node with the name ``node`` inside the asset or node with the key ``parent``.
+    """Return the step key of the op or graph with the name ``node`` inside the asset or graph with the key ``parent``.
 
-    An empty ``parent`` means the top level of a job.
+    An empty ``parent`` means that the op or graph is at the top level of a job.
     """
     return f"{parent}.{node}" if parent else node
 
 
 _LISTED = 6
-"""Maximum number of keys in the text of `listed`."""
+"""Maximum number of keys that `keys_text` writes out."""
 
 
 def keys_text(keys: Iterable[object]) -> str:

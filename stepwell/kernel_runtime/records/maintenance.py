@@ -1,4 +1,4 @@
-"""Records of the maintenance of a store: retention rules, results of garbage collections, and offers of other people's values.
+"""Records of the maintenance of a store: retention rules, results of garbage collections, and descriptions of values to be trusted.
 
 The keys, type names and summaries in an `Offer` come from the author of the values and are not trusted: no value is loaded, and every string
 is escaped before it is displayed.
@@ -20,11 +20,11 @@ class Rule:
     """The retention rule of a key or of the whole store. A limit that is None does not apply."""
 
     versions: int | None = None
-    """The number of newest versions to keep for each key, notebook and partition. Consecutive equal values are one version."""
+    """The number of newest versions to keep for each key, notebook and partition. Consecutive equal values count as one version."""
     age: float | None = None
     """The age in seconds above which a version is dropped."""
     bytes: int | None = None
-    """The maximum total size of the distinct values. If it is exceeded, the oldest values are dropped."""
+    """The maximum total size in bytes of the distinct values. If the values exceed it, the oldest are dropped."""
 
     @property
     def empty(self) -> bool:
@@ -41,7 +41,7 @@ class Collected:
     """The result of a garbage collection: what was deleted or, in a dry run, what would be deleted."""
 
     dry_run: bool
-    """True if nothing was deleted."""
+    """True for a dry run, in which nothing is deleted."""
     materializations: int = 0
     """Number of materializations that the retention rules drop."""
     objects: int = 0
@@ -55,7 +55,7 @@ class Collected:
     young: int = 0
     """Number of value files that were kept because they are new, although no materialization refers to them."""
     catalog_bytes: int = 0
-    """Number of bytes by which compaction shrank the catalog."""
+    """Number of bytes by which compaction shrank the catalog; 0 if the catalog was not compacted."""
     rules: int = 0
     """Number of retention rules of the store."""
 
@@ -88,17 +88,17 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """The result of forgetting a key: what was deleted or, in a dry run, what would be deleted."""
+    """The result of forgetting a key (``stepwell forget``): what was deleted or, in a dry run, what would be deleted."""
 
     key: str
     dry_run: bool
-    """True if nothing was deleted."""
+    """True for a dry run, in which nothing is deleted."""
     keys: tuple[str, ...]
-    """The forgotten keys: ``key``, and the keys of the steps inside it."""
+    """All forgotten keys: the key in the field ``key``, and the keys of the steps inside it."""
     versions: int
     """Number of materializations of these keys."""
     objects: int
-    """Number of value files that no other key shares."""
+    """Number of value files to which only the forgotten keys refer."""
     bytes: int
     """Total size of these value files and of the inline values of the forgotten keys."""
     shared: int
@@ -144,7 +144,7 @@ class Sizes:
     garbage_bytes: int = 0
     """Number of bytes that ``gc`` would free."""
     older_bytes: int = 0
-    """Number of bytes that ``gc`` would free in addition if only the newest version of each key were kept."""
+    """Number of bytes that ``gc`` would free in addition to ``garbage_bytes`` if only the newest version of each key were kept."""
 
 
 _SHOWN = 20
@@ -167,7 +167,7 @@ class OfferedValue:
     executes: bool
     """True if the value is a pickle, so that loading the value can run code."""
     signer: str
-    """The fingerprint of the signing key with which the value was signed; empty if the value needs no signature."""
+    """The fingerprint of the key with which the value was signed; empty if the value has no signature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +177,10 @@ class Offer:
     source: str
     """The path of the pack, or the store directory."""
     signer: str
-    """The fingerprint of the signing key of the pack or, for a store, of the first value; empty if that value needs no signature."""
+    """The fingerprint of the key with which the pack or, for a store, the first of the values was signed; empty if there is no such signature."""
     own: bool
-    """True if the pack, or all values of the store, were signed with this user's key, so that the user need not confirm anything."""
+    """True if the user need not confirm anything. For a pack: this user's key signed the pack and all its pickles. For a store: the offer contains
+    no values."""
     values: tuple[OfferedValue, ...]
 
     @property

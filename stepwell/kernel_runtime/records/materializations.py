@@ -1,13 +1,13 @@
 """Materializations: records of the outputs of steps.
 
-A materialization contains the code version, the inputs, the reads and the effects of the step that made it. The code version is a digest,
-together with the list of the parts of the code that the digest covers, so that a difference can be explained. The memo key is a digest of
-the step's key, its code version, the versions of its inputs, and the Python version. Effects are the changes that a step made to the
-notebook and the project besides its value. They are restored when the step is reused, so that a reuse leaves the same state as a run.
+A materialization contains the code version, the inputs, the reads and the effects of the step that made it. The code version is a digest of
+the code that the step can reach; a list of the parts of this code is recorded with it, to explain differences. The memo key is a digest of
+the step's key, its code version, the data versions of its inputs, and the minor version of Python. Effects are the changes that a step made to
+the notebook and the project besides its value. They are restored when the step is reused, so that a reuse leaves the same state as a run.
 
-A user can *accept* an edit that does not change the result of a step (``%why --accept``). An acceptance is a materialization that has the
-memo key after the edit and the stored value before the edit. Rows of materializations never change, so another row revokes an acceptance.
-Both rows contain metadata under the reserved names `ACCEPTED` and `REVOKED`.
+A user can *accept* an edit that does not change the result of a step (``%why --accept``). An acceptance is a materialization with the memo key
+of the edited step and the value that was stored before the edit. Rows of materializations never change, so an acceptance is revoked by
+adding another row. The metadata of the first row has an entry with the name `ACCEPTED`, that of the second an entry `REVOKED`.
 """
 
 from __future__ import annotations
@@ -33,16 +33,19 @@ class CodePart:
     """The names by which the step's code reaches the part: ``report.transform -> normalise``."""
     kind: CodeKind
     digest: str
-    """Hexadecimal digest of this part without the objects to which it refers."""
+    """Hexadecimal digest of this part, not including the objects to which it refers."""
     text: str | None = None
-    """The text to show for the part: its source code, its short value, or its version. None if this text would be unreadable, long or secret."""
+    """The text to show for the part: source code, a value, or the version of a package. None if this text would be unreadable, long or secret."""
     where: str = ""
     """The source location of the part's definition, for messages: ``cell 9`` or ``helpers.py:12``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unverifiable:
-    """An object that has no digest but that the code of a step can reach. Such a step is executed in every run, unless the user accepts the object."""
+    """An object without a digest that the code of a step can reach.
+
+    The step is then executed in every run, unless the user has accepted the object (``%why --accept``).
+    """
 
     path: str
     """The names by which the step's code reaches the object: ``target -> helper -> CONN``."""
@@ -67,11 +70,11 @@ class CodeVersion:
     These assets are inputs of the step: the memo key contains the data version of the asset, not a digest of the global's value.
     """
     mutable_globals: tuple[str, ...] = ()
-    """Names of globals that the step could change in place. They are digested again after the step has run."""
+    """Names of the globals that the step could assign or change in place."""
 
     @classmethod
     def without_parts(cls, digest: str) -> CodeVersion:
-        """Return a code version with a digest and no parts. This is three times as fast as the constructor, and a run needs thousands."""
+        """Return a code version with a digest and no parts. This is three times as fast as the constructor; a run makes thousands of calls."""
         version = object.__new__(cls)
         object.__setattr__(version, "digest", digest)
         return version
@@ -95,15 +98,15 @@ class Read:
     variables. For state: what it belongs to (``pandas``, ``working directory``). For other kinds: the key of an asset, or the name of a
     variable or random stream."""
     digest: str = ""
-    """What the step read: a digest of the item's content or of the listed names (keyed with the user's key for the environment), the data
-    version of an asset, or the attributes of a path (``folder``). Empty if the item was missing."""
+    """What the step read. For the status of a path: its attributes (``folder``). For an asset: its data version. For environment variables: a
+    digest that is keyed with the user's key. Otherwise: the digest of the content or of the listed names. Empty if the item was missing."""
     stat: tuple[int, ...] = ()
     """For a file: ``(size, mtime_ns, ctime_ns, inode)`` when it was read. While these are unchanged, a check does not read the file again."""
     names: tuple[str, ...] = ()
     """Details of the read. For a listing or pattern: the listed names, for explanations, if they are few. For an asset: the notebook and the
     store from which the step loaded it. For the status of a path: which attribute the step read (kind, size, times or access)."""
     own_names: tuple[str, ...] = ()
-    """Names in the listing that are ignored, because the step itself created or set them."""
+    """For a listing, a pattern or all environment variables: names that a check ignores, because the step itself created or set them."""
 
 
 @quick_init
@@ -129,9 +132,9 @@ class StoredValue:
     summary: str = ""
     """A summary of the value for display: its shape (``336,776 × 19``), its length or its short `repr`."""
     classes: tuple[tuple[str, str], ...] = ()
-    """The code on which loading the value depends, as pairs of two kinds: a class or function of the notebook to which the value refers
-    (``__main__.Point``) and its code version when the value was stored; or the top module of a library and the distribution that wrote the
-    value (``sklearn``, ``scikit-learn 1.9.1``)."""
+    """The code that is needed to load the value, as pairs. For a class or function of the notebook: its name (``__main__.Point``), and its code
+    version when the value was stored. For a library: its top module (``sklearn``), and the distribution with the version that
+    wrote the value (``scikit-learn 1.9.1``)."""
 
 
 Link: TypeAlias = Callable[[Any], Any]
@@ -145,11 +148,12 @@ class Linked:
 
     value: Any
     link: Link
-    """Returns the identifier of an object that is replaced by a link."""
+    """Returns the identifier of an object that a link replaces; None for an object that is stored itself."""
 
 
 Verify: TypeAlias = Literal["signed", "full"]
-"""How a stored value is checked before it is loaded: ``full`` checks every byte; ``signed`` checks only sizes, and the bytes that are executed."""
+"""How a stored value is checked before it is loaded. ``full`` checks every byte. ``signed`` checks the bytes that would be executed, and checks a
+whole value file only at its first load after each start of the machine, and after each change of the file."""
 
 InputKind: TypeAlias = Literal["value", "order"]
 
@@ -164,7 +168,8 @@ class InputVersion:
     key: str
     """The key of the upstream value."""
     version: str
-    """The data version of the upstream value; the id of its materialization if it has no data version or the input only orders the steps."""
+    """The data version of the upstream value. If the value has no data version, or the input only orders the steps: the id of the upstream
+    materialization."""
     kind: InputKind = "value"
 
 
@@ -187,8 +192,8 @@ class Materialization:
     memo_key: str
     code_version: str
     data_version: str
-    """The digest of the value, or of its stored form if the value has no digest. For a value that cannot be stored, the result of `provenance`
-    or an empty string. Empty if the output has no value, because its type is Nothing."""
+    """The digest of the value, or of its stored form if the value itself has no digest. For a value that cannot be stored: the result of
+    `provenance`, or an empty string. Also empty for an output of the type Nothing, which has no value."""
     value: StoredValue | None
     created: float
     """Time of creation in seconds since the epoch."""
@@ -200,7 +205,7 @@ class Materialization:
     unverifiable: tuple[str, ...] = ()
     """The objects without a digest that the step's code could reach. If there are any, the materialization is not reused."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """JSON values that the step added with ``Output(metadata=...)`` or through its context."""
+    """JSON values that the step added with ``Output(metadata=...)`` or ``context.add_output_metadata``."""
     effects: str = ""
     """The effects of the step as JSON (`Effects.as_text`), or `ELSEWHERE` if the record of another output contains them; empty if there are
     none."""
@@ -211,7 +216,7 @@ class Materialization:
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Current:
-    """A pointer: it says which materialization of a key is current in a notebook, so that ``load``, source assets and SQL read it."""
+    """A pointer: it makes one materialization of a key the current one in a notebook: the one that ``load``, source assets and SQL read."""
 
     notebook: str
     key: str
@@ -227,7 +232,7 @@ REVOKED = "stepwell:revoked"
 
 
 def acceptance(item: Materialization) -> dict[str, Any] | None:
-    """Return the details of an acceptance (see `ACCEPTED`); None if ``item`` is not an acceptance, but was made by a step."""
+    """Return the details of an acceptance (see `ACCEPTED`); None if ``item`` is not an acceptance."""
     details = item.metadata.get(ACCEPTED) if item.metadata else None
     return details if isinstance(details, dict) else None
 
@@ -241,7 +246,7 @@ NOTEBOOK = "notebook"
 """The name of the output that contains the effects of a cell: its value consists of the variables, changed objects and written files."""
 
 RESULT = "Out[]"
-"""Stands for a cell's result in the shell (the value of its last expression) among the names of the cell's variables."""
+"""The name that stands for the value of a cell's last expression, among the names of the variables that the cell assigned."""
 
 ELSEWHERE = "elsewhere"
 """The content of `Materialization.effects` if the step has effects, but the record of another output of the step contains them."""
@@ -254,7 +259,7 @@ class FileEffect:
     path: str
     """The path of the file or folder, relative to the project's folder; absolute if it is outside this folder."""
     digest: str
-    """Digest of the content; ``/`` for a folder; empty if the step removed the file or folder."""
+    """Digest of the content after the step; ``/`` for a folder; empty if the step removed the file or folder."""
     size: int = 0
     is_stored: bool = False
     """True if the content of the file is stored, so that a reuse can restore the file."""
@@ -273,13 +278,14 @@ class Effects:
     unstored: tuple[str, ...] = ()
     """Names of the variables that the step assigned and whose values are not stored."""
     definitions: tuple[int, ...] = ()
-    """Indices of the imports and definitions of functions and classes in the body that were executed. A reuse executes them again."""
+    """The imports and the function and class definitions that the body executed, as indices into `CellBody.definitions`. A reuse executes
+    them again."""
     deleted: tuple[str, ...] = ()
     """Names of the variables that the step deleted."""
     objects: tuple[str, ...] = ()
     """Names of the notebook's variables whose objects the step changed in place."""
     lost: tuple[str, ...] = ()
-    """Names of objects that the step changed in a way that cannot be restored."""
+    """Names of variables, settings, databases and other things that the step changed in a way that cannot be restored."""
     files: tuple[FileEffect, ...] = ()
     streams: dict[str, str] = field(default_factory=dict)
     """Maps the name of each random stream that the step used to the digest of the stream's state after the step."""

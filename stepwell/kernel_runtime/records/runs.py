@@ -1,6 +1,7 @@
 """Records of runs and their steps, captured outputs, the snapshot of the catalog for a run, events, and the lineage.
 
-A `Snapshot` is read from the catalog once, at the start of a run, so that no step of the run needs a separate query.
+A `Snapshot` is read from the catalog at the start of a run, so that most steps of the run need no query of their own. A step is read
+again if its code version has changed during the run, or if another process may have recorded its result in the meantime.
 
 Front ends receive events during a run. The end of a step is published after the rows of the step are committed, so that no front end reports
 a result that could still be lost.
@@ -18,10 +19,10 @@ from stepwell.kernel_runtime.records.materializations import Current, Materializ
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """A process that has claimed the memo key of a step. If its lock file cannot be read, the fields are empty or zero."""
+    """A process that has claimed the memo key of a step. If the lock file of the claim cannot be read, the fields are empty or zero."""
 
     notebook: str = ""
-    """The notebook, script or module that started the process's run."""
+    """The notebook, script or module that started the run in this process."""
     pid: int = 0
     host: str = ""
     """The name of the machine on which the process runs."""
@@ -34,7 +35,10 @@ OutputKind: TypeAlias = Literal["stream", "display_data", "update_display_data",
 
 @dataclass(frozen=True, slots=True)
 class CapturedOutput:
-    """One captured output of a step, with the fields of an output in a notebook file; or the signature of the other outputs."""
+    """One captured output of a step, with the fields of an output in a notebook file.
+
+    An output of the kind ``signature`` contains the signature of the other outputs of the step.
+    """
 
     kind: OutputKind
     stream: str = ""
@@ -108,10 +112,14 @@ class StepRecord:
     """The time in seconds that the step's body took; 0.0 if the body did not run."""
     memo_key: str = ""
     materializations: tuple[Materialization, ...] = ()
-    """The materializations that the step made; those that it reused if the status is ``reused``."""
+    """The materializations that the step made or, if the status is ``reused``, reused."""
     error: ErrorRecord | None = None
     reason: str = ""
-    """The reason why the step ran although its memo key had not changed. Empty if the memo key had changed, and for most steps of jobs."""
+    """The reason why the step was executed although its memo key had not changed, for example a changed file.
+
+    Empty if the memo key had changed or the step was not executed. For a step of a job, only this reason is recorded: the effects of the
+    stored result could not be restored.
+    """
     not_kept: tuple[str, ...] = ()
     """The outputs that could not be stored, in a job or an asset cell: for each, its name, a colon, and the reason or the type of the value."""
 
@@ -141,12 +149,12 @@ class FailedAttempt:
 
 @dataclass(slots=True)
 class Snapshot:
-    """The records in the catalog that a run needs for its steps, read at once."""
+    """The records that a run needs for its steps, as they were in the catalog at one moment."""
 
     by_memo_key: dict[str, list[tuple[Materialization, ...]]] = field(default_factory=dict)
     """The stored executions of the steps by memo key, newest first. An execution is a tuple of materializations, one for each output."""
     current: dict[str, list[Current]] = field(default_factory=dict)
-    """The current materializations by key, newest first. A key has one for each notebook that defined the key, and for each partition."""
+    """The current materializations by key, newest first. A key has one for each notebook that defined the key and each partition."""
     failures: dict[str, FailedAttempt] = field(default_factory=dict)
     """Maps the key of each step whose newest attempt failed to this attempt."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -154,14 +162,15 @@ class Snapshot:
     missing_files: frozenset[str] = frozenset()
     """The names of value files that are missing, although a materialization in the snapshot refers to them."""
     foreign: dict[str, str] = field(default_factory=dict)
-    """For each value that was signed with another user's key: the fingerprint of this key, by materialization id."""
+    """The values that execute code when they are loaded and that this user's key has not signed: maps the id of the materialization to the
+    fingerprint of the key that signed the value, or to ``none``."""
     epoch: int = 0
     """The catalog's `epoch` when the snapshot was read. It tells `ValueStore.is_newest` whether the snapshot is out of date."""
 
     def take(self, later: Snapshot) -> None:
-        """Replace the executions and current materializations for the memo keys and keys that ``later``, a newer snapshot, contains.
+        """Copy the stored executions and the current materializations from ``later``, a newer snapshot of fewer steps.
 
-        Everything else stays as it was.
+        They replace those with the same memo key or key. All others stay, and so do the failures and durations.
         """
         self.by_memo_key.update(later.by_memo_key)
         self.current.update(later.current)
@@ -193,7 +202,7 @@ class Notice:
     key
         The key of the step or asset, or the path of the store, to which the event belongs.
     facts
-        The details of the event: pairs of a name and a string, a number, or a tuple of these.
+        The details of the event, as pairs of a name and a value. A value is a string, a number, or a tuple of these.
     """
 
     kind: str
@@ -264,7 +273,7 @@ class StepWaiting:
 @quick_init
 @dataclass(frozen=True, slots=True)
 class StepFinished:
-    """Event: a step was executed, reused or skipped, or failed, and its rows are committed."""
+    """Event: the outcome of a step is known (see `StepStatus`), and its rows are committed."""
 
     step: StepRecord
 
@@ -286,10 +295,10 @@ class RunFinished:
 
 @dataclass(frozen=True, slots=True)
 class DefinitionsChanged:
-    """Event: definitions of assets, graphs or jobs were added to the registry or removed from it."""
+    """Event: the registry of definitions has changed, or states of steps may have changed without a run, for example after ``forget``."""
 
     keys: tuple[str, ...]
-    """The keys of these definitions."""
+    """The keys of the definitions or steps that are concerned; empty if every state may have changed."""
 
 
 Event: TypeAlias = (
@@ -312,7 +321,7 @@ NodeKind: TypeAlias = Literal["asset", "multi_asset", "sql_asset", "op", "source
 
 @dataclass(frozen=True, slots=True)
 class LineageNode:
-    """A card of the lineage: an asset that one op computes, an op inside a graph-backed asset, a source asset, or a job."""
+    """A card of the lineage: an asset or multi-asset that one op computes, an op inside a graph-backed asset, a source asset, or a job."""
 
     key: str
     """The key of a step, the key of a source asset, or the name of a job."""

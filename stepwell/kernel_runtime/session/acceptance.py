@@ -1,4 +1,4 @@
-"""Acceptance of edits: ``%why KEY --accept`` makes a stored value valid for the present code, inputs and files, and ``--revoke`` undoes this."""
+"""Acceptance of edits: ``%why KEY --accept`` makes a stored value valid for the present code, inputs and files; ``--revoke`` undoes this."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ _MOST = 10_000
 def accept(session: Session, key: str, *, definitions: Given = None, store: AnyStore = None) -> Explanation:
     """Accept the edits that make an asset or step stale: its stored values become valid for the present code, inputs and files.
 
-    For a fresh step nothing is recorded, so a notebook that contains the call can run repeatedly. `explain` shows the recorded acceptance,
+    For a fresh step nothing is recorded, so a notebook that contains the call can run repeatedly. `stepwell.why` shows the recorded acceptance,
     and `revoke` undoes it.
 
     Parameters
     ----------
     key
-        The key of an asset, of which all steps are accepted, or the key of one step.
+        The key of an asset, to accept the edits of all its steps, or the key of one step.
     definitions
         Definitions, or a module of definitions, that take precedence over registered definitions.
     store
@@ -64,7 +64,7 @@ def accept(session: Session, key: str, *, definitions: Given = None, store: AnyS
     ValueUnavailableError
         If a stale step has no stored value.
     InvariantViolationError
-        If a step is stale because it runs in every run or exceeds ``max_age``, or if an upstream step must be materialized or accepted first.
+        If a step runs in every run, if its value is older than ``max_age``, or if an upstream step must be materialized or accepted first.
     """
     inspection = session.inspect(definitions, store=store)
     value_store = inspection.store
@@ -103,7 +103,7 @@ def revoke(session: Session, key: str, *, definitions: Given = None, store: AnyS
     UnknownKeyError
         If no asset or step has this key.
     InvariantViolationError
-        If no acceptance of these steps is recorded.
+        If none of these steps has an acceptance that can be revoked.
     """
     inspection = session.inspect(definitions, store=store)
     value_store, plan = inspection.store, inspection.plan_of(key)
@@ -131,7 +131,7 @@ def check_acceptable(step: PlanStep, state: StepState) -> None:
     ValueUnavailableError
         If no value is stored.
     InvariantViolationError
-        If the step is not stale because of an edit, or if an upstream step must be materialized or accepted first.
+        If the step runs in every run, if its value is older than ``max_age``, or if an upstream step must be materialized or accepted first.
     """
     if not state.current or state.state == "missing":
         raise ValueUnavailableError(
@@ -141,7 +141,7 @@ def check_acceptable(step: PlanStep, state: StepState) -> None:
         )
     if not step.memoised or step.op.volatile:
         raise InvariantViolationError(
-            f"the stored value of {step.key!r} cannot be accepted: the step runs in every run, because it is declared volatile or not cached",
+            f"the stored value of {step.key!r} cannot be accepted: the step runs in every run, because it has volatile=True or cache=False",
             where=step.where,
             remedy="remove volatile=True (--volatile) or cache=False (--no-cache) from the step's definition",
         )
@@ -175,9 +175,9 @@ def accept_step(
     Parameters
     ----------
     code
-        The present code version of the step with its parts, for the catalog; None if the step has no code version.
+        The present code version of the step with its parts, which is stored in the catalog; None if the step has no code version.
     notebook
-        The notebook that is recorded for the run.
+        The notebook in which the user accepts. The acceptance is recorded as a run of this notebook.
     holds
         Returns True if repeating a recorded read would give the recorded result.
     reread
@@ -246,7 +246,7 @@ def newest_acceptance(items: Sequence[Materialization]) -> Materialization | Non
 
 
 def revoke_step(step: PlanStep, state: StepState, store: ValueStore, notebook: str) -> bool:
-    """Revoke the newest acceptance of a step; return False if no acceptance is recorded for the step."""
+    """Revoke the newest acceptance of a step; return False if the step has none, or if all of its acceptances were revoked before."""
     histories = {output.key: store.history(output.key, limit=_MOST) for output in step.outputs}
     accepted = next((newest for items in histories.values() if (newest := newest_acceptance(items)) is not None), None)
     if accepted is None:
@@ -301,7 +301,7 @@ def reader_of_now(keyed: Keyed, find: Callable[[Read], Materialization]) -> Call
     Parameters
     ----------
     keyed
-        Digests data with the user's key; used for values of environment variables.
+        Digests the values of environment variables with the user's signing key.
     find
         Returns the current materialization of the asset that a read of kind ``asset`` loaded.
     """

@@ -73,7 +73,9 @@ class ArrayDifference:
     total: int
     """The number of elements of the earlier array."""
     greatest: float | None
-    """The greatest absolute difference of two elements; None if no elements differ, or if they are not numbers or not compared."""
+    """The largest absolute difference between elements at the same position; None if no elements differ, if they are not numbers, or if elements
+    were not compared.
+    """
     positions: tuple[tuple[int, ...], ...] = ()
     """The indices of the first differing elements, one tuple per element."""
     examples: tuple[Example, ...] = ()
@@ -103,9 +105,11 @@ class TextDifference:
     lines: tuple[str, ...]
     """The first lines of a unified diff. Empty if only line endings differ, or if too many lines differ for a diff to be computed."""
     more: int = 0
-    """The number of lines of the diff that follow after `lines`."""
+    """The number of further lines of the diff, which are not in `lines`."""
     first: int = 0
-    """The number of equal lines at the beginning of both strings, which a diff of long strings does not contain; 0 for short strings."""
+    """For long strings, the number of equal lines at the beginning of both. The diff leaves these lines out, and its line numbers
+    do not count them. 0 for short strings.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +134,11 @@ class Comparison:
     after: Side
     kind: Kind
     details: Details = None
-    """The differences; None if the values are equal, and for figures."""
+    """The differences; None if the values are known to be equal, and for figures, which are not compared in detail."""
     changed_rows: Rows | None = field(default=None, compare=False, repr=False)
-    """Returns the differing rows of two frames; None if the values are not frames, or are known to be equal."""
+    """Takes a kind of rows and a maximum number, and returns the differing rows of two frames. None if the values are not frames, or if they are
+    known to be equal.
+    """
 
     @property
     def equal(self) -> bool:
@@ -145,9 +151,9 @@ class Comparison:
         Parameters
         ----------
         kind
-            ``added`` or ``removed`` for the rows that only the later or only the earlier frame has, with all columns; ``changed`` for the
-            rows with differing cells. Changed rows have the key columns, and two columns ``NAME (before)`` and ``NAME (after)`` for each
-            column that changed in any row.
+            ``added``: rows that only the later frame has, with all columns. ``removed``: rows that only the earlier frame has, with all columns.
+            ``changed``: rows with differing cells. Of these, the result contains the key columns, and for each column that changed in any row, two
+            columns ``NAME (before)`` and ``NAME (after)``.
         limit
             The maximum number of rows to return; None for all rows.
 
@@ -208,7 +214,7 @@ def compare_versions(
     ValueUnavailableError
         If a version cannot be loaded.
     InvalidInvocationError
-        If `on` is passed and the values are not frames, or an argument is invalid.
+        If `on` is passed and the values are not frames, or if another argument is invalid.
     """
     old, new = two_versions(store, key, before, after, notebook)
     values = value_of(key, old), value_of(key, new)
@@ -241,7 +247,7 @@ def compare(
     Parameters
     ----------
     key
-        The key of both values.
+        The key to which both values belong.
     before, after
         Facts about both values that are known without loading them.
     load
@@ -380,7 +386,7 @@ _Part: TypeAlias = "tuple[Any, Any, Callable[[Any], Iterable[Any]]]"
 
 
 def _parts(old: Any, new: Any) -> Iterator[_Part]:
-    """Yield the elements of two arrays of the same shape in C order, at most `_PART` at once."""
+    """Yield the elements of two arrays of the same shape in C order, in parts of at most `_PART` elements."""
     import numpy as np
 
     def flat(array: Any) -> Any:
@@ -434,14 +440,14 @@ def _differs(left: Any, right: Any) -> Any:
 
 
 def _distance(left: Any, right: Any, differing: Any) -> list[float]:
-    """Return the greatest absolute difference of two elements as a list of one number; empty if there is none.
+    """Return a list of one number, the largest absolute difference between elements at the same position; empty if no difference is known.
 
     Parameters
     ----------
     left, right
         Flat arrays of the same length. If one does not contain numbers, the result is empty.
     differing
-        The indices of the elements to compare. Differences that are NaN are ignored.
+        The indices at which the elements are compared. Differences that are NaN are ignored.
     """
     import numpy as np
 
@@ -561,7 +567,7 @@ def _label(value: Any) -> Callable[[Any], str]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Return True if the ``__dict__`` of a value is its whole state, because its class does not customise pickling and has no slots."""
+    """Return True if the ``__dict__`` of a value is its whole state: its class has no slots and does not customise pickling."""
     state_methods = {"__reduce__", "__reduce_ex__", "__getstate__", "__slots__"}
     return (
         type(getattr(value, "__dict__", None)) is dict
@@ -582,14 +588,14 @@ def _change(path: _Path, before: str, after: str, suffix: str = "") -> Example:
 
 
 def _short_value(value: Any, *, typed: bool = False) -> str:
-    """Return a short string for a value: the `repr` of a number, a string or None, else the type and a summary.
+    """Return a short string for a value: the `repr` of a number, string, byte string or None; for any other value, its type and a summary.
 
-    For other types, `repr` is not called, because it may run user code.
+    The `repr` of other values is not called, because it may run user code.
 
     Parameters
     ----------
     typed
-        True to append the name of the type to the `repr`.
+        True to append the name of the type to a `repr`.
     """
     if not isinstance(value, _SCALARS):
         return " ".join(filter(None, (type_name(value), summary(value))))

@@ -1,9 +1,9 @@
 """The causes of a step's state and of its last run, followed upstream to their origins, for ``%why``.
 
 A cause is inherited if it lies upstream: an upstream step may change, or the value of an input changed. Inherited causes are followed upstream
-step by step, to causes that are not inherited: their origins. If the upstream step has not run yet, its present state is read. If it has run,
-its materializations before and after the change are compared: their code versions with parts, the versions of their inputs, and their reads.
-If they do not differ, the engine's recorded reason for the run is the cause.
+step by step, to causes that are not inherited: their *origins*. If an upstream step is not up to date, its present state gives the causes. If the
+step has already computed a new value, its materializations before and after this are compared: their code versions with parts, the versions of
+their inputs, and their reads. If these do not differ, the cause is the reason that the engine recorded when the step ran.
 """
 
 from __future__ import annotations
@@ -57,10 +57,7 @@ _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 @dataclass(frozen=True, slots=True)
 class LastRun:
-    """The newest run in which a step did not reuse a stored result: the step was executed, failed or was cancelled.
-
-    `reasons` says why the step did not reuse a result, or why it failed.
-    """
+    """The newest run in which a step did not reuse a stored result: the step was executed, failed or was cancelled."""
 
     run_id: str
     started: float
@@ -173,7 +170,7 @@ def _reason_lines(reason: Reason, *, named: bool = False) -> list[str]:
     Parameters
     ----------
     named
-        True if the line above these lines already names the only origin, so that it is not repeated.
+        True to leave out the text of the origins. This is for a step with only one origin, which the line above already names.
     """
     around = [part for part in (reason.path if reason.path not in reason.text else "", reason.place) if part]
     lines = [f"  {reason.text}" + (f"  ({', '.join(around)})" if around else "")]
@@ -206,7 +203,9 @@ _VERSIONS = 200
 
 
 class Origins:
-    """Finds the origins of inherited reasons in the present states and in the records of a store.
+    """Finds the origins of the reasons for a step's state: if a reason lies upstream, the changes there that caused it.
+
+    They are found in the present states of the steps, and in the records of the store.
 
     Parameters
     ----------
@@ -220,7 +219,7 @@ class Origins:
         self._histories: dict[str, list[Materialization]] = {}
 
     def of(self, state: StepState) -> StepState:
-        """Return a copy of a step's state in which each inherited reason has its origins: the reasons upstream that cause it."""
+        """Return a copy of a step's state with the origins of its reasons: for each reason that lies upstream, the changes that caused it."""
         return replace(state, reasons=self._followed(state.reasons))
 
     def last_run(self, address: str, notebook: str) -> LastRun | None:
@@ -231,7 +230,7 @@ class Origins:
         address
             The step's key in the store.
         notebook
-            The notebook whose runs are searched first. If it never executed the step, the runs of all notebooks are searched.
+            The notebook whose runs are searched first. If no run of this notebook executed the step, the runs of all notebooks are searched.
         """
         attempts = self._store.catalog.ask(read_attempts, address, _ATTEMPTS)
         # The record of a failed attempt has no materialization, which would name the notebook. Such records are searched for every notebook.
@@ -279,12 +278,12 @@ class Origins:
         return explained or reasons or (lost,)
 
     def _followed(self, reasons: tuple[Reason, ...], until: float = math.inf) -> tuple[Reason, ...]:
-        """Return copies of reasons in which each inherited reason has its origins: the reasons upstream that cause it.
+        """Return copies of reasons with their origins: for each reason that lies upstream, the changes that caused it.
 
         Parameters
         ----------
         until
-            Ignore materializations that are newer than this time, in seconds since the epoch: for a past run, the time of its result.
+            Ignore materializations that are newer than this time, in seconds since the epoch. For a past run, pass the time of its result.
         """
         followed = []
         for reason in reasons:
@@ -320,14 +319,14 @@ class Origins:
         return origins
 
     def _through_records(self, changed: Reason, chain: tuple[str, ...], until: float) -> list[Reason]:
-        """Return the origins of the changed value of an input, found by comparing recorded materializations.
+        """Return why the value of an input changed. This is found by comparing recorded materializations of the input and of steps upstream.
 
         Parameters
         ----------
         changed
             The reason that names the input and its versions before and after the change.
         chain
-            The step keys between the input and the explained step.
+            The keys of the steps that lie between the input and the explained step, in the order of the run.
         until
             Ignore materializations that are newer than this time, in seconds since the epoch.
         """
@@ -367,7 +366,7 @@ class Origins:
         return origins
 
     def _change(self, reason: Reason, until: float) -> tuple[Materialization | None, Materialization | None]:
-        """Return the last materialization of an input with the version before a change, and the first with the version after the change.
+        """Return two materializations of an input: the last with the version before a change, and the first with the version after it.
 
         Parameters
         ----------
@@ -401,7 +400,7 @@ class Origins:
         return ""
 
     def _differences(self, new: Materialization, old: Materialization) -> list[Reason]:
-        """Return why a materialization was computed after an earlier materialization of the same key: the differences of their records."""
+        """Return the differences between the records of two materializations of a key. They tell why `new` was computed and `old` not reused."""
         if new.step_key != old.step_key:
             return [Reason(f"the value is now computed by {new.step_key}, no longer by {old.step_key}", kind="step")]
         reasons: list[Reason] = []
@@ -414,7 +413,7 @@ class Origins:
 def _unique_origins(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
     """Return copies of reasons in which each origin occurs only once.
 
-    An origin that was reached through several chains of steps stays at the reason with the shortest chain.
+    An origin that several reasons have stays only with the reason from which the fewest steps lead to it.
     """
     reasons = list(reasons)
     shortest: dict[tuple[object, ...], Reason] = {}
@@ -438,12 +437,12 @@ def _cause(origin: Reason) -> tuple[object, ...]:
 
 
 def _with_key(key: str, reason: Reason) -> Reason:
-    """Return a reason for the state of the upstream step `key`; if its text is ``never computed``, put the key before the text."""
+    """Return a reason for the state of the upstream step `key`. Put the key into its text if this is ``never computed``, which names no step."""
     return replace(reason, text=f"{key} was never computed") if reason.text == "never computed" else reason
 
 
 def _failure(key: str, reasons: list[Reason]) -> list[Reason]:
-    """Return one reason for the state of a failed upstream step; it names the error and the changes that caused the failed run.
+    """Return a list of one reason for the state of a failed upstream step: it names the error, and the changes that made the step run.
 
     Parameters
     ----------

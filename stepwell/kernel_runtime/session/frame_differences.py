@@ -1,6 +1,6 @@
 """Comparison of two frames by schema, rows and cells, in DuckDB within a memory limit.
 
-The columns of a pandas, polars or pyarrow frame are read as Arrow arrays, without a copy if Arrow can use the memory of the library. A column
+The columns of a pandas, polars or pyarrow frame are read as Arrow arrays, without a copy if Arrow can use the library's memory directly. A column
 that Arrow or DuckDB cannot represent exactly is compared *by digest*: by the data version of each cell. If a cell has no data version, the
 column is reported as not compared.
 
@@ -57,7 +57,7 @@ class ColumnChange:
     undigested: str = ""
     """If the column was not compared: the type of a cell that has no data version. Empty otherwise."""
     examples: tuple[Example, ...] = ()
-    """The row and both cells of the first differences."""
+    """The first differences, each with the row and both cells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +96,22 @@ class FrameDifference:
     columns: tuple[ColumnChange, ...]
     """The columns with differing cells and the columns that were not compared."""
     duplicates: tuple[int, int] = (0, 0)
-    """The number of requested keys that occur in more than one row of the earlier and of the later frame. The first row with such a key is
-    matched with the first row of the other frame with this key, the second with the second, and so on.
+    """For the earlier and for the later frame, the number of keys that occur in more than one row of this frame. A key consists of the values
+    of the columns by which the caller wants rows to be matched. The first row with such a key is matched with the first row of the other frame that
+    has the key, the second with the second, and so on.
     """
 
 
 def shortened(text: str, longest: int = 60) -> str:
-    """Return the first `longest` characters of a string, in which secrets are hidden."""
+    """Return at most `longest` characters from the beginning of a string, with secrets replaced. A shortened string ends with ``…``."""
     text = hidden_text(text[: longest + _LONGEST_READ])
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def example(place: str, before: str, after: str, *, column: str = "", longest: int = 60) -> Example:
-    """Return an example for two differing values in which secrets are hidden.
+    """Return an example of a difference: the place and both values, with secrets replaced.
 
-    Strings that look like secrets are replaced. If `place` or `column` contains the name of a secret, both values are replaced completely.
+    Strings that look like secrets are replaced. If `place` or `column` looks like the name of a secret, both values are replaced completely.
 
     Parameters
     ----------
@@ -136,7 +137,7 @@ class _Column:
     """A column of a frame, or a level of a pandas index, as an Arrow array."""
 
     label: str
-    """The column's name; the second column with the same name has ``#2`` after it."""
+    """The column's name; for the second column with the same name, followed by ``#2``, and so on."""
     dtype: str
     """The column's type as the frame's library formats it."""
     data: Any
@@ -176,7 +177,7 @@ def _columns_of(frame: Any) -> list[_Column]:
 
 
 def _labels(names: Iterable[Any]) -> list[str]:
-    """Return a unique label for each column name: the name as a string, with ``#2`` after the second occurrence, and so on."""
+    """Return a unique label for each column name: the name as a string; for the second column with this name, followed by ``#2``, and so on."""
     seen: dict[str, int] = {}
     labels = []
     for name in names:
@@ -254,7 +255,7 @@ def _arrow_column(label: str, data: Any, dtype: str = "") -> _Column:
 def _exact(data: Any) -> tuple[Any, How] | None:
     """Convert an Arrow array to a type that DuckDB represents exactly.
 
-    Return the array and how its cells are compared; None if no such type exists for the values.
+    Return the converted array, and how its cells are compared. Return None if DuckDB has no such type for the values.
     """
     import pyarrow as pa
 
@@ -351,9 +352,9 @@ def compare_frames(
     folder
         An empty folder for DuckDB's temporary data; None to keep all data in memory.
     memory_limit
-        The memory that DuckDB may use, in DuckDB's notation: ``2GB``.
+        The memory that DuckDB may use before it writes temporary data to `folder`, in DuckDB's notation: ``2GB``.
     load
-        Two functions that load the frames again when differing rows are requested.
+        Two functions that load the earlier and the later frame again when the caller asks for the differing rows.
 
     Returns
     -------
@@ -503,7 +504,7 @@ def _requested_keys(pairs: Sequence[_Pair], names: Iterable[str]) -> list[_Pair]
         if name not in pairs_by_label:
             if not pairs_by_label:
                 raise UnknownKeyError(
-                    f"the frames have no column {name!r} in common, nor any other column",
+                    f"rows cannot be matched by the column {name!r}: the frames have no columns in common",
                     remedy="compare them without on=[...] (--on)",
                 )
             raise unknown_key("common column", str(name), pairs_by_label)
@@ -531,7 +532,7 @@ def _chosen_keys(
 
 
 def _have_unique_index(before: Any, after: Any) -> bool:
-    """Return True if both frames are pandas frames with a unique index that is not a `RangeIndex`, and the index names are equal."""
+    """Return True if both frames are pandas frames with a unique index other than a `RangeIndex`, and the names of the index levels are equal."""
     if {_library(before), _library(after)} != {"pandas"} or before.index.names != after.index.names:
         return False
     import pandas as pd
@@ -655,7 +656,7 @@ def _differing_rows(
     keys
         The labels of the columns by which rows were matched.
     changed
-        The labels of the columns that differ in any matched row.
+        The labels of the columns whose cells differ in at least one pair of matched rows.
     """
     import pyarrow.compute as pc
 

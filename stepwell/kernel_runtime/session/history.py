@@ -1,14 +1,15 @@
 """The versions of a key, and renaming, which copies stored versions to another key.
 
-A version is one or more consecutive materializations of a key, by one notebook and for one partition, with the same data version: the value
-was computed again and did not change. A version is selected by the beginning of its identifier, by a number (-1 is the newest version, -2 the
-second newest; 0, 1, ... count from the oldest version), or by a time, which selects the newest version at that time.
+A version is one or more consecutive materializations of a key, by one notebook and for one partition, with the same data version. It consists of
+several if the value was computed again and did not change. A version is selected by the beginning of its identifier, by a number (-1 is the newest
+version, -2 the second newest; 0, 1, ... count from the oldest version), or by a time, which selects the newest version at that time.
 
 Renaming an asset copies its materializations, and those of the steps inside a graph-backed asset, to the new key. It removes the old key from
 the current materializations. The old materializations are not deleted, so a renaming can be reversed.
 
 A copy gets the memo key that the renamed definition will have. This works because the code version does not depend on the asset's name. If
-the user changes more than the name, the asset is stale, and ``%why`` names the change. The cell may be edited before or after the command.
+the user changes more than the name, the asset is stale, and ``%why`` names the change. The user may edit the name in the cell before or after
+``%stepwell rename``.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Version:
     seconds: float
     """The duration of the step that computed the value, in seconds."""
     current: bool
-    """True if the version is the current value of the key in any notebook."""
+    """True if the version is the current value of the key in at least one notebook."""
     available: bool
     """True if the value is stored and its file exists."""
     times: int = 1
@@ -78,7 +79,7 @@ class Version:
     first: float = 0.0
     """The time of the version's oldest materialization, in seconds since the epoch."""
     accepted: bool = False
-    """True if the version's newest materialization was accepted after an edit, not computed."""
+    """True if the version's newest materialization was not computed: the user accepted the stored value after an edit (``--accept``)."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the version as JSON values."""
@@ -126,12 +127,12 @@ def read_versions(
     notebook, partition
         Return only versions from this notebook, and of this partition; None for all.
     collapse
-        True to combine consecutive materializations with the same data version into one version.
+        True to combine consecutive materializations with the same data version into one version; False to return each materialization as a version.
 
     Returns
     -------
     Versions
-        The versions; empty if none is from `notebook` and of `partition`.
+        The versions; empty if no version is from `notebook` and of `partition`.
 
     Raises
     ------
@@ -208,9 +209,9 @@ def find_version(store: ValueStore, key: str, version: WhichVersion, *, notebook
     UnknownKeyError
         If nothing was ever stored for the key.
     UnknownVersionError
-        If no version matches `which`, or if several identifiers begin with `which`.
+        If no version matches `version`, or if several identifiers begin with it.
     InvalidInvocationError
-        If `which` has another type.
+        If `version` is not a string, an integer, a date or a time.
     """
     items = _items(store, key)
     return _select(items, _grouped(items, store, key, notebook), key, version, notebook)
@@ -238,7 +239,7 @@ def _matching_id(key: str, versions: Versions, version: WhichVersion, items: lis
         index = -version - 1 if version < 0 else len(versions) - 1 - version
         if not 0 <= index < len(versions):
             raise UnknownVersionError(
-                f"{key!r} has no version number {version}: it has {len(versions)} versions",
+                f"{key!r} has no version number {version}: it has {len(versions)} version{'' if len(versions) == 1 else 's'}",
                 remedy=f"choose a number from -1 (the newest version) to -{len(versions)} (the oldest)",
             )
         return versions[index].id
@@ -272,7 +273,7 @@ def _matching_id(key: str, versions: Versions, version: WhichVersion, items: lis
 def _epoch_seconds(version: str | dt.date) -> float | None:
     """Convert a date or time to seconds since the epoch; return None for a string that is not in ISO 8601 format.
 
-    A date means the end of that day. A date, and a time without a time zone, are in local time.
+    A date means the end of that day. Dates, and times without a time zone, are in local time.
     """
     if isinstance(version, str):
         try:
@@ -332,7 +333,7 @@ def value_of(key: str, item: Materialization) -> StoredValue:
 
 
 def is_identifier(text: str) -> bool:
-    """Return True if a string that selects a version can only be the beginning of an identifier, not a version number or a time."""
+    """Return True if a string is written like the beginning of an identifier: at least seven hexadecimal digits."""
     return re.fullmatch(r"[0-9a-f]{7,}", text) is not None
 
 
@@ -346,7 +347,8 @@ def load_version(
     version, notebook
         The version, selected as in `find_version`.
     verify
-        ``full`` to check every byte of the value file; ``signed`` to check only its size and the bytes that could execute code.
+        ``full`` to check every byte of the stored value. ``signed`` to check the bytes that loading could execute, and to check a whole value file
+        only at its first load after each start of the machine and after each change of the file.
 
     Raises
     ------
@@ -372,8 +374,8 @@ def rename_key(store: ValueStore, old: str, new: str, notebook: str) -> int:
     Parameters
     ----------
     notebook
-        The notebook whose materializations are copied. If it has no current materialization of `old`, those of another notebook are
-        copied, if only one other notebook has a current one.
+        The notebook whose materializations are copied. If it has no current materialization of `old` but exactly one other notebook has one, that
+        notebook's materializations are copied.
 
     Returns
     -------
@@ -389,8 +391,8 @@ def rename_key(store: ValueStore, old: str, new: str, notebook: str) -> int:
     InvalidInvocationError
         If `new` equals `old`, or if `old` is the key of a step.
     InvariantViolationError
-        If anything is stored for `new`, if `old` is one of several outputs of a step, or if `notebook` does not have a current
-        materialization of `old` but several other notebooks do.
+        If anything is stored for `new`, if `old` is one of several outputs of a step, or if `notebook` has no current materialization of
+        `old` and several other notebooks have one.
     """
     AssetKey.from_user_string(new)
     if old == new:
@@ -451,7 +453,7 @@ def _owner(old: str, pointers: list[Current], notebook: str) -> str:
 
 
 def _copies(store: ValueStore, rows: list[Materialization], old: str, new: str) -> dict[str, Materialization]:
-    """Return copies of materializations with the key `new` in place of `old`, by the identifiers of the originals.
+    """Return copies of materializations with the key `new` in place of `old`, each under the identifier of its original.
 
     An input of kind ``order`` contains the identifier of a materialization. If that materialization is copied too, the input gets the
     identifier of its copy.
@@ -479,9 +481,10 @@ def _copies(store: ValueStore, rows: list[Materialization], old: str, new: str) 
 
 
 def _with_signature(store: ValueStore, copy: Materialization, item: Materialization) -> Materialization:
-    """Sign `copy` if a trusted key signed the original `item`; effects are restored only from signed materializations.
+    """Return the copy of a materialization with a new signature: that of the original `item` does not match the copy.
 
-    If the original is unsigned, `copy` is returned unchanged; if another key signed it, `copy` is returned without a signature.
+    The copy is signed only if a trusted key signed the original. If another key signed it, the copy is returned without a signature; if the
+    original is unsigned, the copy is returned unchanged. Effects are restored only from signed materializations.
     """
     if item.record_signature is None:
         return copy
@@ -495,7 +498,9 @@ def _mapped(key: str, old: str, new: str) -> str:
 
 
 def _record(store: ValueStore, notebook: str, steps: dict[str, str], rows: list[Materialization], old: str) -> None:
-    """Record the renaming as a run whose step records carry the durations of the steps over to the new step keys.
+    """Record the renaming as a run with one step record for each new step key, so that the durations of the steps stay known.
+
+    Each record contains the duration of the newest copied materialization of the step.
 
     Parameters
     ----------
@@ -504,7 +509,7 @@ def _record(store: ValueStore, notebook: str, steps: dict[str, str], rows: list[
     rows
         The materializations that were copied.
     old
-        The old key of the asset, for the step records.
+        The old key of the asset; each record states it as its reason: ``renamed from KEY``.
     """
     run_id, now = new_id(), time.time()
     run = RunRecord(

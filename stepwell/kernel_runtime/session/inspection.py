@@ -3,8 +3,8 @@
 Every request creates an `Inspection`, whether it runs steps or only asks for states. An inspection memoises the digests of objects, so an
 object that several steps use is digested once per request.
 
-The module also prepares runs: it makes the plans for a rerun or a resumed run, checks that all values that a plan reads exist, and makes the
-notices that are published before the first step.
+The module also prepares runs: it makes the plans for a rerun or a resumed run, checks before the first step that all values that a plan reads
+exist, and makes the notices that are known by then. These notices become part of the result of the run.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Inspection:
     open_store
         Opens the store. It is called at the first use of `store`, so that a request that cannot be planned does not create a store.
     choose
-        Selects one materialization of a key if several notebooks have a current one (`requests.choose`).
+        Takes a key and its current materializations, one for each notebook, and returns the one that this request uses (`requests.choose`).
     find
         Returns the current materialization of the asset that a recorded read of kind ``asset`` names.
     timeline
@@ -120,7 +120,7 @@ class Inspection:
         return build_plan(resolve_targets(words, self.definitions), self.definitions, self.walk, upstream=upstream)
 
     def plan_of(self, key: str) -> Plan:
-        """Return a plan for one asset and everything upstream: the asset `key`, or the asset that contains the step `key`."""
+        """Return a plan for one asset and everything upstream of it. The asset is `key` or, if `key` is a step, the asset that contains it."""
         return build_plan([str(asset_key) for asset_key in self._owner(key).keys], self.definitions, self.walk)
 
     def steps_of(self, key: str) -> list[str]:
@@ -150,7 +150,8 @@ class Inspection:
         Parameters
         ----------
         produced
-            For a resumed run, the materializations of the original run by value key. The plan reads these values, not the current ones.
+            For a resumed run, the materializations of the original run by value key. The plan reads these values, not the current ones. None for
+        any other run.
         """
         store = self.store
         keys = [output.key for step in plan.steps for output in step.outputs]
@@ -185,7 +186,7 @@ class Inspection:
         return facts
 
     def states(self, plan: Plan, facts: DecisionFacts | None = None) -> dict[str, StepState]:
-        """Return the state of each step of a plan by step key, in execution order.
+        """Return the state of each step of a plan by step key, in the order of the plan. No step runs.
 
         Parameters
         ----------
@@ -196,7 +197,7 @@ class Inspection:
         return plan_states(plan, facts, ResultComparer(self.store, facts, self.walk, code_parts(self.walk)))
 
     def lineage(self) -> Lineage:
-        """Return the lineage of all defined assets and jobs: their steps with states, as cards, and the edges between the cards."""
+        """Return the lineage of all defined assets and jobs: a card for each step, source asset and job, and the edges between the cards."""
         plan, definitions = self.plan(), self.definitions
         jobs = [(job, build_job_plan(job, self.walk)) for job in definitions.jobs.values()]
         environment, timeline = environment_now(), self._timeline
@@ -233,7 +234,13 @@ def _still_holds(store: ValueStore, find: Find) -> Callable[[Read], bool]:
 
 
 def code_parts(source: CodeWalk | HiddenState) -> Callable[[PlanStep], CodeVersion | None]:
-    """Return a function that takes a step and returns its code version with its parts; None for a step that has no code version."""
+    """Return a function that takes a step and returns its code version with the parts; for a step without a code version, it returns None.
+
+    Parameters
+    ----------
+    source
+        The code walk that finds the parts, or the state of a run that has such a walk.
+    """
 
     def parts_of(step: PlanStep) -> CodeVersion | None:
         if step.code is None:
@@ -263,7 +270,7 @@ def users_digest() -> Keyed:
 LARGE = 10 << 30
 """The size of a store in bytes above which a notice tells the user how much space ``gc`` would free."""
 FULL = 0.10
-"""The free fraction of the store's disk below which the same notice is published."""
+"""The fraction of the store's disk that must be free. If less is free, a notice tells the user how much space ``gc`` would free."""
 
 
 def plan_of_steps(keys: Sequence[str], definitions: Definitions, code: CodeWalk, store: ValueStore) -> Plan:
@@ -272,7 +279,7 @@ def plan_of_steps(keys: Sequence[str], definitions: Definitions, code: CodeWalk,
     Parameters
     ----------
     keys
-        Keys of steps; keys of assets or jobs, for all of their steps; or ``job.step`` for one step of a job.
+        Keys of steps (``JOB.STEP`` for a step of a job). The key of an asset or the name of a job stands for all of its steps.
 
     Raises
     ------
@@ -361,7 +368,7 @@ def unfinished_steps(
     Parameters
     ----------
     run
-        The run to resume. If this run resumed another run, the finished steps of that run are included, and so on.
+        The run to resume. If it had itself resumed an earlier run, the steps that the earlier run had finished count as finished, and so on.
     records
         The records of the run's steps.
 
@@ -396,12 +403,12 @@ def unfinished_steps(
 def not_produced(
     plan: Plan, ended: Collection[str], produced: Collection[str], definitions: Definitions
 ) -> frozenset[str]:
-    """Return the keys that a plan reads and that have no value because a finished step did not produce this optional output.
+    """Return the keys of the optional outputs that the plan of a resumed run reads, but that finished steps of the original run did not produce.
 
     Parameters
     ----------
     ended
-        The keys of the finished steps of the run that is resumed.
+        The keys of the finished steps of the original run.
     produced
         The value keys that these steps produced.
     """
@@ -420,9 +427,9 @@ def not_produced(
 
 
 def recorded_by(key: str, store: ValueStore) -> str:
-    """Return the name of the notebook or module that stored a value of a key; empty if nothing is stored for the key.
+    """Return the name of the notebook or module that stored the current value of a key; empty if no value is found.
 
-    If nothing is stored for `key` itself, the values of its asset or job, and of the steps inside, are searched.
+    If nothing is stored for `key` itself, the values of its asset or job are searched, then those of the steps inside the asset or job.
     """
     whole = key.split(".", 1)[0]
     inside = (name for name in store.keys() if name.startswith(f"{whole}."))  # noqa: SIM118 - a store is not a dict and cannot be iterated
@@ -439,7 +446,7 @@ def code_unavailable(key: str, notebook: str) -> DefinitionUnavailableError:
     Parameters
     ----------
     notebook
-        The notebook or module that stored the value; empty if unknown.
+        The notebook or module that stored a value for the key; empty if unknown.
     """
     return DefinitionUnavailableError(
         f"{key!r} is not defined in this process; {notebook or 'another process'} defined it",
@@ -456,16 +463,16 @@ def check_reads(
     Parameters
     ----------
     stored
-        Returns the keys of the store, for the message.
+        Returns the keys of the store, from which the message suggests similar ones.
     resumed
-        True if the plan resumes an earlier run.
+        True if the plan is that of a resumed run.
 
     Raises
     ------
     MissingUpstreamError
         If a value that a step reads has no materialization.
     ValueNotKeptError
-        If a value of the resumed run, or of an earlier run of the same job, has a materialization but could not be stored.
+        If a value has a materialization but could not be stored, and comes from the run that is resumed or from an earlier run of the same job.
     """
     inside = f"{plan.targets[0]}." if plan.kind == "job" else "\0"
     for step in plan.steps:
@@ -478,9 +485,9 @@ def check_reads(
                     raise _missing_upstream(key, step, definitions, stored)
                 if item.value is None and (resumed or key.startswith(inside)):
                     raise ValueNotKeptError(
-                        f"step {step.key!r} needs the value of {item.step_key!r}, and this value could not be stored",
+                        f"step {step.key!r} needs the value of {item.step_key!r}, which could not be stored",
                         where=step.where,
-                        remedy=f"run both steps again: stepwell.rerun([{item.step_key!r}, {step.address!r}])",
+                        remedy=f"run both steps again in one run, which passes the value in memory: stepwell.rerun([{item.step_key!r}, {step.address!r}])",
                     )
 
 
@@ -505,7 +512,7 @@ def _missing_upstream(
 
 
 def foreign_notices(plan: Plan, facts: DecisionFacts) -> tuple[Notice, ...]:
-    """Return one notice that names the values that the plan would reuse or read if another user's key had not signed them.
+    """Return one notice that names the values that the plan would reuse or read, but must not load because another user's key signed them.
 
     The result is empty if there are no such values.
     """
@@ -567,9 +574,9 @@ def slow_notices(walk: CodeWalk) -> tuple[Notice, ...]:
 
 
 def size_notices(store: ValueStore) -> tuple[Notice, ...]:
-    """Return one notice with the space that ``gc`` would free, if the store is larger than `LARGE` or its disk has less than `FULL` free.
+    """Return one notice with the space that ``gc`` would free if the store is larger than `LARGE`, or if less than `FULL` of its disk is free.
 
-    The result is empty otherwise, and if the sizes are unknown.
+    Return an empty tuple otherwise, and if the sizes are unknown.
     """
     try:
         disk = shutil.disk_usage(store.directory)

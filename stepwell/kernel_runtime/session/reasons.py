@@ -3,9 +3,9 @@
 Each reason names the smallest part of the code that changed, and the path from the step to this part. A remedy, such as ``--ignore NAME``, is
 suggested only if a code walk with this remedy shows that it works.
 
-The comparison of two code versions leaves out the consequences of other changes. If a helper function was edited, only the helper is named,
-not the objects that it reaches since. If a global variable changed, the old and the new value are shown, unless they are long or secret. A
-part is identified by its path without the step's key, so the parts of two steps with different keys can be compared.
+The comparison of two code versions leaves out changes that are consequences of other changes. If a helper function was edited, only the helper is
+named, not the objects that it reaches only since the edit. If a global variable changed, the old and the new value are shown, unless they are
+long or secret. A part is identified by its path without the step's key, so the parts of two steps with different keys can be compared.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class ResultComparer:
     walk
         The code walk that tests whether a remedy works.
     code_parts
-        Returns the present code version of a step with its parts.
+        Takes a step and returns its present code version with the parts; None if the step has no code version.
     """
 
     def __init__(
@@ -122,14 +122,17 @@ class ResultComparer:
         return tuple(reasons)
 
     def unverifiable(self, step: PlanStep) -> tuple[Reason, ...]:
-        """Return a reason for each object that the step's code reaches and that has no digest, with ways to exclude only this object."""
+        """Return a reason for each object without a digest that the step's code reaches.
+
+        The detail of the reason says how to exclude only this object from the code version or, if that is impossible, how to keep the stored value.
+        """
         items = step.code.unverifiable if step.code is not None else ()
         return tuple(Reason(item.reason, item.path, self._way_out(step, item), "unverifiable") for item in items)
 
     def _recorded_code(self, version: str) -> CodeVersion | None:
         """Return the recorded code version whose digest is `version`, with its parts; None if it is not recorded.
 
-        The first call reads the code versions of all changed steps in one query.
+        The first call reads the recorded code versions of all steps whose code changed, in one query.
         """
         if version not in self._read_versions:
             wanted = {version, *self._changed_versions()} - self._read_versions
@@ -138,7 +141,7 @@ class ResultComparer:
         return self._codes.get(version)
 
     def _changed_versions(self) -> set[str]:
-        """Return the digests of the code versions that current materializations have and that no reusable result of the plan has."""
+        """Return the digests of the code versions with which current values were computed and which no step of the plan has now."""
         snapshot = self.facts.snapshot
         current = {row.materialization.code_version for rows in snapshot.current.values() for row in rows}
         return current - {
@@ -160,7 +163,10 @@ class ResultComparer:
         return f"to keep the stored value: %why {step.key} --accept"
 
     def _remedy(self, step: PlanStep, change: Change) -> str:
-        """Return advice on how to exclude a changed value that may be secret from the code version; empty for other changes."""
+        """Return advice for a changed value that is not shown because it may be secret: how to exclude it from the code version.
+
+        Return an empty string for any other change.
+        """
         if not change.secret or change.change_kind != "changed":
             return ""
         name = self._ignorable(step, change.path, lambda ignore: change.path not in self._paths_without(step, ignore))
@@ -211,9 +217,9 @@ def _flags(step: PlanStep, name: str) -> list[str]:
 
 
 def _opaque(step: PlanStep, path: str) -> list[str]:
-    """Return a call of `stepwell.opaque` as code for the object at the end of `path`.
+    """Return a list of one text: the call of `stepwell.opaque` that the user can write for the object at the end of `path`.
 
-    The result is empty if the cell or module of the step does not name the object, or if the object always has a digest.
+    The list is empty if the cell or module of the step does not name the object, or if the object always has a digest.
     """
     last = path.rpartition(ARROW)[2]
     root = value_at(step.op.body, name_in(last).split(".")[0])
@@ -245,11 +251,12 @@ def code_reasons(
     Parameters
     ----------
     before, now
-        The code versions with their parts; None for one that is not recorded. Then the only reason is that the code changed.
+        The code versions with their parts; None for a code version that is not recorded. If either is None, the only reason is that the code
+        changed.
     key
         The key of the step.
     remedy
-        Returns the detail of the reason for a change that has no diff.
+        Takes a change that has no diff, and returns the detail of the reason for this change. By default, the detail is empty.
     """
     if before is None or now is None or not before.parts or not now.parts:
         return [Reason("the code of the step changed", kind="body")]
@@ -303,9 +310,9 @@ class Change:
     before: str | None = None
     """The source code, value or package version of the object before the change; None if it is unknown, may be secret or did not exist."""
     after: str | None = None
-    """The same after the change."""
+    """The source code, value or package version of the object after the change; None if it is unknown, may be secret or does not exist."""
     diff: str = ""
-    """A unified diff of the object's source code; empty for an object that is not code."""
+    """A unified diff of the source code of a changed function, body or SELECT; empty for any other change, and if the source code is unknown."""
     change_kind: str = "changed"
     """What happened to the object: ``changed``, ``added`` or ``removed``."""
     secret: bool = False
@@ -320,7 +327,7 @@ def explain(old: CodeVersion, new: CodeVersion, key: str = "") -> tuple[Change, 
     old, new
         The code versions, with their parts.
     key
-        The step's key, with which the paths begin; empty for the step key for which `new` was recorded.
+        The step key with which the paths in the result begin; if empty, they begin with the step key in `new`.
 
     Returns
     -------
@@ -364,7 +371,7 @@ Parts = dict[tuple[str, str], CodePart]
 
 
 def _as_parts_of(key: str, parts: tuple[CodePart, ...]) -> tuple[CodePart, ...]:
-    """Return copies of the parts of a code version in which every path begins with `key`, not with the step key that was recorded."""
+    """Return copies of the parts of a code version. In the copies, every path begins with `key` in place of the recorded step key."""
     root = parts[0].path if parts else key
     if root == key:
         return parts
@@ -376,10 +383,10 @@ def _as_parts_of(key: str, parts: tuple[CodePart, ...]) -> tuple[CodePart, ...]:
 def _unmatched(
     before: Parts, after: Parts, changed: dict[tuple[str, str], Change], edited: set[str], *, canonical: bool
 ) -> tuple[Parts, Parts]:
-    """Return the added and the removed parts of a code version, without those that are consequences of another change.
+    """Return the parts that only `after` has (added) and those that only `before` has (removed), without consequences of other changes.
 
-    A part of the same name may have different paths in `before` and `after`. If such a part is equal in both, it is left out. Otherwise the
-    function adds it to `changed`.
+    A part may have moved: its name is the same in both code versions, but the path to it is not. A moved part is neither added nor removed. If
+    its digest differs, the function adds it to `changed`. The function also does this if a path leads to a part of another kind than before.
 
     Parameters
     ----------
@@ -421,8 +428,8 @@ def _unmatched(
 def _drop_consequences(changed: dict[tuple[str, str], Change], before: Parts, after: Parts, key: str) -> None:
     """Remove from `changed` the changes that are consequences of another change in `changed`.
 
-    These are a changed ``ignore`` option, of which the ignored objects are consequences, and a changed attribute, of which the changed
-    object is a consequence.
+    If the option ``ignore`` changed, the changes of the objects that it names are removed. If an attribute of an object changed, the change of
+    the object itself is removed.
     """
     ignore_key = (key + IGNORED, "global")
     ignored: set[str] = set()
@@ -487,7 +494,7 @@ def _by_path(parts: tuple[CodePart, ...]) -> Parts:
 
 
 def _is_equal(before: CodePart, after: CodePart) -> bool:
-    """Return True if two parts have equal digests, or equal source code if the digests were made with the keys of two users."""
+    """Return True if two parts have equal digests. If the digests were made with the signing keys of two users, compare the texts instead."""
     if before.digest == after.digest or len(before.digest) != len(after.digest) or len(after.digest) <= _KEY:
         return before.digest == after.digest
     if before.digest[:_KEY] == after.digest[:_KEY] or before.kind in {"package", "name"}:
@@ -501,7 +508,7 @@ def _change(before: CodePart, after: CodePart, *, canonical: bool) -> Change:
     Parameters
     ----------
     canonical
-        True to exclude layout, comments, annotations and docstrings from the diff, because the parts were recorded for different steps.
+        True to exclude layout, comments, annotations and docstrings from the diff. This is for parts that were recorded for different steps.
     """
     diff = ""
     if after.kind in {"function", "body", "sql"} and before.text is not None and after.text is not None:
@@ -552,7 +559,7 @@ def _part_text(part: CodePart) -> str | None:
 
 
 def _follows(path: str, causes: set[str]) -> bool:
-    """Return True if a part was added or removed only because an object on its path changed.
+    """Return True if a changed object lies on the path of a part, so that this change explains why the part was added or removed.
 
     Parameters
     ----------

@@ -52,8 +52,8 @@ def read_targets(targets: Targets) -> tuple[list[AssetsDefinition | SourceAsset]
     Returns
     -------
     tuple
-        The definitions, and the words: the keys of the definitions and all strings. If `targets` is None, no definitions, and None
-        instead of the words.
+        A list of the definitions, and a list of the words: all keys and selection strings, and the keys of the definitions except source assets.
+        If `targets` is None, an empty list and None.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def _members(module: ModuleType) -> list[Target]:
 def lookup(
     registry: Registry, definitions: Given = None, targets: Iterable[AssetsDefinition | SourceAsset] = ()
 ) -> Definitions:
-    """Return the definitions that a request uses: those that were passed, and the registered ones for all other keys.
+    """Return the definitions that a request uses: those that were passed to it, and the registered ones for all other keys.
 
     Parameters
     ----------
@@ -152,9 +152,9 @@ def lookup(
 def requesting(
     timeline: Timeline | None, definitions: Iterable[Any], *, cell: bool = False, only_unbound: bool = False
 ) -> Iterator[None]:
-    """Note in the timeline, for the duration of the ``with`` block, that a request names assets; restore the timeline afterwards.
+    """Note in the timeline which assets a request names. The note is removed at the end of the ``with`` block.
 
-    The cells of these assets then read the present values of the notebook's variables, even if another cell has reassigned them.
+    Within the block, the cells of these assets read the present values of the notebook's variables, even if other cells have reassigned them.
 
     Parameters
     ----------
@@ -163,9 +163,9 @@ def requesting(
     definitions
         The assets that the request names; other definitions are ignored.
     cell
-        True if the user runs the cell of these assets, so that the cell binds all of its variables.
+        True if the user runs the cell that defines these assets. Then the cell binds all of its variables.
     only_unbound
-        True if the cell binds only those of its variables that are not bound yet.
+        With `cell`, True if the cell must bind only those of its variables that are not bound yet.
     """
     if timeline is None:
         yield
@@ -183,7 +183,7 @@ def requesting(
 
 
 class HoldsValues(Protocol):
-    """The part of the public `stepwell.Store` that the session needs: the internal store that it wraps."""
+    """An object with the internal store as its attribute `values`. The public `stepwell.Store` is such an object."""
 
     values: ValueStore
 
@@ -193,12 +193,12 @@ AnyStore: TypeAlias = "HoldsValues | ValueStore | str | os.PathLike[str] | None"
 
 
 def key_text(key: AssetKey | AssetsDefinition | SourceAsset | str) -> str:
-    """Return a key, or the key of an asset's definition, as a string.
+    """Return a key as a string; for the definition of an asset, return its key.
 
     Raises
     ------
     InvalidInvocationError
-        If `key` is neither a key nor the definition of an asset.
+        If `key` is neither a string, an `AssetKey` nor the definition of an asset.
     """
     if isinstance(key, AssetsDefinition | SourceAsset):
         key = key.key
@@ -214,10 +214,10 @@ def key_text(key: AssetKey | AssetsDefinition | SourceAsset | str) -> str:
 
 
 def choose(registry: Registry, reader: str, key: str, rows: list[Current], store: ValueStore) -> Materialization | None:
-    """Choose the materialization that a notebook or script reads for a key, if several notebooks have a current one.
+    """Return the materialization that a notebook or script reads for a key. Several notebooks may have a current one.
 
-    The order of preference is: the notebook or module that defines the registered asset, the notebook that reads, any other notebook that
-    still exists, then any notebook.
+    The materialization of the notebook that defines the registered asset is preferred, then that of the notebook that reads, then that of any
+    notebook that still exists, then any other.
 
     Parameters
     ----------
@@ -228,7 +228,7 @@ def choose(registry: Registry, reader: str, key: str, rows: list[Current], store
     rows
         The current materialization of `key` in each notebook, newest first.
     store
-        The store that contains the materializations; notebooks that still exist are searched relative to its parent folder.
+        The store that contains the materializations. The recorded paths of notebooks are relative to the parent folder of its directory.
 
     Returns
     -------
@@ -238,7 +238,8 @@ def choose(registry: Registry, reader: str, key: str, rows: list[Current], store
     Raises
     ------
     AmbiguousKeyError
-        If the first two choices have no materialization, several other notebooks still exist, and their data versions differ.
+        If neither the defining nor the reading notebook has a materialization, and the data versions of other notebooks that still exist
+        differ.
     """
     entry = registry.assets.get(key)
     definer = getattr(entry.definition, "notebook", "") if entry is not None else ""
@@ -267,14 +268,14 @@ def current(
     registry, reader
         The definitions and the name of the notebook or script that reads.
     notebook
-        The notebook whose materialization is returned; None to let `choose` select one.
+        The notebook whose materialization is returned; None to let `choose` select a notebook.
 
     Raises
     ------
     ValueUnavailableError
-        If `key` has no current materialization, or none in `notebook`.
+        If `key` has no current materialization, or none from `notebook`.
     AmbiguousKeyError
-        If `choose` cannot decide between several notebooks.
+        If `choose` cannot decide between the materializations of several notebooks.
     """
     rows = store.current(key)
     if not rows and (owner := step_owner(key, lookup(registry))) is not None:
@@ -349,7 +350,7 @@ def project_root(start: Path) -> Path:
 
 
 def store_directory(namespace: Mapping[str, Any] | None = None) -> tuple[Path, bool]:
-    """Return the default store directory of the notebook or script of this process; and True if ``STEPWELL_STORE`` names it.
+    """Return the default store directory of the notebook or script of this process; and True if ``STEPWELL_STORE`` names it, otherwise False.
 
     Parameters
     ----------
@@ -360,7 +361,7 @@ def store_directory(namespace: Mapping[str, Any] | None = None) -> tuple[Path, b
 
 
 def project_directory(namespace: Mapping[str, Any] | None = None) -> Path:
-    """Return the root of the project that contains the notebook or script of this process, wherever its store is.
+    """Return the root of the project that contains the notebook or script of this process. The location of the store does not matter.
 
     Parameters
     ----------
@@ -376,7 +377,7 @@ def _folder(namespace: Mapping[str, Any] | None) -> Path:
 
 
 def named_or_found(named_directory: str | None, folder: Path) -> tuple[Path, bool]:
-    """Return the store directory, and True if the user named it.
+    """Return the store directory; and True if the user named it, False if it is the default.
 
     The directory is `named_directory`, else the environment variable ``STEPWELL_STORE``, else ``.stepwell`` in the root of the project of `folder`.
     The second value is True in the first two cases. Only then may the directory be a link: in a downloaded project, ``.stepwell`` may be
@@ -385,7 +386,7 @@ def named_or_found(named_directory: str | None, folder: Path) -> tuple[Path, boo
     Parameters
     ----------
     named_directory
-        The directory that the user named, or None.
+        The directory that the user named; None if the user named none.
     folder
         The folder of the notebook or script.
     """
@@ -394,7 +395,7 @@ def named_or_found(named_directory: str | None, folder: Path) -> tuple[Path, boo
 
 
 def notebook_name(store: Path, namespace: Mapping[str, Any] | None = None) -> str:
-    """Return the name of the notebook or script of this process, as it is recorded in the directory `store`.
+    """Return the name under which the store in the directory `store` records the notebook or script of this process.
 
     The name is the path of the notebook: relative to the parent folder of `store` if the notebook is below that folder, else absolute. It
     is ``__main__`` if the path is unknown.
@@ -409,7 +410,7 @@ def notebook_name(store: Path, namespace: Mapping[str, Any] | None = None) -> st
 
 
 def notebook_exists(name: str, store: Path) -> bool:
-    """Return True if the recorded name of a notebook or script is that of an existing file, or if `name` is that of a module.
+    """Return True if the notebook or script with a recorded name still exists. A module is assumed to exist.
 
     Parameters
     ----------

@@ -1,8 +1,7 @@
 """`Session`: the registry, the stores and the runs of one kernel or process, used by commands, magics and widgets.
 
 The session turns a request into an `Inspection`, which has the definitions, their code versions and a store. The inspection makes a plan, and
-the engine runs the plan. Only one run is active at a time. The session publishes progress and changes as events to its subscribers. The other
-modules of this folder contain functions that take a session.
+the engine runs the plan. Only one run is active at a time. The session publishes progress and changes as events to its subscribers.
 """
 
 from __future__ import annotations
@@ -113,7 +112,9 @@ class _ActiveRun:
     thread: int
     """The identifier of the thread that executes the run."""
     notices: list[Notice] | None = None
-    """Notices that were published during the run, for its result; None until all checks before the first step have passed."""
+    """The notices that were published during the run; they become part of its result. None until all checks before the first step have passed:
+    until then, notices go to the subscribers.
+    """
 
 
 class Session:
@@ -163,9 +164,9 @@ class Session:
 
     @property
     def location(self) -> tuple[Path, bool]:
-        """The directory of the session's store, open or not; and True if the store is open or the user named its directory.
+        """The directory of the session's store, which need not be open; and True if the store is open or the user named its directory.
 
-        If the second value is False, the directory must not be a link.
+        If the second value is False, nobody has named the directory, so it must not be a link.
         """
         return (self._store.directory, True) if self._store is not None else store_directory(self.namespace)
 
@@ -232,9 +233,9 @@ class Session:
         Parameters
         ----------
         create
-            True to create the store if it does not exist.
+            True to create the store if it does not exist; False to raise `StoreError`.
         follow
-            True if the directory may be a link. A link is followed only if the user named its path.
+            True if the user named the directory, so that it may be a link; False to refuse a link.
         """
         from stepwell.kernel_runtime.store.sql import instance as sql_instance
         from stepwell.kernel_runtime.store.store import open_store
@@ -299,7 +300,8 @@ class Session:
     def publish(self, event: Event) -> None:
         """Pass an event to every subscriber. If a subscriber raises an error, print the error and continue with the next subscriber.
 
-        A notice is passed only once per session. During a run, a notice is added to the result of the run instead.
+        A notice that was published before in this session is ignored. During a run, a new notice is not passed to the subscribers: it becomes
+        part of the result of the run.
         """
         if isinstance(event, Notice):
             if not self._new_notices((event,)):
@@ -491,7 +493,8 @@ class Session:
         Parameters
         ----------
         show
-            Keys of steps whose displays, such as figures, appear in the notebook while they run; displays of other steps are only stored.
+            The keys of the steps whose rich outputs, such as figures, appear in the notebook while the step runs. Those of other steps are only
+            stored.
         """
         passed, words = read_targets(targets)
         inspection = self.inspect(definitions, passed, store=store, create=True)
@@ -546,9 +549,10 @@ class Session:
         Parameters
         ----------
         keys
-            Keys of steps (``report.transform``, or ``job.step`` for a step of a job), or assets and their keys, for all of their steps.
+            Keys of steps (``report.transform``, or ``JOB.STEP`` for a step of a job). A definition or key of an asset stands for all of its steps.
         show
-            Keys of steps whose displays, such as figures, appear in the notebook while they run; displays of other steps are only stored.
+            The keys of the steps whose rich outputs, such as figures, appear in the notebook while the step runs. Those of other steps are only
+            stored.
         """
         passed, keys_to_rerun = read_targets(keys)
         if not keys_to_rerun:
@@ -604,7 +608,7 @@ class Session:
         Parameters
         ----------
         run_id
-            Cancel the active run only if this is its identifier; None to cancel any run.
+            Cancel the active run only if it has this identifier. None to cancel it in any case.
         """
         run = self._active_run
         if run is not None and run_id in {None, run.guard.run_id}:
@@ -627,17 +631,17 @@ class Session:
         Parameters
         ----------
         forced
-            Keys of steps that run even if a stored result could be reused.
+            The keys of the steps that run even if a stored result could be reused.
         display_steps
-            Keys of steps whose displays appear in the notebook while they run.
+            The keys of the steps whose rich outputs, such as figures, appear in the notebook while the step runs.
         raise_on_error
-            False to return the exception of a failed step in the result and not raise it.
+            True to raise the exception of a failed step; False to return it in the result.
         parent
-            The run that this run resumes.
+            The earlier run that this run resumes; None if it resumes none.
         produced
-            The materializations of the resumed run by key, which this run loads; None if no run is resumed.
+            The materializations of the earlier run by value key, from which this run loads its inputs; None if it resumes none.
         notices
-            Notices for the result of the run.
+            Notices to add to the result of the run.
         """
         if os.environ.get(DEFINE):
             raise DefinitionsOnlyError("nothing was run, because this kernel only registers the notebook's definitions")
@@ -700,7 +704,7 @@ class Session:
         return result
 
     def forget_other_threads(self) -> None:
-        """In a forked child process, discard the active run if another thread of the parent executes it: the child lacks that thread."""
+        """In a forked child process, discard the active run unless the forking thread executes it: no other thread exists in the child."""
         self._opening = threading.RLock()
         if self._running.locked() and (self._active_run is None or self._active_run.thread != threading.get_ident()):
             self._running = threading.Lock()
@@ -761,12 +765,12 @@ def last_run() -> RunResult | None:
 
 
 class SessionRunner:
-    """The operations of a session that definitions call, because definitions cannot import the session (`definitions.graphs.Runner`).
+    """The operations of a session for the folder `definitions`, which cannot import the session (implements `definitions.graphs.Runner`).
 
     Parameters
     ----------
     session
-        Returns the session. It is not called for `read_select`, so that a SQL asset can be defined without creating a session.
+        Returns the session. Only `read_select` does not call it, so that parsing the SELECT of a SQL asset does not create a session.
     """
 
     def __init__(self, session: Callable[[], Session]) -> None:
@@ -781,7 +785,7 @@ class SessionRunner:
         return self._session().load(key, store=store)
 
     def register(self, definition: Definition) -> None:
-        """Add a definition of the notebook or script that runs as ``__main__`` to the session's registry."""
+        """Add a definition to the session's registry. The definition belongs to the notebook or script that runs as ``__main__``."""
         self._session().registry.register(definition)
 
     read_select = staticmethod(read_select)

@@ -52,7 +52,7 @@ def surroundings(store: Path, namespace: Mapping[str, Any] | None = None) -> Sur
     """Return the surroundings of SELECTs that read the values of a store.
 
     If the store has the default name ``.stepwell``, the project is its parent folder. Otherwise, it is the root of the project that contains
-    the notebook or script. If this is the home folder or the file system's root, SELECTs must not read files.
+    the notebook or script. If the project would be the home folder or the file system's root, the SELECTs may read no files.
 
     Parameters
     ----------
@@ -71,14 +71,14 @@ def surroundings(store: Path, namespace: Mapping[str, Any] | None = None) -> Sur
 
 
 def frame_type(setting: str, kinds: tuple[str, ...] = FRAMES) -> str:
-    """Return the type of a SELECT's result: `setting`, but for ``auto`` pandas if it is installed, else pyarrow.
+    """Return the type of a SELECT's result: `setting` itself, except that ``auto`` means ``pandas`` if it is installed, else ``pyarrow``.
 
     Parameters
     ----------
     setting
-        The type that the user requested.
+        The type that the user requested, or ``auto``.
     kinds
-        The valid settings. For SQL assets they exclude ``reader``, because a reader cannot be stored.
+        The valid settings. Those of a SQL asset do not include ``reader``, because a reader cannot be stored.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def read_select(name: str, text: str, variables: dict[str, Any], *, what: str, f
     name
         The last part of the asset's key.
     variables
-        The namespace in which the values of the ``$name`` parameters are looked up when the SELECT runs.
+        The namespace in which the values of parameters such as ``$limit`` are looked up when the SELECT runs.
     what
         A description of the text, which begins error messages: ``the cell of 'daily'``.
     frame
@@ -154,7 +154,7 @@ def run_sql_body(body: SqlBody, arguments: Mapping[str, Any], file_surroundings:
     Parameters
     ----------
     arguments
-        The value of each table that the SELECT reads, by the asset key as the SELECT spells it.
+        The values of the assets that the SELECT reads as tables, by the asset key as it is written in the SELECT.
     file_surroundings
         The store and the project in which the SELECT runs.
 
@@ -222,10 +222,10 @@ def rows_as(frame: str, text: str, scope: Scope, file_surroundings: Surroundings
 
 
 def as_frame(table: Any, frame: str) -> Any:
-    """Convert an Arrow table to a frame of `frame`, which is ``pandas`` or ``polars``.
+    """Convert an Arrow table to a frame of the library that `frame` names, ``pandas`` or ``polars``.
 
-    In pandas, columns of integers or booleans with NULL get a nullable type, such as ``Int64`` or ``boolean``, because conversion to floats
-    would change large numbers.
+    For pandas, columns of integers or booleans that contain NULL get a nullable type, such as ``Int64`` or ``boolean``: by default, pandas would
+    convert the integers to floats, which changes large numbers.
 
     Raises
     ------

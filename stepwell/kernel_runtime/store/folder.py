@@ -141,7 +141,10 @@ class Folder:
                 self._complete()
 
     def _examine_below(self, folder: str, status: os.stat_result) -> None:
-        """Check the type of each entry of ``folder`` if the folder, which has the status ``status``, has changed since the last check."""
+        """Check the type of each entry of ``folder``. Do nothing if the folder has not changed since the last check.
+
+        ``status`` is the present status of the folder.
+        """
         state = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
         if self._checked_files.get(folder) == state:
             return
@@ -156,7 +159,7 @@ class Folder:
     def _check(self, name: str, status: os.stat_result) -> None:
         """Raise an error if the entry ``name`` is neither a file nor a folder, or if both its owner and its group differ from the store's.
 
-        ``status`` is the status of the entry.
+        ``status`` is the present status of the entry.
         """
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
             raise self._untrusted(name, _KINDS.get(stat.S_IFMT(status.st_mode), "a special file"))
@@ -199,7 +202,7 @@ class Folder:
     # -- the directory itself ----------------------------------------------------------------------------------------------
 
     def _reopen(self) -> None:
-        """Open the directory at `path`, unless the open descriptor already refers to this directory."""
+        """Open the directory at `path`, unless it is the directory that is already open."""
         try:
             current = self.path.stat(follow_symlinks=self._follow)
         except FileNotFoundError:
@@ -339,7 +342,10 @@ class Folder:
         return True
 
     def open(self, name: str, flags: int = os.O_RDONLY) -> int:
-        """Open a file and return its descriptor. In a shared store, a new file gets the group and mode of the store directory."""
+        """Open a file and return its descriptor; ``flags`` are those of `os.open`.
+
+        In a shared store, a file that this call creates gets the group and mode of the store directory.
+        """
         with self._parent(name) as (descriptor, leaf):
             if flags & os.O_EXCL:
                 return self._created(descriptor, name, leaf, flags)
@@ -462,7 +468,8 @@ class Folder:
     def entries(self, name: str) -> list[tuple[str, os.stat_result]]:
         """Return the name and ``os.stat_result`` of each entry of the folder ``name``, sorted by name.
 
-        An empty ``name`` means the store directory. The list is empty if the folder does not exist.
+        An empty ``name`` means the store directory. The list is empty if the folder does not exist. Raise `UntrustedStoreError` if an entry
+        has a type or an owner that the entries of a store never have.
         """
         try:
             entries = sorted(self._entries(name), key=lambda entry: entry[0])
@@ -475,7 +482,7 @@ class Folder:
     def names(self, name: str) -> list[str]:
         """Return the names of the entries of the folder ``name``, unsorted; an empty list if the folder does not exist.
 
-        Unlike `entries`, this does not check the entries.
+        Unlike `entries`, this does not check the types and owners of the entries.
         """
         try:
             with self._folder_descriptor(name) as descriptor:
@@ -515,12 +522,12 @@ class Folder:
             os.close(descriptor)
 
     def give(self, name: str, *, like: str = "") -> None:
-        """Set the owner, group and mode of a file that another library created in the store.
+        """Set the owner, group and mode of a file that a library, such as DuckDB, created in the store.
 
         Parameters
         ----------
         name
-            The file. It gets the group and mode that new files in a shared store get.
+            The file. In a shared store, it gets the group and mode of new files.
         like
             The name of another file in the store. If it is not empty, ``name`` gets the owner, group and mode of this file.
         """
@@ -640,9 +647,9 @@ class Folder:
         return sys.platform != "win32" and os.geteuid() == 0 and self.owner.st_uid != 0
 
     def _give(self, descriptor: int, *, folder: bool = False) -> None:
-        """Give a new file or folder the group and mode of a shared store directory.
+        """In a shared store, give a new file or folder the group and mode of the store directory.
 
-        If root created the file, but root does not own the store directory, the owner of the directory becomes the owner of the file.
+        In any store, if this process runs as root but root does not own the store directory, the owner of the directory becomes the owner.
         """
         if sys.platform == "win32":
             return

@@ -21,8 +21,8 @@ are excluded, because a worker process writes value files whose rows another pro
 4. condemned files that are on such a list are moved back, and the other condemned files are deleted.
 
 A commit needs the lease, so no row can be committed between these steps. The lease is released between two portions, so that no process
-waits long. If a collector is killed, the next collector treats the condemned files like candidates that have already been moved, and moves
-the condemned files back to which a row refers.
+waits long. If a collector is killed, the next collector treats its condemned files like candidates that have already been moved, and moves
+those of them back to which a row refers.
 
 A run in another process may reuse a materialization whose row is deleted here after the run has read the row. When that run commits its
 pointer to the materialization, the row is appended again (`tables`). If the value file has been deleted, the value counts as missing.
@@ -85,7 +85,7 @@ def is_due(store: ValueStore) -> bool:
 
 
 def read_sizes(folder: Folder) -> Sizes | None:
-    """Return the sizes that the last housekeeping measured; None before the first housekeeping."""
+    """Return the sizes that the last housekeeping measured; None before the first housekeeping, or if their file cannot be read."""
     try:
         return Sizes(**json.loads(folder.read(_FILE, _MOST)))
     except (OSError, ValueError, TypeError):
@@ -104,7 +104,7 @@ def write_sizes(folder: Folder, sizes: Sizes) -> None:
 
 
 def fold(connection: Connection, name: str, reused: int = REUSED) -> tuple[int, int]:
-    """Delete the pointers that newer pointers have replaced, and rows of reused steps if there are too many of them.
+    """Delete the pointers that newer pointers have replaced and, if there are too many of them, rows of reused steps.
 
     The caller has begun a transaction.
 
@@ -113,7 +113,7 @@ def fold(connection: Connection, name: str, reused: int = REUSED) -> tuple[int, 
     connection, name
         The connection, and the name of the attached catalog.
     reused
-        The number of rows of reused steps in the catalog above which such rows of older runs are deleted.
+        If the catalog has more rows of reused steps than this, those of older successful runs are deleted.
 
     Returns
     -------
@@ -274,7 +274,7 @@ _CURRENT = "SELECT arg_max(materialization, rowid) FROM @current GROUP BY notebo
 
 
 def delete_rows(connection: Connection, name: str, ids: Collection[str]) -> None:
-    """Delete the materializations with the ids ``ids``, and the captured outputs and code versions that no other materialization needs."""
+    """Delete the materializations with the ids ``ids``, and the captured outputs and code versions that only these materializations needed."""
     if not ids:
         return
     steps = rows_of(
@@ -327,7 +327,7 @@ def _orphans(folder: Folder, referenced: Collection[str], before: float) -> tupl
     Returns
     -------
     tuple of dict and int
-        The size of each such file that was last changed before this time, by name; and the number of such files that were changed later.
+        The size of each such file that was last changed before the time ``before``, by name; and the number of those that were changed later.
     """
     orphans: dict[str, int] = {}
     young = 0
@@ -407,8 +407,8 @@ def delete_unneeded(connection: Connection, name: str, folder: Folder, names: li
 def _clear_temporary(folder: Folder, before: float, *, dry_run: bool) -> tuple[int, int]:
     """Delete abandoned files and folders in ``tmp/``: those that were not changed after ``before``, a time in seconds since the epoch.
 
-    Value files that a collector has moved to ``tmp/`` are kept. If ``dry_run`` is true, nothing is deleted. Return the number of these files and folders, and the sum of
-    their sizes.
+    Value files that a collector has moved to ``tmp/`` are not abandoned. Return the number of abandoned files and folders, and the sum of
+    their sizes. If ``dry_run`` is true, nothing is deleted.
     """
     count = total = 0
     for entry, status in folder.entries("tmp"):
@@ -479,7 +479,7 @@ def measure(store: ValueStore) -> Sizes:
 
 
 def _bytes(store: ValueStore) -> tuple[int, int]:
-    """Return the total size of all value files, and the size of the catalog, in bytes."""
+    """Return two numbers of bytes: the total size of all value files, and the size of the catalog."""
     return store.objects.usage()[1], store.folder.stat(CATALOG).st_size
 
 
@@ -519,7 +519,7 @@ _DELETE = tuple(f"DELETE FROM @{table} WHERE {_MINE}" for table in ("current", "
 def forget(store: ValueStore, key: str, *, dry_run: bool = False) -> Forgotten:
     """Delete all materializations of a key and of the steps inside it, in all notebooks.
 
-    A value file is kept if another key has the same value, because equal values share one file. Its size is not part of the deleted bytes.
+    Equal values share one value file. If another key has the same value, the file is kept, and its size does not count as deleted.
 
     Parameters
     ----------
@@ -597,11 +597,11 @@ def record_copies(
     store
         The store.
     copies, current
-        The copies, and the pointers that make copies current; both oldest first.
+        The copies, and pointers to those of them that become current; both oldest first.
     steps
         Maps the old key of each step to its new key. The captured outputs of the old step are copied to the new step.
     removed
-        Pointers to delete.
+        Pointers to delete, for example those of the old key.
     """
 
     def record(connection: Connection, name: str) -> None:

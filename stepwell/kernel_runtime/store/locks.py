@@ -9,9 +9,9 @@ locks, which belong to an open file: two locks of one process on the same file e
 does not release the lock that belongs to another. On Windows, a byte far behind the end of the file is locked, so that the contents stay
 readable.
 
-The process that holds a lock may remove the lock file. A process that opened the file just before then gets the lock on a removed file,
-which excludes nobody. So a process that has taken a lock checks that the file's name still refers to the locked file (`Folder.is_file`). If
-not, the process opens the file again.
+The process that holds a lock may remove the lock file. If another process has opened the file just before the removal, it gets the lock on a
+removed file, which excludes nobody. So a process that has taken a lock checks that the file's name still refers to the locked file
+(`Folder.is_file`). If not, the process opens the file again.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def open_file(folder: Folder, name: str, *, create: bool = True, read_only: bool
     create
         True to create the file if it is missing.
     read_only
-        True to open the file for reading only, which suffices to lock it. The file must then exist, whatever ``create`` says.
+        True to open the file for reading only, which suffices to lock it. The file must then exist, because ``create`` is ignored.
     """
     if read_only:
         return folder.open(name)
@@ -151,8 +151,8 @@ def remove_locked(folder: Folder, name: str, descriptor: int) -> None:
     """Remove a lock file that this process has locked, and close ``descriptor``, which releases the lock.
 
     On POSIX, the file is removed before the lock is released, so that a process that gets the lock next can detect the removal. Windows
-    cannot remove an open file, so the descriptor is closed first. If another process has opened the file by then, the file stays, and that
-    process removes it later.
+    cannot remove an open file, so the descriptor is closed first. If another process then has the file open, the file stays until that
+    process removes it.
     """
     try:
         if folder.is_file(name, descriptor):

@@ -54,7 +54,7 @@ def read_pickles(connection: Connection, name: str, keys: Sequence[str] | None) 
     connection, name
         The connection, and the name of the attached catalog.
     keys
-        Keys whose materializations are read, with those of the steps inside them; None for all keys.
+        Keys of assets. The pickles of these keys and of the steps inside them are read. None for all keys.
     """
     text = f"SELECT {MATERIALIZATION_COLUMNS} FROM @materializations WHERE codec = ?"  # noqa: S608 - constants of our own
     values: list[object] = [PICKLE]
@@ -76,7 +76,7 @@ def add(
 ) -> None:
     """Add the rows of a pack that the catalog does not contain. The caller has begun a transaction.
 
-    If the catalog contains a materialization already, only the signature of its inline value is replaced.
+    If the catalog already contains a materialization, only the signature of its inline value is replaced, by that in ``items``.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def materialization_line(item: Materialization) -> bytes:
 
 
 def row_of(item: Materialization) -> list[Any]:
-    """Return the columns of a materialization's row, in the form that `read_materialization` expects under the name ``row``."""
+    """Return the columns of a materialization's row, as the member ``row`` of the JSON object that `read_materialization` expects."""
     return list(materialization_row(item))
 
 
@@ -182,9 +182,9 @@ def read_lines(file: IO[bytes], label: str) -> Iterator[dict[str, Any]]:
 
 
 def read_materialization(fields: dict[str, Any], label: str) -> Materialization:
-    """Return the materialization of a line of ``pack.jsonl``, after checking its columns and the digest of an inline value.
+    """Return the materialization in a line of ``pack.jsonl``. Its columns, and the digest of an inline value, are checked first.
 
-    The signature of the value is dropped, because this user signs the value again.
+    The result has no signature of the value, because the author of the pack made it. If the value is imported, this user's key signs it.
 
     Parameters
     ----------
@@ -219,7 +219,7 @@ def read_materialization(fields: dict[str, Any], label: str) -> Materialization:
             parts = unpack(value.inline)
             digest = inline_digest(value.codec, parts.stream, parts.buffers)
             if digest != value.digest or value.object_name is not None:
-                raise ValueError("the digest of the inline value differs")  # noqa: TRY301 - likewise
+                raise ValueError("the inline value does not match its digest")  # noqa: TRY301 - likewise
         elif value.object_name != name_of(value.digest, value.codec) or not is_name(value.object_name):
             raise ValueError("the file name is not the name of a value file")  # noqa: TRY301 - likewise
     except Exception as error:
@@ -234,7 +234,7 @@ _OF_THE_VALUE = range(9, 18)
 
 
 def damaged(label: str, reason: str) -> PackError:
-    """Return the error with the message that the pack ``label`` cannot be imported, and with the reason."""
+    """Return the error with the message ``the pack LABEL cannot be imported: REASON``."""
     return PackError(
         f"the pack {label} cannot be imported: {reason}",
         where="nothing was imported",
@@ -311,7 +311,7 @@ class _Writer:
         self._store = store
 
     def rows(self, file: IO[bytes], keys: Sequence[str]) -> bytes:
-        """Write the rows of ``keys`` to ``file``; return the digest of the written bytes."""
+        """Write the rows of a pack with the values of ``keys`` to ``file``; return the digest of the written bytes."""
         import blake3
 
         digest = blake3.blake3()

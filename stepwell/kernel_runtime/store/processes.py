@@ -11,9 +11,9 @@ files of killed processes, each after locking it. Claims only save work: if the 
 every process gets a claim, and two processes may compute the same step.
 
 A value file is *unrecorded* until the row that refers to it is committed. This can take minutes, while the step stores another output, and
-``gc`` in another process must not delete the file meanwhile. So before a process places a value file (or uses an existing value file), it
-appends the name of the file to its *list of unrecorded files*, the file ``writers/<id>``. The process holds an exclusive lock on its list as
-long as it lives. So a list that another process can lock belongs to a dead process.
+``gc`` in another process must not delete the file meanwhile. So before a process *places* a value file, that is, moves it below ``objects/``,
+or uses a value file that exists, it appends the name of the file to its *list of unrecorded files*, the file ``writers/<id>``. The process
+holds an exclusive lock on its list as long as it lives. So a list that another process can lock belongs to a dead process.
 
 This protocol needs no clock, because each side performs two operations in a fixed order. The writer *lists the file, then places it*. The
 collector, which holds the lease throughout, *moves the file away, then reads the lists*, and moves listed files back. If the writer lists
@@ -163,8 +163,8 @@ class Claims:
     def is_there(self, memo_key: str) -> bool:
         """Return True if a process, this one or another, may hold the claim of a memo key.
 
-        The answer comes from a listing of ``claims/`` that is up to 10 ms old. The listing is reused because every step that runs calls
-        this method, and each system call would let another thread take the GIL.
+        The answer comes from a listing of ``claims/`` that is less than `_LOOK` seconds old, so it can be out of date. The listing is reused
+        because this method is called for every step that runs, and each system call would let another thread take the GIL.
         """
         now = monotonic()
         if now - self._listing_time >= _LOOK:
@@ -178,8 +178,8 @@ class Claims:
     def take(self, memo_key: str, claimant: Claimant) -> Claim | None:
         """Take the claim of a memo key without waiting; return None if another process or another thread holds the claim.
 
-        ``claimant`` describes this process, and is written to the lock file for display. If the file system has no locks, a claim is
-        returned that does not exclude other processes.
+        ``claimant`` describes this process, and is written to the lock file for display. If the lock file cannot be created or locked, the
+        result is a claim that does not exclude other processes.
         """
         folder, name = self._folder, f"{CLAIMS}/{memo_key}"
         path = str(folder.path / name)
@@ -336,9 +336,9 @@ class Unrecorded:
             self._names[name] += 1
 
     def remove_recorded(self, names: Iterable[str]) -> None:
-        """Remove each of the names from the list once, because the row that refers to the file is committed or will never be committed.
+        """Remove each of the names from the list once. The rows that refer to the files must be committed, or be given up.
 
-        A name that was added twice stays on the list.
+        If a name was added twice, it stays on the list until it is removed a second time.
         """
         if not self._names or self._process != os.getpid():
             return
@@ -369,7 +369,7 @@ class Unrecorded:
                 self._descriptor = -1
 
     def is_own(self, path: str) -> bool:
-        """Return True if ``path`` is the absolute path of this list's file, and this process, not its parent, made the list."""
+        """Return True if ``path`` is the absolute path of this list's file, and this process made the list; False if its parent made it."""
         return self._process == os.getpid() and self._descriptor >= 0 and path == str(self.folder.path / self._name)
 
     def names(self) -> set[str]:

@@ -1,9 +1,10 @@
 """Retention rules: limits on the number, age and total size of the stored versions of a key, or of all keys of a store.
 
 If a store has no rules, nothing is dropped. If the rule of a key limits the number or the age of versions, this limit replaces the same limit
-in the rule of the store. The rule of a graph-backed asset or job also applies to the steps inside it. Some materializations are never
-dropped: those that are current in a notebook, the newest one of each key, notebook and partition, those of a run that is still running, and
-those that are needed to show or revoke an acceptance.
+in the rule of the store. The limit of the store on the total size applies to all values together, besides the limits of keys. The rule of a
+graph-backed asset or job also applies to the steps inside it. Some materializations are never dropped: those that are current in a notebook,
+the newest one of each key, notebook and partition, those of a run that is still running, and those that are needed to show or revoke an
+acceptance.
 
 `ids_to_drop` chooses the materializations to delete; `housekeeping.collect` deletes them. The rules are rows of the catalog.
 """
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The fields of a stored materialization that the retention rules need. For the meaning of each field, see `Materialization`."""
+    """The fields of a materialization, and of its stored value, that the retention rules need. See `Materialization` and `StoredValue`."""
 
     id: str
     key: str
@@ -103,7 +104,10 @@ def _key_rule(key: str, rules: Mapping[str, Rule]) -> Rule | None:
 
 
 def _rule_for(key: str, rules: Mapping[str, Rule]) -> Rule:
-    """Return the limits that apply to ``key``. If its rule does not limit the number or age of versions, the rule of the store does."""
+    """Return the limits that apply to ``key``.
+
+    If its own rule does not limit the number or the age of versions, the limit of the store's rule applies instead, if there is one.
+    """
     key_rule, store_rule = _key_rule(key, rules) or Rule(), rules.get(STORE, Rule())
     return Rule(
         key_rule.versions if key_rule.versions is not None else store_rule.versions,
@@ -135,7 +139,7 @@ def _beyond_count(newest_first: Iterable[Kept], limits: Mapping[str, Rule]) -> s
 
 
 def _beyond_bytes(newest_first: Sequence[Kept], rule: Rule, fixed: Collection[str]) -> set[str]:
-    """Return the ids of the oldest materializations, those to drop so that the total size of the other values fits into ``rule.bytes``.
+    """Return the ids of the materializations to drop, the oldest ones, so that the total size of the remaining values is at most ``rule.bytes``.
 
     Equal values are counted once. Materializations with an id in ``fixed`` are counted but never returned. If the rule has no limit on
     bytes, return an empty set.
@@ -195,7 +199,7 @@ def rules_of(store: ValueStore) -> dict[str, Rule]:
 
 
 def keep(store: ValueStore, key: str, rule: Rule) -> None:
-    """Set the retention rule of a key, or of the whole store if ``key`` is empty. If ``rule`` has no limits, the rule that was set before is removed."""
+    """Set the retention rule of a key, or of the whole store if ``key`` is empty. A ``rule`` without limits removes the present rule."""
     store.catalog.change(write_rule, key, rule)
 
 
@@ -211,7 +215,7 @@ def read_rules(connection: Connection, name: str) -> dict[str, Rule]:
 
 
 def write_rule(connection: Connection, name: str, key: str, rule: Rule) -> None:
-    """Append a row with the rule of a key to the catalog. If ``rule`` has no limits, the key then has no rule."""
+    """Append a row with the rule of a key to the catalog. A ``rule`` without limits means that the key has no rule from now on."""
     rows_of(
         connection,
         name,
@@ -227,7 +231,10 @@ _SIZES |= {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 
 
 def read_versions(value: int | str | None) -> int | None:
-    """Return a number of versions as an integer; None for None. Raise `InvalidInvocationError` if it is not a whole number above 0."""
+    """Return the number of versions in ``value``, a number or its text; None for None.
+
+    Raise `InvalidInvocationError` if ``value`` is not a whole number above 0.
+    """
     if value is None:
         return None
     try:

@@ -9,8 +9,8 @@ first eight bytes of the key's digest, which are the *name* of the key, and an H
 
 The captured outputs of a step (text and displays) are signed, too: after the rows of the outputs, the catalog contains a row of the kind
 ``signature``, whose signature covers these rows. Outputs that are signed with this user's key are shown unchanged. All other outputs are
-*sanitized*: text keeps its colours, but cannot move the cursor, set the title of a window or reverse a line; of a display, only plain text
-and pixel images are shown, not HTML, SVG or JavaScript.
+*sanitized*: text keeps its colours, but cannot move the cursor, set the title of a window or reverse the direction of writing; of a display,
+only plain text and pixel images are shown, not HTML, SVG or JavaScript.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _read_or_make(path: Path) -> bytes:
     if len(key) < 16:
         raise StoreError(
             f"the key that signs stored values is damaged: {path} has only {len(key)} bytes",
-            remedy=f"remove {path}; Stepwell then creates a new key, and computes values that the old key signed again",
+            remedy=f"remove {path}; Stepwell then creates a new key, and computes again the values that were signed with the old one",
         )
     return key
 
@@ -206,7 +206,7 @@ def sealed(outputs: Sequence[CapturedOutput], signer: Signer) -> Sequence[Captur
 def read_outputs(catalog: Catalog, signer: Signer, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
     """Read the captured outputs of a step of a run from the catalog, and return them for display.
 
-    They are sanitized unless they are signed with this user's key.
+    Unless they are signed with this user's key, everything that could execute code or control the terminal is removed from them.
     """
     return outputs_to_show(catalog.ask(tables.read_outputs, run_id, step_key), signer)
 
@@ -214,7 +214,7 @@ def read_outputs(catalog: Catalog, signer: Signer, run_id: str, step_key: str) -
 def outputs_to_show(outputs: Sequence[CapturedOutput], signer: Signer) -> tuple[CapturedOutput, ...]:
     """Return the captured outputs of a step for display, without the output of the kind ``signature``.
 
-    They are sanitized unless this output contains a valid signature by this user's key.
+    Unless the omitted output is a valid signature of the others by this user's key, each of the others is sanitized (see `_sanitized`).
     """
     shown_outputs = tuple(output for output in outputs if output.kind != _SIGNATURE)
     seals = [output.text for output in outputs if output.kind == _SIGNATURE]

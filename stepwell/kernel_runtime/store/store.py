@@ -59,7 +59,7 @@ class _Shared:
         self.marks = Marks(folder)
         self.claims = Claims(folder)
         self.same_libraries: dict[tuple[tuple[str, str], ...], bool] = {}
-        """Maps the field `StoredValue.classes` to True if the library versions in this field are the installed ones."""
+        """Maps each content of the field `StoredValue.classes` to True if the library versions in it are the installed ones, else to False."""
         self.load_errors: dict[str, str] = {}
         """For values that were written with library versions other than the installed ones: maps the digest of the stored value to the reason why
         it does not load, or to an empty string if it loads."""
@@ -112,7 +112,8 @@ def open_store(
     follow
         True if ``path`` may be a symbolic link to the store directory. Pass True only if the user named this path.
     code
-        Reads the code of the classes and functions of the notebook to which stored values refer.
+        Reads the code of those classes and functions of the notebook to which a stored value refers. If it is None, these classes and
+        functions are identified by name alone.
     notify
         Called with each notice for the user about a value that is stored or loaded, or about the store.
 
@@ -276,7 +277,7 @@ class ValueStore:
             ``full`` checks every byte of the stored form. ``signed`` checks the bytes that would be executed, and checks a whole value file
             only at its first load after each start of the machine, and after each change of the file.
         link
-            Returns the object to which a link in the value refers; None if the value has no links.
+            A function that returns the object for the identifier in a link of the value (see `Link`). Pass None if the value has no links.
 
         Raises
         ------
@@ -411,7 +412,7 @@ class ValueStore:
         *,
         remember: bool = True,
     ) -> Snapshot:
-        """Return the catalog rows that a plan needs.
+        """Return the records in the catalog that a plan needs.
 
         If no other process has changed the catalog since the last call with the same arguments, the snapshot comes from memory, without the
         lease and without a query.
@@ -443,7 +444,10 @@ class ValueStore:
         return snapshot
 
     def is_newest(self, snapshot: Snapshot) -> bool:
-        """Return True if no other process has changed the catalog since ``snapshot`` was read. This needs no query."""
+        """Return True if the catalog rows in ``snapshot`` cannot be out of date. This needs no query.
+
+        False if another process has changed the catalog since the snapshot was read, or this process has changed or deleted rows.
+        """
         return self.catalog.unchanged() and snapshot.epoch == self.catalog.epoch
 
     def current(self, key: str) -> list[Current]:
@@ -459,11 +463,11 @@ class ValueStore:
         return self.catalog.ask(tables.read_keys)
 
     def codes(self, code_versions: Collection[str]) -> dict[str, CodeVersion]:
-        """Return the recorded code versions with these digests, with their parts, by digest; a digest that is not recorded is omitted."""
+        """Return the recorded code versions with the digests ``code_versions``, by digest. A digest that is not recorded is omitted."""
         return self.catalog.ask(tables.read_codes, code_versions)
 
     def run(self, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]] | None:
-        """Return the record of a run, and the records of its steps in the order of their recording; None if there is no such run."""
+        """Return the record of a run, and the records of its steps in the order in which they were recorded; None if there is no such run."""
         return self.catalog.ask(tables.read_run, run_id)
 
     def runs(self, *, limit: int = 20, batch: str = "") -> list[RunRecord]:
@@ -481,10 +485,10 @@ class ValueStore:
 
 
 def _kind_of(value: Any) -> str:
-    """Return the name of a value's type for display; ``variables`` for a value with links."""
+    """Return the name of a value's type for display; ``variables`` for a `Linked` value, which contains the variables of a cell."""
     return "variables" if type(value) is Linked else type_name(value)
 
 
 def _summary_of(value: Any) -> str:
-    """Return the summary of a value for display; an empty string for a value with links."""
+    """Return the summary of a value for display; an empty string for a `Linked` value."""
     return "" if type(value) is Linked else summary(value)

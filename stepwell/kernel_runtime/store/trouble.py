@@ -94,7 +94,10 @@ def trouble(error: BaseException, what: str) -> StoreError | None:
 
 
 def unusable_directory(directory: Path, error: OSError | MemoryError, verb: str = "used") -> StoreError:
-    """Return the `StoreError` with the message ``the store DIRECTORY cannot be DONE: ...`` for an error of the operating system."""
+    """Return the `StoreError` for an error of the operating system, with the message ``the store DIRECTORY cannot be VERB: ...``.
+
+    ``verb`` is a participle: ``used``, ``written``.
+    """
     what = f"the store {directory} cannot be {verb}"
     return trouble(error, what) or StoreNotWritableError(what, where=one_line(error), remedy=_PLACE)
 
@@ -116,7 +119,7 @@ def with_store_errors(method: Callable[Concatenate[S, P], T]) -> Callable[Concat
 
 
 def _number(error: BaseException) -> int | None:
-    """Return the operating system's number for an error of Python or DuckDB, if `_NAMED` contains this number; else None."""
+    """Return the operating system's number of an error of Python or DuckDB; None if it has none, or if `_NAMED` lacks the number."""
     if isinstance(error, OSError):
         return error.errno if error.errno in _NAMED else None
     if isinstance(error, MemoryError):
@@ -145,14 +148,14 @@ def _system_texts() -> tuple[tuple[str, int], ...]:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the first line of an error's message that is not blank; the name of the error's class if there is none."""
+    """Return the first line of an error's message that is not blank; the name of the error's class if the message is blank."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 RESERVE_SIZE = 1 << 20
 """Size of the reserve in bytes. It suffices for some commits and a checkpoint."""
 _AMPLE = 4 * RESERVE_SIZE
-"""Free disk space in bytes below which a missing reserve is not created when the catalog is attached, because new rows need the space."""
+"""Free disk space in bytes below which `keep_reserve` does not create the reserve, because new rows need the space more."""
 
 
 def keep_reserve(folder: Folder) -> None:

@@ -1,4 +1,4 @@
-"""Import of another person's values, from a pack or in a store. The user confirms them; then they are signed with the user's key.
+"""Taking over values of another person, from a pack or in the store itself. The user confirms them; then the user's key signs them.
 
 No value is loaded during an import. All names, sizes and digests in a pack are checked before anything is written, and again while the
 value files are copied. If one of them is wrong, the whole pack is refused. The rows of a pack are added to the catalog in one transaction,
@@ -120,7 +120,7 @@ def import_pack(store: ValueStore, path: Path) -> Offer:
 
 @contextmanager
 def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a pack; convert every error of the file or of its zip format, also inside the ``with`` block, to `PackError`."""
+    """Open a pack. Convert every error of the file or of its zip format to `PackError`, including errors inside the ``with`` block."""
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
@@ -305,16 +305,16 @@ def _sign_item(item: Materialization, signer: Signer) -> Materialization:
 
 @dataclass(frozen=True, slots=True)
 class _Foreign:
-    """A materialization in a store whose value is signed with another user's key."""
+    """A materialization in a store whose value is a pickle that this user's key has not signed."""
 
     item: Materialization
     signer: bytes
-    """The name of the other user's key."""
+    """The name of the key with which the pickle claims to be signed; empty if it has no signature."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignValues:
-    """The values in a store that are signed with other users' keys, as `foreign_values` returns them.
+    """The pickles in a store that this user's key has not signed, as `foreign_values` returns them.
 
     The user confirms `offer`; then `adopt` signs exactly these values.
     """
@@ -326,14 +326,14 @@ class ForeignValues:
 
 @with_store_errors
 def foreign_values(store: ValueStore, keys: Sequence[str] | None) -> ForeignValues:
-    """Return the values in a store that are signed with other users' keys. A value whose file is missing is omitted.
+    """Return the pickles in a store that this user's key has not signed. A pickle whose file is missing is omitted.
 
     Parameters
     ----------
     store
         The store.
     keys
-        Keys of assets, with the steps inside them; None for the whole store.
+        Keys of assets. Only the values of these keys, and of the steps inside them, are returned. None for the whole store.
 
     Raises
     ------

@@ -6,7 +6,7 @@ lease            the lock that a process holds while it has the catalog open; th
 instance         the DuckDB instance of the process; detaching of catalogs before a fork and at exit
 attachment       attaching the catalog file to the instance, creating, checking and detaching it
 schema           definitions of the tables, conversion between rows and records, migration
-tables           reading and writing rows; the last snapshot, which is kept in memory and updated with this process's commits
+tables           reading and writing rows; keeping the last snapshot in memory and updating it with this process's commits
 compaction       rewriting the catalog without its free space
 ===============  ====================================================================================================
 """

@@ -1,8 +1,8 @@
 """The catalog file of a store, which is attached to the in-memory DuckDB instance of the process while the lease is held.
 
 One instance lives as long as the process (`instance`). The catalog thread of each store attaches the store's catalog to the instance under
-a unique name, and detaches it before it releases the lease. DETACH writes a checkpoint: it moves the contents of the log into the catalog
-file. So a store that is not in use has no log.
+a unique name, and detaches it before it releases the lease. DuckDB writes commits to a *log*, the file ``catalog.duckdb.wal``. DETACH writes
+a checkpoint: it moves the contents of the log into the catalog file. So a store that is not in use has no log.
 
 Nothing else in the process may open ``catalog.duckdb``, because closing any descriptor of the file would release DuckDB's lock.
 
@@ -10,9 +10,9 @@ A store can come from another person's archive or repository. If its catalog con
 file; if it contained a trigger, adding rows could read any file. Stepwell creates neither, so a catalog that contains a view or a trigger
 is refused. The other files in the store directory are checked by `Folder.examine`.
 
-A catalog with fewer commits than were acknowledged is refused, too (`lease`). If there is a log next to the catalog when it is attached, the
-last process that attached it died. Attaching the catalog for writing would replay the log, and could destroy the readable part of a damaged
-log. So the catalog is first attached read-only, and checked.
+A catalog with fewer commits than were acknowledged is refused, too (see `lease`). If there is a log next to the catalog before it is attached,
+the last process that attached the catalog died or could not write the checkpoint. Attaching the catalog for writing would replay the log,
+and could destroy the readable part of a damaged log. So in this case the catalog is first attached read-only and checked.
 
 A catalog of an older format is copied to ``catalog.format-N.duckdb``, and then migrated in one transaction. If the process is killed before
 the commit, the old catalog is intact.
@@ -111,7 +111,10 @@ class Attachment:
         """True if the catalog could not be detached, because DuckDB keeps its file open."""
         self.store_id = ""
         self.last_fingerprint: Fingerprint | None = None
-        """The token of the lease and the result of `stat` when this process last detached the catalog; None if it never did or this failed."""
+        """The token of the lease and the result of `stat` when this process last detached the catalog.
+
+        None if this process has not detached the catalog yet, or if the last attempt failed.
+        """
         self.epoch = 0
         """A number that is incremented when another process has changed the catalog, or this process has changed or deleted rows.
 
@@ -192,7 +195,7 @@ class Attachment:
             raise
 
     def is_usable(self) -> bool:
-        """Return False if the catalog is attached, but its DuckDB instance no longer executes statements because of a fatal error."""
+        """Return True unless the catalog is attached to a DuckDB instance that executes no more statements because of a fatal error."""
         if not self.is_open:
             return True
         try:
@@ -202,7 +205,7 @@ class Attachment:
         return True
 
     def _check_writable(self) -> None:
-        """Set `read_only` to the error that writing to the store would raise, or None. The check itself writes nothing."""
+        """Set `write_error` to the error that writing to the store would raise, or to None. The check itself writes nothing."""
         obstacle = self.folder.obstacle((CATALOG, LOG, "catalog.lock", "want.lock", SEAL, "objects", "tmp", "writers"))
         self.write_error = unusable_directory(self.directory, obstacle, "written") if obstacle is not None else None
 
@@ -240,8 +243,8 @@ class Attachment:
         Parameters
         ----------
         without_lease
-            True if this process does not hold the lease. Then other processes can make the copy out of date, so a notice tells the user when
-            the copy was made.
+            True if this process does not hold the lease. Then another process may be changing the catalog, so a notice tells the user when the
+            copy was made.
         """
         state = self.stat()
         if not self._copy or self._copied_state != state:
@@ -270,8 +273,10 @@ class Attachment:
         """Write the checkpoint, detach the catalog, and release the lease.
 
         If the checkpoint fails, release the lease and raise the error of the checkpoint. No committed row is lost, because the log next to
-        the catalog contains the rows. If DuckDB keeps the catalog file open, set `is_stuck`, keep the lease until this process ends, because no
-        other process may open the file, and raise `StoreError`.
+        the catalog contains the rows.
+
+        If DuckDB keeps the catalog file open, set `is_stuck` and raise `StoreError`. The lease is then kept until this process ends, because no
+        other process may open the file.
         """
         if not self.is_open:
             return
@@ -282,15 +287,16 @@ class Attachment:
             raise failure
 
     def discard(self) -> None:
-        """Detach the catalog after an error. An unfinished transaction is rolled back."""
+        """Detach the catalog after an error, and roll back the transaction if one is unfinished."""
         self._renew()
         self.detach()
 
     def replace(self, making: str) -> None:
         """Detach the catalog, rename the file ``making`` to ``catalog.duckdb``, and attach it. The lease is held throughout.
 
-        If the checkpoint of the old catalog fails or leaves a log, the old catalog is attached again, because the log belongs to it; a
-        failed checkpoint then raises its error. If no catalog can be attached, the lease is released and the error is raised.
+        If the checkpoint of the old catalog fails or leaves a log, the file is not renamed and the old catalog is attached again, because the log
+        belongs to it. The error of a failed checkpoint is then raised. If no catalog can be attached, the lease is released and the error is
+        raised.
         """
         failure = self._detach()
         try:
@@ -387,7 +393,7 @@ class Attachment:
         return seen is not None and seen == (self.lease.token(), *self.stat())
 
     def stat(self) -> Fingerprint:
-        """Return the size, modification time and inode of the catalog and of its log, without opening the files; -1 for a missing file."""
+        """Return the size, modification time and inode of the catalog and of its log, without opening the files; three times -1 for a missing file."""
         return (*self._stat(CATALOG), *self._stat(LOG))
 
     def _stat(self, name: str) -> tuple[int, int, int]:
@@ -408,11 +414,11 @@ class Attachment:
         self.lease.abandon()
 
     def count(self) -> None:
-        """Write the incremented number of commits to the catalog, inside the transaction that is about to be committed."""
+        """Increment the number of commits in the catalog, as the last change of the transaction that is about to be committed."""
         self.connection.execute("UPDATE @meta SET commits = ?".replace("@", f"{self.name}."), [self.commits + 1])
 
     def acknowledge(self) -> None:
-        """Write the number of commits to the seal, after a commit and before the commit is reported."""
+        """Write the number of commits to the seal. Called after each commit, before the commit is reported to the threads that wait for it."""
         self.commits += 1
         write_seal(self.folder, self.commits, self.store_id)
 
@@ -474,13 +480,13 @@ class Attachment:
         self.is_open = True
 
     def _check_tables_only(self) -> None:
-        """Raise an error if the catalog contains a view or a trigger. Do not repeat the check until another process changes the catalog."""
+        """Raise an error if the catalog contains a view or a trigger. The check is repeated only after another process has changed the catalog."""
         if not self._is_checked:
             vet_catalog(self.connection, self.name, self.directory)
             self._is_checked = True
 
     def _attach_file(self, options: str = "") -> None:
-        """Attach the catalog file to the DuckDB instance without further checks; ``options`` are those of the ATTACH statement."""
+        """Attach the catalog file to the DuckDB instance, without checking its contents; ``options`` are those of the ATTACH statement."""
         import duckdb
 
         if self.connection is None:
@@ -505,7 +511,7 @@ class Attachment:
             )
 
     def _detach_quietly(self) -> None:
-        """Detach the catalog file if it is attached, after an error or a check; ignore errors of DuckDB."""
+        """Detach the catalog file if it is attached. Ignore errors of DuckDB."""
         import duckdb
 
         with contextlib.suppress(duckdb.Error), exclusive_access():
@@ -544,7 +550,7 @@ class Attachment:
         self.folder.rename(making, CATALOG)
 
     def _check(self) -> int:
-        """Check that the attached file is a catalog of Stepwell and contains all acknowledged commits; return the number of its format."""
+        """Raise an error unless the attached file is a catalog of Stepwell with all acknowledged commits; return the number of its format."""
         import duckdb
 
         try:
@@ -618,8 +624,8 @@ class Attachment:
 def _copy_files(folder: Folder) -> str:
     """Copy the seal, catalog and log of a store that cannot be locked to a new temporary folder; return its path.
 
-    The files are read repeatedly, until two reads in succession give the same contents, because then no process is changing the files. Raise
-    `StoreError` if this does not happen in `_TRIES` attempts.
+    The files are read twice, with a short pause. If the contents differ, a process is changing the files, and they are read twice again. Raise
+    `StoreError` if the contents differ in each of `_TRIES` attempts.
     """
     for _ in range(_TRIES):
         first = _read_files(folder)

@@ -32,14 +32,14 @@ WORTH = 16 << 20
 
 
 def check_owner(catalog: Catalog) -> None:
-    """Raise `StorePermissionError` if compaction by this user would change the owner of the catalog file."""
+    """Raise `StorePermissionError` if the catalog file would belong to another user after a compaction by this user."""
     catalog.ask(lambda *_: _check_owner(catalog.attachment))
 
 
 def compact(catalog: Catalog, *, force: bool) -> int:
     """Rewrite the catalog without its free space, and return the number of bytes by which it shrank.
 
-    Return 0 if the catalog is not rewritten.
+    Return 0 if the catalog is not rewritten (see ``force``).
 
     Parameters
     ----------

@@ -11,8 +11,8 @@ which makes them exclude each other.
 
 If a commit fails, and the rollback fails, too (on a full disk, for example), the instance is *dead*: DuckDB refuses every later statement.
 `give_up_if_dead` abandons a dead instance, and the next call of `cursor` starts another one. An instance closes its files, without a
-checkpoint, only when its last connection is closed. So all connections are closed, even those of other threads, whose statements then fail
-and are tried again.
+checkpoint, only when its last connection is closed. So all connections are closed, even those of other threads. A statement that another
+thread is executing then fails; if it belongs to a question to a catalog (see `thread`), the question is asked again.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _is_closed(connection: Connection) -> bool:
 
 @contextlib.contextmanager
 def exclusive_access() -> Iterator[None]:
-    """Exclude other threads from their blocks of `exclusive_access` during this ``with`` block.
+    """Wait until no other thread is inside a ``with`` block of `exclusive_access`, and keep other threads out during this block.
 
     Every query of DuckDB's system tables and every DETACH must be in such a block.
     """
@@ -118,7 +118,7 @@ def exclusive_access() -> Iterator[None]:
 
 
 def at_end(ending: Callable[[], None], *, last: bool = False) -> None:
-    """Register a function to be called when the process exits, before DuckDB stops working.
+    """Register a function to be called when the process exits, before DuckDB's own exit handler makes DuckDB unusable.
 
     The registered functions are called in the reverse order of their registration.
 
@@ -139,9 +139,9 @@ def _end() -> None:
 
 
 def warm_up() -> None:
-    """Start the DuckDB instance of the process in a second thread, unless it was started.
+    """Start the DuckDB instance of the process in a second thread, unless it is running or being started.
 
-    A thread that needs the instance before it is running waits for it.
+    A thread that needs the instance earlier waits until it is running.
     """
     if _instance is None and not _warming:
         started = Once()
@@ -167,7 +167,7 @@ def _first_query() -> None:
 
 
 def _before_fork_lock() -> None:
-    """Before a fork, wait until no other thread is starting an instance, and prevent other threads from starting one."""
+    """Before a fork, wait until no other thread is starting an instance, and keep other threads from starting one until the fork is over."""
     _locks_held.append(_instance_lock)
     _instance_lock.acquire()
 
@@ -275,10 +275,10 @@ _exiting = False
 
 
 def check_going_on() -> None:
-    """Return if the process is not ending. New work for the catalog must not begin while the process ends.
+    """Prevent the caller from beginning new work for the catalog while the process ends; otherwise do nothing.
 
-    Python would end the threads of the process inside DuckDB's code, which would abort the process. If the process is ending, a call on the
-    main thread raises an error, and a call on any other thread blocks until the process has ended.
+    While the process ends, a call on the main thread raises an error, and a call on any other thread blocks until the process has ended.
+    Without this, Python would end a thread inside DuckDB's code, which would abort the process.
 
     Raises
     ------

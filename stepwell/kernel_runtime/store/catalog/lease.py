@@ -81,7 +81,7 @@ def write_seal(folder: Folder, commits: int, store_id: str) -> None:
 
 
 def _identity(store_id: str) -> bytes:
-    """Return the digest of a catalog's ``store_id`` for the seal."""
+    """Return the digest of a catalog's ``store_id``, which the seal contains."""
     return sha256(store_id.encode()).digest()[:16]
 
 
@@ -190,7 +190,7 @@ class Lease:
             return b""
 
     def remove_files(self) -> None:
-        """Remove the lock files, which this process has just created, because the store could not be opened. The lease is held."""
+        """Remove the lock files, which this process has just created, because the store could not be opened. Called while the lease is held."""
         for name in (_CATALOG, _WANT):
             # Windows cannot remove an open file, so an empty file stays.
             with suppress(OSError):

@@ -112,12 +112,12 @@ _raw = json.JSONDecoder().raw_decode
 
 
 def _decode(text: str) -> Any:
-    """Decode JSON without leading white space. Characters after the JSON value are ignored."""
+    """Return the value of a JSON text that does not begin with white space. Characters after the JSON value are ignored."""
     return _raw(text)[0]
 
 
 def _list(items: Iterable[str]) -> str:
-    """Return a JSON array of items that are encoded already."""
+    """Return a JSON array of ``items``, each of which is JSON text already."""
     return f"[{','.join(items)}]"
 
 
@@ -346,7 +346,7 @@ def step_materializations(row: Row) -> tuple[str, ...]:
 def step_record(row: Row, known: dict[str, Materialization]) -> StepRecord:
     """Convert a row with `STEP_COLUMNS` to the record of a step.
 
-    ``known`` contains materializations by id; ids of the row that are missing in it are omitted from the record.
+    ``known`` contains materializations by id. If a materialization of the step is missing in it, the record of the step omits it.
     """
     materializations = tuple(known[id_] for id_ in step_materializations(row) if id_ in known)
     return replace(_step_record(row), materializations=materializations)
@@ -371,12 +371,15 @@ def _step_record(row: Row) -> StepRecord:
 
 
 def current_row(current: Current, moved: float) -> Row:
-    """Return the row of a pointer to a current materialization, which was set at the time ``moved``, in seconds since the epoch."""
+    """Return the row of a pointer. ``moved`` is the time when the pointer was set, in seconds since the epoch."""
     return current.notebook, current.key, current.partition, current.materialization.id, moved
 
 
 def current_record(notebook: Any, key: Any, partition: Any, item: Materialization) -> Current:
-    """Return the pointer to ``item`` with the first three columns of its row; raise `StoreDamagedError` if one of them is not a string."""
+    """Return the pointer that makes ``item`` current for a notebook, key and partition.
+
+    The three arguments before ``item`` are columns of the pointer's row. Raise `StoreDamagedError` unless all three are strings.
+    """
     try:
         _check_texts((notebook, key, partition))
     except TypeError as error:
@@ -414,7 +417,7 @@ def code_record(row: Row) -> CodeVersion:
 
 
 def log_row(log: LogRecord) -> Row:
-    """Return the row of a line that a step logged."""
+    """Return the row for a line that a step wrote to its log."""
     return log.run_id, log.step_key, log.time, log.level, log.message
 
 
@@ -463,7 +466,7 @@ def output_record(row: Row) -> CapturedOutput:
 
 @_reader("a log line of run")
 def log_record(row: Row) -> LogRecord:
-    """Convert a row with the columns ``run_id, step_key, time, level, message`` to the record of a logged line."""
+    """Convert a row with the columns ``run_id, step_key, time, level, message`` to the record of a line in a log."""
     run_id, step_key, moment, level, message = row
     _check_texts((run_id, step_key, level, message))
     return LogRecord(run_id, step_key, _moment(moment), level, message)

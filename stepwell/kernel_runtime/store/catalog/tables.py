@@ -159,7 +159,7 @@ def executions(
 
 
 def _read_attempts(connection: Connection, name: str, steps: list[str], snapshot: Snapshot) -> None:
-    """Add the durations of the steps, and the failures of those whose newest attempt failed, to ``snapshot``."""
+    """Add the durations of the steps to ``snapshot``, and the failures of those steps whose newest attempt failed."""
     asked, value = one_of(steps)
     rows = rows_of(connection, name, _ATTEMPTS.format(asked), [value])
     failed = []
@@ -234,7 +234,7 @@ def read_runs(connection: Connection, name: str, limit: int, batch: str) -> list
 def read_attempts(connection: Connection, name: str, step_key: str, limit: int = 20) -> list[StepRecord]:
     """Read at most ``limit`` attempts at a step, newest first.
 
-    A reuse is omitted if it reused the same materializations as the attempt before it made or reused.
+    An attempt that reused materializations is omitted if the attempt before it made or reused the same ones.
     """
     where = (
         "WHERE key = ? AND status IN ('executed', 'reused', 'failed', 'cancelled') "
@@ -247,7 +247,7 @@ def read_attempts(connection: Connection, name: str, step_key: str, limit: int =
 
 
 def read_outputs(connection: Connection, name: str, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
-    """Read the captured outputs of a step of a run, in their order."""
+    """Read the captured outputs of a step of a run, in the order in which they were captured."""
     text = "SELECT kind, stream, text, data, metadata FROM @outputs WHERE run_id = ? AND step_key = ? ORDER BY rowid"
     return tuple(output_record(row) for row in rows_of(connection, name, text, [run_id, step_key]))
 
@@ -259,7 +259,7 @@ def read_logs(connection: Connection, name: str, run_id: str, step_key: str = ""
 
 
 def read_codes(connection: Connection, name: str, digests: Collection[str]) -> dict[str, CodeVersion]:
-    """Read the code versions with these digests, with their parts; return them by digest. A missing or unreadable one is omitted."""
+    """Read the code versions with the digests ``digests``; return them by digest. A missing or unreadable code version is omitted."""
     asked, value = one_of(list(digests))
     text = f"SELECT digest, parts FROM @code_versions WHERE digest IN {asked}"  # noqa: S608 - constants of our own
     with no_collection():
@@ -308,7 +308,7 @@ def read_counts(connection: Connection, name: str) -> dict[str, int]:
 
 
 def known_codes(connection: Connection, name: str, digests: Collection[str]) -> set[str]:
-    """Return those of the digests whose code versions the catalog contains."""
+    """Return the digests among ``digests`` whose code versions the catalog contains."""
     asked, value = one_of(list(digests))
     text = f"SELECT digest FROM @code_versions WHERE digest IN {asked}"  # noqa: S608 - constants of our own
     rows = rows_of(connection, name, text, [value])
@@ -334,7 +334,7 @@ class RowWriter:
 
     def __init__(self) -> None:
         self.expected_codes: frozenset[str] = frozenset()
-        """The digests of the code versions of the newest plan. They are looked up together, because some will probably be written soon."""
+        """The digests of the code versions of the newest plan. They are all looked up with the first one that is to be written."""
         self._codes: set[str] = set()
         """Digests of code versions that the catalog contains."""
         self._absent: frozenset[str] = frozenset()
@@ -400,9 +400,9 @@ class RowWriter:
         self._running.difference_update(ended)
 
     def _stored_codes(self, connection: Connection, name: str, codes: Collection[str]) -> set[str]:
-        """Return those of the digests ``codes`` whose code versions the catalog contains.
+        """Return the digests among ``codes`` whose code versions the catalog contains.
 
-        One query looks up all code versions of the newest plan, so that most commits need no query.
+        A query looks up all code versions of the newest plan at once, and its result is remembered, so that most commits need no query.
         """
         if self._absent.issuperset(codes):
             return set()
@@ -462,7 +462,7 @@ SnapshotRequest: TypeAlias = tuple[frozenset[str], frozenset[str], frozenset[str
 
 
 class Remembered:
-    """The last snapshot of a store, kept in memory, and the keys for which it was read."""
+    """The last snapshot of a store, kept in memory, and the request with which it was read."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -471,13 +471,13 @@ class Remembered:
         self._snapshot = Snapshot()
 
     def keep(self, request: SnapshotRequest, epoch: int, snapshot: Snapshot) -> Snapshot:
-        """Remember a snapshot that was read for ``asked`` in ``epoch``, and return a copy of it. Called on the catalog thread."""
+        """Remember a snapshot that was read for ``request`` in the epoch ``epoch`` of the catalog; return a copy. Called on the catalog thread."""
         with self._lock:
             self._request, self._epoch, self._snapshot = request, epoch, snapshot
             return _snapshot_copy(snapshot)
 
     def snapshot(self, request: SnapshotRequest, epoch: int) -> Snapshot | None:
-        """Return a copy of the remembered snapshot if it was read for ``asked`` in ``epoch``; else None."""
+        """Return a copy of the remembered snapshot if it was read for ``request`` in the epoch ``epoch`` of the catalog; else None."""
         with self._lock:
             return _snapshot_copy(self._snapshot) if epoch == self._epoch and request == self._request else None
 
@@ -504,7 +504,7 @@ class Remembered:
                         self._move_pointers(pointer)
 
     def _attempt(self, record: Recorded) -> None:
-        """Update the duration and the failure of the step of ``record``."""
+        """Update the duration and the failure of the step of ``record`` in the remembered snapshot."""
         step = record.step
         if step.status == "executed":
             self._snapshot.seconds[step.key] = step.seconds
@@ -515,7 +515,7 @@ class Remembered:
             )
 
     def _executed(self, materializations: list[Materialization]) -> None:
-        """Add the new materializations of an executed step."""
+        """Add the new materializations of an executed step to the remembered snapshot."""
         # Lists are replaced, never changed, because copies of the snapshot share them.
         groups: dict[tuple[str, str, str], list[Materialization]] = {}
         for m in materializations:
@@ -524,7 +524,7 @@ class Remembered:
             self._snapshot.by_memo_key[memo_key] = [tuple(group), *self._snapshot.by_memo_key.get(memo_key, ())]
 
     def _move_pointers(self, current: Current) -> None:
-        """Replace the pointer of a notebook, key and partition by ``current``."""
+        """In the remembered snapshot, replace the pointer of the same notebook, key and partition by ``current``."""
         item = _as_read(current.materialization)
         if item is not current.materialization:
             current = replace(current, materialization=item)
@@ -542,7 +542,7 @@ def _as_read(m: Materialization) -> Materialization:
 
 
 def _snapshot_copy(snapshot: Snapshot) -> Snapshot:
-    """Return a copy of a snapshot, without ``missing_files`` and ``foreign``, which the caller determines."""
+    """Return a copy of a snapshot. Its fields ``missing_files`` and ``foreign`` are empty, because the caller sets them."""
     return Snapshot(
         dict(snapshot.by_memo_key),
         dict(snapshot.current),

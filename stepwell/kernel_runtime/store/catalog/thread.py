@@ -90,7 +90,7 @@ class Commit:
         callback(self._error)
 
     def disown(self, error: BaseException) -> None:
-        """In a forked child, make `wait` raise ``error``. The callbacks are not called, because the parent calls them."""
+        """In a forked child, make `wait` raise ``error``. The callbacks are not called here, because the parent process calls them."""
         self._error = error
         self._has_called = True
         self._end.happen()
@@ -220,7 +220,7 @@ class Catalog:
         self._pass_notices()
 
     def add(self, record: Any) -> Commit:
-        """Add a record to the commit that gathers records, and return this commit. Begin one if there is none."""
+        """Add a record to the next commit, and return this commit."""
         check_going_on()
         self.check_writable()
         with self.mutex:
@@ -270,7 +270,8 @@ class Catalog:
         arguments
             The further arguments of the function.
         frees
-            True if the change frees disk space. If the disk is full, it is then tried again with the disk space of the reserve (`trouble`).
+            True if the change frees disk space. If the disk is full, the change is then tried again, with the disk space of the reserve (see
+            `trouble`).
         """
 
         def changed(connection: Connection, name: str) -> T:
@@ -364,10 +365,11 @@ class Catalog:
         """Detach the catalog until `resume` is called. Called before a fork.
 
         If the catalog were attached during the fork, DuckDB would regard it as attached in the child, too. So this method waits until the
-        work in progress has ended and the catalog is detached; pending work is done after the fork. If the catalog thread is waiting for
-        the lease, nothing is attached, and `Lease.gate` stops the thread. If the work does not end in `FORK` seconds (for example because a
-        callback waits for the forking thread), the fork proceeds. The child then cannot use the catalog, and gets an error that explains
-        this.
+        catalog thread has finished its present work and detached the catalog; pending work is done after the fork. If the catalog thread
+        is waiting for the lease, the catalog is not attached, and `Lease.gate` prevents the thread from attaching it during the fork.
+
+        If the work takes longer than `FORK` seconds (for example because a callback waits for the forking thread), this method returns
+        nevertheless. If the child then uses the catalog, it gets an error that explains this.
         """
         lease = self.attachment.lease
         until = monotonic() + FORK
@@ -416,14 +418,13 @@ class Catalog:
         self._reset()
 
     def _add_question(self, question: Question[Any]) -> None:
-        """Pass a question to the catalog thread."""
         check_going_on()
         with self.mutex:
             self._wake()
             self._questions.append(question)
 
     def _wake(self) -> None:
-        """Start the catalog thread or, if it is running, wake it. The caller holds the mutex."""
+        """Start the catalog thread or, if it is running, wake it. The caller holds `mutex`."""
         if self._thread is None:
             # `threading.Thread` is not used, because an interrupt inside `Thread.start` could leave a thread that never runs. If several
             # threads are started before the first one runs, all others end at once.
@@ -445,7 +446,7 @@ class Catalog:
             self._fail_all(error)
 
     def _fail_all(self, error: BaseException) -> None:
-        """Let every commit, question and call of `close` end, because the catalog thread ends with ``error``."""
+        """Make every commit and question fail, and every call of `close` return, because ``error`` has ended the catalog thread."""
         failure = self.failure(
             error,
             "could not be used, because of an error in Stepwell",
@@ -471,7 +472,10 @@ class Catalog:
             farewell.happen()
 
     def _work(self) -> None:
-        """Do the work of the catalog thread: commit records, answer questions, and detach the catalog in time, until there is no work."""
+        """Do the work of the catalog thread: commit records, answer questions and detach the catalog.
+
+        Return when there has been no work for `LINGER` seconds, or when a thread has called `close` and the work is done.
+        """
         idle_since = monotonic()
         while True:
             with self.mutex:
@@ -521,7 +525,7 @@ class Catalog:
             self._release()
 
     def _are_done(self, farewells: list[tuple[Once, Commit | None]]) -> bool:
-        """Return True if the commits for which calls of `close` wait are over."""
+        """Return True if all commits are over for which the calls of `close` in ``farewells`` wait."""
         return all(pending is None or pending.is_over for _, pending in farewells)
 
     def _is_ready(self) -> bool:
@@ -534,7 +538,7 @@ class Catalog:
         return self._urgent or self._closing or monotonic() - group.since >= GATHER
 
     def _patience(self, now: float) -> float:
-        """Return the number of seconds after which the catalog thread must look for work even if nothing wakes it."""
+        """Return the number of seconds after which the catalog thread must look again whether there is something to do, even if nothing wakes it."""
         if self._group is not None:
             return max(0.0, self._group.since + GATHER - now)
         if not self.attachment.is_open:
@@ -542,7 +546,10 @@ class Catalog:
         return max(QUIET, self.attachment.lease.since + HOLD - now)
 
     def _may_release(self, now: float, idle: float) -> bool:
-        """Return True if the lease is to be released, because there was no work for ``idle`` seconds or another process waits."""
+        """Return True if the lease may be released: there has been no work for long enough, or another process waits for the lease.
+
+        ``idle`` is the number of seconds without work; ``now`` is the present time on the clock of `monotonic`.
+        """
         if idle >= IDLE:
             return True
         lease = self.attachment.lease
@@ -612,7 +619,7 @@ class Catalog:
             self.roll_back()
 
     def _commit(self, group: Commit) -> None:
-        """Commit the records of ``group`` in one transaction, and end the commit with or without an error."""
+        """Commit the records of ``group`` in one transaction, and report success or the error to the threads that wait for the commit."""
         connection = self.attachment.connection
         failure: StoreError | None = None
         try:
@@ -636,14 +643,14 @@ class Catalog:
         self._end(group, failure)
 
     def _end(self, group: Commit | None, failure: StoreError | None) -> None:
-        """End a commit, which failed unless ``failure`` is None."""
+        """Report the end of a commit: success if ``failure`` is None, else this error. If ``group`` is None, do nothing."""
         if group is not None:
             self._after_commit(group.records, failure)
             self._writing = None
             group.finish(failure)
 
     def roll_back(self) -> None:
-        """Detach the catalog after an error, which rolls an unfinished transaction back. A further error is only logged."""
+        """Detach the catalog after an error, and so roll back an unfinished transaction. If this fails, the new error is only logged."""
         try:
             self.attachment.discard()
         except Exception as error:
@@ -669,8 +676,8 @@ class Catalog:
         action
             What could not be done, as the end of a sentence about the store: ``could not be changed``.
         remedy
-            The remedy in the message. It is replaced if the error is an error of the operating system or means that the catalog is damaged,
-            because these kinds of errors have their own remedies.
+            The remedy in the message. An error of the operating system, and an error that means that the catalog is damaged, have their own
+            remedies, which are used instead.
         """
         damage = self.attachment.damage(error)
         if damage is not None:

@@ -7,8 +7,9 @@ damaged files that were moved to ``damaged/``.
 Rebuild: if the catalog cannot be read, or lacks commits that were acknowledged, a new catalog is made from two sources.
 
 - The tables of the old catalog. Each table that can be read completely is copied, so a damaged page in one table does not affect the others.
-  The old catalog is attached read-only, so that it does not change, and with its log if DuckDB can replay the log. Inline values, the history
-  of runs, and all but one materialization of a stored value exist only in these tables.
+  The old catalog is attached read-only, so that it does not change, and with its log if DuckDB can replay the log. Inline values and the
+  history of runs exist only in these tables. If several materializations share a value file, all but one of them exist only in these tables,
+  too.
 - The headers of the value files. A header describes the step that wrote the file and the reads of this step (`header.about`), so a row that
   is restored from it is reused under the same conditions as the lost row. If a header contains no description, the value can be loaded but is
   never reused.
@@ -20,7 +21,7 @@ lose their memo keys, so that they are not reused.
 
 The new catalog is written below ``tmp/`` and replaces the old catalog with one rename; the old catalog is kept under another name. If the
 process is killed before the rename, the old catalog is unchanged. If the process is killed after the rename, the log of the old catalog may
-remain, and DuckDB then refuses to open the new catalog. If the user runs the command again, it moves this log away.
+remain, and DuckDB then refuses to open the new catalog. A second run of ``stepwell doctor --rebuild`` moves this log away.
 """
 
 from __future__ import annotations
@@ -81,9 +82,9 @@ class Finding:
     status: Status
     """``ok``; ``warning`` if no action is needed now; ``problem`` if a repair is needed; ``unusable`` if the store cannot be used."""
     text: str
-    """The result in words."""
+    """The result, as a text for the user."""
     remedy: str = ""
-    """What the user should do; may be empty."""
+    """What the user should do; empty if nothing."""
     facts: dict[str, Any] = field(default_factory=dict)
     """The result as JSON values, such as counts, sizes in bytes and names of files."""
 
@@ -98,13 +99,13 @@ class Finding:
 
 
 def worst(findings: Iterable[Finding]) -> Status:
-    """Return the most severe status among the findings; ``ok`` if there are no findings."""
+    """Return the most severe status among the findings (the last of ok, warning, problem, unusable); ``ok`` if there are no findings."""
     order: tuple[Status, ...] = ("ok", "warning", "problem", "unusable")
     return max((finding.status for finding in findings), key=order.index, default="ok")
 
 
 def count_text(number: int, thing: str) -> str:
-    """Return a number with the singular or plural of a noun, such as ``1 file`` or ``3 files``."""
+    """Return a number with the noun ``thing``, to which ``s`` is added for the plural: ``1 file`` or ``3 files``."""
     return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
 
@@ -122,11 +123,12 @@ class CheckedFile:
     modified: float
     """The modification time of the file, in seconds since the epoch."""
     state: Literal["whole", "damaged", "foreign", "unreadable"]
-    """``whole`` if every byte is correct and a pickle is signed with this user's key; ``foreign`` if a pickle is undamaged, but unsigned or
-    signed with another key; ``unreadable`` if another version of Stepwell wrote the file, or the file was deleted during the check or is too
+    """``whole`` if every byte is correct and the file, if it is a pickle, is signed with this user's key; ``foreign`` if the file is an
+    undamaged pickle that is unsigned or signed with another key; ``damaged`` if the header is invalid or does not match the file;
+    ``unreadable`` if another version of Stepwell wrote the file, if this user may not read it, or if it was deleted during the check or is too
     large for this machine."""
     reason: str = ""
-    """How a damaged file is damaged; empty for other states."""
+    """What is wrong with a damaged file; empty if the state is not ``damaged``."""
     header: Header | None = None
     """The header of the file if its state is ``whole``; otherwise None."""
 
@@ -185,9 +187,9 @@ class CheckedCatalog:
     rows: dict[str, int] = field(default_factory=dict)
     """The number of rows of each table, by the name of the table."""
     values: dict[str, int] = field(default_factory=dict)
-    """The size in bytes of the value in each value file to which a row refers, by the name of the file."""
+    """Maps the name of each value file to which a row refers to the size in bytes of its value."""
     keys: dict[str, str] = field(default_factory=dict)
-    """The key of a materialization whose value is in the file, by the name of the file."""
+    """Maps the name of each value file to which a row refers to the key of one materialization whose value the file contains."""
     commits: int = 0
     """The number of commits that the catalog has recorded."""
 
@@ -222,9 +224,10 @@ def check_catalog(folder: Folder) -> CheckedCatalog:
 
 
 def with_catalog(attachment: Attachment, query: Callable[[Connection, str], T]) -> T:
-    """Attach the catalog, call ``query`` with the connection and the name of the attached catalog, detach the catalog, and return the result.
+    """Attach the catalog, call ``query``, and detach the catalog. Return the result of ``query``.
 
-    The errors are those of `check_catalog`.
+    The arguments of ``query`` are the connection and the name under which the catalog is attached. If the catalog cannot be opened or read, the
+    errors are those of `check_catalog`.
     """
     attachment.attach(create=False)
     try:
@@ -251,9 +254,9 @@ def _detach(attachment: Attachment) -> None:
 
 
 def _read_rows(connection: Connection, name: str, table: str, begin: int) -> tuple[int, int]:
-    """Read the portion of a table that begins with row id ``begin``.
+    """Read the rows of a table with `ROWS_AT_ONCE` row ids, of which ``begin`` is the first.
 
-    Return the number of rows in the portion, and the highest row id in the table plus one. The query computes a hash of the rows, so that
+    Return the number of rows with these ids, and the highest row id in the table plus one. The query computes a hash of the rows, so that
     DuckDB reads and checks every column.
     """
     rows, _, end = connection.execute(
@@ -281,7 +284,7 @@ OLD = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A file in a store that is no longer needed."""
+    """A file that is no longer needed, in ``tmp/`` or ``damaged/`` of a store."""
 
     name: str
     """The path of the file, relative to the store."""
@@ -290,7 +293,10 @@ class Leftover:
 
 
 def leftovers(folder: Folder) -> list[Leftover]:
-    """Return the files in ``tmp/`` that were last written more than an hour ago, and all files in ``damaged/``."""
+    """Return the files in ``tmp/`` that were last written more than an hour ago, and all files in ``damaged/``.
+
+    Value files that ``gc`` has moved to ``tmp/`` are omitted, because ``gc`` may move them back.
+    """
     now = time.time()
     old = [
         Leftover(f"tmp/{name}", status.st_size)
@@ -307,7 +313,7 @@ def leftovers(folder: Folder) -> list[Leftover]:
 
 
 def remove(folder: Folder, files: Iterable[Leftover]) -> tuple[int, int]:
-    """Delete files of a store; return the number and the total size in bytes of those that could be deleted."""
+    """Delete files of a store; return the number and the total size in bytes of the deleted files. Files that cannot be deleted stay."""
     count = size = 0
     for file in files:
         try:
@@ -320,7 +326,7 @@ def remove(folder: Folder, files: Iterable[Leftover]) -> tuple[int, int]:
 
 
 def remove_orphans(folder: Folder, names: Sequence[str]) -> tuple[int, int]:
-    """Delete those of the named value files to which no catalog row refers and that no running process is about to record.
+    """Delete the value files ``names``, except those to which a catalog row refers or that a running process is about to record.
 
     Return the number and the total size in bytes of the deleted files.
     """
@@ -350,7 +356,10 @@ class Salvaged:
     """The id of the store in the old catalog; empty if unknown."""
 
     def complete(self, seal: Seal | None) -> bool:
-        """Return True if all acknowledged rows were copied. False if ``seal`` is None, because then lost commits cannot be excluded."""
+        """Return True if all acknowledged rows were copied; False if rows were lost, or if ``seal`` is None.
+
+        Without a seal, commits may have been lost unnoticed.
+        """
         return (
             self.could_open
             and self.with_log
@@ -478,9 +487,9 @@ class Rebuilt:
     from_files: int = 0
     """The number of materializations that were restored from the headers of value files."""
     only_loadable: int = 0
-    """The number of these materializations that can be loaded but not reused, because the headers do not describe their steps."""
+    """The number of restored materializations that can be loaded but not reused, because the headers do not describe their steps."""
     distrusted: int = 0
-    """The number of copied rows that lost their memo keys, because a lost row may have replaced them."""
+    """The number of copied rows whose memo keys were removed, because a row that was lost may have replaced them."""
     old_files: list[Path] = field(default_factory=list)
     """The paths under which the old catalog and its log are kept."""
 
@@ -493,7 +502,7 @@ def rebuild(folder: Folder, files: Iterable[CheckedFile]) -> Rebuilt:
     folder
         The store directory.
     files
-        All value files, as yielded by `check_files`.
+        The results of the check of all value files, as yielded by `check_files`.
 
     Returns
     -------
@@ -555,7 +564,7 @@ def _distrust(connection: Connection) -> int:
 def _add_files(connection: Connection, files: list[CheckedFile], result: Rebuilt) -> None:
     """Add a row to the new catalog for each whole value file to which no copied row refers, and count these rows in ``result``.
 
-    If no materialization of a notebook, key and partition is current, the newest added materialization becomes current.
+    If a notebook has no current materialization for a key and partition, the newest added one becomes current.
     """
     known = {
         name
@@ -608,7 +617,7 @@ def _materialization(file: CheckedFile, header: Header) -> Materialization:
 
 
 def _classes(listed: object) -> tuple[tuple[str, str], ...]:
-    """Return the classes and libraries with their versions from the header field ``classes``; an empty tuple if the field is malformed."""
+    """Return the pairs of a name and a version in the header field ``classes``; an empty tuple if this field, ``listed``, is malformed."""
     if not isinstance(listed, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in listed):
         return ()
     return tuple((str(name), str(version)) for name, version in listed)

@@ -48,16 +48,16 @@ def examine(
     directory
         The store directory.
     follow
-        True to follow ``directory`` if it is a link, because the user named exactly this path.
+        True if ``directory`` may be a link; pass True only if the user named exactly this path. False to refuse a link.
     full
-        True to check every byte of every value file, False to check only that the files exist.
+        True to check every byte of every value file, False to check only that the files exist and are not too short.
     clean
-        True to delete garbage: value files without a catalog row and leftovers of dead processes, both if older than an hour; and damaged
-        files.
+        True to delete garbage: all damaged files, and those value files without a catalog row and leftovers of dead processes that are older
+        than an hour. False to report garbage without deleting it.
     rebuild_catalog
-        True to rebuild the catalog before it is checked.
+        True to rebuild the catalog before it is checked. Every byte of the value files is then checked even if ``full`` is False.
     progress
-        Called after the check of each value file; None to report no progress.
+        Called after the full check of each value file; None to report no progress.
 
     Yields
     ------
@@ -200,7 +200,7 @@ def _values(folder: Folder, files: list[CheckedFile], catalog: CheckedCatalog | 
 
 
 def _signed_by_another(folder: Folder, file: CheckedFile, key_name: bytes) -> bool:
-    """Return True if a value file is a pickle that is unsigned, or that claims to be signed with another key than ``key_name``."""
+    """Return True if a value file is a pickle that is unsigned, or that claims to be signed with a key other than ``key_name``."""
     if not file.name.endswith(".pickle") or file.state not in ("whole", "foreign"):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Checks of the environment of a store: file locks, the type of the file system, permissions, the signing key and free disk space.
+"""Checks of the environment of a store: file locks, the file system, permissions, the signing key, free disk space and versions.
 
 Stepwell depends on two locks: ``flock``, which the lease uses, and DuckDB's lock of a database file. Each lock is tested with a child process,
 which tries to get the lock while this process holds it.
@@ -58,7 +58,8 @@ _LOW = 0.10
 def locks(folder: Folder) -> Finding:
     """Test that ``flock`` and DuckDB's lock work in the store directory.
 
-    A lock works if a child process cannot get it while this process holds it, and can get it when no process holds it.
+    A lock works if a child process cannot get it while this process holds it, and can get it when no process holds it. On Windows, which has no
+    ``flock``, only DuckDB's lock is tested.
 
     Parameters
     ----------
@@ -73,7 +74,7 @@ def locks(folder: Folder) -> Finding:
     Raises
     ------
     StoreError
-        If the locks cannot be tested for another reason, such as a full disk.
+        If the locks cannot be tested, for example because the disk is full.
     """
     import duckdb
 
@@ -152,14 +153,14 @@ def _child(program: str, folder: Folder, name: str) -> str:
 
 
 def mount(directory: Path, table: Path = Path("/proc/mounts")) -> Finding:
-    """Check the file system that contains the store: warn about network file systems, and report a read-only mount as unusable.
+    """Check the file system that contains the store: warn about network and user-space file systems, and report a read-only mount as unusable.
 
     Parameters
     ----------
     directory
         The store directory.
     table
-        The operating system's list of mounts. If it cannot be read, the finding is ``ok``.
+        The file in which the operating system lists its mounts. If this file cannot be read, the finding is ``ok``.
     """
     try:
         lines = table.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -195,7 +196,11 @@ def mount(directory: Path, table: Path = Path("/proc/mounts")) -> Finding:
 
 
 def permissions(folder: Folder) -> Finding:
-    """Check that this user can write to the store, and that no other user can, except members of the group if the store is shared."""
+    """Check that this user can read and write the store, and that not every user of the machine can write to it.
+
+    If the store is shared with a group, also check the access of the group. If it is not shared but belongs to another user, return a warning.
+    On Windows, only the access of this user is checked.
+    """
     directory = folder.path
     if not os.access(directory, os.W_OK | os.X_OK):
         return Finding("permissions", "unusable", f"you cannot write to {directory}", f"chmod u+rwx {directory}")
@@ -242,7 +247,7 @@ def permissions(folder: Folder) -> Finding:
 def _shared(folder: Folder) -> Finding:
     """Check that the group of a shared store can read all value files, and read and write all other files and folders.
 
-    The finding lists the files for which this is not the case, by their owners.
+    If the group lacks access to some files, the finding lists these files, grouped by their owners, who can grant the access.
     """
     owner = folder.owner
     group = group_name(owner.st_gid)
@@ -269,7 +274,7 @@ def _shared(folder: Folder) -> Finding:
 
 
 def _all_entries(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the path, relative to the store, and the status of every file and folder of a store, except those inside folders of ``tmp/``."""
+    """Yield the path, relative to the store, and the status of every file and folder of a store. Folders in ``tmp/`` are not entered."""
     for name, status in folder.entries(""):
         yield name, status
         if name in FOLDERS and stat.S_ISDIR(status.st_mode):
@@ -290,7 +295,7 @@ def key() -> tuple[Finding, bytes]:
     finding
         The result of the check.
     name
-        The name of the key in signatures; empty if there is no usable key.
+        The name that signatures contain to identify the key; empty if there is no usable key.
     """
     path = key_path(os.environ.get("STEPWELL_KEY_FILE", ""))
     if not path.exists():
@@ -314,7 +319,7 @@ def key() -> tuple[Finding, bytes]:
 
 
 def disk(directory: Path) -> Finding:
-    """Check the free space of the disk that contains a directory; less than 10 % causes a warning."""
+    """Check the free space of the disk that contains a directory. Return a warning if less than 10 % of the disk is free."""
     usage = shutil.disk_usage(directory)
     facts = {"free": usage.free, "total": usage.total}
     text = f"{size_text(usage.free)} of {size_text(usage.total)} are free"

@@ -11,7 +11,7 @@ machine crashes, which may leave a file truncated or filled with zeros, all witn
 
 A file of at least `AT_ONCE` bytes gets its witness when it is written, because its digest was computed from the memory that was written.
 Smaller files are checked at their first load, which takes less than a millisecond. If a file was changed less than `_COARSE` before a check,
-the check gives the file no witness, because the times of the file may be too coarse to show a later change.
+the check gives the file no witness, because a later change might leave the same times.
 
 Witnesses are lines of a file in the user's cache directory. There is one such file per boot, to which all processes of the user append. The
 digests are computed with the user's signing key. So nobody can forge a witness without this key, and a store from another person brings no
@@ -55,24 +55,25 @@ shares the user's cache directory."""
 class Witnesses:
     """Records of successful checks since the machine booted. Every method may be called from any thread.
 
-    A subject is what was checked: any objects with a stable ``repr``, such as a file's name and status.
+    The arguments ``subject`` of the methods say what was checked. They are any objects with a stable ``repr``, such as a file's name and
+    status.
 
     Parameters
     ----------
     signer
-        Computes the keyed digests. Without a usable key nothing is recorded, and every subject counts as unchecked.
+        Computes the keyed digests. Without a usable key, nothing is recorded, and everything counts as unchecked.
     """
 
     def __init__(self, signer: Signer) -> None:
         self._signer = signer
 
     def holds(self, *subject: object) -> bool:
-        """Return True if a successful check of a subject since the machine booted is recorded."""
+        """Return True if a successful check of ``subject`` was recorded since the machine booted."""
         line = self._line(subject)
         return line is not None and _list().has(line)
 
     def add(self, *subject: object) -> None:
-        """Record a successful check of a subject."""
+        """Record a successful check of ``subject``."""
         line = self._line(subject)
         if line is not None:
             _list().add(line)
@@ -99,7 +100,7 @@ class Witnesses:
         status
             The file's status, obtained before the file was read or after this process wrote it.
         was_written
-            True if this process has just written the file, which then is recorded in any case.
+            True if this process has just written the file. The file is then recorded although it was changed recently.
         """
         if was_written or time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _COARSE:
             self.add(name, *_identity(status))
@@ -247,7 +248,10 @@ def _name(digest: str) -> str:
 
 
 class Marks:
-    """Marks the values of one store that failed to load, by their digests. Every method may be called from any thread."""
+    """The marks of those values in one store that failed to load. Values are named by their digests.
+
+    Every method may be called from any thread.
+    """
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -257,7 +261,7 @@ class Marks:
         return bool(self._all_marks()) and _name(digest) in self._all_marks()
 
     def add(self, digest: str) -> None:
-        """Mark the value with this digest, because it failed to load. If the store cannot be written, only this process knows the mark."""
+        """Record that the value with this digest failed to load. If this user cannot write to the store, only this process knows the mark."""
         digest = _name(digest)
         if digest in self._all_marks():
             return
@@ -267,7 +271,10 @@ class Marks:
             self._folder.write(f"{DAMAGED}/{digest}{_MARK}", b"")
 
     def remove(self, digest: str) -> None:
-        """Remove the mark of the value with this digest, because it loaded or was stored again; do nothing if it has no mark."""
+        """Remove the mark of the value with this digest; do nothing if the value has no mark.
+
+        Call this when the value has loaded or was stored again.
+        """
         if digest in self:
             self._all_marks().discard(_name(digest))
             with contextlib.suppress(OSError):

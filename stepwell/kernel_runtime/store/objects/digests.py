@@ -69,7 +69,7 @@ class Digesting:
             start_new_thread(self._work, ())
 
     def result(self) -> list[str]:
-        """Wait until the digests are computed; return one digest per part."""
+        """Wait until the digests are computed; return one digest per part. If the second thread failed, raise its error."""
         if not self._is_parallel:
             return [blake(part) for part in self._parts]
         self._end.wait()
@@ -78,7 +78,7 @@ class Digesting:
         return self._digests
 
     def stop(self) -> None:
-        """Make the second thread end soon, because the digests are no longer needed."""
+        """Make the second thread end soon. Call this if the digests are no longer needed."""
         self._is_stopped = True
 
     def _work(self) -> None:

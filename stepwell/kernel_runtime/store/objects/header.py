@@ -47,7 +47,7 @@ _UNKNOWN = "0" * 64
 
 
 class HeaderError(ValueError):
-    """Raised if a value file is damaged: its header is invalid, or its contents do not match the header."""
+    """Raised if the header of a value file is invalid, or if the file's name or contents do not match the header."""
 
 
 class OtherFormError(HeaderError):
@@ -64,8 +64,8 @@ class Header:
     buffers: tuple[tuple[int, str, bool], ...]
     """The size, the digest and the read-only flag of each buffer."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """Further fields, such as ``python``, ``classes`` (with library versions), ``key``, ``memo_key`` and ``about``. Loads ignore them; they are
-    for people and for the rebuild of a lost catalog."""
+    """Further fields, such as ``python`` (its version), ``classes`` (classes and libraries with their versions), ``key``, ``memo_key`` and
+    ``about``. Loads ignore these fields; they are for people and for the rebuild of a lost catalog."""
 
     @property
     def digest(self) -> str:
@@ -78,12 +78,12 @@ class Header:
         return name_of(self.digest, self.codec)
 
     def pack(self) -> bytes:
-        """Return the header as JSON, as it is written to the file."""
+        """Return the header as it is written to the file: JSON, without the 64 bytes that precede it."""
         fields = {"codec": self.codec, "stream": self.stream, "buffers": self.buffers, **self.metadata}
         return json.dumps(fields, separators=(",", ":")).encode()
 
     def places(self, length: int) -> Iterator[tuple[int, int]]:
-        """Yield the start and end position of the stream, and then of each buffer, in the file.
+        """Yield the positions in the file at which the stream begins and ends, and then those of each buffer.
 
         Parameters
         ----------
@@ -98,7 +98,9 @@ class Header:
 
 
 def room_for(codec: str, stream: int, buffers: Sequence[tuple[int, bool]], metadata: dict[str, Any]) -> int:
-    """Return the position of the stream in a file whose digests are not yet known. The result is exact, because all digests are equally long.
+    """Return the position in a new value file at which the stream must begin, so that the header fits before the stream.
+
+    The digests in the header need not be known, because all digests are equally long.
 
     Parameters
     ----------
@@ -109,7 +111,7 @@ def room_for(codec: str, stream: int, buffers: Sequence[tuple[int, bool]], metad
     buffers
         The size and the read-only flag of each buffer.
     metadata
-        The further fields of the header (`Header.more`).
+        The further fields of the header (`Header.metadata`).
     """
     blank = Header(codec, (stream, _UNKNOWN), tuple((size, _UNKNOWN, readonly) for size, readonly in buffers), metadata)
     return aligned(PREFIX.size + len(blank.pack()))
@@ -144,7 +146,7 @@ def read_prefix(data: bytes | memoryview) -> tuple[int, bytes]:
         raise HeaderError("the file is truncated: it ends before its header")
     magic, version, length, signature = PREFIX.unpack_from(data)
     if magic != MAGIC:
-        raise HeaderError("the first bytes of the file are not those of a value file")
+        raise HeaderError("the file does not begin like a value file")
     if version != VERSION:
         raise OtherFormError(
             f"another version of Stepwell wrote the file (format {version}; this version reads format {VERSION})"
@@ -224,11 +226,11 @@ def rebuilt(
     value
         The stored value in the file.
     key
-        The key of the value, if the description contains no key.
+        The key of the materialization if the description contains no key.
     id_
         The id of the restored materialization.
     created
-        The time of creation in seconds since the epoch, if the description contains no time.
+        The time of creation, in seconds since the epoch, if the description contains no time.
     """
     empty: dict[str, Any] = {"inputs": "[]", "reads": "[]", "unverifiable": "[]", "metadata": "{}"}
     empty |= {"created": created, "seconds": 0.0}

@@ -6,7 +6,7 @@ the codec, the stream and the buffers, so equal stored values share one file.
 A new file is first written below ``tmp/``. Its digest is computed meanwhile, so the header is written last. Then the file is renamed to its
 name below ``objects/``. So every file below ``objects/`` is complete, unless the machine crashed. Large files are mapped copy-on-write.
 
-Every load of a pickle checks the signature of the header and the digest of the stream, which the header contains. All other bytes are checked
+Every load checks the digest of the stream and, for a pickle, the signature of the header, which contains this digest. The buffers are checked
 at the first load after each boot (`checked`).
 
 A store may come from another person. So a file name is checked before the file is opened, links are not followed (`Folder`), and the stream
@@ -150,7 +150,7 @@ class Objects:
     signer
         Signs and verifies the headers of pickles, which execute code when they are loaded.
     unrecorded
-        Protects new files from ``gc`` until their catalog rows are committed. None to use a new `Unrecorded`.
+        Protects new files from ``gc`` until their catalog rows are committed. None to create such a list for this object alone.
     """
 
     def __init__(self, folder: Folder, signer: Signer, unrecorded: Unrecorded | None = None) -> None:
@@ -164,10 +164,11 @@ class Objects:
     def write(
         self, encoded: Encoded, *, key: str, memo_key: str, about: Mapping[str, Any] | None = None
     ) -> tuple[str, str]:
-        """Write the file of a value, and protect it from ``gc`` until `recorded` is called.
+        """Write the file of a value, and protect it from ``gc`` until `release_recorded` is called.
 
-        If the file exists, it is replaced. This takes no longer than checking the existing file, and repairs a damaged file. The file is not
-        flushed to the disk. After a power loss, it may be truncated or filled with zeros; its first load after the next boot detects this.
+        If the file exists, it is replaced. This takes no longer than a check of the existing file, and repairs the file if it is damaged. The
+        new file is not flushed to the disk. After a power loss, it may be truncated or filled with zeros; its first load after the next boot
+        detects this.
 
         Parameters
         ----------
@@ -231,7 +232,7 @@ class Objects:
         return digest, name
 
     def place(self, making: str, name: str) -> None:
-        """Move the complete file ``making`` from ``tmp/`` to ``objects/``, and protect it from ``gc`` until `recorded` is called.
+        """Move the completed file ``making`` from ``tmp/`` to ``objects/``, and protect it from ``gc`` until `release_recorded` is called.
 
         Parameters
         ----------
@@ -255,7 +256,7 @@ class Objects:
                 raise
 
     def release_recorded(self, names: Iterable[str]) -> None:
-        """Stop protecting files from ``gc``, because their catalog rows are committed or will never be written.
+        """Stop protecting files from ``gc``. Call this when their catalog rows are committed or will never be written.
 
         Parameters
         ----------
@@ -267,7 +268,7 @@ class Objects:
     def read(self, name: str, digest: str, codec: str, *, key: str, full: bool = False) -> Parts:
         """Read the file of a value and return its stream and buffers.
 
-        The signature and the stream of a pickle are always checked. The other bytes are checked unless the file was checked since the machine
+        The stream and, for a pickle, the signature are always checked. The buffers are checked unless the file was checked since the machine
         booted.
 
         Parameters
@@ -279,7 +280,7 @@ class Objects:
         key
             The asset's key, for messages.
         full
-            True to check every byte even if the file was checked since the machine booted.
+            True to check the buffers even if the file was checked since the machine booted.
 
         Raises
         ------
@@ -292,7 +293,7 @@ class Objects:
         if name != object_header.name_of(digest, codec):
             # Not a `ValueDamagedError`, because the row is damaged. The file may be intact and belong to another value.
             raise ValueUnavailableError(
-                f"the stored value of {key!r} is damaged: its catalog row names a file with another digest or codec than the row",
+                f"the stored value of {key!r} is damaged: the file name in its catalog row does not match the digest and the codec in the row",
                 where=f"file objects/{name}",
                 remedy=f"materialize {key!r} again",
             )
@@ -308,7 +309,9 @@ class Objects:
             raise _unreadable_value(key, name, error) from error
 
     def mark_checked(self, name: str, status: os.stat_result) -> None:
-        """Record that every byte of a file and the structure of its data were checked, so that loads until the next boot omit these checks.
+        """Record that every byte of a file and the structure of its data were checked, so that loads skip these checks until the next boot.
+
+        A file that was changed just before the check is not recorded.
 
         Parameters
         ----------
@@ -335,7 +338,10 @@ class Objects:
         return file.header
 
     def adopt(self, name: str) -> None:
-        """Check every byte of a file and, if it is a pickle, sign it with this user's key. Raises the errors of `verify`."""
+        """Check every byte of a file and, if the file is a pickle, sign it with this user's key.
+
+        The errors of `verify` are raised if the check fails.
+        """
         header = self.verify(name)
         if header.codec != PICKLE:
             return
@@ -369,11 +375,11 @@ class Objects:
             return True
 
     def holds(self, value: StoredValue) -> bool:
-        """Return True if the store contains the inline value or the file of a stored value, even if it cannot be loaded."""
+        """Return True if the store contains the inline value or the file of a stored value, even if the value cannot be loaded."""
         return value.inline is not None or (value.object_name is not None and not self.is_missing(value.object_name))
 
     def signer_of(self, name: str, own_key: bytes) -> bytes:
-        """Return the name of the key with which a file claims to be signed; empty if the file cannot be read.
+        """Return the name of the key with which a file claims to be signed: zero bytes if the file is unsigned, empty if it cannot be read.
 
         The signature is not verified.
 
@@ -382,7 +388,8 @@ class Objects:
         name
             The name of the file below ``objects/``.
         own_key
-            The name of this user's key. It is returned without reading the file if this process knows that this key signed the file.
+            The name of this user's key. If this process has written the file or read its signature before, and this key signed the file,
+            ``own_key`` is returned without reading the file again.
         """
         if name in self._own_files:
             return own_key
@@ -438,7 +445,7 @@ class Objects:
         return PREFIX.pack(MAGIC, VERSION, len(packed), signature)
 
     def usage(self) -> tuple[int, int]:
-        """Return the number of value files and their total size in bytes. Folders that this user may not list are not counted."""
+        """Return the number of value files and their total size in bytes. If this user may not list a folder, the count ends there."""
         files = total = 0
         with contextlib.suppress(PermissionError):
             for _, status in value_files(self.folder):
@@ -488,7 +495,7 @@ class Objects:
 
     def _read_file(self, name: str, key: str) -> _ValueFile:
         if not is_name(name):
-            raise HeaderError("the name of the file is not that of a value file")
+            raise HeaderError("the name of the file is not a valid name of a value file")
         with self._descriptor_of(name, key) as descriptor:
             status = os.fstat(descriptor)
             if status.st_size >= MAP_FROM:
@@ -500,7 +507,7 @@ class Objects:
         packed = bytes(data[PREFIX.size : PREFIX.size + length])
         header = object_header.read_header(packed)
         if header.name != name:
-            raise HeaderError("the file contains another value than its name says")
+            raise HeaderError("the file contains another value, which does not match the file's name")
         _check_size(header, length, len(data))
         return _ValueFile(data, signature, packed, header, status)
 
@@ -540,7 +547,7 @@ def _parts(file: _ValueFile, unchecked: os.stat_result | None) -> Parts:
     file
         The file. If it is a pickle, the caller must have verified the signature of its header.
     unchecked
-        The value of `Parts.unchecked` in the result.
+        The value for `Parts.unchecked` in the result.
     """
     data, header = file.data, file.header
     (start, end), *places = header.places(len(file.header_bytes))
@@ -556,14 +563,14 @@ def _parts(file: _ValueFile, unchecked: os.stat_result | None) -> Parts:
 
 
 def _check_contents(file: _ValueFile, *, stream: bool = True) -> None:
-    """Raise `HeaderError` if the stream or a buffer of a file does not match its digest in the header.
+    """Raise `HeaderError` if the stream or a buffer of a file does not match the digest of this part in the header.
 
     Parameters
     ----------
     file
         The file.
     stream
-        False to omit the check of the stream, because `_parts` checks it.
+        False to check only the buffers. A caller that calls `_parts` afterwards passes False, because `_parts` checks the stream.
     """
     header = file.header
     digests = (header.stream[1], *[digest for _, digest, _ in header.buffers])
@@ -582,14 +589,14 @@ def untrusted(key: str, where: str, signature: bytes | None, own_signer: Signer)
     where
         The place of the value in the store, for the message.
     signature
-        The signature of the value; None if the value is not signed.
+        The signature that was found with the value; None if there is none.
     own_signer
         The signer with this user's key.
 
     Returns
     -------
     UntrustedValueError
-        If the signature claims to be by this user's key, but does not match the value, the error is a `SignatureDamagedError`.
+        The error. If the signature claims to be by this user's key, but does not match the value, this is a `SignatureDamagedError`.
     """
     signer = key_name(signature)
     if signer == own_signer.name:
@@ -635,17 +642,17 @@ def value_files(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def lacking(snapshot: Snapshot, objects: Objects, signer: Signer) -> tuple[frozenset[str], dict[str, str]]:
-    """Find the materializations of a snapshot whose value file is missing, or whose value is signed with another key than this user's.
+    """Find the materializations of a snapshot whose value file is missing, or whose value this user's key did not sign.
 
-    Signatures are not verified, because this would take too long for every row of a snapshot. Loading a value verifies its signature.
+    Signatures are not verified, because this would take too long for a whole snapshot. A load verifies the signature of the loaded value.
 
     Returns
     -------
     missing
-        Names of the value files that are missing or too short.
+        Names of the value files that do not exist or are shorter than the value.
     foreign
-        Maps the id of each materialization whose value is signed with another key to the fingerprint of this key, or to ``none`` if the
-        value is not signed.
+        Maps the id of each materialization whose value this user's key did not sign to the fingerprint of the key that the signature names,
+        or to ``none`` if an inline value has no signature or the file cannot be read.
     """
     missing: dict[str, bool] = {}
     foreign: dict[str, str] = {}

@@ -1,12 +1,17 @@
 # ruff: noqa: S608 - the statements are built from constants
 """The schema ``stepwell``: views of the catalog that users can query. Their columns do not change between versions of Stepwell.
 
-A query of views has two stages. First, while this process has the lease, the catalog thread reads the needed columns of the catalog's tables
-into Arrow tables, which are called the *sources* of the views. It reads the sources of all views in the user's statement together, and never
-reads inline values, signatures or source code. Second, after the lease is released, the DuckDB instance for SQL (`instance`) runs the user's
-statement, in which each view is a SELECT over its sources.
+A statement that reads views is executed in two stages. First, while this process has the lease, the catalog thread reads the needed columns of
+the catalog's tables into Arrow tables, which are called the *sources* of the views. It reads the sources of all views in the user's statement
+together, and never reads inline values, signatures or source code. Second, after the lease is released, the DuckDB instance for SQL
+(`instance`) runs the user's statement, in which each view is a SELECT over its sources.
 
-Times are TIMESTAMPTZ, durations are in seconds, and sizes are in bytes.
+Times are TIMESTAMPTZ, durations are in seconds, and sizes are in bytes. A materialization is *current* if its notebook uses it for its key and
+partition. In ``current``, ``moved`` is the time at which the materialization was recorded as current. In ``lineage``, ``input`` is the name of
+the step's parameter, and ``upstream`` the key of the upstream value; ``kind`` is ``order`` if the input only orders the steps and passes no
+value, otherwise ``value``; ``version`` is the data version of the upstream value, or the id of its materialization if the input only orders the
+steps or the value has no data version. In ``code_versions``, ``path`` consists of the names by which the step's code reaches the object, and
+``place`` is the source location of the object's definition. In ``materializations``, ``object`` is the name of the value file.
 
 ====================  =====================================================================================================
 ``runs``              run_id, kind, notebook, targets[], status, started, ended, seconds, batch, parent_run_id, root_run_id, error,
@@ -58,7 +63,7 @@ _IS_CURRENT = "id IN (SELECT materialization FROM @pointers) AS is_current"
 
 @dataclass(frozen=True, slots=True)
 class CatalogView:
-    """A view of the schema ``stepwell``: the names of its sources, and the text of its SELECT, in which ``@`` precedes each source."""
+    """A view of the schema ``stepwell``: the names of its sources, and the text of its SELECT, in which ``@name`` stands for a source."""
 
     sources: tuple[str, ...]
     text: str
@@ -138,13 +143,13 @@ def sources_of(views: Collection[str]) -> tuple[str, ...]:
 def source_table(source: str) -> str:
     """Return the table name under which a source is registered with DuckDB.
 
-    The name contains a dot, so it cannot be equal to the key of an asset, under which values are registered.
+    Values are registered under the keys of their assets. A source cannot have the same name as a value, because no asset key contains a dot.
     """
     return f"{SCHEMA}.{source}"
 
 
 def view_select(view: str) -> str:
-    """Return the text of the SELECT that defines a view, with the names under which its sources are registered with DuckDB."""
+    """Return the text of the SELECT that defines a view. It refers to the sources by their registered names (`source_table`)."""
     text = VIEWS[view].text
     for source in VIEWS[view].sources:
         text = text.replace(f"@{source}", f'temp.main."{source_table(source)}"')
@@ -159,7 +164,7 @@ def read_sources(connection: Connection, name: str, sources: Collection[str]) ->
     connection
         The connection to which the catalog is attached.
     name
-        The name of the attached catalog.
+        The name under which the catalog is attached.
     sources
         The names of the sources.
 

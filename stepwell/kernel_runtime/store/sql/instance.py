@@ -51,7 +51,8 @@ if hasattr(os, "register_at_fork"):
 def expect(store: Path) -> None:
     """Set the store directory that the next SELECTs will probably use.
 
-    A SELECT is parsed before its store is known. This hint lets the parser start the instance that the SELECT uses later.
+    A SELECT is parsed before its store is known. With this hint, the instance that is started for the parser is the one that later runs the
+    SELECT.
     """
     global _expected_store  # noqa: PLW0603 - only a hint: with a wrong store, one more instance is started
     _expected_store = str(store)
@@ -63,7 +64,7 @@ def cursor(store: Path | None = None) -> Connection:
     Parameters
     ----------
     store
-        The store directory, below which the instance writes temporary data. None to use any instance, for a statement that reads no tables.
+        The store directory, below which the instance writes temporary data. None for a statement that reads no tables and can use any instance.
 
     Raises
     ------
@@ -139,7 +140,7 @@ def _start(store: str, files: Collection[str] = ()) -> Connection:
 
 
 def interruptible(connection: Connection, work: Callable[[], T]) -> T:
-    """Run a function on a separate thread and wait for its result, so that Ctrl-C can interrupt the DuckDB statement that it executes.
+    """Run a function that executes a DuckDB statement, so that Ctrl-C can interrupt the statement. The function runs on a separate thread.
 
     Parameters
     ----------
@@ -156,8 +157,8 @@ def interruptible(connection: Connection, work: Callable[[], T]) -> T:
     Raises
     ------
     BaseException
-        The exception that the function raised; or an exception such as KeyboardInterrupt that ended the wait. In the second case, the
-        statement is interrupted first, for at most 5 s.
+        The exception that ``work`` raised; or the exception, such as KeyboardInterrupt, that ended the wait for ``work``. In the second case,
+        the statement is interrupted, and the exception is raised when ``work`` has ended, at the latest after 5 s.
     """
     over = Once()
     results: list[T] = []

@@ -1,12 +1,12 @@
 """Execution of one SELECT over values of assets, and the conversion of these values to tables.
 
 DuckDB scans frames, Arrow tables and contiguous arrays in memory, without a copy. The labels of their columns become column names, and SQL
-ignores the case of column names. If the index of a pandas frame has names, it becomes columns, because it contains the keys of a grouped
-frame. An index without a name only numbers the rows, and is omitted.
+ignores the case of column names. The named levels of a pandas frame's index become columns, too, because the index of a grouped frame contains
+the keys of the groups. Levels without a name usually only number the rows, and are omitted; so are levels with the name of a column.
 
 A SELECT can access only the tables and files that `statements` finds in it. The tables are registered on a new connection, and the DuckDB
-instance can open only these files (`instance`). If the SELECT names an unknown table, an error is raised before the SELECT runs. Otherwise
-DuckDB might read a system view or a variable with this name.
+instance can open only these files (`instance`). If the SELECT names an unknown table, an error is raised before the SELECT runs. Without this
+check, DuckDB might read a system view or a variable with this name.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def as_table(value: Any, name: str) -> Any:
     Raises
     ------
     NotTabularError
-        If the value is not a table, has no columns, or has two columns whose names differ at most in case.
+        If the value is not a table, has no columns, or has two columns whose names are equal or differ only in case.
     """
     kind = type(value).__module__.partition(".")[0]
     if _is(value, "pandas", "DataFrame"):
@@ -82,7 +82,8 @@ def unreadable(value: Any, name: str, reason: str) -> NotTabularError:
     name
         The key of the asset.
     reason
-        The message of DuckDB. If it names the type of a column of a pandas frame, the error names the columns of this type instead.
+        DuckDB's message. If ``value`` is a pandas frame and the message names the type of one of its columns, the error names the columns of
+        this type instead of the message.
     """
     columns = [
         f"{label} ({dtype})" for label, dtype in getattr(value, "dtypes", {}).items() if f"'{dtype}'" in reason
@@ -94,7 +95,7 @@ def unreadable(value: Any, name: str, reason: str) -> NotTabularError:
             if columns
             else f": {reason}"
         ),
-        remedy="convert the columns in another asset, as in frame.assign(period=frame.period.astype(str)), and select from that asset",
+        remedy="define another asset that converts the columns, for example with frame.assign(period=frame.period.astype(str)), and select from that asset",
     )
 
 
@@ -124,7 +125,7 @@ def _check_names(labels: Iterable[Any], name: str) -> list[str]:
             )
             raise NotTabularError(
                 f"SQL cannot read the asset {name!r}, because {both}",
-                remedy="rename one of the two columns in another asset, and select from that asset",
+                remedy="define another asset that returns the table with one of the two columns renamed, and select from that asset",
             )
         seen[folded(label)] = label
     return written
@@ -217,11 +218,11 @@ class Scope:
     parameters
         The values of the SELECT's parameters by name, without ``$``.
     files
-        The files that the SELECT can read; None if it must not read files.
+        The files that the SELECT can read; None if the SELECT must not read files.
     store
         The store directory, below which DuckDB writes temporary data; None if there is no store.
     shapes
-        The views that the SELECT can read.
+        The views of the catalog that the SELECT can read: the text of the SELECT that defines each view, by the path of the view.
     """
 
     tables: Mapping[Any, object]
@@ -249,21 +250,21 @@ def run_select(text: str, scope: Scope) -> Any:
     Raises
     ------
     CellSyntaxError
-        If the text is not exactly one SELECT.
+        If the text is not exactly one SELECT, or could access anything other than tables and files.
     NotTabularError
         If a value that the SELECT names is not a table.
     QueryError
-        If the SELECT names a table or parameter that ``scope`` does not contain, or if DuckDB cannot run the SELECT; then the error contains
-        DuckDB's message.
+        If the SELECT names a table or parameter that ``scope`` does not contain, or reads files although ``scope.files`` is None; or if DuckDB
+        cannot run the SELECT. In the last case, the error contains DuckDB's message.
     """
     with _prepared_query(text, scope) as query:
         return _numbered(query.run(lambda: query.relation().to_arrow_table()))
 
 
 def stream_select(text: str, scope: Scope) -> Any:
-    """Start one SELECT and return its rows as a stream, whose rows are computed when they are read.
+    """Start one SELECT and return a stream of its rows, which are computed in batches when they are read.
 
-    The parameters and errors are those of `run_select`. Ctrl-C interrupts the computation of a batch.
+    The parameters and errors are those of `run_select`. While a batch is computed, Ctrl-C interrupts the computation.
 
     Returns
     -------
@@ -308,7 +309,7 @@ class _Query:
         return self.connection.sql(self._text, params=self._parameters or None)
 
     def run(self, work: Callable[[], T]) -> T:
-        """Call a function that executes the SELECT; Ctrl-C interrupts it. Errors of DuckDB are raised as `QueryError`."""
+        """Call ``work``, which executes the SELECT; return its result. Ctrl-C interrupts the SELECT. Errors of DuckDB become `QueryError`."""
         import duckdb
 
         try:
@@ -344,7 +345,7 @@ class _Query:
     def _error_line(self, error: Exception) -> str:
         """Return the line of the SELECT in which an error of DuckDB occurred, and a second line with a caret below the position.
 
-        The result is empty if DuckDB does not report the line.
+        Return an empty string if DuckDB does not report the line.
         """
         import duckdb
 
@@ -432,13 +433,16 @@ def _check(statement: Statement, tables: Mapping[TablePath, object], scope: Scop
             )
     if statement.files and scope.files is None:
         raise QueryError(
-            f"the SELECT failed: it contains {statement.files[0].label}, but it must not read files in this call",
+            f"the SELECT failed: it contains {statement.files[0].label}, but this call does not allow a SELECT to read files",
             remedy="read the file in an asset, and select from the asset",
         )
 
 
 def missing_table(path: TablePath, known_tables: list[str]) -> QueryError:
-    """Return the error for a SELECT that names an unknown table. Its remedy contains the most similar names in ``known_tables``."""
+    """Return the error for a SELECT that names an unknown table.
+
+    The remedy of the error proposes the names in ``known_tables`` that resemble ``path``; if there are none, it lists some names.
+    """
     name = ".".join(path)
     near = difflib.get_close_matches(name, known_tables, n=3, cutoff=0.5)
     shown = ", ".join(sorted(known_tables)[:8]) + (
@@ -465,18 +469,20 @@ def _register(connection: Connection, name: str, value: object) -> None:
 
 
 def _make_schemas(connection: Connection, database: str, paths: list[TablePath], shapes: Shapes) -> None:
-    """Create a view for each table name with two parts, such as ``raw.flights``, because DuckDB registers only names with one part.
+    """Make tables readable under names with two parts, such as ``raw.flights``: create a DuckDB view for each of these names.
+
+    The views are needed because DuckDB can register a value only under a name with one part.
 
     Parameters
     ----------
     connection
         The connection on which the tables are registered.
     database
-        The name of an in-memory database that is created for the views.
+        The name of an in-memory database that is created for these views.
     paths
-        The table names.
+        The table names with two parts.
     shapes
-        The SELECTs that define the views of the catalog, by table name.
+        The views of the catalog: the SELECT that defines each, by its path. All other names in ``paths`` refer to registered values.
     """
     connection.execute(f"ATTACH ':memory:' AS {database}")
     connection.execute(f"USE {database}")
@@ -519,7 +525,7 @@ def _numbered(table: Any) -> Any:
 
 
 def _numbers(names: list[str]) -> list[str]:
-    """Return column names with a number appended to each repetition (``id``, ``id_1``), as DuckDB does in CREATE TABLE AS."""
+    """Return column names with a number appended to each repeated name (``id``, ``id_1``), like DuckDB in CREATE TABLE AS."""
     taken = set(names)
     seen: set[str] = set()
     unique_names = []

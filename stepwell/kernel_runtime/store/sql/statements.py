@@ -1,14 +1,14 @@
 # ruff: noqa: PTH100, PTH109, PTH110, PTH111, PTH112, PTH113, PTH117, PTH118, PTH120, PTH207 - strings: a Path would change the paths as written
-"""Parsing of one SELECT with DuckDB's parser (``json_serialize_sql``), and the decision which files the SELECT may read.
+"""Parsing of one SELECT with DuckDB's parser (``json_serialize_sql``), and the check that the SELECT may read the files it names.
 
 The parse tree shows the tables, files and parameters of a SELECT. A text is refused if it is not exactly one SELECT, or if it could access
-data that the parse tree does not show: for example by SQL inside a string (``query('...')``), settings, logs or memory addresses. So only
-those table functions are allowed that are known to be harmless. The instance that runs the SELECT is a second barrier, because it cannot
-access other data (`sql.instance`).
+data that the parse tree does not show: for example by SQL inside a string (``query('...')``), settings, logs or memory addresses. So the only
+table functions that are allowed are those that are known to be harmless. The DuckDB instance that runs the SELECT is a second barrier: it
+cannot access data other than the registered tables and the allowed files (`instance`).
 
 A SELECT may read files below the project's folder, except signing keys and files of a store (`file_access`). The check resolves all links in
-a path and uses the real path. DuckDB gets a list of the allowed files, and resolves links again when it opens a file. So a link that is
-changed after the check cannot lead to another file.
+a path and uses the real path. DuckDB gets a list of the allowed files, and resolves links again when it opens a file. So if a link is changed
+after the check, it cannot lead DuckDB to a file that is not on the list.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Statement:
     parameters
         The names of the parameters (``$name``) of the SELECT.
     canonical
-        The parse tree as JSON, which is equal for two texts that differ only in comments and white space.
+        The parse tree as JSON. It is equal for texts that differ only in comments and white space.
     """
 
     text: str
@@ -126,7 +126,7 @@ def read_statement(text: str) -> Statement:
     Raises
     ------
     CellSyntaxError
-        If the text is not exactly one SELECT, or if the SELECT can access anything other than tables and files.
+        If the text is not exactly one SELECT, if the SELECT could access anything other than tables and files, or if a parameter has no name.
     """
     tree = _parsed(text)
     references = _References()
@@ -190,14 +190,14 @@ def _collect_references(tree: Any, field: str, hidden: frozenset[str], reference
     field
         The name of the field of the parent node that contains ``tree``; empty for the root.
     hidden
-        Names of tables that WITH clauses define here, in the form that `folded` returns. They do not refer to assets.
+        Names of the tables that WITH clauses around ``tree`` define, in the form that `folded` returns. These names do not refer to assets.
     references
         Receives the tables, files and parameters.
 
     Raises
     ------
     CellSyntaxError
-        If a node can access anything other than tables and files.
+        If a node could access anything other than tables and files, or if a parameter has no name.
     """
     if isinstance(tree, list):
         for node in tree:
@@ -364,9 +364,10 @@ class FileAccess:
     Attributes
     ----------
     allowed_files
-        Absolute paths and patterns that DuckDB may open: those in ``named_folders``, the files that match the patterns, and their real paths.
+        What DuckDB may open: the paths and patterns in ``named_folders``, the files that match these patterns, and the real paths of these
+        files.
     named_folders
-        Absolute paths and patterns that the SELECT or its parameters name. A step that runs the SELECT records these as its reads.
+        The paths and patterns that the SELECT or its parameters name, as absolute paths. A step that runs the SELECT records them as its reads.
     """
 
     allowed_files: tuple[str, ...]
@@ -381,7 +382,7 @@ def file_access(
     Parameters
     ----------
     sources
-        The files in the SELECT; relative paths are relative to the working directory.
+        The table names and function calls in the SELECT that read files. Relative paths are relative to the working directory.
     parameters
         The values of the SELECT's parameters by name.
     project
@@ -397,7 +398,8 @@ def file_access(
     Raises
     ------
     QueryError
-        If a file does not exist, is not below ``project``, or is in ``secret`` or in a store.
+        If a file does not exist, is not below ``project``, or is in ``secret`` or in a store; if a path is a URL or a folder; if a pattern
+        matches too many files; or if the value of a parameter is neither a path nor a list of paths.
     """
     allowed: dict[str, None] = {}
     named: dict[str, None] = {}
@@ -425,7 +427,7 @@ def _names(source: FileSource, parameters: Mapping[str, Any]) -> tuple[str, ...]
     if not values or not all(isinstance(path, str) for path in values):
         raise QueryError(
             f"{source.label} in the SELECT needs a path or a list of paths as strings, but the value of the parameter is "
-            f"{f'of type {type(value).__name__}' if not isinstance(value, list | tuple) else 'a list that is empty or has other items'}",
+            f"{f'of type {type(value).__name__}' if not isinstance(value, list | tuple) else 'a list that is empty or contains objects that are not strings'}",
             remedy=f"pass a path for the parameter: parameters={{{source.parameter!r}: 'data/x.csv'}}",
         )
     return tuple(values)
@@ -444,7 +446,7 @@ def _absolute(name: str) -> str:
 
 
 def _without_patterns(path: str) -> str:
-    """Return the leading folders of a path up to the first part with a wildcard; the whole path if it exists or has no wildcard."""
+    """Return the folders of a path that precede the first part with a wildcard; the whole path if it exists or has no wildcard."""
     parts = path.split(os.sep)  # noqa: PTH206 - as above
     first = next((number for number, part in enumerate(parts) if glob.has_magic(part)), None)
     return path if first is None or os.path.exists(path) else os.sep.join(parts[:first]) or os.sep
@@ -501,7 +503,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _is_in_a_store(real: str, root: str) -> bool:
-    """Return True if the folder of a file, or a folder above it up to the project's folder, is a store.
+    """Return True if the folder that contains a file, or any folder between it and the project's folder (inclusive), is a store.
 
     Parameters
     ----------

@@ -13,8 +13,8 @@ copy. In one process, all loads of the same version of a class use the same clas
 A function that is created from a copy uses the notebook's variables, like the original function, if the notebook defines all names that the
 function reads, and the functions and classes among them have the stored code versions. Otherwise the function uses the global variables that
 are stored with the copy: functions, classes, imported modules (by name) and other values. Large variables of the notebook, values that cannot
-be pickled, and secrets (by the name of the variable, or because the value comes from the environment) are not stored. If the function reads
-such a variable and the notebook does not define it, the function raises NameError.
+be pickled, and secrets are not stored. (A variable counts as secret because of its name, or because its value comes from the environment.) If
+the function reads such a variable and the notebook does not define it, the function raises NameError.
 
 If the source of a class or function contains a secret, no copies are stored for the value; a load then needs all its classes and functions
 in the notebook. Copies contain bytecode, so they can be used only by the minor version of Python that wrote them.
@@ -73,8 +73,8 @@ def name_of(item: Any) -> str:
 def goes_by_copy(item: Any) -> bool:
     """Return True if a class or function must be stored with a copy of its code.
 
-    This is the case if it belongs to the notebook, or if another object (or none) has its name in its module. Classes of extension modules
-    are never copied, because only classes that are written in Python can be copied.
+    This is the case if the class or function belongs to the notebook, or if its module has no object, or another object, under its qualified
+    name. Classes of extension modules are never copied, because only classes that are written in Python can be copied.
     """
     module = item.__module__
     if module == "__main__":
@@ -106,20 +106,29 @@ def at_name(module: str, qualname: str) -> Any:
 
 
 def notebook_object(number: int) -> Any:
-    """Stand in, inside a stored pickle, for the function of `Resolver` that returns the notebook's class or function with this number."""
+    """Raise UnpicklingError. A stored pickle calls this function wherever the value refers to a class or function of the notebook.
+
+    A load by Stepwell replaces this function with a method of `Resolver`, which returns the class or function with this number.
+    """
     raise pickle.UnpicklingError(
-        f"this pickle contains class or function number {number} of a notebook, which only Stepwell can load"
+        f"this pickle refers to a class or function of a notebook (number {number}), and only Stepwell can load such a pickle"
     )
 
 
 def copied(*parts: Any) -> Any:
-    """Stand in, inside a stored pickle of copies, for the function of `Resolver` that creates an empty class or function."""
+    """Raise UnpicklingError. A stored pickle of copies calls this function to create an empty class or function.
+
+    A load by Stepwell replaces this function with a method of `Resolver`, which takes these arguments.
+    """
     del parts
     raise pickle.UnpicklingError("this pickle contains copies of classes or functions, which only Stepwell can load")
 
 
 def completed(*parts: Any) -> None:
-    """Stand in, inside a stored pickle of copies, for the function of `Resolver` that sets the contents of a class or function."""
+    """Raise UnpicklingError. A stored pickle of copies calls this function to set the contents of a class or function.
+
+    A load by Stepwell replaces this function with a method of `Resolver`, which takes these arguments.
+    """
     del parts
     raise pickle.UnpicklingError("this pickle contains copies of classes or functions, which only Stepwell can load")
 
@@ -162,7 +171,7 @@ def bound_around(function: FunctionType) -> tuple[tuple[int, Any], ...]:
 
 
 def bind_around(function: FunctionType, bound: tuple[tuple[int, Any], ...]) -> None:
-    """Set the closure cells of a function to the contents that `bound_around` returned."""
+    """Set the contents of the closure cells of a function to ``bound``, a result of `bound_around`."""
     cells = function.__closure__ or ()
     for position, value in bound:
         cells[position].cell_contents = value
@@ -175,7 +184,7 @@ _dumped_lock = threading.Lock()
 def dump_copies(originals: Sequence[Any], names: Sequence[Named], code: CodeReader) -> bytes:
     """Return a pickle that contains copies of classes and functions of the notebook.
 
-    The last results are cached by the objects and their code versions.
+    The most recent results are cached. The cache identifies a result by the classes and functions and their code versions.
 
     Parameters
     ----------
@@ -285,8 +294,9 @@ def _pickler(stream: io.BytesIO, code: CodeReader) -> Any:
 def rewrapped(value: Any) -> Any:
     """Return the pickle reduction of a ``cached_property``, or of a function of the notebook with ``lru_cache``.
 
-    A load creates the ``cached_property`` or the ``lru_cache`` with an empty cache. Pickle would fail for a ``cached_property`` that contains
-    a lock, and would store the function with ``lru_cache`` by name only. The result for other objects is NotImplemented.
+    A load creates the ``cached_property`` or the ``lru_cache`` with an empty cache. Without this reduction, pickle would fail for a
+    ``cached_property`` that contains a lock, and would store a function with ``lru_cache`` by name only. For other objects, return
+    NotImplemented.
     """
     kind = type(value)
     if kind is functools.cached_property:
@@ -300,14 +310,14 @@ _LRU = type(functools.lru_cache(len))
 
 
 def cached_property_of(function: Callable[[Any], Any], name: str | None) -> Any:
-    """Return a ``cached_property`` around a function, for the attribute with this name."""
+    """Return a ``cached_property`` that computes its value with a function and caches the value in the attribute ``name``."""
     result = functools.cached_property(function)
     result.attrname = name
     return result
 
 
 def lru_cache_of(function: Callable[..., Any], most: int | None, typed: bool) -> Any:
-    """Return a function with an empty ``lru_cache`` of at most ``most`` results; unlimited if ``most`` is None."""
+    """Wrap a function in an empty ``lru_cache`` for at most ``most`` results; if ``most`` is None, the cache has no limit."""
     return functools.lru_cache(most, typed)(function)
 
 
@@ -322,7 +332,7 @@ def _module_of_globals(function: FunctionType) -> str:
 
 
 class _GlobalsOf:
-    """Stands for the globals of a module in a pickle of copies. A load imports the module."""
+    """Stands for the globals of a module in a pickle of copies. A load imports the module and uses its globals."""
 
     def __init__(self, module: str) -> None:
         self.module = module
@@ -351,7 +361,7 @@ def _is_code(value: Any) -> bool:
 
 
 def _belongs(code: CodeReader, name: str, value: Any) -> bool:
-    """Return True if a global variable that a copied function reads is to be stored with the copy."""
+    """Return True if a global variable that a copied function reads must be stored with the copy of the function."""
     if isinstance(value, ModuleType | FunctionType | type):
         return True
     if type(value).__module__.partition(".")[0] == "stepwell" or code.hides(name, value):
@@ -384,14 +394,15 @@ class Resolver:
     Parameters
     ----------
     names
-        The names and code versions of the classes and functions, from the head of the stream; the number is the position in this list.
+        The names and code versions of the classes and functions, from the head of the stream. A number in the pickle is a position in this
+        list.
     copies
         The pickle of the copies; empty if no copies are stored.
     python
         The minor version of Python that wrote the copies, such as ``3.13``.
     inside
-        Those of the names that did not refer to their class or function when the value was stored, for example because it was a lambda or was
-        defined inside a function.
+        Names in ``names`` by which the class or function could not be looked up when the value was stored, for example because it was a lambda
+        or was defined inside a function.
     why
         The reason why no copies are stored; empty if copies are stored.
     key
@@ -427,7 +438,7 @@ class Resolver:
         self._with_notebook_globals: set[int] = set()
 
     def globals(self) -> dict[tuple[str, str], Any]:
-        """Map the module and name of each function that stands in for a method of this resolver to that method."""
+        """Return the methods that replace `notebook_object`, `copied` and `completed` during a load, by module and name of these functions."""
         here = __name__
         return {
             (here, notebook_object.__name__): self._object,
@@ -515,10 +526,10 @@ class Resolver:
         return item
 
     def _has_all(self, reads: Mapping[str, str]) -> bool:
-        """Return True if the notebook defines all global names that a copied function reads.
+        """Return True if the notebook defines all global names that a copied function reads, with the stored code versions.
 
-        ``reads`` maps each name to the code version of a function or class, which the notebook's object must have, too; the version of any
-        other variable is empty.
+        ``reads`` maps each name to the stored code version of the function or class with this name. For any other variable, the code version
+        is empty and is not compared.
         """
         notebook = _notebook()
         return all(
@@ -553,14 +564,18 @@ def _notebook() -> dict[str, Any]:
 def load_with(
     resolver: Resolver, stream: bytes | memoryview, buffers: Sequence[Any], *, check: bool, link: Link | None = None
 ) -> Any:
-    """Load a pickle in which numbers stand for classes and functions of the notebook; return the value."""
+    """Load a pickle in which numbers stand for classes and functions of the notebook; return the value.
+
+    ``resolver`` finds or creates the class or function for each number. ``check`` and ``link`` are described in `structure.loads`.
+    """
     return structure.Unpickler(stream, buffers, resolver.globals(), check=check, link=link).load()
 
 
 def _split(name: str) -> tuple[str, str]:
     """Split a dotted name into the name of a module and a qualified name.
 
-    The module is the longest leading part that names an imported module; if there is none, the first part.
+    The module is the longest beginning of the dotted name that is the name of an imported module; if there is none, it is the part before the
+    first dot.
     """
     parts = name.split(".")
     for count in range(len(parts) - 1, 0, -1):

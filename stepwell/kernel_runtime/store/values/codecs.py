@@ -4,14 +4,14 @@
 codec        types                                       stored form
 ===========  ==========================================  ==================================================
 plain        None, bool, int, float, str, bytes          one tag byte and the value
-pickle       a path                                      a frame (`pickling`) with the path, and the contents of the
-                                                         file as a buffer
+pickle       a path                                      a framed pickle (`pickling`) with the path, and the contents of
+                                                         the file as a buffer (`path_results`)
 arrow-...    pyarrow Table, RecordBatch, (Chunked)Array  an Arrow IPC stream; of a slice, only the visible data
 polars-...   polars DataFrame, Series                    polars' IPC stream, and a note of which columns are sorted
-                                                         (frames with 128-bit integers are pickled)
+                                                         (with columns of 128-bit integers, they are pickled)
 pickle       all others, including pandas                pickle protocol 5 with large buffers out of band; if the value
-                                                         refers to classes or functions of the notebook, a frame that
-                                                         also contains copies of them
+                                                         refers to classes or functions of the notebook, a framed
+                                                         pickle that also contains copies of them
 ===========  ==========================================  ==================================================
 
 Subclasses of the types in this table are pickled. A load executes code only if the stored form is a pickle, so only pickles are signed.
@@ -53,7 +53,8 @@ class Encoded:
     notices: tuple[Notice, ...] = ()
     """Notices for the user who stores the value."""
     kinds: tuple[type, ...] = ()
-    """Types of the objects in the value, except plain data, from which `round_trip` decides whether the value needs a test load."""
+    """The types of the objects in the value, without the types of plain data. They decide whether the value needs a test load
+    (`round_trip`)."""
     copies: bool = False
     """True if the value refers to classes or functions of the notebook."""
 
@@ -79,7 +80,7 @@ def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE, portable: bool 
     code
         Functions that compute the code versions of the notebook's classes and functions in the value, and recognize secrets.
     portable
-        True to refuse exceptions that plain pickle cannot transfer to another process.
+        True to refuse exceptions that plain pickle cannot transfer to another process; False to store them, too.
 
     Returns
     -------
@@ -124,7 +125,7 @@ def decode(
 ) -> Any:
     """Return the value of a stored form.
 
-    If the codec is ``pickle``, the caller must have verified the signature before, because this function executes code in the stream.
+    If the codec is ``pickle``, the caller must verify the signature first, because this function executes code in the stream.
 
     Parameters
     ----------
@@ -277,9 +278,9 @@ def _has_views(kind: Any) -> bool:
 
 
 def _compacted(array: Any) -> Any:
-    """Return a copy of an array of view types that contains only its visible data.
+    """Return a copy of an Arrow array that contains only the array's visible data. The array contains string, binary or list views.
 
-    Without this copy, Arrow would write all data of the array from which the array was sliced.
+    Without this copy, if the array is a slice of a longer array, Arrow would write all data of the longer array.
     """
     import pyarrow as pa
 
@@ -386,7 +387,7 @@ def _ipc(frame: Any, level: Any) -> memoryview:
 
 
 def _sorted_columns(frame: Any) -> bytes:
-    """Return one letter per column of a polars frame; empty if polars has marked none of the columns as sorted.
+    """Return one letter per column of a polars frame, which says how polars has marked the column; empty if no column is marked as sorted.
 
     The letters are ``a`` for a column marked as ascending, ``d`` for descending and ``-`` for a column without such a mark.
     """
@@ -451,15 +452,15 @@ class Parts:
     stream: bytes | memoryview
     buffers: list[memoryview]
     unchecked: os.stat_result | None = None
-    """The status of the value file, obtained before the file was read, if the load must validate the structure of the data. None for an
-    inline value, and for a file that was checked since the machine booted."""
+    """If the load must validate the structure of the data: the status of the value file, obtained before the file was read. None if no
+    validation is needed, because the file was checked since the machine booted; and None for an inline value."""
 
 
 def pack(encoded: Encoded) -> bytes:
     """Return the bytes that store a value in its catalog row.
 
-    If there are buffers: the number of buffers, the size of the stream, the size and read-only flag of each buffer, the stream, the buffers.
-    Otherwise: two zero bytes and the stream.
+    Without buffers, these are two zero bytes and the stream. With buffers, they are the number of buffers, the size of the stream, the size
+    and the read-only flag of each buffer, the stream, and the buffers.
     """
     if not encoded.buffers:
         return b"\0\0" + encoded.stream

@@ -1,8 +1,8 @@
 """What a load needs besides the stored form: functions that read code, and the library versions with which the value was written.
 
-A pickle refers to classes and functions of libraries by name. In another version of a library, these names may have moved, or the classes
-may expect another format. So the libraries of a value are recorded when the value is stored, each as its module and its distribution, such
-as ``("sklearn", "scikit-learn 1.9.1")``. If the value cannot be loaded later, the message names the libraries whose versions differ.
+A pickle refers to classes and functions of libraries by name. In another version of a library, a class may have another name or module, or may
+expect another format of its data. So the libraries of a value are recorded when the value is stored, each as its module and its distribution,
+such as ``("sklearn", "scikit-learn 1.9.1")``. If the value cannot be loaded later, the message names the libraries whose versions differ.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _sets: dict[tuple[Owner, frozenset[str]], tuple[Library, ...]] = {}
 
 
 def declared_version(module: str) -> str | None:
-    """Return a library's name and version, from the ``__version__`` of its module or from its metadata; None if neither exists.
+    """Return a library's name and version, such as ``numpy 2.4.0``; None if neither its module nor its metadata declares a version.
 
-    This function is the default `Owner`.
+    The parameter ``module`` is the name of the library's top-level module. This function is the default `Owner`.
     """
     declared = vars(sys.modules[module]).get("__version__") if module in sys.modules else None
     if type(declared) is not str:
@@ -63,7 +63,7 @@ def other_libraries(stored_libraries: Sequence[Library], owner: Owner) -> list[t
     stored_libraries
         The libraries that were recorded with the value.
     owner
-        Returns the installed version of a library.
+        Returns the name and the installed version of the library to which a module belongs; None if the library is not installed.
 
     Returns
     -------
@@ -79,9 +79,9 @@ def other_libraries(stored_libraries: Sequence[Library], owner: Owner) -> list[t
 
 
 def library_difference(stored_libraries: Sequence[Library], owner: Owner) -> str:
-    """Return the end of a message that names the changed libraries with their versions, or an empty string if no version changed.
+    """Return the last part of a message, which names the libraries whose installed version is not the version with which a value was written.
 
-    The versions with which the value was written are compared with the installed versions.
+    If there are no such libraries, return an empty string.
     """
     libraries = other_libraries(stored_libraries, owner)
     if not libraries:
@@ -92,7 +92,7 @@ def library_difference(stored_libraries: Sequence[Library], owner: Owner) -> str
 def library_remedy(stored_libraries: Sequence[Library], owner: Owner) -> str:
     """Return a remedy that tells the user to install the library versions with which a value was written, or to materialize again.
 
-    The remedy is empty if the installed versions equal the versions in ``written``.
+    The remedy is empty if the installed versions equal those in ``stored_libraries``.
     """
     libraries = other_libraries(stored_libraries, owner)
     if not libraries:
@@ -112,13 +112,15 @@ class CodeReader:
     """Returns the code version of a class or function. None if no code versions are available; then a stored class or function is
     identified by its name alone."""
     owner: Owner = declared_version
-    """Returns the name and version of the distribution that contains a module."""
+    """Returns the name and version of the distribution that contains a module, as described at `Owner`."""
     is_secret: Callable[[str, Any], bool] | None = None
-    """Called with a name and its value. Returns True if the value is a secret or, for a class or function, if its source contains one."""
+    """Called with a name and its value. Returns True if the value is a secret or, for a class or function, if its source contains one. If this
+    attribute is None, nothing counts as secret."""
     on_copy: Callable[[type, str], None] | None = None
-    """Called with each class that a load creates from a stored copy, and with the code version of this class."""
+    """Called with each class that a load creates from a stored copy, and with the code version of this class; None to call nothing."""
     data_version: Callable[[Any], str | None] | None = None
-    """Returns the data version of a value; None if the value has no data version."""
+    """Returns the data version of a value, or None if the value has no data version. If this attribute is None, test loads do not compare
+    data versions."""
 
     def version_of(self, item: Any) -> str:
         """Return the code version of a class or function: `UNKNOWN` if computing it fails, empty if ``version`` is None."""
@@ -138,7 +140,7 @@ class CodeReader:
 
 
 def discard(_: Notice) -> None:
-    """Do nothing with a notice. This is the default for a load whose caller shows no notices."""
+    """Ignore a notice. This is the default receiver of the notices of a load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +151,12 @@ class Loading:
     notify: Notify = discard
     """Receives notices for the user."""
     folder: Folder | None = None
-    """The store directory, below which the file of a stored path is restored; None if files cannot be restored."""
+    """The store directory, below which a load restores the file of a stored path; None if files must not be restored."""
     libraries: tuple[Library, ...] = ()
     """The libraries with which the value was written, with their versions."""
     check: bool = True
-    """True to validate offsets and indices in the data. This is unnecessary for a file that was checked since the machine booted."""
+    """True to validate offsets and indices in the data. False if this is unnecessary, because the value file was checked since the machine
+    booted."""
     link: Link | None = None
-    """Returns the notebook's object to which a link in the stored value refers; None if the value cannot contain links."""
+    """Called with each link in the stored value, which is the identifier of an object of the notebook; returns the object. None to refuse a
+    value that contains links."""

@@ -18,9 +18,9 @@ A load checks two paths: first the path that the step returned, then the absolut
 still refers to the file of the step after the working directory has changed. The user's file is never written. The data version is a digest
 of the file's name and contents, so a step that writes the same file again does not make downstream steps stale.
 
-Files are restored below ``tmp/file-<digest>/`` in the store. ``gc`` deletes a restored file that has not been loaded for a long time; the
-next load restores the file again. The stored form is signed like a pickle. Otherwise another user could change the store so that a load
-writes a file with any name and contents.
+Files are restored below ``tmp/file-<digest>/`` in the store. ``gc`` deletes a restored file whose value has not been loaded for a day; the
+next load of the value restores the file again. The stored form is signed like a pickle. Otherwise another user could change the store so that a
+load writes a file with any name and contents.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def dump(path: Path, *, key: str) -> tuple[dict[str, Any], list[memoryview], tup
     Returns
     -------
     head
-        The path; the kind (file, folder or nothing), size and digest of the contents to which the path refers.
+        A dict with the path, and with the kind (file, folder or nothing), the size and the digest of what the path refers to.
     buffers
         The contents of the file as the only item; empty if the contents are not stored.
     notices
@@ -115,7 +115,7 @@ def load(head: dict[str, Any], buffers: Sequence[Any], *, key: str, loading: Loa
     Raises
     ------
     ValueUnavailableError
-        If the file or folder has changed and its contents were not stored, or if the file cannot be restored.
+        If the file or folder has changed or does not exist, and its contents were not stored; or if the file cannot be restored.
     """
     stored_path = Path(head["path"])
     if head["what"] == "nothing":
@@ -133,7 +133,7 @@ def load(head: dict[str, Any], buffers: Sequence[Any], *, key: str, loading: Loa
     try:
         restored = _restore(loading.folder, contents.digest, stored_path.name, buffers[0])
         if not _holds(restored, contents):
-            raise OSError("the stored contents are damaged")  # noqa: TRY301 - one message for all errors of restoring
+            raise OSError("the stored contents of the file are damaged")  # noqa: TRY301 - one message for all errors of restoring
     except OSError as error:
         raise ValueUnavailableError(
             f"the stored value of {key!r} is the path of a file that cannot be restored",

@@ -1,8 +1,8 @@
 """Pickling of values: protocol 5 with large buffers out of band, reducers for exceptions and NumPy arrays, and the frame of a pickle.
 
-A pickle that needs no additional data is stored unchanged. A pickle with additional data (copies of the notebook's classes and functions, or
-the path of a file with stored contents) is stored in a *frame*: one stream that contains all of these data, so that the signature and the
-digest of the stream cover them::
+Most pickles are stored unchanged. A pickle that refers to classes or functions of the notebook is stored with copies of them in a *frame*: one
+stream that contains all of these data, so that the signature and the digest of the stream cover them. A path is stored in a frame, too, whose
+pickle is empty::
 
     magic, length of the head, length of the copies       16 bytes
     head (JSON)                                            kind of the stream, and the names of classes and functions or the path
@@ -105,8 +105,8 @@ _PARTS: Any = (vars(BaseExceptionGroup)["message"], vars(BaseExceptionGroup)["ex
 def exception_reducer(kind: type) -> Callable[[Any], Any] | None:
     """Return the function that reduces exceptions of a type.
 
-    The result is None if pickle must treat the exceptions itself, because the class customizes its pickling, or has a constructor or fields
-    that are not written in Python.
+    The result is None if the class customizes its pickling, or has a constructor or fields that are not written in Python. Pickle then reduces
+    the exceptions itself.
     """
     mro = type.__dict__["__mro__"].__get__(kind)
     base = _builtin_base(kind)
@@ -126,7 +126,7 @@ def exception_reducer(kind: type) -> Callable[[Any], Any] | None:
 
 
 def check_arguments(value: BaseException) -> None:
-    """Raise PicklingError if plain pickle cannot rebuild an exception from its ``args``, as when it is sent to another process."""
+    """Raise PicklingError if an exception cannot be sent to another process, because plain pickle cannot rebuild it from its ``args``."""
     init = type(value).__init__
     has_hooks = any(vars(cls).keys() & set(_HOOKS) for cls in type(value).__mro__ if not _is_builtin(cls))
     if has_hooks or type(init) is not FunctionType:
@@ -223,7 +223,7 @@ def in_stream(buffer: PickleBuffer) -> bool:
 def reduced(array: Any) -> Any:
     """Return the pickle reduction of an array of dates or time spans, or of an array that is not contiguous.
 
-    For other arrays, and for arrays below `OUT_OF_BAND` bytes, the result is NotImplemented: NumPy reduces them itself.
+    For other arrays, for arrays of Python objects, and for arrays below `OUT_OF_BAND` bytes, return NotImplemented: NumPy reduces them itself.
     """
     if array.nbytes < OUT_OF_BAND or array.dtype.hasobject:
         return NotImplemented
@@ -288,14 +288,16 @@ def masked(data: Any, mask: Any, fill_value: Any, hard: bool, more: dict[str, An
 
     Parameters
     ----------
-    data, mask
-        The data, and the mask; None if the array has no mask.
+    data
+        The data.
+    mask
+        The mask; None if the array has no mask.
     fill_value
-        The fill value as NumPy stores it; None if it was not set.
+        The fill value as NumPy stores it; None if no fill value was set.
     hard
-        True if the mask is hard.
+        True if the mask is hard, so that an assignment to an item does not unmask the item.
     more
-        Further attributes of the array.
+        Values of further attributes of the array, by name.
     """
     import numpy as np
 
@@ -365,10 +367,10 @@ class _Pickler(pickle.Pickler):
         self.last_reduced: Any = None
         """The object for which `reducer_override` was called last. If pickling fails, this object is regarded as the cause."""
         self.portable = False
-        """True to refuse exceptions that plain pickle cannot transfer to another process."""
+        """True to refuse exceptions that plain pickle cannot transfer to another process; False to store them, too."""
 
     def _put_buffer(self, buffer: pickle.PickleBuffer) -> bool:
-        """Return True to store a buffer in the stream; otherwise add it to the list of buffers, which are stored out of band."""
+        """Return True if a buffer is stored in the stream; otherwise add it to the buffers that are stored out of band, and return False."""
         if in_stream(buffer):
             return True
         self._buffers.append(buffer)
@@ -430,7 +432,8 @@ class _LinkingPickler(_Pickler):
     def _frame(self, value: Any) -> Any:
         """Return the pickle reduction of a pandas object.
 
-        If it shares an array with an object that was pickled earlier, its arrays are copied, as pandas copies a shared array on writing.
+        If the object shares an array with a pandas object that was pickled earlier, a copy of the object is reduced, so that the loaded objects
+        share no array. (pandas copies a shared array when one of the objects is changed.)
         """
         arrays = [array.values for array in getattr(getattr(value, "_mgr", None), "blocks", ())]
         unlinked = [array for array in arrays if self._link(array) is None]
@@ -447,7 +450,7 @@ _reducers: dict[type, Callable[[Any], Any] | None] = {}
 
 
 def _reducer(kind: type, value: Any) -> Callable[[Any], Any] | None:
-    """Return the function that reduces objects of a type, of which ``value`` is one; None if pickle reduces them itself."""
+    """Return the function that reduces objects of type ``kind``; None if pickle reduces them itself. ``value`` is such an object."""
     top = name_parts(kind)[0].partition(".")[0]
     if top == "numpy":
         return reducer(kind)
@@ -484,12 +487,12 @@ class Pickled:
     stream: bytes
     buffers: list[memoryview]
     named_versions: tuple[tuple[str, str], ...]
-    """Names and code versions of the notebook's classes and functions in the value."""
+    """Pairs of the name and the code version of each class and function of the notebook in the value."""
     libraries: tuple[tuple[str, str], ...]
     """The libraries whose types, classes and functions occur in the value, with their versions."""
     inner_classes: tuple[str, ...]
-    """Qualified names of classes in the value that the notebook does not have under these names, for example because they were defined
-    inside a function. The user is advised to define them at the top level."""
+    """Qualified names of the notebook's classes in the value that cannot be looked up by these names, for example because they were defined
+    inside a function. A notice advises the user to define them at the top level."""
     kinds: tuple[type, ...] = ()
     """Types of the objects in the value, except plain data."""
 
@@ -511,10 +514,10 @@ def dump(
     code
         Functions that compute the code versions of the notebook's classes and functions, and recognize secrets.
     link
-        Returns the link to an object of the notebook, which is stored instead of the object, or None to store the object itself. If
-        ``link`` is None, no links are stored.
+        Called with each object in the value. For an object of the notebook that must not be copied, it returns an identifier, which is stored
+        instead of the object (a *link*); for other objects, None. If ``link`` is None, no links are stored.
     portable
-        True to refuse exceptions that plain pickle cannot transfer to another process.
+        True to refuse exceptions that plain pickle cannot transfer to another process; False to store them, too.
 
     Returns
     -------
@@ -585,9 +588,10 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
     Raises
     ------
     ValueDamagedError
-        If the data contain invalid offsets or indices.
+        If the loaded data contain invalid offsets or indices.
     ValueUnavailableError
-        If the value cannot be loaded for another reason, for example because a module is not installed or expects another format.
+        If the value cannot be loaded for another reason, for example because it needs a module that is not installed, or a library of another
+        version.
     """
     try:
         if not is_framed(stream):

@@ -6,8 +6,9 @@ would fail.
 
 Two kinds of types are known to survive: types of the standard library (`_PLAIN`) and of the libraries that the fidelity tests cover, and
 classes without methods that take part in pickling. A value that contains an object of any other type is loaded from its stored form and
-compared with the original: the types must be the same and, if both have a data version, the data versions must be equal. Data versions are
-not compared if all these other types are Python classes of libraries, because a library decides what a load of its objects restores.
+compared with the original: both must have the same type and, if both have a data version, equal data versions. Data versions are not
+compared if all types that are not known to survive are Python classes of libraries, because a library decides what a load of its objects
+restores.
 
 A successful test is recorded until the machine restarts (`objects/checked`), together with the types in the value, their code versions and
 the versions of their libraries. While the record is valid, larger values of the same types are stored without a test load. Values up to
@@ -90,7 +91,7 @@ _known_types: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
 def survives(kind: type) -> bool:
-    """Return True if every object of a type that can be pickled is known to load as an equal object, without a test load."""
+    """Return True if no test load is needed, because every picklable object of a type is known to load as an equal object."""
     known = _known_types.get(kind)
     if known is None:
         known = _known_types[kind] = _survives(kind)
@@ -141,7 +142,7 @@ class _TooLongError(BaseException):
 
 
 class _DiffersError(Exception):
-    """Raised when a test load returns a different value or ends its process."""
+    """Raised when a test load returns a different value, or ends the process in which it runs."""
 
 
 class _UndecidedError(Exception):
@@ -160,9 +161,9 @@ def check(value: Any, encoded: codecs.Encoded, *, key: str, code: CodeReader, wi
     key
         The asset's key, for messages.
     code
-        Functions that compute the code versions of classes, and data versions.
+        Functions that compute code versions of classes and data versions of values.
     witnesses
-        Records of successful tests since the machine booted. A new success is added.
+        Records of successful tests since the machine booted. If this test succeeds, it is added.
 
     Raises
     ------
@@ -225,9 +226,9 @@ def _in_this_process(value: Any, encoded: codecs.Encoded, key: str, code: CodeRe
 def _in_forked_copy(encoded: codecs.Encoded, key: str, code: CodeReader) -> None:
     """Test in a forked copy of this process that loading a value neither ends nor blocks the process.
 
-    Raises `_DiffersError` if the load ends the copy, and `_TooLongError` if it exceeds the time limit. Exceptions of the load are ignored,
-    because the later load in this process raises them, too. On systems other than Linux this function does nothing, because a fork without
-    exec is not safe there.
+    Raises `_DiffersError` if the load ends the copy, and `_TooLongError` if the load exceeds the time limit. Exceptions of the load are
+    ignored, because the later load in this process raises them, too. On systems other than Linux this function does nothing, because a fork
+    without exec is not safe there.
     """
     if sys.platform != "linux":
         return
@@ -265,7 +266,10 @@ def _in_forked_copy(encoded: codecs.Encoded, key: str, code: CodeReader) -> None
 
 
 def _load_quietly(encoded: codecs.Encoded, key: str, code: CodeReader) -> None:
-    """Load a value in the forked child without printing anything and without running finalizers or trace functions of the parent."""
+    """Load a value in the forked child, without printing anything and without running the parent's finalizers or trace functions.
+
+    Exceptions of the load are ignored.
+    """
     gc.disable()
     sys.settrace(None)
     null = os.open(os.devnull, os.O_RDWR)
@@ -293,10 +297,10 @@ def _decoded(encoded: codecs.Encoded, key: str, code: CodeReader) -> Any:
 
 def _compare(value: Any, loaded: Any) -> None:
     if type(loaded) is not type(value) and name_parts(type(loaded)) != name_parts(type(value)):
-        raise _DiffersError(f"a {type_name(value)} is loaded as a {type_name(loaded)}")
+        raise _DiffersError(f"a value of type {type_name(value)} is loaded as type {type_name(loaded)}")
     if column_types(value) != column_types(loaded):
         raise _DiffersError(
-            f"the loaded {type_name(value)} has the type {column_types(loaded)}, not {column_types(value)}"
+            f"the loaded {type_name(value)} has other data types: {column_types(loaded)} instead of {column_types(value)}"
         )
 
 
@@ -399,7 +403,7 @@ def _in_separate_process(value: Any, encoded: codecs.Encoded, key: str, code: Co
     if result["error"]:
         raise ValueUnavailableError(result["error"], where=result["where"])
     if tuple(result["kind"]) != name_parts(type(value)):
-        raise _DiffersError(f"a {type_name(value)} is loaded as a {'.'.join(result['kind'])}")
+        raise _DiffersError(f"a value of type {type_name(value)} is loaded as type {'.'.join(result['kind'])}")
     if digest is not None and result["versions"] and result["versions"][0] == result["versions"][1] != digest(value):
         raise _DiffersError(f"the loaded {type_name(value)} has different contents")
 
@@ -474,7 +478,10 @@ def _unstorable(
 
 
 def _offender(value: Any, unsure: Sequence[type], code: CodeReader) -> tuple[str, Any]:
-    """Return the path and the object inside a value that fails the test load; an empty path and the value if no single object fails."""
+    """Return an object inside a value that fails a test load when it is stored alone, and the path to this object.
+
+    Only the first object of each type in ``unsure`` is tested. If none of these objects fails, return an empty path and the value.
+    """
     for kind in unsure:
         located = path_to(value, lambda item, kind=kind: type(item) is kind)  # type: ignore[misc]  # mypy does not see the default of a lambda
         if located is None or not located[0]:

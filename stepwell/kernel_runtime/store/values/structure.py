@@ -6,9 +6,9 @@ from a file that was checked since the machine started (`objects/checked`).
 
 Arrow data are validated by pyarrow's ``validate(full=True)``, because ``validate()`` does not check offsets. polars has no validation, so
 pyarrow reads and validates the stream of a polars value before polars reads it. In pickles, Arrow arrays are validated when pickle restores
-them. Sparse matrices of scipy, and the codes of pandas categories and multi-indexes, are validated after the load, if the pickle names their
-types. For 5 million rows of integers, floats, strings and categories (165 MB), ``validate(full=True)`` takes 143 ms, nearly all of this for
-strings. For a polars frame of the same size, the validation takes 279 ms, and the load by polars 1,230 ms.
+them. Sparse matrices of scipy, and the codes of pandas categoricals and multi-indexes, are validated after the load, if the pickle names
+their types. For 5 million rows of integers, floats, strings and categories (165 MB), ``validate(full=True)`` takes 143 ms, nearly all of this
+for strings. For a polars frame of the same size, the validation takes 279 ms, and the load by polars 1,230 ms.
 """
 
 from __future__ import annotations
@@ -91,13 +91,13 @@ def path_to(value: Any, matches: Callable[[Any], bool]) -> tuple[str, Any] | Non
     value
         The value.
     matches
-        Called with an object; returns True if it is the searched object.
+        Called with an object; returns True if the object matches.
 
     Returns
     -------
     tuple or None
-        The path to the object inside the value, such as ``[1]['a'].b`` (empty if the value itself matches), and the object. None if the
-        search ends without a match, at the latest after about 100,000 objects.
+        The path to the object inside the value, such as ``[1]['a'].b`` (empty if the value itself matches), and the object. None if no object
+        matches; the search ends after about 100,000 objects.
     """
     queue: list[tuple[str, Any]] = [("", value)]
     seen = {id(value)}
@@ -154,7 +154,7 @@ Known = dict[tuple[str, str], Any]
 
 
 class StructureError(ValueError):
-    """Raised if the data of a value contain invalid offsets or indices, or are compressed, which Stepwell's data never are."""
+    """Raised if the data of a value contain invalid offsets or indices, or are compressed. Stepwell never writes compressed data."""
 
 
 # -- Arrow -----------------------------------------------------------------------------------------------------------
@@ -250,18 +250,19 @@ _SCOPES = (type, FunctionType, BuiltinFunctionType, ModuleType, CodeType)
 
 
 class Unpickler(pickle.Unpickler):
-    """An unpickler that can replace objects to which the pickle refers by name, and validates offsets and indices in the loaded data.
+    """An unpickler that can replace objects to which the pickle refers by name, and can validate offsets and indices in the loaded data.
 
     Parameters
     ----------
     stream, buffers
         The pickle, and its out-of-band buffers.
     known
-        The objects that replace those with these modules and names.
+        Maps a module and a name to the object that the load uses instead of the object with this name in this module.
     check
         True to validate offsets and indices in the loaded data.
     link
-        Returns the notebook's object to which a link in the pickle refers; None if the pickle must not contain links.
+        Called with each link in the pickle, which is the identifier of an object of the notebook; returns the object. None to refuse a pickle
+        that contains links.
     """
 
     def __init__(
@@ -287,7 +288,7 @@ class Unpickler(pickle.Unpickler):
         return target
 
     def persistent_load(self, pid: Any) -> Any:
-        """Return the notebook's object to which the link ``pid`` refers."""
+        """Return the object of the notebook that has the identifier ``pid``; raise UnpicklingError if the pickle must not contain links."""
         if self._link is None:
             raise pickle.UnpicklingError(
                 "the value contains links to objects of a notebook, so it can be loaded only in that notebook"
@@ -300,7 +301,7 @@ class Unpickler(pickle.Unpickler):
         Raises
         ------
         StructureError, pyarrow.ArrowInvalid
-            If the loaded data contain invalid offsets or indices.
+            If the loaded data are validated and contain invalid offsets or indices.
         """
         value = super().load()
         if self._needs_check:
@@ -309,7 +310,7 @@ class Unpickler(pickle.Unpickler):
 
 
 def loads(stream: bytes | memoryview, buffers: Sequence[Any], *, check: bool, link: Link | None = None) -> Any:
-    """Load a pickle that contains no numbers for classes of the notebook, and return the value.
+    """Load a pickle and return the value. A pickle that refers to classes or functions of the notebook needs `code_copies.load_with` instead.
 
     Parameters
     ----------
@@ -318,12 +319,13 @@ def loads(stream: bytes | memoryview, buffers: Sequence[Any], *, check: bool, li
     check
         True to validate offsets and indices in the loaded data.
     link
-        Returns the notebook's object to which a link in the pickle refers; None if the pickle must not contain links.
+        Called with each link in the pickle, which is the identifier of an object of the notebook; returns the object. None to refuse a pickle
+        that contains links.
 
     Raises
     ------
     StructureError, pyarrow.ArrowInvalid
-        If the loaded data contain invalid offsets or indices.
+        If ``check`` is True and the loaded data contain invalid offsets or indices.
     """
     if link is not None:
         return Unpickler(stream, buffers, {}, check=check, link=link).load()
@@ -339,9 +341,9 @@ def _restored_array(restore: Callable[[Any], Any], data: Any) -> Any:
 
 
 def check_reachable(value: Any) -> None:
-    """Validate all objects in a value that contain unchecked indices: scipy's sparse matrices, and pandas' categoricals and multi-indexes.
+    """Validate the indices in all sparse matrices of scipy, and the codes in all pandas categoricals and multi-indexes, inside a value.
 
-    Raises `StructureError` if an index or code is invalid.
+    scipy and pandas do not check these numbers. Raise `StructureError` if an index or code is invalid.
     """
     seen: dict[int, Any] = {}
     queue = [value]
@@ -414,7 +416,7 @@ def _compressed(value: Any) -> None:
     if starts.ndim != 1 or indices.ndim != 1 or len(starts) != major + 1:
         raise StructureError("the pointers (indptr) of a sparse matrix do not match its shape")
     if starts[0] != 0 or (starts[1:] < starts[:-1]).any() or starts[-1] > min(len(indices), len(value.data)):
-        raise StructureError("pointers (indptr) of a sparse matrix are out of range")
+        raise StructureError("the pointers (indptr) of a sparse matrix are out of range or not in ascending order")
     _check_range(indices, 0, minor, "indices of a sparse matrix")
 
 
@@ -422,10 +424,10 @@ def _coordinates(value: Any) -> None:
     coordinates: Iterable[Any] = getattr(value, "coords", None) or (value.row, value.col)
     for numbers, end in zip(coordinates, value.shape, strict=True):
         if len(numbers) != len(value.data):
-            raise StructureError("a sparse matrix has another number of coordinates than of values")
+            raise StructureError("the number of coordinates of a sparse matrix differs from the number of its values")
         _check_range(numbers, 0, end, "coordinates of a sparse matrix")
 
 
 def _diagonals(value: Any) -> None:
     if value.data.ndim != 2 or len(value.offsets) != len(value.data):
-        raise StructureError("a sparse matrix has another number of offsets than of diagonals")
+        raise StructureError("the number of offsets of a sparse matrix differs from the number of its diagonals")
