@@ -215,7 +215,7 @@ def test_what_a_table_does_not_show_is_said():
     one = pd.DataFrame({"x": [1]})
     two = pd.DataFrame({"x": [1]})
     two.attrs["unit"] = "m"
-    assert "order of columns, the index, metadata or the representation differs" in diff(one, two).summary
+    assert "order of columns, the index, the metadata or the representation differs" in diff(one, two).summary
 
 
 def test_no_rows_and_no_columns():
