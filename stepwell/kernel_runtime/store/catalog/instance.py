@@ -133,6 +133,7 @@ def at_end(ending: Callable[[], None], *, last: bool = False) -> None:
 
 
 def _end() -> None:
+    _wait_for_warm_up()
     for ending in reversed(_endings):
         ending()
 
@@ -152,13 +153,17 @@ def _start(started: Once) -> None:
     try:
         # If this fails, the next call of `cursor` fails with the same error, which can be reported then.
         with contextlib.suppress(Exception):
-            connection = cursor()
-            # The first query of this kind takes some milliseconds, because DuckDB creates its built-in views. Every attached catalog is
-            # examined with one.
-            connection.execute("SELECT trigger_name FROM duckdb_triggers()")
-            connection.close()
+            _first_query()
     finally:
         started.happen()
+
+
+def _first_query() -> None:
+    """Start the instance, and make DuckDB create its built-in views, which every examination of an attached catalog needs."""
+    connection = cursor()
+    with exclusive_access():
+        connection.execute("SELECT trigger_name FROM duckdb_triggers()")
+    connection.close()
 
 
 def _before_fork_lock() -> None:
@@ -173,7 +178,7 @@ def _unlock_after_fork() -> None:
 
 
 def _wait_for_warm_up() -> None:
-    """When the process exits, wait until the instance that `warm_up` starts is running."""
+    """When the process exits, wait until the thread of `warm_up` no longer uses DuckDB, whose exit handler stops it."""
     for started in _warming:
         started.wait()
 

@@ -58,7 +58,9 @@ class Commit:
         self._catalog = catalog
         self._end = Once()
         self._error: BaseException | None = None
-        self._callbacks: list[Callable[[BaseException | None], None]] = []
+        self._callbacks: deque[Callable[[BaseException | None], None]] = deque()
+        self._has_called = False
+        """True after the last callback has ended; a callback that is added later is called at once."""
         self.records: list[Any] = []
         self.since = monotonic()
 
@@ -78,10 +80,11 @@ class Commit:
     def then(self, callback: Callable[[BaseException | None], None]) -> None:
         """Arrange that ``callback`` is called when the commit is over, with the error of the commit, or None if it succeeded.
 
-        The callback runs on the catalog thread. If the commit is over already, the callback runs at once, on the calling thread.
+        The callbacks run on the catalog thread, in the order of the calls. If all earlier callbacks have ended, the callback runs at once,
+        on the calling thread.
         """
         with self._catalog.mutex:
-            if not self._end.is_over:
+            if not self._has_called:
                 self._callbacks.append(callback)
                 return
         callback(self._error)
@@ -89,6 +92,7 @@ class Commit:
     def disown(self, error: BaseException) -> None:
         """In a forked child, make `wait` raise ``error``. The callbacks are not called here, because the parent process calls them."""
         self._error = error
+        self._has_called = True
         self._end.happen()
 
     def finish(self, error: BaseException | None) -> None:
@@ -96,8 +100,12 @@ class Commit:
         with self._catalog.mutex:
             self._error = error
             self._end.happen()
-            callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
+        while True:
+            with self._catalog.mutex:
+                if not self._callbacks:
+                    self._has_called = True
+                    return
+                callback = self._callbacks.popleft()
             try:
                 callback(error)
             except Exception:
