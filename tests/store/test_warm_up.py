@@ -1,7 +1,5 @@
 """The instance that a run will need is started while the run is planned: nothing may go wrong where that is cut short."""
 
-import os
-
 import pytest
 
 
@@ -19,7 +17,6 @@ def test_a_process_may_end_while_the_instance_starts(python, pause):
     assert (process.returncode, out, err) == (0, "ends\n", "")
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_process_may_be_forked_while_the_instance_starts(python):
     out = python("""
     import os, sys
