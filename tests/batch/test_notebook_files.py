@@ -38,7 +38,7 @@ def test_the_output_is_never_the_notebook(project, write, monkeypatch, asked):
     (project / "linked.ipynb").symlink_to(path)
     (project / "hard.ipynb").hardlink_to(path)
 
-    with pytest.raises(NotebookError, match="itself"):
+    with pytest.raises(NotebookError, match="would replace the notebook"):
         output_path(path, asked.format(folder=project.name), runs=project, batch="0a1b")
 
 
