@@ -5,8 +5,8 @@ memory layout of arrays is not encoded.
 
 *Atoms* (numbers, strings, bytes, None and the like) are written by ``marshal`` in its version 2. This format is typed (1, 1.0, True and "1"
 differ, -0.0 differs from 0.0), self-delimiting, fast, and independent of references and interning. It is used only if the exact type of an
-object is an atom type, because marshal may silently write the bytes of an object of another type. All bit patterns of NaN have the same
-encoding.
+object is an atom type, because marshal does not refuse all other objects: if one has a buffer, marshal writes the bytes of the buffer.
+Every NaN has the same encoding, whatever its bits are.
 
 *Containers* are written by `encode` in the format of marshal. In a container that contains itself, the inner occurrence is written as the
 number of levels up to the container. *Foreign objects* (functions, classes, instances) are passed to a function of the caller: the code walk
@@ -351,10 +351,11 @@ _SAMPLE = 5_000
 
 
 def is_plain_tree(value: Any) -> bool:
-    """Return True if marshal writes a container and everything in it canonically, without writing the same containers many times.
+    """Return True if marshal writes a container and everything in it canonically, and without much repetition.
 
-    The result is False for a value with sets, NaN or instances, and for containers that contain themselves or are nested too deeply. The function
-    checks one level of nesting after another, so that the loop over the types of a level runs in C.
+    The result is False for a value with sets, NaN or instances, and for containers that contain themselves or are nested too deeply. It is also
+    False if a large value contains the same containers many times, because marshal writes every occurrence again. All values of one level of
+    nesting are checked together with functions in C, which is faster than a check of each value.
     """
     level: Collection[Any] = (value,)
     for _ in range(_DEEPEST):

@@ -90,7 +90,7 @@ def keyed_ref(item: object, key: int) -> KeyedRef:
 def _drop(ref: KeyedRef, table: dict[int, Node] = known_nodes) -> None:
     """Remove the node of a deleted object from `known_nodes`.
 
-    `table` is that dict. It is a default argument, because Python clears the globals of modules before the process ends.
+    `table` is `known_nodes`. It is a default argument, because Python clears the globals of modules before the process ends.
     """
     node = table.get(ref.key)
     if node is not None and node.ref is ref:
@@ -276,7 +276,7 @@ def _close(members: list[Node]) -> None:
 
 
 def _is_copy(members: list[Node]) -> bool:
-    """Test whether `members` refer to a group of nodes that are equal to them. If so, copy the digests of these nodes, and return True.
+    """Return True if `members` are equal to the nodes of a group to which they refer. If so, copy the digests of these nodes to `members`.
 
     Example: the user keeps a recursive function under another name and executes the function's cell again. The old function then calls the
     new one, so the old function is not in the group of the new function. Nevertheless, the two functions are equal.
