@@ -6,7 +6,7 @@ checks of recorded reads.
 
 A *stored result* of a step is the tuple of the materializations (one per output) that one run of the step produced. In this module, it is
 called `materializations`. A step is reused if a stored result has the step's memo key and all required outputs, and is younger than ``max_age``,
-if its recorded reads still hold, and if its effects can be restored. Steps with ``cache=False`` or ``volatile=True`` are never reused.
+if its recorded reads still hold, and if its effects can be restored. A step that is not memoised, or that is volatile, is never reused.
 
 The memo key contains the data versions of the inputs, so a step is decided after all steps that come before it in the plan. The texts of
 reasons are made only on request, because this takes time (`refusal`, `reason_to_run`).
