@@ -36,7 +36,7 @@ long, because it raises an audit event and the session has an audit hook."""
 
 
 class Tag:
-    """The bytes with which encodings begin; no other module defines such bytes.
+    """The bytes with which encodings begin. No other module defines such bytes, except `frames`, which defines `LEAF`.
 
     Atoms and containers of builtin types begin with the same bytes as in ``marshal``. A change of a tag in a new release changes all
     versions, so that no stored value is reused.
@@ -106,7 +106,10 @@ def atom(value: Any) -> bytes:
 
 
 def atoms_only(values: Iterable[Any]) -> bool:
-    """Return True if all `values` are atoms that marshal writes canonically. The result is False for complex numbers and NaN."""
+    """Return True if all `values` are atoms that marshal writes canonically.
+
+    The result is False for complex numbers and NaN. It is also False for positive and negative infinities together.
+    """
     kinds = set(map(type, values))
     if kinds <= PLAIN:
         return True

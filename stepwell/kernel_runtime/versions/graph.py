@@ -69,7 +69,8 @@ MISSING: Any = object()
 
 
 known_nodes: dict[int, Node] = {}
-"""Nodes of functions and classes that later code walks may use again, by the identity of the function or class."""
+"""Nodes of functions and classes that later code walks may use again. The key of a node is the identity of its object or, if the node contains
+code only and no data, the complement (``~``) of this identity."""
 
 
 class KeyedRef(weakref.ref[Any]):
@@ -81,14 +82,14 @@ class KeyedRef(weakref.ref[Any]):
 
 
 def keyed_ref(item: object, key: int) -> KeyedRef:
-    """Return a weak reference to an object whose identity is `key`. When the object is deleted, its node is removed from `known_nodes`."""
+    """Return a weak reference to an object whose identity is `key`. When the object is deleted, `_drop` is called."""
     ref = KeyedRef(item, _drop)
     ref.key = key
     return ref
 
 
 def _drop(ref: KeyedRef, table: dict[int, Node] = known_nodes) -> None:
-    """Remove the node of a deleted object from `known_nodes`.
+    """Remove the node of a deleted object from `known_nodes`. Its node with code only remains, but is never used.
 
     `table` is `known_nodes`. It is a default argument, because Python clears the globals of modules before the process ends.
     """

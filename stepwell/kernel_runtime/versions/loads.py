@@ -392,7 +392,10 @@ def _calls(code_facts: CodeFacts, names: list[tuple[str, Any]]) -> bool:
 
 
 def _settings(to: Writer, node: Node, code_facts: CodeFacts, value: Any) -> None:
-    """Write into `node` those options of the library to which `value` belongs that differ from their defaults."""
+    """Write options of the library to which `value` belongs into `node`: those that differ from their defaults.
+
+    Nothing is written if `value` belongs to no library with options.
+    """
     for library in library_state.library_of(value):
         _options(to, node, code_facts, library)
 
