@@ -8,7 +8,7 @@ used, or at the end of the body if it is never used.
 Some calls read names through strings: ``frame.query("x > @cutoff")``, ``duckdb.sql("from raw")``, ``pd.eval("a + b")``, and calls of functions of
 patsy and statsmodels that take a formula. If the body contains such a call, the names in all string constants of the body are in the result. The
 result may therefore contain names that the body does not read. A name in the result that is neither an asset nor a variable of the notebook has no
-effect. Names in strings that the body computes are not found.
+effect. A name that occurs only in a string that is computed at run time is not found.
 """
 
 from __future__ import annotations
