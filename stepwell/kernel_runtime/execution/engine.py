@@ -79,8 +79,8 @@ class EngineOptions:
     run_notices: list[Notice] = field(default_factory=list)
     """The notices that the session receives during the run, for example from the store; the result of the run includes them."""
     strict: bool = False
-    """True if every live cell fails when its value cannot be stored; False if only those with the option ``--stored`` do. Steps that are not live
-    cells always fail in this case, except steps of jobs that are not memoised."""
+    """True if every live cell fails when its value cannot be stored; False if only those with the option ``--stored`` do. A step of a job that is
+    not memoised never fails for this reason; any other step that is not a live cell fails, whatever `strict` is."""
 
 
 class _ValueLostError(Exception):

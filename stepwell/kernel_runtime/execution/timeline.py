@@ -687,7 +687,7 @@ class Timeline:
         return {name: labels for name, labels in self._reassigned.get(step_key, {}).items() if all(labels)}
 
     def changed_since(self, step_key: str) -> tuple[str, str]:
-        """Return descriptions of the state that a step read, as far as other cells have changed it since, and of the present state.
+        """Return descriptions of what other cells have changed since a step read it: one of the state that the step read, one of the present state.
 
         Returns
         -------

@@ -414,7 +414,7 @@ def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
     """Return True if what a step read (a file, an environment variable, ...) still has the recorded state.
 
     A file is compared by size, times and inode. If the size is equal but the times or the inode differ, the content is compared by digest. If
-    the file changed just before the step read it, no times were recorded (see `too_recent`), and the content is compared, too.
+    the file changed just before the step read it, no size, times and inode were recorded (see `too_recent`), and only the content is compared.
     Everything else is compared by digest. The result is False for reads of assets and of the kernel's memory (`LOCAL`), because this
     function has neither the store nor the notebook.
 
