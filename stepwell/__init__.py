@@ -106,7 +106,7 @@ _OUTSIDE = {
     "open_store": "stepwell.commands.store",
     "run": "stepwell.batch.run",
 }
-"""For each public name that another module defines and that is no command, this module."""
+"""For each public name that neither the kernel runtime nor a command defines, the module that defines the name."""
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_ipython_extension", "unload_ipython_extension", *sorted((*_HOMES, *_OUTSIDE, *_VERBS))]  # noqa: PLE0604 - names, all strings
@@ -144,9 +144,9 @@ def unload_ipython_extension(ipython: Any) -> None:
 
 
 def _fill_slot() -> None:
-    """Connect the definitions to the session, so that ``job.execute()`` and ``asset.load()`` work.
+    """Pass a function that imports the session to the modules in ``kernel_runtime/definitions``, which must not import it themselves.
 
-    The modules in ``kernel_runtime/definitions`` must not import the session. They get a function that imports it at the first call.
+    They call the function when ``job.execute()`` or ``asset.load()`` first needs the session.
     """
     from stepwell.kernel_runtime.definitions.graphs import load_runner
 

@@ -271,7 +271,7 @@ class Printer:
 
     @staticmethod
     def function_arguments(options: argparse.Namespace) -> dict[str, Any]:
-        """Return the arguments of `run` that the options determine: the parameters, and the stream for progress."""
+        """Return the arguments of `run` that no single option gives: the notebook's parameters, and the stream to which progress is written."""
         return {"parameters": read_pairs(options.pairs, options.files), "progress": sys.stderr}
 
     @staticmethod

@@ -110,7 +110,7 @@ def diff(
         unique in both versions; else by the first column that is unique in both versions and is named id, key, uuid, index or name, or ends in
         _id, _key or _uuid; else by position.
     notebook
-        The notebook whose versions are compared, as stepwell versions prints it; by default, versions of all notebooks.
+        The notebook whose versions are compared, named as in the output of stepwell versions; by default, the versions of all notebooks.
     memory_limit
         For frames, the memory, such as 2GB, that the comparison may use before it writes temporary data to disk.
     store

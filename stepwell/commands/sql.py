@@ -70,7 +70,7 @@ class Printer:
 
     @staticmethod
     def function_arguments(options: argparse.Namespace) -> dict[str, Any]:
-        """Return the arguments of `sql` that the options determine: the parameters and the type of the result.
+        """Return the arguments of `sql` that no single option gives: the parameters of the SELECT, and the type of the result.
 
         If the SELECT is ``-``, replace it in `options` with the text from standard input.
         """

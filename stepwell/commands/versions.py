@@ -36,7 +36,7 @@ def versions(
     key
         An asset or step.
     notebook
-        The notebook whose versions are listed, as this command prints it; by default, versions of all notebooks.
+        The notebook whose versions are listed, named as in the output of this command; by default, the versions of all notebooks.
     partition
         The partition whose versions are listed; by default, versions of all partitions.
     all

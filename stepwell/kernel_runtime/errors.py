@@ -178,7 +178,7 @@ class UnstorableValueError(StepwellError):
         The path from the value to the member that cannot be stored, as a Python expression: ``['fits'][3].model``. Empty if the value
         itself cannot be stored, or if the member is unknown.
     reason
-        The reason, as the two texts before and after the path: ``("the Fit", " does not load as an equal object")``.
+        Two texts, ``("the Fit", " does not load as an equal object")``. With the path between them, they are a sentence that gives the reason.
     """
 
     def __init__(

@@ -232,7 +232,7 @@ def cell_body(
     changed: tuple[tuple[str, str], ...] = (),
     earlier: Callable[[], Mapping[str, Any]] = dict,
 ) -> CellBody:
-    """Return the body of the step of an asset cell or of the cell of an op.
+    """Return the body of an ``%%asset``, ``%%multi_asset`` or ``%%op`` cell.
 
     Parameters
     ----------
@@ -247,11 +247,11 @@ def cell_body(
     declared
         True if a flag says when the step must be executed again (`is_declared`). Then uses of the shell do not make the step unverifiable.
     variables
-        The variable of each asset, in the order of the assets; empty for an op. If it is not empty, the cell runs in the namespace of the notebook.
+        The members of `assets`, in the order of the assets. If there are any, the cell runs in the namespace of the notebook.
     changed
-        The variables of assets that plain cells changed or rebound, each with the label of the last such cell.
+        The value of the attribute `CellBody.changed_variables`.
     earlier
-        The function for the attribute `CellBody.earlier`.
+        The value of the attribute `CellBody.earlier`.
     """
     text = source.text
     live = bool(variables)

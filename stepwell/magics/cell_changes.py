@@ -1,7 +1,7 @@
 """Static analysis that finds the names of the notebook whose objects a piece of code may change in place.
 
-The result may contain too many names, but it never lacks a name through which the code changes an object. A name is in the result unless all its
-uses are harmless: reads of attributes and items, operators, comparisons, and calls of the functions and methods that this module lists.
+A name is in the result unless all its uses are harmless: reads of attributes and items, operators, comparisons, and calls of the functions and
+methods that this module lists. The result may therefore contain names whose objects the code does not change.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _READ_ONLY_MAGICS = frozenset(
 
 
 def shell_call(node: ast.AST) -> tuple[str, str, str] | None:
-    """Return the method and its first two arguments if `node` is a call like ``get_ipython().system("ls")``; return None for other nodes.
+    """Return the name of the method and its first two arguments if `node` is a call like ``get_ipython().system("ls")``; otherwise return None.
 
     IPython's transformer generates such calls from magics and shell commands. An argument that is missing or is not a string constant is returned
     as an empty string.
@@ -69,7 +69,7 @@ def shell_call(node: ast.AST) -> tuple[str, str, str] | None:
 
 
 def _is_read_only(node: ast.Call) -> bool:
-    """Return True if `node` was generated from ``!command``, or from a line magic that does not change objects of the notebook."""
+    """Return True if IPython generated `node` from ``!command`` or from a magic in `_READ_ONLY_MAGICS`, which change no objects of the notebook."""
     method, name, _ = shell_call(node) or ("", "", "")
     return method in {"system", "getoutput"} or (method == "run_line_magic" and name in _READ_ONLY_MAGICS)
 
@@ -169,7 +169,10 @@ class _Changes(ast.NodeVisitor):
                 self._target(element, value)
 
     def _change(self, node: ast.expr) -> None:
-        """Add every name in `node`, an expression for a changed object, to the result: the object may be that of any of the names, or a part of it."""
+        """Add every name in the expression `node` to the changed names. The code changes the value of `node`.
+
+        This value may be the object of any of the names, or a part of such an object.
+        """
         for part in ast.walk(node):
             if isinstance(part, ast.Name):
                 self.changed_names.add(part.id)

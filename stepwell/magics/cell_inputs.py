@@ -113,7 +113,7 @@ def read_deps(face: Face, texts: Sequence[str], own_keys: Sequence[AssetKey], wh
 def check_self_reference(
     names: Names, own_keys: Sequence[AssetKey], variables: Sequence[str], inputs: Mapping[str, AssetKey], where: str
 ) -> None:
-    """Raise `CellError` if the body of a cell reads the variable of its own asset before assigning it, and the variable has the asset's name.
+    """Raise `CellError` if an asset of a cell and its variable have the same name, and the body reads this variable before it assigns it.
 
     A variable with another name than the asset may be read first: in ``%%asset clean -> df``, the body ``df = df.dropna()`` reads the ``df`` of an
     earlier cell.
@@ -154,20 +154,20 @@ def inputs_of(
     own_keys
         The keys of the assets that the cell defines. They cannot be its inputs.
     explicit
-        The inputs that the flag ``--in`` declares.
+        For each input that the flag ``--in`` declares, by its name, the key of the asset.
     where
         The label of the cell, for messages.
     origin
-        The identifier of the cell; empty if it is unknown. If the cell has run before, and since then its own step or a step downstream has bound
-        a name to something else, the name still refers to the same asset as in the last run.
+        The identifier of the cell (`cell_origin`); empty if it is unknown. It is used to find the asset to which each name referred when the cell
+        last ran. If the step of this cell or a step downstream has bound the name to another value since, the name still refers to that asset.
 
     Returns
     -------
     inputs
         For each name that is an input, the key of the asset.
     changed
-        The variables of assets that plain cells changed or rebound, each with the label of the last such cell. The body reads them like other
-        variables of the notebook.
+        Pairs of a variable and a label (``cell 5``). The variable held the value of an asset until plain cells changed or rebound it; the label is
+        that of the last of these cells, or empty if the cell is unknown. The body reads such a variable like any other variable of the notebook.
 
     Raises
     ------
@@ -212,7 +212,7 @@ def inputs_of(
 
 
 def _is_bound_downstream(face: Face, name: str, earlier: AssetKey, own_keys: Collection[str]) -> bool:
-    """Return True if the step of a cell, or a step downstream of it, has bound `name` to something else since the cell last ran.
+    """Return True if the step of a cell, or a step downstream of it, has bound `name` to something other than the asset `earlier`.
 
     Such a binding must not change what the cell reads: in a run from top to bottom, it is made after the cell has run.
 
@@ -253,8 +253,8 @@ _WITH_VALUE = frozenset("-g --group -k --key-prefix -d --dep --in --ignore --max
 def cell_origin(info: Any) -> str:
     """Return an identifier of a cell, by which a later run of the same cell is recognized.
 
-    It is made from the id that the front end sends. If the front end sends no id, it is made from the first line without flags if the cell has a
-    cell magic, and otherwise from the digest of the source.
+    The identifier is made from the id of the cell that the front end sends. If the front end sends no id, the identifier is made from the first
+    line without its flags (except ``--key-prefix``) for a cell with a cell magic, and from the digest of the source for any other cell.
 
     Parameters
     ----------

@@ -7,8 +7,8 @@ used, or at the end of the body if it is never used.
 
 Some calls read names through strings: ``frame.query("x > @cutoff")``, ``duckdb.sql("from raw")``, ``pd.eval("a + b")``, and calls of functions of
 patsy and statsmodels that take a formula. If the body contains such a call, the names in all string constants of the body are in the result. The
-result may therefore contain names that the body does not read, but never omits one that it reads. A name in the result that is neither an asset
-nor a variable of the notebook has no effect.
+result may therefore contain names that the body does not read. A name in the result that is neither an asset nor a variable of the notebook has no
+effect. A name that occurs only in a string that is computed at run time is not found.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Paths:
     """True if no path reaches the point, for example after ``raise``."""
 
     def copy(self) -> Paths:
-        """Return a copy, which the walk of one branch may change."""
+        """Return a copy of these names. The walk of a branch can change the copy without changing the original."""
         return Paths(set(self.on_every_path), set(self.on_some_path), self.is_unreachable)
 
 
@@ -95,7 +95,7 @@ def join(paths: Iterable[Paths]) -> Paths:
 
 
 def function_globals(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> tuple[set[str], set[str]]:
-    """Return the names of the globals that a call of a function may read, and the names of those that it may assign. Nested functions are included."""
+    """Return two sets of names: the globals that a call of the function `node` may read, and those that it may assign. Nested functions count, too."""
     if isinstance(node, ast.Lambda):
         node = ast.FunctionDef(name="lambda_", args=node.args, body=[ast.Return(node.body)], decorator_list=[])
     reads: set[str] = set()
@@ -181,11 +181,11 @@ class _Walker(ast.NodeVisitor):
         self.assigned: set[str] = set()
         self.imported: set[str] = set()
         self.pending: dict[str, set[str]] = {}
-        """By the name of a function or class, the globals that a call of it may read. They are recorded as read where the name is used."""
+        """For each function or class, by its name, the globals that a call may read. They are recorded as read where the function or class is used."""
         self._using: set[str] = set()
         """The functions in `pending` whose reads are being recorded. Prevents endless recursion if functions call each other."""
         self.paths = Paths()
-        """The names that are assigned at the present point of the walk."""
+        """The names that the paths to the present point of the walk assign."""
         self.class_names: list[set[str]] = []
         """For each class whose body is being walked, outermost first, the names that the body has bound so far."""
         self._local: list[set[str]] = []
@@ -209,7 +209,10 @@ class _Walker(ast.NodeVisitor):
             self.use([name])
 
     def use(self, names: Iterable[str]) -> None:
-        """Record what the functions and classes `names` read: they may be called at the present point of the walk."""
+        """Record reads at the present point of the walk, where the functions and classes with the names in `names` may be called.
+
+        The recorded names are the globals that a call of these functions and classes may read (`pending`).
+        """
         for name in list(names):
             if name in self._using:
                 continue
@@ -299,7 +302,10 @@ class _Walker(ast.NodeVisitor):
             self.record_read(used)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        """Walk the body of a class, which runs immediately and in a separate namespace. The methods of the class run later."""
+        """Walk the body of a class, which runs immediately and in a separate namespace.
+
+        The globals that its methods read are recorded where the class is first used, because the methods run later.
+        """
         for part in (*node.decorator_list, *node.bases, *node.keywords):
             self.visit(part)
         outer, self._owner = self._owner, self._owner if self.class_names else node.name
@@ -344,7 +350,10 @@ class _Walker(ast.NodeVisitor):
 
     @contextmanager
     def _branch(self) -> Iterator[None]:
-        """Return a context manager for a visit of code that may be skipped. Afterwards, its assignments count as made on some path, not on every path."""
+        """Return a context manager, within which the caller visits code that may be skipped.
+
+        At its end, the assignments of this code count as made on some path, not on every path.
+        """
         before = self.paths.copy()
         try:
             yield

@@ -33,9 +33,9 @@ _SET_UP = ("matplotlib", "config", "load_ext", "reload_ext", "autoreload")
 
 
 def forbidden_constructs(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
-    """Yield each construct in `tree` that the body of a cell must not contain: its line number, the problem, and the remedy.
+    """Yield a tuple for each construct in `tree` that the body of a cell must not contain: its line number, the problem, and the remedy.
 
-    The problem is a verb phrase, such as ``uses the magic %%bash``, that follows the name of the cell in a message.
+    The problem is a verb phrase that follows the name of the cell in a message, such as ``uses the magic %%bash``.
     """
     for node in _outside_functions(tree):
         if isinstance(node, ast.Return):
@@ -110,8 +110,8 @@ def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names, tuple
     names
         `names` with the names that shell commands read, and without ``get_ipython``.
     warnings
-        The reasons why the step is unverifiable: one for each program that shell commands run. If they run none, there is one reason if the body
-        uses ``get_ipython()`` for anything but configuring the kernel.
+        The reasons why the step is unverifiable. If shell commands of the body run programs, there is one reason for each program. Otherwise, there
+        is one reason if the body uses ``get_ipython()`` for anything but configuring the kernel. Else the tuple is empty.
     """
     names_in_commands: set[str] = set()
     does: dict[str, None] = {}
@@ -242,8 +242,8 @@ class CellSource:
     definitions: tuple[Definition, ...] = ()
     """The statements that are executed again when the cell is reused, such as imports and functions, in the order of the body."""
     assigned_values: frozenset[str] = frozenset()
-    """The names that the body binds by statements other than the imports, functions, classes and lambdas in `definitions`. The name to which the
-    result of a call is assigned is in both."""
+    """The names that the body binds by statements other than the imports, functions, classes and lambdas in `definitions`.
+    A name to which the result of a call is assigned is listed here, too, even if the assignment is in `definitions`."""
     last_name: str = ""
     """The variable that is the last expression; empty if the last expression is anything else, or if the body has none."""
     shell: tuple[str, ...] = ()
@@ -280,9 +280,9 @@ def cell_text(shell: Any, info: Any, magic: str, line: str, body: str) -> CellTe
 
 
 def _running_name(shell: Any, info: Any) -> tuple[str, int]:
-    """Return the filename and the number of the running cell; return an empty filename if IPython has not compiled the cell.
+    """Return the filename under which IPython compiled the running cell, and the number of the cell; the filename is empty if it is unknown.
 
-    IPython's counter of cells may or may not count the running cell already, so both numbers are tried.
+    IPython may have increased its cell counter for the running cell already, or not yet, so two numbers are tried: the counter, and one less.
     """
     transformed_cell = getattr(info, "transformed_cell", None) or shell.transform_cell(info.raw_cell)
     for number in (shell.execution_count - 1, shell.execution_count):
@@ -300,7 +300,7 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
     shell
         IPython's shell.
     name
-        The names that the cell defines, for messages.
+        The names of what the cell defines, separated by spaces, for messages.
 
     Raises
     ------
@@ -350,7 +350,7 @@ def _assigns_a_name(last: ast.stmt) -> bool:
 def _definitions(
     tree: ast.Module, flags: int, text: CellText, name: str
 ) -> tuple[tuple[Definition, ...], frozenset[str]]:
-    """Return the values of `CellSource.definitions` and `CellSource.assigned_values` for a body. The bodies of functions are not searched."""
+    """Return the values of the attributes `CellSource.definitions` and `CellSource.assigned_values`. The bodies of functions are not searched."""
     definitions: list[Definition] = []
     stored: set[str] = set()
     pending: list[ast.AST] = list(reversed(tree.body))
@@ -432,7 +432,7 @@ def parse(shell: Any, text: CellText, name: str) -> tuple[str, ast.Module]:
     Parameters
     ----------
     name
-        The names that the cell defines, for messages.
+        The names of what the cell defines, separated by spaces, for messages.
 
     Raises
     ------

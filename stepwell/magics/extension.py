@@ -7,8 +7,8 @@ to the session's events, and labels of cells for messages. Loading the extension
 
 `Staleness` keeps the code version of every step that was executed or reused in this kernel. After a plain cell, it computes the code versions
 again, which is fast if nothing changed. If a code version differs, it computes the states of all steps and prints the assets that have become
-stale: ``stale now: clean, model``. After a check that used more than 0.1 s of processor time (`BUDGET`), the checks pause for a while, and the first
-time a line says so. Elapsed time is not the measure, because on a busy machine it is long for every check.
+stale: ``stale now: clean, model``. After a check that used more than 0.1 s of processor time (`BUDGET`), the checks pause for a while. A line is
+printed about the first pause. Processor time is measured, not elapsed time, because on a busy machine every check takes long.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class Extension:
         self._staleness.after_cell(info.raw_cell or "")
 
     def _name_writer(self, error: BaseException | None) -> None:
-        """If a cell failed with `error` because a file does not exist that a step once wrote, print a line that names the step."""
+        """If `error`, the exception of a cell, says that a file does not exist, and a step once wrote this file, print a line that names the step."""
         if type(error) is not FileNotFoundError or hasattr(error, "__notes__") or type(error.filename) is not str:
             return
         timeline = self.face.timeline
@@ -233,7 +233,8 @@ _SEEDS = {"random": r"\bseed\s*\(", "numpy": r"\bseed\s*\(", "torch": r"\bmanual
 
 
 _scanned: list[bool] = []
-"""Contains True after the cells that ran before the first load were searched for seeds; empty before. Later cells are watched while they run."""
+"""Empty until the extension is first loaded and has searched the cells that ran before for seeds; then True is its only item. Later cells are
+watched while they run."""
 _loaded_extension: Extension | None = None
 """The loaded extension; None if the extension is not loaded."""
 
@@ -281,7 +282,7 @@ class Staleness:
         self._rest_until = 0.0
         self._reported = False
         self._has_run = False
-        """True if a run has ended since the last cell."""
+        """True if a run has ended since `after_cell` was last called."""
 
     def note_steps(self, steps: Iterable[StepRecord]) -> None:
         """Note the code versions of the steps of a run that has ended."""
@@ -291,7 +292,10 @@ class Staleness:
                 self._computed_versions[step.key] = step.materializations[0].code_version
 
     def after_cell(self, text: str) -> None:
-        """Print the assets that the cell with the source `text` has made stale. An exception in the check does not make the cell fail."""
+        """After a cell with the source `text`, print the assets that have become stale since the last check.
+
+        Nothing is printed if the cell ran steps or contains a magic in `_OURS`. An exception in the check does not make the cell fail.
+        """
         ran, self._has_run = self._has_run, False
         face = self._face
         if not face.settings.show_stale or not face.interactive or not self._computed_versions:
@@ -326,7 +330,7 @@ class Staleness:
             )
 
     def _stale_assets(self) -> list[str] | None:
-        """Return the keys of the assets that were executed or reused in this kernel and are stale now, because code has changed since.
+        """Return the keys of assets that were executed or reused in this kernel and are stale now, because their code or upstream code has changed.
 
         Return None if no code version has changed since the last check: the stale assets are then the same as before.
         """
@@ -374,6 +378,8 @@ class CellWatch:
     def begin(self, info: Any) -> None:
         """Before a plain cell runs, compute the values that it needs and that were not stored, and note to which object each variable refers.
 
+        For a cell that runs as a step (`_runs_as_step`), do neither.
+
         Parameters
         ----------
         info
@@ -393,13 +399,15 @@ class CellWatch:
         self._numbers_before = {name: id(value) for name, value in self._face.namespace.items()}
 
     def _lacks_values(self) -> bool:
-        """Return True if a reused cell has variables or a result that were not stored, so that a cell that needs them must compute them first."""
+        """Return True if some variables or results of reused cells were not stored. They must be computed before a cell that needs them runs."""
         outputs = self._face.namespace.get("_oh")
         held = list(outputs.values()) if isinstance(outputs, dict) else []
         return bool(self._face.timeline.unstored) or any(type(output) is Unstored for output in held)
 
     def end(self, info: Any) -> None:
         """After a plain cell has run, record the variables that it bound, and the variables whose objects it may have changed in place.
+
+        After every cell, also record changes of files, the environment and other external state.
 
         Parameters
         ----------

@@ -87,7 +87,10 @@ class DisplayHook:
 
 
 def _portable(data: dict[str, Any]) -> dict[str, Any]:
-    """Return the MIME bundle `data` with values that JSON can represent: bytes as base64, and no types that need a running kernel, such as widgets."""
+    """Return a display, given by MIME type, in a form that JSON can represent and that can be shown without a running kernel.
+
+    Bytes are encoded as base64, and widgets are left out.
+    """
     portable = {}
     for mime, value in data.items():
         if mime in _LIVE:
@@ -174,7 +177,7 @@ class Figures:
             module.show, self._show = self._show, None
 
     def show(self, value: Any) -> None:
-        """Display the value of the last expression of a body, and note which figure this is, so that `settle` does not show it again."""
+        """Display the value of the last expression of a body. If it is a figure, note this figure, so that `settle` does not show it again."""
         self._shown_figure = figure_of(value)
         show(value)
 
@@ -282,7 +285,8 @@ class Face:
     settings
         The object with the magics, whose traits are the settings of ``%config Stepwell``.
     earlier_reads
-        For each cell, by its identifier (`cell_origin`), the asset to which each name referred when the cell last ran.
+        For each cell, by its identifier (`cell_origin`), a dict: by the name of each input, the key of the asset to which the name referred when the
+        cell last ran.
     """
 
     shell: Any
@@ -330,7 +334,7 @@ class Face:
     def code_kind(self, name: str) -> str:
         """Return the kind of code to which `name` refers, such as ``an op``, ``a function`` or ``a magic``.
 
-        Return an empty string if `name` is unbound or refers to data. A command may then bind it to a value.
+        Return an empty string if `name` is unbound or refers to data. A command may then bind `name` to another value.
         """
         if name not in self.namespace:
             return "a magic" if any(self.shell.find_magic(name, kind) for kind in ("line", "cell")) else ""

@@ -179,7 +179,7 @@ class _Composed:
     Parameters
     ----------
     inputs
-        The keys of the assets whose stored values the graph reads, by the names with which the body refers to the assets.
+        For each name in the body that refers to an asset, the key of this asset. The graph reads the stored value of the asset.
     effects
         True for a job. A job needs no value, so a value of the cell that is neither a handle nor a dict is ignored.
     """
@@ -216,7 +216,10 @@ class Recomposition:
         """By the `id` of a graph: the graph, and the objects to which the names in its body referred when it was composed."""
 
     def refresh(self) -> None:
-        """Compose each graph again if a name in its body now refers to another object; for new graphs, note the objects. Called after each cell."""
+        """Compose each graph again if a name in its body now refers to another object. Called after each cell.
+
+        For a graph that is new since the last call, only note the objects to which its names refer.
+        """
         live: set[int] = set()
         for _ in range(_MOST_ROUNDS):
             changed = False

@@ -75,7 +75,7 @@ class Stepwell(Magics):
     ).tag(config=True)
 
     face: Face
-    """The state that the magics of this kernel share; the extension sets it when it is loaded."""
+    """The state that the magics of this kernel share. The extension sets this attribute when the extension is loaded."""
     ipython_rerun: Callable[[str], Any] | None = None
     """IPython's magic ``%rerun``, which Stepwell's ``%rerun`` replaces and may call; None if IPython has no such magic."""
 
@@ -130,7 +130,10 @@ class Stepwell(Magics):
         self._define("graph_asset", line, cell, graph_cells.graph_asset_of)
 
     def _define(self, magic: str, line: str, cell: str | None, make: Maker, **options: Any) -> None:
-        """Define the assets of a cell with `make`, and run them. If `cell` is None, print the states of the assets that `line` names."""
+        """Define the assets of a cell with `make`, and run them. If `cell` is None, print the states of the assets that `line` names.
+
+        With ``--plain``, only run the body of the cell. `options` are added to the arguments that are parsed from `line`.
+        """
         arguments = read_line(getattr(self, magic), line)
         vars(arguments).update(options)
         names = arguments.names if magic == "multi_asset" else [arguments.name]

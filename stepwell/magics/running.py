@@ -62,7 +62,7 @@ def present(face: Face, error: BaseException, *, shown_as: str = "") -> None:
 
 
 def _below_the_shell(trace: TracebackType | None) -> TracebackType | None:
-    """Return the part of a traceback below the frames of IPython that called the magic; return the whole traceback if it has no other frames."""
+    """Return a traceback without the frames of IPython at its start, which called the magic; return it unchanged if it has no other frames."""
     frame = trace
     while frame is not None and _is_shells(frame):
         frame = frame.tb_next
@@ -104,7 +104,7 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
         if arguments.register or face.defines_only:
             face.say(f"{name}: registered")
             return
-        # If no upstream asset is registered, no upstream step can run, so that their states need not be computed before the run.
+        # If no upstream asset is registered, no upstream step can run, so their states need not be computed before the run.
         registered = face.session.registry.assets
         has_upstream = any(str(key) in registered for key in definition.upstream_keys)
         states = face.session.states([definition]) if arguments.dry_run or has_upstream else {}
@@ -130,10 +130,10 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
 
 @contextmanager
 def registry_restored(face: Face) -> Iterator[None]:
-    """Restore the registry if the ``with`` block registers a definition that cannot be planned, for example because of a missing upstream asset.
+    """Undo the registrations of the ``with`` block if it raises an `InvalidDefinitionError`, for example because an upstream asset is missing.
 
-    An `InvalidDefinitionError` in the block means that it did, unless a run began in the block: then a step may have raised the error. The error
-    propagates in both cases.
+    If a run began in the block, nothing is undone, because code of the user may have raised the error during the run. The error propagates in
+    both cases.
     """
     registry = face.session.registry
     assets, jobs, run = dict(registry.assets), dict(registry.jobs), face.session.last_run
@@ -153,7 +153,7 @@ def registry_restored(face: Face) -> Iterator[None]:
 
 
 def check_budget(face: Face, name: str, waiting: Sequence[StepState]) -> None:
-    """Raise `UpstreamBudgetError` if the upstream steps of an asset took longer the last time than ``Stepwell.upstream_budget``.
+    """Raise `UpstreamBudgetError` if the last runs of the steps in `waiting` together took longer than ``Stepwell.upstream_budget``.
 
     Batch runs have no such limit.
 
@@ -309,8 +309,8 @@ def compute_unstored(
     names
         The names that the code reads.
     assigned, changing
-        The names that the code binds, and the names whose objects the code may change in place. If a reused cell reads one of these names, its
-        variables that were not stored are also computed now, because the cell could not compute the same values after the change.
+        The names that the code binds, and the names whose objects the code may change in place. If a reused cell reads one of these names, the
+        variables of the cell that were not stored are also computed now: after the change, the cell could not compute the same values.
 
     Raises
     ------
@@ -354,8 +354,8 @@ def _rerun_cell(face: Face, key: str, definition: AssetsDefinition, name: str, w
     key, definition
         The key of an asset of the cell, and the definition of the cell.
     why
-        The reason to run the cell although no code needs the variable yet; empty if code needs it. For such a reason, a cell that took longer than
-        ``Stepwell.upstream_budget`` is not run.
+        Empty if code needs the variable. Otherwise, the reason to run the cell now, for example that a variable that the cell reads is about to
+        change. With such a reason, the cell is not run if it took longer the last time than ``Stepwell.upstream_budget``.
 
     Raises
     ------
@@ -393,9 +393,9 @@ def changed_text(definition: AssetsDefinition) -> str:
 
 
 def _show_picture(face: Face, definition: AssetsDefinition, records: Sequence[StepRecord]) -> None:
-    """Show the figure that the last step of a definition displayed when it was executed in this run, if the body of the step is not a cell.
+    """Show the last figure that the last step of a definition displayed, if this step was executed in this run and its body is not a cell.
 
-    A cell shows its figure while it runs. If the step was reused, `finish` has already shown its recorded output, which contains the figure.
+    A cell shows its figures itself. For a reused step, `finish` has already shown the recorded output, which contains the figures.
     """
     last = asset_steps(definition)[-1]
     for record in records:
@@ -411,7 +411,7 @@ def outputs_of(face: Face, record: StepRecord) -> tuple[CapturedOutput, ...]:
 
 
 def finish_run(face: Face, result: Any) -> None:
-    """After a run, print its notices, such as ``clean <- store (prepare.ipynb, ...)``, and bind the variables of its target assets that are unbound.
+    """After a run, print its notices, such as ``clean <- store (prepare.ipynb, ...)``, and bind unbound variables of the assets that it targeted.
 
     A variable is unbound, for example, if the cell of its asset failed and Python code has now materialized the asset. Variables that are bound to
     an earlier value of their asset are not rebound here, but by the timeline.

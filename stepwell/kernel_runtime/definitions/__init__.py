@@ -2,7 +2,7 @@
 
 ===================  =====================================================================================
 ``ops``              ops: functions, cells or SELECTs with typed inputs, outputs and config
-``composition``      calls the body of a graph with handles in place of values, and records the nodes and their connections
+``composition``      calls the body of a graph with handles, which stand for later values, and records the nodes and their connections
 ``graphs``           graphs, which connect ops; jobs, which are graphs that run for their side effects
 ``assets``           assets, which bind an op or graph to asset keys; source assets, whose stored values are only read
 ``decorators``       ``asset``, ``multi_asset``, ``graph_asset`` and ``sql_asset``

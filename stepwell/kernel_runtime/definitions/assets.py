@@ -47,7 +47,7 @@ class SourceAsset:
 
     @property
     def __stepwell_asset_key__(self) -> AssetKey:
-        """The key of the asset that an op reads from the store if the body of a graph passes this definition to the op."""
+        """The key of this asset. If the body of a graph passes this definition to an op, the op gets the stored value with this key."""
         return self.key
 
     def load(self, *, store: Any = None) -> Any:
@@ -119,9 +119,9 @@ class AssetsDefinition:
         self.module = module
         self.isolate = isolate
         self.notebook = ""
-        """The notebook or module that defined the assets. The registry sets this attribute; empty before."""
+        """The path of the notebook, or the name of the module, that defined the assets. Empty until the registry sets it."""
         self.planned_steps: Any = None
-        """The planned steps, which the first plan stores here for later plans; None before."""
+        """The steps of this definition, which the first plan that contains it keeps here for later plans; None until then."""
         self._check()
 
     def _check(self) -> None:

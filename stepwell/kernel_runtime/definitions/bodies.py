@@ -5,8 +5,9 @@ and top-level ``await`` behave as in a plain cell. The cell of an op runs in a s
 notebook that the body may read, and builtins. The cell of an asset runs in the namespace of the notebook.
 
 The parameters of a function are the context, the inputs and the config. A notebook may define thousands of steps, so the parameters are read
-from the code object if possible, which takes a tenth of the time of `inspect.signature`. Messages show the source location of code in a
-notebook like ``cell 9, line 2``, and that of code in a module like ``helpers.py:12``.
+from the code object if possible, which takes a tenth of the time of `inspect.signature`.
+
+A source location is ``cell 9, line 2`` for code in a notebook, and ``helpers.py:12`` for code in a module.
 """
 
 from __future__ import annotations
@@ -59,7 +60,10 @@ def place(filename: str, line: int) -> str:
 
 
 def place_of_function(function: Any) -> str:
-    """Return the source location of `function`, or of the function that it wraps; return an empty string for a callable without Python code."""
+    """Return the source location of `function`; return an empty string for a callable without Python code.
+
+    If `function` wraps another function (``functools.wraps``), the location is that of the wrapped function.
+    """
     if hasattr(function, "__wrapped__"):
         function = inspect.unwrap(function)
     return place_of(getattr(function, "__code__", None))
@@ -134,9 +138,10 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 def annotations_of(item: Any) -> dict[str, Any] | None:
     """Return the evaluated annotations of a function or class by name, or None if it has none.
 
-    An annotation with an unbound name becomes a forward reference. Since Python 3.14, annotations are evaluated at their first use and then cached.
-    For a class, this function does not fill the cache: otherwise the user's code would get stale annotations if it rebinds a name that occurs in
-    them before it uses them for the first time.
+    An annotation with an unbound name becomes a forward reference.
+
+    Since Python 3.14, Python evaluates annotations at their first use and caches the result. For a class, this function evaluates them without
+    filling the cache. A name in an annotation may be rebound before the user's code first uses the annotations; the cache would then be stale.
     """
     try:
         if not isinstance(item, type):
@@ -214,7 +219,7 @@ class Definition:
     end: int
     """The number of the last line of the statement in the cell."""
     is_import: bool
-    """True for an import, and also for a magic that configures the kernel."""
+    """True if the statement is an import or a magic that configures the kernel."""
     always: bool
     """True if the statement is not nested in another statement, such as ``if``, so that every complete run of the cell executes the statement."""
     sources: tuple[tuple[str, str], ...] = ()
@@ -240,7 +245,8 @@ class CellBody:
     tail: CodeType | None
     """The last expression, compiled for evaluation; None if the body ends in a statement."""
     parameters: tuple[str, ...]
-    """The names in the body that stand for inputs: names of upstream assets or, in the cell of an op, the op's inputs and config parameters."""
+    """The names in the body that stand for inputs. In the cell of an asset, they refer to upstream assets; in the cell of an op, they are the names
+    of the op's inputs and config parameters."""
     outputs: tuple[str, ...]
     """The variables that hold the results of the cell after the body has run. Empty if the value of the last expression is the result."""
     reads: frozenset[str]
@@ -255,12 +261,12 @@ class CellBody:
     display: Callable[[Any], None] | None = None
     """Displays the value of the last expression; None if the value is not displayed."""
     finish: Callable[[Any, bool], Any] | None = None
-    """Called if `outputs` is empty, with the value of the last expression, and with True if the body has a last expression. It returns the value of
-    the cell: the first argument or, if this is None, a figure that the cell opened. If `finish` is None, the value of the last expression is
-    the value of the cell."""
+    """Called if `outputs` is empty. The first argument is the value of the last expression, or None if the body has none; the second is True if the
+    body has a last expression. It returns the value of the cell: the first argument or, if this is None, the only figure that the cell opened.
+    If `finish` is None, the value of the last expression is the value of the cell."""
     settle: Callable[[tuple[Any, ...]], None] | None = None
-    """Called with the values of `outputs`: shows and closes the figures that the body opened, and closes those among the values. None to leave
-    figures alone."""
+    """Called with the values of the variables in `outputs`. It shows and closes the figures that the body opened, and closes each value that is a
+    figure. None to leave figures alone."""
     explain_name_error: Callable[[NameError], BaseException | None] | None = None
     """Called with a NameError that the cell of an op raised. If the missing name is a variable of the notebook that the op did not get, it
     returns an error that says how to give the variable to the op; otherwise it returns None. None for the cell of an asset."""
@@ -268,27 +274,28 @@ class CellBody:
     """True for the cell of an asset, which runs in the namespace of the notebook like a plain cell; False for the cell of an op, which runs in a
     separate namespace."""
     variables: tuple[str, ...] = ()
-    """For each output of the step, the variable of the notebook that is bound to the value of the output."""
+    """For each output of the step, in order, the variable of the notebook that is bound to the value of the output. Empty for the cell of an op."""
     definitions: tuple[Definition, ...] = ()
     """The statements that are executed again when the cell is reused, such as imports and functions, in the order of the body."""
     always_assigned: frozenset[str] = frozenset()
     """The names that every path through the body assigns."""
     assigned_values: frozenset[str] = frozenset()
-    """The names that the body binds by statements other than the imports, functions, classes and lambdas in `definitions`. The name to which the
-    result of a call is assigned is in both."""
+    """The names that the body binds by statements other than the imports, functions, classes and lambdas in `definitions`.
+    A name to which the result of a call is assigned is listed here, too, even if the assignment is in `definitions`."""
     changes: frozenset[str] | None = None
     """The names whose objects the statements of the body may change in place; None if these names are unknown."""
     changed_variables: tuple[tuple[str, str], ...] = ()
-    """The variables that held the values of assets until a plain cell changed or rebound them, each with the label of the last such cell."""
+    """Pairs of a variable and a label (``cell 5``). The variable held the value of an asset until plain cells changed or rebound it; the label is
+    that of the last of these cells, or empty if the cell is unknown."""
     earlier: Callable[[], Mapping[str, Any]] = dict
-    """Returns the values that variables had before the last run of this cell in this kernel, by name. It returns the variables that the body both
-    reads and binds, if nothing has bound them since that run and if they held a number or string. For a variable that did not exist, the value
-    is `MISSING` (in `versions`)."""
+    """Returns, by name, the values that variables had before the last run of this cell in this kernel. A variable is included if the body both
+    reads and binds it, nothing has bound it since that run, and its value was a number or string. The value `MISSING` (in `versions`) means that
+    the variable did not exist."""
     result: str | None = None
     """The variable whose value the shell keeps in ``Out`` as the result of the cell. An empty string if the shell keeps the value of the last
     expression instead; None if it keeps nothing."""
     unseen: tuple[str, ...] = ()
-    """Reasons why the step is unverifiable, such as shell commands, that the analysis of the step's code objects does not find."""
+    """Reasons why the step is unverifiable, besides those that the code walk finds in the code objects of the step. An example is a shell command."""
     kept_variables: frozenset[str] = frozenset()
     """The variables besides `outputs` that the flag ``--keep`` lists: they are stored regardless of their size."""
     dropped_variables: frozenset[str] = frozenset()
@@ -298,12 +305,12 @@ class CellBody:
     value only in memory."""
 
     def defined_names(self, numbers: Iterable[int]) -> list[str]:
-        """Return the names that the statements in `definitions` with the indices `numbers` bind. Indices that are too large are ignored."""
+        """Return the names that some statements in `definitions` bind: those with the indices `numbers`. Indices that are too large are ignored."""
         return [name for number in numbers if number < len(self.definitions) for name in self.definitions[number].names]
 
     @property
     def bound_names(self) -> set[str]:
-        """The names that the body may bind in the notebook or in the separate namespace of the op."""
+        """The names that the body may bind in its namespace, which is that of the notebook or, for the cell of an op, a separate one."""
         return {*self.assigned_values, *[name for definition in self.definitions for name in definition.names]}
 
     def namespace(self, inputs: Mapping[str, Any]) -> dict[str, Any]:

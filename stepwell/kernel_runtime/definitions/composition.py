@@ -1,8 +1,8 @@
 """The composition of a graph: the body of the graph runs once, when the graph is defined, and each call of an op or graph in it adds a node.
 
-No op runs meanwhile, so that there are no values yet. A call returns handles, which are objects that stand for the later values of outputs: one
-handle if the called op or graph has one output, and a named tuple of handles if it has several outputs. The body can pass a handle to another
-call, alone or in a list (fan-in), or can return the handle. The rules of composition and the kinds of errors are Dagster's.
+No op runs during the composition, so there are no values yet. A call returns handles, which are objects that stand for the later values of
+outputs: one handle if the called op or graph has one output, and a named tuple of handles if it has several outputs. The body can pass a handle
+to another call, alone or in a list (fan-in), or can return the handle. The rules of composition and the kinds of errors are Dagster's.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class GraphInput:
 
 @dataclass(frozen=True, slots=True)
 class AssetRead:
-    """The handle of an asset that the body passes to an op. The op gets the stored value; the graph never materializes the asset."""
+    """The handle of an asset that the body of a graph passes to an op. The op gets the stored value; the graph never materializes the asset."""
 
     key: AssetKey
 
@@ -68,7 +68,7 @@ Source: TypeAlias = NodeOutput | GraphInput | AssetRead
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """The sources of one input of a node: the handles that stand for the values that the input receives."""
+    """The handles (`sources`) that the body of a graph passes to one input of a node."""
 
     sources: tuple[Source, ...]
     fan_in: bool
@@ -219,7 +219,7 @@ class Composition:
         return value
 
     def unused_inputs(self, inputs: Iterable[str], returned: list[Source]) -> list[str]:
-        """Return those of `inputs` that the body of the graph does not use: it neither passed their handles to a call nor returned them.
+        """Return those of `inputs` that the body of the graph does not use: inputs whose handles the body neither passed to a call nor returned.
 
         Parameters
         ----------
@@ -264,13 +264,13 @@ def output_mapping(composition: Composition, returned: Any, declared: tuple[str,
     returned
         The result of the body of the graph: a handle, a dict of handles, a tuple of handles, or None if the graph has no outputs.
     declared
-        The names of the outputs of the graph. If None, `returned` determines the names: ``result`` for one handle, the keys of a dict, or the
-        fields of a named tuple.
+        The names of the outputs of the graph. If None, `returned` determines the names: ``result`` for one handle, the keys of a dict or, for the
+        named tuple that a call returned, the names of the outputs of the called op or graph.
 
     Raises
     ------
     InvalidDefinitionError
-        If `returned` contains something other than handles of nodes, or does not match the names in `declared`.
+        If `returned` contains something other than handles of nodes, does not match the names in `declared`, or does not determine valid names.
     """
     if returned is None:
         outputs: dict[str, Any] = {}

@@ -83,7 +83,7 @@ def _isinstance(cls: type) -> Checker:
 PLAIN: dict[object, Checker] = {
     kind: _isinstance(kind) for kind in (bool, int, float, complex, str, bytes, list, dict, set, tuple)
 }
-"""For each of the most frequent types, the checker, which thousands of steps share."""
+"""For each of the most frequent types, its checker. All steps share these functions, to save time and memory."""
 
 
 def _any_of(checkers: list[Checker | None]) -> Checker | None:
@@ -338,7 +338,9 @@ def seconds_of(age: MaxAge, *, where: str = "") -> float | None:
 
 
 def ignored_names(names: Iterable[str] | str | None, *, where: str = "") -> tuple[str, ...]:
-    """Return the names in the argument ``ignore=`` of a definition, in order and without duplicates. The code version excludes them.
+    """Return the names in the argument ``ignore=`` of a definition, in order and without duplicates.
+
+    The code version of the step does not cover the variables and attributes with these names.
 
     Parameters
     ----------
@@ -403,7 +405,10 @@ def declared_reads(paths: Iterable[str | os.PathLike[str]] | str | None, *, wher
 
 
 def check_reuse(*, cache: bool | None, volatile: bool, max_age: float | None, name: str, where: str) -> None:
-    """Raise `InvalidDefinitionError` if the step `name` combines the option `volatile` with ``cache=True`` or with `max_age`."""
+    """Raise `InvalidDefinitionError` if `volatile` is True, and `cache` is True or `max_age` is not None.
+
+    `name` is the name of the step, for the message.
+    """
     if volatile and (cache or max_age is not None):
         other = "cache=True" if cache else "max_age"
         raise InvalidDefinitionError(

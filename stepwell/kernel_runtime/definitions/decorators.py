@@ -103,7 +103,10 @@ def _assets_of_function(
     isolate: bool = True,
     **reuse: Unpack[Reuse],
 ) -> AssetsDefinition:
-    """Return the definition of the assets that `function` computes, and register the definition if ``__main__`` made it."""
+    """Return the definition of the assets that `function` computes, and register the definition if ``__main__`` made it.
+
+    `name` and `description` are those of the op; `descriptions` and `group_names` contain those of the assets.
+    """
     for key in keys_by_output.values():
         _check_parts(key, where)
     inputs = _as_asset_ins(ins)
@@ -389,7 +392,7 @@ def graph_backed(
     Raises
     ------
     InvalidDefinitionError
-        If `graph` does not have exactly one output, or a key of `ins` is not an input of `graph`.
+        If `graph` does not have exactly one output, `ins` contains a name that is not an input of `graph`, or `key` is not valid.
     """
     _check_parts(key, where)
     if len(graph.outputs) != 1:

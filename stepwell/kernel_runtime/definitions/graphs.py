@@ -1,7 +1,8 @@
 """Graphs, which connect ops by composition, and jobs, which are graphs that run for their side effects.
 
-The methods ``job.execute()`` and ``asset.load()`` need the session, but the modules in `definitions` must not import it. They therefore call
-it through the protocol `Runner`. ``stepwell/__init__.py`` passes `load_runner` a function that imports the session when it is first needed.
+The methods ``job.execute()`` and ``asset.load()`` need the session, but the modules in `definitions` must not import the session. They
+therefore call the methods of a `Runner`, which the function `runner` returns. ``stepwell/__init__.py`` calls `load_runner` with a function that
+imports the session and makes this object.
 """
 
 from __future__ import annotations
@@ -260,7 +261,7 @@ def graph(
 
 
 class Runner(Protocol):
-    """What definitions need from the session. The session implements these methods."""
+    """The methods that definitions call on the session, which implements them."""
 
     def execute_job(self, job: Any, *, store: Any = None, raise_on_error: bool = True) -> Any:
         """Run a job and return the result of the run."""
@@ -335,7 +336,7 @@ class JobDefinition:
         self.where = graph.where
         self.tags = dict(tags or {})
         self.notebook = ""
-        """The notebook or module that defined the job. The registry sets this attribute; empty before."""
+        """The path of the notebook, or the name of the module, that defined the job. Empty until the registry sets it."""
         self.module = ""
 
     @property

@@ -108,7 +108,7 @@ class OpDefinition:
         check_reuse(cache=cache, volatile=volatile, max_age=self.max_age, name=name, where=where)
         self.where = where
         self.defaults = dict(defaults or {})
-        """For each input that need not be connected, the value that the input gets if it is not."""
+        """For each input that has a default, the value that the input gets if it is not connected."""
         self.parameters = tuple(name for name, declared in self.ins.items() if not is_nothing(declared.dagster_type))
         """The names of the inputs that carry a value."""
         self.input_checks: dict[str, Checker] = {}
@@ -298,7 +298,7 @@ def build_op(
     ------
     InvalidDefinitionError
         If a name or option is invalid, `function` takes ``*args`` or ``**kwargs``, or a name in `ins` is not a parameter of `function` although
-        its type is not `Nothing`.
+        its type is not `Nothing`, or the type of a parameter of `function` is `Nothing`.
     """
     where = place_of_function(function) if where is None else where
     name = check_name("an op", name or str(getattr(function, "__name__", "")), where=where)

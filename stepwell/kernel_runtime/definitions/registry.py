@@ -37,8 +37,8 @@ class Registry:
     on_change
         Called after definitions were registered or withdrawn, with their keys or job names; None to call nothing.
     on_replacement
-        Called when the definition of one cell replaces that of another cell, with the key, the source location of the old definition and that of
-        the new one; None to call nothing.
+        Called before the definition of one cell replaces that of another cell, with three strings: the asset key or job name, the source location of
+        the old definition, and that of the new one. None to call nothing.
     """
 
     assets: dict[str, Entry] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Registry:
         self._defined_keys = set()
 
     def end_cell(self, *, succeeded: bool = True) -> tuple[str, ...]:
-        """End the cell of `begin_cell`, and withdraw the definitions that an earlier run of the cell made but this run did not.
+        """Record the end of the cell, and withdraw the definitions that an earlier run of the cell made but this run did not.
 
         Parameters
         ----------
@@ -87,7 +87,8 @@ class Registry:
         Raises
         ------
         InvalidDefinitionError
-            If the name of a job is already the key of an asset, or the other way round, unless the same cell made the registered definition.
+            If `definition` is a job and its name is the key of a registered asset, or `definition` has a key that is the name of a registered job.
+            A registered definition that the same cell made is replaced instead.
         """
         names = names_of(definition)
         table, other, kind = (
@@ -128,7 +129,7 @@ class Registry:
             self.on_change(names)
 
     def withdraw(self, name: str) -> None:
-        """Remove the definition that is registered under the asset key or job name `name`, under all its keys; do nothing if there is none."""
+        """Remove the definition with the asset key or job name `name`. Its other keys are removed, too. Do nothing if there is no such definition."""
         entry = self.assets.get(name) or self.jobs.get(name)
         if entry is not None:
             self._drop(entry.definition)

@@ -1,21 +1,35 @@
 """Selection strings, and plans for the assets that they select, with the upstream steps that these assets need.
 
-Selection strings have the syntax of Dagster:
+In a selection string, each of these forms selects assets:
 
-=================================  ===========================================================================================
-``a``, ``key:"a*"``                the asset with this key, the assets whose keys match the pattern
-``+a``, ``a+``                     the asset, and the assets directly upstream, or directly downstream
-``++a``, ``2+key:a``, ``key:a+2``  the asset, and the assets up to two levels upstream, or downstream
-``*a``, ``a*``                     the asset, and all assets upstream, or all assets downstream
-``group:x``, ``kind:sql``          the assets of this group, the assets of this kind
-``and``, ``or``, ``not``, ``( )``  combinations of selections
-``roots(...)``, ``sinks(...)``     of the selected assets, those with no other selected asset directly upstream, or downstream
-``*``                              all assets
-=================================  ===========================================================================================
+================================  ==========================================================================================
+``a``, ``key:a``                  the asset with the key ``a``
+``"a*"``, ``key:"a*"``            the assets whose keys match the pattern
+``group:x``, ``kind:sql``         the assets of this group, the assets of this kind
+``*``                             all assets
+``roots(...)``, ``sinks(...)``    of the assets that the inner selection selects, those that have no other of these assets
+                                  directly upstream, or directly downstream
+``(...)``                         the assets that the inner selection selects
+================================  ==========================================================================================
 
-The definition of an upstream asset is looked up first in the definitions that were passed, then in the registry. If it has no definition, its
-value is read from the store. If a helper function of a step reads an asset by its global name, the asset is an input of the step, too. Only
-the code walk finds such inputs, so the code versions are computed while the plan is built.
+Signs before or after a form add upstream or downstream assets. A sign before the form can be combined with one after it (``*a+``). In this
+table, ``group:x`` stands for any form:
+
+================================  ==========================================================================================
+``+group:x``, ``group:x+``        also the assets directly upstream, or directly downstream
+``++group:x``, ``group:x++``      also the assets up to two levels upstream, or downstream; one ``+`` for each level
+``2+group:x``, ``group:x+2``      the same as ``++``; ``2+a`` and ``2+roots(...)`` are errors, ``2+key:a`` and ``a+2`` are not
+``*a``, ``a*``                    also all assets upstream, or all assets downstream; only for a plain key (``key:a*`` is a
+                                  pattern)
+================================  ==========================================================================================
+
+Selections are combined with ``not``, ``and`` and ``or``; ``not`` binds most tightly, ``or`` least tightly. Most forms and signs are those of
+Dagster's older syntax (``*a``) or newer syntax (``key:a``). One differs: in Dagster's newer syntax, ``+key:a`` adds all upstream assets; here, it
+adds only those directly upstream, as ``+a`` does.
+
+`build_plan` looks up the definition of an upstream asset first in the definitions that were passed, then in the registry. If the asset has no
+definition, its value is read from the store. If the code of a step, for example a helper function, reads a global variable that refers to an
+asset, this asset becomes an input of the step. Only the code walk finds such inputs, so the code versions are computed while the plan is built.
 """
 
 from __future__ import annotations
@@ -55,7 +69,7 @@ class SelectionGraph:
     groups: Mapping[str, str]
     """For each asset key, the name of the asset's group."""
     kinds: Mapping[str, str]
-    """For each asset key, the kind of the asset: ``sql``, ``source``."""
+    """For each asset key, the kind of the asset: ``asset``, ``multi``, ``graph``, ``sql`` or ``source``."""
 
     def downstream(self) -> dict[str, list[str]]:
         """Return, for each asset key, the keys of the assets directly downstream."""
@@ -270,9 +284,10 @@ class Definitions:
         }
 
     def names(self) -> dict[str, str]:
-        """Return the names by which code can refer to assets, and the key for each name.
+        """Return a dict that maps each name by which code can refer to an asset to the key of this asset.
 
-        The name is the last component of the key: ``flights`` for ``raw/flights``. A component with which several keys end is no name.
+        The name is the last component of the key: ``flights`` for ``raw/flights``. If several keys have the same last component, the dict does
+        not contain it, because it does not say which asset is meant.
         """
         if self._names is not None:
             return self._names
@@ -310,8 +325,8 @@ def resolve_targets(targets: Sequence[str] | None, definitions: Definitions) -> 
     Parameters
     ----------
     targets
-        Asset keys, step keys and selection strings; a step key selects the asset that contains the step. None for all defined assets that a step
-        computes.
+        Asset keys, step keys and selection strings. A step key selects all assets of the definition to which the step belongs. None for all
+        defined assets except source assets.
 
     Raises
     ------
@@ -338,7 +353,7 @@ def resolve_targets(targets: Sequence[str] | None, definitions: Definitions) -> 
 
 
 def step_owner(key: str, definitions: Definitions) -> AssetsDefinition | None:
-    """Return the definition of the asset to which the step `key` belongs; None if no asset has such a step."""
+    """Return the definition of the asset or multi-asset that has the step `key`; None if there is none."""
     parent = key.split(".", 1)[0]
     definition = definitions.asset(parent)
     if isinstance(definition, AssetsDefinition) and "." in key and isinstance(definition.node, GraphDefinition):
@@ -356,12 +371,12 @@ def build_plan(
     upstream: bool = True,
     steps_only: Collection[str] | None = None,
 ) -> Plan:
-    """Return a plan that brings assets up to date.
+    """Return a plan with the steps that bring assets up to date.
 
     Parameters
     ----------
     targets
-        Asset keys as strings. Keys without a definition that computes a value are ignored.
+        Asset keys as strings. Keys of source assets, and keys without a definition, are ignored.
     code
         The code walk that computes the code versions of the steps.
     upstream
@@ -431,14 +446,14 @@ def build_job_plan(job: JobDefinition, code: CodeWalk, *, steps_only: Collection
     Parameters
     ----------
     code
-        The code walk that computes the code versions of the steps that can be reused.
+        The code walk that computes the code versions of the memoised steps (`PlanStep.memoised`); other steps get none.
     steps_only
         The keys of the only steps to include; None to include all steps.
 
     Raises
     ------
     InvalidDefinitionError
-        If an input of a step has neither a connection nor a default.
+        If an input of a step is not connected to an output or asset, and its parameter has no default.
     """
     steps = [step for step in job_steps(job) if steps_only is None or step.key in steps_only]
     for step in steps:
@@ -541,7 +556,7 @@ def unknown_step(
     Parameters
     ----------
     stored_keys
-        Returns keys that the remedy may list besides the keys of defined steps; None if there are none.
+        Returns further keys, usually those of the store, that the remedy may list besides the keys of defined steps. None if there are none.
     """
     keys = [
         step.key

@@ -5,10 +5,11 @@ anything runs. Both base the decisions on the same facts (`DecisionFacts`): a sn
 checks of recorded reads.
 
 A *stored result* of a step is the tuple of the materializations (one per output) that one run of the step produced. In this module, it is
-called `materializations`. A step is reused if the store contains a stored result that has the step's memo key and all required outputs, is younger
-than ``max_age``, and whose recorded reads still hold.
-The memo key contains the data versions of the inputs, so a step is decided after all steps before it. The texts of reasons are made only on
-request, because this takes time (`refusal`, `reason_to_run`).
+called `materializations`. A step is reused if a stored result has the step's memo key and all required outputs, and is younger than ``max_age``,
+if its recorded reads still hold, and if its effects can be restored. A step that is not memoised, or that is volatile, is never reused.
+
+The memo key contains the data versions of the inputs, so a step is decided after all steps that come before it in the plan. The texts of
+reasons are made only on request, because this takes time (`refusal`, `reason_to_run`).
 
 Order and decision are separate: the engine takes the steps in the order of the plan, and this module decides which of them must run.
 """
@@ -52,11 +53,19 @@ Action: TypeAlias = Literal["reuse", "run", "wait", "skip", "untouched", "unavai
 
 ``reuse``: its stored result is reused. ``run``: the step runs. ``wait``: the decision depends on an upstream step that must run first.
 ``skip``: the step does not run, because an upstream step did not produce an optional output that the step needs. ``untouched``: the step does
-not run, because an upstream step failed. ``unavailable``: the step cannot run, because an input has no materialization.
+not run, because an upstream step failed, was cancelled or never started. ``unavailable``: the step cannot run, because an input has no
+materialization.
 """
 Cause: TypeAlias = Literal[
     "", "forced", "lost", "unrestorable", "failed", "cache", "volatile", "unverifiable", "changed"
 ]
+"""Why a step runs or, if it waits, why it may run; empty for the other actions.
+
+``forced``: the request runs it even if a stored result could be reused. ``lost``: a stored value of the result cannot be loaded. ``unrestorable``:
+the effects of the result cannot be restored. ``failed``: the last attempt with this memo key failed. ``cache``: the step is not memoised.
+``volatile``: the definition says that it runs in every run. ``unverifiable``: its code reaches an object without a digest. ``changed``: none
+of these.
+"""
 
 _SKEW = 1.0
 """The number of seconds by which the clock of another process may be ahead of this process's clock."""
@@ -122,8 +131,8 @@ class DecisionFacts:
     result; empty if it can. None outside notebooks.
     """
     made_from: Callable[[PlanStep], Mapping[str, str]] | None = None
-    """Takes a step; returns the assets from which plain cells computed variables that the step reads: for the key of each such asset or its step,
-    the name of one of these variables. None outside notebooks.
+    """Takes a step; returns a dict about the variables that the step's code reads and that were computed from assets, for example by a plain
+    cell. It maps the key of each such asset, or of its step, to the name of one of the variables. None outside notebooks.
     """
     settle: Callable[[PlanStep], None] | None = None
     """Takes a step; computes its code version again if earlier steps of the run may have changed objects that the step's code reaches. None
@@ -165,12 +174,12 @@ class DecisionFacts:
         return local(read, step.key, item, kind or self.kind(step.key))
 
     def use_snapshot(self, later: Snapshot) -> None:
-        """Add a later snapshot of some steps and keys to the facts, and discard the remembered checks of reads."""
+        """Add the records of a later snapshot to `self.snapshot`, and discard the remembered results of checked reads."""
         self.snapshot.take(later)
         self._read_results.clear()
 
     def forget_checks(self) -> None:
-        """Discard the remembered checks of reads. This must be called when a step may have changed files or other state."""
+        """Discard the remembered results of checked reads. This must be called when a step may have changed files or other state."""
         self._read_results.clear()
 
     def inputs(self, step: PlanStep) -> tuple[InputVersion, ...] | None:
@@ -209,7 +218,7 @@ class DecisionFacts:
         return all(self.snapshot_time - item.created < max_age and item.created <= latest for item in materializations)
 
     def is_newest(self, item: Materialization) -> bool:
-        """Return True if `item` is the materialization of its key and partition that was committed last, with any memo key.
+        """Return True if no materialization of the same key and partition was committed after `item`, whatever its memo key.
 
         The order of commits decides; recorded times are not compared.
         """
@@ -283,7 +292,10 @@ def decide_keyed(
 def lost_value(
     materializations: tuple[Materialization, ...], facts: DecisionFacts
 ) -> tuple[Materialization, str] | None:
-    """Return the first materialization of a result whose stored value cannot be used, and why; None if all stored values can be used."""
+    """Return the first of a stored result's materializations that has an unusable stored value, and a text that says why it is unusable.
+
+    Return None if the stored values of all materializations can be used.
+    """
     for item in materializations:
         why = facts.value_obstacle(item)
         if why:
@@ -292,7 +304,7 @@ def lost_value(
 
 
 def may_be_reused(step: PlanStep, executions: Iterable[tuple[Materialization, ...]], facts: DecisionFacts) -> bool:
-    """Return True if at least one stored result of a step could be reused if the step got the inputs with which the result was computed.
+    """Return True if the step could reuse at least one of its stored results, provided that its inputs become those of this result again.
 
     Parameters
     ----------
@@ -329,7 +341,7 @@ def _blocked_action(step: PlanStep, plan: Plan, facts: DecisionFacts) -> Action 
 
 
 def _cause(step: PlanStep, memo: str, facts: DecisionFacts) -> Cause:
-    """Return why no reusable result of a step was found; ``changed`` if no other cause applies.
+    """Return the cause for which a step runs after no reusable result was found; ``changed`` if no other cause applies.
 
     Parameters
     ----------
@@ -384,9 +396,10 @@ def _reusable(step: PlanStep, memo: str, facts: DecisionFacts, kind: Kind) -> tu
 
 
 def is_kept(step: PlanStep, materializations: tuple[Materialization, ...], facts: DecisionFacts, kind: Kind) -> bool:
-    """Return True if a cell that the user runs needs the step, and this kernel last brought the step up to date with this stored result.
+    """Return True if the user runs a cell that needs this step, and this kernel last brought the step up to date with this stored result.
 
-    If so, an object without a digest does not make the step run again: the running cell uses the variables as they are, as in a plain notebook.
+    If so, the step is reused even if its code reaches an object without a digest. A new run of the step would change the notebook's variables, but
+    the cell that the user runs uses them as they are, as in a plain notebook.
     """
     return (
         kind == "cell pull"
@@ -474,14 +487,17 @@ def refusal(step: PlanStep, memo: str, facts: DecisionFacts) -> str:
 
 
 def reason_to_run(step: PlanStep, memo: str, inputs: tuple[InputVersion, ...], facts: DecisionFacts) -> str:
-    """Return why a step must run although its code, its config and the stored values of its inputs are unchanged; empty if there is no reason."""
+    """Return a text that says why a step must run although its code, its config and its stored input values are unchanged.
+
+    The text is empty if there is no such reason.
+    """
     return refusal(step, memo, facts) or _recomputed_input(step, inputs, facts)
 
 
 def _recomputed_input(step: PlanStep, inputs: tuple[InputVersion, ...], facts: DecisionFacts) -> str:
-    """Return a reason that names an input of the step: its value is not stored, and was computed again since the last run of the step.
+    """Return the text of a reason to run a step: the value of an input is not stored, and was computed again since the last run of the step.
 
-    The result is empty if there is no such input.
+    The text names the first such input; it is empty if there is none.
     """
     parameters = {version.name for version in step.inputs if version.carries_value}
     unstored = [
@@ -498,7 +514,7 @@ def _recomputed_input(step: PlanStep, inputs: tuple[InputVersion, ...], facts: D
 
 
 def _accepts(item: Materialization, unseen: tuple[Unverifiable, ...]) -> bool:
-    """Return True if the user accepted `item` at a time when `unseen` were exactly the objects without a digest that the step's code reached."""
+    """Return True if the user accepted `item` when the step's code reached exactly those objects without a digest that `unseen` lists."""
     note = acceptance(item)
     return note is not None and note.get("unverifiable") == [f"{each.path}: {each.reason}" for each in unseen]
 

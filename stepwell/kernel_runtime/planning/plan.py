@@ -41,7 +41,9 @@ class PlanInput:
     default: Any = UNSET
     """The default of the parameter, if the input uses it; otherwise `UNSET`."""
     is_declared: bool = True
-    """False for an asset that a helper function of the step reads by its global name, so that only the code walk finds the input."""
+    """False if the input is an asset that the code of the step, for example a helper function, reads through a global variable. Only the code
+    walk finds such an input.
+    """
 
 
 @quick_init

@@ -50,10 +50,10 @@ class Reason:
     place: str = ""
     """The cell or file that bound the changed variable; empty if it is unknown or if `text` names it."""
     versions: tuple[str, ...] = ()
-    """For a changed input, its version before and after the change; otherwise empty."""
+    """For a changed input, two strings: its version before and its version after the change. Otherwise empty."""
     chain: tuple[str, ...] = ()
-    """For a reason that was found by following the causes upstream: the keys of the steps on the way back, from the upstream step that has the
-    reason to the last step before the explained one. Otherwise empty.
+    """For a reason in `origins` of another reason: the keys of the steps that lead from the origin to the explained step, in the order of the run.
+    The first is the upstream step that has this reason; the explained step itself is left out. Otherwise empty.
     """
     origins: tuple[Reason, ...] = ()
     """If the reason lies upstream (a changed input, or an upstream step that is not fresh), the causes there. Only `session.explanation` searches
@@ -91,9 +91,10 @@ class StepState:
 
     @property
     def must_run(self) -> bool:
-        """True if a run will or may execute the step. False for a fresh step, and for a step whose only doubt is a notebook variable.
+        """True if a run will or may execute the step; False if the step is fresh.
 
-        Such a variable was computed by a plain cell from an asset that is not fresh.
+        False also if the state is ``may change`` only because the step reads variables that plain cells computed from assets that are not fresh.
+        A run does not execute plain cells.
         """
         doubt = self.state == "may change" and all(reason.kind == "variable" for reason in self.reasons)
         return self.state != "fresh" and not doubt
@@ -246,7 +247,7 @@ class _States:
         )
 
     def _executions_of(self, step: PlanStep) -> list[tuple[Materialization, ...]]:
-        """Return the stored results of a step in the snapshot, with any memo key.
+        """Return the stored results of a step that the snapshot contains, whatever their memo keys.
 
         The snapshot contains only results that were computed with a present code version of a step of the plan.
         """

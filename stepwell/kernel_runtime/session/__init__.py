@@ -5,7 +5,7 @@
 ``requests``     conversion of targets in any form to definitions and keys; the notebook and the location of the store
 ``inspection``   the definitions, their code and the store as one request sees them; plans of single steps; the checks before a run
 ``reasons``      why the stored results of a step cannot be reused
-``explanation``  why a step is in its state and why it last ran, followed upstream, for ``%why``
+``explanation``  why a step is in its state and why it last ran, with the causes upstream, for ``%why``
 ``acceptance``   acceptance of an edit that does not affect results, and its revocation
 ``history``      the versions of a key, and renaming
 ``differences``  comparison of two values or versions

@@ -175,7 +175,7 @@ def accept_step(
     Parameters
     ----------
     code
-        The present code version of the step with its parts, which is stored in the catalog; None if the step has no code version.
+        The present code version of the step, with its parts. It is stored in the catalog. None if the step has no code version.
     notebook
         The notebook in which the user accepts. The acceptance is recorded as a run of this notebook.
     holds

@@ -251,7 +251,7 @@ def compare(
     before, after
         Facts about both values that are known without loading them.
     load
-        Two functions that load and return the earlier and the later value.
+        A pair of functions without parameters: the first loads and returns the earlier value, the second the later value.
     same
         True if the values are known to be equal. Then they are neither loaded nor compared.
     on
@@ -382,11 +382,14 @@ def compare_arrays(before: Any, after: Any) -> ArrayDifference:
 
 
 _Part: TypeAlias = "tuple[Any, Any, Callable[[Any], Iterable[Any]]]"
-"""Corresponding elements of two arrays as two flat arrays, and a function that returns the position in the whole array for a flat index."""
+"""A flat array with elements of the earlier array, a flat array with the elements at the same positions of the later array, and a function.
+
+The function takes an index into the flat arrays, and returns the position of the element in the whole array.
+"""
 
 
 def _parts(old: Any, new: Any) -> Iterator[_Part]:
-    """Yield the elements of two arrays of the same shape in C order, in parts of at most `_PART` elements."""
+    """Yield a `_Part` for every `_PART` elements of two arrays of the same shape, in C order; the last part may be shorter."""
     import numpy as np
 
     def flat(array: Any) -> Any:
@@ -403,7 +406,7 @@ def _parts(old: Any, new: Any) -> Iterator[_Part]:
 
 
 def _sparse_parts(old: Any, new: Any) -> Iterator[_Part]:
-    """Yield the elements that are nonzero in at least one of two sparse arrays; yield nothing if there are none."""
+    """Yield one `_Part` with all elements that are nonzero in at least one of two sparse arrays; yield nothing if there are none."""
     import numpy as np
 
     places = (old.astype(bool) + new.astype(bool)).nonzero()

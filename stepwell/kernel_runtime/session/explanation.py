@@ -1,9 +1,12 @@
 """The causes of a step's state and of its last run, followed upstream to their origins, for ``%why``.
 
-A cause is inherited if it lies upstream: an upstream step may change, or the value of an input changed. Inherited causes are followed upstream
-step by step, to causes that are not inherited: their *origins*. If an upstream step is not up to date, its present state gives the causes. If the
-step has already computed a new value, its materializations before and after this are compared: their code versions with parts, the versions of
-their inputs, and their reads. If these do not differ, the cause is the reason that the engine recorded when the step ran.
+A cause is inherited if it lies upstream: an upstream step is not up to date, or the value of an input changed. Inherited causes are followed
+upstream step by step, to causes that are not inherited: their *origins*.
+
+- If an upstream step is not up to date, the reasons for its present state are the causes.
+- If an upstream step has already computed a new value, its materialization with the old value is compared with the one with the new value. The
+  differences of their code versions, inputs and reads are the causes. If there are none, the cause is the reason that the engine recorded
+  when the step ran.
 """
 
 from __future__ import annotations
@@ -97,7 +100,11 @@ class Explanation:
         return next((step.state for step in self.steps if step.state != "fresh"), "fresh")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the explanation as JSON values: ``key``, ``state`` and ``reasons`` of all steps, and ``steps`` with the facts of each step."""
+        """Return the explanation as a dict of JSON values.
+
+        ``key`` and ``state`` are those of this explanation, ``reasons`` is a list of the reasons for the states of all steps, and ``steps`` is a
+        list with one dict for each step. For a key that is stored but not defined, ``materialization`` and ``last_run`` describe what is stored.
+        """
         steps = [
             {
                 "key": step.key,
@@ -149,7 +156,8 @@ class Explanation:
 def headline(reason: Reason) -> str:
     """Return a reason as one phrase: ``LIMIT 3 -> 4 in cell 5, two steps up: clean -> rep.f``.
 
-    The phrase consists of the reason's text, its place, and the chain of steps from the reason to the explained step.
+    The phrase consists of the reason's text, its place, and its `Reason.chain`: the steps that lead from the reason to the explained step, which
+    is not named.
     """
     text = reason.text.replace(": ", " ", 1) if reason.kind == "global" and ARROW in reason.text else reason.text
     place = f" in {reason.place}" if reason.place else ""
@@ -170,7 +178,7 @@ def _reason_lines(reason: Reason, *, named: bool = False) -> list[str]:
     Parameters
     ----------
     named
-        True to leave out the text of the origins. This is for a step with only one origin, which the line above already names.
+        True to leave out the texts of the origins, because the line about the step already contains them (if the step has only one origin).
     """
     around = [part for part in (reason.path if reason.path not in reason.text else "", reason.place) if part]
     lines = [f"  {reason.text}" + (f"  ({', '.join(around)})" if around else "")]
@@ -205,7 +213,7 @@ _VERSIONS = 200
 class Origins:
     """Finds the origins of the reasons for a step's state: if a reason lies upstream, the changes there that caused it.
 
-    They are found in the present states of the steps, and in the records of the store.
+    The origins are found in the present states of the steps, and in the records of the store.
 
     Parameters
     ----------
@@ -400,7 +408,7 @@ class Origins:
         return ""
 
     def _differences(self, new: Materialization, old: Materialization) -> list[Reason]:
-        """Return the differences between the records of two materializations of a key. They tell why `new` was computed and `old` not reused."""
+        """Return the differences between two materializations of a key as reasons why `new` was computed although `old` was stored."""
         if new.step_key != old.step_key:
             return [Reason(f"the value is now computed by {new.step_key}, no longer by {old.step_key}", kind="step")]
         reasons: list[Reason] = []
@@ -411,9 +419,9 @@ class Origins:
 
 
 def _unique_origins(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
-    """Return copies of reasons in which each origin occurs only once.
+    """Return copies of the reasons of one step in which each origin occurs only once.
 
-    An origin that several reasons have stays only with the reason from which the fewest steps lead to it.
+    If several reasons have the same origin, only the one with the shortest `Reason.chain` from this origin to the step keeps it.
     """
     reasons = list(reasons)
     shortest: dict[tuple[object, ...], Reason] = {}
@@ -437,7 +445,7 @@ def _cause(origin: Reason) -> tuple[object, ...]:
 
 
 def _with_key(key: str, reason: Reason) -> Reason:
-    """Return a reason for the state of the upstream step `key`. Put the key into its text if this is ``never computed``, which names no step."""
+    """Return `reason`, a reason for the state of the upstream step `key`. If its text is ``never computed``, add the key to the text."""
     return replace(reason, text=f"{key} was never computed") if reason.text == "never computed" else reason
 
 

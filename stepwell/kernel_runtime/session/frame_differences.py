@@ -7,7 +7,8 @@ column is reported as not compared.
 Rows of the two frames are matched by position with a positional join, or by the values of key columns with a full outer join on *is not distinct
 from*, so that NULL is a valid key. DuckDB writes what exceeds the memory limit to a temporary folder. The cells of matched rows are compared with
 *is distinct from*: two NULLs are equal, and so are two NaNs. The result of the query contains only the differing rows: their positions in both
-frames, and a flag for each column. Examples and `Rows` are then read from the frames at these positions.
+frames, and a flag for each column. The examples, and the rows that a function of type `Rows` returns, are then read from the frames at these
+positions.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ How: TypeAlias = Literal["", "as text", "by digest", "in nanoseconds", "not comp
 Example: TypeAlias = tuple[str, str, str]
 """One difference: where the values differ (a row, an array position or a path), the earlier value and the later value, all formatted."""
 Load: TypeAlias = tuple[Callable[[], Any], Callable[[], Any]]
-"""Two functions that load the earlier and the later value."""
+"""Two functions without parameters: the first loads and returns the earlier value, the second the later value."""
 
 _EXAMPLES = 3
 """The maximum number of examples of one column."""

@@ -109,7 +109,7 @@ class Versions(tuple[Version, ...]):  # noqa: SLOT001 - instances have attribute
 
     key: str = ""
     collapsed: bool = True
-    """True if consecutive materializations with the same data version are one version; False if each materialization is one."""
+    """True if consecutive materializations with the same data version form one version; False if each materialization is a version."""
 
     def __str__(self) -> str:
         return "\n".join(map(str, self))
@@ -288,7 +288,7 @@ def _epoch_seconds(version: str | dt.date) -> float | None:
 def two_versions(
     store: ValueStore, key: str, before: WhichVersion | None, after: WhichVersion | None, notebook: str | None
 ) -> tuple[Materialization, Materialization]:
-    """Return the materializations of two versions of a key.
+    """Return the materialization of the version `before`, and that of the version `after`.
 
     Parameters
     ----------

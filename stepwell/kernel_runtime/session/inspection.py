@@ -4,7 +4,7 @@ Every request creates an `Inspection`, whether it runs steps or only asks for st
 object that several steps use is digested once per request.
 
 The module also prepares runs: it makes the plans for a rerun or a resumed run, checks before the first step that all values that a plan reads
-exist, and makes the notices that are known by then. These notices become part of the result of the run.
+exist, and makes the notices that can be made before the first step. These notices become part of the result of the run.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def code_parts(source: CodeWalk | HiddenState) -> Callable[[PlanStep], CodeVersi
     Parameters
     ----------
     source
-        The code walk that finds the parts, or the state of a run that has such a walk.
+        The code walk that finds the parts, or the `HiddenState` of a run: then its attribute `walk` is used, as it is at the time of each call.
     """
 
     def parts_of(step: PlanStep) -> CodeVersion | None:
@@ -429,7 +429,8 @@ def not_produced(
 def recorded_by(key: str, store: ValueStore) -> str:
     """Return the name of the notebook or module that stored the current value of a key; empty if no value is found.
 
-    If nothing is stored for `key` itself, the values of its asset or job are searched, then those of the steps inside the asset or job.
+    If nothing is stored for `key` itself, the part of `key` before the first dot is used (the key of an asset or the name of a job). If nothing is
+    stored for this either, any step inside the asset or job is used.
     """
     whole = key.split(".", 1)[0]
     inside = (name for name in store.keys() if name.startswith(f"{whole}."))  # noqa: SIM118 - a store is not a dict and cannot be iterated
@@ -512,9 +513,9 @@ def _missing_upstream(
 
 
 def foreign_notices(plan: Plan, facts: DecisionFacts) -> tuple[Notice, ...]:
-    """Return one notice that names the values that the plan would reuse or read, but must not load because another user's key signed them.
+    """Return a tuple of one notice. It names the values that the plan would reuse or read but must not load: another user's key signed them.
 
-    The result is empty if there are no such values.
+    The tuple is empty if there are no such values.
     """
     foreign = facts.snapshot.foreign
     if not foreign:
@@ -574,9 +575,9 @@ def slow_notices(walk: CodeWalk) -> tuple[Notice, ...]:
 
 
 def size_notices(store: ValueStore) -> tuple[Notice, ...]:
-    """Return one notice with the space that ``gc`` would free if the store is larger than `LARGE`, or if less than `FULL` of its disk is free.
+    """Return a tuple of one notice if the store is larger than `LARGE`, or if less than `FULL` of its disk is free.
 
-    Return an empty tuple otherwise, and if the sizes are unknown.
+    The notice states the sizes and how much space ``gc`` would free. The tuple is empty otherwise, and if the sizes are unknown.
     """
     try:
         disk = shutil.disk_usage(store.directory)

@@ -217,9 +217,10 @@ def _flags(step: PlanStep, name: str) -> list[str]:
 
 
 def _opaque(step: PlanStep, path: str) -> list[str]:
-    """Return a list of one text: the call of `stepwell.opaque` that the user can write for the object at the end of `path`.
+    """Return a list of one text: the call of `stepwell.opaque` that the user can write to give the object at the end of `path` a version.
 
-    The list is empty if the cell or module of the step does not name the object, or if the object always has a digest.
+    The list is empty if code in the cell or module of the step cannot refer to the object by a name, or if objects of its type, such as numbers
+    and strings, need no call because they always have a digest.
     """
     last = path.rpartition(ARROW)[2]
     root = value_at(step.op.body, name_in(last).split(".")[0])
@@ -385,8 +386,11 @@ def _unmatched(
 ) -> tuple[Parts, Parts]:
     """Return the parts that only `after` has (added) and those that only `before` has (removed), without consequences of other changes.
 
-    A part may have moved: its name is the same in both code versions, but the path to it is not. A moved part is neither added nor removed. If
-    its digest differs, the function adds it to `changed`. The function also does this if a path leads to a part of another kind than before.
+    A part that has the same name but different paths in `before` and `after` has moved: it is neither added nor removed. If its digest differs,
+    too, it counts as moved only if no other added or removed part has its name; it is then added to `changed`.
+
+    If the same path leads to parts of different kinds in `before` and `after` (a function became another kind of value), this is one change,
+    which is added to `changed`.
 
     Parameters
     ----------

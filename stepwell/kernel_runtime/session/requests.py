@@ -2,8 +2,8 @@
 
 Targets are definitions, keys or selection strings. If several notebooks define a key, `choose` selects the materialization that the request
 reads. The default store is the folder ``.stepwell`` in the root of the project. This root is the notebook's folder or the nearest folder above
-it that contains ``pyproject.toml`` or ``.git``, below the home folder and the file system's root. If there is no such folder, the store is in
-the notebook's folder.
+it that contains ``pyproject.toml`` or ``.git``. The search ends below the home folder and below the file system's root. If it finds no such
+folder, the root of the project is the notebook's folder.
 """
 
 from __future__ import annotations
@@ -163,9 +163,9 @@ def requesting(
     definitions
         The assets that the request names; other definitions are ignored.
     cell
-        True if the user runs the cell that defines these assets. Then the cell binds all of its variables.
+        True if the user runs the cell that defines these assets. Then the cell binds all of its variables, even those that other cells have bound.
     only_unbound
-        With `cell`, True if the cell must bind only those of its variables that are not bound yet.
+        Used only if `cell` is True. True to let the cell bind only those of its variables that are not bound yet.
     """
     if timeline is None:
         yield

@@ -78,7 +78,7 @@ def frame_type(setting: str, kinds: tuple[str, ...] = FRAMES) -> str:
     setting
         The type that the user requested, or ``auto``.
     kinds
-        The valid settings. Those of a SQL asset do not include ``reader``, because a reader cannot be stored.
+        The valid settings. For a SQL asset, ``reader`` is not valid: a `pyarrow.RecordBatchReader` cannot be stored.
 
     Raises
     ------

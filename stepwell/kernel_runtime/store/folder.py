@@ -604,7 +604,7 @@ class Folder:
             yield None
             return
         if folder.count("/") > _DEEPEST:
-            raise OSError(errno.ELOOP, "Too many folders within folders", str(self.path / folder))
+            raise OSError(errno.ELOOP, "The folders are nested too deeply", str(self.path / folder))
         opened: list[int] = []
         try:
             entered = ""

@@ -57,9 +57,10 @@ def is_reader(value: Any) -> bool:
 
 
 def documentation_of(item: Any) -> tuple[Any, str | None] | None:
-    """Return the annotations and the documentation of a function or class; None if it has neither, and for any other object.
+    """Return the annotations and the docstring of a function or class.
 
-    For a class, the first item of the result is None, because the node of a class always contains the annotations.
+    An item of the result is empty or None if the object does not have it. For a class, the first item is always None, because the node of a class
+    contains the annotations anyway. Return None if the object has neither, or if it is not a function or class.
     """
     if type(item) is FunctionType:
         annotations = annotations_of(item)
@@ -72,7 +73,7 @@ def documentation_of(item: Any) -> tuple[Any, str | None] | None:
 
 
 def documentation_digest(root: Node, node_of: Callable[[Any], Node]) -> bytes:
-    """Return the digest of the annotations and documentation of all functions and classes that `root` reaches, its own object included.
+    """Return the digest of the annotations and documentation of the object of `root` and of all functions and classes that it reaches.
 
     Parameters
     ----------
@@ -117,8 +118,8 @@ _FRAME_WALKERS = {
 }
 
 DOC_ATTRIBUTES = frozenset(("__doc__", "__annotations__"))
-"""If code reads one of these attributes from a global that it names (``f.__doc__``), the attribute of this object is digested, not the
-documentation of all objects that the step reaches."""
+"""If code reads one of these attributes from a global that it names (``f.__doc__``), only this attribute of this object is digested.
+If code reads one of them from an object that is known only at run time, the documentation of all objects that the step reaches is digested."""
 
 
 _NONE: frozenset[str] = frozenset()
@@ -268,7 +269,7 @@ def _encoded(steps: list[Instruction], variable: str = "", named: frozenset[int]
     variable
         The variable whose name is not encoded; empty to encode all names.
     named
-        The numbers of the operations whose value may be the name of this variable.
+        Numbers of operations. Where the value of such an operation is equal to `variable`, it is the name of this variable.
     """
     operations, arguments, held = zip(*steps, strict=True) if steps else ((), (), ())
     if variable:
@@ -292,7 +293,10 @@ def _encoded(steps: list[Instruction], variable: str = "", named: frozenset[int]
 
 
 def _inner_code(code: CodeType, variable: str) -> bytes:
-    """Return the encoding of a nested function or class: its name and its behaviour, both without the name `variable`."""
+    """Return the encoding of a nested function or class: its name and its behaviour.
+
+    In both, the name `variable` is left out where it means the variable of the cell. An empty `variable` leaves out nothing.
+    """
     name = code.co_name
     if not variable or not _contains_name(code, variable):
         return atom(name) + facts(code).blob
@@ -543,7 +547,10 @@ def _instructions(code: CodeType) -> list[Instruction]:
 
 
 def _bindings(steps: list[Instruction]) -> Iterator[tuple[str, tuple[str, int, str, bool]]]:
-    """Yield each name that an import statement binds, with the first four fields of its `Imported`."""
+    """Yield each name that an import statement binds, with a tuple of four values.
+
+    These are the values of the fields `module`, `level`, `item` and `outermost` of `Imported`.
+    """
     for position, (op, _, module) in enumerate(steps):
         if op != opcodes.IMPORT_NAME:
             continue

@@ -29,7 +29,8 @@ _MADE_BY_ENUM = frozenset(("__new__", "__format__", "__reduce_ex__", "__repr__",
 def class_parts(cls: type) -> list[tuple[str, Any]]:
     """Return the entries of a class's namespace that are digested, sorted by name, so that their order in the class makes no difference.
 
-    An entry with a name in parentheses, such as ``(fields)``, is a part of a declaration and not an attribute of the class.
+    An entry with a name in parentheses is not an attribute of the class: ``(members)`` stands for the members of an enumeration, ``(fields)`` for
+    the fields that the user declared in a pydantic class.
     """
     namespace = vars(cls)
     if isinstance(cls, enum.EnumMeta):
@@ -125,7 +126,11 @@ def is_kept_by_library(cls: type, name: str) -> bool:
 
 
 def is_data(cls: type, name: str, value: Any) -> bool:
-    """Return True if an attribute of a class holds data, which code may assign at any time; False for a method or a nested class."""
+    """Return True if an attribute of a class holds data, which code may replace at any time.
+
+    The result is False for methods and other descriptors, nested classes, names that begin with ``__`` or ``_abc_``, and data for which
+    `is_kept_by_library` is True.
+    """
     kind = type(value)
     return (
         not name.startswith(("__", "_abc_"))
@@ -188,7 +193,7 @@ _copies: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 def remember_copy(cls: type, version: str) -> None:
     """Record the version of a class that was restored from the copy that the store keeps with an instance.
 
-    In code versions, `version` then stands for the class, which is not digested itself.
+    From then on, code versions contain `version` in place of a digest of this class.
     """
     _copies[cls] = version
 

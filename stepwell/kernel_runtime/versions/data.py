@@ -93,7 +93,7 @@ class Budget:
         self.items_left = count
 
     def __call__(self, item: Any, path: Callable[[], str]) -> bytes | Form:
-        """Return the form of a foreign object, as `encode` requires; raise `Undigestible` if the limit is exceeded."""
+        """Return the form of a foreign object; raise `Undigestible` if the limit is exceeded. `encode` calls this as its `foreign`."""
         self.items_left -= 1
         if self.items_left < 0:
             raise Undigestible("the value contains too many instances", path())
@@ -140,7 +140,8 @@ def definition_version(item: object) -> str:
     Globals that hold data, class attributes that hold data, and options are left out.
 
     The store keeps this version with an instance of a class. When the instance is loaded, this version is compared with the version of the
-    class in the notebook. The data of this class, such as a counter of its instances, may have changed since.
+    class in the notebook. Data are left out, because data of the class, such as a counter of its instances, may have changed since the instance
+    was stored.
     """
     return _digested(item, data=False)[0]
 
@@ -160,7 +161,7 @@ def hides(name: str, value: Any) -> bool:
     """Return True if a value must not be stored with a copy of code, because it is or contains a secret.
 
     A value is secret if its name or its text looks like a secret, or if it is the value of an environment variable. A function or class is
-    secret if its source code contains a secret.
+    secret if its source code contains a secret. A function is also secret if a value in its defaults or closure is secret.
 
     Parameters
     ----------
@@ -189,7 +190,10 @@ def hides(name: str, value: Any) -> bool:
 
 
 def _held_values(function: FunctionType) -> list[tuple[str, Any]]:
-    """Return the values in the defaults and the closure of a function, each with its name. Functions, classes and None are left out."""
+    """Return the values in the defaults and the closure of a function, each after the name of its parameter or variable.
+
+    Functions, classes and None are left out.
+    """
     code = function.__code__
     defaults = function.__defaults__ or ()
     names = code.co_varnames[: code.co_argcount][len(code.co_varnames[: code.co_argcount]) - len(defaults) :]
@@ -205,7 +209,7 @@ def _held_values(function: FunctionType) -> list[tuple[str, Any]]:
 def _constants_hide(code: CodeType) -> bool:
     """Return True if a constant of a code object may be a secret.
 
-    This is a substitute for the search in the source code. It is used for lambdas, and if the source code cannot be read.
+    `hides` uses this for a lambda, and for a function whose source code cannot be read.
     """
     stack, texts, names = [code], list[str](), list[str]()
     while stack:

@@ -5,8 +5,8 @@ memory layout of arrays is not encoded.
 
 *Atoms* (numbers, strings, bytes, None and the like) are written by ``marshal`` in its version 2. This format is typed (1, 1.0, True and "1"
 differ, -0.0 differs from 0.0), self-delimiting, fast, and independent of references and interning. It is used only if the exact type of an
-object is an atom type, because marshal may silently write the bytes of an object of another type. All bit patterns of NaN have the same
-encoding.
+object is an atom type, because marshal does not refuse all other objects: if one has a buffer, marshal writes the bytes of the buffer.
+Every NaN has the same encoding, whatever its bits are.
 
 *Containers* are written by `encode` in the format of marshal. In a container that contains itself, the inner occurrence is written as the
 number of levels up to the container. *Foreign objects* (functions, classes, instances) are passed to a function of the caller: the code walk
@@ -36,7 +36,7 @@ long, because it raises an audit event and the session has an audit hook."""
 
 
 class Tag:
-    """The bytes with which encodings begin; no other module defines such bytes.
+    """The bytes with which encodings begin. No other module defines such bytes, except `frames`, which defines `LEAF`.
 
     Atoms and containers of builtin types begin with the same bytes as in ``marshal``. A change of a tag in a new release changes all
     versions, so that no stored value is reused.
@@ -106,7 +106,10 @@ def atom(value: Any) -> bytes:
 
 
 def atoms_only(values: Iterable[Any]) -> bool:
-    """Return True if all `values` are atoms that marshal writes canonically. The result is False for complex numbers and NaN."""
+    """Return True if all `values` are atoms that marshal writes canonically.
+
+    The result is False for complex numbers and NaN. It is also False for positive and negative infinities together.
+    """
     kinds = set(map(type, values))
     if kinds <= PLAIN:
         return True
@@ -351,10 +354,11 @@ _SAMPLE = 5_000
 
 
 def is_plain_tree(value: Any) -> bool:
-    """Return True if marshal writes a container and everything in it canonically, without writing the same containers many times.
+    """Return True if marshal writes a container and everything in it canonically, and without much repetition.
 
-    The result is False for a value with sets, NaN or instances, and for containers that contain themselves or are nested too deeply. The function
-    checks one level of nesting after another, so that the loop over the types of a level runs in C.
+    The result is False for a value with sets, NaN or instances, and for containers that contain themselves or are nested too deeply. It is also
+    False if a large value contains the same containers many times, because marshal writes every occurrence again. All values of one level of
+    nesting are checked together with functions in C, which is faster than a check of each value.
     """
     level: Collection[Any] = (value,)
     for _ in range(_DEEPEST):

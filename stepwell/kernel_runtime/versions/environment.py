@@ -119,9 +119,9 @@ def set_variable(name: str, value: str | None) -> None:
 
 
 def _caller(frame: FrameType | None) -> FrameType | None:
-    """Return the frame for which the code in `frame` reads the environment; None if there is none.
+    """Return the first frame whose module is not in `_PASSING`: `frame` or one of its callers; None if there is none.
 
-    This is the nearest frame, beginning with `frame`, outside of modules such as ``os`` that read for their callers (`_PASSING`).
+    The modules in `_PASSING`, such as ``os``, read the environment for their callers. So the code in the returned frame causes the read.
     """
     while frame is not None and frame.f_globals.get("__name__") in _PASSING:
         frame = frame.f_back
@@ -131,7 +131,8 @@ def _caller(frame: FrameType | None) -> FrameType | None:
 def counts_here(frame: FrameType | None) -> bool:
     """Return True if a read of an environment variable or file by the code in `frame` is recorded.
 
-    The rules are those in the module's docstring, without the last one, for packages that start processes.
+    The module's docstring lists the reads that are not recorded. This function does not check the last rule of the list, for packages that start
+    processes: see `_copies_for_child`.
 
     Parameters
     ----------
@@ -191,19 +192,27 @@ _active: Callable[[], Reader | None] = _no_reader
 
 
 def note_name(name: str, value: str | None) -> None:
-    """Tell the reader of the running step that the variable `name` was read without ``os.environ``. Do nothing if no step runs."""
+    """Record that the running step read the environment variable `name`; do nothing if no step runs.
+
+    `stepwell.secret` calls this, because it reads the variable with `value_of`, whose reads are not recorded.
+
+    Parameters
+    ----------
+    value
+        The value of the variable; None if it is not set.
+    """
     reader = _active()
     if reader is not None and not reader.knows_name(name):
         reader.name_read(name, value)
 
 
 def watch_environment(active: Callable[[], Reader | None]) -> None:
-    """Wrap the methods of ``os.environ``, so that they report reads and changes to the reader of the running step.
+    """Wrap the methods of ``os.environ``, so that they report reads and changes to the `Reader` of the running step.
 
     Parameters
     ----------
     active
-        Returns the reader of the running step; None while no step runs.
+        Returns the `Reader` of the running step; None while no step runs.
     """
     global _active  # noqa: PLW0603 - a process has one environment, and one active reader
     _active = active

@@ -112,7 +112,10 @@ class Expander(Writer):
         node.lengths += ((namespace, len(namespace)),)
 
     def _module(self, node: Node, module: ModuleType) -> None:
-        """Write references to all variables of a local module that code uses as a whole."""
+        """Write the content of a module that code uses as a whole into its node.
+
+        For a local module, these are references to all its variables, except those with names such as ``__name__``.
+        """
         node.stable = False
         written = token(module, type(module))
         if written is not None:

@@ -129,7 +129,7 @@ def _dtype(dtype: Any) -> str:
 
 
 def _array_digest(np: Any, value: Any) -> bytes:
-    """Return the digest of the values of an array in C order; all NaNs are digested as one bit pattern."""
+    """Return the digest of the values of an array in C order. Every NaN is digested like ``np.nan``, whatever its bits are."""
     if value.dtype.kind in "fc" and value.size > _FEW and value.real.dtype.itemsize in {4, 8} and value.dtype.isnative:
         flat = np.ascontiguousarray(value).reshape(-1)
         return _floats_digest(np, flat.view(flat.real.dtype))
@@ -137,9 +137,9 @@ def _array_digest(np: Any, value: Any) -> bytes:
 
 
 def _floats_digest(np: Any, flat: Any) -> bytes:
-    """Return the 32-byte digest of a flat array of floats; all NaNs are digested as one bit pattern.
+    """Return the 32-byte digest of a one-dimensional array of floats. Every NaN is digested like ``np.nan``, whatever its bits are.
 
-    Only blocks that contain another bit pattern of NaN are copied.
+    A block of the array is copied only if it contains a NaN whose bits differ from those of ``np.nan``.
     """
     from blake3 import blake3
 
@@ -169,7 +169,10 @@ def _floats_digest(np: Any, flat: Any) -> bytes:
 
 
 def _bytes_of(np: Any, value: Any) -> Any:
-    """Return the values of an array in C order as bytes, with one bit pattern for every NaN."""
+    """Return the bytes of the values of an array in C order; ``b""`` for an empty array.
+
+    Every NaN is first replaced by ``np.nan``, because different NaNs may have different bits.
+    """
     flat = np.ascontiguousarray(value).reshape(-1)
     if flat.dtype.kind in "fc" and flat.size:
         flat = _canonical_nan(np, flat)
@@ -345,7 +348,10 @@ def _without_offset(pa: Any, value: Any) -> Any:
 
 
 def _array(pa: Any, value: Any) -> bytes | tuple[str, tuple[Any, ...]]:
-    """Return the encoding or form of an Arrow array: which values are present, and the present values."""
+    """Return the encoding of an Arrow array, or the name and the parts of a form that `encode` then encodes.
+
+    The result contains which items are null and the values of all other items. It does not contain the bytes that Arrow keeps for null items.
+    """
     types = pa.types
     kind = value.type
     valid = value.is_valid().cast(pa.uint8()).to_numpy(zero_copy_only=False) if value.null_count else None
@@ -415,7 +421,7 @@ def _is_text(pa: Any, kind: Any) -> bool:
 
 
 def _text(pa: Any, chunks: list[Any], kind: Any) -> bytes:
-    """Return the encoding of the strings in `chunks`: the end position of each string, the whole text, and which strings are missing.
+    """Return the encoding of the strings in `chunks`: where each string ends in the joined text, this text, and which strings are null.
 
     The encoding is the same for every division of the strings into chunks.
     """
@@ -466,7 +472,7 @@ def _wide(pa: Any, value: Any) -> Any:
 
 
 def _without_hidden_text(pa: Any, value: Any) -> Any:
-    """Return an array of strings in which missing strings have no text. Arrow permits any text in the buffer for a missing string."""
+    """Return an array of strings in whose buffer null strings have no text. Arrow permits any text in the buffer for a null string."""
     if not value.null_count:
         return value
     np = __import__("numpy")
@@ -485,7 +491,7 @@ def _without_hidden_text(pa: Any, value: Any) -> Any:
 
 
 def _as_bits(np: Any, valid: Any) -> Any:
-    """Return an array of booleans, none of which is missing, as bits; the unused bits of the last byte are zero."""
+    """Return the values of an Arrow array of booleans without nulls as bits, eight per byte. The unused bits of the last byte are zero."""
     if valid.offset:
         return np.packbits(valid.cast("uint8").to_numpy(zero_copy_only=False), bitorder="little")
     bits = np.frombuffer(valid.buffers()[1], np.uint8)[: (len(valid) + 7) // 8].copy()

@@ -69,7 +69,8 @@ MISSING: Any = object()
 
 
 known_nodes: dict[int, Node] = {}
-"""Nodes of functions and classes that later code walks may use again, by the identity of the function or class."""
+"""Nodes of functions and classes that later code walks may use again. The key of a node is the identity of its object or, if the node contains
+code only and no data, the complement (``~``) of this identity."""
 
 
 class KeyedRef(weakref.ref[Any]):
@@ -81,16 +82,16 @@ class KeyedRef(weakref.ref[Any]):
 
 
 def keyed_ref(item: object, key: int) -> KeyedRef:
-    """Return a weak reference to an object whose identity is `key`. When the object is deleted, its node is removed from `known_nodes`."""
+    """Return a weak reference to an object whose identity is `key`. When the object is deleted, `_drop` is called."""
     ref = KeyedRef(item, _drop)
     ref.key = key
     return ref
 
 
 def _drop(ref: KeyedRef, table: dict[int, Node] = known_nodes) -> None:
-    """Remove the node of a deleted object from `known_nodes`.
+    """Remove the node of a deleted object from `known_nodes`. Its node with code only remains, but is never used.
 
-    `table` is that dict. It is a default argument, because Python clears the globals of modules before the process ends.
+    `table` is `known_nodes`. It is a default argument, because Python clears the globals of modules before the process ends.
     """
     node = table.get(ref.key)
     if node is not None and node.ref is ref:
@@ -276,7 +277,7 @@ def _close(members: list[Node]) -> None:
 
 
 def _is_copy(members: list[Node]) -> bool:
-    """Test whether `members` refer to a group of nodes that are equal to them. If so, copy the digests of these nodes, and return True.
+    """Return True if `members` are equal to the nodes of a group to which they refer. If so, copy the digests of these nodes to `members`.
 
     Example: the user keeps a recursive function under another name and executes the function's cell again. The old function then calls the
     new one, so the old function is not in the group of the new function. Nevertheless, the two functions are equal.

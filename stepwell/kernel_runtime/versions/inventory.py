@@ -190,7 +190,7 @@ def _node_of(
 
 
 def _part_digest(keyed: Keyed) -> Callable[[bytes], str]:
-    """Return the function that digests code parts, with the user's key because a plain digest could reveal short values.
+    """Return the function that digests code parts. It uses `keyed`, because a digest without a key could reveal a short value.
 
     Each digest begins with eight digits that identify the key.
     """
@@ -231,7 +231,9 @@ def _is_plain(value: Any) -> bool:
 
 
 def _bound_in(reader: Any, label: str, notebook: dict[str, Any] | None) -> str:
-    """Return the label of the cell in which a global of the notebook was bound (``cell 9``); empty if the reference is not to such a global.
+    """Return the label of the cell that bound the global to which a reference leads: ``cell 9``.
+
+    The result is empty if the reference does not lead to a global of the notebook.
 
     Parameters
     ----------
@@ -285,9 +287,10 @@ def _underlying(item: Any) -> Any:
 
 
 def _class_source(cls: type) -> tuple[str | None, str]:
-    """Return None, in place of the source code of a class, and the location of the class.
+    """Return a pair: None, and the location of a class.
 
-    Explanations do not show the source code of classes. The location is the file or cell of the class's first method; empty if it has none.
+    The first item would be the source code, which explanations do not show for a class. The location is the file or cell in which the first
+    method of the class is defined; it is empty if the class has no method.
     """
     for value in vars(cls).values():
         function = _underlying(value)

@@ -302,7 +302,8 @@ def _sklearn_defaults(module: Any) -> Mapping[str, Any]:
 def _xarray_defaults(module: Any) -> Mapping[str, Any]:
     """Return the default options of xarray.
 
-    xarray overwrites its defaults when an option is set, so they are read from a second copy of its module of options.
+    When an option is set, xarray overwrites its default. Therefore, xarray's module of options is executed once more as a new module, and the
+    defaults are read from this new module. The result is empty if this version of xarray has no such module.
     """
     from importlib.util import find_spec, module_from_spec
 

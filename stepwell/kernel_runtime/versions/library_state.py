@@ -56,8 +56,8 @@ for _row in LIBRARIES:
 
 
 _Counted: TypeAlias = tuple[str, tuple[tuple[str, Any], ...]]
-"""Options that differ from their defaults: one string with those that JSON can represent (empty if there are none), and the names and values of
-the others."""
+"""Options that differ from their defaults. The first item is one string with the names of all these options, and with the values that JSON can
+represent; it is empty if no option differs. The second item contains the name and the value of each option that JSON cannot represent."""
 _NOTHING: _Counted = ("", ())
 
 
@@ -101,7 +101,7 @@ class _Options:
 _last_options: dict[str, _Options] = {}
 """The options of each library when they were last read, by the name of the row. The object is replaced only if an option has changed."""
 _pending: dict[str, dict[str, str]] = {}
-"""The JSON of options that will be set when their library is imported, by the name of the row and the option."""
+"""The JSON of options that will be set when their library is imported, by the name of the row, then by the name of the option."""
 
 
 def _equal(value: Any, other: Any) -> bool:
@@ -196,9 +196,9 @@ def options_of(library: str, *, text: bool) -> list[tuple[str, str, tuple[tuple[
     Returns
     -------
     list of tuple
-        One tuple for the options that influence values and, if `text` is True, one for the options that only affect the formatting of text. It
-        contains a key of `state`, one string with the options that JSON can represent, and the names and values of the others. Options that have
-        their defaults are left out.
+        One tuple for the options that influence values and, if `text` is True, a second tuple for the options that only affect the formatting of
+        text. Options that have their defaults are left out. Each tuple has three items: the key of these options in `state`; the string in `state`
+        for this key; and, for each option that JSON cannot represent, its name and its value.
     """
     names = (library, library + _TEXT_SUFFIX) if text else (library,)
     for name in names:
@@ -409,7 +409,10 @@ def value_in(taken: Snapshot, name: str) -> Any:
 
 
 def _differ(option: str, now: _Options | None, then: _Options | None) -> bool:
-    """Return True if JSON cannot represent the value of an option, and the value in `now` is another object than in `then`."""
+    """Return True if JSON cannot represent the value of an option in `now`, and the value in `then` is another object.
+
+    The result is False if `now` or `then` is None.
+    """
     if now is None or then is None or now.texts().get(option, "") is not None:
         return False
     return now.values.get(option) is not then.values.get(option)

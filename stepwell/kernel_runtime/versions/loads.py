@@ -106,7 +106,9 @@ def function_node(to: Writer, node: Node, function: FunctionType) -> None:
 def _closure(
     to: Writer, node: Node, code: CodeType, closure: tuple[CellType, ...], *, library: bool, private: bool
 ) -> tuple[tuple[CellType, Any], ...]:
-    """Write references to the contents of a function's closure into its node; return the closure cells, each with its content.
+    """Write references to the contents of a function's closure into its node.
+
+    Return the closure cells, each with its content: `MISSING` for an empty cell.
 
     Parameters
     ----------
@@ -115,7 +117,7 @@ def _closure(
     library
         True if the code belongs to a library.
     private
-        True if the variables in `_PRIVATE_CELLS` are caches and locks of the library, so that they are left out.
+        True to leave out the contents of the variables in `_PRIVATE_CELLS`. In wrappers made by a module in `_WRAPPING`, these are caches and locks.
     """
     content = node.content
     cell_contents = []
@@ -146,7 +148,7 @@ def _closure(
 def cell_node(to: Writer, node: Node, body: CellBody) -> None:
     """Write the body of a cell into its node: its code, and references to the objects that the code reaches.
 
-    The name of the variable that has the asset's name is left out, so that the cell keeps its results if the user renames the asset.
+    If the code has a variable with the asset's name, this name is left out, so that the cell keeps its results if the user renames the asset.
     """
     node.stable = False
     content = node.content
@@ -390,7 +392,10 @@ def _calls(code_facts: CodeFacts, names: list[tuple[str, Any]]) -> bool:
 
 
 def _settings(to: Writer, node: Node, code_facts: CodeFacts, value: Any) -> None:
-    """Write into `node` those options of the library to which `value` belongs that differ from their defaults."""
+    """Write options of the library to which `value` belongs into `node`: those that differ from their defaults.
+
+    Nothing is written if `value` belongs to no library with options.
+    """
     for library in library_state.library_of(value):
         _options(to, node, code_facts, library)
 

@@ -9,8 +9,8 @@ without details of the compiler or the interpreter:
 - a fused instruction is split in two, because CPython fuses only instructions of one line, and a line break that a formatter inserts must
   not change the code version;
 - variants that differ only in reference counting or in checks become one instruction;
-- the preparation of a call is left out: for ``np.exp(x)``, the compiler loads an attribute and a NULL if the same cell imports ``np``, else a
-  method, and a user who moves the import to another cell must not get another code version;
+- the preparation of a call is left out: for ``np.exp(x)``, the compiler loads an attribute and a NULL if the same cell imports ``np``, and else
+  a method; a user who moves the import to another cell must not get another code version;
 - a constant is replaced by its value, which minor versions keep in ``co_consts``, in the argument, or in a table of the interpreter.
 
 The bytecode of a minor version that is not in `TESTED` is not read, because an instruction may have another meaning.
@@ -43,7 +43,7 @@ class Packing:
     imported: int = 0
     """Number of low bits in the argument of IMPORT_NAME that do not belong to the index of the name; they select a lazy import."""
     common: Mapping[int, object] = field(default_factory=dict)
-    """The arguments of LOAD_COMMON_CONSTANT that load a plain value, each with this value. All other arguments load builtins."""
+    """For each argument of LOAD_COMMON_CONSTANT that loads a plain value, this value. All other arguments load builtins."""
 
 
 _PACKING = {
@@ -72,8 +72,8 @@ _FUSED = {
     "STORE_FAST_LOAD_FAST": ("STORE_FAST", "LOAD_FAST"),
     "STORE_FAST_STORE_FAST": ("STORE_FAST", "STORE_FAST"),
 }
-"""Instructions that combine two instructions on local variables, each with these two. The argument contains the indices of both variables,
-four bits each."""
+"""For each instruction that combines two instructions on local variables, these two. Its argument contains the indices of both variables, four
+bits each."""
 _VARIANTS = {"LOAD_FAST_BORROW": "LOAD_FAST", "LOAD_FAST_CHECK": "LOAD_FAST", "LOAD_METHOD": "LOAD_ATTR"}
 _MEANINGLESS = ("CACHE", "NOP", "NOT_TAKEN")
 _GOTO = ("JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT")
@@ -316,7 +316,7 @@ class Block:
 
 
 def ordered(code: CodeType, decoded: Decoded, write: Write) -> tuple[list[Block], tuple[int, ...]]:
-    """Return the simplified blocks of a code object in canonical order, and numbers that describe the edges between the blocks.
+    """Return the simplified blocks of a code object in canonical order, and numbers that describe how each block ends and what follows it.
 
     Parameters
     ----------
@@ -452,8 +452,8 @@ def _simplified_stores(run: list[Instruction]) -> list[Instruction]:
 def _handlers(table: bytes) -> Iterator[tuple[int, int, int, int]]:
     """Yield the entries of an exception table, each with four numbers.
 
-    The first three are in code units: the start and the length of the covered code, and the position of the handler. The fourth combines the
-    depth of the stack in the handler with a flag, as the second number of a `Cover`.
+    The first three are in code units: the start and the length of the covered code, and the position of the handler. The fourth is the second
+    number of a `Cover`: it combines the depth of the stack in the handler with a flag.
     """
     numbers = []
     value = 0

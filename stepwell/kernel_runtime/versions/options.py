@@ -23,13 +23,13 @@ text, ``"never"`` for none. In each case, a reuse restores the option."""
 
 
 def values(option: str) -> Counts:
-    """Return ``"value"`` for every option: code versions contain it (`Counts`). Used as `Library.counts` if all options influence results."""
+    """Return ``"value"`` (see `Counts`) for every option. This is `Library.counts` of a library all of whose options influence results."""
     del option
     return "value"
 
 
 def never_counts(option: str) -> Counts:
-    """Return ``"never"`` for every option: no code version contains it (`Counts`). Used as `Library.counts` if no option influences results."""
+    """Return ``"never"`` (see `Counts`) for every option. This is `Library.counts` of a library none of whose options is in code versions."""
     del option
     return "never"
 
@@ -39,7 +39,7 @@ UNSET: Any = object()
 
 
 class Unset(dict[str, Any]):
-    """The defaults of a library that accepts options with any name: `UNSET` for every name without another default."""
+    """The default values of options by name, for a library that accepts any name. A name without an entry has the default `UNSET`."""
 
     def __missing__(self, option: str) -> Any:
         return UNSET
@@ -101,11 +101,14 @@ class Library:
 
 
 class _NotPlainError(Exception):
-    """JSON cannot represent the value of an option."""
+    """Raised if JSON cannot represent the value of an option."""
 
 
 def plain_json(value: Any) -> str | None:
-    """Return the value of an option as JSON; None if JSON cannot represent it, such as a function of the user or an open file."""
+    """Return the value of an option as JSON; None if JSON cannot represent the value.
+
+    JSON can represent a function or class of a library, by its name. It cannot represent a function of the user or an open file, for example.
+    """
     try:
         return json.dumps(_json_value(value))
     except _NotPlainError:
@@ -212,8 +215,9 @@ def list_change(before: list[Any], after: list[Any]) -> dict[str, list[Any]]:
     Returns
     -------
     dict
-        ``removed``: the items of `before` that are not kept. ``inserted``: the new items that stand before a kept item, each as its position in
-        `after` and the item. ``added``: the new items at the end of `after`.
+        ``removed``: the items of `before` that `after` does not contain. ``inserted``: the new items that stand before an item of both lists, each
+        as a list of its position in `after` and the item. ``added``: the new items at the end of `after`. An item that was moved is in ``removed``,
+        and is also treated as new.
     """
     change: dict[str, list[Any]] = {"removed": [], "inserted": [], "added": []}
     for tag, first, last, start, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():

@@ -66,14 +66,17 @@ class Patch:
 
     @property
     def option(self) -> str:
-        """The name of the patch as an option of `ROW`: ``pandas.core.frame:DataFrame.total``, ``numpy:.float``."""
+        """The name of the patch: ``pandas.core.frame:DataFrame.total`` for an attribute of a class, ``numpy:.float`` for one of a module.
+
+        It is the name of an option in the row `ROW` of the table of options.
+        """
         if isinstance(self.target, ModuleType):
             return f"{self.target.__name__}:.{self.name}"
         return f"{self.target.__module__}:{self.target.__qualname__}.{self.name}"
 
     @property
     def top(self) -> str:
-        """The name of the top-level package of the library to which `target` belongs."""
+        """The name of the top-level package that contains `target`: ``pandas`` for the class ``pandas.DataFrame``."""
         module = self.target.__name__ if isinstance(self.target, ModuleType) else self.target.__module__
         return str(module).partition(".")[0]
 
@@ -114,7 +117,10 @@ def scan(codes: Iterable[CodeType] = (), namespace: Mapping[str, Any] | None = N
 
 
 def present() -> dict[str, Patch]:
-    """Return `table`. If there was no scan yet, scan first; so the first scan is delayed until code can reach a library."""
+    """Return `table`. If there was no scan in this process yet, scan first.
+
+    The first scan is slow, so it is delayed until code can reach a library.
+    """
     if not has_scanned():
         scan()
     return table
@@ -126,7 +132,10 @@ def has_scanned() -> bool:
 
 
 def may_count(codes: Iterable[CodeType], code_facts: CodeFacts) -> bool:
-    """Return True if there are patches and code may depend on one. Code without attributes, globals, imports and strings cannot.
+    """Return True if there are patches and code may depend on one of them.
+
+    If there was no scan in this process yet, it is done here, unless the code reads no attribute or global, imports nothing, and contains no strings,
+    tuples or nested functions. Such code depends on no patch, so the result is then False without a scan.
 
     Parameters
     ----------
@@ -440,7 +449,9 @@ def counts_for(code: CodeType, tops: Collection[str]) -> list[Patch]:
 
 
 def reached_in(tops: Iterable[str]) -> list[Patch]:
-    """Return the patches that objects of some libraries may use by themselves. Any code that receives such an object depends on them.
+    """Return the patches of some libraries that may have an effect although the user's code does not name their attributes (`is_used_by`).
+
+    All code that receives an object of these libraries depends on these patches.
 
     Parameters
     ----------
@@ -476,7 +487,7 @@ def _names_in(top: str, loaded: int) -> frozenset[str]:
     top
         The name of the library's top-level package.
     loaded
-        The number of imported modules of the library. It is only a part of the key of the cache.
+        The number of imported modules of the library. It is only a part of the cache key, so that modules imported later are read, too.
     """
     del loaded
     names: set[str] = set()

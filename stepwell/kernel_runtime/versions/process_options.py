@@ -92,7 +92,8 @@ class Watcher:
     """
 
     pattern = "(?!)"
-    """A regular expression that matches nothing, for code that copies warning filters; a compiled pattern has the same attribute."""
+    """A regular expression that matches nothing. Code that copies warning filters reads the attribute ``pattern`` of the compiled patterns in
+    them, so it must also exist here."""
     flags = 0
 
     def __init__(self, report: Callable[[], None]) -> None:
@@ -436,7 +437,10 @@ def _logging_glance(module: Any) -> Any:
 
 
 def _handler(module: Any, handler: Any) -> tuple[Any, ...] | None:
-    """Return the data from which `_new_handler` can restore a log handler; None if it is not a plain handler for a file or stream."""
+    """Return the arguments with which `_new_handler` creates an equal log handler.
+
+    Return None for a handler or formatter of any other class than ``FileHandler``, ``StreamHandler`` and ``Formatter``.
+    """
     form = handler.formatter
     if form is not None and type(form) is not module.Formatter:
         return None

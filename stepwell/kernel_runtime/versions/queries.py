@@ -143,7 +143,9 @@ def _closing(words: list[str]) -> dict[int, int]:
 
 
 def _own_names(words: list[str], closing: dict[int, int]) -> Iterator[tuple[str, int, int]]:
-    """Yield the names that WITH defines in a statement, each with the two positions between which the definition is visible.
+    """Yield the names that WITH defines in a statement, each with two positions.
+
+    The definition is visible for the tokens after the first and before the second position.
 
     Parameters
     ----------
@@ -282,7 +284,7 @@ SETTINGS = "(settings)"
 
 
 class _Connection:
-    """Facts about DuckDB's default connection that cannot be read from it: what its statements have changed, such as settings."""
+    """Facts about DuckDB's default connection that cannot be read from the connection, such as the settings that statements have changed."""
 
     def __init__(self) -> None:
         self.used = False
@@ -290,14 +292,14 @@ class _Connection:
         self.temporary: set[str] = set()
         self.settings: list[str] = []
         self.outside = 0
-        """The number of statements that were executed while no step ran and that may have changed the connection."""
+        """The number of possible changes of the connection while no step ran: statements that may change it, and registered Python objects."""
 
 
 connection = _Connection()
 
 
 def is_own(handle: Any) -> bool:
-    """Return True if `handle`, a connection of DuckDB, is its default connection. None stands for the default connection, so it gives True."""
+    """Return True if `handle` is the default connection of DuckDB, or None, which stands for this connection."""
     if handle is None:
         return True
     module = sys.modules.get("duckdb")
@@ -319,8 +321,8 @@ def note_statement(text: str, *, outside: bool) -> list[str]:
     Returns
     -------
     list of str
-        Descriptions, for messages, of the temporary tables that the statement creates and the settings that it changes. `connection_objects`
-        does not contain them.
+        Descriptions, for messages, of the temporary tables that the statement creates and the settings that it changes. The result
+        of `connection_objects` contains neither.
     """
     connection.used = True
     effects = []

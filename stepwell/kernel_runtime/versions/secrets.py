@@ -162,7 +162,9 @@ def _spans(text: str, *, code: bool = False) -> Iterator[tuple[int, int]]:
 
 
 def _words(text: str, like: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of the words for which `like` returns True. Only those lines of the text are searched that contain the name of a secret.
+    """Yield the ranges of the words of a text for which `like` returns True.
+
+    Only lines that contain the name of a secret are searched. Placeholders such as ``{password}`` and words with an inner ``=`` are left out.
 
     Parameters
     ----------
@@ -212,8 +214,8 @@ def _is_value(match: re.Match[str], text: str, *, code: bool) -> bool:
 def is_kept_back(name: str, value: Any) -> bool:
     """Return True if the value of a variable must not be stored, because it is or contains a secret or the value of an environment variable.
 
-    For a container with more than 100 members, only the name of the variable is checked. For others, the first 10,000 items are checked, those of
-    nested containers included.
+    In a container with at most 100 members, or an instance of a class of the notebook with at most 100 attributes, the first 10,000 items are
+    checked, including those of nested containers. For larger containers and all other objects except strings and bytes, only `name` is checked.
     """
     kind = type(value)
     if kind in {str, bytes}:
@@ -340,7 +342,10 @@ def _parsed(text: str) -> ast.AST | None:
 
 
 def _outermost(nodes: Iterable[ast.expr]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Return the start and the end (line, column) of expressions in order, without expressions that lie inside others of `nodes`."""
+    """Return the start and the end of each expression in `nodes`, in the order of the source code, each as line and column.
+
+    An expression that is a part of another expression in `nodes` is left out.
+    """
     places = sorted(
         {((node.lineno, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0)) for node in nodes},
         key=lambda place: (place[0], (-place[1][0], -place[1][1])),
@@ -429,7 +434,7 @@ def _literal_text(node: ast.AST) -> str:
 
 
 def _secret_values(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """Yield the expressions in a syntax node that hold secrets, each after the name of its secret.
+    """Yield a pair for each expression in a syntax node that holds a secret: the name of the secret, and the expression.
 
     An expression holds a secret if it is bound to, or compared with, the name of a secret, or if it is passed to a function as a secret.
     """
@@ -505,7 +510,7 @@ def _compared(node: ast.Compare) -> Iterator[tuple[str, ast.AST]]:
 def _secret_arguments(call: ast.Call) -> Iterator[tuple[str, ast.AST]]:
     """Yield the arguments of a call that are secrets, judging from the called function or from the argument before them.
 
-    Each is yielded after the name of its secret: ``("password", argument)`` for the second argument of ``login``.
+    Each is yielded as a pair of the name of the secret and the argument: ``("password", argument)`` for the second argument of ``login``.
     """
     called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     if called == "format" and isinstance(call.func, ast.Attribute) and (name := _last_name(call.func.value)):

@@ -181,7 +181,7 @@ class CodeWalk:
         path
             The step's key, with which all paths in the result begin.
         extra
-            Other objects of the step that are part of the code version, each with a name: config, defaults of inputs, declared reads.
+            Other objects of the step that are part of the code version, each after a name for it: config, defaults of inputs, declared reads.
         ignore
             The names in the option ``ignore``: variables and attributes that are left out, as they are written in the body.
         """
@@ -414,11 +414,11 @@ class CodeWalk:
         path
             The path of `root`.
         unverifiable
-            Receives the path of each unverifiable object, with the reason.
+            Receives a key for each unverifiable object: its path and the reason. The values are None.
         assets
-            Receives the name of each asset that code reads as a global, with the shortest path.
+            Receives, by the name of each asset that code reads as a global, the shortest path to it.
         mutable
-            Receives the name of each global that the code could change in place or assign.
+            Receives, as a key, the name of each global that the code could change in place or assign. The values are None.
         """
         seen = {id(root)}
         slow = self._expander.slow

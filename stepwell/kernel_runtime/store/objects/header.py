@@ -145,7 +145,7 @@ def read_prefix(data: bytes | memoryview) -> tuple[int, bytes]:
         If another version of Stepwell wrote the file in a format that this version cannot read.
     """
     if len(data) < PREFIX.size:
-        raise HeaderError("the file is truncated: it ends before its header")
+        raise HeaderError("the file is truncated: it is too short for a header")
     magic, version, length, signature = PREFIX.unpack_from(data)
     if magic != MAGIC:
         raise HeaderError("the file does not begin like a value file")
