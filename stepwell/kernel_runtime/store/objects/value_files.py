@@ -56,8 +56,8 @@ from stepwell.kernel_runtime.store.trouble import trouble, unusable_directory
 from stepwell.kernel_runtime.store.values.codecs import PICKLE, Encoded, Parts
 
 MAP_FROM = 1 << 20
-"""Minimum size in bytes of a file that is mapped into memory. A smaller file is read, which takes no
-longer and keeps no descriptor open."""
+"""Minimum size in bytes of a file that is mapped into memory. A smaller file is read, which takes no longer and keeps no
+descriptor open."""
 _PIECE_WRITTEN = 64 << 20
 """Maximum number of bytes that are written by one system call, so that Ctrl-C takes effect between two calls."""
 _BATCH = 512
