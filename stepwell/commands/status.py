@@ -47,7 +47,7 @@ class Status:
     nodes
         The assets, steps and jobs to list that are defined in this process, with their states.
     stored
-        The current materializations to list if nothing is defined in this process; empty otherwise.
+        The current materializations to list: those of requested keys that are not defined in this process; all if nothing is defined.
     sizes
         The number of materializations, and other totals of the store.
     key_sizes
@@ -79,11 +79,12 @@ class Status:
         end = str(StoreFacts(self.store, self.sizes))
         if self.key_sizes is not None:
             return "\n".join([*_size_lines(self.key_sizes), end])
-        if self.nodes:
-            width = max(len(node.key) for node in self.nodes)
-            return "\n".join([*(in_one_line(f"{node.key.ljust(width)}  {_facts(node)}") for node in self.nodes), end])
-        rows = [tuple(map(in_one_line, row)) for row in map(_stored_row, self.stored)]
-        return f"{Table(rows, 'nothing is stored yet')}\n{end}"
+        width = max((len(node.key) for node in self.nodes), default=0)
+        lines = [in_one_line(f"{node.key.ljust(width)}  {_facts(node)}") for node in self.nodes]
+        if self.stored or not self.nodes:
+            rows = [tuple(map(in_one_line, row)) for row in map(_stored_row, self.stored)]
+            lines.append(str(Table(rows, "nothing is stored yet")))
+        return "\n".join([*lines, end])
 
 
 def _facts(node: LineageNode) -> str:
@@ -157,22 +158,27 @@ def status(*keys: str, sizes: bool = False, store: AnyStore = None) -> Status:
         return Status(directory, (), (), totals, tuple(value_store.catalog.ask(housekeeping.read_key_sizes)))
     registry = session.registry
     nodes = session.inspect(store=value_store).lineage().nodes if registry.assets or registry.jobs else ()
-    # Omit the internal keys under which the effects of cells are stored.
-    stored = (
-        ()
-        if nodes
-        else tuple(item for item in value_store.catalog.ask(read_all_current) if not item.key.endswith(f":{NOTEBOOK}"))
-    )
-    requested_keys = set(keys)
-    known_keys = {name for node in nodes for name in (node.key, node.parent)} | {item.key for item in stored}
+    requested_keys, defined_keys = set(keys), {name for node in nodes for name in _names(node)}
+    stored: tuple[Current, ...] = ()
+    if not nodes or not requested_keys <= defined_keys:
+        # Omit the internal keys under which the effects of cells are stored.
+        stored = tuple(
+            item
+            for item in value_store.catalog.ask(read_all_current)
+            if item.key not in defined_keys and not item.key.endswith(f":{NOTEBOOK}")
+        )
+    known_keys = defined_keys | {item.key for item in stored}
     for key in keys:
         if key not in known_keys:
             raise unknown_key("asset or step", key, known_keys)
     return Status(
         directory,
-        tuple(
-            node for node in nodes if not requested_keys or node.key in requested_keys or node.parent in requested_keys
-        ),
-        tuple(item for item in stored if not requested_keys or item.key in requested_keys),
+        tuple(node for node in nodes if not requested_keys or not requested_keys.isdisjoint(_names(node))),
+        tuple(item for item in stored if (not requested_keys and not nodes) or item.key in requested_keys),
         totals,
     )
+
+
+def _names(node: LineageNode) -> tuple[str, ...]:
+    """Return the keys by which a user can name a card: its key, the assets of its step, and the asset that contains it."""
+    return tuple(filter(None, (node.key, *node.assets, node.parent)))

@@ -2,12 +2,13 @@ r"""Text for display: functions that escape unsafe characters, and functions tha
 
 A string in a store can come from another person. Shown unchanged, it could move the cursor of a terminal, hide text, or reverse
 its direction.
-Therefore every front end escapes strings before it shows them:
+Therefore every front end escapes strings before it shows them. The functions are:
 
-- lines and messages with `printable`;
-- the fields of tables with `in_one_line`;
-- JSON with `as_json`, and HTML with `as_html`;
-- with `coloured`, the recorded output of a step, if the record is not signed with the user's key.
+- `printable` for lines and messages;
+- `in_one_line` for the fields of tables;
+- `as_json` for JSON, and `as_html` for HTML;
+- `coloured` for text that may keep its colours: output in a terminal, and the recorded output of a step if the record is not signed with the
+  user's key. Recorded output that is signed with this key is shown unchanged.
 
 Unsafe are control characters (C0 except line breaks and tabs, C1), characters that change the text direction, zero-width characters, and lone
 surrogates. They are replaced by escapes such as ``\x1b`` and ``\u202e``.

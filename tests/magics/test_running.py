@@ -462,3 +462,14 @@ def test_a_file_that_no_asset_wrote_is_nobodys(notebook):
     notebook("%%asset export\nexport = 1")
     assert "was written by" not in notebook.run("open('other.csv')").text
     assert "was written by" not in notebook.run("%%asset rows\nrows = open('other.csv').read()").text
+
+
+def test_status_of_the_assets_of_a_multi_asset_and_of_keys_that_are_only_stored(notebook):
+    notebook("%%multi_asset train test\ntrain, test = [1, 2], [3]")
+    notebook("%%asset old\n7")
+    del notebook.session.registry.assets["old"]
+    assert notebook("%stepwell status test").lines[0].startswith("train_test  fresh")
+    lines = notebook("%stepwell status old train").lines
+    assert lines[0].startswith("train_test  fresh")
+    assert lines[1].split()[:2] == ["old", "7"]
+    assert "there is no asset or step 'nowhere'" in notebook.run("%stepwell status nowhere").text

@@ -2,8 +2,8 @@
 
 An address is a path that leads from a variable of the notebook to an object. A path can lead through items and attributes, through the
 defaults and the closure of a function, from a method to its object, and from a ``functools.partial`` to its arguments. If a stored value refers to
-an object of the notebook, the store keeps the address instead of the object. When the step is reused, the address leads to the object that is at
-this place in the notebook then.
+an object of the notebook, the store keeps the address instead of the object. When the step is reused, the path is followed again in the present
+notebook, and the stored value refers to the object that is found there.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ CALLS = frozenset({FunctionType, MethodType, BuiltinMethodType, partial})
 
 
 def _held_by(function: Any) -> Iterable[tuple[tuple[str, Any], Any]]:
-    """Yield pairs for the objects that a function, method or `partial` holds: the `contents.Step` that leads to the object, and the object."""
+    """Yield a pair for each object that a function, method or `partial` holds: the `contents.Step` that leads to the object, and the object."""
     if type(function) in {MethodType, BuiltinMethodType}:
         yield ("self", None), function.__self__
         return
@@ -226,7 +226,7 @@ def _held_by(function: Any) -> Iterable[tuple[tuple[str, Any], Any]]:
 
 
 def content_of(item: Any) -> tuple[Any, ...]:
-    """Return the shallow content of an object, for `contents.same_content` and `replace_content`.
+    """Return the shallow content of an object (its members, not what is inside them), for `contents.same_content` and `replace_content`.
 
     For a class or a local module, this is its data attributes; for a function, its attributes and closure cells; for a container, its members.
     """
@@ -338,7 +338,10 @@ def code_in(values: Iterable[Any]) -> list[Any]:
 
 
 def outdated_class(values: Iterable[Any], namespace: Mapping[str, Any]) -> bool:
-    """Return True if `values` contain an outdated class or an instance of one: the notebook has meanwhile defined a new class of the same name."""
+    """Return True if `values` contain an outdated class of the notebook, or an instance of one.
+
+    A class is outdated if its name in the notebook is now bound to another class.
+    """
     kinds = {item if isinstance(item, type) else type(item) for item in code_in(values)}
     return any(
         kind.__module__ == "__main__" and isinstance(now := namespace.get(kind.__qualname__), type) and now is not kind
@@ -373,7 +376,9 @@ _HOLDERS = frozenset({tuple, frozenset, FunctionType, MethodType, BuiltinMethodT
 
 
 def places(namespace: dict[str, Any], names: Iterable[str], stop: Collection[int]) -> dict[int, ObjectState]:
-    """Return the objects in the variables `names`, by `id`, with their addresses. Objects inside instances of library classes are left out.
+    """Return an `ObjectState` with the address of each object that is the value of one of the variables `names`, or is inside it, by `id`.
+
+    Objects inside instances of library classes are left out. The states have neither contents nor digests.
 
     Parameters
     ----------
@@ -403,9 +408,10 @@ def reached_names(
     *,
     ends_at: Callable[[str], bool] = lambda name: False,  # noqa: ARG005 - by default all objects are searched
 ) -> set[str]:
-    """Return `names`, and all names of the notebook that these use, directly or indirectly.
+    """Return `names`, and all names of the notebook that `names` and `items` use, directly or indirectly.
 
-    A name uses other names if it is bound to a function or class whose code loads or binds them. The code of `items` is searched in the same way.
+    A function or class uses the names that its code loads or binds. A name that is bound to a function or class uses the same names as this object.
+    `items` are objects, such as functions, whose names are also returned.
 
     Parameters
     ----------

@@ -92,10 +92,12 @@ class Execution:
     memo: str = ""
     inputs: tuple[InputVersion, ...] = ()
     code: CodeVersion | None = None
-    """The code version, with the parts that show later what changed; None for a step that is not memoised."""
+    """The code version of the step; None for a step that is not memoised. It includes its parts (the digest of each
+    function and global that it covers), unless an earlier run has stored them. From the parts, a later request can tell what changed."""
     started: float = field(default_factory=time.time)
     reason: str = ""
-    """The reason why the step runs, for example that it was forced. Empty if the difference from an earlier execution shows the reason."""
+    """The reason why the step runs, for example that it was forced. Empty for a step of a job, and if the recorded code, config or
+    inputs differ from those of an earlier execution, because this difference is the reason."""
     outcome: Outcome | None = None
     """The outcome of the body; None if the body did not begin."""
     stored_outputs: dict[str, tuple[StoredValue | None, str]] = field(default_factory=dict)
@@ -184,7 +186,11 @@ class Bookkeeping:
         )
 
     def explained_code(self, step: PlanStep) -> CodeVersion | None:
-        """Return a step's code version; None if the step has none. The parts, which show later what changed, are left out if they are stored already."""
+        """Return a step's code version; None if the step has none.
+
+        The code version includes its parts (the digests of the functions and globals in it), from which a later request can tell what changed.
+        Parts that an earlier run has stored are left out.
+        """
         if self._recorded_codes is None:
             by_memo_key = self.facts.snapshot.by_memo_key
             self._recorded_codes = {
@@ -294,7 +300,9 @@ class Bookkeeping:
         return run, records
 
     def put_output(self, execution: Execution, name: str, value: Any, *, version: str, portable: bool) -> StoredValue:
-        """Store the value of one output. If this makes a file, its header also contains the materialization, except for the location of the value.
+        """Store the value of one output. If the value is stored in a file, the header of the file also contains the output's materialization.
+
+        The location of the value is left out of this materialization.
 
         Parameters
         ----------

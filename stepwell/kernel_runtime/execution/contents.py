@@ -87,7 +87,7 @@ def is_inert(item: Any) -> bool:
 
 
 def is_handle(item: Any) -> bool:
-    """Return True for a file (open or closed), a connection, or a similar handle of a resource outside the process."""
+    """Return True for an object that stands for a resource outside the process, such as a file (open or closed) or a connection."""
     kind = type(item)
     if _leaf(item) is not None:
         return False
@@ -97,8 +97,8 @@ def is_handle(item: Any) -> bool:
 def database_state(item: Any) -> str | None:
     """Return a string that describes the database of a sqlite3 or duckdb connection; None for a closed connection or any other object.
 
-    The string differs after a change of the database. But it does not differ if duckdb only updated rows. To detect such updates, search
-    the SQL statements that were executed for the words in `CHANGING`.
+    After a change of the database, the function returns another string. There is one exception: if statements only updated rows of a duckdb
+    database, the string stays the same. Callers detect such updates by the words in `CHANGING`, which they search in the SQL statements.
     """
     kind = type(item).__module__
     try:
@@ -144,7 +144,7 @@ def is_entangled(item: Any) -> bool:
 
 
 def members(item: Any) -> Iterator[tuple[Step, Any]]:
-    """Yield the members of a container, in pairs of the `Step` that leads to the member, and the member."""
+    """Yield a pair for each member of a container: the `Step` that leads to the member, and the member."""
     if issubclass(type(item), dict):
         for key, value in list(dict.items(item)):
             yield ("item", key), value

@@ -79,7 +79,8 @@ class EngineOptions:
     run_notices: list[Notice] = field(default_factory=list)
     """The notices that the session receives during the run, for example from the store; the result of the run includes them."""
     strict: bool = False
-    """True if an asset cell also fails when its value cannot be stored. Other steps always fail then, except steps of jobs that are not memoised."""
+    """True if every live cell fails when its value cannot be stored; False if only those with the option ``--stored`` do. Steps that are not live
+    cells always fail in this case, except steps of jobs that are not memoised."""
 
 
 class _ValueLostError(Exception):
@@ -306,7 +307,22 @@ class Engine:
     def _run_body(
         self, execution: Execution, arguments: dict[str, Any], hidden: dict[str, Any], *, live: bool
     ) -> LiveRun | None:
-        """Run a step's body, whose outcome becomes `execution.outcome`. Return the `LiveRun` if the step is a live cell, otherwise None."""
+        """Run the body of `execution.step`, and set `execution.outcome` to the outcome of the body.
+
+        Parameters
+        ----------
+        arguments
+            The arguments of the body, by name.
+        hidden
+            The values of the assets that helper functions read as globals, by name.
+        live
+            True if the step is a live cell.
+
+        Returns
+        -------
+        LiveRun or None
+            The `LiveRun` of a live cell; None for any other step.
+        """
         step, cells = execution.step, self.cells
         state = None if live else self.options.hidden_state
         # The parts that explain a code version are read before the body can change them.
@@ -348,7 +364,10 @@ class Engine:
             self.notices.append(notice("processes", step.key, programs=outcome.children[:3]))
 
     def _take_present_names(self, execution: Execution) -> None:
-        """Compute the memo key of a live cell again just before it runs, if the decision used earlier values of variables than the present ones."""
+        """Compute the memo key of a live cell again just before it runs, if the decision was not made with the present values of variables.
+
+        Until then, the decision may have used the values that the cell read when it last ran. A run of the cell reads the present values.
+        """
         step, state, cells = execution.step, self.options.hidden_state, self.cells
         if state is not None and cells is not None and cells.is_live(step) and cells.is_renamed(step):
             state.mark_outdated()
@@ -446,7 +465,13 @@ class Engine:
             )
 
     def _store_output(self, execution: Execution, name: str, produced: Produced, run: LiveRun | None) -> bool:
-        """Store one output. Return False if the value cannot be stored and the step does not fail because of this."""
+        """Store one output, and return True. If the value cannot be stored, return False if the step may succeed without it.
+
+        Raises
+        ------
+        UnstorableValueError
+            If the value cannot be stored, and the step must fail because of this.
+        """
         step, value = execution.step, produced.value
         if not produced.output.has_value:
             execution.stored_outputs[name] = (None, "")
@@ -486,7 +511,10 @@ class Engine:
     # -- values
 
     def _arguments(self, step: PlanStep) -> dict[str, Any]:
-        """Return the arguments of a step's body by name: the config, the loaded inputs, whose types are checked, and the context."""
+        """Return the arguments of a step's body by name: the config values, the inputs, and the execution context if the body has a parameter for it.
+
+        The inputs are loaded, and their types are checked. Inputs for which `_is_bound` returns True are left out.
+        """
         op = step.op
         arguments: dict[str, Any] = dict(step.config)
         for step_input in step.inputs:

@@ -1,11 +1,12 @@
 """The executor: it calls a step's body in the kernel's process, and returns the outputs that the body produced.
 
 The executor uses neither the store nor the states of steps. A body runs on the thread of the run; an async body runs on the thread of an event
-loop. If the function of a step declares a parameter ``context``, it receives the context of the step (a logger, keys, metadata).
+loop. If the function of a step has a parameter for the execution context, it receives an `OpExecutionContext` (a logger, keys, metadata).
 
-Printed text and displays appear when the body produces them, and are also recorded in a `Capture`, with which they are stored. During a run,
-``sys.stdout`` and ``sys.stderr`` are proxies. A proxy writes to the real stream and, if a step runs in the present context, also to the `Capture`
-of the step. The present `Capture` is a context variable, so text from a thread that has a copy of a step's context is recorded for that step.
+Printed text and displays appear when the body produces them. They are also recorded, in an object of the class `Capture` that is made for each run
+of a body, and are then stored with the step. The `Capture` of the running step is the value of a context variable (of Python's ``contextvars``).
+During a run, ``sys.stdout`` and ``sys.stderr`` are proxies. A proxy writes text to the real stream and, if the context variable has a `Capture`, also
+to this `Capture`. A thread that has a copy of the context variables of a step has the same `Capture`, so its text is recorded for that step, too.
 Displays are recorded by the code that publishes them: the notebook front end calls `Capture.display`.
 
 Figures are closed in pyplot before they are stored. Otherwise pyplot would open a window, or show the figure in a notebook, whenever the stored
@@ -65,11 +66,12 @@ class Outcome:
     network: tuple[str, ...] = ()
     """The network hosts to which the body opened a connection."""
     unseen_reads: tuple[str, ...] = ()
-    """Reads of native readers that no later run can check, each as ``reader: item``."""
+    """Reads by native readers that no later run can check, each as the name of the reader and what it reads: ``scan_parquet: s3://bucket``."""
     children: tuple[str, ...] = ()
     """The names of the programs and processes that the body started, whose reads are not recorded."""
     last_value: Any = None
-    """The value of a cell's last expression, if the shell keeps this value in ``Out``. None if it keeps nothing, or the value of a variable."""
+    """The value of a cell's last expression, if the shell keeps this value in ``Out``. None if the shell keeps nothing, or the value of a variable
+    instead."""
     recorder: ReadRecorder | None = None
     """The recorder that noted the body's reads and writes."""
 
@@ -274,7 +276,7 @@ def evaluate(code: CodeType, space: dict[str, Any]) -> Any:
 
 
 def on_loop(start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """Run a coroutine on the thread of the event loop, in a copy of this thread's context, and return the result of the coroutine.
+    """Run a coroutine on the thread of the event loop, with a copy of this thread's context variables, and return the result of the coroutine.
 
     This thread waits and can be interrupted: a KeyboardInterrupt cancels the coroutine.
 
@@ -549,7 +551,7 @@ class Capture:
 
 
 class _Tee:
-    """A proxy for a standard stream: it writes to the stream and, if a step runs in the present context, to the step's `Capture`."""
+    """A proxy for a standard stream: it writes text to the stream and, if `current` returns a `Capture`, also to this `Capture`."""
 
     def __init__(self, stream: TextIO, name: Literal["stdout", "stderr"]) -> None:
         self._stream = stream
@@ -570,12 +572,12 @@ class _Tee:
 
 
 def current() -> Capture | None:
-    """Return the `Capture` of the step that runs in the present context; None if no step runs in it."""
+    """Return the `Capture` that records the output of the calling code (the value of the context variable `_current`); None if there is none."""
     return _current.get()
 
 
 class recording:  # noqa: N801 - used as a function; a generator's context manager costs each step three times as much
-    """A context manager: what its block prints and displays is recorded in the passed `Capture`. If this is None, nothing is recorded."""
+    """A context manager: what its block prints and displays is recorded in `capture`. If `capture` is None, nothing is recorded."""
 
     __slots__ = ("_capture", "_token")
     _token: Token[Capture | None]

@@ -26,7 +26,8 @@ T = TypeVar("T")
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 _BEHIND = 1.1
-"""The number of seconds by which the reported start time of a process may be too early: Linux computes it from a boot time in whole seconds."""
+"""The number of seconds by which the reported start time of a process may be too early. Linux computes the start time from the boot time,
+which it knows only in whole seconds."""
 _OURS = str(Path(__file__).parents[2]) + os.sep
 _CALLS_BODIES = str(Path(__file__).with_name("in_process.py"))
 
@@ -256,9 +257,9 @@ def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
 
 
 def _interrupt_children(began: float) -> None:
-    """Send SIGINT to the child processes that started after the time `began`, as Ctrl-C in a terminal does.
+    """Send SIGINT to the child processes, and their child processes, that started after the time `began`.
 
-    Only child processes in the process group of this process get the signal.
+    Ctrl-C in a terminal sends the signal to all processes in the process group of this process. So only child processes in this group get it here.
     """
     if not hasattr(os, "getpgid"):
         return

@@ -2,7 +2,8 @@
 
 The body of a live cell executes like a plain cell: as module-level code whose globals are the notebook's variables. Before the body runs, the
 contents of all objects that its code may change are recorded. Afterwards, names and contents are compared with this record. The changes are
-stored as one more output of the step (a `Bundle`) and described by `Effects`.
+described by `Effects`. The values that a reuse needs to make the changes again are collected in a `Bundle`, which is stored as one more output of the
+step.
 
 A reuse restores the contents of objects in place. If a stored value refers to an object that exists in the notebook (the value of another variable,
 or an object that the step changed in place), the reference is stored as a link, and after a reuse it leads to the object of the notebook.
@@ -90,7 +91,7 @@ class LiveRun:
         self.reads: tuple[Read, ...] = ()
         """The reads of variables by code in the values of inputs, with the digests of these variables before the run."""
         self.bundle = Bundle()
-        """The changes that the body made; `finish` fills it."""
+        """The values that a reuse needs to make the changes of the body again; empty until `finish` is called."""
         self.suspects: frozenset[str] | set[str] | None = None
         """The variables whose values the body, or a function that it uses, may change; None if the code does not show which these are."""
         self.reruns_for_unstored = False
@@ -204,14 +205,17 @@ class LiveRun:
         ]
 
     def finish(self, environment: Collection[str] = (), last: Any = None) -> Effects:
-        """Compare the notebook with its state before the run, put the changes into `bundle`, and return their description.
+        """Compare the notebook with its state before the run, and return a description of the changes.
+
+        The values that a reuse needs to make the changes again are put into the attribute `bundle`.
 
         Parameters
         ----------
         environment
             The names of the environment variables that the body set or removed.
         last
-            The value of the cell's last expression, if the shell keeps this value in ``Out``. None if it keeps nothing, or the value of a variable.
+            The value of the cell's last expression, if the shell keeps this value in ``Out``. None if the shell keeps nothing, or the value of a
+            variable instead.
         """
         space, body, bundle = self._space, self._body, self.bundle
         bound = self.bound_names()
@@ -307,10 +311,10 @@ class LiveRun:
         return made_names
 
     def leave_out(self, size: float) -> list[str]:
-        """Remove from the bundle the variables that must not or should not be stored, and return their names.
+        """Remove variables that must not be stored, or are too large, from the attribute `bundle`, and return their names.
 
-        Secrets and variables that ``--drop`` names are removed, and then the largest variables, until the others need at most `size` bytes. Outputs and
-        variables that ``--keep`` names are not removed because of their size.
+        Outputs of the step are never removed. First, secrets and the variables that ``--drop`` names are removed. Then the largest variables are
+        removed, until the others need at most `size` bytes; in this second step, variables that ``--keep`` names are neither removed nor counted.
 
         Parameters
         ----------
@@ -340,7 +344,14 @@ class LiveRun:
         return candidates
 
     def _split(self, bound: list[str]) -> tuple[tuple[int, ...], list[str]]:
-        """Split names that the body bound: return the indices of the definitions that it executed, and the names bound to other values."""
+        """Divide the names `bound`, which the body bound, into names of definitions and names of other values.
+
+        Returns
+        -------
+        definitions, names
+            `definitions` are the indices, in the definitions of the body, of those that a reuse must execute: those that bound a name, and imports
+            whose names were bound to the same objects before. `names` are the names in `bound` whose values do not come from a definition.
+        """
         definitions = self._body.definitions
         by_name: dict[str, list[int]] = {}
         for place, definition in enumerate(definitions):
@@ -434,7 +445,10 @@ class LiveRun:
         return objects_in([*self.bundle.values.values(), *states])
 
     def _note_there(self, names: Iterable[str]) -> dict[int, Any]:
-        """Set and return `_objects_before`: the objects that are reached from `names` and existed before the body ran, by `id`."""
+        """Set the attribute `_objects_before`, and return it.
+
+        It contains, by `id`, the objects of the inventory from before the run, and the objects in the present values of the variables `names`.
+        """
         changed = {id(item) for item, _, _ in self.bundle.contents}
         values = [self._space[name] for name in names if name in self._space]
         before = {key: seen.item for key, seen in self._inventory.objects.items()}
@@ -485,7 +499,7 @@ class LiveRun:
         return ()
 
     def _linked_arrays(self) -> dict[int, View]:
-        """Return the arrays of the bundle that are stored as links, by `id`."""
+        """Return a `View` for each array in the bundle that is stored as a link, by the `id` of the array."""
         if self._views is None:
             self._views = {}
             new_objects = {key: item for key, item in self._stored_objects().items() if key not in self._objects_before}
@@ -520,9 +534,10 @@ class LiveRun:
         return ("at", linked, ()) if linked is not None else None
 
     def _link_to(self, seen: ObjectState) -> tuple[str, str, Any]:
-        """Return the link to an object at its address.
+        """Return the link to the object of `seen`, as three elements: ``was`` or ``at``, the variable, and the path from the variable to the object.
 
-        The link begins with ``was`` if the body rebound the variable from which the address leads to the object, otherwise with ``at``.
+        ``was`` means that the body has rebound the variable, so the path starts at the value from before the run. ``at`` means that the path starts
+        at the present value.
         """
         root = self._placed_inputs.get(seen.root, self.space_before.get(seen.root, MISSING))
         was = id(seen.item) in self._inventory.objects and root is not self._space.get(seen.root, MISSING)
@@ -600,7 +615,7 @@ def stream_digest(state: Any) -> str:
 
 
 def _gave(definition: Definition, name: str, value: Any, *, is_only_binding: bool, stored: bool) -> bool:
-    """Return True if the body executed a definition, and thereby bound a name to `value`, the name's present value.
+    """Return True if `value`, the present value of a name, comes from a definition (an import, function, class or call) that the body executed.
 
     Parameters
     ----------

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
 
 _SHARE = 0.05
-"""The maximum time for storing variables that are not outputs, as a fraction of the duration of the step."""
+"""The maximum time for storing variables that are not outputs, divided by the duration of the step."""
 _ALWAYS = 0.05
 """The number of seconds that may be spent on storing variables that are not outputs, however short the step was."""
 _RATE = 1e9
@@ -93,7 +93,7 @@ class StoredCells:
     timeline, store
         The timeline and the store of the session.
     strict
-        True if every cell must store its value, as with ``--stored``.
+        True if every live cell fails when its value cannot be stored; False if only cells with the option ``--stored`` do.
     """
 
     def __init__(self, timeline: Timeline, store: ValueStore, *, strict: bool = False) -> None:
@@ -101,7 +101,7 @@ class StoredCells:
         self._store = store
         self._strict = strict
         self.hit: _Reuse | None = None
-        """The execution that the last call of `obstacle` found no obstacle for; None if there is nothing to restore."""
+        """The execution that the last call of `obstacle` examined. None if the call found an obstacle, or if nothing must be restored."""
 
     def must_be_stored(self, step: PlanStep) -> bool:
         """Return True if the step of a cell must fail when its value cannot be stored."""
@@ -110,7 +110,7 @@ class StoredCells:
     def obstacle(self, step: PlanStep, materializations: tuple[Materialization, ...], kind: Kind) -> str:
         """Return the reason why the effects of an execution cannot be restored; empty if they can, or if nothing must be restored.
 
-        If there is no obstacle, `hit` becomes the execution.
+        The attribute `hit` is set to the execution. It is set to None if the result is not empty, or if nothing must be restored.
 
         Parameters
         ----------
@@ -236,7 +236,7 @@ class NotebookCells:
     notify
         Called with each notice for the user.
     strict
-        True if every cell must store its value, as with ``--stored``.
+        True if every live cell fails when its value cannot be stored; False if only cells with the option ``--stored`` do.
 
     Attributes
     ----------
@@ -267,9 +267,9 @@ class NotebookCells:
         return self._timeline.kind(step.key) == "cell"
 
     def changed_since(self, step: PlanStep) -> tuple[str, str]:
-        """Return `Timeline.changed_since` for a step that runs only because a later step needs it: what other cells have changed since it read it.
+        """Return the result of `Timeline.changed_since` for a step: descriptions of the state that the step read, and of the present state.
 
-        Return two empty strings if the user asked for the step itself.
+        The step runs only because a later step needs it. If the user asked for the step itself, return two empty strings.
         """
         return ("", "") if self.is_own(step) else self._timeline.changed_since(step.key)
 
@@ -375,7 +375,10 @@ class NotebookCells:
         return run
 
     def is_renamed(self, step: PlanStep) -> bool:
-        """Let a step that is about to run use the present values of variables. Return True if its code version must be computed again for this."""
+        """Give up earlier values of variables for a step that is about to run, as `Timeline.unpin` does.
+
+        Return True if the code version of the step must be computed again, because it was computed from earlier values.
+        """
         return not self._runs_for_unstored(step) and self._timeline.unpin(step.key)
 
     def _runs_for_unstored(self, step: PlanStep) -> bool:
@@ -387,12 +390,13 @@ class NotebookCells:
         return self._timeline.is_reused_without_all(step.key, step.code, body.source)
 
     def keep(self, step: PlanStep, run: LiveRun, outcome: Outcome, memo: str) -> tuple[Effects, StoredValue | None]:
-        """Store the effects of a body on the notebook, and add an output for the effects to the outcome.
+        """Store the effects of a body on the notebook, and add an output for the effects to `outcome`.
 
         Returns
         -------
         effects, value
-            The description of the effects, and the stored bundle. The bundle is None if the effects contain no values that must be stored.
+            `effects` is the description of the effects. `value` is the stored `Bundle`, which has the values that the effects need; None if they
+            need no values.
         """
         streams = run.seeded_streams()
         for stream in streams:
@@ -472,19 +476,20 @@ class NotebookCells:
         return replace(effects, lost=tuple(dict.fromkeys((*effects.lost, *lost))))
 
     def _without_unstorable(self, run: LiveRun, key: str, kept_names: frozenset[str]) -> tuple[list[str], list[str]]:
-        """Remove everything that cannot be stored from the bundle of a run.
+        """Remove everything that cannot be stored from `run.bundle`, the values that the effects of the run need.
 
         Parameters
         ----------
         key
-            The key under which the bundle is stored.
+            The value key under which the bundle is stored.
         kept_names
             Variables that ``--keep`` names.
 
         Returns
         -------
         variables, lost
-            The names of the removed variables; the names of the removed settings, and of the variables whose objects were removed.
+            `variables` are the names of the variables whose values were removed. `lost` are the names of the settings whose values were removed,
+            followed by the names of the variables with objects that the body changed in place and whose contents were removed.
 
         Raises
         ------

@@ -53,7 +53,15 @@ WasWritten = Callable[[str, str], bool]
 
 
 def taken_files(recorder: ReadRecorder, project: Path) -> tuple[tuple[FileEffect, ...], dict[str, bytes]]:
-    """Return the files and folders that a step wrote, created or removed, and the contents of those files that are stored, by path."""
+    """Return the changes of files and folders that a step made.
+
+    Returns
+    -------
+    effects, contents
+        `effects` has a `FileEffect` for each file and folder that the step wrote, created or removed; caches, temporary files and the
+        journals of databases are left out. `contents` has the contents of those files that are stored (small files of the project); the
+        keys have the form of `FileEffect.path`.
+    """
     root = os.path.join(os.path.realpath(project), "")
     effects: list[FileEffect] = []
     contents: dict[str, bytes] = {}
@@ -140,8 +148,8 @@ def compare_files(
     effects
         The files and folders that the step changed.
     was_written
-        Tells whether a step has written the present content of a file. A file with other content is left as it is, except
-        for the content from before the step.
+        Tells whether a step has written the present content of a file. If no step has, the file is left as it is, unless it has the content
+        from before the step.
     cell_runs
         True if the cell of the step runs. Otherwise files that exist are left as they are.
     has_appended
@@ -275,7 +283,7 @@ class MemoryRange:
     """The object that holds the array: the array itself, a buffer or a frame."""
     part: tuple[Any, ...]
     """How the holder holds the array: empty if the holder is the array, ``("buffer",)`` if it is a bytearray or an `array.array`, and
-    ``("column", 2)`` if it is a frame and column 2 is the first column in the array."""
+    ``("column", 2)`` if it is a frame and the array begins with the frame's column at position 2."""
     root: Any
     """The array whose memory the array uses: the end of the chain of ``base`` attributes."""
     start: int
@@ -320,7 +328,7 @@ def held_by(values: Iterable[Any]) -> Iterator[MemoryRange]:
 
 
 def blocks_of(frame: Any) -> list[tuple[int, Any]]:
-    """Return pairs for the arrays in which a pandas frame has its data: the position of the first column in the array, and the array.
+    """Return a pair for each array in which a pandas frame has its data: the position of the array's first column in the frame, and the array.
 
     Return an empty list for an object that is neither a frame nor a series.
     """
@@ -382,15 +390,16 @@ class View:
     """An array that is stored as a link to the memory of another object."""
 
     owner: Any
-    """The array that is stored as a link, or the frame that contains it. This reference keeps it alive, so that no other object gets the same `id`."""
+    """The array itself, or the frame that contains the array; not the owner of the memory, which is `holder`. This reference keeps the object
+    alive, so that no other object gets the same `id`."""
     holder: Any
-    """The object that owns the memory. A reference to this object is stored in place of the array."""
+    """The object whose memory the array uses. A reference to this object is stored in place of the array."""
     link: tuple[Any, ...]
     """The number of the link, and the data from which `view_of` makes the array again: the layout of `holder`, and the position in its memory."""
 
 
 def views(stored_objects: Iterable[Any], notebook_objects: Iterable[Any]) -> dict[int, View]:
-    """Return the arrays among `stored_objects` that must be stored as links, by `id`.
+    """Return a `View` for each array among `stored_objects` that must be stored as a link, by the `id` of the array.
 
     Parameters
     ----------
@@ -416,7 +425,9 @@ def views(stored_objects: Iterable[Any], notebook_objects: Iterable[Any]) -> dic
 
 
 def _link_group(group: list[MemoryRange], others: list[MemoryRange], links: dict[int, View]) -> None:
-    """Find the arrays that must be stored as links, among arrays in the same memory, and add them to `links`.
+    """Find those arrays of `group` that must be stored as links. Add a `View` for each to `links`, by the `id` of the array.
+
+    All arrays in `group` and `others` use the same memory.
 
     Parameters
     ----------
@@ -521,7 +532,7 @@ class Bundle:
     """By name, the values of those settings of libraries that cannot be recorded as strings: functions of the notebook, objects of libraries."""
 
     def as_tuple(self) -> tuple[Any, ...]:
-        """Return the tuple that is stored for the bundle."""
+        """Return the bundle as a tuple, the form in which it is stored."""
         return (_FORM, self.values, self.contents, self.streams, self.files, self.settings)
 
     def __bool__(self) -> bool:
@@ -603,12 +614,12 @@ class Restoration:
         return resolve(self._space_before if kind == "was" else self._space, name, address)
 
     def apply(self, plain: tuple[Any, ...], *, skip_objects: bool) -> list[str]:
-        """Bind the variables of a bundle, and replace the contents of objects in place. Return the names that were bound.
+        """Bind the variables of a stored `Bundle`, and replace the contents of objects in place. Return the names that were bound.
 
         Parameters
         ----------
         plain
-            The tuple that was stored for the bundle.
+            The bundle as loaded from the store: the result of `Bundle.as_tuple`.
         skip_objects
             True if the contents of objects stay as they are.
 

@@ -58,9 +58,9 @@ def plain_metadata(step: PlanStep, metadata: Mapping[str, Any]) -> dict[str, Any
 
 
 _DEEPEST = 50
-"""The maximum depth of containers in metadata that are kept as JSON, because a container may contain itself."""
+"""The maximum depth to which containers in metadata are kept as JSON. Without a limit, a container that contains itself would never end."""
 _MOST = 1 << 18
-"""The maximum number of characters and members that are kept of an output's metadata, because all of them are searched for secrets."""
+"""The maximum number of characters and members that are kept of an output's metadata. All that is kept is searched for secrets, which takes time."""
 _LONGEST_NAME = 1000
 _MOST_BITS = 10_000
 
@@ -138,7 +138,8 @@ class Collector:
         self.declared_outputs = {output.name: output for output in step.outputs}
         self.produced: dict[str, Produced] = {}
         self.last_value: Any = None
-        """The value of a cell's last expression, if the shell keeps this value in ``Out``. None if it keeps nothing, or the value of a variable."""
+        """The value of a cell's last expression, if the shell keeps this value in ``Out``. None if the shell keeps nothing, or the value of a variable
+        instead."""
 
     def add(self, name: str, value: Any, metadata: dict[str, Any] | None = None) -> None:
         """Add one output that the body produced.

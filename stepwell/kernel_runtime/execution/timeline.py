@@ -77,9 +77,9 @@ class Memory:
     settings: library_state.Snapshot
     """The settings of libraries and of the process when the step was brought up to date."""
     statements: int
-    """When the step was brought up to date: how often plain cells had changed something through DuckDB's default connection."""
+    """How often plain cells had changed something through DuckDB's default connection, up to the moment when the step was brought up to date."""
     databases: dict[str, str | None] = field(default_factory=dict)
-    """By variable, the states (`database_state`) of the files and connections that the step created; None for an unknown state."""
+    """By variable, the result of `database_state` for each file and connection that the step created; None for a file, and for an unknown state."""
 
 
 class Unstored:
@@ -144,8 +144,8 @@ class Timeline:
         self.cells: frozenset[str] = frozenset()
         self.binds_only_unbound = False
         self._reassigned: dict[str, dict[str, tuple[str, str]]] = {}
-        """By step key, the names that other cells have bound again since the step was brought up to date. The value of a name has the labels of two
-        cells: the one that bound the name before that time, and the last one that bound or changed it since."""
+        """By step key, the names that other cells have bound or changed since the step was brought up to date. For each name, two labels: that of the
+        cell or step that had bound the name before that time, and that of the cell that last bound or changed it since. An unknown label is empty."""
         self.pinned: set[str] = set()
         self._count = 0
         """The number of events so far."""
@@ -227,9 +227,12 @@ class Timeline:
         return sources | {bound.key} if bound is not None else sources
 
     def made_from(self, step_key: str, body: object) -> dict[str, str]:
-        """Return the keys of the steps and assets from which the variables that a step reads were computed. Inputs of the step are left out.
+        """Return the steps and assets from which the variables that a step reads were computed. Inputs of the step are left out.
 
-        The value of each key is the name of a variable that was computed from the step or asset with this key.
+        Returns
+        -------
+        dict
+            By the key of each step or asset, the name of a variable that was computed from it.
         """
         variables: dict[str, str] = {}
         for name in sorted(body.reads - set(body.parameters)) if isinstance(body, CellBody) else ():
@@ -305,7 +308,7 @@ class Timeline:
         return None
 
     def is_of(self, name: str, step_key: str) -> bool:
-        """Return True if the step with this key, and no other step or cell, bound a name last."""
+        """Return True if the last binding of the variable `name` was made by the step with the key `step_key`."""
         writer = self.binder(name)
         return writer is not None and writer.kind == "step" and writer.id == step_key
 
@@ -421,9 +424,10 @@ class Timeline:
         self._bindings.clear()
 
     def may_bind(self, name: str, step_key: str) -> bool:
-        """Return True if a step may bind a name although its cell does not run.
+        """Return True if a step whose cell does not run may bind a name.
 
-        This is so if the name is unbound, if it has the value of an asset, or if the same step bound it last.
+        This is so if the name is unbound, if it still refers to the object that Stepwell bound to it as the value of an asset, or if the step itself
+        made the last binding of the name.
         """
         if name not in self.namespace:
             return True
@@ -447,7 +451,10 @@ class Timeline:
         return {name: value for name, value in self._earlier.get(step_key, {}).items() if self.is_of(name, step_key)}
 
     def unpin(self, step_key: str) -> bool:
-        """Let a step that is about to run use the present values of variables. Return True if its code version must be computed again for this."""
+        """Give up the earlier values of variables and the earlier code version that are kept for a step, because the step is about to run.
+
+        Return True if the code version of the step must be computed again, because it was computed from earlier values.
+        """
         earlier = self.earlier(step_key)
         differs = any(
             self.namespace.get(name, MISSING) is not value and self.namespace.get(name, MISSING) != value
@@ -480,8 +487,8 @@ class Timeline:
         items
             The materializations that the step made or reused.
         as_before
-            True if the step read the same state as when it was previously brought up to date. All changes since that earlier time then count as
-            changes that came after its reads.
+            True if the step read the same state as when it was previously brought up to date. Then all changes since that earlier time count as
+            made after the step read its state.
         """
         materialization_ids = frozenset(item.id for item in items)
         before = self._memories.get(step_key)
@@ -517,7 +524,7 @@ class Timeline:
         )
 
     def note_handles(self, step_key: str, names: Iterable[str]) -> None:
-        """Note the states of the databases behind `names`, variables with files and connections that a step created."""
+        """Note the result of `database_state` for each of `names`, the variables whose values are files and connections that a step created."""
         memory = self._memories.get(step_key)
         if memory is not None:
             memory.databases.update({name: database_state(self.namespace.get(name)) for name in names})
@@ -564,7 +571,10 @@ class Timeline:
         )
 
     def is_left(self, step_key: str) -> bool:
-        """Return True if no plain cell has changed anything through DuckDB's default connection since a step was brought up to date."""
+        """Return True if no plain cell has changed anything through DuckDB's default connection since a step was brought up to date.
+
+        Return False if the step was never brought up to date in this kernel.
+        """
         memory = self._memories.get(step_key)
         return memory is not None and memory.statements == queries.connection.outside
 
@@ -627,7 +637,7 @@ class Timeline:
         return bool(since) and self._is_explained(read.name, memory, since, step_key, pulled=pulled)
 
     def look_at_world(self, writer: Writer = OTHER) -> None:
-        """Note that `writer`, which has just run, made all changes since the last call to files, the environment and other external state."""
+        """Examine files, the environment and other external state, and note that `writer` made every change since the last call of this method."""
         self.world.look(self._count, writer)
 
     def wrote(self, path: str, digest: str, step_key: str) -> None:
@@ -666,17 +676,24 @@ class Timeline:
         return not any(writer in before and (writer.kind == "cell" or writer.id != step_key) for _, writer in since)
 
     def names_reassigned(self, step_key: str) -> dict[str, tuple[str, str]]:
-        """Return the names that other cells have bound again since a step was brought up to date.
+        """Return the names that other cells have bound or changed since a step was brought up to date.
 
-        The value of a name has the labels of two cells: the one that bound the name before that time, and the last one that bound or changed it since.
-        Names for which one of the cells is unknown are left out.
+        Returns
+        -------
+        dict
+            By name, two labels: that of the cell or step that had bound the name when the step was brought up to date, and that of the cell that
+            last bound or changed it since. Names for which one of the labels is unknown are left out.
         """
         return {name: labels for name, labels in self._reassigned.get(step_key, {}).items() if all(labels)}
 
     def changed_since(self, step_key: str) -> tuple[str, str]:
-        """Return two descriptions of what other cells have changed since a step read it: the state that the step read, and the present state.
+        """Return descriptions of the state that a step read, as far as other cells have changed it since, and of the present state.
 
-        For example ``df from [1]`` and ``df is now from [5]``. Both are empty if other cells have changed nothing that the step read.
+        Returns
+        -------
+        before, now
+            `before` says from which cells the state came that the step read (``df from [1]``); `now` says what is different at present
+            (``df is now from [5]``). Both are empty if other cells have changed nothing that the step read.
         """
         names = self.names_reassigned(step_key)
         world = self.world.changed_by_cells(step_key)

@@ -156,8 +156,8 @@ class World:
         Parameters
         ----------
         same
-            True if the step has the same materializations as when it was previously brought up to date. Then, if the state behind a read has
-            changed since, the earlier state is kept, because the materializations were made from it.
+            True if the step has the same materializations as when it was previously brought up to date. If the state behind a read has changed
+            since that time, the materializations were made from the earlier state. Then the earlier state stays noted, not the present one.
         """
         glances = {read: _glance(read) for read in reads if _can_be_watched(read)}
         own = Writer("step", step_key)
@@ -298,7 +298,10 @@ def _has_content(read: Read) -> bool:
 
 
 def _glance(read: Read) -> object:
-    """Return an object that describes the present state behind a read. If the state has changed between two calls, their results are unequal."""
+    """Return an object that describes the present state behind a read.
+
+    If two calls for the same read return unequal objects, the state has changed between the calls.
+    """
     if read.kind == "file":
         return file_stat(read.name)
     if read.kind == "environment":

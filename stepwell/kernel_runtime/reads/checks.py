@@ -2,8 +2,8 @@
 """The state of files and folders when a step reads them, and the check that a recorded read still holds.
 
 A recorded state is the content of a file, the names in a folder, the files that match a pattern, or attributes that code reads without
-opening a file. `read_holds` compares a recorded read with the present state, except for assets and for the kernel's memory. A `Tree` lists the
-files of the project, so that the recorder finds those that a child process changed.
+opening a file. `read_holds` compares a recorded read with the present state; it does not compare reads of assets and of the kernel's memory. A `Tree`
+lists the files of the project at one moment, so that the recorder can find the files that a child process changed later.
 
 Python code that tests whether a path exists, or reads its size or times (``os.path.exists``, ``Path.is_file``, ``os.path.getmtime``), calls
 ``os.stat``, ``os.lstat`` or ``os.access``. `watch_statuses` replaces these functions of ``os`` by wrappers, once per process. Imports do not
@@ -49,7 +49,7 @@ from stepwell.kernel_runtime.versions.queries import IN_CONNECTION
 
 _stat, _access = os.stat, os.access
 UNSTABLE = "changed while the step ran"
-"""Stands in place of the digest of a recorded read that never holds, because the thing that was read changed while the step ran, or has no digest."""
+"""This text is recorded instead of a digest if the thing that was read changed while the step ran, or has no digest. Such a read never holds."""
 # A file that changes twice within one tick of the file system's clock has the same time after both changes.
 _TICK_NS = 50_000_000
 _COARSE_TICK_NS = 2_000_000_000
@@ -199,7 +199,10 @@ def names_digest(names: Iterable[str], without: Collection[str] = ()) -> str:
 
 
 def recorded_names(names: Collection[str]) -> tuple[str, ...]:
-    """Return the names that a recorded read stores, so that a later difference can be listed: all `names`, or none if there are too many."""
+    """Return the part of `names` that a recorded read stores: all of them, or none if there are more than `_MOST_NAMES`.
+
+    From the stored names, a later message can say which names were added or removed.
+    """
     return tuple(names) if len(names) <= _MOST_NAMES else ()
 
 
@@ -238,9 +241,15 @@ class Watcher(Protocol):
 
 
 def status(path: str, aspect: str) -> str:
-    """Return the present values of the attributes `aspect` of a path as text: ``absent``, ``folder``, ``file 12 1700000000``.
+    """Return a text for the present state of a path: ``absent``, or the kind of the path and the values of the attributes of `aspect`.
 
-    For ``access 4``, return the result of ``os.access`` with the mode 4: the text ``True`` or ``False``.
+    For example ``folder``, or ``file 12 1700000000000000000`` with the size and the modification time in nanoseconds.
+
+    Parameters
+    ----------
+    aspect
+        An `Aspect`, or ``access`` and a mode, such as ``access 4``. For ``access 4``, the result is ``True`` or ``False``, as returned by
+        ``os.access`` for the mode 4.
     """
     if aspect.startswith("access "):
         return str(_access(path, int(aspect.removeprefix("access "))))
@@ -268,18 +277,20 @@ def _attributes(stat: os.stat_result, aspect: str) -> str:
 
 
 def aspect_of(frame: FrameType | None) -> tuple[Aspect | None, FrameType | None]:
-    """Return which attributes a call of ``os.stat`` reads, and which code reads them.
+    """Return which attributes the caller of ``os.stat`` needs, and the frame of this caller.
 
     Parameters
     ----------
     frame
-        The frame that calls ``os.stat``.
+        The frame that calls ``os.stat``; often a function of ``os.path`` or ``pathlib``.
 
     Returns
     -------
     aspect, reader
-        The attributes, and the frame of the code that reads them: the nearest frame outside of modules such as ``os.path`` and ``pathlib``.
-        The attributes are None if the caller uses them only internally, as ``makedirs`` does.
+        `aspect` names the attributes that reach the code which called ``os.path`` or ``pathlib``. It is None if none reach this code: for
+        example, ``os.makedirs`` tests parent folders but does not return what it found.
+        `reader` is the frame of that code: the nearest frame outside of modules such as ``os.path`` and ``pathlib``, or None if there is no
+        such frame. If `aspect` is None, `reader` is the frame of the function that does not return the attributes (``os.makedirs``).
     """
     name = ""
     while frame is not None and frame.f_globals.get("__name__") in _THROUGH:
@@ -374,7 +385,8 @@ def watch_statuses(active: Callable[[], Watcher | None]) -> dict[int, tuple[Any,
     Returns
     -------
     dict
-        For each wrapped function, the pair of the original and its wrapper, by the `id` of the original.
+        One entry for each wrapped function. The key is the `id` of the original function; the value is the pair of the original function
+        and its wrapper.
     """
     replaced: dict[int, tuple[Any, Any]] = {}
     for name, observed in (
@@ -401,9 +413,10 @@ def watch_statuses(active: Callable[[], Watcher | None]) -> dict[int, tuple[Any,
 def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
     """Return True if what a step read (a file, an environment variable, ...) still has the recorded state.
 
-    A file is compared by size, times and inode. Its content is compared only if the times or the inode differ, or if the file had changed so
-    recently when it was read that no times were recorded. Everything else is compared by digest. The result is False for assets and for
-    reads of the kernel's memory (`LOCAL`), because this function has neither the store nor the notebook.
+    A file is compared by size, times and inode. If the size is equal but the times or the inode differ, the content is compared by digest. If
+    the file changed just before the step read it, no times were recorded (see `too_recent`), and the content is compared, too.
+    Everything else is compared by digest. The result is False for reads of assets and of the kernel's memory (`LOCAL`), because this
+    function has neither the store nor the notebook.
 
     Parameters
     ----------

@@ -58,7 +58,10 @@ def bound(original, note):
 
 
 def watch_readers(active: Active) -> None:
-    """Wrap the native readers of all modules in `MODULES`: now if the module is imported, otherwise at the end of its import."""
+    """Wrap the native readers of all modules in `MODULES`.
+
+    The readers of a module that is imported already are wrapped now, those of any other module at the end of its import.
+    """
     replaced: dict[int, tuple[Any, Any]] = {}
     for name in sorted(MODULES):
         module = sys.modules.get(name)
@@ -70,7 +73,14 @@ def watch_readers(active: Active) -> None:
 
 
 def _wrap(module: ModuleType, active: Active) -> dict[int, tuple[Any, Any]]:
-    """Wrap the native readers of a module. Return the pair of original and wrapper for each, by the `id` of the original."""
+    """Wrap the native readers of a module: functions that open files without an audit event.
+
+    Returns
+    -------
+    dict
+        One entry for each reader. The key is the `id` of the original function or class; the value is the pair of the original and its
+        wrapper.
+    """
     replaced: dict[int, tuple[Any, Any]] = {}
     for owner, name, note in readers_of(module):
         original = getattr(owner, name)
@@ -123,9 +133,14 @@ def _is_ours(caller: FrameType) -> bool:
 
 
 def _wrap_class(module: ModuleType, name: str, methods: Mapping[str, Any]) -> dict[int, tuple[Any, Any]]:
-    """Replace a class of a module by a subclass with `methods`; return the pair of class and subclass, by the `id` of the class.
+    """Replace a class of a module by a subclass that overrides `methods`.
 
     This is for classes whose attributes cannot be set. For `isinstance` and `issubclass`, the two classes are the same.
+
+    Returns
+    -------
+    dict
+        One entry: the key is the `id` of the class, the value is the pair of the class and its subclass.
     """
     original = getattr(module, name)
 
@@ -165,7 +180,7 @@ def rebind(replaced: Mapping[int, tuple[Any, Any]]) -> None:
     Parameters
     ----------
     replaced
-        Pairs of original and wrapper, by the `id` of the original.
+        The keys are the `id` of each original; the values are pairs of the original and its wrapper.
     """
     for module in list(sys.modules.values()):
         space = getattr(module, "__dict__", None)
@@ -359,7 +374,8 @@ _EVENTS: dict[str, Callable[..., None]] = {
 def _watch_threads() -> None:
     """Wrap `Thread.start` and `ThreadPoolExecutor.submit`, so that reads in another thread are recorded for the step that started the work.
 
-    Without the wrappers, the step would be unknown: another thread does not have the context of the step, and no audit event names the step.
+    The recorder of a step is the value of a context variable. A new thread does not have this value, and no audit event names a step. So without
+    the wrappers, it would be unknown for which step a thread works.
     """
     start = threading.Thread.start
     submit: Callable[..., Future[Any]] = ThreadPoolExecutor.submit

@@ -104,7 +104,10 @@ def _one_name(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str
 
 
 def _seeding(module: str) -> Note:
-    """Return a `Note` that adds the random stream of `module` to `seedings` and `seeded`. The `Note` is called outside of steps, too."""
+    """Return a `Note` for the functions that seed the random stream of `module`. It adds the stream to `seedings` and `seeded`.
+
+    This `Note` is called outside of steps, too.
+    """
 
     def note(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG001 - a `Note`
         stream = module.removesuffix(".random")
@@ -161,9 +164,9 @@ def _hdf5(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, An
 
 
 def _single_file(reader: str, *names: str, position: int = 0) -> Note:
-    """Return a `Note` for a function that reads files in native code; notices call the function `reader`.
+    """Return a `Note` for a function that reads files in native code.
 
-    The path is the argument at `position`, or the keyword argument with one of `names`.
+    The path is the argument at `position`, or the keyword argument with one of `names`. `reader` is the name of the function in notices.
     """
 
     def note(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -185,7 +188,10 @@ def _single_file(reader: str, *names: str, position: int = 0) -> Note:
 
 
 def _base(filesystem: Any) -> str | None:
-    """Return the folder at which paths in a pyarrow file system start: empty for the plain local file system, None if its files are not local."""
+    """Return the folder to which paths in a pyarrow file system are relative.
+
+    Return an empty string for the plain local file system, in which paths are used unchanged. Return None if the files are not local.
+    """
     if filesystem is None or type(filesystem).__name__ == "LocalFileSystem" or filesystem in ("file", "local"):
         return ""
     if type(filesystem).__name__ == "SubTreeFileSystem" and _base(filesystem.base_fs) == "":
@@ -252,7 +258,7 @@ def table_names(text: str) -> Iterable[str]:
 
 
 def _statement(name: str, position: int) -> Note:
-    """Return a `Note` for a function of DuckDB that executes a statement. The `Note` reports the tables, files and objects that it names.
+    """Return a `Note` for a function of DuckDB that executes a statement. The `Note` reports the tables, files and objects that the statement names.
 
     Parameters
     ----------
@@ -415,7 +421,7 @@ _SHELLS_OF_PYTHON = frozenset({"IPython", "ipykernel", "pexpect", "ptyprocess", 
 
 
 def asker(frame: FrameType | None, through: Sequence[str] | frozenset[str]) -> FrameType | None:
-    """Return the nearest frame, from `frame` outwards, whose module is in none of the packages `through`; None if there is no such frame."""
+    """Return the first of `frame`, its caller, the caller's caller and so on whose module is in none of the packages `through`; None if there is none."""
     while frame is not None and _top(frame) in through:
         frame = frame.f_back
     return frame

@@ -84,8 +84,9 @@ class ReadRecorder:
     bound_names
         Names that the body binds. If a library looks up such a name after the body has bound it to another object, this is not a read.
     reads_filters
-        True if the step's code accesses ``warnings.filters``. The warning filters are then recorded when the step starts. Otherwise they are
-        recorded only if the step issues a warning, which an additional filter detects; the code must not see this filter.
+        True if the step's code accesses ``warnings.filters``. Then the warning filters are recorded when the step starts. If False, they are
+        recorded only if the step issues a warning. To detect this, the recorder adds a filter to ``warnings.filters`` while the step runs. For
+        code that accesses the list nothing is added, because the code would see this filter.
     """
 
     # The defaults are class attributes, because each step has a recorder and most steps read nothing.
@@ -95,7 +96,7 @@ class ReadRecorder:
     network: tuple[str, ...] = ()
     """The hosts to which the step opened a connection, in order and without repetitions."""
     unseen_reads: tuple[str, ...] = ()
-    """Reads of native readers that no later run can check, each as ``reader: item``."""
+    """Reads by native readers that no later run can check, each as the name of the reader and what it reads: ``scan_parquet: s3://bucket``."""
     children: tuple[str, ...] = ()
     """The names of the programs and processes that the step started."""
     _result: tuple[Read, ...] = ()
@@ -220,13 +221,19 @@ class ReadRecorder:
             self._lost_files |= {file for file in inside if file not in self._written_files}
 
     def _note_before(self, path: str, size: int) -> None:
-        """Digest a file of `size` bytes that a live cell is about to change, so that a reuse can recognize the content from before the change."""
+        """Digest a file of `size` bytes that a live cell is about to change.
+
+        If a reuse of the cell later finds a file with this digest, it knows that the file has the content from before the change.
+        """
         if self._keeps_before and size <= _MOST_BEFORE and is_input_path(path):
             with self.paused():
                 self.digests_before[path] = file_digest(path) or ""
 
     def changes(self) -> dict[str, bool]:
-        """Return the paths of files and folders that the step wrote, created or removed. The value of a path is True if it existed before the step."""
+        """Return a dict whose keys are the paths of the files and folders that the step wrote, created or removed.
+
+        The value is True for a path that existed before the step, and False for a path that the step created.
+        """
         existed = {
             **dict.fromkeys(self._created, False),
             **self._written_files,
@@ -440,7 +447,8 @@ class ReadRecorder:
         version
             The data version of the value, or its materialization id.
         where
-            The notebook and the directory of the store that the step named when it loaded the asset; empty if it named neither.
+            Two elements: the notebook and the directory of the store that the step named when it loaded the asset. An element that the step did
+            not name is an empty string. The tuple is empty if the step named neither.
         """
         self._has_reads = True
         if self._assets is None:
@@ -458,7 +466,7 @@ class ReadRecorder:
             self.network = (*self.network, host)
 
     def unseen_read(self, reader: str, item: str) -> None:
-        """Note that a native reader reads an item that no later run can check."""
+        """Note that the native reader `reader` reads something that no later run can check; `item` names it: ``s3://bucket``."""
         line = f"{reader}: {item}"
         if line not in self.unseen_reads:
             self.unseen_reads = (*self.unseen_reads, line)

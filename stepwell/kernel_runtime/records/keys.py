@@ -1,9 +1,9 @@
 """Keys of assets, steps and stored values, and identifiers of runs and materializations.
 
-An asset key is a sequence of parts, written ``raw/flights``. A step key is a plain string. If one op computes an asset, the key of its step is
-the asset key. A graph-backed asset has several steps. The key of each consists of the asset key, the names of the graphs that contain the
-step's op, and the name of the op, separated by dots: ``raw/report.transform``, ``raw/report.inner.transform``. No part and no name contains
-``/`` or ``.``, so a step key shows where the asset key ends. The identifiers that one process creates sort by time of creation.
+An asset key is a sequence of parts, written ``raw/flights``. A step key is a plain string. If one op computes an asset, the key of this op's
+step is the asset key. A graph-backed asset has several steps. The key of each consists of the asset key, the names of the graphs that contain
+the step's op, and the name of the op, separated by dots: ``raw/report.transform``, ``raw/report.inner.transform``. No part and no name
+contains ``/`` or ``.``, so a step key shows where the asset key ends. The identifiers that one process creates sort by time of creation.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ the step's key, its code version, the data versions of its inputs, and the minor
 the notebook and the project besides its value. They are restored when the step is reused, so that a reuse leaves the same state as a run.
 
 A user can *accept* an edit that does not change the result of a step (``%why --accept``). An acceptance is a materialization with the memo key
-of the edited step and the value that was stored before the edit. Rows of materializations never change, so an acceptance is revoked by
-adding another row. The metadata of the first row has an entry with the name `ACCEPTED`, that of the second an entry `REVOKED`.
+of the edited step and the value that was stored before the edit. Rows of materializations never change, so an acceptance is revoked by adding
+another row. The metadata of an acceptance have an entry whose name is the constant `ACCEPTED`; the metadata of a row that revokes an
+acceptance have an entry whose name is the constant `REVOKED`.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class Unverifiable:
 class CodeVersion:
     """The code version of a step: a digest of everything that the step's code can reach, with the parts that explain a difference.
 
-    The class has no slots, so that an instance made by `without_parts` takes all fields except ``digest`` from the defaults of the class.
+    `without_parts` sets only the attribute ``digest`` of its instance. The other fields then have their default values, because the dataclass is
+    declared without ``slots=True``: the default value of a field is an attribute of the class, which Python uses if the instance has none.
     """
 
     digest: str
@@ -74,7 +76,10 @@ class CodeVersion:
 
     @classmethod
     def without_parts(cls, digest: str) -> CodeVersion:
-        """Return a code version with a digest and no parts. This is three times as fast as the constructor; a run makes thousands of calls."""
+        """Return a code version with the digest ``digest`` and the default values of all other fields.
+
+        This is three times as fast as the constructor, and a run calls it thousands of times.
+        """
         version = object.__new__(cls)
         object.__setattr__(version, "digest", digest)
         return version
@@ -98,13 +103,15 @@ class Read:
     variables. For state: what it belongs to (``pandas``, ``working directory``). For other kinds: the key of an asset, or the name of a
     variable or random stream."""
     digest: str = ""
-    """What the step read. For the status of a path: its attributes (``folder``). For an asset: its data version. For environment variables: a
-    digest that is keyed with the user's key. Otherwise: the digest of the content or of the listed names. Empty if the item was missing."""
+    """What the step read. For the status of a path: the values of the attributes that ``names`` states, as text (``folder``). For an asset: its data
+    version. For environment variables: a digest that is keyed with the user's key. Otherwise: the digest of the content or of the listed
+    names. Empty if the item was missing."""
     stat: tuple[int, ...] = ()
     """For a file: ``(size, mtime_ns, ctime_ns, inode)`` when it was read. While these are unchanged, a check does not read the file again."""
     names: tuple[str, ...] = ()
-    """Details of the read. For a listing or pattern: the listed names, for explanations, if they are few. For an asset: the notebook and the
-    store from which the step loaded it. For the status of a path: which attribute the step read (kind, size, times or access)."""
+    """Details of the read. For a listing or pattern: the listed names, for explanations, if they are few. For an asset: the notebook and the store
+    from which the step loaded it. For the status of a path: one word that states which attributes the step read (``kind``, ``size``,
+    ``mtime``, ...), or ``access`` and a mode (``access 4``)."""
     own_names: tuple[str, ...] = ()
     """For a listing, a pattern or all environment variables: names that a check ignores, because the step itself created or set them."""
 
@@ -138,8 +145,9 @@ class StoredValue:
 
 
 Link: TypeAlias = Callable[[Any], Any]
-"""A function that replaces objects in a value by links. When a value is stored, it is called with each object in the value, and returns an
-identifier for the object, or None to store the object itself. When the value is loaded, it is called with an identifier, and returns the object."""
+"""A function for the links in a value. There is one function for storing and another one for loading. When a value is stored, the first one is
+called with each object in the value: it returns an identifier, which is stored as a link, or None to store the object itself. When the value is
+loaded, the second one is called with the identifier of each link, and returns the object to put there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +156,7 @@ class Linked:
 
     value: Any
     link: Link
-    """Returns the identifier of an object that a link replaces; None for an object that is stored itself."""
+    """The function for storing (see `Link`): it returns the identifier of an object that a link replaces, and None for any other object."""
 
 
 Verify: TypeAlias = Literal["signed", "full"]
@@ -203,7 +211,8 @@ class Materialization:
     inputs: tuple[InputVersion, ...] = ()
     reads: tuple[Read, ...] = ()
     unverifiable: tuple[str, ...] = ()
-    """The objects without a digest that the step's code could reach. If there are any, the materialization is not reused."""
+    """The objects without a digest that the step's code could reach, each as a text ``path: reason`` (see `Unverifiable`). If there are any, the
+    materialization is not reused."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """JSON values that the step added with ``Output(metadata=...)`` or ``context.add_output_metadata``."""
     effects: str = ""
@@ -216,7 +225,10 @@ class Materialization:
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Current:
-    """A pointer: it makes one materialization of a key the current one in a notebook: the one that ``load``, source assets and SQL read."""
+    """A pointer, which makes one materialization of a key the current one in a notebook for a partition.
+
+    ``load``, source assets and SQL read the current materialization.
+    """
 
     notebook: str
     key: str
@@ -246,7 +258,8 @@ NOTEBOOK = "notebook"
 """The name of the output that contains the effects of a cell: its value consists of the variables, changed objects and written files."""
 
 RESULT = "Out[]"
-"""The name that stands for the value of a cell's last expression, among the names of the variables that the cell assigned."""
+"""Stands for the value of a cell's last expression, in the same lists and dictionaries that contain the names of the variables that the cell
+assigned."""
 
 ELSEWHERE = "elsewhere"
 """The content of `Materialization.effects` if the step has effects, but the record of another output of the step contains them."""

@@ -170,7 +170,8 @@ class Snapshot:
     def take(self, later: Snapshot) -> None:
         """Copy the stored executions and the current materializations from ``later``, a newer snapshot of fewer steps.
 
-        They replace those with the same memo key or key. All others stay, and so do the failures and durations.
+        Executions in ``later`` replace those with the same memo key, and current materializations those with the same key. All others stay.
+        The missing files and foreign values are updated for the materializations in ``later``; the failures and durations are not changed.
         """
         self.by_memo_key.update(later.by_memo_key)
         self.current.update(later.current)

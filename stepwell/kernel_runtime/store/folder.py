@@ -1,17 +1,18 @@
 """The store directory, which is examined before it is used and is accessed through an open descriptor.
 
 A store can come from another person's archive or repository. If the store contained a link, Stepwell could write, rename or delete files
-outside the store; a pipe or a device would block a reader. Stepwell never creates links, pipes or devices in a store, so `Folder.examine`
-refuses a store that contains one. A `Folder` opens its directory only in `examine`, so every use of a store begins with the examination.
+outside the store. If it contained a pipe or a device, reading that entry could block forever. Stepwell never creates links, pipes or
+devices in a store, so `Folder.examine` refuses a store that contains one. A `Folder` opens its directory only in `examine`, so every use of
+a store begins with the examination.
 
-The examination covers every entry of the store directory. It also covers the entries of each folder in the store directory that has
-changed since the last examination. Deeper entries are checked when they are used, because a store can contain 100,000 value files. All other
-operations of `Folder` enforce the same rules: they use names relative to the open descriptor of the store directory, follow no link
-(``O_NOFOLLOW``), never wait for a pipe (``O_NONBLOCK``), and check each file after opening it. So a link that is planted after the
-examination is not followed. On systems without these calls (Windows), each component of a path is checked just before the path is used.
+The examination covers every entry of the store directory, and every entry of the folders `FOLDERS` in it. A folder that has not changed
+since its last examination is not examined again. Deeper entries are checked when they are used, because a store can contain 100,000 value
+files. The other operations of `Folder` use names relative to the open descriptor of the store directory, follow no link (``O_NOFOLLOW``),
+never wait for a pipe (``O_NONBLOCK``), and check each file after opening it. So a link that is planted after the examination is not
+followed. On systems that lack these features of ``os.open`` (Windows), each component of a path is checked just before the path is used.
 
-DuckDB opens files only by path. `Folder.database` gives DuckDB a path below ``/proc/self/fd``, which DuckDB resolves when it attaches the
-file. So DuckDB uses the directory that was examined, even if that directory has been renamed.
+DuckDB opens files only by path. On Linux, `Folder.database` gives DuckDB a path that begins with ``/proc/self/fd/N``, where N is an open
+descriptor of a folder. So DuckDB uses the folder that was examined, even if that folder has been renamed.
 
 A store is shared by several users if the store directory is writable for its group or has the setgid bit. Files in a shared store get the
 group and mode of the store directory, regardless of the umask (as with git's ``core.sharedRepository``).
@@ -41,9 +42,11 @@ CACHEDIR_TAG = (
     "# For information about cache directory tags see https://bford.info/cachedir/\n"
 )
 RESERVE = "reserve"
-"""The name of the file that reserves disk space. It is deleted when the disk is full, so that ``gc`` has space to work (`trouble`)."""
+"""The name of the file that reserves disk space. It is deleted when the disk is full, so that ``gc`` has space to work (see the
+module `trouble`)."""
 _WRITTEN_IN_PLACE = ("catalog.duckdb", "catalog.duckdb.wal", "catalog.lock", "want.lock", "catalog.seal", RESERVE)
-"""Files that Stepwell changes in place. A hard link to such a file is refused, because the file outside the store would change, too."""
+"""Files that Stepwell changes in place. If such a file has a hard link outside the store, the store is refused, because Stepwell would also
+change the file outside."""
 _ANCHORED = os.open in os.supports_dir_fd and os.scandir in os.supports_fd and hasattr(os, "O_NOFOLLOW")
 _CLOSED = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
 _SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | _CLOSED
@@ -76,9 +79,9 @@ class Folder:
     Raises
     ------
     UntrustedStoreError
-        By every method, if the method finds an entry that Stepwell never creates in a store, such as a link or a pipe.
+        If a method finds an entry that Stepwell never creates in a store, for example a link or a pipe. `is_file` returns False instead.
     OSError
-        By every method, if the operating system reports an error.
+        If the operating system reports an error to a method. Methods that return True or False may return False instead.
     """
 
     def __init__(self, path: Path, *, follow: bool = True) -> None:
@@ -115,8 +118,8 @@ class Folder:
         Raises
         ------
         UntrustedStoreError
-            If the store directory contains a link, a pipe, a device, a socket, another user's file, or a file with a hard link outside the
-            store. The message names the entry.
+            If the examination finds a link, a pipe, a device or a socket; an entry whose owner and group both differ from those of the
+            store directory; or a hard link outside the store to a file that Stepwell changes in place. The message names the entry.
         FileNotFoundError
             If the store directory does not exist and ``create`` is false.
         """
@@ -132,7 +135,7 @@ class Folder:
                 self._check(name, status)
                 if stat.S_ISDIR(status.st_mode):
                     if name in FOLDERS:
-                        # This user may not list the folder. Its entries are then checked when they are used.
+                        # If this user has no permission to list the folder, its entries are checked when they are used.
                         with contextlib.suppress(PermissionError):
                             self._examine_below(name, status)
                 elif status.st_nlink > 1 and name in _WRITTEN_IN_PLACE:
@@ -327,7 +330,7 @@ class Folder:
     def glance(self, name: str) -> os.stat_result:
         """Return the ``os.stat_result`` of a file with a single system call, which is fast enough to check many files.
 
-        Unlike `stat`, this follows symbolic links to folders in the path ``name``.
+        Unlike `stat`, this follows a symbolic link if a component of ``name`` other than the last one is a link.
         """
         status = os.lstat(name, dir_fd=self._root()) if _ANCHORED else os.lstat(self.path / name)
         self._check(name, status)
@@ -527,7 +530,7 @@ class Folder:
         Parameters
         ----------
         name
-            The file. In a shared store, it gets the group and mode of new files.
+            The file. In a shared store, it gets the group and mode that `open` gives to new files.
         like
             The name of another file in the store. If it is not empty, ``name`` gets the owner, group and mode of this file.
         """
@@ -649,7 +652,8 @@ class Folder:
     def _give(self, descriptor: int, *, folder: bool = False) -> None:
         """In a shared store, give a new file or folder the group and mode of the store directory.
 
-        In any store, if this process runs as root but root does not own the store directory, the owner of the directory becomes the owner.
+        In any store, if this process runs as root but root does not own the store directory, the new file or folder gets the owner of the
+        store directory.
         """
         if sys.platform == "win32":
             return

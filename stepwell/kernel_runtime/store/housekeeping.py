@@ -2,8 +2,8 @@
 
 A *pointer* is a catalog row that says which materialization is current for a notebook, key and partition. *Folding* deletes every pointer
 that a newer pointer has replaced. The catalog also has a row for each step of each run. If more than `REUSED` of these rows record reused
-steps, folding deletes those of older successful runs. (Checking ten thousand fresh steps every minute adds fourteen million such rows a
-day.) The rows of failed runs are kept, because a resumed run reads them. The rows of executed steps are always kept.
+steps, folding deletes the rows of reused steps of older successful runs. (Checking ten thousand fresh steps every minute adds fourteen
+million such rows a day.) The rows of failed runs are kept, because a resumed run reads them. The rows of executed steps are always kept.
 
 The time of the last housekeeping, and the sizes that it measured, are stored in ``housekeeping.json`` in the store directory, a small file
 that every process can read without the lease.
@@ -11,21 +11,23 @@ that every process can read without the lease.
 ``gc`` deletes the materializations that the retention rules drop, the value files to which no row refers, and abandoned files in ``tmp/``.
 The rules are read and the rows are deleted in one transaction under the lease.
 
-A value file is deleted only if no committed row refers to it and no process is about to commit a row that refers to it. First, the
-collector lists the candidates, which needs no lease: value files to which no row refers and that are older than `GRACE` seconds. New files
-are excluded, because a worker process writes value files whose rows another process commits. Then, in portions and under the lease:
+A value file is deleted only if no committed row refers to it and no process is about to commit a row that refers to it. First, the collector
+lists the candidates, which needs no lease: value files to which no row refers and that are older than `GRACE` seconds. New files are excluded,
+because one process may store a value whose row another process commits. If the first process ends earlier, its list of unrecorded files no
+longer protects the file. Then, in portions and under the lease:
 
 1. candidates to which a row now refers are skipped;
 2. the other candidates are *condemned*: they are moved to ``tmp/<name>.condemned``;
 3. the lists of unrecorded files of live processes are read (`processes` explains why this happens after the move);
 4. condemned files that are on such a list are moved back, and the other condemned files are deleted.
 
-A commit needs the lease, so no row can be committed between these steps. The lease is released between two portions, so that no process
-waits long. If a collector is killed, the next collector treats its condemned files like candidates that have already been moved, and moves
-those of them back to which a row refers.
+A commit needs the lease, so no row can be committed between these steps. The lease is released between two portions, so that no process waits
+long. If a collector is killed, condemned files stay in ``tmp/``. The next collector moves such a file back if a row or a list refers to it,
+and deletes it otherwise.
 
 A run in another process may reuse a materialization whose row is deleted here after the run has read the row. When that run commits its
-pointer to the materialization, the row is appended again (`tables`). If the value file has been deleted, the value counts as missing.
+pointer to the materialization, the row is appended again (see the module `tables`). If the value file has been deleted, the value counts as
+missing.
 
 Forgetting a key deletes the rows of the key, and the value files to which no row of another key refers. This cannot be undone.
 `record_copies` adds copies of materializations under another key, with the captured outputs of their steps and the pointers to the copies.
@@ -73,7 +75,8 @@ _MOST = 4096
 def is_due(store: ValueStore) -> bool:
     """Return True if the last housekeeping of the store was at least `EVERY` seconds ago and this user can write to the store.
 
-    The first housekeeping is due an hour after the creation of the store. If the clock was set back, housekeeping is due at once.
+    The first housekeeping is due an hour after the creation of the store. If the clock was set back, housekeeping is due at once. Return
+    False if the store directory was moved or removed after it was opened.
     """
     if store.catalog.is_read_only or not store.folder.is_in_place():
         return False
@@ -104,7 +107,7 @@ def write_sizes(folder: Folder, sizes: Sizes) -> None:
 
 
 def fold(connection: Connection, name: str, reused: int = REUSED) -> tuple[int, int]:
-    """Delete the pointers that newer pointers have replaced and, if there are too many of them, rows of reused steps.
+    """Delete the pointers that newer pointers have replaced. If there are more than ``reused`` rows of reused steps, delete some of these, too.
 
     The caller has begun a transaction.
 
@@ -113,7 +116,7 @@ def fold(connection: Connection, name: str, reused: int = REUSED) -> tuple[int, 
     connection, name
         The connection, and the name of the attached catalog.
     reused
-        If the catalog has more rows of reused steps than this, those of older successful runs are deleted.
+        If the catalog has more rows of reused steps than this number, the rows of reused steps of older successful runs are deleted.
 
     Returns
     -------
@@ -173,7 +176,7 @@ def collect(
     Returns
     -------
     Collected
-        The numbers and sizes of the deleted rows and files.
+        The numbers and sizes of the rows and files that were deleted or, in a dry run, would be deleted.
     """
     catalog, folder = store.catalog, store.folder
     if compact:
@@ -218,7 +221,7 @@ def _delete_files(catalog: Catalog, folder: Folder, grace: float) -> None:
 
 
 def _compacted(catalog: Catalog, compact: bool | None) -> int:
-    """Compact the catalog unless ``compact`` is False; return the number of bytes saved.
+    """Compact the catalog as the argument ``compact`` of `collect` says; return the number of bytes by which it shrank.
 
     If the disk is full, raise `StoreFullError` if ``compact`` is True, and return 0 if it is None.
     """
@@ -315,7 +318,7 @@ def _referenced(connection: Connection, name: str, without: Collection[str]) -> 
 
 
 def _orphans(folder: Folder, referenced: Collection[str], before: float) -> tuple[dict[str, int], int]:
-    """Return the value files to which no row refers.
+    """Find the *orphans*: the value files to which no row refers.
 
     Parameters
     ----------
@@ -327,7 +330,8 @@ def _orphans(folder: Folder, referenced: Collection[str], before: float) -> tupl
     Returns
     -------
     tuple of dict and int
-        The size of each such file that was last changed before the time ``before``, by name; and the number of those that were changed later.
+        A dictionary of the orphans that were not changed after ``before``, which maps their names to their sizes in bytes; and the number of
+        orphans that were changed after ``before``.
     """
     orphans: dict[str, int] = {}
     young = 0
@@ -356,7 +360,7 @@ def _condemned(folder: Folder, before: float) -> list[str]:
 def delete_objects(catalog: Catalog, folder: Folder, names: Sequence[str]) -> tuple[int, int]:
     """Delete each of the value files ``names`` unless a row refers to it or a live process is about to record it.
 
-    The lease is released after each portion of `OBJECTS_AT_ONCE` files. Return the number of deleted files and the sum of their sizes.
+    The lease is released after each portion of `OBJECTS_AT_ONCE` files. Return the number of deleted files, and the sum of their sizes in bytes.
     """
     count = total = 0
     for start in range(0, len(names), OBJECTS_AT_ONCE):
@@ -370,7 +374,7 @@ def delete_objects(catalog: Catalog, folder: Folder, names: Sequence[str]) -> tu
 def delete_unneeded(connection: Connection, name: str, folder: Folder, names: list[str]) -> dict[str, int]:
     """Delete each of the value files ``names`` unless a row refers to it or a live process is about to record it.
 
-    Return the sizes of the deleted files by name. The caller holds the lease.
+    Return a dictionary that maps the name of each deleted file to its size in bytes. The caller holds the lease.
     """
     rows = rows_of(
         connection,
@@ -407,8 +411,8 @@ def delete_unneeded(connection: Connection, name: str, folder: Folder, names: li
 def _clear_temporary(folder: Folder, before: float, *, dry_run: bool) -> tuple[int, int]:
     """Delete abandoned files and folders in ``tmp/``: those that were not changed after ``before``, a time in seconds since the epoch.
 
-    Value files that a collector has moved to ``tmp/`` are not abandoned. Return the number of abandoned files and folders, and the sum of
-    their sizes. If ``dry_run`` is true, nothing is deleted.
+    A folder is abandoned only if the files below it are unchanged, too. Value files that a collector has moved to ``tmp/`` are not abandoned.
+    Return the number of abandoned files and folders, and the sum of their sizes in bytes. If ``dry_run`` is true, nothing is deleted.
     """
     count = total = 0
     for entry, status in folder.entries("tmp"):
@@ -473,7 +477,7 @@ def housekeep(store: ValueStore) -> bool:
 
 
 def measure(store: ValueStore) -> Sizes:
-    """Return the sizes of the value files and of the catalog, and the number of bytes that ``gc`` would free."""
+    """Measure the value files, the catalog and what ``gc`` would free, and return the result (see the fields of `Sizes`)."""
     garbage = collect(store, dry_run=True)
     return Sizes(time.time(), *_bytes(store), garbage.bytes, store.catalog.ask(_older_bytes))
 
@@ -485,14 +489,18 @@ def _bytes(store: ValueStore) -> tuple[int, int]:
 
 @with_store_errors
 def sizes(store: ValueStore) -> dict[str, int]:
-    """Return the numbers ``materializations``, ``runs`` and ``objects`` (value files), and the sizes ``object_bytes`` and ``catalog_bytes``."""
+    """Return counts and sizes of a store as a dictionary.
+
+    ``materializations``, ``runs`` and ``objects`` are the numbers of materializations, runs and value files. ``object_bytes`` is the total size
+    of the value files in bytes, and ``catalog_bytes`` is the size of the catalog.
+    """
     counts = store.catalog.ask(read_counts)
     files, total = store.objects.usage()
     return {**counts, "objects": files, "object_bytes": total, "catalog_bytes": store.folder.stat(CATALOG).st_size}
 
 
 def _older_bytes(connection: Connection, name: str) -> int:
-    """Return the number of bytes that ``gc`` would free if only the newest version of each key were kept."""
+    """Return the total size of the value files that ``gc`` would delete if only the newest version of each key were kept."""
     ids = would_drop(connection, name, {STORE: Rule(versions=1)})
     if not ids:
         return 0
@@ -533,7 +541,7 @@ def forget(store: ValueStore, key: str, *, dry_run: bool = False) -> Forgotten:
     Returns
     -------
     Forgotten
-        The numbers and sizes of the deleted rows and files.
+        The numbers and sizes of the rows and files that were deleted or, in a dry run, would be deleted.
 
     Raises
     ------

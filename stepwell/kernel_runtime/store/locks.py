@@ -4,9 +4,9 @@
 An interrupt inside ``Thread.start``, which waits for an event, leaves a thread that never ran. In `Once`, every waiting thread blocks on a
 separate lock, which only `Once.happen` releases. So an interrupted thread holds no lock that another thread needs.
 
-Every operating system has exclusive locks on whole files, and releases the locks of a process that dies. On POSIX these are ``flock``
-locks, which belong to an open file: two locks of one process on the same file exclude each other, and closing one descriptor of the file
-does not release the lock that belongs to another. On Windows, a byte far behind the end of the file is locked, so that the contents stay
+Every operating system has exclusive locks on whole files, and releases the locks of a process that dies. On POSIX these are ``flock`` locks.
+Such a lock belongs to one call of ``open``, not to the process: if a process opens a file twice, only one of the two descriptors can have the
+lock, and closing the other one does not release it. On Windows, a byte far behind the end of the file is locked, so that the contents stay
 readable.
 
 The process that holds a lock may remove the lock file. If another process has opened the file just before the removal, it gets the lock on a

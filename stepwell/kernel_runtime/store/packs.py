@@ -130,14 +130,15 @@ _SIGN = (
 FORMAT = 1
 ROWS, SIGNATURE, OBJECTS = "pack.jsonl", "signature", "objects/"
 SIGNED = b"stepwell pack"
-"""Signed together with the digest of ``pack.jsonl``, so that no other signature is valid for a pack."""
+"""The signature of a pack covers these bytes and the digest of ``pack.jsonl``. So a signature that was made for anything but a pack is not valid
+for a pack."""
 LONGEST_LINE = 64 << 20
 """Maximum length in bytes of a line of ``pack.jsonl``. This is ample, because an inline value has at most 64 KiB."""
 _BYTES = "base64"
 
 
 def line(kind: str, **fields: Any) -> bytes:
-    """Return a line of ``pack.jsonl``: a JSON object with ``kind`` under the name ``is``, and with ``fields`` as further members."""
+    """Return a line of ``pack.jsonl``: a JSON object in which the member ``is`` has the value ``kind``, and ``fields`` are the other members."""
     return json.dumps({"is": kind, **fields}, separators=(",", ":"), default=_marked_json).encode() + b"\n"
 
 
@@ -147,7 +148,7 @@ def materialization_line(item: Materialization) -> bytes:
 
 
 def row_of(item: Materialization) -> list[Any]:
-    """Return the columns of a materialization's row, as the member ``row`` of the JSON object that `read_materialization` expects."""
+    """Return the columns of a materialization's row as a list. `read_materialization` accepts ``{"row": LIST}`` with this list."""
     return list(materialization_row(item))
 
 
@@ -184,7 +185,8 @@ def read_lines(file: IO[bytes], label: str) -> Iterator[dict[str, Any]]:
 def read_materialization(fields: dict[str, Any], label: str) -> Materialization:
     """Return the materialization in a line of ``pack.jsonl``. Its columns, and the digest of an inline value, are checked first.
 
-    The result has no signature of the value, because the author of the pack made it. If the value is imported, this user's key signs it.
+    The result does not contain the signature of the value, because that was made with the key of the pack's author. If the value is imported,
+    it is signed with this user's key.
 
     Parameters
     ----------
@@ -200,7 +202,7 @@ def read_materialization(fields: dict[str, Any], label: str) -> Materialization:
     """
     try:
         row = fields["row"]
-        # A row with the effects of a cell may have no value: imports and definitions of functions are executed again, not stored.
+        # A row with the effects of a cell may have no value, for example if the cell only contains imports: a reuse executes them again.
         has_no_value = row[9] is None and row[4] == NOTEBOOK
         without = _OF_THE_VALUE if has_no_value else ()
         if len(row) != _COLUMNS or not all(isinstance(row[column], str) for column in _TEXTS if column not in without):
@@ -261,7 +263,7 @@ _WHEN = (1980, 1, 1, 0, 0, 0)
 
 @with_store_errors
 def write_pack(store: ValueStore, keys: Sequence[str], path: Path) -> Offer:
-    """Write a pack with the current materializations of ``keys`` to the file ``path``; return the contents of the pack.
+    """Write a pack with the current materializations of ``keys`` to the file ``path``; return descriptions of its values.
 
     Raises
     ------
@@ -311,7 +313,7 @@ class _Writer:
         self._store = store
 
     def rows(self, file: IO[bytes], keys: Sequence[str]) -> bytes:
-        """Write the rows of a pack with the values of ``keys`` to ``file``; return the digest of the written bytes."""
+        """Write ``pack.jsonl`` for the current values of ``keys`` to ``file``; return the BLAKE3 digest of the written bytes."""
         import blake3
 
         digest = blake3.blake3()

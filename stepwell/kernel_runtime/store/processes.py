@@ -10,21 +10,22 @@ holds a claim removes the lock file when it releases the claim. When a process t
 files of killed processes, each after locking it. Claims only save work: if the file system has no locks, or the disk is read-only or full,
 every process gets a claim, and two processes may compute the same step.
 
-A value file is *unrecorded* until the row that refers to it is committed. This can take minutes, while the step stores another output, and
-``gc`` in another process must not delete the file meanwhile. So before a process *places* a value file, that is, moves it below ``objects/``,
-or uses a value file that exists, it appends the name of the file to its *list of unrecorded files*, the file ``writers/<id>``. The process
-holds an exclusive lock on its list as long as it lives. So a list that another process can lock belongs to a dead process.
+A value file is *unrecorded* until the row that refers to it is committed. This can take minutes, for example while the step stores another
+output, and ``gc`` in another process must not delete the file meanwhile. To *place* a value file is to move it below ``objects/``. Before a
+process places a value file, or uses a value file that already exists, it appends the name of the file to its *list of unrecorded files*, the
+file ``writers/<id>``. The process holds an exclusive lock on its list as long as it lives. So a list that another process can lock belongs
+to a dead process.
 
 This protocol needs no clock, because each side performs two operations in a fixed order. The writer *lists the file, then places it*. The
-collector, which holds the lease throughout, *moves the file away, then reads the lists*, and moves listed files back. If the writer lists
-the file before the collector reads the lists, the collector moves the file back (unless the writer has placed it again). If the writer
-lists the file later, it also places the file later, after the collector has moved the old file away. The writer removes a name from its
-list only after the row is committed, and a commit needs the lease. So if the collector does not find a name in the lists, the row was
-committed before the collector took the lease, and the collector finds the row.
+collector, which holds the lease throughout, *moves the file away, then reads the lists*, and moves listed files back. If the writer lists the
+file before the collector reads the lists, the collector moves the file back (unless the writer has placed it again). If the writer lists the
+file later, it also places the file later, so the collector, which has already moved the old file away, does not touch the placed file. The
+writer removes a name from its list only after the row is committed, and a commit needs the lease. So if the collector does not find a name in
+the lists, the row was committed before the collector took the lease, and the collector finds the row.
 
-If two steps store the same value, its name is counted twice, so that the file stays protected when the row of the first step is committed.
-The line ``-name`` in a list removes ``name``, and a list without names is truncated. If a step fails, the names of its files stay on the
-list until the process ends.
+If two steps store the same value, the name of its file is counted twice, so that the file stays protected when the row of the first step is
+committed. The line ``-name`` in a list removes ``name``, and a list without names is truncated. If a step fails, the names of its files stay
+on the list until the process ends.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def boot_id() -> str:
     """Return a string that identifies the current boot of this machine: it stays the same until the machine is restarted."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    # On other systems, the identifier is an estimate of the start time. If the clock is set, it changes without a restart, which is safe.
+    # On other systems, the identifier is an estimate of the start time of the machine. If the clock is set, the estimate changes without a
+    # restart. Then `is_gone` regards processes that started before the change as ended.
     return f"about-{round((time.time() - time.monotonic()) / 60)}"
 
 
@@ -319,13 +321,13 @@ class Unrecorded:
         self._names: Counter[str] = Counter()
 
     def add(self, name: str) -> None:
-        """Add the name of a value file to the list, before this process places the file or uses an existing one."""
+        """Add the name of a value file to the list. Call this before this process places the file or, if it already exists, uses it."""
         if self._process != os.getpid():
             # The list belongs to the parent, so the forked child starts a new one.
             self._start()
         with self._mutex:
             while self._descriptor < 0:
-                # If a collector locks the new list before this process does, the collector removes it. Then another name is tried.
+                # If a collector locks the new list before this process does, the collector removes the list. Then another name is tried.
                 self._name = f"{LISTS}/{new_id()}"
                 self._descriptor = _locked(self.folder, self._name, _NEW)
             if name not in self._names:
@@ -336,7 +338,7 @@ class Unrecorded:
             self._names[name] += 1
 
     def remove_recorded(self, names: Iterable[str]) -> None:
-        """Remove each of the names from the list once. The rows that refer to the files must be committed, or be given up.
+        """Remove each of the names from the list once. Call this when the rows that refer to the files are committed or never will be.
 
         If a name was added twice, it stays on the list until it is removed a second time.
         """

@@ -3,8 +3,8 @@
 If a store has no rules, nothing is dropped. If the rule of a key limits the number or the age of versions, this limit replaces the same limit
 in the rule of the store. The limit of the store on the total size applies to all values together, besides the limits of keys. The rule of a
 graph-backed asset or job also applies to the steps inside it. Some materializations are never dropped: those that are current in a notebook,
-the newest one of each key, notebook and partition, those of a run that is still running, and those that are needed to show or revoke an
-acceptance.
+the newest one of each key, notebook and partition, those of a run that is still running, and those that a kept acceptance needs (the module
+`materializations` explains acceptances).
 
 `ids_to_drop` chooses the materializations to delete; `housekeeping.collect` deletes them. The rules are rows of the catalog.
 """
@@ -106,7 +106,8 @@ def _key_rule(key: str, rules: Mapping[str, Rule]) -> Rule | None:
 def _rule_for(key: str, rules: Mapping[str, Rule]) -> Rule:
     """Return the limits that apply to ``key``.
 
-    If its own rule does not limit the number or the age of versions, the limit of the store's rule applies instead, if there is one.
+    The limit on the number of versions is that of the key's rule or, if the key's rule has none, that of the store's rule. The same holds for
+    the limit on their age. The limit on bytes is always that of the key's rule.
     """
     key_rule, store_rule = _key_rule(key, rules) or Rule(), rules.get(STORE, Rule())
     return Rule(
@@ -119,7 +120,7 @@ def _rule_for(key: str, rules: Mapping[str, Rule]) -> Rule:
 def _beyond_count(newest_first: Iterable[Kept], limits: Mapping[str, Rule]) -> set[str]:
     """Return the ids of the materializations beyond the maximum number of versions for their key, notebook and partition.
 
-    ``limits`` contains the rule of each key. Consecutive materializations with the same data version count as one version.
+    ``limits`` maps each key to the limits that apply to it. Consecutive materializations with the same data version count as one version.
     """
     counts: dict[tuple[str, str, str], int] = {}
     last: dict[tuple[str, str, str], str] = {}
@@ -231,7 +232,7 @@ _SIZES |= {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 
 
 def read_versions(value: int | str | None) -> int | None:
-    """Return the number of versions in ``value``, a number or its text; None for None.
+    """Convert ``value``, a number of versions or the text of a number, to an int; return None for None.
 
     Raise `InvalidInvocationError` if ``value`` is not a whole number above 0.
     """
@@ -250,9 +251,9 @@ def read_versions(value: int | str | None) -> int | None:
 
 
 def read_age(value: float | str | None) -> float | None:
-    """Return an age in seconds; None for None. Raise `InvalidInvocationError` if ``value`` is not an age.
+    """Convert ``value`` to an age in seconds; return None for None. Raise `InvalidInvocationError` if ``value`` is not an age.
 
-    The age is a number of seconds, or a text like ``30m``, ``12h``, ``1d12h`` or ``4w``.
+    ``value`` is a number of seconds, or a text like ``30m``, ``12h``, ``1d12h`` or ``4w``.
     """
     try:
         return seconds_of(value)
@@ -264,9 +265,9 @@ def read_age(value: float | str | None) -> float | None:
 
 
 def read_bytes(value: int | str | None) -> int | None:
-    """Return a size in bytes; None for None. Raise `InvalidInvocationError` if ``value`` is not a size.
+    """Convert ``value`` to a size in bytes; return None for None. Raise `InvalidInvocationError` if ``value`` is not a size.
 
-    The size is a number of bytes, or a text like ``10GB`` or ``512MiB``.
+    ``value`` is a number of bytes, or a text like ``10GB`` or ``512MiB``.
     """
     if value is None:
         return None

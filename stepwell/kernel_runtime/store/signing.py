@@ -4,8 +4,8 @@ Loading a pickle executes code, so a pickle is only loaded if it is signed with 
 
 The key consists of 32 random bytes in the file that ``STEPWELL_KEY_FILE`` names, by default ``stepwell/key`` in the user's configuration
 directory. The key file is created at first use, and is readable only by its owner. People who share the key file, for example a team and its
-CI, trust each other's values. A key file that every user can read, or that a group can change, is refused. A signature consists of the
-first eight bytes of the key's digest, which are the *name* of the key, and an HMAC-SHA256.
+CI, trust each other's values. A key file that its group can change, or to which users outside the group have any access, is refused. A
+signature consists of the first eight bytes of the key's digest, which are the *name* of the key, and an HMAC-SHA256.
 
 The captured outputs of a step (text and displays) are signed, too: after the rows of the outputs, the catalog contains a row of the kind
 ``signature``, whose signature covers these rows. Outputs that are signed with this user's key are shown unchanged. All other outputs are
@@ -71,7 +71,7 @@ class Signer:
     Raises
     ------
     StoreError
-        By every method and property, if the key file can be neither read nor created.
+        By a method or property that needs the key, if the key file can be neither read nor created, is too short, or is not private.
     """
 
     def __init__(self) -> None:
@@ -132,7 +132,7 @@ def _read_or_make(path: Path) -> bytes:
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            # The key is written to another file, which is then linked to `path`. So two processes that create a key at once use the same one.
+            # The key is written to another file, which is then linked to `path`. So two processes that create a key at the same time use the same one.
             making = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
             descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
@@ -158,7 +158,7 @@ def _read_or_make(path: Path) -> bytes:
 
 
 def _check_privacy(path: Path, status: os.stat_result) -> None:
-    """Raise `StoreError` if other users can read the key file, or the group can write to it.
+    """Raise `StoreError` if users outside the group have any access to the key file, or the group can write to it.
 
     Anyone who has the key can sign code that Stepwell then executes. The group may read the file, so that its members can share the key.
     """

@@ -212,8 +212,8 @@ class ValueStore:
         key, memo_key
             The key of the value, and the memo key of the step that computed it.
         about
-            Returns the materialization of the value, with the field ``value`` empty, for the header of a value file. It is called only if a
-            value file is written. None if the header needs no materialization.
+            A function that returns the materialization of the value, in which the field ``value`` is None, for the header of a value file. It
+            is called only if a value file is written. Pass None if the header needs no materialization.
         portable
             True if the stored form must be loadable with the standard pickle module alone, because the step may run in another process.
 
@@ -368,7 +368,7 @@ class ValueStore:
     # -- writing to the catalog ----------------------------------------------------------------------------------------
 
     def begin_run(self, run: RunRecord) -> Commit:
-        """Add the record of a run that starts to the next commit, and return this commit."""
+        """Record that ``run`` has started: add it to the next commit, and return this commit."""
         return self.catalog.add(run)
 
     def record_step(
@@ -398,7 +398,7 @@ class ValueStore:
         return self.catalog.add(Recorded(step, current, code, signing.sealed(outputs, self.signer), logs))
 
     def finish_run(self, run: RunRecord) -> Commit:
-        """Add the record of a run that ended to the next commit, and return this commit."""
+        """Record that ``run`` has ended: add it to the next commit, and return this commit."""
         return self.catalog.add(run)
 
     # -- reading the catalog ---------------------------------------------------------------------------------------------
@@ -451,7 +451,7 @@ class ValueStore:
         return self.catalog.unchanged() and snapshot.epoch == self.catalog.epoch
 
     def current(self, key: str) -> list[Current]:
-        """Return the current materialization of a key in each notebook that defined it, newest first."""
+        """Return the pointers to the current materializations of a key, one for each notebook and partition, newest first."""
         return self.catalog.ask(tables.read_current, key)
 
     def history(self, key: str, *, limit: int = 20) -> list[Materialization]:

@@ -86,7 +86,7 @@ def inspect_pack(path: Path, signer: Signer) -> Offer:
 
 @with_store_errors
 def import_pack(store: ValueStore, path: Path) -> Offer:
-    """Import the values of a pack into a store, signed with this user's key; return descriptions of the values.
+    """Import the values of a pack into a store, and sign them with this user's key. Return descriptions of the values.
 
     An imported value that was current in the author's store becomes current in this store if this store has no current value for the same
     notebook, key and partition. Every other imported value is only available for reuse.
@@ -365,7 +365,7 @@ def foreign_values(store: ValueStore, keys: Sequence[str] | None) -> ForeignValu
 
 @with_store_errors
 def adopt(store: ValueStore, values: ForeignValues) -> list[str]:
-    """Sign the values that `foreign_values` returned with this user's key. Return the keys of damaged values, which are not signed."""
+    """Sign, with this user's key, the values that `foreign_values` returned. Return the keys of damaged values, which are not signed."""
     signatures: dict[str, bytes] = {}
     damaged_keys = []
     for foreign in values.items:

@@ -77,7 +77,8 @@ def vet_catalog(connection: Any, name: str, directory: Path) -> None:
 
 
 Fingerprint: TypeAlias = tuple[Any, ...]
-"""The result of `Attachment.stat`, sometimes after the token of the lease. As long as it stays equal, nobody has changed the catalog."""
+"""The result of `Attachment.stat`; in `Attachment.last_fingerprint`, this result after the token of the lease. Two equal fingerprints mean that
+nobody has changed the catalog in the meantime."""
 
 CATALOG = "catalog.duckdb"
 LOG = "catalog.duckdb.wal"
@@ -125,7 +126,7 @@ class Attachment:
         self.write_error: StoreError | None = None
         """The error that writing would have raised when the catalog was last attached; None if this user could write to the store then."""
         self.notices: list[Notice] = []
-        """Notices for the user. The next thread that asks the catalog thread a question passes them on."""
+        """Notices for the user. The next thread that asks the catalog thread a question passes them to `Catalog.notify`."""
         self._source = folder
         """The folder from which the catalog and its seal are read: the store directory, or the folder of a private copy."""
         self._copy = ""
@@ -356,7 +357,7 @@ class Attachment:
     def prepare_log(self) -> None:
         """Create an empty log before a transaction, unless there is a log.
 
-        If DuckDB created the log, DuckDB would follow a link in its place, and the log would not get the mode of a shared store.
+        If DuckDB created the log, DuckDB would follow a link with the name of the log, and the log would not get the mode of a shared store.
         """
         with contextlib.suppress(FileExistsError):
             if not self.folder.exists(LOG):
@@ -393,7 +394,10 @@ class Attachment:
         return seen is not None and seen == (self.lease.token(), *self.stat())
 
     def stat(self) -> Fingerprint:
-        """Return the size, modification time and inode of the catalog and of its log, without opening the files; three times -1 for a missing file."""
+        """Return six numbers: the size, modification time and inode of the catalog, and then those of its log. A missing file has -1 three times.
+
+        The files are not opened.
+        """
         return (*self._stat(CATALOG), *self._stat(LOG))
 
     def _stat(self, name: str) -> tuple[int, int, int]:

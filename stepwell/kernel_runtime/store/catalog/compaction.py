@@ -1,6 +1,6 @@
 """Compaction: rewriting the catalog without the free space that deleted rows leave.
 
-A DuckDB file never shrinks. So the catalog is compacted in three steps, under the lease and with the old catalog attached:
+A DuckDB file never shrinks. So the catalog is compacted in three steps, while this process holds the lease:
 
 1. Every table is copied to a new file below ``tmp/``. The order of the rows is kept, because ``rowid`` defines which row is the newest.
 2. The new file is detached, which writes its checkpoint, and flushed to the disk.

@@ -1,13 +1,14 @@
 """The in-memory DuckDB instance of the process, and what happens to it and to attached catalogs when the process forks or ends.
 
-Starting an instance takes 20 to 80 ms; attaching a file to a running instance takes about 1 ms. So one instance lives as long as the
-process, and the catalog of every store is attached to it. `warm_up` starts the instance early, in a second thread; the process waits for
-this thread before it forks or ends. A forked child abandons the instance without destroying it, because the instance's threads do not
-exist in the child, and its destructor would write a checkpoint.
+Starting an instance takes 20 to 80 ms; attaching a file to a running instance takes about 1 ms. So one instance lives as long as the process,
+and the catalog of every store is attached to it. `warm_up` starts the instance early, in a second thread. If the process forks while this
+thread is starting the instance, the fork waits until it is started. The end of the process waits until this thread no longer uses DuckDB. A
+forked child abandons the instance without destroying it, because the instance's threads do not exist in the child, and its destructor would
+write a checkpoint.
 
 A query of a system table of DuckDB (``duckdb_views()``, for example) visits *every* attached file, including those of other stores. A DETACH
-that runs during such a query would return without a checkpoint and keep the file open. So each of these statements runs inside `exclusive_access`,
-which makes them exclude each other.
+that runs during such a query would return without a checkpoint and keep the file open. So every such query and every DETACH runs inside
+`exclusive_access`, and no two of them run at the same time.
 
 If a commit fails, and the rollback fails, too (on a full disk, for example), the instance is *dead*: DuckDB refuses every later statement.
 `give_up_if_dead` abandons a dead instance, and the next call of `cursor` starts another one. An instance closes its files, without a
@@ -45,7 +46,7 @@ _locks_held: list[threading.Lock] = []
 _endings: list[Callable[[], None]] = []
 """The functions that `at_end` has registered; they are called in reverse order."""
 _warming: list[Once] = []
-"""Contains the event that happens when the instance that `warm_up` starts is running; empty if `warm_up` was not called."""
+"""Contains the event that happens when the thread that `warm_up` starts no longer uses DuckDB; empty if `warm_up` has started no thread."""
 
 
 def cursor() -> Connection:
@@ -178,7 +179,7 @@ def _unlock_after_fork() -> None:
 
 
 def _wait_for_warm_up() -> None:
-    """When the process exits, wait until the thread of `warm_up` no longer uses DuckDB, whose exit handler stops it."""
+    """When the process exits, wait until the thread of `warm_up` no longer uses DuckDB, which DuckDB's own exit handler then stops."""
     for started in _warming:
         started.wait()
 

@@ -1,10 +1,11 @@
 """The lease, an exclusive lock on the catalog; and the seal, a file that contains the number of acknowledged commits.
 
 A process that opens the catalog holds the *lease*, an exclusive lock on the file ``catalog.lock``, from before ATTACH until after DETACH.
-DuckDB's lock alone does not suffice: DuckDB does not read the header of a file again after it locks the file, so two processes could
-overwrite each other's commits. While a process waits for the lease, it holds a lock on ``want.lock``. The process that holds the lease
-tries to lock ``want.lock`` without blocking from time to time; if this fails, another process is waiting, and the lease is released soon.
-Only exclusive locks on whole files are used (`locks`), because every operating system has them.
+DuckDB's lock alone does not suffice: DuckDB does not read the header of a file again after it has locked the file. If another process commits
+between the reading and the locking, DuckDB does not notice the commit, so two processes could overwrite each other's commits. While a process
+waits for the lease, it holds a lock on ``want.lock``. The process that holds the lease tries to lock ``want.lock`` without blocking from time
+to time; if this fails, another process is waiting, and the lease is released soon. Only exclusive locks on whole files are used (`locks`),
+because every operating system has them.
 
 The file ``catalog.lock`` contains a *token*, which the process that holds the lease changes before it first writes to the catalog. A process
 that remembers the token can find out without opening the catalog whether another process has changed the catalog.
@@ -48,7 +49,7 @@ class Seal:
     """The digest of the ``store_id`` of the catalog to which the seal belongs."""
 
     def lost_commits(self, commits: int, store_id: str) -> int:
-        """Return how many acknowledged commits are missing from the catalog ``store_id``, which contains ``commits`` commits.
+        """Return how many acknowledged commits a catalog has lost. It contains ``commits`` commits, and its identifier is ``store_id``.
 
         Return 0 if the seal belongs to another catalog.
         """
@@ -110,7 +111,7 @@ class Lease:
         self._is_marked = False
         self._is_read_only = False
         self.gate = threading.RLock()
-        """A lock that the forking thread holds during a fork, so that the lease is not taken: `acquire` blocks meanwhile."""
+        """A lock that the forking thread holds during a fork. Meanwhile `acquire` cannot return, so the catalog is not attached."""
         self.is_held = False
         self.since = 0.0
         """The time when the lease was last taken, on the clock of `time.monotonic`."""
@@ -190,7 +191,7 @@ class Lease:
             return b""
 
     def remove_files(self) -> None:
-        """Remove the lock files, which this process has just created, because the store could not be opened. Called while the lease is held."""
+        """Remove the lock files. Called, while the lease is held, if this process created them but then could not open the store."""
         for name in (_CATALOG, _WANT):
             # Windows cannot remove an open file, so an empty file stays.
             with suppress(OSError):

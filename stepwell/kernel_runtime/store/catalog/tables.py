@@ -179,7 +179,7 @@ def _read_attempts(connection: Connection, name: str, steps: list[str], snapshot
 
 
 def read_current(connection: Connection, name: str, key: str) -> list[Current]:
-    """Read the current materialization of a key in each notebook that defined it, newest first."""
+    """Read the pointers to the current materializations of a key, one for each notebook and partition, newest first."""
     pointers = rows_of(connection, name, _POINTERS.format("WHERE key = ?"), [key])
     known = _by_id(connection, name, [pointer[3] for pointer in pointers])
     return [
@@ -190,7 +190,7 @@ def read_current(connection: Connection, name: str, key: str) -> list[Current]:
 
 
 def read_all_current(connection: Connection, name: str) -> list[Current]:
-    """Read all current materializations, sorted by key, the newest of each key first. Inline values are omitted."""
+    """Read the pointers to all current materializations, sorted by key, the newest of each key first. Inline values are omitted."""
     with no_collection():
         rows = rows_of(connection, name, _LISTED)
         return [current_record(row[0], row[1], row[2], materialization(row[3:])) for row in rows]
@@ -334,7 +334,7 @@ class RowWriter:
 
     def __init__(self) -> None:
         self.expected_codes: frozenset[str] = frozenset()
-        """The digests of the code versions of the newest plan. They are all looked up with the first one that is to be written."""
+        """The digests of the code versions of the newest plan. When one of them is to be written, one query looks up all of them."""
         self._codes: set[str] = set()
         """Digests of code versions that the catalog contains."""
         self._absent: frozenset[str] = frozenset()

@@ -163,10 +163,10 @@ class Catalog:
     folder
         The store directory.
     write
-        Appends the rows of a commit. It is called inside a transaction with the connection, the name of the attached catalog, a string that
-        changes when another process may have changed the catalog, and the records.
+        Appends the rows of a commit. It is called inside a transaction. Its arguments are the connection, the name of the attached catalog, a
+        string that changes when another process may have changed the catalog, and the records.
     after_commit
-        Called on the catalog thread after each commit with the records, and with the error of the commit or None.
+        Called on the catalog thread after each commit. Its arguments are the records, and the error of the commit, or None if it succeeded.
     """
 
     def __init__(
@@ -525,7 +525,7 @@ class Catalog:
             self._release()
 
     def _are_done(self, farewells: list[tuple[Once, Commit | None]]) -> bool:
-        """Return True if all commits are over for which the calls of `close` in ``farewells`` wait."""
+        """Return True if every commit in ``farewells``, which has the form of `_closers`, is over."""
         return all(pending is None or pending.is_over for _, pending in farewells)
 
     def _is_ready(self) -> bool:
