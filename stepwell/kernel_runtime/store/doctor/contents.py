@@ -16,8 +16,8 @@ Rebuild: if the catalog cannot be read, or lacks commits that were acknowledged,
 
 If the newest rows of the old catalog may be missing, one of the missing rows may have replaced an older row. This matters in two cases: for
 materializations without a data version, such as those of steps that run only for their effects, because a later run may have changed these
-effects; and for edits that were accepted (`why --accept`), because the acceptance may have been revoked. The rows of these materializations
-lose their memo keys, so that they are not reused.
+effects; and for materializations that record an accepted edit (``%why --accept``), because the acceptance may have been revoked. The rows of these
+materializations lose their memo keys, so that they are not reused.
 
 The new catalog is written below ``tmp/`` and replaces the old catalog with one rename; the old catalog is kept under another name. If the
 process is killed before the rename, the old catalog is unchanged. If the process is killed after the rename, the log of the old catalog may
@@ -110,7 +110,7 @@ def count_text(number: int, thing: str) -> str:
 
 
 Progress: TypeAlias = Callable[[int, int, int], None]
-"""Called with the number of value files checked so far, the number of all value files, and the number of bytes checked so far."""
+"""A function with three arguments: the number of value files checked so far, the number of all value files, and the number of checked bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ def _check_value_file(objects: Objects, name: str, size: int, modified: float) -
 T = TypeVar("T")
 
 ROWS_AT_ONCE = 50_000
-"""Maximum number of rows that are read before the lease is released."""
+"""Maximum number of rows that are read at once. The lease is released after each of these portions."""
 
 
 @dataclass(slots=True)
@@ -187,9 +187,10 @@ class CheckedCatalog:
     rows: dict[str, int] = field(default_factory=dict)
     """The number of rows of each table, by the name of the table."""
     values: dict[str, int] = field(default_factory=dict)
-    """Maps the name of each value file to which a row refers to the size in bytes of its value."""
+    """The size in bytes of the value in each value file to which a row refers, by the name of the file."""
     keys: dict[str, str] = field(default_factory=dict)
-    """Maps the name of each value file to which a row refers to the key of one materialization whose value the file contains."""
+    """The key of a materialization for each value file to which a row refers, by the name of the file. If several materializations share the
+    file, this is the key of one of them."""
     commits: int = 0
     """The number of commits that the catalog has recorded."""
 
@@ -226,8 +227,8 @@ def check_catalog(folder: Folder) -> CheckedCatalog:
 def with_catalog(attachment: Attachment, query: Callable[[Connection, str], T]) -> T:
     """Attach the catalog, call ``query``, and detach the catalog. Return the result of ``query``.
 
-    The arguments of ``query`` are the connection and the name under which the catalog is attached. If the catalog cannot be opened or read, the
-    errors are those of `check_catalog`.
+    ``query`` is called with two arguments: the connection, and the name under which the catalog is attached to it. If the catalog cannot be opened
+    or read, the errors are those of `check_catalog`.
     """
     attachment.attach(create=False)
     try:
@@ -254,10 +255,10 @@ def _detach(attachment: Attachment) -> None:
 
 
 def _read_rows(connection: Connection, name: str, table: str, begin: int) -> tuple[int, int]:
-    """Read the rows of a table with `ROWS_AT_ONCE` row ids, of which ``begin`` is the first.
+    """Read the rows of a table whose row ids are at least ``begin`` and less than ``begin`` + `ROWS_AT_ONCE`.
 
-    Return the number of rows with these ids, and the highest row id in the table plus one. The query computes a hash of the rows, so that
-    DuckDB reads and checks every column.
+    Return the number of these rows, and the highest row id in the whole table plus one. The query computes a hash of the rows, so that DuckDB reads
+    and checks every column. ``name`` is the name under which the catalog is attached.
     """
     rows, _, end = connection.execute(
         f"SELECT count(*), bit_xor(hash(t)), (SELECT coalesce(max(rowid) + 1, 0) FROM {name}.{table}) "  # noqa: S608 - constant names of tables
@@ -326,7 +327,7 @@ def remove(folder: Folder, files: Iterable[Leftover]) -> tuple[int, int]:
 
 
 def remove_orphans(folder: Folder, names: Sequence[str]) -> tuple[int, int]:
-    """Delete the value files ``names``, except those to which a catalog row refers or that a running process is about to record.
+    """Delete the value files ``names``, except those to which a catalog row refers or for which a running process is about to write a row.
 
     Return the number and the total size in bytes of the deleted files.
     """
@@ -356,9 +357,10 @@ class Salvaged:
     """The id of the store in the old catalog; empty if unknown."""
 
     def complete(self, seal: Seal | None) -> bool:
-        """Return True if all acknowledged rows were copied; False if rows were lost, or if ``seal`` is None.
+        """Return True if all acknowledged rows were copied from the old catalog; False if rows were or may have been lost.
 
-        Without a seal, commits may have been lost unnoticed.
+        ``seal`` is the seal of the store, which contains the number of acknowledged commits. If it is None, the result is False, because commits
+        may have been lost unnoticed.
         """
         return (
             self.could_open
@@ -487,9 +489,9 @@ class Rebuilt:
     from_files: int = 0
     """The number of materializations that were restored from the headers of value files."""
     only_loadable: int = 0
-    """The number of restored materializations that can be loaded but not reused, because the headers do not describe their steps."""
+    """The number of those restored materializations whose headers do not describe the step. Their values can be loaded but are not reused."""
     distrusted: int = 0
-    """The number of copied rows whose memo keys were removed, because a row that was lost may have replaced them."""
+    """The number of copied rows whose memo keys were removed, because each of them may have been replaced by a row that was lost."""
     old_files: list[Path] = field(default_factory=list)
     """The paths under which the old catalog and its log are kept."""
 
@@ -564,7 +566,7 @@ def _distrust(connection: Connection) -> int:
 def _add_files(connection: Connection, files: list[CheckedFile], result: Rebuilt) -> None:
     """Add a row to the new catalog for each whole value file to which no copied row refers, and count these rows in ``result``.
 
-    If a notebook has no current materialization for a key and partition, the newest added one becomes current.
+    If a notebook has no current materialization for a key and partition, the newest of the added materializations becomes current.
     """
     known = {
         name
@@ -617,7 +619,7 @@ def _materialization(file: CheckedFile, header: Header) -> Materialization:
 
 
 def _classes(listed: object) -> tuple[tuple[str, str], ...]:
-    """Return the pairs of a name and a version in the header field ``classes``; an empty tuple if this field, ``listed``, is malformed."""
+    """Return the pairs of a name and a version in ``listed``, the field ``classes`` of a header; an empty tuple if ``listed`` is malformed."""
     if not isinstance(listed, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in listed):
         return ()
     return tuple((str(name), str(version)) for name, version in listed)

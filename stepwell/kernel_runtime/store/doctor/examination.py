@@ -52,8 +52,8 @@ def examine(
     full
         True to check every byte of every value file, False to check only that the files exist and are not too short.
     clean
-        True to delete garbage: all damaged files, and those value files without a catalog row and leftovers of dead processes that are older
-        than an hour. False to report garbage without deleting it.
+        True to delete garbage; False to report it without deleting it. Garbage consists of all damaged files, of value files without a catalog row
+        and of leftovers of dead processes. Files of the last two kinds count as garbage only if they are older than an hour.
     rebuild_catalog
         True to rebuild the catalog before it is checked. Every byte of the value files is then checked even if ``full`` is False.
     progress

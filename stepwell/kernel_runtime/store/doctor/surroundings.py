@@ -52,7 +52,7 @@ else:
     print("free")
 """
 _LOW = 0.10
-"""Fraction of the disk's size below which free space causes a warning."""
+"""The user is warned if a smaller fraction of the disk is free."""
 
 
 def locks(folder: Folder) -> Finding:
@@ -69,7 +69,7 @@ def locks(folder: Folder) -> Finding:
     Returns
     -------
     Finding
-        ``ok`` if both locks work, otherwise ``unusable``.
+        Its status is ``ok`` if both locks work, otherwise ``unusable``.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def mount(directory: Path, table: Path = Path("/proc/mounts")) -> Finding:
     directory
         The store directory.
     table
-        The file in which the operating system lists its mounts. If this file cannot be read, the finding is ``ok``.
+        The file in which the operating system lists its mounts. If this file cannot be read, the status of the finding is ``ok``.
     """
     try:
         lines = table.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -198,8 +198,8 @@ def mount(directory: Path, table: Path = Path("/proc/mounts")) -> Finding:
 def permissions(folder: Folder) -> Finding:
     """Check that this user can read and write the store, and that not every user of the machine can write to it.
 
-    If the store is shared with a group, also check the access of the group. If it is not shared but belongs to another user, return a warning.
-    On Windows, only the access of this user is checked.
+    If the store is shared with a group, also check the access of the group. If it is not shared but belongs to another user, the finding is a
+    warning. On Windows, only the access of this user is checked.
     """
     directory = folder.path
     if not os.access(directory, os.W_OK | os.X_OK):
@@ -247,7 +247,7 @@ def permissions(folder: Folder) -> Finding:
 def _shared(folder: Folder) -> Finding:
     """Check that the group of a shared store can read all value files, and read and write all other files and folders.
 
-    If the group lacks access to some files, the finding lists these files, grouped by their owners, who can grant the access.
+    If the group lacks access to some files, the finding lists these files by owner, because only the owner or root can grant the access.
     """
     owner = folder.owner
     group = group_name(owner.st_gid)
@@ -319,7 +319,7 @@ def key() -> tuple[Finding, bytes]:
 
 
 def disk(directory: Path) -> Finding:
-    """Check the free space of the disk that contains a directory. Return a warning if less than 10 % of the disk is free."""
+    """Check the free space of the disk that contains a directory. The finding is a warning if less than 10 % of the disk is free."""
     usage = shutil.disk_usage(directory)
     facts = {"free": usage.free, "total": usage.total}
     text = f"{size_text(usage.free)} of {size_text(usage.total)} are free"

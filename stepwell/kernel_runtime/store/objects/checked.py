@@ -1,17 +1,17 @@
 """Records of the value files that were checked since the machine booted (*witnesses*), and of the values that failed to load (*marks*).
 
 The first load of a value file after each boot checks every byte of the file and, for some codecs, the structure of the data
-(`values/structure`). These checks are necessary because a value file is not flushed to the disk when it is written, and because a disk fault,
-or another user who can write to the store, can change the file later. A successful check is recorded as a *witness*: a keyed digest of the
+(`values/structure`). These checks are necessary because a value file is not flushed to the disk when it is written. Also, a disk fault, or
+another user who can write to the store, can change the file later. A successful check is recorded as a *witness*: a keyed digest of the
 boot id and the file's name, device, inode, times and size. While a file has a valid witness, a load maps the file without checking it.
 
 If the file is changed, the witness becomes invalid, because the change also changes the file's ctime, which no program can set. If the
 machine crashes, which may leave a file truncated or filled with zeros, all witnesses become invalid, because the next boot has another id.
 `values/round_trip` also records successful test loads as witnesses.
 
-A file of at least `AT_ONCE` bytes gets its witness when it is written, because its digest was computed from the memory that was written.
-Smaller files are checked at their first load, which takes less than a millisecond. If a file was changed less than `_COARSE` before a check,
-the check gives the file no witness, because a later change might leave the same times.
+The file of a value of at least `AT_ONCE` bytes gets its witness when it is written, because its digest was computed from the memory that was
+written. Smaller files are checked at their first load, which takes less than a millisecond. If a file was changed less than `_COARSE`
+nanoseconds before a check, the check gives the file no witness, because another change soon afterwards might not change the file's times.
 
 Witnesses are lines of a file in the user's cache directory. There is one such file per boot, to which all processes of the user append. The
 digests are computed with the user's signing key. So nobody can forge a witness without this key, and a store from another person brings no
@@ -42,26 +42,27 @@ from stepwell.kernel_runtime.store.processes import boot_id
 from stepwell.kernel_runtime.store.signing import Signer
 
 AT_ONCE = 4 << 20
-"""Minimum size in bytes of a value file that gets its witness when it is written, without a check."""
+"""Minimum size in bytes of a value (its stream and buffers) whose file gets its witness when it is written, without a check."""
 _COARSE = 20_000_000
 """Time in nanoseconds within which two changes of a file may leave the same timestamp."""
 _LARGEST = 16 << 20
 """Maximum size in bytes of the file of witnesses. A longer file is emptied before the next witness is added."""
 _OLD = 30 * 86400.0
-"""Age in seconds at which the file of witnesses of another boot is removed. A younger file may belong to another running machine that
+"""Age in seconds above which the file of witnesses of another boot is removed. A younger file may belong to another machine that is running and
 shares the user's cache directory."""
 
 
 class Witnesses:
     """Records of successful checks since the machine booted. Every method may be called from any thread.
 
-    The arguments ``subject`` of the methods say what was checked. They are any objects with a stable ``repr``, such as a file's name and
-    status.
+    The arguments ``subject`` of `holds` and `add` say what was checked, for example a file's name and status. They can be any objects whose
+    ``repr`` is the same in every process.
 
     Parameters
     ----------
     signer
-        Computes the keyed digests. Without a usable key, nothing is recorded, and everything counts as unchecked.
+        Computes the keyed digests with this user's signing key. If the key cannot be used, nothing is recorded, and everything counts as
+        unchecked.
     """
 
     def __init__(self, signer: Signer) -> None:
@@ -100,7 +101,7 @@ class Witnesses:
         status
             The file's status, obtained before the file was read or after this process wrote it.
         was_written
-            True if this process has just written the file. The file is then recorded although it was changed recently.
+            True if this process has just written the file. The check is then recorded even though the file was changed recently.
         """
         if was_written or time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _COARSE:
             self.add(name, *_identity(status))
@@ -141,7 +142,7 @@ class _List:
                     os.write(self._descriptor, line + b"\n")
 
     def _read_new_lines(self) -> None:
-        """Read the lines that were appended to the file of witnesses since the last call."""
+        """Add the lines that were appended to the file of witnesses since the last call to the set of known lines."""
         if self._descriptor < 0:
             return
         with contextlib.suppress(OSError):
@@ -168,8 +169,8 @@ def _read_at(descriptor: int, size: int, offset: int) -> bytes:
 def _open_list() -> int:
     """Open the file of witnesses of the current boot in the user's cache directory, and return its descriptor.
 
-    Return -1 if the directory or the file cannot be used, for example because other users can write to it. Old files of other boots are
-    removed.
+    Return -1 if the directory or the file cannot be used, for example because other users can write to it. Files of other boots that are older than
+    `_OLD` are removed.
     """
     import platformdirs
 
@@ -232,8 +233,8 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 def set_aside(folder: Folder, name: str) -> None:
     """Move a damaged value file from ``objects/`` to ``damaged/``, so that its value counts as missing and is computed again.
 
-    The file stays where it is if it cannot be moved, or if ``name`` does not have the form of a value file's name: the name comes from
-    a catalog row, which another person may have written.
+    The file stays where it is if it cannot be moved, or if ``name`` does not have the form of a value file's name. This form is checked because
+    ``name`` comes from a catalog row, which another person may have written.
     """
     if not is_name(name):
         return
@@ -248,7 +249,7 @@ def _name(digest: str) -> str:
 
 
 class Marks:
-    """The marks of those values in one store that failed to load. Values are named by their digests.
+    """The marks of one store: the digests of the values that failed to load. ``digest in marks`` is True if the value has a mark.
 
     Every method may be called from any thread.
     """
@@ -261,7 +262,10 @@ class Marks:
         return bool(self._all_marks()) and _name(digest) in self._all_marks()
 
     def add(self, digest: str) -> None:
-        """Record that the value with this digest failed to load. If this user cannot write to the store, only this process knows the mark."""
+        """Mark the value with this digest, because it failed to load.
+
+        If this user cannot write to the store, the mark exists only in this process.
+        """
         digest = _name(digest)
         if digest in self._all_marks():
             return

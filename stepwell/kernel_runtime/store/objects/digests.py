@@ -1,8 +1,8 @@
 """BLAKE3 digests of stored values, computed in a second thread while the value file is written.
 
-The parts of a stored value are its stream and its buffers. The digest of the value is computed from the digests of the parts, and becomes the
-name of the value file. Writing and hashing release the GIL, so both can read the same memory at the same time, and the digests are known at
-about the time when the last byte is written.
+The parts of a stored value are its stream and its buffers. The digest of the value is computed from the digests of the parts, and is part of
+the name of the value file. One thread writes the parts while the other computes their digests. Both can run at the same time, because writing and
+hashing release the GIL. So the digests are known at about the time when the last byte is written.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from stepwell.kernel_runtime.store.locks import Once
 _PARALLEL = 1 << 20
 """Minimum size in bytes of a part whose digest is computed with several threads."""
 _SECOND_THREAD = 4 << 20
-"""Minimum total size in bytes of the parts whose digests are computed in a second thread. For less, starting a thread takes longer."""
+"""Minimum total size in bytes of the parts whose digests are computed in a second thread. For smaller parts, a second thread saves no time."""
 _PIECE = 16 << 20
-"""Number of bytes that `Digesting` hashes between two checks whether it was stopped."""
+"""Number of bytes that `Digesting` hashes at once. After each of these pieces, it checks whether `Digesting.stop` was called."""
 
 
 def blake(data: bytes | memoryview) -> str:
@@ -39,9 +39,9 @@ def combined(codec: str, size: int, stream: str, buffers: Sequence[Sequence[Any]
     codec
         The codec of the value.
     size, stream
-        The size and the digest of the stream.
+        The size of the stream in bytes, and its digest.
     buffers
-        The size, the digest and the read-only flag of each buffer.
+        For each buffer: its size in bytes, its digest, and True if the buffer is read-only.
     """
     described = f"{codec} {size} {stream}" + "".join(
         [f" {length} {digest} {int(readonly)}" for length, digest, readonly in buffers]
@@ -69,7 +69,10 @@ class Digesting:
             start_new_thread(self._work, ())
 
     def result(self) -> list[str]:
-        """Wait until the digests are computed; return one digest per part. If the second thread failed, raise its error."""
+        """Wait until the digests are computed; return the digest of each part, in the order of the parts.
+
+        If the second thread failed, raise its error.
+        """
         if not self._is_parallel:
             return [blake(part) for part in self._parts]
         self._end.wait()

@@ -8,12 +8,13 @@ The layout of a value file is::
     buffer, buffer, ...                                   large blocks of memory
 
 The stream and each buffer begin at a multiple of 64 bytes. The header contains their digests. So the signature of the header also protects
-the stream, provided that the digest of the stream is checked, too. Until both checks have succeeded, the header is treated as untrusted data.
+the stream, provided that the stream is compared with its digest. Until both the signature and this digest have been checked, the header is treated
+as untrusted data.
 
 The description of the step (`about`) is the catalog row of the materialization without the columns that describe the value. If the catalog is
 lost, ``stepwell doctor --rebuild`` restores the row from this description (`rebuilt`). The description includes the reads of the step, so the
-restored row is reused under the same conditions as the lost row. Headers are written before rows, and a file may exist although its step
-failed afterwards; the description in such a file has no memo key, so the restored row is never reused.
+restored row is reused under the same conditions as the lost row. If a step fails, the outputs that it yielded before are stored, too. The
+descriptions in their files have no memo key, so the restored rows are never reused.
 """
 
 from __future__ import annotations
@@ -60,12 +61,13 @@ class Header:
 
     codec: str
     stream: tuple[int, str]
-    """The size and digest of the stream."""
+    """The size of the stream in bytes, and its digest."""
     buffers: tuple[tuple[int, str, bool], ...]
-    """The size, the digest and the read-only flag of each buffer."""
+    """For each buffer: its size in bytes, its digest, and True if the buffer is read-only."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """Further fields, such as ``python`` (its version), ``classes`` (classes and libraries with their versions), ``key``, ``memo_key`` and
-    ``about``. Loads ignore these fields; they are for people and for the rebuild of a lost catalog."""
+    """Further fields by name, such as ``python`` (the version of Python), ``classes`` (the classes and libraries with their versions), ``key``,
+    ``memo_key`` and ``about`` (the description of the step). Loads ignore these fields. They are for people who look into the file, and for the
+    rebuild of a lost catalog."""
 
     @property
     def digest(self) -> str:
@@ -83,7 +85,7 @@ class Header:
         return json.dumps(fields, separators=(",", ":")).encode()
 
     def places(self, length: int) -> Iterator[tuple[int, int]]:
-        """Yield the positions in the file at which the stream begins and ends, and then those of each buffer.
+        """Yield two positions in the file, the begin and the end, first for the stream and then for each buffer.
 
         Parameters
         ----------
@@ -100,7 +102,7 @@ class Header:
 def room_for(codec: str, stream: int, buffers: Sequence[tuple[int, bool]], metadata: dict[str, Any]) -> int:
     """Return the position in a new value file at which the stream must begin, so that the header fits before the stream.
 
-    The digests in the header need not be known, because all digests are equally long.
+    The digests of the stream and the buffers need not be known yet, because all digests have the same length.
 
     Parameters
     ----------
@@ -109,7 +111,7 @@ def room_for(codec: str, stream: int, buffers: Sequence[tuple[int, bool]], metad
     stream
         The size of the stream in bytes.
     buffers
-        The size and the read-only flag of each buffer.
+        For each buffer: its size in bytes, and True if the buffer is read-only.
     metadata
         The further fields of the header (`Header.metadata`).
     """
@@ -128,12 +130,12 @@ def is_name(name: str) -> bool:
 
 
 def aligned(position: int) -> int:
-    """Round a position in a value file up to a multiple of 64, at which a stream or buffer may begin."""
+    """Return the next position in a value file at which a stream or buffer may begin: ``position``, rounded up to a multiple of 64."""
     return -(-position // _ALIGN) * _ALIGN
 
 
 def read_prefix(data: bytes | memoryview) -> tuple[int, bytes]:
-    """Return the length of the header and the signature from the first 64 bytes of a value file.
+    """Read the first 64 bytes of a value file. Return the length of the header in bytes, and the signature.
 
     Raises
     ------
@@ -185,7 +187,7 @@ def read_header(data: bytes) -> Header:
 
 
 REBUILT = "stepwell:rebuilt"
-"""Metadata key of a materialization whose catalog row was restored from the header of its value file."""
+"""The name of an entry in the metadata of a materialization. It is there if the row was restored from the header of the value file."""
 _COLUMNS = tuple(MATERIALIZATION_COLUMNS.split(", "))
 _OF_THE_VALUE = frozenset(
     ("codec", "digest", "size", "inline", "object_name", "signature", "type_name", "summary", "classes")
@@ -194,9 +196,9 @@ _DESCRIBED = frozenset(_COLUMNS) - _OF_THE_VALUE - {"record_signature"}
 
 
 def about(item: Materialization) -> dict[str, Any]:
-    """Return the description of a materialization that is stored in the header of its value file, as a dict of JSON values.
+    """Return the description of a materialization for the header of its value file, as a dict of JSON values.
 
-    The dict contains the columns of the catalog row by name, except empty columns and those that describe the value.
+    The dict contains the columns of the materialization's catalog row by name, except empty columns and those that describe the value.
     """
     row = materialization_row(replace(item, value=None))
     return {name: value for name, value in zip(_COLUMNS, row, strict=True) if name not in _OF_THE_VALUE and value}
@@ -226,11 +228,11 @@ def rebuilt(
     value
         The stored value in the file.
     key
-        The key of the materialization if the description contains no key.
+        The key that the materialization gets if the description contains no key.
     id_
         The id of the restored materialization.
     created
-        The time of creation, in seconds since the epoch, if the description contains no time.
+        The time of creation that the materialization gets if the description contains none, in seconds since the epoch.
     """
     empty: dict[str, Any] = {"inputs": "[]", "reads": "[]", "unverifiable": "[]", "metadata": "{}"}
     empty |= {"created": created, "seconds": 0.0}

@@ -3,14 +3,15 @@
 The file of a value is named ``objects/ab/<digest>.<codec>`` and contains a header (`header`), the stream and the buffers. The digest covers
 the codec, the stream and the buffers, so equal stored values share one file.
 
-A new file is first written below ``tmp/``. Its digest is computed meanwhile, so the header is written last. Then the file is renamed to its
-name below ``objects/``. So every file below ``objects/`` is complete, unless the machine crashed. Large files are mapped copy-on-write.
+A new file is first written below ``tmp/``. While the stream and the buffers are written, their digests are computed. So the header, which contains
+the digests, is written last. Then the file is renamed to its name below ``objects/``. So every file below ``objects/`` is complete, unless the
+machine crashed. A load maps large files copy-on-write: a change of the loaded value does not change the file.
 
 Every load checks the digest of the stream and, for a pickle, the signature of the header, which contains this digest. The buffers are checked
 at the first load after each boot (`checked`).
 
-A store may come from another person. So a file name is checked before the file is opened, links are not followed (`Folder`), and the stream
-is copied before its digest is checked, so that nobody can change the bytes that are executed after the check.
+A store may come from another person. So a file name is checked before the file is opened, and links are not followed (`Folder`). The stream is
+copied before its digest is checked. So the bytes that a load executes are those that were checked, even if the file is changed meanwhile.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ from stepwell.kernel_runtime.store.trouble import trouble, unusable_directory
 from stepwell.kernel_runtime.store.values.codecs import PICKLE, Encoded, Parts
 
 MAP_FROM = 1 << 20
-"""Minimum size in bytes of a file that is mapped into memory. Reading a smaller file takes no longer, and leaves no descriptor open."""
+"""Minimum size in bytes of a file that is mapped into memory. A smaller file is read, which takes no longer and keeps no
+descriptor open."""
 _PIECE_WRITTEN = 64 << 20
 """Maximum number of bytes that are written by one system call, so that Ctrl-C takes effect between two calls."""
 _BATCH = 512
@@ -63,7 +65,7 @@ _BATCH = 512
 
 
 def write_parts(descriptor: int, parts: Sequence[bytes | memoryview], position: int) -> None:
-    """Write parts to a file one after the other, each at the next multiple of 64 bytes; raise `OSError` if writing fails.
+    """Write parts to a file one after the other, so that each begins at a multiple of 64 bytes; raise `OSError` if writing fails.
 
     Parameters
     ----------
@@ -72,7 +74,7 @@ def write_parts(descriptor: int, parts: Sequence[bytes | memoryview], position: 
     parts
         The parts, such as a stream and its buffers.
     position
-        The current position in the file.
+        The position in the file at which ``descriptor`` is now. The first part begins there or at the next multiple of 64 bytes.
     """
     batch: list[bytes | memoryview] = []
     waiting = 0
@@ -104,7 +106,7 @@ def _write_all(descriptor: int, batch: list[bytes | memoryview]) -> None:
 
 
 def contents(descriptor: int) -> memoryview:
-    """Return the contents of an open file: mapped copy-on-write if it has at least `MAP_FROM` bytes, otherwise read into memory."""
+    """Return the contents of an open file. A file of at least `MAP_FROM` bytes is mapped copy-on-write; a smaller file is read into memory."""
     size = os.fstat(descriptor).st_size
     return _mapped(descriptor, size) if size >= MAP_FROM else _read_whole(descriptor, size)
 
@@ -135,7 +137,7 @@ def _mapped(descriptor: int, size: int) -> memoryview:
 
 
 _SIGNED = b"stepwell object"
-"""Signed together with the bytes of a header, so that a signature of other bytes cannot be used for a header."""
+"""Bytes that are signed together with each header. So a signature that was made for other data is never valid for a header."""
 _PIECE_COPIED = 4 << 20
 """Number of bytes that are read and written at once when a file is copied."""
 
@@ -150,7 +152,8 @@ class Objects:
     signer
         Signs and verifies the headers of pickles, which execute code when they are loaded.
     unrecorded
-        Protects new files from ``gc`` until their catalog rows are committed. None to create such a list for this object alone.
+        The list of new files whose catalog rows are not committed yet, which protects these files from ``gc``. None to create a separate list for
+        this object.
     """
 
     def __init__(self, folder: Folder, signer: Signer, unrecorded: Unrecorded | None = None) -> None:
@@ -177,7 +180,7 @@ class Objects:
         key, memo_key
             The key of the value and the memo key of its step, for the header.
         about
-            Further fields of the header, as JSON values; None for no further fields.
+            Further fields of the header by name, such as ``about`` (see `Header.metadata`), as JSON values; None for no further fields.
 
         Returns
         -------
@@ -340,7 +343,8 @@ class Objects:
     def adopt(self, name: str) -> None:
         """Check every byte of a file and, if the file is a pickle, sign it with this user's key.
 
-        The errors of `verify` are raised if the check fails.
+        If the file belongs to another user or has a second hard link, it is replaced with a signed copy. If the check fails, the errors are those
+        of `verify`.
         """
         header = self.verify(name)
         if header.codec != PICKLE:
@@ -375,21 +379,21 @@ class Objects:
             return True
 
     def holds(self, value: StoredValue) -> bool:
-        """Return True if the store contains the inline value or the file of a stored value, even if the value cannot be loaded."""
+        """Return True if the value is inline, or if its file exists. This does not mean that the value can be loaded."""
         return value.inline is not None or (value.object_name is not None and not self.is_missing(value.object_name))
 
     def signer_of(self, name: str, own_key: bytes) -> bytes:
-        """Return the name of the key with which a file claims to be signed: zero bytes if the file is unsigned, empty if it cannot be read.
+        """Return the name of the key with which a file claims to be signed. The signature is not verified.
 
-        The signature is not verified.
+        The result is empty if the file cannot be read. If the file is unsigned, every byte of the result is zero.
 
         Parameters
         ----------
         name
             The name of the file below ``objects/``.
         own_key
-            The name of this user's key. If this process has written the file or read its signature before, and this key signed the file,
-            ``own_key`` is returned without reading the file again.
+            The name of this user's key. It is returned without reading the file if this process already knows that the file is signed with this
+            key, because it signed the file or read the signature before.
         """
         if name in self._own_files:
             return own_key
@@ -411,9 +415,9 @@ class Objects:
 
     @contextlib.contextmanager
     def making(self, name: str) -> Iterator[IO[bytes]]:
-        """Open a new file for writing. After the ``with`` block, the file is placed below ``objects/`` under ``name``.
+        """Open a new file below ``tmp/`` for writing. When the ``with`` block ends, the file is moved to ``name`` below ``objects/``.
 
-        Until then, the file is below ``tmp/``. If the block raises an error, the file is deleted.
+        If the block raises an error, the file is deleted instead.
 
         Raises
         ------
@@ -432,7 +436,9 @@ class Objects:
             raise
 
     def signed_prefix(self, codec: str, packed: bytes) -> bytes:
-        """Return the 64 bytes that precede the header in a file. They contain this user's signature if the codec is pickle.
+        """Return the 64 bytes that precede the header in a file.
+
+        They contain a signature by this user's key if the codec is ``pickle``; otherwise the bytes of the signature are zero.
 
         Parameters
         ----------
@@ -445,7 +451,10 @@ class Objects:
         return PREFIX.pack(MAGIC, VERSION, len(packed), signature)
 
     def usage(self) -> tuple[int, int]:
-        """Return the number of value files and their total size in bytes. If this user may not list a folder, the count ends there."""
+        """Return the number of value files and their total size in bytes.
+
+        If this user may not list one of the folders, the files in this folder and in all later folders are not counted.
+        """
         files = total = 0
         with contextlib.suppress(PermissionError):
             for _, status in value_files(self.folder):
@@ -551,7 +560,7 @@ def _parts(file: _ValueFile, unchecked: os.stat_result | None) -> Parts:
     """
     data, header = file.data, file.header
     (start, end), *places = header.places(len(file.header_bytes))
-    # The stream is copied before it is checked, so that nobody can change the bytes that are executed after the check.
+    # The stream is copied before it is checked. So the bytes that a load executes are the checked ones, even if the file is changed meanwhile.
     stream = bytes(data[start:end])
     if stream and blake(stream) != header.stream[1]:
         raise HeaderError("the file's contents changed after the file was written")
@@ -642,7 +651,7 @@ def value_files(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def lacking(snapshot: Snapshot, objects: Objects, signer: Signer) -> tuple[frozenset[str], dict[str, str]]:
-    """Find the materializations of a snapshot whose value file is missing, or whose value this user's key did not sign.
+    """Find the value files of a snapshot that are missing, and the materializations with a pickle that this user's key did not sign.
 
     Signatures are not verified, because this would take too long for a whole snapshot. A load verifies the signature of the loaded value.
 
@@ -651,8 +660,8 @@ def lacking(snapshot: Snapshot, objects: Objects, signer: Signer) -> tuple[froze
     missing
         Names of the value files that do not exist or are shorter than the value.
     foreign
-        Maps the id of each materialization whose value this user's key did not sign to the fingerprint of the key that the signature names,
-        or to ``none`` if an inline value has no signature or the file cannot be read.
+        A dict with an item for each materialization whose pickle this user's key did not sign. The key is the id of the materialization. The item
+        is the fingerprint of the key that the signature names, or ``none`` if an inline value has no signature or the file cannot be read.
     """
     missing: dict[str, bool] = {}
     foreign: dict[str, str] = {}

@@ -6,12 +6,13 @@ the catalog's tables into Arrow tables, which are called the *sources* of the vi
 together, and never reads inline values, signatures or source code. Second, after the lease is released, the DuckDB instance for SQL
 (`instance`) runs the user's statement, in which each view is a SELECT over its sources.
 
-Times are TIMESTAMPTZ, durations are in seconds, and sizes are in bytes. A materialization is *current* if its notebook uses it for its key and
-partition. In ``current``, ``moved`` is the time at which the materialization was recorded as current. In ``lineage``, ``input`` is the name of
-the step's parameter, and ``upstream`` the key of the upstream value; ``kind`` is ``order`` if the input only orders the steps and passes no
-value, otherwise ``value``; ``version`` is the data version of the upstream value, or the id of its materialization if the input only orders the
-steps or the value has no data version. In ``code_versions``, ``path`` consists of the names by which the step's code reaches the object, and
-``place`` is the source location of the object's definition. In ``materializations``, ``object`` is the name of the value file.
+Times are TIMESTAMPTZ, durations are in seconds, and sizes are in bytes. Of the materializations with the same notebook, key and partition, at most one
+is *current*: the one that the notebook uses. In ``current``, ``moved`` is the time at which the materialization was recorded as current.
+In ``lineage``, ``input`` is the name of the step's parameter, and ``upstream`` is the key of the upstream value. ``kind`` is ``order`` if the input
+only orders the steps and passes no value; otherwise it is ``value``. ``version`` is the data version of the upstream value. If ``kind`` is
+``order``, or the upstream value has no data version, ``version`` is the id of the upstream materialization. In ``code_versions``, ``path``
+consists of the names by which the step's code reaches the object, and ``place`` is the source location of the object's definition. In
+``materializations``, ``object`` is the name of the value file.
 
 ====================  =====================================================================================================
 ``runs``              run_id, kind, notebook, targets[], status, started, ended, seconds, batch, parent_run_id, root_run_id, error,
@@ -55,7 +56,8 @@ _SOURCES = {
     "code": "SELECT digest, parts FROM @code_versions",
     "logs": "SELECT run_id, step_key, time, level, message FROM @logs",
 }
-"""The queries that read the sources from the catalog, by the name of the source. ``@`` stands for the name of the attached catalog."""
+"""The queries that read the sources from the catalog, by the name of the source. ``@runs`` stands for the table ``runs`` of the catalog,
+and so on."""
 
 _ERROR = "json_extract_string(error, '$[0]') AS error, json_extract_string(error, '$[1]') AS error_message"
 _IS_CURRENT = "id IN (SELECT materialization FROM @pointers) AS is_current"
@@ -63,7 +65,11 @@ _IS_CURRENT = "id IN (SELECT materialization FROM @pointers) AS is_current"
 
 @dataclass(frozen=True, slots=True)
 class CatalogView:
-    """A view of the schema ``stepwell``: the names of its sources, and the text of its SELECT, in which ``@name`` stands for a source."""
+    """A view of the schema ``stepwell``.
+
+    ``sources`` are the names of its sources. ``text`` is the SELECT that defines the view. In this text, ``@runs`` stands for the source ``runs``, and
+    so on.
+    """
 
     sources: tuple[str, ...]
     text: str
@@ -136,20 +142,21 @@ def catalog_view(path: TablePath) -> str | None:
 
 
 def sources_of(views: Collection[str]) -> tuple[str, ...]:
-    """Return the names of the sources that the named views need, each of them once."""
+    """Return the names of the sources that the views named ``views`` need, each of them once."""
     return tuple(dict.fromkeys(source for view in views for source in VIEWS[view].sources))
 
 
 def source_table(source: str) -> str:
     """Return the table name under which a source is registered with DuckDB.
 
-    Values are registered under the keys of their assets. A source cannot have the same name as a value, because no asset key contains a dot.
+    This name contains a dot (``stepwell.runs``). Values are registered under the keys of their assets, which contain no dot. So a source and a value
+    never have the same name.
     """
     return f"{SCHEMA}.{source}"
 
 
 def view_select(view: str) -> str:
-    """Return the text of the SELECT that defines a view. It refers to the sources by their registered names (`source_table`)."""
+    """Return the text of the SELECT that defines a view. In this text, each source has the table name that `source_table` returns."""
     text = VIEWS[view].text
     for source in VIEWS[view].sources:
         text = text.replace(f"@{source}", f'temp.main."{source_table(source)}"')
@@ -171,7 +178,7 @@ def read_sources(connection: Connection, name: str, sources: Collection[str]) ->
     Returns
     -------
     dict
-        A ``pyarrow.Table`` for each source, by name.
+        A ``pyarrow.Table`` for each source, by the name of the source.
     """
     # A separate cursor is used, because an open result of another statement could disturb these queries. Closing the cursor ends its
     # relations, which would otherwise block DETACH.

@@ -1,9 +1,9 @@
 """The DuckDB instance that runs SELECTs. It can access only registered tables, and its configuration is locked.
 
-The instance is in memory and separate from the instance of the catalog. It cannot access the caller's variables, files or extensions, and no
-statement can change this configuration. When memory is short, DuckDB writes temporary data to a folder below the store's ``tmp``. The SELECTs
-of one store share an instance; each of them has a separate connection, on which its tables are registered, so no other SELECT can see them.
-A SELECT that reads files gets a private instance, which can open only these files.
+The instance is in memory and separate from the instance of the catalog. It cannot access Python variables, files or DuckDB extensions, and no
+statement can change this configuration. When memory is short, DuckDB writes temporary data to a folder below the store's ``tmp``. All SELECTs
+over the values of one store share an instance. Each SELECT has a separate connection, on which its tables are registered, so no other SELECT can
+read these tables. A SELECT that reads files gets a private instance, which can open only these files.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ if hasattr(os, "register_at_fork"):
 def expect(store: Path) -> None:
     """Set the store directory that the next SELECTs will probably use.
 
-    A SELECT is parsed before its store is known. With this hint, the instance that is started for the parser is the one that later runs the
-    SELECT.
+    A SELECT is parsed before its store is known. Parsing needs an instance, too. If none is running, one is started for the store that was set
+    here, so that the same instance can run the SELECT later.
     """
     global _expected_store  # noqa: PLW0603 - only a hint: with a wrong store, one more instance is started
     _expected_store = str(store)
@@ -157,8 +157,8 @@ def interruptible(connection: Connection, work: Callable[[], T]) -> T:
     Raises
     ------
     BaseException
-        The exception that ``work`` raised; or the exception, such as KeyboardInterrupt, that ended the wait for ``work``. In the second case,
-        the statement is interrupted, and the exception is raised when ``work`` has ended, at the latest after 5 s.
+        Any exception that ``work`` raised. Also the exception that ended the wait for ``work``, such as KeyboardInterrupt; it is raised after the
+        statement was interrupted and ``work`` has ended, at the latest after 5 s.
     """
     over = Once()
     results: list[T] = []

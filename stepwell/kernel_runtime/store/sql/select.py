@@ -82,8 +82,8 @@ def unreadable(value: Any, name: str, reason: str) -> NotTabularError:
     name
         The key of the asset.
     reason
-        DuckDB's message. If ``value`` is a pandas frame and the message names the type of one of its columns, the error names the columns of
-        this type instead of the message.
+        DuckDB's message, which becomes part of the error. If ``value`` is a pandas frame and the message contains the type of some columns, the
+        error names these columns instead.
     """
     columns = [
         f"{label} ({dtype})" for label, dtype in getattr(value, "dtypes", {}).items() if f"'{dtype}'" in reason
@@ -214,7 +214,8 @@ class Scope:
     Attributes
     ----------
     tables
-        The values that the SELECT can read as tables, by name, or by path such as ``("raw", "flights")`` for ``raw.flights``.
+        The values that the SELECT can read as tables. The key of each is the name of the table, or its path if the name has two parts: the path of
+        ``raw.flights`` is ``("raw", "flights")``.
     parameters
         The values of the SELECT's parameters by name, without ``$``.
     files
@@ -222,7 +223,8 @@ class Scope:
     store
         The store directory, below which DuckDB writes temporary data; None if there is no store.
     shapes
-        The views of the catalog that the SELECT can read: the text of the SELECT that defines each view, by the path of the view.
+        The views of the catalog that the SELECT can read. The key of each is the path of the view, such as ``("stepwell", "runs")``; the item is
+        the text of the SELECT that defines the view.
     """
 
     tables: Mapping[Any, object]
@@ -309,7 +311,7 @@ class _Query:
         return self.connection.sql(self._text, params=self._parameters or None)
 
     def run(self, work: Callable[[], T]) -> T:
-        """Call ``work``, which executes the SELECT; return its result. Ctrl-C interrupts the SELECT. Errors of DuckDB become `QueryError`."""
+        """Call ``work``, which executes the SELECT; return its result. Ctrl-C interrupts the SELECT. If DuckDB fails, raise `QueryError`."""
         import duckdb
 
         try:
@@ -441,7 +443,8 @@ def _check(statement: Statement, tables: Mapping[TablePath, object], scope: Scop
 def missing_table(path: TablePath, known_tables: list[str]) -> QueryError:
     """Return the error for a SELECT that names an unknown table.
 
-    The remedy of the error proposes the names in ``known_tables`` that resemble ``path``; if there are none, it lists some names.
+    The remedy of the error proposes the names in ``known_tables`` that resemble ``path``. If no name resembles it, the remedy lists up to eight
+    of the known tables.
     """
     name = ".".join(path)
     near = difflib.get_close_matches(name, known_tables, n=3, cutoff=0.5)
@@ -482,7 +485,7 @@ def _make_schemas(connection: Connection, database: str, paths: list[TablePath],
     paths
         The table names with two parts.
     shapes
-        The views of the catalog: the SELECT that defines each, by its path. All other names in ``paths`` refer to registered values.
+        Views of the catalog: the key is the path of the view, the item is the SELECT that defines it. All other ``paths`` refer to registered values.
     """
     connection.execute(f"ATTACH ':memory:' AS {database}")
     connection.execute(f"USE {database}")
@@ -525,7 +528,7 @@ def _numbered(table: Any) -> Any:
 
 
 def _numbers(names: list[str]) -> list[str]:
-    """Return column names with a number appended to each repeated name (``id``, ``id_1``), like DuckDB in CREATE TABLE AS."""
+    """Return column names without repetitions: a number is appended to each repeated name (``id``, ``id_1``), as DuckDB does in CREATE TABLE AS."""
     taken = set(names)
     seen: set[str] = set()
     unique_names = []

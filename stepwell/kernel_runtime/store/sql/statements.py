@@ -69,7 +69,7 @@ class FileSource:
     names
         The paths and patterns as they are written in the SELECT; empty if a parameter contains them.
     parameter
-        The name of the parameter whose value is the path or a list of paths; empty if the SELECT contains the paths.
+        The name of the parameter whose value is the path or a list of paths; empty if the SELECT itself contains the paths.
     label
         The table name, or the function call such as ``read_csv()``, for messages.
     """
@@ -88,7 +88,8 @@ class Statement:
     text
         The SELECT as it was written.
     tables
-        The tables that the SELECT reads, in the order in which they occur, each spelling once. Tables that a WITH clause defines are omitted.
+        The paths of the tables that the SELECT reads, in the order in which they occur. A table occurs several times only if the SELECT spells its
+        name differently (``t``, ``T``). Tables that a WITH clause defines are omitted.
     files
         The files that the SELECT reads.
     parameters
@@ -105,7 +106,7 @@ class Statement:
 
 
 def folded(name: str) -> str:
-    """Return a name with the letters A to Z in lower case, so that names are equal if and only if DuckDB regards them as equal."""
+    """Return a name with the letters A to Z in lower case. Two results are equal if and only if DuckDB regards the two names as equal."""
     return name.translate(_ASCII)
 
 
@@ -172,7 +173,7 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 class _References:
-    """The tables, files and parameters that were found in a parse tree. The dicts are used as ordered sets."""
+    """The tables, files and parameters that were found in a parse tree. They are the keys of the dicts, in the order in which they were found."""
 
     def __init__(self) -> None:
         self.tables: dict[TablePath, None] = {}
@@ -188,7 +189,7 @@ def _collect_references(tree: Any, field: str, hidden: frozenset[str], reference
     tree
         The node, a list of nodes, or a plain value.
     field
-        The name of the field of the parent node that contains ``tree``; empty for the root.
+        The name of the field in which the parent node contains ``tree``; empty for the root.
     hidden
         Names of the tables that WITH clauses around ``tree`` define, in the form that `folded` returns. These names do not refer to assets.
     references
@@ -446,7 +447,10 @@ def _absolute(name: str) -> str:
 
 
 def _without_patterns(path: str) -> str:
-    """Return the folders of a path that precede the first part with a wildcard; the whole path if it exists or has no wildcard."""
+    """Return the path of the folder before the first wildcard in ``path``: ``/data`` for ``/data/*/x.csv``.
+
+    If no part of ``path`` is a wildcard, or a file or folder with exactly this path exists, return ``path`` itself.
+    """
     parts = path.split(os.sep)  # noqa: PTH206 - as above
     first = next((number for number, part in enumerate(parts) if glob.has_magic(part)), None)
     return path if first is None or os.path.exists(path) else os.sep.join(parts[:first]) or os.sep

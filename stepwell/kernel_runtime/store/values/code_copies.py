@@ -13,11 +13,12 @@ copy. In one process, all loads of the same version of a class use the same clas
 A function that is created from a copy uses the notebook's variables, like the original function, if the notebook defines all names that the
 function reads, and the functions and classes among them have the stored code versions. Otherwise the function uses the global variables that
 are stored with the copy: functions, classes, imported modules (by name) and other values. Large variables of the notebook, values that cannot
-be pickled, and secrets are not stored. (A variable counts as secret because of its name, or because its value comes from the environment.) If
-the function reads such a variable and the notebook does not define it, the function raises NameError.
+be pickled, and secrets are not stored. (A variable counts as secret because of its name, because its text looks like a token or password, or
+because it is the value of an environment variable.) If the function reads such a variable and the notebook does not define it, the function
+raises NameError.
 
-If the source of a class or function contains a secret, no copies are stored for the value; a load then needs all its classes and functions
-in the notebook. Copies contain bytecode, so they can be used only by the minor version of Python that wrote them.
+If the source of one of these classes and functions contains a secret, no copies at all are stored for the value. A load of the value then
+needs all of them in the notebook. Copies contain bytecode, so they can be used only by the minor version of Python that wrote them.
 
 Like cloudpickle, a load creates a class or function from a copy in two steps: first it creates an empty object, then it sets the contents,
 so that copies can refer to each other. `Resolver` carries out both steps, and never changes objects of the notebook.
@@ -48,17 +49,17 @@ from stepwell.kernel_runtime.store.values import structure
 from stepwell.kernel_runtime.store.values.loading import UNKNOWN, CodeReader
 
 MOST_OF_A_GLOBAL = 4 << 20
-"""Maximum size in bytes of a pickled global variable that is stored with a copied function, if the notebook has this variable. Global
-variables that only the function has are stored in any size."""
+"""Maximum size in bytes of the pickle of a notebook's global variable that is stored with a copied function. If the function uses other global
+variables than the notebook, these are stored in any size."""
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _HEAP_TYPE = 1 << 9
-"""The flag of CPython's types that were created at run time, as by a class statement."""
+"""The bit in ``__flags__`` of a type that CPython sets if the type was created at run time, for example by a class statement."""
 _MAX_DUMPED = 32
 """Maximum number of pickles of copies that `dump_copies` caches."""
 
 
 Named = tuple[str, str]
-"""The module and qualified name of a class or function, such as ``__main__.Point``, and its code version."""
+"""A pair: the name of a class or function, as `name_of` returns it (``__main__.Point``), and its code version."""
 
 
 class NoCopyError(Exception):
@@ -66,15 +67,15 @@ class NoCopyError(Exception):
 
 
 def name_of(item: Any) -> str:
-    """Return the module and qualified name of a class or function."""
+    """Return the name of the module and the qualified name of a class or function, joined with a dot: ``__main__.Point``."""
     return f"{item.__module__}.{item.__qualname__}"
 
 
 def goes_by_copy(item: Any) -> bool:
     """Return True if a class or function must be stored with a copy of its code.
 
-    This is the case if the class or function belongs to the notebook, or if its module has no object, or another object, under its qualified
-    name. Classes of extension modules are never copied, because only classes that are written in Python can be copied.
+    This is the case if the class or function is defined in the notebook, or if a look-up of its qualified name in its module does not find this
+    object. Classes of extension modules are never copied, because only classes that are written in Python can be copied.
     """
     module = item.__module__
     if module == "__main__":
@@ -87,7 +88,10 @@ def goes_by_copy(item: Any) -> bool:
 
 
 def parametrized(item: Any) -> tuple[Any, ...] | None:
-    """Return the pickle reduction ``(function, arguments)`` of a parametrized pydantic model such as ``Box[int]``; None for other objects."""
+    """Return the pickle reduction of a parametrized pydantic model such as ``Box[int]``; None for other objects.
+
+    The reduction is a function and its arguments. For ``Box[int]``, these are `operator.getitem` and ``(Box, int)``.
+    """
     metadata = vars(item).get("__pydantic_generic_metadata__") if isinstance(item, type) else None
     if not metadata or not metadata.get("origin"):
         return None
@@ -106,9 +110,10 @@ def at_name(module: str, qualname: str) -> Any:
 
 
 def notebook_object(number: int) -> Any:
-    """Raise UnpicklingError. A stored pickle calls this function wherever the value refers to a class or function of the notebook.
+    """Raise UnpicklingError. This function stands for a class or function of the notebook in the stored pickle of a value.
 
-    A load by Stepwell replaces this function with a method of `Resolver`, which returns the class or function with this number.
+    The pickle contains a call of this function wherever the value refers to the class or function that has the number ``number``. When Stepwell
+    loads the pickle, a method of `Resolver` is called instead of this function, and returns the class or function.
     """
     raise pickle.UnpicklingError(
         f"this pickle refers to a class or function of a notebook (number {number}), and only Stepwell can load such a pickle"
@@ -116,25 +121,27 @@ def notebook_object(number: int) -> Any:
 
 
 def copied(*parts: Any) -> Any:
-    """Raise UnpicklingError. A stored pickle of copies calls this function to create an empty class or function.
+    """Raise UnpicklingError. A stored pickle of copies contains a call of this function for each class or function that must be created.
 
-    A load by Stepwell replaces this function with a method of `Resolver`, which takes these arguments.
+    When Stepwell loads the pickle, a method of `Resolver` is called instead of this function, with the arguments ``parts``. This method returns
+    a class or function that is still empty.
     """
     del parts
     raise pickle.UnpicklingError("this pickle contains copies of classes or functions, which only Stepwell can load")
 
 
 def completed(*parts: Any) -> None:
-    """Raise UnpicklingError. A stored pickle of copies calls this function to set the contents of a class or function.
+    """Raise UnpicklingError. A stored pickle of copies contains a call of this function for each class or function that must get its contents.
 
-    A load by Stepwell replaces this function with a method of `Resolver`, which takes these arguments.
+    When Stepwell loads the pickle, a method of `Resolver` is called instead of this function, with the arguments ``parts``. This method sets the
+    contents of a class or function that was created empty.
     """
     del parts
     raise pickle.UnpicklingError("this pickle contains copies of classes or functions, which only Stepwell can load")
 
 
 class Reduced:
-    """Wraps the pickle reduction of an object. The pickler writes this reduction instead of reducing the object itself."""
+    """Stands for an object in a value. Instead of reducing the object itself, the pickler writes the reduction ``parts``."""
 
     def __init__(self, parts: tuple[Any, ...]) -> None:
         self.parts = parts
@@ -146,7 +153,11 @@ def new_cell() -> CellType:
 
 
 def around(copy: FunctionType, *cells: CellType) -> FunctionType:
-    """Return a function that equals ``copy`` except for its closure cells, which are ``cells``."""
+    """Return a new function that has the code and all attributes of ``copy``, but the closure cells ``cells``.
+
+    If two functions in a value share a closure cell, the load calls this function for both with the same cell. So the loaded functions share
+    a cell, too. The cells may still be empty; `bind_around` sets their contents.
+    """
     function = FunctionType(copy.__code__, copy.__globals__, copy.__name__, copy.__defaults__, cells)
     function.__kwdefaults__ = copy.__kwdefaults__
     function.__qualname__, function.__module__ = copy.__qualname__, copy.__module__
@@ -160,7 +171,10 @@ def around(copy: FunctionType, *cells: CellType) -> FunctionType:
 
 
 def bound_around(function: FunctionType) -> tuple[tuple[int, Any], ...]:
-    """Return the position and the contents of each non-empty closure cell of a function."""
+    """Return the contents of the closure cells of a function, for `bind_around`.
+
+    The result contains a pair for each cell that is not empty: the position of the cell in ``function.__closure__``, and the object in the cell.
+    """
     contents = []
     for position, cell in enumerate(function.__closure__ or ()):
         try:
@@ -171,7 +185,11 @@ def bound_around(function: FunctionType) -> tuple[tuple[int, Any], ...]:
 
 
 def bind_around(function: FunctionType, bound: tuple[tuple[int, Any], ...]) -> None:
-    """Set the contents of the closure cells of a function to ``bound``, a result of `bound_around`."""
+    """Set the contents of closure cells of a function that `around` created.
+
+    ``bound`` is the result of `bound_around` for the original function. Each pair in it consists of the position of a cell in
+    ``function.__closure__`` and the object that this cell gets. Other cells stay empty.
+    """
     cells = function.__closure__ or ()
     for position, value in bound:
         cells[position].cell_contents = value
@@ -184,7 +202,7 @@ _dumped_lock = threading.Lock()
 def dump_copies(originals: Sequence[Any], names: Sequence[Named], code: CodeReader) -> bytes:
     """Return a pickle that contains copies of classes and functions of the notebook.
 
-    The most recent results are cached. The cache identifies a result by the classes and functions and their code versions.
+    The most recent results are cached. A cached result is used for the same objects with the same code versions.
 
     Parameters
     ----------
@@ -235,7 +253,7 @@ def _pickler(stream: io.BytesIO, code: CodeReader) -> Any:
     import cloudpickle
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        """A pickler that writes the name and code version of each class and function together with its copy."""
+        """A pickler that writes a copy of each class and function of the notebook, with its name and code version."""
 
         def reducer_override(self, value: Any) -> Any:
             wrapped = rewrapped(value)
@@ -292,11 +310,10 @@ def _pickler(stream: io.BytesIO, code: CodeReader) -> Any:
 
 
 def rewrapped(value: Any) -> Any:
-    """Return the pickle reduction of a ``cached_property``, or of a function of the notebook with ``lru_cache``.
+    """Return the pickle reduction of a ``cached_property``, or of a function of the notebook that is decorated with ``lru_cache``.
 
-    A load creates the ``cached_property`` or the ``lru_cache`` with an empty cache. Without this reduction, pickle would fail for a
-    ``cached_property`` that contains a lock, and would store a function with ``lru_cache`` by name only. For other objects, return
-    NotImplemented.
+    For other objects, return NotImplemented. When the reduction is loaded, the cache is empty. Without this reduction, pickle would fail for a
+    ``cached_property`` that contains a lock, and would store a function that is decorated with ``lru_cache`` by name only, without a copy.
     """
     kind = type(value)
     if kind is functools.cached_property:
@@ -310,21 +327,24 @@ _LRU = type(functools.lru_cache(len))
 
 
 def cached_property_of(function: Callable[[Any], Any], name: str | None) -> Any:
-    """Return a ``cached_property`` that computes its value with a function and caches the value in the attribute ``name``."""
+    """Return a ``cached_property`` that computes its value with ``function`` and caches the value in the attribute called ``name``."""
     result = functools.cached_property(function)
     result.attrname = name
     return result
 
 
 def lru_cache_of(function: Callable[..., Any], most: int | None, typed: bool) -> Any:
-    """Wrap a function in an empty ``lru_cache`` for at most ``most`` results; if ``most`` is None, the cache has no limit."""
+    """Return a function with an empty ``lru_cache`` around ``function``.
+
+    ``most`` and ``typed`` are the parameters ``maxsize`` and ``typed`` of `functools.lru_cache`.
+    """
     return functools.lru_cache(most, typed)(function)
 
 
 def _module_of_globals(function: FunctionType) -> str:
-    """Return the name of the imported module whose globals a function uses.
+    """Return the name of the imported module whose global variables a function uses.
 
-    The name is empty if the function uses the notebook's globals or a dict that belongs to no module.
+    Return an empty string if the function uses the notebook's global variables, or a dict that is not the namespace of a module.
     """
     name = function.__globals__.get("__name__")
     module = sys.modules.get(name) if type(name) is str and name != "__main__" else None
@@ -332,7 +352,7 @@ def _module_of_globals(function: FunctionType) -> str:
 
 
 class _GlobalsOf:
-    """Stands for the globals of a module in a pickle of copies. A load imports the module and uses its globals."""
+    """Stands for the global variables of a module in a pickle of copies. A load imports the module and uses its global variables."""
 
     def __init__(self, module: str) -> None:
         self.module = module
@@ -361,7 +381,11 @@ def _is_code(value: Any) -> bool:
 
 
 def _belongs(code: CodeReader, name: str, value: Any) -> bool:
-    """Return True if a global variable that a copied function reads must be stored with the copy of the function."""
+    """Return True if a global variable that a copied function reads is stored with the copy of the function.
+
+    ``name`` and ``value`` are the name and the value of the variable. Modules, functions and classes are always stored. Objects of Stepwell,
+    secrets and values that cannot be pickled are not stored, nor are variables of the notebook above `MOST_OF_A_GLOBAL` bytes.
+    """
     if isinstance(value, ModuleType | FunctionType | type):
         return True
     if type(value).__module__.partition(".")[0] == "stepwell" or code.hides(name, value):
@@ -375,7 +399,7 @@ def _belongs(code: CodeReader, name: str, value: Any) -> bool:
 
 
 _classes: weakref.WeakValueDictionary[Named, type] = weakref.WeakValueDictionary()
-"""Maps name and code version to the class that was created from a copy, so that two loads of a value return instances of the same class."""
+"""Maps pairs of a name and a code version to the class that was created from a copy. So two loads of a value return instances of the same class."""
 _loading = threading.RLock()
 
 
@@ -394,15 +418,15 @@ class Resolver:
     Parameters
     ----------
     names
-        The names and code versions of the classes and functions, from the head of the stream. A number in the pickle is a position in this
+        A pair of name and code version for each class and function, from the head of the frame. A number in the pickle is a position in this
         list.
     copies
         The pickle of the copies; empty if no copies are stored.
     python
         The minor version of Python that wrote the copies, such as ``3.13``.
     inside
-        Names in ``names`` by which the class or function could not be looked up when the value was stored, for example because it was a lambda
-        or was defined inside a function.
+        Those names in ``names`` that did not lead to the class or function when the value was stored, for example because it was a lambda or
+        was defined inside a function.
     why
         The reason why no copies are stored; empty if copies are stored.
     key
@@ -438,7 +462,10 @@ class Resolver:
         self._with_notebook_globals: set[int] = set()
 
     def globals(self) -> dict[tuple[str, str], Any]:
-        """Return the methods that replace `notebook_object`, `copied` and `completed` during a load, by module and name of these functions."""
+        """Return the methods that a load calls instead of `notebook_object`, `copied` and `completed`.
+
+        Each key of the dict is a pair that names one of these functions: its module and its name. The item is the method.
+        """
         here = __name__
         return {
             (here, notebook_object.__name__): self._object,
@@ -574,8 +601,8 @@ def load_with(
 def _split(name: str) -> tuple[str, str]:
     """Split a dotted name into the name of a module and a qualified name.
 
-    The module is the longest beginning of the dotted name that is the name of an imported module; if there is none, it is the part before the
-    first dot.
+    The module is the longest beginning of the dotted name that is the name of an imported module: ``a.b.C.D`` is split into ``a.b`` and ``C.D``
+    if ``a.b`` is imported. If there is no such beginning, the module is the part before the first dot.
     """
     parts = name.split(".")
     for count in range(len(parts) - 1, 0, -1):

@@ -6,9 +6,10 @@ codec        types                                       stored form
 plain        None, bool, int, float, str, bytes          one tag byte and the value
 pickle       a path                                      a framed pickle (`pickling`) with the path, and the contents of
                                                          the file as a buffer (`path_results`)
-arrow-...    pyarrow Table, RecordBatch, (Chunked)Array  an Arrow IPC stream; of a slice, only the visible data
+arrow-...    pyarrow Table, RecordBatch, (Chunked)Array  an Arrow IPC stream; for a slice of a longer array, it
+                                                         contains only the data of the slice
 polars-...   polars DataFrame, Series                    polars' IPC stream, and a note of which columns are sorted
-                                                         (with columns of 128-bit integers, they are pickled)
+                                                         (values with 128-bit integers are pickled instead)
 pickle       all others, including pandas                pickle protocol 5 with large buffers out of band; if the value
                                                          refers to classes or functions of the notebook, a framed
                                                          pickle that also contains copies of them
@@ -48,8 +49,8 @@ class Encoded:
     stream: bytes
     buffers: Sequence[memoryview] = ()
     classes: tuple[tuple[str, str], ...] = ()
-    """Pairs of a name and a version: the classes and functions of the notebook in the value with their code versions, and the libraries
-    of the other objects, such as ``("sklearn", "scikit-learn 1.9.1")``."""
+    """Two kinds of pairs. For each class and function of the notebook in the value: its name and its code version. For each library from which
+    other objects in the value come: its top-level module and its version, such as ``("sklearn", "scikit-learn 1.9.1")``."""
     notices: tuple[Notice, ...] = ()
     """Notices for the user who stores the value."""
     kinds: tuple[type, ...] = ()
@@ -180,7 +181,7 @@ def decode(
 
 
 class ExtensionMissingError(Exception):
-    """Raised with the names of the extension types that a stored Arrow value needs and that are not registered in this process."""
+    """Raised if a stored Arrow value needs extension types that are not registered in this process. The message consists of their names."""
 
 
 # -- plain scalars ---------------------------------------------------------------------------------------------------
@@ -251,7 +252,7 @@ def _arrow_stream(codec: str, schema: Any, batches: Sequence[Any]) -> Encoded:
 
 
 def _extensions(kinds: Iterable[Any]) -> list[Any]:
-    """Return the Arrow extension types among ``kinds``, including those nested in lists, structs and dictionaries."""
+    """Return the extension types among the Arrow types ``kinds``, including those that are nested in list, struct and dictionary types."""
     import pyarrow as pa
 
     extensions = []
@@ -278,9 +279,10 @@ def _has_views(kind: Any) -> bool:
 
 
 def _compacted(array: Any) -> Any:
-    """Return a copy of an Arrow array that contains only the array's visible data. The array contains string, binary or list views.
+    """Return an array that equals ``array``, but does not contain the data outside of a slice.
 
-    Without this copy, if the array is a slice of a longer array, Arrow would write all data of the longer array.
+    ``array`` is an Arrow array with string, binary or list views. If it is a slice of a longer array, Arrow would write all data of the longer
+    array without this function.
     """
     import pyarrow as pa
 
@@ -387,9 +389,10 @@ def _ipc(frame: Any, level: Any) -> memoryview:
 
 
 def _sorted_columns(frame: Any) -> bytes:
-    """Return one letter per column of a polars frame, which says how polars has marked the column; empty if no column is marked as sorted.
+    """Return one letter for each column of a polars frame; empty if polars has marked no column as sorted.
 
-    The letters are ``a`` for a column marked as ascending, ``d`` for descending and ``-`` for a column without such a mark.
+    The letter is ``a`` if polars has marked the column as sorted in ascending order, ``d`` for descending order, and ``-`` if the column has no
+    such mark.
     """
     flags = [column.flags for column in frame.get_columns()]
     letters = b"".join([b"a" if flag["SORTED_ASC"] else b"d" if flag["SORTED_DESC"] else b"-" for flag in flags])
@@ -406,7 +409,7 @@ _UNCHECKABLE = frozenset(("Int128", "UInt128"))
 
 
 def _holds(dtype: Any, names: frozenset[str]) -> bool:
-    """Return True if ``names`` contains the name of a polars type or of a type nested in it."""
+    """Return True if ``names`` contains the name of the polars type ``dtype`` or of a type nested in it."""
     inner = [getattr(dtype, "inner", None), *[field.dtype for field in getattr(dtype, "fields", ())]]
     return dtype.base_type().__name__ in names or any(
         _holds(dtype_inside, names) for dtype_inside in inner if dtype_inside is not None
@@ -459,8 +462,8 @@ class Parts:
 def pack(encoded: Encoded) -> bytes:
     """Return the bytes that store a value in its catalog row.
 
-    Without buffers, these are two zero bytes and the stream. With buffers, they are the number of buffers, the size of the stream, the size
-    and the read-only flag of each buffer, the stream, and the buffers.
+    If the value has no buffers, the bytes are two zero bytes and the stream. Otherwise they are, in this order: the number of buffers, the size of
+    the stream, the size and the read-only flag of each buffer, the stream, and the buffers.
     """
     if not encoded.buffers:
         return b"\0\0" + encoded.stream

@@ -17,9 +17,10 @@ from stepwell.kernel_runtime.records.runs import Notice, Notify
 from stepwell.kernel_runtime.store.folder import Folder
 
 Owner = Callable[[str], "str | None"]
-"""Returns the name and version of the distribution that contains a module, such as ``scikit-learn 1.9.1``; None for the user's modules."""
+"""A function that is called with the name of a module. It returns the name and version of the distribution that contains the module, such as
+``scikit-learn 1.9.1``; None for a module of the user."""
 Library = tuple[str, str]
-"""The top-level module of a library, and the name and version of its distribution: ``("sklearn", "scikit-learn 1.9.1")``."""
+"""A pair: the top-level module of a library, and the name and version of its distribution. Example: ``("sklearn", "scikit-learn 1.9.1")``."""
 
 _OURS = frozenset({"__main__", "stepwell", "builtins"})
 _sets: dict[tuple[Owner, frozenset[str]], tuple[Library, ...]] = {}
@@ -42,7 +43,10 @@ def declared_version(module: str) -> str | None:
 
 
 def libraries_of(modules: Iterable[str], owner: Owner) -> tuple[Library, ...]:
-    """Return the libraries that contain the named modules. Modules of the standard library, of Stepwell and of the user are omitted."""
+    """Return the libraries that contain the modules named ``modules``, with the versions that ``owner`` returns.
+
+    Modules of the standard library, of Stepwell and of the user are omitted.
+    """
     key = (owner, frozenset(modules))
     libraries = _sets.get(key)
     if libraries is None:
@@ -101,7 +105,7 @@ def library_remedy(stored_libraries: Sequence[Library], owner: Owner) -> str:
 
 
 UNKNOWN = "?"
-"""Stands for the code version of a class or function whose code version could not be computed. A load uses its stored copy."""
+"""Stands for the code version of a class or function whose code version could not be computed. A load then uses the stored copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ class CodeReader:
     """Returns the code version of a class or function. None if no code versions are available; then a stored class or function is
     identified by its name alone."""
     owner: Owner = declared_version
-    """Returns the name and version of the distribution that contains a module, as described at `Owner`."""
+    """Returns the name and version of the distribution that contains a module. `Owner` describes this function."""
     is_secret: Callable[[str, Any], bool] | None = None
     """Called with a name and its value. Returns True if the value is a secret or, for a class or function, if its source contains one. If this
     attribute is None, nothing counts as secret."""
@@ -123,7 +127,10 @@ class CodeReader:
     data versions."""
 
     def version_of(self, item: Any) -> str:
-        """Return the code version of a class or function: `UNKNOWN` if computing it fails, empty if ``version`` is None."""
+        """Return the code version of a class or function.
+
+        The result is `UNKNOWN` if the computation fails, and empty if the attribute `version` is None.
+        """
         if self.version is None:
             return ""
         try:
@@ -135,7 +142,7 @@ class CodeReader:
             return UNKNOWN
 
     def hides(self, name: str, value: Any) -> bool:
-        """Return True if a value called ``name`` must not be stored, because it is a secret or its source contains a secret."""
+        """Return True if ``value``, the value of a variable called ``name``, must not be stored because it is or contains a secret."""
         return self.is_secret is not None and self.is_secret(name, value)
 
 
@@ -145,7 +152,7 @@ def discard(_: Notice) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """What a load needs besides the stored form of the value."""
+    """The functions and data that a load needs besides the stored form of the value."""
 
     code: CodeReader = field(default_factory=CodeReader)
     notify: Notify = discard
@@ -158,5 +165,5 @@ class Loading:
     """True to validate offsets and indices in the data. False if this is unnecessary, because the value file was checked since the machine
     booted."""
     link: Link | None = None
-    """Called with each link in the stored value, which is the identifier of an object of the notebook; returns the object. None to refuse a
-    value that contains links."""
+    """A function that is called with each link in the stored value. A link is the identifier of an object of the notebook; the function returns
+    this object. None to refuse a value that contains links."""

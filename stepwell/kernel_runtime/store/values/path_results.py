@@ -19,8 +19,8 @@ still refers to the file of the step after the working directory has changed. Th
 of the file's name and contents, so a step that writes the same file again does not make downstream steps stale.
 
 Files are restored below ``tmp/file-<digest>/`` in the store. ``gc`` deletes a restored file whose value has not been loaded for a day; the
-next load of the value restores the file again. The stored form is signed like a pickle. Otherwise another user could change the store so that a
-load writes a file with any name and contents.
+next load of the value restores the file again. The stored form is signed like a pickle. Without a signature, another user could change the
+stored form, and so choose the name and contents of the file that a load writes.
 """
 
 from __future__ import annotations
@@ -162,9 +162,10 @@ def _holds(path: Path, contents: PathContents) -> bool:
 
 
 def _restore(folder: Folder, digest: str, name: str, contents: Any) -> Path:
-    """Restore a file called ``name`` below ``tmp/`` in the store, unless it was restored before; return the path of the restored file.
+    """Write a file called ``name`` below ``tmp/`` in the store, unless an earlier load has written it; return the path of the file.
 
-    Raises OSError if ``digest`` or ``name`` is invalid, or if the file cannot be written.
+    ``contents`` are the bytes of the file, and ``digest`` is their digest. Raises OSError if ``digest`` or ``name`` is invalid, or if the file
+    cannot be written.
     """
     place = f"tmp/file-{digest}"
     if not digest.isalnum() or name in {"", ".", ".."} or Path(name).name != name:

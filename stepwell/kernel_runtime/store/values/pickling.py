@@ -1,8 +1,8 @@
 """Pickling of values: protocol 5 with large buffers out of band, reducers for exceptions and NumPy arrays, and the frame of a pickle.
 
-Most pickles are stored unchanged. A pickle that refers to classes or functions of the notebook is stored with copies of them in a *frame*: one
-stream that contains all of these data, so that the signature and the digest of the stream cover them. A path is stored in a frame, too, whose
-pickle is empty::
+Most pickles are stored unchanged. A pickle that refers to classes or functions of the notebook is stored in a *frame*. This is one stream that
+contains the pickle and copies of these classes and functions, so that the signature and the digest of the stream cover both. A path is also
+stored in a frame, with an empty pickle::
 
     magic, length of the head, length of the copies       16 bytes
     head (JSON)                                            kind of the stream, and the names of classes and functions or the path
@@ -105,8 +105,8 @@ _PARTS: Any = (vars(BaseExceptionGroup)["message"], vars(BaseExceptionGroup)["ex
 def exception_reducer(kind: type) -> Callable[[Any], Any] | None:
     """Return the function that reduces exceptions of a type.
 
-    The result is None if the class customizes its pickling, or has a constructor or fields that are not written in Python. Pickle then reduces
-    the exceptions itself.
+    The result is None if the type, or one of its base classes that is not built in, customizes its pickling, or has a constructor or fields that
+    are not written in Python. Pickle then reduces the exceptions itself.
     """
     mro = type.__dict__["__mro__"].__get__(kind)
     base = _builtin_base(kind)
@@ -197,7 +197,7 @@ def set_exception(error: BaseException, state: tuple[dict[str, Any], dict[str, A
     error
         The exception, as returned by `exception_of`.
     state
-        The fields and the attributes, by name.
+        A pair of dicts: the fields by name, and the attributes by name.
     """
     fields, attributes = state
     by_name: dict[str, Any] = {}
@@ -223,7 +223,8 @@ def in_stream(buffer: PickleBuffer) -> bool:
 def reduced(array: Any) -> Any:
     """Return the pickle reduction of an array of dates or time spans, or of an array that is not contiguous.
 
-    For other arrays, for arrays of Python objects, and for arrays below `OUT_OF_BAND` bytes, return NotImplemented: NumPy reduces them itself.
+    Return NotImplemented for all other arrays, for arrays of Python objects, and for arrays with less than `OUT_OF_BAND` bytes. NumPy reduces
+    these arrays itself.
     """
     if array.nbytes < OUT_OF_BAND or array.dtype.hasobject:
         return NotImplemented
@@ -235,7 +236,7 @@ def reduced(array: Any) -> Any:
 
 
 def called(numbers: Any, dtype: Any) -> Any:
-    """Return an array of 64-bit integers as an array of dates or time spans. Stored pickles call this function."""
+    """Return a view of an array of 64-bit integers as dates or time spans of the type ``dtype``. Stored pickles call this function."""
     return numbers.view(dtype)
 
 
@@ -279,7 +280,7 @@ def _masked(value: Any) -> Any:
 
 
 def of_dtype(raw: Any, dtype: Any) -> Any:
-    """Return an array of raw bytes as an array of another dtype. Stored pickles call this function."""
+    """Return a view of an array of raw bytes with the type ``dtype``. Stored pickles call this function."""
     return raw.view(dtype)
 
 
@@ -297,7 +298,7 @@ def masked(data: Any, mask: Any, fill_value: Any, hard: bool, more: dict[str, An
     hard
         True if the mask is hard, so that an assignment to an item does not unmask the item.
     more
-        Values of further attributes of the array, by name.
+        Further entries of the array's ``__dict__``: ``_optinfo`` and ``_basedict``, unless they are empty.
     """
     import numpy as np
 
@@ -355,7 +356,10 @@ class _RefusedError(Exception):
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles values. `reducer_override` is called for every object in a value except plain data such as numbers, strings and lists."""
+    """Pickles values, with the reducers of this module.
+
+    pickle calls `reducer_override` for every object in a value except plain data such as numbers, strings and lists.
+    """
 
     def __init__(self, stream: io.BytesIO, buffers: list[pickle.PickleBuffer]) -> None:
         super().__init__(stream, 5, buffer_callback=self._put_buffer)
@@ -408,7 +412,7 @@ class _LinkingPickler(_Pickler):
         super().__init__(stream, buffers)
         self._link = link
         self._in_frames: dict[int, Any] = {}
-        """Maps ids to the arrays of the pandas objects that were pickled so far."""
+        """The arrays of the pandas objects that were pickled so far, by the ``id()`` of the array."""
 
     def persistent_id(self, item: Any) -> Any:
         return self._link(item)
@@ -432,8 +436,9 @@ class _LinkingPickler(_Pickler):
     def _frame(self, value: Any) -> Any:
         """Return the pickle reduction of a pandas object.
 
-        If the object shares an array with a pandas object that was pickled earlier, a copy of the object is reduced, so that the loaded objects
-        share no array. (pandas copies a shared array when one of the objects is changed.)
+        If the object shares an array with a pandas object that was pickled earlier, a copy of the object is reduced. So the loaded objects share no
+        array. Otherwise a change of one loaded object could change the other, whereas pandas copies an array that two original objects share
+        before it changes one of them.
         """
         arrays = [array.values for array in getattr(getattr(value, "_mgr", None), "blocks", ())]
         unlinked = [array for array in arrays if self._link(array) is None]
@@ -487,9 +492,9 @@ class Pickled:
     stream: bytes
     buffers: list[memoryview]
     named_versions: tuple[tuple[str, str], ...]
-    """Pairs of the name and the code version of each class and function of the notebook in the value."""
+    """A pair for each class and function of the notebook in the value: its name and its code version."""
     libraries: tuple[tuple[str, str], ...]
-    """The libraries whose types, classes and functions occur in the value, with their versions."""
+    """The libraries whose types, classes and functions occur in the value, as pairs such as ``("sklearn", "scikit-learn 1.9.1")``."""
     inner_classes: tuple[str, ...]
     """Qualified names of the notebook's classes in the value that cannot be looked up by these names, for example because they were defined
     inside a function. A notice advises the user to define them at the top level."""
@@ -514,8 +519,8 @@ def dump(
     code
         Functions that compute the code versions of the notebook's classes and functions, and recognize secrets.
     link
-        Called with each object in the value. For an object of the notebook that must not be copied, it returns an identifier, which is stored
-        instead of the object (a *link*); for other objects, None. If ``link`` is None, no links are stored.
+        A function that is called with each object in the value. For an object of the notebook that must not be copied, it returns an identifier,
+        which is stored instead of the object (a *link*). For any other object, it returns None. If ``link`` is None, no links are stored.
     portable
         True to refuse exceptions that plain pickle cannot transfer to another process; False to store them, too.
 

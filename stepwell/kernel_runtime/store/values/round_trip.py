@@ -4,11 +4,11 @@ Pickle can write many values that it cannot load: for example an exception whose
 instance of a class whose ``__setstate__`` raises an error. If such a value were stored, it would be reused, and every step that loads it
 would fail.
 
-Two kinds of types are known to survive: types of the standard library (`_PLAIN`) and of the libraries that the fidelity tests cover, and
-classes without methods that take part in pickling. A value that contains an object of any other type is loaded from its stored form and
-compared with the original: both must have the same type and, if both have a data version, equal data versions. Data versions are not
-compared if all types that are not known to survive are Python classes of libraries, because a library decides what a load of its objects
-restores.
+Three kinds of types are known to survive: the types of some modules of the standard library (`_PLAIN`), the types of libraries whose values the
+fidelity tests cover (`_TRIED`), and other classes written in Python without a method that takes part in pickling (`_HOOKS`). A value that
+contains an object of any other type is loaded from its stored form and compared with the original. Both must have the same type and, if both have
+a data version, equal data versions. Data versions are not compared if all types that are not known to survive are Python classes of libraries,
+because a library decides which attributes of its objects a load restores.
 
 A successful test is recorded until the machine restarts (`objects/checked`), together with the types in the value, their code versions and
 the versions of their libraries. While the record is valid, larger values of the same types are stored without a test load. Values up to
@@ -82,7 +82,7 @@ _HOOKS = frozenset(
         "__getattr__", "__getattribute__", "__class__",
     )
 )  # fmt: skip
-"""Methods and attributes through which a class can change how its objects are pickled or loaded."""
+"""The names of methods and attributes through which a class can change how its objects are pickled or loaded."""
 _ITEM_HOOKS = frozenset(("__setitem__", "append", "extend"))
 """Methods that pickle calls when it loads an object of a subclass of list or dict."""
 _CYTHONS_FUNCTIONS = frozenset((("", "cython_function_or_method"), ("", "fused_cython_function")))
@@ -91,7 +91,7 @@ _known_types: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
 def survives(kind: type) -> bool:
-    """Return True if no test load is needed, because every picklable object of a type is known to load as an equal object."""
+    """Return True if objects of the type ``kind`` need no test load, because each of them that can be pickled is known to load as an equal object."""
     known = _known_types.get(kind)
     if known is None:
         known = _known_types[kind] = _survives(kind)
@@ -138,7 +138,10 @@ def _is_of_library(kind: type, code: CodeReader) -> bool:
 
 
 class _TooLongError(BaseException):
-    """Raised when a test load exceeds its time limit. A BaseException, because classes of the user may catch any Exception."""
+    """Raised when a test load exceeds its time limit.
+
+    It is not an Exception, so that ``except Exception`` in a class of the user does not catch it during the load.
+    """
 
 
 class _DiffersError(Exception):
@@ -146,7 +149,7 @@ class _DiffersError(Exception):
 
 
 class _UndecidedError(Exception):
-    """Raised when the separate process cannot test a value, because it did not start or could not import something that this process has."""
+    """Raised when a value cannot be tested in a separate process, because that process did not start or could not import what the value needs."""
 
 
 def check(value: Any, encoded: codecs.Encoded, *, key: str, code: CodeReader, witnesses: Witnesses) -> None:
@@ -163,7 +166,7 @@ def check(value: Any, encoded: codecs.Encoded, *, key: str, code: CodeReader, wi
     code
         Functions that compute code versions of classes and data versions of values.
     witnesses
-        Records of successful tests since the machine booted. If this test succeeds, it is added.
+        The records of successful tests since the machine booted, to which this test is added if it succeeds.
 
     Raises
     ------
@@ -305,7 +308,7 @@ def _compare(value: Any, loaded: Any) -> None:
 
 
 def column_types(value: Any) -> Any:
-    """Return the schema of an Arrow or polars table, or the data type of an Arrow or polars array; None for any other value."""
+    """Return the schema of a table, or the data type of an array, of pyarrow or polars; None for any other value."""
     if name_parts(type(value))[0].partition(".")[0] not in {"pyarrow", "polars"}:
         return None
     return getattr(value, "schema", None) or getattr(value, "type", None) or getattr(value, "dtype", None)
@@ -315,8 +318,8 @@ def column_types(value: Any) -> Any:
 def _limited(seconds: float) -> Iterator[None]:
     """Raise `_TooLongError` if the ``with`` block takes longer than ``seconds``.
 
-    The limit uses the alarm signal, so it applies only on the main thread, and not on Windows. If a timer of the user would expire earlier,
-    no limit is set; otherwise the user's timer continues after the block.
+    The limit uses the alarm signal, so there is no limit on other threads than the main thread, and none on Windows. If the user has set a timer
+    with this signal that would expire earlier, no limit is set. A later timer of the user continues after the block.
     """
     usable = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
     user_handler = signal.getsignal(signal.SIGALRM) if usable else None
@@ -478,9 +481,10 @@ def _unstorable(
 
 
 def _offender(value: Any, unsure: Sequence[type], code: CodeReader) -> tuple[str, Any]:
-    """Return an object inside a value that fails a test load when it is stored alone, and the path to this object.
+    """Find an object inside a value that fails a test load when it is stored alone. Return the path to this object, and the object.
 
-    Only the first object of each type in ``unsure`` is tested. If none of these objects fails, return an empty path and the value.
+    Only the first object of each type in ``unsure`` is tested, and only if its stored form has at most `MOST_HERE` bytes. If no tested object fails,
+    return an empty path and the value itself.
     """
     for kind in unsure:
         located = path_to(value, lambda item, kind=kind: type(item) is kind)  # type: ignore[misc]  # mypy does not see the default of a lambda

@@ -150,11 +150,12 @@ def _shortened(text: str) -> str:
 
 
 Known = dict[tuple[str, str], Any]
-"""Maps the module and name of a function that a pickle refers to, to the object that the load uses instead."""
+"""A dict for `Unpickler`. Each key is a pair: the module and the name of a function to which a pickle refers. The item is the object that the load
+uses instead of this function."""
 
 
 class StructureError(ValueError):
-    """Raised if the data of a value contain invalid offsets or indices, or are compressed. Stepwell never writes compressed data."""
+    """Raised if the data of a value contain invalid offsets or indices, or are compressed although Stepwell never compresses them."""
 
 
 # -- Arrow -----------------------------------------------------------------------------------------------------------
@@ -257,12 +258,13 @@ class Unpickler(pickle.Unpickler):
     stream, buffers
         The pickle, and its out-of-band buffers.
     known
-        Maps a module and a name to the object that the load uses instead of the object with this name in this module.
+        The objects to use instead of objects to which the pickle refers by name. Each key is a pair: the module and the name of an object in the
+        pickle. The item is the object that the load uses instead.
     check
         True to validate offsets and indices in the loaded data.
     link
-        Called with each link in the pickle, which is the identifier of an object of the notebook; returns the object. None to refuse a pickle
-        that contains links.
+        A function that is called with each link in the pickle. A link is the identifier of an object of the notebook; the function returns this
+        object. None to refuse a pickle that contains links.
     """
 
     def __init__(
@@ -275,7 +277,7 @@ class Unpickler(pickle.Unpickler):
         self._needs_check = False
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the object to which the pickle refers by module and name, or the replacement of this object."""
+        """Return the object to which the pickle refers by ``module`` and ``name``, or the object that the load uses instead."""
         target = self._replacements.get((module, name))
         if target is not None:
             return target
@@ -319,8 +321,8 @@ def loads(stream: bytes | memoryview, buffers: Sequence[Any], *, check: bool, li
     check
         True to validate offsets and indices in the loaded data.
     link
-        Called with each link in the pickle, which is the identifier of an object of the notebook; returns the object. None to refuse a pickle
-        that contains links.
+        A function that is called with each link in the pickle. A link is the identifier of an object of the notebook; the function returns this
+        object. None to refuse a pickle that contains links.
 
     Raises
     ------
@@ -341,9 +343,9 @@ def _restored_array(restore: Callable[[Any], Any], data: Any) -> Any:
 
 
 def check_reachable(value: Any) -> None:
-    """Validate the indices in all sparse matrices of scipy, and the codes in all pandas categoricals and multi-indexes, inside a value.
+    """Validate all sparse matrices, pandas categoricals and pandas multi-indexes inside a value; raise `StructureError` if one is invalid.
 
-    scipy and pandas do not check these numbers. Raise `StructureError` if an index or code is invalid.
+    The indices of the matrices and the codes of the categoricals and multi-indexes are validated, because scipy and pandas do not check them.
     """
     seen: dict[int, Any] = {}
     queue = [value]
