@@ -5,9 +5,7 @@ import nox
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.error_on_missing_interpreters = False
 PYTHONS = [
-    each.rpartition(" ")[2]
-    for each in nox.project.load_toml("pyproject.toml")["project"]["classifiers"]
-    if " :: 3." in each
+    each.rpartition(" ")[2] for each in nox.project.load_toml("pyproject.toml")["project"]["classifiers"] if " :: 3." in each
 ]
 
 
@@ -23,9 +21,7 @@ def quickstart(session: nox.Session) -> None:
     """Execute the quickstart twice: the second run must execute no step again."""
     session.install("-e", ".[notebooks]")
     folder = session.create_tmp()
-    session.run(
-        "python", "-c", f"import shutil; shutil.copytree('notebooks', {folder!r} + '/notebooks', dirs_exist_ok=True)"
-    )
+    session.run("python", "-c", f"import shutil; shutil.copytree('notebooks', {folder!r} + '/notebooks', dirs_exist_ok=True)")
     with session.chdir(folder):
         for _ in range(2):
             session.run("stepwell", "run", "notebooks/quickstart.ipynb")

@@ -33,9 +33,7 @@ def fill(store, count, keys=KEYS):
     """Record `count` materializations in runs of `keys` steps, each followed by a run that reuses all."""
     for number in range(count // keys):
         run_id = new_id()
-        run = RunRecord(
-            run_id, "assets", "notebooks/study.ipynb", ("model",), "success", float(number), ended=number + 1.0
-        )
+        run = RunRecord(run_id, "assets", "notebooks/study.ipynb", ("model",), "success", float(number), ended=number + 1.0)
         store.begin_run(run)
         materializations = []
         for key in range(keys):
@@ -63,9 +61,7 @@ def fill(store, count, keys=KEYS):
             )
         reusing_run = new_id()
         store.begin_run(
-            RunRecord(
-                reusing_run, "assets", "notebooks/study.ipynb", ("model",), "success", number + 0.5, ended=number + 1.0
-            )
+            RunRecord(reusing_run, "assets", "notebooks/study.ipynb", ("model",), "success", number + 0.5, ended=number + 1.0)
         )
         for item in materializations:
             store.record_step(StepRecord(reusing_run, item.step_key, "reused", 0.0, 0.0, item.memo_key, (item,)))
@@ -202,9 +198,7 @@ def main():
     print(f"{count:,} materializations (made in {seconds:.1f} s): ms just attached / open, and those of a hundredth")
     for name, (attached, opened) in large.items():
         print(f"  {name:24} {attached:8.1f} {opened:8.1f}   {small[name][0]:8.1f} {small[name][1]:8.1f}")
-    print(
-        f"  catalog {size / 1e6:.1f} MB, {size / count:.0f} bytes a materialization; compacted {compact / 1e6:.1f} MB"
-    )
+    print(f"  catalog {size / 1e6:.1f} MB, {size / count:.0f} bytes a materialization; compacted {compact / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

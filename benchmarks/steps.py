@@ -156,9 +156,7 @@ def main():
     for count in counts:
         best = measured(count, rounds)
         names = [name for name in CONTESTANTS if (name, "cold") in best]
-        print(
-            f"{count:,} steps, least of {rounds}: microseconds a step (of the clock / of the processors: Stepwell's part)"
-        )
+        print(f"{count:,} steps, least of {rounds}: microseconds a step (of the clock / of the processors: Stepwell's part)")
         print(f"{'':9}" + "".join(f"{name:>24}" for name in names) + f"{'goal':>24}")
         for workload in WORKLOADS:
             stepwell_time = best["stepwell", workload]
@@ -169,9 +167,7 @@ def main():
                     shown += f"{'':24}"
                     continue
                 parts = (
-                    ""
-                    if name in ("stepwell", "plain")
-                    else f" ({stepwell_time[0] / wall:.2f} / {stepwell_time[1] / cpu:.2f})"
+                    "" if name in ("stepwell", "plain") else f" ({stepwell_time[0] / wall:.2f} / {stepwell_time[1] / cpu:.2f})"
                 )
                 shown += f"{f'{wall / count * 1e6:,.1f}{parts}':>24}"
             peer, goal = BUDGET.get(workload, ("", None))

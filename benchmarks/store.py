@@ -59,9 +59,7 @@ def array(scale):
 
 
 def objects(scale):
-    return [
-        {"id": number, "name": f"step {number}", "values": [number, 1.5, None]} for number in range(int(10_000 * scale))
-    ]
+    return [{"id": number, "name": f"step {number}", "values": [number, 1.5, None]} for number in range(int(10_000 * scale))]
 
 
 # -- the contestants: each returns a function that writes and one that reads --------------------------------------------------
@@ -338,9 +336,7 @@ def throughput(counts, seconds):
             )
             lost = sum(rows) - int(counted.stdout)
             longest = max(report["longest"] for report in reports)
-        print(
-            f"  {count:<10}{sum(rows) / seconds:8.0f}{lost:6}{errors:8}{f'{min(rows)} / {max(rows)}':>26}{longest:16.2f}"
-        )
+        print(f"  {count:<10}{sum(rows) / seconds:8.0f}{lost:6}{errors:8}{f'{min(rows)} / {max(rows)}':>26}{longest:16.2f}")
 
 
 def main():

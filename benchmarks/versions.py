@@ -114,14 +114,10 @@ def frames(kind):
             pa.array([f"name {number % 70001}" for number in range(ROWS)], pa.large_string()), dtype="str"
         ),
         "string with missing": lambda: pd.array(
-            pa.array(
-                [None if number % 10 == 0 else f"name {number % 70001}" for number in range(ROWS)], pa.large_string()
-            ),
+            pa.array([None if number % 10 == 0 else f"name {number % 70001}" for number in range(ROWS)], pa.large_string()),
             dtype="str",
         ),
-        "categorical": lambda: pd.Categorical.from_codes(
-            random.integers(0, 50, ROWS), [f"c{number}" for number in range(50)]
-        ),
+        "categorical": lambda: pd.Categorical.from_codes(random.integers(0, 50, ROWS), [f"c{number}" for number in range(50)]),
     }
     mixed = ["int64", "float64", "float64 with NaN", "int32", "bool", "datetime", "string"]
     frame = pd.DataFrame({name: columns[name]() for name in (mixed if kind == "mixed" else [kind])})
@@ -130,9 +126,7 @@ def frames(kind):
         values = frame[name].array
         arrow = getattr(values, "_pa_array", None)
         if arrow is not None:
-            buffers += [
-                memoryview(buffer) for chunk in arrow.chunks for buffer in chunk.buffers() if buffer is not None
-            ]
+            buffers += [memoryview(buffer) for chunk in arrow.chunks for buffer in chunk.buffers() if buffer is not None]
         elif kind == "categorical":
             buffers.append(memoryview(values.codes).cast("B"))
         else:
@@ -152,11 +146,7 @@ def frames(kind):
 def main():
     if len(sys.argv) > 2 and sys.argv[1] == "--one":
         name, _, kind = sys.argv[2].partition(":")
-        print(
-            json.dumps(
-                {"steps": steps, "helpers": helpers, "dicts": dicts}[name]() if name != "frames" else frames(kind)
-            )
-        )
+        print(json.dumps({"steps": steps, "helpers": helpers, "dicts": dicts}[name]() if name != "frames" else frames(kind)))
         return
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     kinds = [
@@ -179,9 +169,7 @@ def main():
             "dicts",
             *(f"frames:{kind}" for kind in kinds if turn == 0 or kind == "mixed"),
         ]:
-            done = subprocess.run(
-                [sys.executable, __file__, "--one", workload], capture_output=True, text=True, check=True
-            )
+            done = subprocess.run([sys.executable, __file__, "--one", workload], capture_output=True, text=True, check=True)
             for name, pair in json.loads(done.stdout).items():
                 times.setdefault(name, []).append(pair)
     print(f"{'':38}{'ours':>12}{'floor':>12}{'ratio':>8}")

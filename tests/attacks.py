@@ -30,9 +30,7 @@ def attacks() -> list[tuple[str, str, str]]:
 
 def table() -> str:
     """Return the table, between its marks."""
-    rows = [
-        f"| {tried} | {holds} | [{Path(file).stem}]({file}) |".replace("\n", " ") for tried, holds, file in attacks()
-    ]
+    rows = [f"| {tried} | {holds} | [{Path(file).stem}]({file}) |".replace("\n", " ") for tried, holds, file in attacks()]
     return "\n".join([BEGIN, "| what is tried | what holds | test |", "|---|---|---|", *rows, END])
 
 

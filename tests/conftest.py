@@ -17,9 +17,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--write-fidelity-table", action="store_true", help="write docs/fidelity.md anew instead of comparing it"
-    )
+    parser.addoption("--write-fidelity-table", action="store_true", help="write docs/fidelity.md anew instead of comparing it")
 
 
 @pytest.fixture(autouse=True)

@@ -132,9 +132,9 @@ def _add(added: Any, command: Command[Any, Any]) -> None:
     parser = added.add_parser(
         command.name,
         help=summary_start(command.summary),
-        description="\n\n".join(
-            textwrap.fill(text, 100) for text in (command.summary, command.description) if text
-        ).replace("`", ""),
+        description="\n\n".join(textwrap.fill(text, 100) for text in (command.summary, command.description) if text).replace(
+            "`", ""
+        ),
         epilog=command.epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -206,9 +206,7 @@ def _act(command: Command[Any, Any], options: argparse.Namespace) -> int:
         return max(map(command.exit_code, results), default=OK)
 
 
-def call_with_trust(
-    command: Command[Any, Any], options: argparse.Namespace, extra_arguments: dict[str, Any]
-) -> list[Any] | None:
+def call_with_trust(command: Command[Any, Any], options: argparse.Namespace, extra_arguments: dict[str, Any]) -> list[Any] | None:
     """Call a command and return its results.
 
     If ``stepwell trust`` needs a confirmation, list the values and, on a terminal and without ``--json``, ask the user. Return None if there is no

@@ -124,9 +124,7 @@ def read_notebook(path: Path) -> Any:
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise _not_a_notebook(
-            path, f"the file is not JSON: {error}" if text.strip() else "the file is empty"
-        ) from error
+        raise _not_a_notebook(path, f"the file is not JSON: {error}" if text.strip() else "the file is empty") from error
     if not isinstance(content, dict) or not isinstance(content.get("nbformat"), int):
         raise _not_a_notebook(path, "the file is JSON without the field nbformat")
 
@@ -186,9 +184,7 @@ def _notebook_not_found(path: Path) -> NotebookNotFoundError:
             problem, remedy="did you mean " + " or ".join(str(folder / (stem + SUFFIX)) for stem in near) + "?"
         )
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return NotebookNotFoundError(
-        problem, remedy=f"choose a notebook in {folder.absolute()}: " + ", ".join(names[:8]) + more
-    )
+    return NotebookNotFoundError(problem, remedy=f"choose a notebook in {folder.absolute()}: " + ", ".join(names[:8]) + more)
 
 
 def _not_a_notebook(path: Path, reason: str) -> NotebookNotFoundError:
@@ -462,11 +458,7 @@ def inject(notebook: Any, values: Mapping[str, Any]) -> None:
 
 def _tagged(notebook: Any, tag: str) -> int | None:
     return next(
-        (
-            place
-            for place, cell in enumerate(notebook.cells)
-            if cell.cell_type == "code" and tag in cell.metadata.get("tags", ())
-        ),
+        (place for place, cell in enumerate(notebook.cells) if cell.cell_type == "code" and tag in cell.metadata.get("tags", ())),
         None,
     )
 
@@ -509,9 +501,7 @@ def _parameter_value(name: str, value: Any, declared: Mapping[str, Parameter]) -
     if parameter is None:
         near = difflib.get_close_matches(name, declared, 1)
         known = (
-            f"use a declared parameter: {', '.join(declared)}"
-            if declared
-            else "assign a default in the cell tagged `parameters`"
+            f"use a declared parameter: {', '.join(declared)}" if declared else "assign a default in the cell tagged `parameters`"
         )
         raise InvalidInvocationError(
             f"the notebook declares no parameter {name!r}", remedy=f"did you mean {near[0]}?" if near else known
@@ -567,11 +557,7 @@ def _source_of(value: Any) -> str:
 
 
 def _wrong(parameter: Parameter, value: Any) -> InvalidInvocationError:
-    kind = (
-        parameter.type.__name__
-        if parameter.type is not None
-        else "a plain value (None, bool, number, string, list or dict)"
-    )
+    kind = parameter.type.__name__ if parameter.type is not None else "a plain value (None, bool, number, string, list or dict)"
     default = f" (default {parameter.default})" if parameter.default else ""
     return InvalidInvocationError(
         f"the parameter {parameter.name!r} must be {kind}{default}, not {value!r}",

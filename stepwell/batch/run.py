@@ -101,9 +101,7 @@ class BatchResult:
 # -- the report
 
 
-def result_dict(
-    notebook: Path | None, result: BatchResult | None, error: dict[str, Any] | None = None
-) -> dict[str, Any]:
+def result_dict(notebook: Path | None, result: BatchResult | None, error: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the JSON values that ``stepwell run --json`` prints: ``{"notebook", "status", "runs", "error"}``.
 
     Parameters
@@ -172,9 +170,7 @@ def result_lines(result: BatchResult, *, colour: bool) -> list[str]:
         saved = _saved_seconds(result)
         if saved >= _MIN_REPORTED_SAVING:
             words.append(f"{duration(saved)} saved")
-        executed = list(
-            dict.fromkeys(step.key for _, steps in result.runs for step in steps if step.status == "executed")
-        )
+        executed = list(dict.fromkeys(step.key for _, steps in result.runs for step in steps if step.status == "executed"))
         named = ", ".join(executed[:_SHOWN_KEYS]) + (
             f" and {len(executed) - _SHOWN_KEYS} more" if len(executed) > _SHOWN_KEYS else ""
         )
@@ -386,9 +382,7 @@ def run(
     inject(content, checked_parameters(content, parameters or {}))
     folder = path.parent if cwd is None else Path(cwd).absolute()
     if not folder.is_dir():
-        raise InvalidInvocationError(
-            f"the directory {folder} does not exist", remedy="choose an existing directory: --cwd DIR"
-        )
+        raise InvalidInvocationError(f"the directory {folder} does not exist", remedy="choose an existing directory: --cwd DIR")
     kernel_name = choose_kernel(content, path, kernel)
     directory, named = named_or_found(chosen, path.parent)
     batch = new_id()

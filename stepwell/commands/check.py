@@ -64,9 +64,7 @@ class Check:
         return "\n".join([*lines, f"steps: {', '.join(counts)}, {fresh} fresh{took}"])
 
 
-@command(
-    options={"targets": Option(completes="assets")}, definitions="notebooks", exit_code=lambda result: result.exit_code
-)
+@command(options={"targets": Option(completes="assets")}, definitions="notebooks", exit_code=lambda result: result.exit_code)
 def check(targets: Targets = None, *, definitions: Given = None, store: AnyStore = None) -> Check:
     """Show which steps a run would execute, and why, without running any step.
 

@@ -58,9 +58,7 @@ def code(key: str) -> Code:
         If no definition in this process has the key.
     """
     nodes = get_session().inspect().lineage().nodes
-    steps = [
-        StepCode(node.key, node.where, node.code) for node in nodes if key in (node.key, node.parent, *node.assets)
-    ]
+    steps = [StepCode(node.key, node.where, node.code) for node in nodes if key in (node.key, node.parent, *node.assets)]
     if not steps:
         raise unknown_key("asset or step", key, [node.key for node in nodes])
     return Code(steps)

@@ -206,11 +206,7 @@ class Command(Generic[P, R]):
         for name, parameter in parameters.items():
             if parameter.kind is parameter.VAR_POSITIONAL and name in values:
                 first += values[name]
-        named = {
-            name: value
-            for name, value in values.items()
-            if parameters[name].kind is not inspect.Parameter.VAR_POSITIONAL
-        }
+        named = {name: value for name, value in values.items() if parameters[name].kind is not inspect.Parameter.VAR_POSITIONAL}
         function: Any = self.function
         result: R = function(*first, **named, **extra_arguments)
         return result
@@ -354,9 +350,7 @@ class LineParser(argparse.ArgumentParser):
         """Return a suggestion to append to a message about an unknown flag, such as ``: did you mean --force?``; empty if no flag is similar."""
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
         unknown = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
-        near = [
-            flag for word in unknown if word not in flags for flag in difflib.get_close_matches(word, flags, 1, 0.5)
-        ]
+        near = [flag for word in unknown if word not in flags for flag in difflib.get_close_matches(word, flags, 1, 0.5)]
         return f": did you mean {' '.join(near)}?" if near else ""
 
 

@@ -24,9 +24,7 @@ from stepwell.kernel_runtime.text import printable
 
 _MOST_LINES = 12
 _MOST_COLUMNS = 8
-_UNSEEN = (
-    "all compared contents are equal, but the order of columns, the index, the metadata or the representation differs"
-)
+_UNSEEN = "all compared contents are equal, but the order of columns, the index, the metadata or the representation differs"
 _CHOSEN = {
     "requested": "",
     "index": ": the index is unique in both",
@@ -131,9 +129,7 @@ def diff(
         If `on` is passed and the values are not frames.
     """
     opened = get_session().open(store, create=False)
-    return worded(
-        compare_versions(opened, key_text(key), before, after, on=on, notebook=notebook, memory_limit=memory_limit)
-    )
+    return worded(compare_versions(opened, key_text(key), before, after, on=on, notebook=notebook, memory_limit=memory_limit))
 
 
 def _as_json_value(value: Any) -> Any:
@@ -157,9 +153,7 @@ def _summary(comparison: Comparison) -> str:
         return f"{_count_text(details.added, 'line')} added, {details.removed:,} removed"
     if isinstance(details, BytesDifference):
         before, after = details.sizes
-        return (
-            f"{before:,} bytes before, {after:,} bytes after; the first different byte is at position {details.first:,}"
-        )
+        return f"{before:,} bytes before, {after:,} bytes after; the first different byte is at position {details.first:,}"
     if isinstance(details, ObjectDifference):
         count = len(details.changes)
         if not count:
@@ -197,9 +191,7 @@ def _frame_summary(difference: FrameDifference) -> str:
 
 def _array_summary(difference: ArrayDifference) -> str:
     shape = " × ".join(map(str, difference.shape[0])) or "0-d"
-    dtype = (
-        f"dtype {difference.dtype[0]} -> {difference.dtype[1]}; " if difference.dtype[0] != difference.dtype[1] else ""
-    )
+    dtype = f"dtype {difference.dtype[0]} -> {difference.dtype[1]}; " if difference.dtype[0] != difference.dtype[1] else ""
     if difference.differing is None:
         return f"{dtype}shape {difference.shape[0]} -> {difference.shape[1]}"
     if not difference.differing:
@@ -249,9 +241,7 @@ def text_lines(difference: TextDifference, limit: int) -> list[str]:
     """
     if not difference.lines:
         if difference.added or difference.removed:
-            return [
-                f"from line {difference.first + 1}: {_count_text(difference.removed, 'line')} became {difference.added:,}"
-            ]
+            return [f"from line {difference.first + 1}: {_count_text(difference.removed, 'line')} became {difference.added:,}"]
         return ["only line endings differ"]
     rest = len(difference.lines) - limit + difference.more
     return [*difference.lines[:limit], *([f"and {_count_text(rest, 'more line')}"] if rest > 0 else [])]

@@ -91,6 +91,4 @@ def doctor(
         directory = Path(store).absolute() if isinstance(store, str | os.PathLike) else session.open(store).directory
     for opened in session.stores.values():
         opened.close()
-    return list(
-        examine(directory, follow=named, full=not quick, clean=clean, rebuild_catalog=rebuild, progress=progress)
-    )
+    return list(examine(directory, follow=named, full=not quick, clean=clean, rebuild_catalog=rebuild, progress=progress))

@@ -11,9 +11,7 @@ from stepwell.kernel_runtime.store import housekeeping
 
 
 def _text(forgotten: Forgotten) -> str:
-    return (
-        f"{forgotten}\nnothing was removed; add --yes to remove these versions" if forgotten.dry_run else str(forgotten)
-    )
+    return f"{forgotten}\nnothing was removed; add --yes to remove these versions" if forgotten.dry_run else str(forgotten)
 
 
 @command(

@@ -31,9 +31,7 @@ def gc(*, dry_run: bool = False, compact: bool = False, store: AnyStore = None) 
         The numbers of versions, files and bytes that were deleted or, with `dry_run`, would be deleted.
     """
     session = get_session()
-    collected = housekeeping.collect(
-        session.open(store, create=False), dry_run=dry_run, compact=True if compact else None
-    )
+    collected = housekeeping.collect(session.open(store, create=False), dry_run=dry_run, compact=True if compact else None)
     if collected.materializations and not dry_run:
         session.publish(DefinitionsChanged(()))
     return collected

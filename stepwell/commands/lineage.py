@@ -34,9 +34,7 @@ def lineage_text(lineage: Lineage) -> str:
     lines_by_parent: dict[str | None, list[str]] = {}
     for key in nodes:
         candidates = [source for source in inputs[key] if depth[source] < depth[key]]
-        lines_by_parent.setdefault(
-            max(candidates, key=lambda source: depth[source]) if candidates else None, []
-        ).append(key)
+        lines_by_parent.setdefault(max(candidates, key=lambda source: depth[source]) if candidates else None, []).append(key)
     rows: list[tuple[str, LineageNode, list[str]]] = []
     ahead = [("", "", key, None) for key in reversed(lines_by_parent.get(None, []))]
     stack: list[tuple[str, str, str, str | None]] = list(ahead)
@@ -61,9 +59,7 @@ def lineage_text(lineage: Lineage) -> str:
             KINDS.get(node.kind, node.kind),
         ]
         facts += [_plain_text(node.summary)] if node.summary else []
-        facts += (
-            ["also from " + ", ".join(_plain_text(nodes[other].label or other) for other in others)] if others else []
-        )
+        facts += ["also from " + ", ".join(_plain_text(nodes[other].label or other) for other in others)] if others else []
         lines.append(f"{name.ljust(width)}  {' · '.join(facts)}")
     return "\n".join(lines)
 
@@ -101,9 +97,7 @@ def _data(lineage: Lineage) -> dict[str, Any]:
     return {"nodes": [asdict(node) for node in lineage.nodes], "edges": [asdict(edge) for edge in lineage.edges]}
 
 
-@command(
-    options={"keys": Option(completes="steps")}, definitions="required", text=lineage_text, data=_data, displayed=True
-)
+@command(options={"keys": Option(completes="steps")}, definitions="required", text=lineage_text, data=_data, displayed=True)
 def lineage(*keys: str, store: AnyStore = None) -> Lineage:
     """Show the graph of assets and their steps, with the state of each step.
 

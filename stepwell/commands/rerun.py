@@ -15,9 +15,7 @@ from stepwell.kernel_runtime.session.requests import AnyStore, Given, Targets
     text=steps_text,
     data=run_data,
 )
-def rerun(
-    steps: Targets, *, definitions: Given = None, store: AnyStore = None, raise_on_error: bool = True
-) -> RunResult:
+def rerun(steps: Targets, *, definitions: Given = None, store: AnyStore = None, raise_on_error: bool = True) -> RunResult:
     """Run single steps again; their inputs are the stored outputs of the other steps, even if these are stale.
 
     Parameters

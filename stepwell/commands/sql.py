@@ -196,8 +196,7 @@ def print_json_lines(reader: Any, out: TextIO) -> None:
     """Print each row as one line with a JSON object that has a member for each column."""
     names = reader.schema.names
     out.writelines(
-        as_json({name: _json_value(value) for name, value in zip(names, row, strict=True)}) + "\n"
-        for row in _rows(reader)
+        as_json({name: _json_value(value) for name, value in zip(names, row, strict=True)}) + "\n" for row in _rows(reader)
     )
 
 
@@ -220,8 +219,7 @@ def print_table(reader: Any, out: TextIO, *, limit: int) -> None:
     widths = [max(map(len, column)) for column in zip(names, *lines, strict=True)]
     for line in (names, *lines):
         cells = [
-            cell.rjust(width) if number else cell.ljust(width)
-            for cell, width, number in zip(line, widths, numbers, strict=True)
+            cell.rjust(width) if number else cell.ljust(width) for cell, width, number in zip(line, widths, numbers, strict=True)
         ]
         out.write("  ".join(cells).rstrip() + "\n")
     if not rows:

@@ -67,9 +67,7 @@ class Status:
         """
         result: dict[str, Any] = {"store": self.store, "sizes": self.sizes}
         if self.key_sizes is not None:
-            result["keys"] = [
-                {"key": size.key, "bytes": size.bytes, "versions": size.versions} for size in self.key_sizes
-            ]
+            result["keys"] = [{"key": size.key, "bytes": size.bytes, "versions": size.versions} for size in self.key_sizes]
             return result
         names = ("key", "state", "reason", "summary", "seconds", "created", "error", "where")
         defined = [{name: getattr(node, name) for name in names} for node in self.nodes]

@@ -30,13 +30,7 @@ _log = logging.getLogger("stepwell")
 def _facts(materializations: Sequence[Materialization], *, summary: bool) -> list[str]:
     stored = [item.value for item in materializations if item.value is not None and item.output != NOTEBOOK]
     facts = []
-    if (
-        summary
-        and len(stored) == 1
-        and stored[0].summary
-        and len(stored[0].summary) <= 60
-        and "\n" not in stored[0].summary
-    ):
+    if summary and len(stored) == 1 and stored[0].summary and len(stored[0].summary) <= 60 and "\n" not in stored[0].summary:
         facts.append(stored[0].summary)
     if stored:
         facts.append(size_text(sum(item.size for item in stored)))
@@ -118,9 +112,7 @@ def result_lines(result: RunResult) -> list[str]:
         reported |= {step.key for step in steps}
         if steps:
             lines.append(run_line(key, steps))
-    return lines + [
-        run_line(step.key, [step]) for step in result.steps if step.key not in reported and step.status != "reused"
-    ]
+    return lines + [run_line(step.key, [step]) for step in result.steps if step.key not in reported and step.status != "reused"]
 
 
 # -- notices
@@ -149,9 +141,7 @@ def _foreign(notice: Notice) -> str:
 
 def _large_store(notice: Notice) -> str:
     more = (
-        f", and {size_text(notice['older'])} more with %stepwell keep --versions 1"
-        if notice["older"] > notice["garbage"]
-        else ""
+        f", and {size_text(notice['older'])} more with %stepwell keep --versions 1" if notice["older"] > notice["garbage"] else ""
     )
     return (
         f"the store {notice.key} holds {size_text(notice['held'])}, and {notice['free']:.0%} of the disk is free: "

@@ -122,9 +122,7 @@ def multi_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tu
             remedy=f"assign {missing[0]} in the cell, or remove {missing[0]} from its first line",
         )
     assigned_names = tuple(names)
-    return _definition(
-        face, arguments, source, "multi_asset", keys, variables=assigned_names, outputs=assigned_names
-    ), False
+    return _definition(face, arguments, source, "multi_asset", keys, variables=assigned_names, outputs=assigned_names), False
 
 
 def _definition(
@@ -159,9 +157,7 @@ def _definition(
         changed=changed,
         earlier=partial(face.timeline.earlier, step_key),
     )
-    always_stored, dropped = (
-        _flagged_variables(arguments, flag, source, variables, keys[0].name) for flag in ("keep", "drop")
-    )
+    always_stored, dropped = (_flagged_variables(arguments, flag, source, variables, keys[0].name) for flag in ("keep", "drop"))
     body = replace(body, kept_variables=always_stored, dropped_variables=dropped, must_be_stored=arguments.stored)
     several = len(keys) > 1 or kind == "multi_asset"
     outs = {key.name: Out() for key in keys} if several else {"result": Out()}
@@ -276,7 +272,9 @@ def _explainer(face: Face, names: Names, name: str, text: CellText) -> Callable[
         # pandas also raises a NameError for `@name` in a query.
         match = _NOT_DEFINED.fullmatch(str(error))
         if match is None or match[1] in names.assigned or match[1] not in face.namespace:
-            return None  # an unknown name, a variable that the cell assigns later, or another NameError: the traceback says enough
+            return (
+                None  # an unknown name, a variable that the cell assigns later, or another NameError: the traceback says enough
+            )
         missing = match[1]
         return CellNameError(
             f"the cell of the op {name!r} needs the notebook's variable {missing!r}, but its code does not contain this name",
@@ -351,9 +349,7 @@ def read_header(line: str, magic: str, namespace: dict[str, Any], where: str) ->
         function = parsed[0]
         outputs = _outputs(right) if arrow is not None else ()
     except (SyntaxError, ValueError, IndexError):
-        raise CellSyntaxError(
-            f"the first line %%{magic} {line} is not a signature", where=where, remedy=usage
-        ) from None
+        raise CellSyntaxError(f"the first line %%{magic} {line} is not a signature", where=where, remedy=usage) from None
     if len(parsed) != 1 or not isinstance(function, ast.FunctionDef) or function.args.vararg or function.args.kwarg:
         raise CellSyntaxError(
             f"the signature in %%{magic} {line} contains parameters with * or **, but each input must have a name",
@@ -387,9 +383,7 @@ def read_header(line: str, magic: str, namespace: dict[str, Any], where: str) ->
     for name in ins:
         check_name("an input", name, where=where)
     with_default = positional[len(positional) - len(parameters.defaults) :] if parameters.defaults else []
-    defaults = {
-        parameter.arg: evaluated(value) for parameter, value in zip(with_default, parameters.defaults, strict=True)
-    }
+    defaults = {parameter.arg: evaluated(value) for parameter, value in zip(with_default, parameters.defaults, strict=True)}
     config = {
         parameter.arg: evaluated(value) if value is not None else UNSET
         for parameter, value in zip(parameters.kwonlyargs, parameters.kw_defaults, strict=True)
@@ -399,11 +393,7 @@ def read_header(line: str, magic: str, namespace: dict[str, Any], where: str) ->
 
 def _outputs(text: str) -> tuple[str, ...]:
     names = tuple(part.strip() for part in text.strip().strip("()").split(",") if part.strip())
-    if (
-        not names
-        or any(not name.isidentifier() or keyword.iskeyword(name) for name in names)
-        or len(set(names)) < len(names)
-    ):
+    if not names or any(not name.isidentifier() or keyword.iskeyword(name) for name in names) or len(set(names)) < len(names):
         raise ValueError(text)
     return names
 
@@ -489,9 +479,7 @@ def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tupl
     text = cell_text(face.shell, face.running, "sql_asset", line, body)
     key = key_from(arguments.name, arguments.key_prefix, text.where)
     if not body.strip():
-        raise CellError(
-            f"the cell of {key.name!r} is empty", where=text.where, remedy="write one SELECT below the first line"
-        )
+        raise CellError(f"the cell of {key.name!r} is empty", where=text.where, remedy="write one SELECT below the first line")
     select = read_select(
         key.name, body, face.namespace, what=f"the cell of {key.name!r}", frame=face.settings.frame, where=text.where
     )

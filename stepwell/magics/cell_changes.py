@@ -54,16 +54,13 @@ def shell_call(node: ast.AST) -> tuple[str, str, str] | None:
     IPython's transformer generates such calls from magics and shell commands. An argument that is missing or is not a string constant is returned
     as an empty string.
     """
-    if not (
-        isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Call)
-    ):
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Call)):
         return None
     inner = node.func.value.func
     if not (isinstance(inner, ast.Name) and inner.id == "get_ipython"):
         return None
     arguments = [
-        argument.value if isinstance(argument, ast.Constant) and isinstance(argument.value, str) else ""
-        for argument in node.args
+        argument.value if isinstance(argument, ast.Constant) and isinstance(argument.value, str) else "" for argument in node.args
     ]
     return node.func.attr, *([*arguments, "", ""][:2])  # type: ignore[return-value]
 

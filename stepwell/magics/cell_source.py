@@ -321,9 +321,7 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
     ast.increment_lineno(tree, text.lines_above)
     ends_in_semicolon: Callable[[str], bool] = DisplayHook.semicolon_at_end_of_expression
     last = tree.body[-1]
-    statements, tail = (
-        (tree.body[:-1], last) if isinstance(last, ast.Expr) and not is_set_up(last) else (tree.body, None)
-    )
+    statements, tail = (tree.body[:-1], last) if isinstance(last, ast.Expr) and not is_set_up(last) else (tree.body, None)
     quiet = tail is not None and ends_in_semicolon(source)
     flags = shell.compile.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     code = _compile(ast.Module(statements, tree.type_ignores), "exec", flags, text, name) if statements else None
@@ -347,9 +345,7 @@ def _assigns_a_name(last: ast.stmt) -> bool:
     return isinstance(last, ast.AugAssign | ast.AnnAssign) and isinstance(last.target, ast.Name)
 
 
-def _definitions(
-    tree: ast.Module, flags: int, text: CellText, name: str
-) -> tuple[tuple[Definition, ...], frozenset[str]]:
+def _definitions(tree: ast.Module, flags: int, text: CellText, name: str) -> tuple[tuple[Definition, ...], frozenset[str]]:
     """Return the values of the attributes `CellSource.definitions` and `CellSource.assigned_values`. The bodies of functions are not searched."""
     definitions: list[Definition] = []
     stored: set[str] = set()
@@ -362,9 +358,7 @@ def _definitions(
         always = id(node) in top
         if isinstance(node, ast.stmt) and is_set_up(node):
             code = _compile(ast.Module([node], []), "exec", flags, text, name)
-            definitions.append(
-                Definition((), code, node.lineno, node.end_lineno or node.lineno, is_import=True, always=always)
-            )
+            definitions.append(Definition((), code, node.lineno, node.end_lineno or node.lineno, is_import=True, always=always))
             continue
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = tuple(alias.asname or alias.name.split(".", maxsplit=1)[0] for alias in node.names)

@@ -87,9 +87,7 @@ class Extension:
         # IPython has a magic %rerun, too, which it loads at first use. find_magic loads it here; loaded later, it would replace Stepwell's %rerun.
         self._shadowed = {
             kind: {
-                name: shadowed
-                for name in face.settings.magics[kind]
-                if (shadowed := shell.find_magic(name, kind)) is not None
+                name: shadowed for name in face.settings.magics[kind] if (shadowed := shell.find_magic(name, kind)) is not None
             }
             for kind in ("line", "cell")
         }
@@ -337,9 +335,7 @@ class Staleness:
         session: Session = self._face.session
         steps = session.inspect().plan().steps
         versions = {step.key: step.code.digest for step in steps if step.code is not None}
-        changed = {
-            key: version for key, version in versions.items() if self._computed_versions.get(key, version) != version
-        }
+        changed = {key: version for key, version in versions.items() if self._computed_versions.get(key, version) != version}
         if changed == self._changed_versions:
             return None
         self._changed_versions = changed

@@ -184,11 +184,7 @@ class Figures:
     def opened_figures(self) -> list[Any]:
         """Return the open figures that were not open when the step began."""
         module = pyplot()
-        return (
-            [module.figure(number) for number in sorted(_open_numbers() - self._figures_before)]
-            if module is not None
-            else []
-        )
+        return [module.figure(number) for number in sorted(_open_numbers() - self._figures_before)] if module is not None else []
 
     def settle(self, values: tuple[Any, ...]) -> None:
         """Show and close the figures that the body of a step opened. Also close the figures in `values`, even if they were open before the step.
@@ -345,9 +341,7 @@ class Face:
         """Return True if the value of the variable `name` is the definition of an op, a graph or a job."""
         value = self.namespace.get(name)
         return (
-            callable(value)
-            and hasattr(type(value), "__stepwell_body__")
-            and not hasattr(type(value), "__stepwell_asset_key__")
+            callable(value) and hasattr(type(value), "__stepwell_body__") and not hasattr(type(value), "__stepwell_asset_key__")
         )
 
 
@@ -395,9 +389,7 @@ class Progress:
         self._thread = threading.Thread(target=self._tick, name="stepwell-progress", daemon=True)
         self._thread.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._thread is None:
             return
         self._over.set()

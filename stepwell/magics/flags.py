@@ -126,9 +126,7 @@ def asset_flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
                 default=[],
                 help="Variables of the cell, besides the value of the asset, that are never stored; the cell runs again if one of them is needed.",
             ),
-            argument(
-                "--stored", action="store_true", help="Let the cell fail if the value of the asset cannot be stored."
-            ),
+            argument("--stored", action="store_true", help="Let the cell fail if the value of the asset cannot be stored."),
             argument(
                 "--plain",
                 action="store_true",
@@ -237,9 +235,7 @@ def _parsed(magic: Any, words: list[str], parse: Callable[[], Namespace]) -> Nam
         options = flags_of(magic)
         long = [option for option in options if option.startswith("--")]
         wrong = [word.partition("=")[0] for word in words if word.startswith("-")]
-        near = [
-            option for word in wrong if word not in options for option in difflib.get_close_matches(word, long, 1, 0.5)
-        ]
+        near = [option for word in wrong if word not in options for option in difflib.get_close_matches(word, long, 1, 0.5)]
         hint = f" (did you mean {' '.join(near)}?)" if near else ""
         raise UsageError(f"{error}{hint}; run {prefix}{name}? to read the help") from None
 
@@ -283,9 +279,7 @@ def matcher_for(face: Face) -> Callable[[Any], Any]:
             return {"completions": [], "suppress": False}
         fragment, words = matches
         return {
-            "completions": [
-                SimpleCompletion(text=word, type="param" if word.startswith("-") else "instance") for word in words
-            ],
+            "completions": [SimpleCompletion(text=word, type="param" if word.startswith("-") else "instance") for word in words],
             "matched_fragment": fragment,
             "suppress": bool(words),
         }

@@ -65,9 +65,9 @@ class Stepwell(Magics):
         True,
         help="Before each body, seed random and numpy.random from the key of the step; after the run, restore their states.",
     ).tag(config=True)
-    show_stale = Bool(
-        True, help="After each plain cell, print a line that names the assets that the cell has made stale."
-    ).tag(config=True)
+    show_stale = Bool(True, help="After each plain cell, print a line that names the assets that the cell has made stale.").tag(
+        config=True
+    )
     frame = Enum(
         ["auto", "pandas", "pyarrow", "polars"],
         default_value="auto",
@@ -205,9 +205,7 @@ class Stepwell(Magics):
             missing = "" if words else f"%%{magic} needs a name, such as %%{magic} {_EXAMPLES[magic]}; "
             raise UsageError(f"{missing}run %%{magic}? to read the help")
         if cell is None:
-            raise UsageError(
-                f"%{magic} is not a line magic: write %%{magic} as the first line of a cell, and the code below it"
-            )
+            raise UsageError(f"%{magic} is not a line magic: write %%{magic} as the first line of a cell, and the code below it")
         with user_errors(self.face):
             definition = make(self.face, line, cell)
         self.face.namespace[definition.name] = definition
@@ -281,15 +279,11 @@ class Stepwell(Magics):
         if line.split(maxsplit=1)[:1] == ["sql"]:
             return select_rows(self.face, line.split(maxsplit=1)[1:], cell)
         if cell is not None:
-            raise UsageError(
-                "of all commands, only %%stepwell sql takes the rest of the cell: write %stepwell VERB on one line"
-            )
+            raise UsageError("of all commands, only %%stepwell sql takes the rest of the cell: write %stepwell VERB on one line")
         # `$name` and `{name}` in a SELECT are part of the SQL; in other commands IPython replaces them by values of variables.
         words = shlex.split(self.face.shell.var_expand(line))
         if not words or words[0] in ("-h", "--help"):
-            raise UsageError(
-                f"write one of these commands: %stepwell {' | '.join(VERBS)}; run %stepwell? to read the help"
-            )
+            raise UsageError(f"write one of these commands: %stepwell {' | '.join(VERBS)}; run %stepwell? to read the help")
         if words[0] in ("lineage", "materialize", "rerun"):
             return getattr(self, words[0])(shlex.join(words[1:]))
         call_verb(self.face, words[0], words[1:])

@@ -121,9 +121,7 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
         with user_errors(face), displays_off(face, off=arguments.quiet), Progress(face, line):
             result = face.session.materialize([definition], force=arguments.force, show=own_keys)
     keys = [str(key) for key in definition.keys]
-    result = bind_loadable(
-        face, keys, result, lambda: face.session.materialize([definition], force=True, show=own_keys)
-    )
+    result = bind_loadable(face, keys, result, lambda: face.session.materialize([definition], force=True, show=own_keys))
     finish(face, definition, result, quiet=arguments.quiet, show_value=show_value)
     leave_result(face, result_of(face, definition))
 
@@ -289,9 +287,7 @@ def _compute_results(face: Face, names: Iterable[str]) -> None:
     """Run the reused cells whose results were not stored, if the placeholder of the result is in one of the variables `names` (``_``, ``Out``)."""
     for name in names:
         last_result = face.namespace.get(name)
-        for result in (
-            list(last_result.values()) if name in {"Out", "_oh"} and isinstance(last_result, dict) else (last_result,)
-        ):
+        for result in list(last_result.values()) if name in {"Out", "_oh"} and isinstance(last_result, dict) else (last_result,):
             if type(result) is Unstored:
                 entry = face.session.registry.assets.get(result.key)
                 if entry is not None:
@@ -299,9 +295,7 @@ def _compute_results(face: Face, names: Iterable[str]) -> None:
                     _replace_result(face, result, result_of(face, entry.definition))
 
 
-def compute_unstored(
-    face: Face, names: Iterable[str], assigned: Collection[str] = (), changing: Iterable[str] = ()
-) -> None:
+def compute_unstored(face: Face, names: Iterable[str], assigned: Collection[str] = (), changing: Iterable[str] = ()) -> None:
     """Before code runs, run the reused cells whose variables or results were not stored and are needed by the code.
 
     Parameters
@@ -336,9 +330,7 @@ def compute_unstored(
         if name:
             _rerun_cell(face, key, entry.definition, name)
             continue
-        name = next(
-            (variable for variable, of in pending.items() if of == key and variable not in timeline.handles), ""
-        )
+        name = next((variable for variable, of in pending.items() if of == key and variable not in timeline.handles), "")
         body = getattr(entry.definition.node, "body", None)
         reads = {*body.reads, *body.parameters} if isinstance(body, CellBody) else set()
         before = min(changed & reached_names(space, reads), default="")
@@ -387,9 +379,7 @@ def changed_text(definition: AssetsDefinition) -> str:
     body = getattr(definition.node, "body", None)
     if not isinstance(body, CellBody) or not body.changed_variables:
         return ""
-    return " · with " + ", ".join(
-        f"your {name}{f' from {label}' if label else ''}" for name, label in body.changed_variables
-    )
+    return " · with " + ", ".join(f"your {name}{f' from {label}' if label else ''}" for name, label in body.changed_variables)
 
 
 def _show_picture(face: Face, definition: AssetsDefinition, records: Sequence[StepRecord]) -> None:

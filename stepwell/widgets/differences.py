@@ -133,10 +133,7 @@ def _text(difference: TextDifference) -> str:
 
 
 def _examples(head: str, rows: Sequence[Example]) -> str:
-    cells = [
-        (f"<code>{as_html(place or 'value')}</code>", _minus(as_html(old)), _plus(as_html(new)))
-        for place, old, new in rows
-    ]
+    cells = [(f"<code>{as_html(place or 'value')}</code>", _minus(as_html(old)), _plus(as_html(new))) for place, old, new in rows]
     return _table((head, "before", "after"), cells)
 
 

@@ -349,9 +349,7 @@ def laid_out(lineage: Lineage, engine: Engine) -> Layout:
     if not lineage.nodes:
         return Layout(width=2.0 * MARGIN, height=2.0 * MARGIN, cards={})
     if len(lineage.nodes) > MOST_CARDS:
-        return layered(
-            lineage, note=f"the layout is simplified, because {len(lineage.nodes)} cards are too many for Graphviz"
-        )
+        return layered(lineage, note=f"the layout is simplified, because {len(lineage.nodes)} cards are too many for Graphviz")
     return _read_layout(lineage, engine(to_dot(lineage)))
 
 
@@ -377,17 +375,14 @@ def _read_layout(lineage: Lineage, drawing: dict[str, Any]) -> Layout:
             x0, y0, x1, y1 = _numbers(named[f"cluster_{place}"]["bb"])
             groups[parent] = Box(_round(x0 + shift_x), _round(shift_y - y1), _round(x1 - x0), _round(y1 - y0))
         spline = {
-            (by_id[entry["tail"]], by_id[entry["head"]]): entry["pos"]
-            for entry in drawing.get("edges", ())
-            if "pos" in entry
+            (by_id[entry["tail"]], by_id[entry["head"]]): entry["pos"] for entry in drawing.get("edges", ()) if "pos" in entry
         }
         names = {node.key: f"n{place}" for place, node in enumerate(lineage.nodes)}
         routes = tuple(
             Route(
                 edge,
                 tuple(
-                    (_round(x + shift_x), _round(shift_y - y))
-                    for x, y in _spline(spline[names[edge.source], names[edge.target]])
+                    (_round(x + shift_x), _round(shift_y - y)) for x, y in _spline(spline[names[edge.source], names[edge.target]])
                 ),
             )
             for edge in drawn_edges(lineage)

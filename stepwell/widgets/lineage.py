@@ -228,9 +228,7 @@ class Overlay:
         """
         steps = [states[node.key]["status"] for node in self.lineage.nodes if node.state is not None]
         chips = [
-            [status, f"{SYMBOLS[status]} {number} {status}"]
-            for status, number in counts(steps).items()
-            if status in ATTENTION
+            [status, f"{SYMBOLS[status]} {number} {status}"] for status, number in counts(steps).items() if status in ATTENTION
         ]
         return {"steps": len(steps), "outdated": len(self.outdated()), "chips": chips}
 
@@ -300,9 +298,7 @@ def _end_state(node: LineageNode, step: StepRecord) -> dict[str, Any]:
         else [{"at": time.time()}]
     )
     state: dict[str, Any] = {"status": "fresh", "footer": footer, "reason": "", "error": ""}
-    value_summary = (
-        materialization.value.summary if materialization is not None and materialization.value is not None else ""
-    )
+    value_summary = materialization.value.summary if materialization is not None and materialization.value is not None else ""
     if value_summary and not node.assets and not node.summary.startswith(value_summary):
         state["summary"] = value_summary
     return state
@@ -428,9 +424,7 @@ class LineageWidget(anywidget.AnyWidget):
 
     def _publish(self) -> None:
         with self._lock, self.hold_sync():
-            self._overlay.show_requested(
-                step for action, key in self._requests.values() for step in self._steps(action, key)
-            )
+            self._overlay.show_requested(step for action, key in self._requests.values() for step in self._steps(action, key))
             states = self._overlay.states()
             self.nodes = escaped_json(states)
             self.groups = escaped_json(self._overlay.group_words(states))
@@ -500,9 +494,7 @@ class LineageWidget(anywidget.AnyWidget):
     def _steps(self, action: str, key: str) -> list[str]:
         if action == "rerun":
             return [key]
-        return self._overlay.steps_of(
-            self._overlay.assets_of(key) if action == "materialize" else self._overlay.outdated()
-        )
+        return self._overlay.steps_of(self._overlay.assets_of(key) if action == "materialize" else self._overlay.outdated())
 
 
 def escaped_json(value: Any) -> Any:
@@ -531,9 +523,7 @@ def _details(lineage: Lineage) -> dict[str, dict[str, str]]:
 def _kind_and_place(node: LineageNode) -> str:
     """Return the kind, group and source location of a card as text: ``op in graph-backed asset report · group daily · cell 14``."""
     kind = KINDS.get(node.kind, node.kind) + (f" in graph-backed asset {node.parent}" if node.parent else "")
-    return " · ".join(
-        part for part in (kind, f"group {node.group}" if node.group != "default" else "", node.where) if part
-    )
+    return " · ".join(part for part in (kind, f"group {node.group}" if node.group != "default" else "", node.where) if part)
 
 
 def _problem(error: BaseException, title: str) -> dict[str, str]:

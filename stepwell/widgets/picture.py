@@ -106,19 +106,13 @@ def lineage_svg(lineage: Lineage, *, geometry: Layout | None = None, live: bool 
         The SVG.
     """
     geometry = geometry or layout(lineage)
-    size = (
-        f'width="{geometry.width:g}" height="{geometry.height:g}" viewBox="0 0 {geometry.width:g} {geometry.height:g}"'
-    )
+    size = f'width="{geometry.width:g}" height="{geometry.height:g}" viewBox="0 0 {geometry.width:g} {geometry.height:g}"'
     name = f"Lineage: {headline(lineage)}"
     role = 'role="group" aria-label="Lineage"' if live else f'role="img" aria-label="{clean(name)}"'
-    body = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} class="sw-svg" {role} font-family="{_SANS}" font-size="{_SMALL}">'
-    ]
+    body = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} class="sw-svg" {role} font-family="{_SANS}" font-size="{_SMALL}">']
     if not live:
         body.append(f"<title>{clean(name)}</title><style>{_dark_style()}</style>")
-        body.append(
-            f'<rect class="sw-page" width="{geometry.width:g}" height="{geometry.height:g}" rx="8" fill="#ffffff"/>'
-        )
+        body.append(f'<rect class="sw-page" width="{geometry.width:g}" height="{geometry.height:g}" rx="8" fill="#ffffff"/>')
     boxed = members(lineage.nodes)
     body += [_group(parent, box, boxed.get(parent, []), live=live) for parent, box in geometry.groups.items()]
     body += [_arrow(route) for route in geometry.routes]
@@ -274,9 +268,7 @@ _STYLE = (
     '[data-jp-theme-light="true"] .sw-static img{color-scheme:light}'
 )
 _VIEW = '.jp-OutputArea-output:not([data-mime-type]),[data-mime-type="application/vnd.jupyter.widget-view+json"]'
-_BESIDE = (
-    f".jp-OutputArea-child:has(>:is({_VIEW})):not(:has(.sw-live)):has(+.jp-OutputArea-child .sw-beside){{display:none}}"
-)
+_BESIDE = f".jp-OutputArea-child:has(>:is({_VIEW})):not(:has(.sw-live)):has(+.jp-OutputArea-child .sw-beside){{display:none}}"
 """CSS that hides the output above the static picture if this output is a widget without a kernel, which shows an error or never finishes loading."""
 
 

@@ -187,9 +187,7 @@ def test_a_kernel_that_cannot_start_is_an_error_of_its_own(write, stepwell, kern
 def test_a_kernel_of_a_python_without_stepwell_is_explained(write, stepwell, kernels, project):
     path = write("any.ipynb", "%load_ext stepwell")
     (project / "hidden").mkdir()
-    (project / "hidden/stepwell.py").write_text(
-        "raise ModuleNotFoundError(\"No module named 'stepwell'\", name='stepwell')"
-    )
+    (project / "hidden/stepwell.py").write_text("raise ModuleNotFoundError(\"No module named 'stepwell'\", name='stepwell')")
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     other = kernels("other", argv, {"PYTHONPATH": str(project / "hidden")})
 

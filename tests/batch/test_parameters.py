@@ -53,11 +53,7 @@ def test_a_parameter_replaces_the_default_and_only_what_depends_on_it_is_compute
     assert stepwell("run", "again.ipynb", "out.ipynb", "-p", "RATE=5").code == 0
     assert printed(project).startswith("[5, 10] a")
     assert (
-        sum(
-            "injected-parameters" in cell.metadata.get("tags", ())
-            for cell in nbformat.read(project / "out.ipynb", 4).cells
-        )
-        == 1
+        sum("injected-parameters" in cell.metadata.get("tags", ()) for cell in nbformat.read(project / "out.ipynb", 4).cells) == 1
     )
 
 

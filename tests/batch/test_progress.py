@@ -98,9 +98,7 @@ def test_what_a_cell_waits_for_stands_beside_it_until_it_ends(terminal, monkeypa
         progress.end()
         progress.close()
 
-    assert re.fullmatch(
-        r"cell 1/1  clean  clean: waiting for b.ipynb \(pid 1\)\ncell 1/1  clean  \d\.\d s\n", plain.getvalue()
-    )
+    assert re.fullmatch(r"cell 1/1  clean  clean: waiting for b.ipynb \(pid 1\)\ncell 1/1  clean  \d\.\d s\n", plain.getvalue())
     begun, noted, ticked, ended, gone = seen(stream, screen).split("\r\x1b[2K")[1:]
     assert "waiting" not in begun + ended + gone
     for line in (noted, ticked):

@@ -34,9 +34,7 @@ def test_a_second_execution_reuses_every_asset(write, stepwell, project):
         ["reused", "executed"],
     ]
     assert all(
-        set(step) == {"key", "status", "seconds"} and step["seconds"] >= 0
-        for run in first.json["runs"]
-        for step in run["steps"]
+        set(step) == {"key", "status", "seconds"} and step["seconds"] >= 0 for run in first.json["runs"] for step in run["steps"]
     )
     assert statuses(second.json) == {"raw": "reused", "total": "reused"}
     assert all(step["status"] == "reused" for run in second.json["runs"] for step in run["steps"])
@@ -121,8 +119,7 @@ def test_values_that_are_not_stored_are_listed_and_fail_where_that_is_asked_for(
     lenient = stepwell("run", path)
     assert lenient.code == 0, lenient.err
     assert (
-        "the value of rows is not stored (it is a generator): every kernel that needs the value computes it again"
-        in lenient.err
+        "the value of rows is not stored (it is a generator): every kernel that needs the value computes it again" in lenient.err
     )
     strict = stepwell("run", path, "--strict")
     assert strict.code != 0

@@ -57,9 +57,7 @@ def test_no_secret_is_kept_or_shown(write, stepwell, project, monkeypatch):
     assert done.code == 0, done.err
     executed = json.loads((project / "done.ipynb").read_text())
     shown = "".join(
-        "".join(output.get("text", [])) + str(output.get("data", ""))
-        for cell in executed["cells"]
-        for output in cell["outputs"]
+        "".join(output.get("text", [])) + str(output.get("data", "")) for cell in executed["cells"] for output in cell["outputs"]
     )
     assert "secret('API_TOKEN')" in shown
     assert "n is now from" in shown
@@ -75,17 +73,10 @@ def test_no_secret_is_kept_or_shown(write, stepwell, project, monkeypatch):
         "the report": done.out + done.err + failed.out + failed.err,
         "the states": stepwell("status", "--json").out,
         "the catalog": "\n".join(kept),
-        **{
-            str(file): file.read_bytes().decode("latin-1")
-            for file in (project / ".stepwell").rglob("*")
-            if file.is_file()
-        },
+        **{str(file): file.read_bytes().decode("latin-1") for file in (project / ".stepwell").rglob("*") if file.is_file()},
     }
     found = [
-        (place, secret)
-        for place, text in everything.items()
-        for secret in [*ENVIRONMENT.values(), *LITERALS]
-        if secret in text
+        (place, secret) for place, text in everything.items() for secret in [*ENVIRONMENT.values(), *LITERALS] if secret in text
     ]
     assert found == []
 

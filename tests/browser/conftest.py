@@ -92,9 +92,7 @@ def lab(tmp_path_factory):
     ]  # fmt: skip
     log = home / "lab.log"
     with log.open("wb") as output:
-        server = subprocess.Popen(
-            command, cwd=root, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        server = subprocess.Popen(command, cwd=root, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_up(server, url, token, log)
@@ -217,9 +215,7 @@ class NotebookPage:
             self.page.screenshot(path=f"{SHOTS}/{name}.png")
 
     def theme(self, name):
-        self.page.evaluate(
-            "(name) => window.jupyterapp.commands.execute('apputils:change-theme', { theme: name })", name
-        )
+        self.page.evaluate("(name) => window.jupyterapp.commands.execute('apputils:change-theme', { theme: name })", name)
         light = "false" if "Dark" in name else "true"
         self.page.wait_for_selector(f"body[data-jp-theme-light='{light}']", state="attached", timeout=WAIT)
         self.page.wait_for_selector("#jupyterlab-splash", state="detached", timeout=WAIT)

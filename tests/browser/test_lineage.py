@@ -89,9 +89,7 @@ def test_clicking_a_step_and_rerunning_it_runs_it_in_the_kernel(notebook):
     notebook.shot("lineage-running")
     notebook.expect_status("clean", "fresh")
     assert notebook.ran() == [*before, "clean"]
-    assert notebook.value("[s.key for s in __import__('stepwell').last_run().steps if s.status == 'executed']") == [
-        "clean"
-    ]
+    assert notebook.value("[s.key for s in __import__('stepwell').last_run().steps if s.status == 'executed']") == ["clean"]
 
 
 def test_materialize_from_another_cell_is_followed_live(notebook):

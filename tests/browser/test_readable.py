@@ -35,9 +35,7 @@ def expect(locator):
 
 
 def grown(lab, open_one, count):
-    opened = open_one(
-        lab.write(f"readable{count}/lineage.ipynb", [cell.replace("COUNT", str(count)) for cell in CELLS])
-    )
+    opened = open_one(lab.write(f"readable{count}/lineage.ipynb", [cell.replace("COUNT", str(count)) for cell in CELLS]))
     for index in range(LINEAGE + 1):
         if index == FAILING:
             opened.start(index)

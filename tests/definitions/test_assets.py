@@ -52,9 +52,7 @@ def test_asset_keys():
 
 
 def test_parameters_ins_and_deps_are_upstream():
-    @asset(
-        ins={"frame": AssetIn("raw/flights"), "other": AssetIn(key_prefix="raw")}, deps=["setup", SourceAsset("raw/x")]
-    )
+    @asset(ins={"frame": AssetIn("raw/flights"), "other": AssetIn(key_prefix="raw")}, deps=["setup", SourceAsset("raw/x")])
     def clean(context, frame, other, plain):
         return frame
 

@@ -283,18 +283,14 @@ def wrong(store, place, method, how, seconds=0.4):
     if raised is not None and not interrupted and not issubclass(type(raised), StepwellError):
         return f"{name}: {type(raised).__name__} was raised"
     if raised is not None and not interrupted:
-        return (
-            "" if place in {"default", "closure", "global_"} and "bad" in str(raised) else f"{name}: no run: {raised}"
-        )
+        return "" if place in {"default", "closure", "global_"} and "bad" in str(raised) else f"{name}: no run: {raised}"
     if interrupted and how not in {"for ever", "interrupts"}:
         return f"{name}: interrupted"
     runs = [run for run in store.runs(limit=5) if run.run_id not in before]
     if interrupted and not runs:
         # It was planned: nothing had begun.
         return ""
-    if len(runs) != 1 or runs[0].status not in (
-        {"cancelled", "failure", "success"} if interrupted else {"success", "failure"}
-    ):
+    if len(runs) != 1 or runs[0].status not in ({"cancelled", "failure", "success"} if interrupted else {"success", "failure"}):
         return f"{name}: recorded as {[run.status for run in runs]}"
     if interrupted:
         return ""

@@ -68,9 +68,7 @@ class Processes:
         self.started = []
 
     def start(self, *options):
-        process = self.python(
-            SCRIPT, self.store, self.folder, *options, wait=False, name="prepare.py", stdin=subprocess.PIPE
-        )
+        process = self.python(SCRIPT, self.store, self.folder, *options, wait=False, name="prepare.py", stdin=subprocess.PIPE)
         self.started.append(process)
         assert process.stdout.readline() == "ready\n", process.stderr.read()
         return process
@@ -402,9 +400,7 @@ def test_cancelling_a_run_ends_its_waiting(tmp_path):
     claim = Claims(Folder(tmp_path / "store")).take(memo, Claimant("other.ipynb", 7))
     session, results = Session(), []
     session.subscribe(lambda event: session.cancel() if isinstance(event, StepWaiting) else None)
-    thread = threading.Thread(
-        target=lambda: results.append(session.materialize([waited, follows], store=tmp_path / "store"))
-    )
+    thread = threading.Thread(target=lambda: results.append(session.materialize([waited, follows], store=tmp_path / "store")))
     thread.start()
     thread.join(PATIENCE)
     assert (results[0].status, [step.status for step in results[0].steps]) == ("cancelled", ["untouched", "untouched"])

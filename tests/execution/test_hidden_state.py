@@ -48,9 +48,7 @@ def test_a_change_in_place_is_told_and_what_reads_it_is_keyed_anew(notebook, sto
     cells = notebook(CELLS)
     result = stepwell.materialize([cells.a, cells.b], store=store_dir)
     assert result.value("b") == [1]
-    assert tuple(map(notice_text, result.notices)) == (
-        "a changed the global CACHE: steps that read it are checked again",
-    )
+    assert tuple(map(notice_text, result.notices)) == ("a changed the global CACHE: steps that read it are checked again",)
     # In a fresh kernel CACHE is empty when b starts, because a is reused: what b gave with a full one is not reused.
     fresh = notebook(CELLS)
     result = stepwell.materialize([fresh.a, fresh.b], store=store_dir)

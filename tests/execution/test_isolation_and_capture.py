@@ -251,9 +251,7 @@ def test_a_logged_line_is_kept_without_values_of_the_environment(store_dir, monk
         return 1
 
     run_id = stepwell.materialize([sent], store=store_dir).run_id
-    assert [log.message for log in stepwell.get_session().open(store_dir).catalog.ask(read_logs, run_id)] == [
-        "sent by <hidden>"
-    ]
+    assert [log.message for log in stepwell.get_session().open(store_dir).catalog.ask(read_logs, run_id)] == ["sent by <hidden>"]
 
 
 def test_a_stored_figure_opens_nothing_in_pyplot_when_it_is_loaded(store_dir):

@@ -378,9 +378,7 @@ def test_one_value_per_output_in_a_tuple_of_plain_values_and_outputs(store_dir):
 # -- types
 
 
-@pytest.mark.parametrize(
-    ("hint", "value"), [(float, 1), (list[int], [1, "a"]), (str, None), (dict[str, int], {"a": "b"})]
-)
+@pytest.mark.parametrize(("hint", "value"), [(float, 1), (list[int], [1, "a"]), (str, None), (dict[str, int], {"a": "b"})])
 def test_a_value_of_another_type_fails_the_step(store_dir, hint, value):
     def body():
         return value

@@ -43,8 +43,7 @@ print(json.dumps(runs))
 def test_nothing_is_lost_and_nothing_fails(python, store_dir):
     rounds, count = 6, 8
     processes = {
-        name: python(SCRIPT, store_dir, name, rounds, count, wait=False, name=f"{name}.py")
-        for name in ("left", "right")
+        name: python(SCRIPT, store_dir, name, rounds, count, wait=False, name=f"{name}.py") for name in ("left", "right")
     }
     runs = {}
     for process in processes.values():

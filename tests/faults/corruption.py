@@ -202,9 +202,7 @@ def other_header(data, chance):
     what = chance.choice(("size", "size", "digest", "codec", "readonly", "more", "count"))
     if what == "size":
         target = chance.choice([told["stream"], *told["buffers"]])
-        target[0] = chance.choice(
-            (0, 1, -1, target[0] + 1, target[0] * 2, 1 << 31, 1 << 40, 1 << 62, 10**30, target[0] - 1)
-        )
+        target[0] = chance.choice((0, 1, -1, target[0] + 1, target[0] * 2, 1 << 31, 1 << 40, 1 << 62, 10**30, target[0] - 1))
     elif what == "digest":
         chance.choice([told["stream"], *told["buffers"]])[1] = blake(b"x")
     elif what == "codec":
@@ -260,9 +258,7 @@ class Stored:
                 stored, codec=chance.choice(("plain", "arrow-table", "polars-frame", "pickle"))
             ), "row codec"
         if what == "digest":
-            return dataclasses.replace(
-                stored, digest=changed(stored.digest.encode(), chance)[0].decode("latin-1")
-            ), "row digest"
+            return dataclasses.replace(stored, digest=changed(stored.digest.encode(), chance)[0].decode("latin-1")), "row digest"
         return dataclasses.replace(stored, signature=changed(stored.signature or b"", chance)[0]), "row signature"
 
     def sealed(self, chance):
@@ -286,8 +282,7 @@ class Stored:
         stored = self.stored
         if stored.object_name is None:
             views = [
-                memoryview(part if readonly else bytearray(part))
-                for part, readonly in zip(parts[1:], self.readonly, strict=True)
+                memoryview(part if readonly else bytearray(part)) for part, readonly in zip(parts[1:], self.readonly, strict=True)
             ]
             encoded = codecs.Encoded(stored.codec, parts[0], views)
             inline = codecs.pack(encoded)
@@ -295,13 +290,10 @@ class Stored:
             digest = codecs.inline_digest(stored.codec, parts[0], views)
             return dataclasses.replace(stored, inline=inline, signature=signature, digest=digest), how
         described = tuple(
-            (len(part), blake(part), readonly)
-            for part, (_, _, readonly) in zip(parts[1:], self.header.buffers, strict=True)
+            (len(part), blake(part), readonly) for part, (_, _, readonly) in zip(parts[1:], self.header.buffers, strict=True)
         )
         header = Header(stored.codec, (len(parts[0]), blake(parts[0])), described, self.header.metadata)
-        room = room_for(
-            stored.codec, len(parts[0]), [(size, readonly) for size, _, readonly in described], self.header.metadata
-        )
+        room = room_for(stored.codec, len(parts[0]), [(size, readonly) for size, _, readonly in described], self.header.metadata)
         path = self.store.directory / "objects" / header.name
         path.parent.mkdir(exist_ok=True)
         with path.open("wb") as file:

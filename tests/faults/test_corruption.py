@@ -251,9 +251,7 @@ OUTSIDE = {
     "csc starts": lambda: [sparse("csc_array", indptr=np.array([0, 1, 2, 900_000_000], "i4"))],
     "bsr": lambda: sparse("bsr_array", indices=np.array([0, 1, -7], "i4")),
     "coo": lambda: sparse("coo_array", coords=(np.array([0, 1, -900_000_000]), np.array([0, 1, 2]))),
-    "sparse in an array": lambda: np.array(
-        [None, sparse("csr_matrix", indptr=np.array([0, 2, 1, 3], "i4"))], dtype=object
-    ),
+    "sparse in an array": lambda: np.array([None, sparse("csr_matrix", indptr=np.array([0, 2, 1, 3], "i4"))], dtype=object),
     "categories": categories,
     "categories in a frame": lambda: pd.DataFrame({"a": pd.Series(categories())}),
     "codes of an index": index,
@@ -268,9 +266,7 @@ OUTSIDE = {
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_what_points_outside_is_damaged_whoever_signed_it(store, name):
     encoded = codecs.encode(OUTSIDE[name](), key="a")
-    buffers = [
-        memoryview(bytes(each).replace(WHERE, (2_000_000_000).to_bytes(4, "little"))) for each in encoded.buffers
-    ]
+    buffers = [memoryview(bytes(each).replace(WHERE, (2_000_000_000).to_bytes(4, "little"))) for each in encoded.buffers]
     stream = encoded.stream.replace(WHERE, (2_000_000_000).to_bytes(4, "little"))
     crafted = replace(encoded, stream=stream, buffers=buffers)
     found, written = store.objects.write(crafted, key="a", memo_key="m")
@@ -308,9 +304,9 @@ def test_a_false_claim_that_a_column_is_sorted_is_not_believed(store):
     frame = codecs.decode("polars-frame", b"a", encoded.buffers, key="a")
     assert frame["a"].max() == 3
     assert not frame["a"].flags["SORTED_ASC"]
-    assert codecs.decode(
-        "polars-frame", b"a", codecs.encode(pl.DataFrame({"a": [None, 1, 2]}), key="a").buffers, key="a"
-    )["a"].flags["SORTED_ASC"]
+    assert codecs.decode("polars-frame", b"a", codecs.encode(pl.DataFrame({"a": [None, 1, 2]}), key="a").buffers, key="a")[
+        "a"
+    ].flags["SORTED_ASC"]
 
 
 def test_numbers_that_arrow_cannot_check_are_signed(store):

@@ -24,9 +24,7 @@ def keys(store, run_id="r"):
     return [
         row[0]
         for row in store.catalog.ask(
-            lambda con, name: con.execute(
-                f"SELECT key FROM {name}.steps WHERE run_id = '{run_id}' ORDER BY rowid"
-            ).fetchall()
+            lambda con, name: con.execute(f"SELECT key FROM {name}.steps WHERE run_id = '{run_id}' ORDER BY rowid").fetchall()
         )
     ]
 

@@ -30,9 +30,7 @@ def test_kills_at_every_point_of_a_commit_lose_nothing(tmp_path, forks):
         killing.check_all()
 
 
-@pytest.mark.parametrize(
-    "point", ["while the catalog is made", "before the catalog's rename", "after the catalog's rename"]
-)
+@pytest.mark.parametrize("point", ["while the catalog is made", "before the catalog's rename", "after the catalog's rename"])
 def test_a_kill_while_the_catalog_is_made_leaves_a_store_that_opens(tmp_path, forks, point):
     with Killing(tmp_path, 2, forks) as killing:
         killing.gone(killing.start(point=point))

@@ -200,9 +200,7 @@ def test_a_store_that_is_a_link_is_followed_only_where_this_path_was_named(tmp_p
     if named == "the environment":
         environment["STEPWELL_STORE"] = str(project / ".stepwell")
     if named == "an argument":
-        program = program.replace("[value]", "[value], store='.stepwell'").replace(
-            '"value"', '"value", store=".stepwell"'
-        )
+        program = program.replace("[value]", "[value], store='.stepwell'").replace('"value"', '"value", store=".stepwell"')
         program = program.replace('"]', '", "--store", ".stepwell"]')
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -115,10 +115,7 @@ def shared(ground):
 def test_two_users_share_a_store_under_any_umask(shared, act, umask):
     assert act(shared, "print(tried(lambda: made('one')))", umask=umask) == "True"
     assert act(shared, "print(tried(lambda: made('one', 'two')))", user=TWO, umask=umask) == "True"
-    assert (
-        act(shared, "print(tried(lambda: made('three')), stepwell.load('two', store=store)[0])", umask=umask)
-        == "True 3"
-    )
+    assert act(shared, "print(tried(lambda: made('three')), stepwell.load('two', store=store)[0])", umask=umask) == "True 3"
     mode = shared.stat().st_mode
     for path in shared.rglob("*"):
         found = path.stat()

@@ -193,10 +193,7 @@ def test_a_figure_is_shown_once_and_again_from_its_picture(kernel):
         first = kernel(FIGURE.format(ending), "c1")
         assert len(pictures(first)) == 1, first.text
         assert "figure: executed" in first.text
-        assert (
-            kernel("type(figure).__name__, plt.get_fignums() if 'plt' in dir() else []").text.strip()
-            == "('Figure', [])"
-        )
+        assert kernel("type(figure).__name__, plt.get_fignums() if 'plt' in dir() else []").text.strip() == "('Figure', [])"
         second = kernel(FIGURE.format(ending), "c1")
         assert pictures(second) == pictures(first)
         assert "reused" in second.text
@@ -269,11 +266,7 @@ def test_progress_is_shown_in_one_line_that_ends_as_it_began(kernel, tmp_path):
     seen = kernel.collect(sent, until="step 1 of 2: slow, ", kinds=("update_display_data",))
     gate.write_text("")
     ran = kernel.collect(sent, kinds=("update_display_data",))
-    texts = [
-        output["content"]["data"]["text/plain"]
-        for output in (*seen.outputs, *ran.outputs)
-        if "data" in output["content"]
-    ]
+    texts = [output["content"]["data"]["text/plain"] for output in (*seen.outputs, *ran.outputs) if "data" in output["content"]]
     assert texts[0] == "quick: first slow"
     assert texts[1].startswith("quick: first slow · step 1 of 2: slow, ")
     assert "quick: first slow" in texts[2:]

@@ -31,9 +31,7 @@ def start(kernel, folder, *arguments):
 
 
 def notebook(folder, name, *cells):
-    made = v4.new_notebook(
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    )
+    made = v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
     made.cells = [v4.new_code_cell(source) for source in cells]
     nbformat.write(made, folder / name)
     return folder / name
@@ -41,9 +39,7 @@ def notebook(folder, name, *cells):
 
 def test_everybody_at_once(kernel, tmp_path):
     store = kernel.store
-    path = notebook(
-        tmp_path, "batch.ipynb", "%load_ext stepwell", "%%asset shared\n[1, 2]", "%%asset batch\nshared + [3]"
-    )
+    path = notebook(tmp_path, "batch.ipynb", "%load_ext stepwell", "%%asset shared\n[1, 2]", "%%asset batch\nshared + [3]")
     processes = {
         "w1": start(kernel, tmp_path, WRITER, store, "w1", 8, 3),
         "w2": start(kernel, tmp_path, WRITER, store, "w2", 8, 3),

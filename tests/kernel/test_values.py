@@ -28,9 +28,7 @@ def test_classes_of_cells_and_figures_of_functions(kernel):
 
     again(kernel)
     loaded = kernel("import stepwell\nvalue = stepwell.load('points')\n[each.twice() for each in value['deep']]")
-    assert (
-        loaded.text == "points: the stored copy of Point is used, because the notebook does not define Point\n[2, 4]\n"
-    )
+    assert loaded.text == "points: the stored copy of Point is used, because the notebook does not define Point\n[2, 4]\n"
     # It is said once.
     assert kernel("stepwell.load('points')['deep'][0].x").text == "1\n"
     assert (
@@ -44,6 +42,4 @@ def test_classes_of_cells_and_figures_of_functions(kernel):
     assert kernel("points['deep'] == [Point(1), Point(2)]").text == "True\n"
     kernel(CLASS.replace("2 *", "3 *"), "c1")
     changed = kernel("stepwell.load('points')['deep'][0].twice()")
-    assert (
-        changed.text == "points: the stored copy of Point is used, because the notebook now defines another Point\n2\n"
-    )
+    assert changed.text == "points: the stored copy of Point is used, because the notebook now defines another Point\n2\n"

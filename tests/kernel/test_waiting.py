@@ -60,7 +60,9 @@ def test_a_run_with_upstream_work_says_it_in_its_line(kernel, tmp_path):
 
 def test_a_step_of_a_kernel_that_was_restarted_is_free_at_once(kernel, tmp_path):
     gate = tmp_path / "gate"
-    slow = f"%%asset slow\nimport os, time\nprint('began')\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\nslow = 5"
+    slow = (
+        f"%%asset slow\nimport os, time\nprint('began')\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\nslow = 5"
+    )
     sent = kernel.send(slow)
     kernel.collect(sent, until="began")
     claims, names, deadline = Claims(Folder(kernel.store)), [], time.monotonic() + PATIENCE

@@ -106,9 +106,7 @@ class Kernel:
         for name, state in states.items():
             status = statuses[name]
             self.seen[f"{state.state} {status}"] += 1
-            self.seen.update(
-                reason.text.rpartition(": ")[2] for reason in state.reasons if reason.kind == "unrestorable"
-            )
+            self.seen.update(reason.text.rpartition(": ")[2] for reason in state.reasons if reason.kind == "unrestorable")
             unstored = any(item.value is None for item in state.current)
             if unstored and status == "executed" and "executed" in [statuses[taker] for taker in takers[name]]:
                 # A value that is not stored is computed again when a step that runs needs it.

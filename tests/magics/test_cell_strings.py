@@ -27,9 +27,7 @@ def test_a_global_in_a_string_counts(notebook, body):
     assert states(["picked"])["picked"].state == "stale"
 
 
-@pytest.mark.parametrize(
-    "body", ["total = duckdb.sql('select sum(a) as s from raw').df()", "total = pd.eval('raw.a + 1')"]
-)
+@pytest.mark.parametrize("body", ["total = duckdb.sql('select sum(a) as s from raw').df()", "total = pd.eval('raw.a + 1')"])
 def test_an_asset_in_a_string_is_an_input(notebook, body):
     notebook(SETUP)
     notebook(RAW)

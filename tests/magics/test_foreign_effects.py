@@ -174,10 +174,7 @@ CRAFTED = {
     ),
     "with the signature of another record of ours": lambda scene, rows: replace(
         rows["two:notebook"],
-        **{
-            name: getattr(rows["one:notebook"], name)
-            for name in ("id", "run_id", "key", "step_key", "memo_key", "code_version")
-        },
+        **{name: getattr(rows["one:notebook"], name) for name in ("id", "run_id", "key", "step_key", "memo_key", "code_version")},
     ),
     "effects of another record of ours": lambda scene, rows: other_effects(rows, rows["two:notebook"].effects),
     "effects and value of another record of ours": lambda scene, rows: replace(
@@ -193,9 +190,7 @@ CRAFTED = {
     "a value of ours, no effects and the true signature": lambda scene, rows: replace(
         rows["one:notebook"], effects="", value=rows["two:notebook"].value
     ),
-    "another path": lambda scene, rows: other_effects(
-        rows, rows["one:notebook"].effects.replace("kept.txt", "planted.txt")
-    ),
+    "another path": lambda scene, rows: other_effects(rows, rows["one:notebook"].effects.replace("kept.txt", "planted.txt")),
     "more definitions": lambda scene, rows: other_effects(
         rows, rows["one:notebook"].effects.replace('"definitions":[0,1]', '"definitions":[1]')
     ),
@@ -256,9 +251,7 @@ def test_a_record_of_ours_says_what_its_step_would_change(scene):
     scene.begin()
     for cell in (ONE.format(value=SMALL).replace("%%asset one", "%%asset -r one"), READER.format(" -r")):
         scene.notebook(cell)
-    assert (
-        "reader  may change · the reuse of one would first change settings" in scene.notebook("%stepwell status").text
-    )
+    assert "reader  may change · the reuse of one would first change settings" in scene.notebook("%stepwell status").text
 
 
 def test_what_is_not_crafted_is_restored(scene):

@@ -73,9 +73,7 @@ def test_a_cell_that_ends_in_a_statement_has_the_value_none(notebook, ending):
     assert notebook.session.load("nothing") is None
 
 
-@pytest.mark.parametrize(
-    "ending", ["other = 1", "other = dict()", "a, b = 1, 2", "other: int = len('x')", "counter += 1"]
-)
+@pytest.mark.parametrize("ending", ["other = 1", "other = dict()", "a, b = 1, 2", "other: int = len('x')", "counter += 1"])
 def test_a_cell_that_ends_by_assigning_another_variable_has_no_value(notebook, ending):
     notebook("counter = 1")
     ran = notebook.run(f"%%asset nothing\n{ending}")
@@ -137,9 +135,7 @@ def test_multi_asset(notebook):
     notebook("%%multi_asset train test\ntrain, test = data[:8], data[8:]\nlen(train)")
     assert notebook.ns["train"] == list(range(8))
     assert notebook.session.load("test") == [8, 9]
-    assert (
-        "train test: reused" in notebook("%%multi_asset train test\ntrain, test = data[:8], data[8:]\nlen(train)").text
-    )
+    assert "train test: reused" in notebook("%%multi_asset train test\ntrain, test = data[:8], data[8:]\nlen(train)").text
 
 
 def test_sql_asset_reads_assets_and_variables_and_follows_them(notebook):
@@ -298,9 +294,7 @@ def test_debug_begins_in_the_users_innermost_frame(notebook):
 
 @pytest.mark.parametrize("above", ["", "\n\n", "%%time\n"])
 def test_line_numbers_are_those_of_the_whole_cell(notebook, above):
-    ran = notebook.run(
-        f"{above}%%asset clean\n\n# a comment\nx = !echo a \\\n  b\ndef f():\n    return 1 / 0\nclean = f()"
-    )
+    ran = notebook.run(f"{above}%%asset clean\n\n# a comment\nx = !echo a \\\n  b\ndef f():\n    return 1 / 0\nclean = f()")
     assert isinstance(ran.error, ZeroDivisionError)
     number = 7 + above.count("\n")
     assert re.search(f"-> {number}     return 1 / 0", ran.text)
@@ -319,9 +313,7 @@ def test_time_above_an_asset_cell(notebook):
 
 
 def test_interrupting_a_cell_leaves_the_session_usable(notebook):
-    ran = notebook.run(
-        "%%asset clean\nimport os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\nclean = 1"
-    )
+    ran = notebook.run("%%asset clean\nimport os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\nclean = 1")
     assert isinstance(ran.error, KeyboardInterrupt)
     assert statuses(notebook) == {"clean": "cancelled"}
     assert notebook("%%asset clean\n2").result.success
@@ -375,9 +367,7 @@ def test_only_the_composition_displays_a_value_not_its_ops(notebook):
 def test_a_users_own_error_of_our_kind_does_not_undo_the_registration(notebook):
     ran = notebook.run("%%asset clean\nimport stepwell\nraise stepwell.errors.CycleError('mine')")
     assert ran.error is not None
-    ran = notebook.run(
-        "%%asset clean\nimport stepwell\nif True:\n    raise stepwell.errors.CycleError('mine')\nclean = 1"
-    )
+    ran = notebook.run("%%asset clean\nimport stepwell\nif True:\n    raise stepwell.errors.CycleError('mine')\nclean = 1")
     assert "mine" in ran.text
     assert "clean" in notebook.session.registry.assets
 

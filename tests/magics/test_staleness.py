@@ -132,9 +132,7 @@ def test_the_line_for_a_changed_variable(three):
 
 
 def test_a_body_that_used_the_network_says_so_once(notebook):
-    notebook(
-        "import socket, threading\nserver = socket.create_server(('127.0.0.1', 0))\nport = server.getsockname()[1]"
-    )
+    notebook("import socket, threading\nserver = socket.create_server(('127.0.0.1', 0))\nport = server.getsockname()[1]")
     cell = "%%asset {flags} {name}\nimport socket\nsocket.create_connection(('127.0.0.1', {port})).close()\n{value}"
     port = notebook.ns["port"]
     text = notebook(cell.format(flags="", name="raw", port=port, value=1)).text
@@ -229,10 +227,7 @@ def test_a_step_that_depends_on_an_effect_that_a_reuse_would_have_may_change(not
     assert "fresh" in found["free"]
     assert "may change · the reuse of step would first change config" in found["model"]
     assert "may change · the reuse of step would first change out.txt" in found["rows"]
-    assert (
-        "would run model (may change; the reuse of step would first change config"
-        in notebook(cells[1].format(" -n")).text
-    )
+    assert "would run model (may change; the reuse of step would first change config" in notebook(cells[1].format(" -n")).text
     assert not (tmp_path / "out.txt").exists()
     assert notebook.ns["config"] == {"lr": 1}
     # Where they are reused, the states that were announced as possible turn out to be none.

@@ -25,15 +25,17 @@ def instances(name, imports, text, make, read, isinstance_of):  # noqa: PLR0917 
 
 def edited(name, imports, texts, make, read):
     """The class is edited between two runs, in what counts for the value."""
-    return Case(
-        name, [[imports, text, f"%%asset made\nmade = {make}", f"%%asset got\ngot = {read}"] for text in texts], ["got"]
-    )
+    return Case(name, [[imports, text, f"%%asset made\nmade = {make}", f"%%asset got\ngot = {read}"] for text in texts], ["got"])
 
 
 PYDANTIC = "from pydantic import BaseModel, ConfigDict, computed_field, field_validator"
 PERSON = "class Person(BaseModel):\n    name: str\n    age: int = 3"
-VALIDATED = "class P(BaseModel):\n    v: int\n    @field_validator('v')\n    @classmethod\n    def check(cls, v):\n        return v + {}"
-ALCHEMY = "from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, Session\nfrom sqlalchemy import create_engine, select"
+VALIDATED = (
+    "class P(BaseModel):\n    v: int\n    @field_validator('v')\n    @classmethod\n    def check(cls, v):\n        return v + {}"
+)
+ALCHEMY = (
+    "from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, Session\nfrom sqlalchemy import create_engine, select"
+)
 TABLE = "class Base(DeclarativeBase):\n    pass\nclass User(Base):\n    __tablename__ = 'users'\n    id: Mapped[int] = mapped_column(primary_key=True)\n    name: Mapped[str]\n    def hello(self):\n        return 'hello ' + self.name"
 
 SHOWN = "    def shown(self): return self.id\n"
@@ -113,10 +115,7 @@ CASES = [
     edited(
         "pydantic_config_edited",
         PYDANTIC,
-        [
-            f"class P(BaseModel):\n    model_config = ConfigDict(str_strip_whitespace={k})\n    s: str"
-            for k in ("True", "False")
-        ],
+        [f"class P(BaseModel):\n    model_config = ConfigDict(str_strip_whitespace={k})\n    s: str" for k in ("True", "False")],
         "P(s=' a ')",
         "made.s",
     ),
@@ -155,10 +154,7 @@ CASES = [
     edited(
         "pydantic_generic_edited",
         PYDANTIC + "\nfrom typing import Generic, TypeVar\nT = TypeVar('T')",
-        [
-            f"class Box(BaseModel, Generic[T]):\n    v: T\n    def twice(self):\n        return self.v * {k}"
-            for k in (2, 3)
-        ],
+        [f"class Box(BaseModel, Generic[T]):\n    v: T\n    def twice(self):\n        return self.v * {k}" for k in (2, 3)],
         "Box[int](v=1)",
         "made.twice()",
     ),
@@ -237,10 +233,7 @@ CASES = [
     edited(
         "msgspec_method_edited",
         "import msgspec",
-        [
-            f"class P(msgspec.Struct):\n    v: int = 1\n    def times(self):\n        return self.v * {k}"
-            for k in (2, 3)
-        ],
+        [f"class P(msgspec.Struct):\n    v: int = 1\n    def times(self):\n        return self.v * {k}" for k in (2, 3)],
         "P(4)",
         "made.times()",
     ),
@@ -376,10 +369,7 @@ CASES = [
     edited(
         "dataclass_default_edited",
         "from dataclasses import dataclass",
-        [
-            f"@dataclass\nclass P:\n    x: int = {k}\n    def __post_init__(self):\n        self.y = self.x * 2"
-            for k in (1, 2)
-        ],
+        [f"@dataclass\nclass P:\n    x: int = {k}\n    def __post_init__(self):\n        self.y = self.x * 2" for k in (1, 2)],
         "P()",
         "made.y",
     ),

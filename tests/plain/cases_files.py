@@ -67,9 +67,7 @@ CASES = [
         "sorted(pickle.load(open('out.pkl', 'rb')))",
         "out.pkl",
     ),
-    lost(
-        "npy_lost", "import numpy as np", "np.save('out.npy', np.arange(5))", "np.load('out.npy').tolist()", "out.npy"
-    ),
+    lost("npy_lost", "import numpy as np", "np.save('out.npy', np.arange(5))", "np.load('out.npy').tolist()", "out.npy"),
     lost(
         "npz_lost",
         "import numpy as np",

@@ -150,9 +150,7 @@ REDEFINED = run_all(
 
 CASES = [
     Case("closure_counts_on", [CLOSURE, CLOSURE, CLOSURE * 2], ["a", "b"], reused=["a"]),
-    Case(
-        "secondary_changed_through_an_alias", [SECONDARY * 2, SECONDARY], ["parts", "n", "other is parts"], reused=["a"]
-    ),
+    Case("secondary_changed_through_an_alias", [SECONDARY * 2, SECONDARY], ["parts", "n", "other is parts"], reused=["a"]),
     Case(
         "iterator_made_again",
         [ITERATOR * 2, ITERATOR],
@@ -237,13 +235,7 @@ CASES = [
     ),
     Case(
         "class_of_a_value_defined_again",
-        [
-            run_all(
-                "class Box:\n    def __init__(self, v): self.v = v", "%%asset a\na = Box(3)", "n = isinstance(a, Box)"
-            )
-            * 2
-        ]
-        * 2,
+        [run_all("class Box:\n    def __init__(self, v): self.v = v", "%%asset a\na = Box(3)", "n = isinstance(a, Box)") * 2] * 2,
         ["n", "isinstance(a, Box)"],
         reused=["a"],
     ),
@@ -299,9 +291,7 @@ CASES = [
         "equal_value_assigned_again",
         [
             [
-                *run_all(
-                    "K = 3\nopen('a.txt', 'w').write('3 ')", "%%asset a\nsize = len(open('a.txt').read())\na = size"
-                ),
+                *run_all("K = 3\nopen('a.txt', 'w').write('3 ')", "%%asset a\nsize = len(open('a.txt').read())\na = size"),
                 ("c0", "K = 6\nopen('a.txt', 'w').write('6 ')"),
                 ("c1", "%%asset a\nsize = len(open('a.txt').read())\na = size"),
             ],
@@ -312,14 +302,12 @@ CASES = [
     ),
     Case(
         "unstored_variable_needed_after_its_input_changed",
-        [[LOCKED, "parts = [1, 2]", "%%asset a\nheld = Held(sum(parts))\na = held.v", "parts.append(30)", "n = held.v"]]
-        * 2,
+        [[LOCKED, "parts = [1, 2]", "%%asset a\nheld = Held(sum(parts))\na = held.v", "parts.append(30)", "n = held.v"]] * 2,
         ["a", "n"],
     ),
     Case(
         "unstored_variable_of_a_cell_that_acts",
-        [[LOCKED, "parts = [1, 2]", "%%asset a\nparts.append(3)\nheld = Held(sum(parts))\na = held.v", "n = held.v"]]
-        * 2,
+        [[LOCKED, "parts = [1, 2]", "%%asset a\nparts.append(3)\nheld = Held(sum(parts))\na = held.v", "n = held.v"]] * 2,
         ["a", "n", "parts"],
         says="held",
     ),
@@ -343,13 +331,7 @@ CASES = [
     ),
     Case(
         "objects_that_are_shared_with_what_is_bound_again",
-        [
-            run_all(
-                "%%asset a\nparts = [1]\na = 1", "%%asset b\npair = (parts, 2)\nb = {'sub': parts}", "parts.append(3)"
-            )
-            * 2
-        ]
-        * 2,
+        [run_all("%%asset a\nparts = [1]\na = 1", "%%asset b\npair = (parts, 2)\nb = {'sub': parts}", "parts.append(3)") * 2] * 2,
         ["parts", "pair[0] is parts", "b['sub'] is parts"],
         reused=["a", "b"],
     ),
@@ -368,8 +350,7 @@ CASES = [
     ),
     Case(
         "variable_that_a_cell_keeps_and_binds_again",
-        [run_all("%%asset a -> box\nbox = {1}", "%%asset b -> box\nold = box\nold.add(5)\nbox = {3, max(old)}") * 2]
-        * 2,
+        [run_all("%%asset a -> box\nbox = {1}", "%%asset b -> box\nold = box\nold.add(5)\nbox = {3, max(old)}") * 2] * 2,
         ["box", "old"],
         reused=["a", "b"],
     ),
@@ -496,17 +477,13 @@ CASES = [
     Case("run_all_twice", [SIMPLE * 2], ["a", "b", "n"]),
     Case("run_all_twice_with_changes", [EFFECT * 2], ["a", "b", "seen", "log"]),
     Case("run_all_twice_with_a_seed", [SEEDED * 2, SEEDED * 2], ["x", "y", "z"], reused=["x", "y"]),
-    Case(
-        "run_all_twice_with_frames", [FRAMES * 2, FRAMES * 2], ["total", "list(df)", "len(df)"], reused=["df", "total"]
-    ),
+    Case("run_all_twice_with_frames", [FRAMES * 2, FRAMES * 2], ["total", "list(df)", "len(df)"], reused=["df", "total"]),
     Case("run_all_twice_with_a_chain", [CHAIN * 2, CHAIN * 2], ["y"], reused=["numbers", "ordered", "top"]),
     Case("run_all_twice_with_names_assigned_again", [AGAIN * 2, AGAIN * 2], ["a", "b", "n"], reused=["a", "b"]),
     Case("run_all_twice_with_files", [FILES * 2, FILES * 2], ["back", "there"], reused=["saved", "back"]),
     Case("asset_cell_run_again_after_its_change", [[*EFFECT, EFFECT[1], EFFECT[2]]], ["a", "b", "log", "seen"]),
     Case("asset_cell_run_again_after_its_draw", [[*SEEDED, SEEDED[1]]], ["x", "y", "z"]),
-    Case(
-        "asset_cell_run_again_after_a_hit", [EFFECT, [*EFFECT, EFFECT[1]]], ["a", "b", "log", "seen"], reused=["a", "b"]
-    ),
+    Case("asset_cell_run_again_after_a_hit", [EFFECT, [*EFFECT, EFFECT[1]]], ["a", "b", "log", "seen"], reused=["a", "b"]),
     Case("last_cell_run_again", [[*FRAMES, FRAMES[4]], [*FRAMES, FRAMES[4]]], ["total"], reused=["df", "total"]),
     Case("middle_of_a_chain_run_again", [[*CHAIN, CHAIN[1], CHAIN[2]]], ["x"]),
     Case("value_edited_and_all_run", [SIMPLE + edited(SIMPLE, c0="K = 5")], ["a", "b", "n"]),
@@ -556,10 +533,7 @@ CASES = [
     Case("file_content_edited_and_all_run", [FILES + edited(FILES, c0="K = 2"), FILES], ["back", "there"]),
     Case(
         "function_inside_edited_and_all_run",
-        [
-            NAMES
-            + edited(NAMES, c1="%%asset model\nrows = [1, 2, K]\ndef double(x):\n    return x * 20\nmodel = len(rows)")
-        ],
+        [NAMES + edited(NAMES, c1="%%asset model\nrows = [1, 2, K]\ndef double(x):\n    return x * 20\nmodel = len(rows)")],
         ["score", "n"],
     ),
     Case("variable_inside_edited_and_all_run", [NAMES + edited(NAMES, c0="K = 7"), NAMES], ["score", "n", "model"]),
@@ -590,12 +564,7 @@ CASES = [
     ),
     Case(
         "unstorable_in_one_kernel",
-        [
-            run_all(
-                "import threading", "%%asset lock\nlock = threading.Lock()", "%%asset a\nwith lock:\n    a = 1", "n = a"
-            )
-            * 2
-        ],
+        [run_all("import threading", "%%asset lock\nlock = threading.Lock()", "%%asset a\nwith lock:\n    a = 1", "n = a") * 2],
         ["n", "lock.locked()"],
     ),
     Case(

@@ -283,8 +283,7 @@ CASES = [
     ),
     Case(
         "asset_deleted_by_an_asset",
-        [["%%asset big\nbig = [1, 2]", "%%asset start\nstart = len(big)\ndel big", "n = 'big' in globals(), start"]]
-        * 2,
+        [["%%asset big\nbig = [1, 2]", "%%asset start\nstart = len(big)\ndel big", "n = 'big' in globals(), start"]] * 2,
         ["n"],
         reused=["big", "start"],
     ),
@@ -337,9 +336,7 @@ CASES = [
         setup="n = 1\nwords = ['a']\nsame = words",
     ),
     after("name_of_the_notebook_assigned", "x = 5\nstart = x * 2", "z = x", ["start", "x", "z"], setup="x = 1"),
-    after(
-        "global_in_a_function_inside", "def f():\n    global made\n    made = 7\nf()\nstart = made", "n = made", ["n"]
-    ),
+    after("global_in_a_function_inside", "def f():\n    global made\n    made = 7\nf()\nstart = made", "n = made", ["n"]),
     after("name_through_globals", "globals()['made'] = 5\nstart = 1", "n = made", ["n"], reused=()),
     after("name_through_exec", "exec('made = 5')\nstart = 1", "n = made", ["n"], reused=()),
     after("private_and_shadowing_names", "_tmp = 4\nlist = [1]\nstart = _tmp", "n = _tmp, list", ["n"]),
@@ -535,8 +532,7 @@ CASES = [
     # Figures.
     Case(
         "plot_that_ends_in_a_loop",
-        [[PLOT, "%%asset picture\nfig, axes = plt.subplots(1, 2)\nfor ax in axes:\n    ax.plot([1, 2])", "done = 1"]]
-        * 2,
+        [[PLOT, "%%asset picture\nfig, axes = plt.subplots(1, 2)\nfor ax in axes:\n    ax.plot([1, 2])", "done = 1"]] * 2,
         ["done"],
         reused=["picture"],
     ),
@@ -614,8 +610,7 @@ CASES = [
     ),
     Case(
         "helper_defined_again",
-        [["def f(x):\n    return x + 1", "%%asset a\na = f(1)", "def f(x):\n    return x + 2", "%%asset b\nb = f(a)"]]
-        * 2,
+        [["def f(x):\n    return x + 1", "%%asset a\na = f(1)", "def f(x):\n    return x + 2", "%%asset b\nb = f(a)"]] * 2,
         ["a", "b"],
         reused=["a", "b"],
     ),
@@ -948,9 +943,7 @@ CASES = [
         fails=True,
     ),
     # Nothing of importance was edited.
-    Case(
-        "nothing_edited", [["K = 3", "%%asset a\na = K * 2", "%%asset b\nb = a + 1"]] * 2, ["a", "b"], reused=["a", "b"]
-    ),
+    Case("nothing_edited", [["K = 3", "%%asset a\na = K * 2", "%%asset b\nb = a + 1"]] * 2, ["a", "b"], reused=["a", "b"]),
     Case(
         "comments_and_layout_edited",
         [
@@ -962,10 +955,7 @@ CASES = [
     ),
     Case(
         "helper_edited",
-        [
-            [f"def f(x):\n    return x + {k}", "%%asset a\na = [f(i) for i in range(3)]", "%%asset b\nb = sum(a)"]
-            for k in (1, 2)
-        ],
+        [[f"def f(x):\n    return x + {k}", "%%asset a\na = [f(i) for i in range(3)]", "%%asset b\nb = sum(a)"] for k in (1, 2)],
         ["a", "b"],
     ),
     Case(

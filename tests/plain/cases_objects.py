@@ -157,9 +157,7 @@ CASES = [
     ),
     changed("list_sorted_in_place", "words = ['b', 'a', 'c']", "words.sort()\nwords.reverse()", ["words"]),
     changed("set_changed", "seen = {1}", "seen.update([2, 3])\nseen.discard(1)", ["sorted(seen)"]),
-    changed(
-        "deque_changed", "from collections import deque\nlast = deque([1, 2], maxlen=2)", "last.append(3)", ["last"]
-    ),
+    changed("deque_changed", "from collections import deque\nlast = deque([1, 2], maxlen=2)", "last.append(3)", ["last"]),
     changed(
         "defaultdict_changed",
         "from collections import defaultdict\ngroups = defaultdict(list)",
@@ -327,8 +325,7 @@ CASES = [
     ),
     Case(
         "environment_changed_by_an_import",
-        [["import os", "%%asset step\nimport settings\nstep = settings.K", "m = os.environ.get('THREADS_OF_TOOLS')"]]
-        * 2,
+        [["import os", "%%asset step\nimport settings\nstep = settings.K", "m = os.environ.get('THREADS_OF_TOOLS')"]] * 2,
         ["m", "step"],
         files={"settings.py": "import os\nos.environ.setdefault('THREADS_OF_TOOLS', 'as many as there are')\nK = 1\n"},
         reused=("step",),
@@ -474,10 +471,7 @@ CASES = [
     ),
     Case(
         "overwritten_without_a_read",
-        [
-            [f"config = {{'lr': {k}}}", "%%asset step\nconfig['lr'] = 0.5\nstep = 1", "seen = config['lr']"]
-            for k in (1, 5, 1)
-        ],
+        [[f"config = {{'lr': {k}}}", "%%asset step\nconfig['lr'] = 0.5\nstep = 1", "seen = config['lr']"] for k in (1, 5, 1)],
         ["seen", "config"],
     ),
     Case(

@@ -24,9 +24,7 @@ CASES = [
     ),
     drawn("numpy_stream", f"{NP}\nnp.random.seed(1)", "float(np.random.rand())"),
     drawn("random_stream", "import random\nrandom.seed(1)", "random.random()"),
-    drawn(
-        "seed_imported_from_numpy", "import numpy as np\nfrom numpy.random import seed, rand\nseed(3)", "float(rand())"
-    ),
+    drawn("seed_imported_from_numpy", "import numpy as np\nfrom numpy.random import seed, rand\nseed(3)", "float(rand())"),
     drawn("seed_imported_from_random", "from random import seed, randint\nseed(3)", "randint(0, 10**9)"),
     drawn("numpy_generator", f"{NP}\nrng = np.random.default_rng(0)", "float(rng.random())"),
     drawn("numpy_random_state", f"{NP}\nrs = np.random.RandomState(3)", "float(rs.normal())"),

@@ -20,7 +20,9 @@ def kept(name, imports, change, value, reused=True):
 
 
 SHOWN = "repr(pd.DataFrame({'v': range(50)})).count('\\n')"
-DIVIDED = "def divided():\n    try:\n        return str(np.array([1.0]) / 0)\n    except FloatingPointError:\n        return 'raised'"
+DIVIDED = (
+    "def divided():\n    try:\n        return str(np.array([1.0]) / 0)\n    except FloatingPointError:\n        return 'raised'"
+)
 WARNED = "import warnings\ndef warned():\n    try:\n        warnings.warn('old', DeprecationWarning)\n        return 'went on'\n    except DeprecationWarning:\n        return 'raised'"
 SCALED = "type(StandardScaler().fit_transform(pd.DataFrame({'a': [1.0, 2.0]}))).__name__"
 SCALER = "import sklearn, pandas as pd\nfrom sklearn.preprocessing import StandardScaler"
@@ -197,10 +199,7 @@ CASES = [
     read(
         "colormap_registered",
         "import matplotlib as mpl\nfrom matplotlib.colors import ListedColormap",
-        [
-            f"mpl.colormaps.register(ListedColormap(['red', '{color}']), name='own', force=True)"
-            for color in ("blue", "green")
-        ],
+        [f"mpl.colormaps.register(ListedColormap(['red', '{color}']), name='own', force=True)" for color in ("blue", "green")],
         "mpl.colormaps['own'](0.9)",
     ),
     read(
@@ -418,10 +417,7 @@ CASES = [
     ),
     Case(
         "module_search_path",
-        [
-            ["import sys", f"sys.path.insert(0, '{folder}')", "%%asset a\nimport tools\na = tools.K"]
-            for folder in ("one", "two")
-        ],
+        [["import sys", f"sys.path.insert(0, '{folder}')", "%%asset a\nimport tools\na = tools.K"] for folder in ("one", "two")],
         ["a"],
         files={"one/tools.py": "K = 1\n", "two/tools.py": "K = 2\n"},
     ),

@@ -87,9 +87,7 @@ CASES = [
     ),
     Case(
         "sql_names_its_own_table",
-        frames(
-            "%%asset total\ntotal = duckdb.sql('with df as (select 7 as v) select sum(v) from df').fetchall()[0][0]"
-        ),
+        frames("%%asset total\ntotal = duckdb.sql('with df as (select 7 as v) select sum(v) from df').fetchall()[0][0]"),
         ["int(total)"],
         reused=["total"],
     ),
@@ -229,10 +227,7 @@ CASES = [
     ),
     Case(
         "pandas_eval",
-        [
-            [TEN, f"offset = {k}", "E = 'frame.v + offset'", "%%asset total\ntotal = int(pd.eval(E).sum())"]
-            for k in (1, 3)
-        ],
+        [[TEN, f"offset = {k}", "E = 'frame.v + offset'", "%%asset total\ntotal = int(pd.eval(E).sum())"] for k in (1, 3)],
         ["total"],
     ),
     Case(
@@ -244,9 +239,7 @@ CASES = [
         ["a"],
     ),
     Case("eval_in_the_cell", [[f"K = {k}", "E = 'K + ' + '1'", "%%asset a\na = eval(E)"] for k in (1, 3)], ["a"]),
-    Case(
-        "exec_in_the_cell", [[f"K = {k}", "E = 'r = K + 1'", "%%asset a\nexec(E)\na = r"] for k in (1, 3)], ["a", "r"]
-    ),
+    Case("exec_in_the_cell", [[f"K = {k}", "E = 'r = K + 1'", "%%asset a\nexec(E)\na = r"] for k in (1, 3)], ["a", "r"]),
     Case("name_from_globals", [[f"K = {k}", "%%asset a\na = globals()['K'] * 2"] for k in (1, 3)], ["a"]),
     Case(
         "text_formatted_with_globals",

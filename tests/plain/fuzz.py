@@ -82,9 +82,7 @@ def write(seed):
 
 def watching(watch):
     """Return a cell that prints values."""
-    lines = [
-        f"try: print('@{at}', repr({each}))\nexcept Exception: print('@{at} an error')" for at, each in enumerate(watch)
-    ]
+    lines = [f"try: print('@{at}', repr({each}))\nexcept Exception: print('@{at} an error')" for at, each in enumerate(watch)]
     return "\n".join(lines)
 
 
@@ -198,11 +196,7 @@ class Fuzzer:
                 ran = self.run(folder, cells, with_stepwell=True, number=number)[1:]
                 if self.verbose:
                     print(f"--- kernel {number + 1}")
-                    print(
-                        "\n".join(
-                            f"[{name}] {text}{error}" for (name, _), (text, error) in zip(cells[1:], ran, strict=True)
-                        )
-                    )
+                    print("\n".join(f"[{name}] {text}{error}" for (name, _), (text, error) in zip(cells[1:], ran, strict=True)))
                 self.said += "\n".join(text for text, _ in ran)
                 found = self.judge(scenario, number, ran)
                 if found is not None:
@@ -327,9 +321,7 @@ class Fuzzer:
             scenario, found = smaller, now
             return True
 
-        fails(
-            replace(scenario, kernels=scenario.kernels[: found.kernel + 1], watch=found.watch[:1] or scenario.watch[:1])
-        )
+        fails(replace(scenario, kernels=scenario.kernels[: found.kernel + 1], watch=found.watch[:1] or scenario.watch[:1]))
         for _ in range(2):
             before = scenario
             for at in reversed(range(len(scenario.kernels))):
@@ -400,8 +392,7 @@ def each(scenario, change):
     kernels = tuple(
         (
             tuple(
-                replace(part, cells=tuple(made for cell in part.cells if (made := change(cell)) is not None))
-                for part in parts
+                replace(part, cells=tuple(made for cell in part.cells if (made := change(cell)) is not None)) for part in parts
             ),
             lost,
         )

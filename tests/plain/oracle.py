@@ -218,9 +218,7 @@ class Kernels:
 
 def environment(home):
     """Return the environment of a process that runs notebooks."""
-    kept = {
-        name: text for name, text in os.environ.items() if not name.startswith(("STEPWELL", "JPY_", "PYTHON", "MPL"))
-    }
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(("STEPWELL", "JPY_", "PYTHON", "MPL"))}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
     return {
         **kept,

@@ -230,9 +230,7 @@ class Author:
         if name is None:
             return self.assign()
         kind, text = (
-            ("list", f"{name}['sub']")
-            if self.known[name] == "dict" and self.pick.random() < 0.6
-            else (self.known[name], name)
+            ("list", f"{name}['sub']") if self.known[name] == "dict" and self.pick.random() < 0.6 else (self.known[name], name)
         )
         other = self.new(kind[0] + "_")
         return self.assign() if other == name else f"{self.bind(other, kind)} = {text}"
@@ -245,9 +243,7 @@ class Author:
         body = f"{inner} * {self.number()} + {self.expression(calm=True)}"
         form = self.pick.random()
         if form < 0.15 and (registry := self.named("registry")):
-            line = (
-                f"def add_to(f):\n    {registry}[f.__name__] = f\n    return f\n@add_to\ndef {name}(x): return {body}"
-            )
+            line = f"def add_to(f):\n    {registry}[f.__name__] = f\n    return f\n@add_to\ndef {name}(x): return {body}"
         elif form < 0.3:
             line = f"{name} = lambda x: {body}"
         elif form < 0.4:

@@ -68,9 +68,7 @@ class Facts:
         )
         self.decision_facts.snapshot.by_memo_key.setdefault(memo, []).insert(0, materializations)
         for item in materializations:
-            self.decision_facts.snapshot.current.setdefault(item.key, []).insert(
-                0, Current(step.notebook, item.key, item)
-            )
+            self.decision_facts.snapshot.current.setdefault(item.key, []).insert(0, Current(step.notebook, item.key, item))
         return materializations
 
     def decide(self, key="clean", kind="pull"):
@@ -261,8 +259,7 @@ def test_an_acceptance_that_was_revoked_is_not_reused():
     facts.keep("clean", metadata={REVOKED: accepted[0].run_id})
     assert facts.decide().materializations == before
     assert (
-        refusal(facts.step("clean"), before[0].memo_key, facts.decision_facts)
-        == "the acceptance of the stored value was revoked"
+        refusal(facts.step("clean"), before[0].memo_key, facts.decision_facts) == "the acceptance of the stored value was revoked"
     )
 
 
@@ -310,12 +307,8 @@ def test_an_execution_with_other_inputs_may_be_reused_again():
     facts.give("raw")
     materializations = facts.keep("clean")
     assert may_be_reused(facts.step("clean"), [materializations], facts.decision_facts)
-    assert not may_be_reused(
-        facts.step("clean"), [(replace(materializations[0], reads=(FILE,)),)], facts.decision_facts
-    )
-    assert not may_be_reused(
-        facts.step("clean"), [(replace(materializations[0], code_version="other"),)], facts.decision_facts
-    )
+    assert not may_be_reused(facts.step("clean"), [(replace(materializations[0], reads=(FILE,)),)], facts.decision_facts)
+    assert not may_be_reused(facts.step("clean"), [(replace(materializations[0], code_version="other"),)], facts.decision_facts)
 
 
 def test_the_inputs_of_a_memo_key():

@@ -83,9 +83,7 @@ def test_without_upstream_it_is_read_from_the_store():
 
 def test_inputs_carry_values_or_only_an_order():
     by_key = {step.key: step for step in plan(["report", "published"], report, published, clean, raw).steps}
-    assert [(given.name, given.keys, given.carries_value) for given in by_key["published"].inputs] == [
-        ("", ("clean",), False)
-    ]
+    assert [(given.name, given.keys, given.carries_value) for given in by_key["published"].inputs] == [("", ("clean",), False)]
     (fan_in,) = by_key["report.total"].inputs
     assert (fan_in.name, fan_in.keys, fan_in.fan_in) == ("values", ("clean", "clean"), True)
     value, by = by_key["report.shift"].inputs

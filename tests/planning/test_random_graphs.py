@@ -34,11 +34,7 @@ class Round:
 def histories(draw):
     nodes = []
     for index in range(draw(st.integers(2, 6))):
-        earlier = (
-            st.lists(st.integers(0, index - 1), max_size=3, unique=True).map(sorted).map(tuple)
-            if index
-            else st.just(())
-        )
+        earlier = st.lists(st.integers(0, index - 1), max_size=3, unique=True).map(sorted).map(tuple) if index else st.just(())
         values = draw(earlier)
         is_graph = bool(values) and draw(st.booleans())
         order = () if is_graph else tuple(i for i in draw(earlier) if i not in values)
@@ -131,9 +127,7 @@ def test_what_runs_is_what_must_run(shared_store, history):
         definitions = define(prefix, nodes, this.codes)
         expected_values, expected = naive.run(nodes, this)
         targets = [definitions[index] for index in this.targets]
-        before = (
-            get_session().states(targets, definitions=definitions, store=shared_store) if shared_store.exists() else {}
-        )
+        before = get_session().states(targets, definitions=definitions, store=shared_store) if shared_store.exists() else {}
         result = stepwell.materialize(targets, definitions=definitions, store=shared_store, force=this.everything)
         assert {step.key.removeprefix(prefix): step.status for step in result.steps} == expected
         for index, value in expected_values.items():

@@ -256,9 +256,7 @@ def test_a_file_that_changes_while_the_step_runs_never_holds(folder):
 
     def work():
         path.read_text()
-        thread = os.spawnv(
-            os.P_WAIT, sys.executable, [sys.executable, "-c", f"open({str(path)!r}, 'w').write('three')"]
-        )
+        thread = os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", f"open({str(path)!r}, 'w').write('three')"])
         assert thread == 0
 
     (found,) = recorded(work)

@@ -134,9 +134,7 @@ def rows():
     return CONN.execute("select 1").fetchall(), LIMIT
 
 
-def test_an_unverifiable_step_names_the_object_and_the_remedy_and_an_ignored_name_makes_it_fresh(
-    store_dir, monkeypatch
-):
+def test_an_unverifiable_step_names_the_object_and_the_remedy_and_an_ignored_name_makes_it_fresh(store_dir, monkeypatch):
     def result():
         return rows()
 

@@ -74,9 +74,7 @@ def test_an_unknown_asset(refused, either, store_dir):
         "claen",
         "did you mean clean",
     )
-    refused(
-        UnknownKeyError, lambda: stepwell.materialize(["+claen"], definitions=[raw, clean], store=store_dir), "clean"
-    )
+    refused(UnknownKeyError, lambda: stepwell.materialize(["+claen"], definitions=[raw, clean], store=store_dir), "clean")
     refused(UnknownKeyError, lambda: stepwell.why("claen", definitions=[raw, clean], store=store_dir), "clean")
 
 
@@ -129,12 +127,8 @@ def test_a_key_twice_in_one_list(refused, either, store_dir):
         "two definitions have the asset key clean",
         "test_bad_input.py",
     )
-    refused(
-        DuplicateKeyError, lambda: stepwell.materialize([clean, raw, SourceAsset("clean")], store=store_dir), "clean"
-    )
-    refused(
-        DuplicateKeyError, lambda: stepwell.materialize([clean], definitions=[raw, other], store=store_dir), "clean"
-    )
+    refused(DuplicateKeyError, lambda: stepwell.materialize([clean, raw, SourceAsset("clean")], store=store_dir), "clean")
+    refused(DuplicateKeyError, lambda: stepwell.materialize([clean], definitions=[raw, other], store=store_dir), "clean")
     # The same definition twice is no contradiction.
     assert len(stepwell.materialize([raw, clean, clean], definitions=[raw], store=store_dir).steps) == 2
 
@@ -202,9 +196,7 @@ def test_targets_and_definitions_of_the_wrong_kind(refused, either, store_dir):
     def run():
         one()
 
-    refused(
-        InvalidInvocationError, lambda: stepwell.materialize([run], store=store_dir), "'run' is a job", "run.execute()"
-    )
+    refused(InvalidInvocationError, lambda: stepwell.materialize([run], store=store_dir), "'run' is a job", "run.execute()")
     for wrong in (3, one, len):
         refused(
             InvalidInvocationError,

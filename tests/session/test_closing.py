@@ -24,9 +24,7 @@ print([step.status for step in result.steps])
 
 def ran(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=True
-    )
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=True)
     return done.stdout.strip(), done.stderr
 
 

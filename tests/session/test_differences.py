@@ -221,9 +221,9 @@ def test_no_secret_is_shown():
 def test_values_of_two_types():
     found = diff(np.zeros(2), [0, 0])
     assert found.kind == "object"
-    assert found.details.changes == (
-        ("", "numpy.ndarray 2 (numpy.ndarray)", "list 2 items (list)"),
-    ) or "numpy.ndarray" in str(found)
+    assert found.details.changes == (("", "numpy.ndarray 2 (numpy.ndarray)", "list 2 items (list)"),) or "numpy.ndarray" in str(
+        found
+    )
     assert diff(pd.DataFrame({"x": [1]}), None).kind == "object"
 
 

@@ -123,9 +123,7 @@ def test_versions_are_filtered_by_notebook_and_partition(tmp_path):
 
     store = get_session().open(tmp_path / "store")
     for notebook, partition, value in (("a", "", 1), ("b", "p", 1), ("b", "q", 2), ("b", "p", 1)):
-        made = rows.made(
-            store, "k", value, notebook=notebook, partition=partition, run_id=f"{notebook}{value}{time.time()}"
-        )
+        made = rows.made(store, "k", value, notebook=notebook, partition=partition, run_id=f"{notebook}{value}{time.time()}")
         rows.record(store, made).wait()
     assert [(v.notebook, v.partition, v.times) for v in stepwell.versions("k", store=store)] == [
         ("b", "p", 2),

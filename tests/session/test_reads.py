@@ -199,9 +199,7 @@ def test_an_asset_that_is_loaded_inside_a_step_is_an_input(folder, store_dir):
     stepwell.materialize([base], store=store_dir)
     Path("number").write_text("50")
     stepwell.materialize([base], store=store_dir)
-    assert "the value of base, which the step loads, changed" in str(
-        stepwell.why("by_key", definitions=every, store=store_dir)
-    )
+    assert "the value of base, which the step loads, changed" in str(stepwell.why("by_key", definitions=every, store=store_dir))
 
 
 def test_a_native_read_that_cannot_be_checked_is_said_once_for_the_step(folder, run):
@@ -277,8 +275,6 @@ def test_a_step_that_runs_a_program_says_that_what_it_reads_is_not_seen(folder, 
         return tuple(map(notice_text, run.last.notices))
 
     (line,) = notes()
-    assert line.startswith(
-        "counted ran wc: files that other processes read are not seen; declare them with reads=[...]"
-    )
+    assert line.startswith("counted ran wc: files that other processes read are not seen; declare them with reads=[...]")
     assert notes() == ()
     assert notes(reads=["data.csv"]) == notes(max_age="1d") == notes(volatile=True) == ()

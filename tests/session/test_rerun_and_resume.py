@@ -310,8 +310,7 @@ def test_from_other_processes_with_and_without_definitions(python, store_dir, tm
     (tmp_path / "flow.py").write_text(MODULE)
     run_id, steps = shown(
         python(
-            HEAD
-            + "import flow\nshow(stepwell.materialize([flow.report, flow.mail], store=sys.argv[1], raise_on_error=False))",
+            HEAD + "import flow\nshow(stepwell.materialize([flow.report, flow.mail], store=sys.argv[1], raise_on_error=False))",
             store_dir,
         )
     )
@@ -332,9 +331,7 @@ def test_from_other_processes_with_and_without_definitions(python, store_dir, tm
         assert "not defined in this process; flow" in error
 
     (tmp_path / "marker").mkdir()
-    resumed = python(
-        HEAD + f"import flow\nshow(stepwell.resume({run_id!r}, definitions=flow, store=sys.argv[1]))", store_dir
-    )
+    resumed = python(HEAD + f"import flow\nshow(stepwell.resume({run_id!r}, definitions=flow, store=sys.argv[1]))", store_dir)
     assert shown(resumed)[1] == {"report.transform": "executed", "mail": "executed"}
     assert "fetching" not in resumed
     resumed = python(
@@ -345,9 +342,7 @@ def test_from_other_processes_with_and_without_definitions(python, store_dir, tm
         HEAD + "import flow\nshow(stepwell.rerun(['report.transform'], definitions=flow, store=sys.argv[1]))", store_dir
     )
     assert shown(again)[1] == {"report.transform": "executed"}
-    noop = python(
-        HEAD + "import flow\nshow(stepwell.materialize([flow.mail], definitions=flow, store=sys.argv[1]))", store_dir
-    )
+    noop = python(HEAD + "import flow\nshow(stepwell.materialize([flow.mail], definitions=flow, store=sys.argv[1]))", store_dir)
     assert shown(noop)[1] == {"report.fetch": "reused", "report.transform": "reused", "mail": "reused"}
     assert python("import stepwell, sys\nprint(stepwell.load('mail', store=sys.argv[1]))", store_dir) == "sum 6\n"
 

@@ -66,9 +66,7 @@ def run(session):
 
 def test_a_table_is_a_key_in_any_spelling_that_means_one(session, run):
     run(clean, flights, model)
-    assert query(session, "SELECT delay FROM clean WHERE origin = $o", parameters={"o": "SFO"})["delay"].tolist() == [
-        40
-    ]
+    assert query(session, "SELECT delay FROM clean WHERE origin = $o", parameters={"o": "SFO"})["delay"].tolist() == [40]
     for name in ('"raw/flights"', "raw.flights", "flights", "Flights", '"RAW/flights"', "Raw.Flights"):
         assert query(session, f"SELECT sum(n)::INT AS s FROM {name}", frame="pyarrow").to_pydict() == {"s": [3]}
     assert len(query(session, "FROM raw.flights, flights AS f")) == 4
@@ -221,10 +219,7 @@ def test_the_catalog_is_a_schema(session, run):
         return query(session, text, frame="pyarrow").to_pylist()
 
     assert [row["status"] for row in rows("FROM stepwell.runs ORDER BY started")] == ["success", "success", "failure"]
-    assert (
-        rows("SELECT error, error_message FROM stepwell.runs WHERE status = 'failure'")[0]["error"]
-        == "ZeroDivisionError"
-    )
+    assert rows("SELECT error, error_message FROM stepwell.runs WHERE status = 'failure'")[0]["error"] == "ZeroDivisionError"
     assert rows("SELECT targets FROM stepwell.runs LIMIT 1") == [{"targets": ["clean", "doubled"]}]
     assert rows("SELECT key, count(*) AS n FROM Stepwell.STEPS WHERE status = 'reused' GROUP BY key ORDER BY key") == [
         {"key": "clean", "n": 1},
@@ -252,9 +247,7 @@ def broken():
     return 1 // 0
 
 
-def test_the_catalog_tells_no_secret_and_is_let_go_before_the_statement_runs(
-    session, run, python, project, monkeypatch
-):
+def test_the_catalog_tells_no_secret_and_is_let_go_before_the_statement_runs(session, run, python, project, monkeypatch):
     monkeypatch.setenv("API_TOKEN", "value-nobody-may-see")
 
     @stepwell.asset

@@ -25,9 +25,7 @@ class Stepwell:
         for name in session.order(target):
             upstream, config = session.inputs(name)
             definitions += [
-                stepwell.asset(name=key)(constant(value))
-                for key, value in config.items()
-                if key not in session.registry
+                stepwell.asset(name=key)(constant(value)) for key, value in config.items() if key not in session.registry
             ]
             if session.registry[name].sql is not None:
                 definitions.append(stepwell.sql_asset(name, session.registry[name].sql))
@@ -39,9 +37,7 @@ class Stepwell:
                 for item in session.params(name)
                 if item.default is not item.empty and item.name not in (*upstream, *config)
             }
-            declared = stepwell.asset(
-                name=name, volatile=session.registry[name].volatile, reads=session.registry[name].files
-            )
+            declared = stepwell.asset(name=name, volatile=session.registry[name].volatile, reads=session.registry[name].files)
             definitions.append(declared(without(function, defaults, [*upstream, *config]) if defaults else function))
         result = stepwell.materialize(definitions, store=Path(session.store))
         if any(definition.sql is not None for definition in session.registry.values()):

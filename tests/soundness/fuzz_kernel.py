@@ -32,9 +32,7 @@ def show(value):
     if kind is np.ndarray:
         return f"array({value.dtype}, {value.shape}, {value.tolist()})"
     if kind is pd.DataFrame:
-        return (
-            f"frame({[(name, str(value[name].dtype), value[name].tolist()) for name in value]}, {value.index.tolist()})"
-        )
+        return f"frame({[(name, str(value[name].dtype), value[name].tolist()) for name in value]}, {value.index.tolist()})"
     if hasattr(value, "total"):
         return f"{kind.__qualname__}({show(vars(value))}, {show(value.total())})"
     return repr(value)
@@ -88,10 +86,7 @@ class Kernel:
             function = space[name]
             try:
                 computed[name] = function(
-                    **{
-                        given: computed[given]
-                        for given in function.__code__.co_varnames[: function.__code__.co_argcount]
-                    }
+                    **{given: computed[given] for given in function.__code__.co_varnames[: function.__code__.co_argcount]}
                 )
                 cold[name] = show(computed[name])
             except Exception:

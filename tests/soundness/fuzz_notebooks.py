@@ -131,9 +131,7 @@ class Writer:
         if kind == "box":
             return f"{told}['f'](1)"
         if kind == "class":
-            return pick.choice(
-                (f"{told}(1).run(2)", f"{told}.K", f"{told}.make(2).run(1)", f"{told}(1).p", f"{told}(3)(1)")
-            )
+            return pick.choice((f"{told}(1).run(2)", f"{told}.K", f"{told}.make(2).run(1)", f"{told}(1).p", f"{told}(3)(1)"))
         if "." in slot:
             return f"repr({told})"
         if kind == "instance":
@@ -204,7 +202,9 @@ class Writer:
         one, two = self.expression(slot, calls), self.expression(slot, calls)
         own = self._own(slot)
         base = self.later(slot, "class") if self.pick.random() < 0.5 else None
-        head = f"class {own}:\n    def __init__(self, v=0): self.v = v\n    @classmethod\n    def make(cls, v): return cls(v + 1)\n"
+        head = (
+            f"class {own}:\n    def __init__(self, v=0): self.v = v\n    @classmethod\n    def make(cls, v): return cls(v + 1)\n"
+        )
         inherited = ""
         if base is not None and "." not in slot:
             holds.add(base)
@@ -244,9 +244,7 @@ class Writer:
             decorator = self.later(slot, "decorator")
             if value and "." not in value:
                 choices.append((f"def {own}(x, d=<{value}>): return (x, show(d), {one})\n", value))
-                choices.append(
-                    (f"def make(k):\n    return lambda x: (show(k), x, {one})\n{own} = make(<{value}>)\n", value)
-                )
+                choices.append((f"def make(k):\n    return lambda x: (show(k), x, {one})\n{own} = make(<{value}>)\n", value))
             if helper:
                 choices.append(
                     (
@@ -277,9 +275,7 @@ class Writer:
         pick = self.pick
         at = int(slot[1:])
         parameters = tuple(sorted(pick.sample([f"a{other}" for other in range(at)], min(at, pick.randrange(3)))))
-        parts = [self.expression(slot, calls) for _ in range(pick.randrange(1, 4))] + [
-            f"show({name})" for name in parameters
-        ]
+        parts = [self.expression(slot, calls) for _ in range(pick.randrange(1, 4))] + [f"show({name})" for name in parameters]
         files = ()
         if pick.random() < 0.3:
             files = (f"x{pick.randrange(2)}.txt",)
@@ -320,9 +316,7 @@ class Writer:
 
     def commented(self, slot: Slot):
         """The same code, told otherwise."""
-        text = f"# note {self.pick.randrange(100)}\n" + re.sub(
-            r"\n+$", f"\n\n# end {self.pick.randrange(100)}\n", slot.text
-        )
+        text = f"# note {self.pick.randrange(100)}\n" + re.sub(r"\n+$", f"\n\n# end {self.pick.randrange(100)}\n", slot.text)
         return replace(
             slot,
             text=re.sub(

@@ -146,11 +146,7 @@ class Notebook:
     # -- runs
 
     def run(self, kernel, bindings, cells, reload=(), *, fresh=False):
-        data = [
-            self.name(slot)
-            for slot, kind in self.writer.kinds.items()
-            if slot[0] == "g" or kind in {"int", "list", "dict"}
-        ]
+        data = [self.name(slot) for slot, kind in self.writer.kinds.items() if slot[0] == "g" or kind in {"int", "list", "dict"}]
         assets = [f"a{at}" for at in range(5)]
         answer = kernel.ask(
             notebook=f"{self.number}",
@@ -167,7 +163,9 @@ class Notebook:
             bindings[name].value = value
             bindings[name].changes = ()
         report = self.report
-        where = f"notebook {self.number}, edit {len(self.log)} ({self.log[-1] if self.log else 'first'}{', fresh' if fresh else ''})"
+        where = (
+            f"notebook {self.number}, edit {len(self.log)} ({self.log[-1] if self.log else 'first'}{', fresh' if fresh else ''})"
+        )
         report.unverifiable += [f"{where}: {text}" for text in answer["unverifiable"]]
         for name in assets:
             report.steps += 1
@@ -267,11 +265,7 @@ class Notebook:
         """Execute what was edited, as somebody would who has the notebook open: mostly also what holds it."""
         pick = self.pick
         touched = {self.slots[name].module for name in changed} - {""}
-        reload = [
-            module
-            for module in reversed(self.writer.modules)
-            if reload_all or (module in touched and pick.random() < 0.8)
-        ]
+        reload = [module for module in reversed(self.writer.modules) if reload_all or (module in touched and pick.random() < 0.8)]
         for module in reload:
             self.execute_module(self.live, module)
         wanted = {name for name in changed if "." not in name}

@@ -61,9 +61,7 @@ def test_whatever_was_computed_is_never_computed_again(tmp_path_factory, noteboo
         now[kind] = value
         apply(kind)
         names = ("setting", "base", "target", "after")
-        result = stepwell.materialize(
-            [stepwell.asset(name=name)(space[name]) for name in names], store=folder / "store"
-        )
+        result = stepwell.materialize([stepwell.asset(name=name)(space[name]) for name in names], store=folder / "store")
         statuses = {step.key: step.status for step in result.steps}
         state = tuple(now.items())
         assert statuses["target"] == ("reused" if state in seen else "executed")

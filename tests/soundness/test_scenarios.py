@@ -23,7 +23,7 @@ def test_no_scenario_is_stale_or_recomputed_needlessly(scenarios, mode, count, t
         env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     rows = json.loads((tmp_path / "rows.json").read_text())
-    assert [
-        f"{row['id']}: {row['verdict']} {row.get('detail')}" for row in rows if row["verdict"] not in RIGHT
-    ] == [], done.stderr[-2000:]
+    assert [f"{row['id']}: {row['verdict']} {row.get('detail')}" for row in rows if row["verdict"] not in RIGHT] == [], (
+        done.stderr[-2000:]
+    )
     assert len(rows) == count

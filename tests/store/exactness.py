@@ -124,11 +124,7 @@ def _compare(a, b, at, found, seen):
 def _state(value):
     reduce = copyreg.dispatch_table.get(type(value))
     found = reduce(value) if reduce is not None else value.__reduce_ex__(4)
-    return (
-        found
-        if isinstance(found, str)
-        else tuple(list(part) if hasattr(part, "__next__") else part for part in found[1:])
-    )
+    return found if isinstance(found, str) else tuple(list(part) if hasattr(part, "__next__") else part for part in found[1:])
 
 
 def _dtypes(a, b):
@@ -156,9 +152,7 @@ def _arrays(a, b, check, inner):
         for name in a.dtype.names:
             inner(np.asarray(a[name]).copy(), np.asarray(b[name]).copy(), f"[{name!r}]")
     else:
-        check(
-            a.tobytes() == b.tobytes() if a.dtype.char not in "gG" else np.array_equal(a, b, equal_nan=True), "values"
-        )
+        check(a.tobytes() == b.tobytes() if a.dtype.char not in "gG" else np.array_equal(a, b, equal_nan=True), "values")
 
 
 def _pandas(a, b, check, inner):
@@ -182,9 +176,7 @@ def _pandas(a, b, check, inner):
         inner(a.index, b.index, ".index")
         inner(a.columns, b.columns, ".columns")
         for at in range(a.shape[1]):
-            inner(a.iloc[:, at].array, b.iloc[:, at].array, f".iloc[:, {at}]") if a.iloc[
-                :, at
-            ].dtype == object else None
+            inner(a.iloc[:, at].array, b.iloc[:, at].array, f".iloc[:, {at}]") if a.iloc[:, at].dtype == object else None
     elif isinstance(a, pd.MultiIndex):
         inner(list(a.names), list(b.names), ".names")
         for x, y in zip(a.levels, b.levels, strict=True):

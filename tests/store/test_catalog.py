@@ -96,9 +96,7 @@ def test_code_outputs_and_logs_come_back(store):
     assert read_outputs(store.catalog, store.signer, "run", "a") == ()
     assert [log.message for log in store.catalog.ask(read_logs, "run")] == ["one", "two ?"]
     assert store.catalog.ask(read_logs, "run", "other") == []
-    assert store.catalog.ask(
-        lambda con, name: con.execute(f"SELECT count(*) FROM {name}.code_versions").fetchone()
-    ) == (1,)
+    assert store.catalog.ask(lambda con, name: con.execute(f"SELECT count(*) FROM {name}.code_versions").fetchone()) == (1,)
 
 
 @pytest.mark.parametrize("remembered", [True, False])
@@ -140,12 +138,8 @@ def test_a_snapshot_follows_every_kind_of_record(store, remembered):
     )
 
     # Reuse moves what is current without a new materialization; another notebook has its own.
-    store.record_step(
-        StepRecord("r6", "a", "reused", 0.0, 0.0, "m1", (old,)), current=[Current(rows.NOTEBOOK, "a", old)]
-    )
-    store.record_step(
-        StepRecord("r6", "a", "reused", 0.0, 0.0, "m1", (new,)), current=[Current("/other.ipynb", "a", new)]
-    )
+    store.record_step(StepRecord("r6", "a", "reused", 0.0, 0.0, "m1", (old,)), current=[Current(rows.NOTEBOOK, "a", old)])
+    store.record_step(StepRecord("r6", "a", "reused", 0.0, 0.0, "m1", (new,)), current=[Current("/other.ipynb", "a", new)])
     assert snapshot().current["a"] == [Current("/other.ipynb", "a", new), Current(rows.NOTEBOOK, "a", old)]
     assert set(snapshot().failures) == {"a"}
     rows.record(store, rows.made(store, "a", 5, run_id="r7", memo_key="m7"))

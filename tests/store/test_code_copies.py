@@ -151,9 +151,7 @@ def test_members_of_the_same_enum_are_the_same_objects(store, notebook):
 )  # fmt: skip
 def test_functions_go_by_value_too(store, notebook, cell, call):
     stored = put(store, notebook(cell).value)
-    notebook(
-        "\n".join(f"globals().pop({name!r}, None)" for name in ("value", "helper", "FACTOR", "outer", "add", "math"))
-    )
+    notebook("\n".join(f"globals().pop({name!r}, None)" for name in ("value", "helper", "FACTOR", "outer", "add", "math")))
     assert get(store, stored)(call[0]) == call[1]
 
 

@@ -208,9 +208,7 @@ def test_what_is_current_in_any_notebook_stays(store):
     old = record(store, "a", 1, notebook="one.ipynb")
     for number in range(2, 5):
         record(store, "a", number, notebook="two.ipynb")
-    store.record_step(
-        StepRecord("r", "a", "reused", 0.0, 0.0, "", (old,)), current=[Current("three.ipynb", "a", old)]
-    ).wait()
+    store.record_step(StepRecord("r", "a", "reused", 0.0, 0.0, "", (old,)), current=[Current("three.ipynb", "a", old)]).wait()
     retention.keep(store, "", Rule(versions=1, age=0.000001, bytes=1))
     assert housekeeping.collect(store, grace=0).materializations == 2
     assert {each.notebook: store.get(each.materialization.value, key="a")[0] for each in store.current("a")} == {

@@ -147,8 +147,7 @@ def test_a_flipped_bit_is_found_set_aside_and_computed_again(scene):
     found = scene.doctor()
     assert found["values"].status == "problem"
     assert (
-        "damage was found in 4 of 4 value files (values of large, raw, scaled); damaged files were moved"
-        in found["values"].text
+        "damage was found in 4 of 4 value files (values of large, raw, scaled); damaged files were moved" in found["values"].text
     )
     assert found["missing"].status == "warning"
     executed, total, notes = scene.run()
@@ -237,9 +236,7 @@ def test_damaged_pages_cost_only_the_table_that_they_are_in(tmp_path):
         "made = [rows.made(store, f'k{i}', chance.randbytes(300), memo_key=f'm{i}') for i in range(12_000)]\n"
         "rows.record(store, *made).wait(); store.close()\n"
     )
-    subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "store"), str(Path(__file__).parent)], check=True, timeout=240
-    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "store"), str(Path(__file__).parent)], check=True, timeout=240)
     path = tmp_path / "store" / "catalog.duckdb"
     with path.open("rb+") as file:
         file.seek(path.stat().st_size // 2)
@@ -278,9 +275,7 @@ contents.rebuild(folder, check_files(folder))
 def test_a_rebuild_that_is_killed_can_be_done_again(scene, place):
     # A log stays beside the damaged catalog, as a killed writer leaves one.
     (scene.store / "catalog.duckdb.wal").write_bytes(b"x" * 500)
-    done = subprocess.run(
-        [sys.executable, "-c", KILL, str(scene.store), place], check=False, capture_output=True, timeout=240
-    )
+    done = subprocess.run([sys.executable, "-c", KILL, str(scene.store), place], check=False, capture_output=True, timeout=240)
     assert done.returncode == -9, done.stderr
     scene.rebuild()
     store = open_store(scene.store)
@@ -365,9 +360,7 @@ def test_a_network_mount_is_named(tmp_path):
     for kind, options, status in (
         ("ext4", "rw", "ok"), ("nfs4", "rw", "warning"), ("fuse.sshfs", "rw", "warning"), ("9p", "rw", "warning"), ("ext4", "ro,noatime", "unusable"),
     ):  # fmt: skip
-        table.write_text(
-            f"/dev/x / ext4 rw 0 0\nserver:/x {real} {kind} {options} 0 0\nserver:/y {real}/other nfs rw 0 0\n"
-        )
+        table.write_text(f"/dev/x / ext4 rw 0 0\nserver:/x {real} {kind} {options} 0 0\nserver:/y {real}/other nfs rw 0 0\n")
         found = surroundings.mount(tmp_path / "store", table)
         assert (found.status, found.facts["type"]) == (status, kind)
 
@@ -476,9 +469,7 @@ def test_a_header_that_says_anything_does_not_keep_a_store_from_being_rebuilt(tm
     record(store, made(store, "good", b"x" * 100_000)).wait()
     for number, said in enumerate(SAID.values()):
         told = {"type_name": "bytes", "summary": "", "about": {}, "key": "crafted", **said}
-        store.objects.write(
-            codecs.encode(bytes([number]) * 100_000, key="a", code=None), key="k", memo_key="m", about=told
-        )
+        store.objects.write(codecs.encode(bytes([number]) * 100_000, key="a", code=None), key="k", memo_key="m", about=told)
     store.close()
     os.truncate(tmp_path / "store/catalog.duckdb", 5000)
     folder = Folder(tmp_path / "store")

@@ -101,9 +101,7 @@ def craft(directory):
             if (table, column) in KEPT or column in same:
                 continue
             changed += 1
-            rows = connection.execute(
-                f'SELECT rowid, "{column}" FROM "{table}" WHERE "{column}" IS NOT NULL'
-            ).fetchall()
+            rows = connection.execute(f'SELECT rowid, "{column}" FROM "{table}" WHERE "{column}" IS NOT NULL').fetchall()
             for rowid, text in rows:
                 try:
                     value = json.loads(text)

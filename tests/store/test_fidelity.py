@@ -40,9 +40,7 @@ def stored_and_loaded(value):
 @pytest.mark.parametrize("library", CASES)
 def test_every_case_comes_back_the_same(store, library):
     wrong = {
-        name: found
-        for name, make in CASES[library].items()
-        if (found := differences(value := make(), through(store, value)))
+        name: found for name, make in CASES[library].items() if (found := differences(value := make(), through(store, value)))
     }
     assert wrong == {}
 
@@ -97,9 +95,7 @@ def test_arrays_of_any_dtype_and_layout(array, how):
     assert data_version(value) == data_version(back)
 
 
-columns = pdst.columns(
-    5, dtype=None, elements=st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.floats()
-)
+columns = pdst.columns(5, dtype=None, elements=st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.floats())
 typed = st.sampled_from(["int8", "uint64", "float32", "float64", "bool", "datetime64[ns]", "timedelta64[ns]", "complex128"])  # fmt: skip
 conversions = st.sampled_from([lambda frame: frame, lambda frame: frame.convert_dtypes(), lambda frame: frame.astype("category"), lambda frame: frame.T, lambda frame: frame.iloc[::2], lambda frame: frame.set_index(frame.columns[0]), lambda frame: frame.stack()])  # fmt: skip
 indexes = st.one_of(pdst.range_indexes(max_size=4), pdst.indexes(elements=st.text(max_size=2), max_size=4), pdst.indexes(elements=st.floats(), max_size=4))  # fmt: skip
@@ -154,11 +150,7 @@ def test_arrow_arrays_of_any_type_and_slice(typed_values, start, length):
     back = stored_and_loaded(value)
     assert differences(value, back) == []
     parts = pa.chunked_array([value.slice(0, 1), value.slice(1)], type=kind)
-    assert (
-        data_version(parts)
-        == data_version(stored_and_loaded(parts))
-        == data_version(pa.chunked_array([value], type=kind))
-    )
+    assert data_version(parts) == data_version(stored_and_loaded(parts)) == data_version(pa.chunked_array([value], type=kind))
 
 
 # -- sizes --------------------------------------------------------------------------------------------------------------

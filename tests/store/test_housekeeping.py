@@ -21,9 +21,7 @@ def due(store):
 
 
 def count(store, table, where="true"):
-    return store.catalog.ask(
-        lambda con, name: con.execute(f"SELECT count(*) FROM {name}.{table} WHERE {where}").fetchall()
-    )[0][0]
+    return store.catalog.ask(lambda con, name: con.execute(f"SELECT count(*) FROM {name}.{table} WHERE {where}").fetchall())[0][0]
 
 
 def reuse(store, run_id, items, status="success"):
@@ -43,9 +41,7 @@ def test_it_is_done_at_most_once_an_hour(store):
 
 def test_without_rules_no_version_goes_and_with_one_it_does(store):
     for number in range(3):
-        rows.record(
-            store, rows.made(store, "a", np.full(20_000, number), run_id=f"r{number}", memo_key=f"m{number}")
-        ).wait()
+        rows.record(store, rows.made(store, "a", np.full(20_000, number), run_id=f"r{number}", memo_key=f"m{number}")).wait()
     due(store)
     assert housekeeping.housekeep(store)
     assert len(store.history("a")) == 3
@@ -117,7 +113,5 @@ def test_a_reused_row_that_was_overtaken_and_folded_becomes_current_again(store)
     new = rows.made(store, "a", 2)
     rows.record(store, new).wait()
     store.catalog.change(housekeeping.fold)
-    store.record_step(
-        StepRecord("r", "a", "reused", 0.0, 0.0, "m", (old,)), current=[Current(rows.NOTEBOOK, "a", old)]
-    ).wait()
+    store.record_step(StepRecord("r", "a", "reused", 0.0, 0.0, "m", (old,)), current=[Current(rows.NOTEBOOK, "a", old)]).wait()
     assert store.current("a")[0].materialization == old

@@ -108,7 +108,5 @@ def test_a_library_that_is_not_here_is_named(python, tmp_path, store):
     python("import sys\nsys.path.insert(0, 'site')\nimport pickle, modelling\nfrom stepwell.kernel_runtime.store.store import open_store\npickle.dump(open_store('kept').put(modelling.Model(1), key='a', memo_key='m'), open('row', 'wb'))")  # fmt: skip
     import pickle
 
-    with pytest.raises(
-        ValueUnavailableError, match=r"written with modelling 1\.0, and this environment has no modelling"
-    ):
+    with pytest.raises(ValueUnavailableError, match=r"written with modelling 1\.0, and this environment has no modelling"):
         open_store(tmp_path / "kept").get(pickle.loads((tmp_path / "row").read_bytes()), key="a")

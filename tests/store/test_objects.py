@@ -124,9 +124,7 @@ sizes = st.sampled_from([0, 1, 63, 64, 65, 4095, 4096, 5000, 1 << 20])
 def test_every_part_is_where_the_header_says(tmp_path, stream, buffers):
     parts = [os.urandom(size) if readonly else bytearray(os.urandom(size)) for size, readonly in buffers]
     objects = Objects(Folder(tmp_path / "store"), Signer())
-    found, name = objects.write(
-        Encoded("arrow-table", stream, [memoryview(part) for part in parts]), key="k", memo_key="m"
-    )
+    found, name = objects.write(Encoded("arrow-table", stream, [memoryview(part) for part in parts]), key="k", memo_key="m")
     data = (tmp_path / "store" / "objects" / name).read_bytes()
     length, _ = read_prefix(data)
     header = read_header(data[PREFIX.size : PREFIX.size + length])

@@ -122,9 +122,7 @@ def test_a_restored_file_does_not_follow_a_link_out_of_the_store(store, folder):
     assert (folder / "mine").read_text() == "mine"
 
 
-def test_a_file_that_is_too_large_is_kept_by_its_path_only_and_is_missing_when_it_changes(
-    store, folder, said, monkeypatch
-):
+def test_a_file_that_is_too_large_is_kept_by_its_path_only_and_is_missing_when_it_changes(store, folder, said, monkeypatch):
     monkeypatch.setattr(path_results, "MOST_KEPT", 100)
     path = folder / "large.bin"
     path.write_bytes(b"x" * 101)

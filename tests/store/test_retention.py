@@ -94,9 +94,7 @@ def test_an_acceptance_keeps_what_it_was_made_of_and_what_takes_it_back():
     current=st.sets(st.integers(0, 24).map(str)),
 )
 def test_nothing_that_must_stay_is_ever_dropped(rows, rules, current):
-    made = [
-        row(n, key, notebook=nb, partition=p, version=f"v{v}", created=t) for n, (key, nb, p, v, t) in enumerate(rows)
-    ]
+    made = [row(n, key, notebook=nb, partition=p, version=f"v{v}", created=t) for n, (key, nb, p, v, t) in enumerate(rows)]
     found = ids_to_drop(made, rules, now=100.0, current=current, running=())
     assert not found & current
     newest = {(each.key, each.notebook, each.partition): each.id for each in made}

@@ -154,9 +154,7 @@ def test_what_does_not_come_back_is_refused_wherever_it_is(store, name):
     if name == "extension type":
         # In a pickle it brings its class.
         return
-    with pytest.raises(
-        UnstorableValueError, match=r"at \['results'\]\[1\] does not load as an equal object"
-    ) as refused:
+    with pytest.raises(UnstorableValueError, match=r"at \['results'\]\[1\] does not load as an equal object") as refused:
         store.put({"n": 1, "results": [0, BAD[name]()]}, key="a", memo_key="m")
     assert refused.value.path == "['results'][1]"
     assert pickle.loads(pickle.dumps(refused.value)).path == refused.value.path

@@ -170,12 +170,7 @@ def kept(tmp_path_factory):
 )
 def test_no_secret_of_code_is_kept(kept):
     given, store, printed, _ = kept
-    found = {
-        (name, place.split(" ")[0])
-        for place, text in everything(store)
-        for name, secret in given.items()
-        if secret in text
-    }
+    found = {(name, place.split(" ")[0]) for place, text in everything(store) for name, secret in given.items() if secret in text}
     assert found == set()
     assert [name for name, secret in given.items() if secret in printed] == []
 
@@ -216,9 +211,7 @@ def test_a_changed_secret_makes_stale_and_is_not_shown(tmp_path):
     space.update(API_KEY="Zq7-other-one", conn=token("ghp_{36}"), table={token("hf_{34}"): 1})
     told = explain(session, "f")
     shown = (
-        str(told)
-        + json.dumps(told.as_dict())
-        + "\n".join(node.code + node.reason for node in session.inspect().lineage().nodes)
+        str(told) + json.dumps(told.as_dict()) + "\n".join(node.code + node.reason for node in session.inspect().lineage().nodes)
     )
     assert told.state == "stale"
     assert "API_KEY changed" in shown

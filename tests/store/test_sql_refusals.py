@@ -330,7 +330,5 @@ def test_the_configuration_is_locked_and_nothing_spills_outside_the_store(projec
 
 def tree(folder):
     return {
-        path: os.lstat(path).st_size
-        for path in sorted(Path(folder).rglob("*"))
-        if "tmp" not in path.relative_to(folder).parts
+        path: os.lstat(path).st_size for path in sorted(Path(folder).rglob("*")) if "tmp" not in path.relative_to(folder).parts
     }

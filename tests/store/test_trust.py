@@ -34,9 +34,7 @@ def test_a_pickle_of_somebody_else_is_not_executed(store, tmp_path, monkeypatch,
         store.get(stored, key="a")
 
 
-@pytest.mark.parametrize(
-    "value", [5, "x" * 100_000, pa.table({"a": range(50_000)})], ids=["inline", "text file", "arrow file"]
-)
+@pytest.mark.parametrize("value", [5, "x" * 100_000, pa.table({"a": range(50_000)})], ids=["inline", "text file", "arrow file"])
 def test_data_of_somebody_else_can_be_loaded(store, tmp_path, monkeypatch, value):
     stored = as_somebody_else(store, tmp_path, monkeypatch).put(value, key="a", memo_key="m")
     assert store.get(stored, key="a") == value

@@ -92,9 +92,7 @@ def test_a_catalog_that_is_more_than_tables_is_refused(kept, tmp_path, name):
 def test_macros_named_like_what_we_call_are_not_called(kept, tmp_path):
     with duckdb.connect(str(kept / "catalog.duckdb")) as connection:
         for name in ("arg_max", "max", "unnest", "count"):
-            connection.execute(
-                f"CREATE MACRO {name}(a, b := 1) AS (SELECT content FROM read_text('{tmp_path / 'none'}'))"
-            )
+            connection.execute(f"CREATE MACRO {name}(a, b := 1) AS (SELECT content FROM read_text('{tmp_path / 'none'}'))")
     store = open_store(kept)
     assert store.keys() == ["a"]
     assert store.snapshot(["a"], ["a"], ["c1"]).current["a"]
@@ -191,9 +189,7 @@ HOSTILE = {
 )
 def test_any_value_in_any_column_gives_an_answer_or_an_error_of_ours(kept, capsys):
     with duckdb.connect(str(kept / "catalog.duckdb")) as connection:
-        connection.execute(
-            "INSERT INTO logs (run_id, step_key, time, level, message) VALUES ('run', 'a', 1, 'INFO', 'x')"
-        )
+        connection.execute("INSERT INTO logs (run_id, step_key, time, level, message) VALUES ('run', 'a', 1, 'INFO', 'x')")
         connection.execute("INSERT INTO outputs VALUES ('run', 'a', 'stream', 'stdout', 'x', '{}', '{}')")
         connection.execute(
             "INSERT INTO runs (run_id, kind, notebook, targets, status, started, batch, parent_run_id, root_run_id, error, process) "

@@ -176,9 +176,7 @@ def test_a_crafted_header_is_one_error(store, stored, name):
     assert_refused(store, stored, match="damaged")
 
 
-@pytest.mark.parametrize(
-    "prefix", [PREFIX.pack(b"STEPWELL", 2, 0xFFFFFFFF, b""), PREFIX.pack(b"STEPWELL", 9, 5, b""), b"x" * 64]
-)
+@pytest.mark.parametrize("prefix", [PREFIX.pack(b"STEPWELL", 2, 0xFFFFFFFF, b""), PREFIX.pack(b"STEPWELL", 9, 5, b""), b"x" * 64])
 def test_a_crafted_prefix_is_one_error(store, stored, prefix):
     crafted(store, stored, b"{}", prefix=prefix)
     assert_refused(store, stored, match=r"damaged|another version of Stepwell")

@@ -152,12 +152,8 @@ FRAMES = {
     "times": pd.DataFrame({"t": pd.to_datetime(["2026-01-01", None]).tz_localize("Europe/Vienna")}),
     "nullable": pd.DataFrame({"i": pd.array([1, None], dtype="Int8"), "b": pd.array([True, None], dtype="boolean")}),
     "arrow dtype": pd.DataFrame({"l": pd.array([[1, 2], None], dtype=pd.ArrowDtype(pa.list_(pa.int64())))}),
-    "multiindex": pd.DataFrame(
-        {("x", 1): [1], ("x", 2): [2]}, index=pd.MultiIndex.from_tuples([("a", 1)], names=["i", "j"])
-    ),
-    "periods, intervals": pd.DataFrame(
-        {"p": pd.period_range("2026", periods=2, freq="M"), "i": pd.interval_range(0, 2)}
-    ),
+    "multiindex": pd.DataFrame({("x", 1): [1], ("x", 2): [2]}, index=pd.MultiIndex.from_tuples([("a", 1)], names=["i", "j"])),
+    "periods, intervals": pd.DataFrame({"p": pd.period_range("2026", periods=2, freq="M"), "i": pd.interval_range(0, 2)}),
     "sparse": pd.DataFrame({"s": pd.arrays.SparseArray([0, 0, 1])}),
     "empty": pd.DataFrame(),
     "duplicate names": pd.DataFrame([[1, 2]], columns=["a", "a"]),

@@ -120,7 +120,5 @@ def text_of(data):
 BEFORE |= {*MAIN}
 if __name__ == "__main__":
     print(
-        json.dumps(
-            {"digests": digests, "store": store}[sys.argv[1]]() if sys.argv[1] != "load" else load(json.load(sys.stdin))
-        )
+        json.dumps({"digests": digests, "store": store}[sys.argv[1]]() if sys.argv[1] != "load" else load(json.load(sys.stdin)))
     )

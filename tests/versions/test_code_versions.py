@@ -407,17 +407,13 @@ def test_a_cells_body_counts_with_the_names_that_it_reads():
         return CodeWalk(namespace=space).of(cell(source, space, **more), path="out").digest
 
     base = of("out = raw * K\n", {"K": 2, "raw": 1}, reads={"K"}, parameters=["raw"], outputs=["out"])
-    assert base == of(
-        "# comment\nout = raw * K\n", {"K": 2, "raw": 5}, reads={"K"}, parameters=["raw"], outputs=["out"]
-    )
+    assert base == of("# comment\nout = raw * K\n", {"K": 2, "raw": 5}, reads={"K"}, parameters=["raw"], outputs=["out"])
     assert base != of("out = raw * K\n", {"K": 3, "raw": 1}, reads={"K"}, parameters=["raw"], outputs=["out"])
     assert base != of("out = raw * K\n", {"K": 2, "raw": 1}, reads={"K"}, parameters=["raw"], outputs=["out", "raw"])
     helper = run_cells("def h(): return 1\n")["h"]
     other = run_cells("def h(): return 2\n")["h"]
     nested = "def f(): return h()\nout = f()\n"
-    assert of(nested, {"h": helper}, reads={"h"}, outputs=["out"]) != of(
-        nested, {"h": other}, reads={"h"}, outputs=["out"]
-    )
+    assert of(nested, {"h": helper}, reads={"h"}, outputs=["out"]) != of(nested, {"h": other}, reads={"h"}, outputs=["out"])
 
 
 def test_a_select_counts_by_its_canonical_text_and_its_parameters():

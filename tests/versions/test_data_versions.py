@@ -24,13 +24,7 @@ from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.encode import encode, refuse
 
 atoms = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=4)
-    | st.binary(max_size=4)
-    | st.complex_numbers()
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.binary(max_size=4) | st.complex_numbers()
 )
 keys = st.integers(-2, 2) | st.text(max_size=2) | st.booleans()
 values = st.recursive(
@@ -189,9 +183,7 @@ def long_doubles(padding, kind=np.longdouble):
     return found
 
 
-frame = pd.DataFrame(
-    {"a": [1, 2, 3], "b": [1.5, np.nan, 2.5], "c": ["x", None, "z"], "d": pd.date_range("2020", periods=3)}
-)
+frame = pd.DataFrame({"a": [1, 2, 3], "b": [1.5, np.nan, 2.5], "c": ["x", None, "z"], "d": pd.date_range("2020", periods=3)})
 chunked = pa.chunked_array([["a", None], ["c"]])
 LAYOUTS = [
     (np.arange(6).reshape(2, 3), np.asfortranarray(np.arange(6).reshape(2, 3))),
@@ -273,9 +265,7 @@ def test_versions_are_equal_in_processes_with_other_hash_seeds():
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": f"{here}{os.pathsep}{here.parents[1]}"}
         found.add(
-            subprocess.run(
-                [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
-            ).stdout
+            subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True).stdout
         )
     assert len(found) == 1
     assert "None" not in found.pop()

@@ -62,9 +62,7 @@ def test_what_a_changed_helper_now_reaches_is_no_cause_of_its_own():
 
 
 def test_two_edits_are_two_causes():
-    found = changes(
-        ("def normalise(v): return v\nCUTOFF = 1\n", TARGET), ("def normalise(v): return -v\nCUTOFF = 2\n", TARGET)
-    )
+    found = changes(("def normalise(v): return v\nCUTOFF = 1\n", TARGET), ("def normalise(v): return -v\nCUTOFF = 2\n", TARGET))
     assert {change.path.rpartition(" ")[2] for change in found} == {"normalise", "CUTOFF"}
 
 

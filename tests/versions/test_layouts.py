@@ -18,10 +18,7 @@ from stepwell.kernel_runtime.versions.walk import CodeWalk
 OURS = Path(__file__).parents[2] / "stepwell" / "kernel_runtime"
 STANDARD = Path(json_module.__file__).parents[1]
 SOURCES = [
-    *(
-        OURS / name
-        for name in ("versions/opcodes.py", "versions/expand.py", "versions/loads.py", "execution/engine.py")
-    ),
+    *(OURS / name for name in ("versions/opcodes.py", "versions/expand.py", "versions/loads.py", "execution/engine.py")),
     *(STANDARD / name for name in ("argparse.py", "json/decoder.py", "textwrap.py", "tarfile.py", "asyncio/tasks.py")),
 ]
 
@@ -85,9 +82,7 @@ def read(code):
         if each.co_flags & 1 or each is not code:
             found.append((each.co_qualname, known.blob, known.loads, known.imports, known.attributes, known.stores))
         codes += [
-            step.argval
-            for step in dis.get_instructions(each)
-            if step.opcode in dis.hasconst and type(step.argval) is CodeType
+            step.argval for step in dis.get_instructions(each) if step.opcode in dis.hasconst and type(step.argval) is CodeType
         ]
     return found
 
@@ -225,9 +220,7 @@ def test_code_that_is_warm_or_watched_has_the_same_version(watch, calls):
     assert (WATCHERS[watch](call) if watch else call()) == cold
     # What the interpreter left in the code counts no more than what it did.
     again = run_cells(RUNS)
-    again["target"].__code__, again["helper"].__code__ = (
-        space[name].__code__.replace() for name in ("target", "helper")
-    )
+    again["target"].__code__, again["helper"].__code__ = (space[name].__code__.replace() for name in ("target", "helper"))
     assert CodeWalk(namespace=again).of(again["target"], path="target").digest == cold
 
 
@@ -239,9 +232,7 @@ def test_code_that_coverage_measures_has_the_same_version(tmp_path):
         "print(CodeWalk(namespace=globals()).of(target, path='target').digest)\n"
     )
     plain, covered = (
-        subprocess.run(
-            [sys.executable, *options, str(program)], cwd=tmp_path, capture_output=True, text=True, check=True
-        ).stdout
+        subprocess.run([sys.executable, *options, str(program)], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
         for options in ([], ["-m", "coverage", "run", "--branch"])
     )
     assert plain == covered != ""
@@ -325,9 +316,7 @@ def function_of(text):
     return next(constant for constant in code.co_consts if type(constant) is CodeType and constant.co_name == "use")
 
 
-@pytest.mark.parametrize(
-    "above", ["import numpy as np", "from lib import np", "import np.linalg", "np = None\nimport np"]
-)
+@pytest.mark.parametrize("above", ["import numpy as np", "from lib import np", "import np.linalg", "np = None\nimport np"])
 def test_where_a_module_is_imported_changes_no_version(above):
     # CPython loads an attribute of what its own text imports otherwise than a method.
     alone, below = function_of(CALLS), function_of(f"{above}\n{CALLS}")

@@ -238,9 +238,7 @@ def test_what_was_added_to_a_list_is_added_to_another_one(before, after, other):
     change = list_change(before, after)
     assert with_change(before, change) == after
     found = with_change(other, change)
-    assert set(found) == (set(other) - (set(before) - set(after))) | (set(after) - set(before)) | set(after) & set(
-        other
-    )
+    assert set(found) == (set(other) - (set(before) - set(after))) | (set(after) - set(before)) | set(after) & set(other)
     assert with_change(found, change) == found or sorted(found) == sorted(with_change(found, change))
 
 

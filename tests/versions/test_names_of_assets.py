@@ -14,9 +14,7 @@ def version(name, source, notebook):
 
 
 def version_of(name, source, code, notebook):
-    body = CellBody(
-        name, source, "cell 1", code, None, (), (name,), frozenset(notebook) - {name}, notebook, variables=(name,)
-    )
+    body = CellBody(name, source, "cell 1", code, None, (), (name,), frozenset(notebook) - {name}, notebook, variables=(name,))
     return CodeWalk(namespace=notebook).of(body, path=name).digest
 
 

@@ -43,15 +43,11 @@ def everything():
             seconds=1.9,
             created=NOON - 7200,
         ),
-        LineageNode(
-            "clean", "clean", "asset", "stale", reason="drop_cancelled() changed", created=NOON - 9000, seconds=4.0
-        ),
+        LineageNode("clean", "clean", "asset", "stale", reason="drop_cancelled() changed", created=NOON - 9000, seconds=4.0),
         LineageNode("daily", "daily", "sql_asset", "may change", reason="clean is stale"),
         LineageNode("split", "split", "multi_asset", "missing", reason="never materialized", assets=("train", "test")),
         LineageNode("report.fetch", "report.fetch", "op", "fresh", parent="report", created=NOON - 86400, seconds=0.03),
-        LineageNode(
-            "report.transform", "report.transform", "op", "failed", parent="report", error="KeyError: 'carrier'"
-        ),
+        LineageNode("report.transform", "report.transform", "op", "failed", parent="report", error="KeyError: 'carrier'"),
         LineageNode("model", "model", "asset", "unverifiable", reason="a lock in cfg"),
         LineageNode("mail_worst", "mail_worst", "job", None),
     )

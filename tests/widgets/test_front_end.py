@@ -32,9 +32,7 @@ def test_the_style_asks_for_nothing_and_touches_only_the_widget():
     assert not re.search(r"url\(|@import", CSS)
     rules = re.sub(r"/\*.*?\*/", "", CSS, flags=re.DOTALL)
     selectors = [part.strip() for part in re.findall(r"(?:^|[{}])\s*([^{}@]+)\{", rules)]
-    assert [
-        selector for selector in selectors if "sw-" not in selector and not re.match(r"to$|from$|\d", selector)
-    ] == []
+    assert [selector for selector in selectors if "sw-" not in selector and not re.match(r"to$|from$|\d", selector)] == []
 
 
 def test_less_motion_is_respected():

@@ -103,12 +103,8 @@ def test_one_structure_is_laid_out_once_whatever_its_states():
         calls.append(dot)
         return graphviz_json(dot)
 
-    fresh = Lineage(
-        (LineageNode("a", "a", "asset", "fresh"), LineageNode("b", "b", "asset", "fresh")), (LineageEdge("a", "b"),)
-    )
-    stale = Lineage(
-        (LineageNode("a", "a", "asset", "stale"), LineageNode("b", "b", "asset", "failed")), (LineageEdge("a", "b"),)
-    )
+    fresh = Lineage((LineageNode("a", "a", "asset", "fresh"), LineageNode("b", "b", "asset", "fresh")), (LineageEdge("a", "b"),))
+    stale = Lineage((LineageNode("a", "a", "asset", "stale"), LineageNode("b", "b", "asset", "failed")), (LineageEdge("a", "b"),))
     assert layout(fresh, engine=engine) is layout(stale, engine=engine)
     assert len(calls) == 1
     layout(Lineage(fresh.nodes, ()), engine=engine)

@@ -15,9 +15,7 @@ def test_the_bundle_has_an_image_that_untrusted_notebooks_show_and_text():
     html = ET.fromstring(bundle["text/html"].replace('"></div>', '"/></div>'))
     image = html.find("img")
     assert "10 steps" not in image.get("src")
-    assert image.get("alt").startswith(
-        "Lineage: 8 steps · 1 failed · 1 missing · 1 unverifiable · 1 stale · 1 may change"
-    )
+    assert image.get("alt").startswith("Lineage: 8 steps · 1 failed · 1 missing · 1 unverifiable · 1 stale · 1 may change")
     kind, data = image.get("src").split(",")
     assert kind == "data:image/svg+xml;base64"
     assert ET.fromstring(base64.b64decode(data)).tag.endswith("svg")

@@ -77,9 +77,7 @@ def test_a_broken_definition_does_not_take_the_picture_away(kernel):
 
 def test_unloading_ends_the_widgets(kernel):
     kernel(SETUP)
-    kernel(
-        "from stepwell.widgets import forget, show\nw = show(get_session())\nforget(get_session())\nassert w.comm is None"
-    )
+    kernel("from stepwell.widgets import forget, show\nw = show(get_session())\nforget(get_session())\nassert w.comm is None")
 
 
 def test_in_batch_there_is_only_the_static_picture(tmp_path, monkeypatch):
@@ -99,9 +97,7 @@ def test_a_plain_process_gets_text_and_loads_no_front_end(tmp_path):
         "get_session().use(sys.argv[1])\nget_session().registry.register(raw) if 'raw' not in get_session().registry.assets else None\nshow(get_session())\n"
         "assert not {'anywidget', 'ipywidgets', 'IPython'} & set(sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "store")], check=True, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "store")], check=True, capture_output=True, text=True)
     assert "raw  ○ Missing" in done.stdout
 
 

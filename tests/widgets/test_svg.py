@@ -50,23 +50,24 @@ def test_every_state_is_said_in_words_with_what_matters():
     assert "✕ Failed · KeyError: 'carrier'" in said["report.transform"]
     assert "◍ Unverifiable · a lock in cfg" in said["model"]
     assert "Source" in said["raw/planes"]
-    assert [
-        said[key].split()[0] for key in ("clean", "daily", "split", "report.fetch", "raw/planes", "mail_worst")
-    ] == ["PY", "SQL", "×2", "OP", "SRC", "JOB"]
+    assert [said[key].split()[0] for key in ("clean", "daily", "split", "report.fetch", "raw/planes", "mail_worst")] == [
+        "PY",
+        "SQL",
+        "×2",
+        "OP",
+        "SRC",
+        "JOB",
+    ]
 
 
 def test_a_graph_backed_asset_has_a_box_with_counts():
     groups = [g for g in ET.fromstring(lineage_svg(everything())).iter(f"{SVG}g") if g.get("class") == "sw-group"]
-    assert [words(group).split(maxsplit=1) for group in groups] == [
-        ["reportgraph-backed", "asset · 2 steps · 1 failed"]
-    ]
+    assert [words(group).split(maxsplit=1) for group in groups] == [["reportgraph-backed", "asset · 2 steps · 1 failed"]]
 
 
 def test_order_edges_are_dashed_and_value_edges_are_not():
     edges = [g for g in ET.fromstring(lineage_svg(everything())).iter(f"{SVG}g") if g.get("class") == "sw-edge"]
-    dashed = {
-        (g.get("data-source"), g.get("data-target")) for g in edges if g.find(f"{SVG}path").get("stroke-dasharray")
-    }
+    dashed = {(g.get("data-source"), g.get("data-target")) for g in edges if g.find(f"{SVG}path").get("stroke-dasharray")}
     assert dashed == {("raw/planes", "daily")}
     assert len(edges) == len(everything().edges)
 
@@ -97,9 +98,7 @@ def test_the_live_picture_depends_on_the_structure_alone():
     lineage = everything()
     ran = Lineage(
         tuple(
-            replace(
-                node, state="fresh" if node.state else None, summary="x", created=1.0, seconds=2.0, reason="", error=""
-            )
+            replace(node, state="fresh" if node.state else None, summary="x", created=1.0, seconds=2.0, reason="", error="")
             for node in lineage.nodes
         ),
         lineage.edges,

@@ -270,6 +270,4 @@ class AssetsDefinition:
         )
 
     def __repr__(self) -> str:
-        return (
-            f"<{self.kind} {', '.join(map(str, self.keys))} <- {', '.join(map(str, self.upstream_keys)) or 'nothing'}>"
-        )
+        return f"<{self.kind} {', '.join(map(str, self.keys))} <- {', '.join(map(str, self.upstream_keys)) or 'nothing'}>"

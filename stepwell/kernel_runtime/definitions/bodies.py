@@ -130,9 +130,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return typing.get_type_hints(function)
     except Exception:
         # An annotation may use a name that only type checkers import. The type of such a parameter is not checked.
-        return {
-            name: UNSET if isinstance(hint, (str, typing.ForwardRef)) else hint for name, hint in annotations.items()
-        }
+        return {name: UNSET if isinstance(hint, (str, typing.ForwardRef)) else hint for name, hint in annotations.items()}
 
 
 def annotations_of(item: Any) -> dict[str, Any] | None:

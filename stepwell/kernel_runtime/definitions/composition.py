@@ -129,9 +129,7 @@ class Composition:
         if len(args) > len(names):
             raise self.fail(
                 f"{name!r} got too many positional arguments: {len(args)} instead of at most {len(names)}",
-                remedy=f"pass only its inputs by position: {', '.join(names)}"
-                if names
-                else "pass no argument by position",
+                remedy=f"pass only its inputs by position: {', '.join(names)}" if names else "pass no argument by position",
             )
         inputs: dict[str, Any] = dict(zip(names, args, strict=False))
         for key, value in kwargs.items():
@@ -293,9 +291,7 @@ def output_mapping(composition: Composition, returned: Any, declared: tuple[str,
         outputs = {declared[0] if declared else "result": returned}
     for name, handle in outputs.items():
         if not isinstance(handle, NodeOutput):
-            kind = (
-                "an input of the graph itself" if isinstance(handle, GraphInput) else f"of type {type(handle).__name__}"
-            )
+            kind = "an input of the graph itself" if isinstance(handle, GraphInput) else f"of type {type(handle).__name__}"
             raise composition.fail(
                 f"the output {name!r} is {kind}, not the result of a call",
                 remedy="return the result of an op or graph that the body calls",

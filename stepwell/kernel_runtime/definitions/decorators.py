@@ -111,9 +111,7 @@ def _assets_of_function(
         _check_parts(key, where)
     inputs = _as_asset_ins(ins)
     op_ins = {name: In(item.dagster_type, metadata=item.metadata) for name, item in inputs.items()}
-    op = build_op(
-        function, name=name, ins=op_ins, out=out, description=description, keyword_config=False, where=where, **reuse
-    )
+    op = build_op(function, name=name, ins=op_ins, out=out, description=description, keyword_config=False, where=where, **reuse)
     keys = {name: inputs[name].resolve(name) if name in inputs else AssetKey(name) for name in op.parameters}
     order = [item.resolve(name) for name, item in inputs.items() if name not in keys]
     definition = AssetsDefinition(
@@ -299,8 +297,7 @@ def multi_asset(
         keys = {output: declared.resolve(output) for output, declared in outs.items()}
         group_names = {keys[output]: declared.group_name or group_name for output, declared in outs.items()}
         op_outs = {
-            output: Out(declared.dagster_type, declared.description, declared.is_required)
-            for output, declared in outs.items()
+            output: Out(declared.dagster_type, declared.description, declared.is_required) for output, declared in outs.items()
         }
         return _assets_of_function(
             function, kind="multi_asset", name=name, ins=ins, deps=deps, out=op_outs, keys_by_output=keys, description=description,

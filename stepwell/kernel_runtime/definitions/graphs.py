@@ -168,9 +168,7 @@ def build_graph(
     outputs = output_mapping(composition, returned, declared)
     unused = composition.unused_inputs(inputs, list(outputs.values()))
     if unused:
-        raise composition.fail(
-            f"the input {unused[0]!r} is not used", remedy=f"pass {unused[0]} to an op, or remove this input"
-        )
+        raise composition.fail(f"the input {unused[0]!r} is not used", remedy=f"pass {unused[0]} to an op, or remove this input")
     return GraphDefinition(
         name,
         nodes=composition.nodes,
@@ -272,9 +270,7 @@ class Runner(Protocol):
     def register(self, definition: Any) -> None:
         """Add `definition`, which the notebook or script itself (``__main__``) made, to the registry."""
 
-    def read_select(
-        self, name: str, text: str, variables: dict[str, Any], *, what: str, frame: str, where: str
-    ) -> SqlBody:
+    def read_select(self, name: str, text: str, variables: dict[str, Any], *, what: str, frame: str, where: str) -> SqlBody:
         """Parse `text`, the SELECT of the SQL asset `name`, and return the body of the asset.
 
         Parameters

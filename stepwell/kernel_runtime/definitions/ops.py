@@ -262,9 +262,7 @@ def invoke(op: OpDefinition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
                 remedy=f"set it by keyword: {op.name}(..., {name}=...)",
             )
     # Arguments for inputs of type Nothing are accepted, but the function has no parameters for them.
-    returned = op.body(
-        **{name: value for name, value in arguments.items() if name not in op.ins or name in op.parameters}
-    )
+    returned = op.body(**{name: value for name, value in arguments.items() if name not in op.ins or name in op.parameters})
     if not op.is_generator and not op.is_async:
         values = returned if len(op.outs) > 1 and isinstance(returned, tuple) else (returned,)
         if len(values) == len(op.outs):

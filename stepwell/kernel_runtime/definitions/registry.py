@@ -92,9 +92,7 @@ class Registry:
         """
         names = names_of(definition)
         table, other, kind = (
-            (self.jobs, self.assets, "an asset")
-            if isinstance(definition, JobDefinition)
-            else (self.assets, self.jobs, "a job")
+            (self.jobs, self.assets, "an asset") if isinstance(definition, JobDefinition) else (self.assets, self.jobs, "a job")
         )
         for name in names:
             if name in other and not (self._origin and other[name].origin == self._origin):
@@ -106,13 +104,7 @@ class Registry:
         # Raise all errors before the first change.
         for name in names:
             old = table.get(name)
-            if (
-                old is not None
-                and self.on_replacement is not None
-                and old.origin != self._origin
-                and old.origin
-                and self._origin
-            ):
+            if old is not None and self.on_replacement is not None and old.origin != self._origin and old.origin and self._origin:
                 self.on_replacement(name, place_of_definition(old.definition), place_of_definition(definition))
         if not isinstance(definition, SourceAsset):
             in_notebook = definition.module == "__main__"

@@ -115,9 +115,7 @@ class Inventory:
                 if kind.__module__ == "__main__" and self._namespace.get(kind.__qualname__) is kind:
                     # A method may change an attribute of its class, so the class is recorded, too.
                     self._enter(kind.__qualname__, kind)
-            stack += [
-                ((*address, step), member) for step, member in contents.members(item) if type(member) not in ATOMS
-            ]
+            stack += [((*address, step), member) for step, member in contents.members(item) if type(member) not in ATOMS]
 
     def _digest(self, item: Any, budget: Budget) -> str | None:
         """Return the digest by which a leaf is compared.
@@ -139,9 +137,7 @@ class Inventory:
             return data_version(contents.leaf_state(item), budget)
         return data_version(item, budget)
 
-    def _note(
-        self, root: str, address: Address, item: Any, content: tuple[Any, ...] | None, digest: str | None
-    ) -> None:
+    def _note(self, root: str, address: Address, item: Any, content: tuple[Any, ...] | None, digest: str | None) -> None:
         self.objects[id(item)] = ObjectState(root, address, item, content, digest)
 
     def changed_objects(self, suspects: Collection[str] | None = None) -> list[ObjectState]:
@@ -171,11 +167,7 @@ class Inventory:
     def _is_log(self, seen: ObjectState) -> bool:
         """Return True if the object is a standard stream or the stream of a logger: text written to it is output, not a change of the object."""
         name = contents.attribute(seen.item, "name")
-        if (
-            (type(name) is str and name in {"<stdout>", "<stderr>"})
-            or seen.item is sys.stdout
-            or seen.item is sys.stderr
-        ):
+        if (type(name) is str and name in {"<stdout>", "<stderr>"}) or seen.item is sys.stdout or seen.item is sys.stderr:
             return True
         names = [type(self._namespace.get(seen.root)).__module__]
         for end in range(1, len(seen.address)):

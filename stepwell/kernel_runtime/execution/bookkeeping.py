@@ -181,9 +181,7 @@ class Bookkeeping:
 
     def step_started(self, step: PlanStep, position: int, total: int) -> None:
         """Publish that the body of a step, number `position` of `total`, begins."""
-        self.publish(
-            StepStarted(self.run.run_id, step.key, position, total, self.facts.snapshot.seconds.get(step.address))
-        )
+        self.publish(StepStarted(self.run.run_id, step.key, position, total, self.facts.snapshot.seconds.get(step.address)))
 
     def explained_code(self, step: PlanStep) -> CodeVersion | None:
         """Return a step's code version; None if the step has none.
@@ -193,9 +191,7 @@ class Bookkeeping:
         """
         if self._recorded_codes is None:
             by_memo_key = self.facts.snapshot.by_memo_key
-            self._recorded_codes = {
-                execution[0].code_version for executions in by_memo_key.values() for execution in executions
-            }
+            self._recorded_codes = {execution[0].code_version for executions in by_memo_key.values() for execution in executions}
         if step.code is not None and step.code.digest in self._recorded_codes:
             return step.code
         return self.code_parts(step)
@@ -421,9 +417,7 @@ class _Watched:
 class Claiming:
     """Takes and releases the claims of one run."""
 
-    def __init__(
-        self, store: ValueStore, facts: DecisionFacts, books: Bookkeeping, guard: InterruptGuard, total: int
-    ) -> None:
+    def __init__(self, store: ValueStore, facts: DecisionFacts, books: Bookkeeping, guard: InterruptGuard, total: int) -> None:
         self._store = store
         self._claims = store.claims
         self._facts = facts

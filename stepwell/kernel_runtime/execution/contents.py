@@ -207,9 +207,7 @@ def same_content(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
         if kind == "set":
             # Only numbers and strings are compared by value, because the comparison of other objects may raise an exception.
             plain = all(type(member) in ATOMS for member in (*old, *new))
-            if {id(member) for member in old} != {id(member) for member in new} and not (
-                plain and set(old) == set(new)
-            ):
+            if {id(member) for member in old} != {id(member) for member in new} and not (plain and set(old) == set(new)):
                 return False
         elif not all(_is_same(one, two) for one, two in zip(old, new, strict=True)):
             return False
@@ -285,9 +283,7 @@ def _state_of(item: Any) -> dict[str, Any] | None:
     kind = type(item)
     namespace = _namespace_of(item)
     state = (
-        {name: value for name, value in namespace.items() if name not in _KEPT_BY_LIBRARY}
-        if type(namespace) is dict
-        else None
+        {name: value for name, value in namespace.items() if name not in _KEPT_BY_LIBRARY} if type(namespace) is dict else None
     )
     for base in kind.__mro__:
         slots = base.__dict__.get("__slots__", ())

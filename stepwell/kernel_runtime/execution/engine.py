@@ -285,9 +285,7 @@ class Engine:
         try:
             if self.cells is not None and live:
                 self.cells.check(step)
-            arguments, hidden = self.guard.look(
-                lambda: (self._arguments(step), {} if live else self._hidden_assets(step))
-            )
+            arguments, hidden = self.guard.look(lambda: (self._arguments(step), {} if live else self._hidden_assets(step)))
         except _ValueLostError as lost:
             if lost.status == "cancelled":
                 return "cancelled"
@@ -304,9 +302,7 @@ class Engine:
         del arguments
         return self._keep(execution, run)
 
-    def _run_body(
-        self, execution: Execution, arguments: dict[str, Any], hidden: dict[str, Any], *, live: bool
-    ) -> LiveRun | None:
+    def _run_body(self, execution: Execution, arguments: dict[str, Any], hidden: dict[str, Any], *, live: bool) -> LiveRun | None:
         """Run the body of `execution.step`, and set `execution.outcome` to the outcome of the body.
 
         Parameters
@@ -419,9 +415,7 @@ class Engine:
                     error = user_object_error(step, "storing its outputs", broken)
                 produced = outcome.produced
                 execution.stored_outputs = {
-                    name: value
-                    for name, value in execution.stored_outputs.items()
-                    if not produced[name].output.has_value
+                    name: value for name, value in execution.stored_outputs.items() if not produced[name].output.has_value
                 }
         if error is None:
             made = self.books.executed(execution)
@@ -482,9 +476,7 @@ class Engine:
         version = "" if is_job else look(partial(data_version, value)) or ""
         is_stored = True
         try:
-            stored_value = look(
-                partial(self.books.put_output, execution, name, value, version=version, portable=run is None)
-            )
+            stored_value = look(partial(self.books.put_output, execution, name, value, version=version, portable=run is None))
             execution.stored_outputs[name] = (stored_value, version or stored_value.digest)
         except UnstorableValueError as unstorable:
             if not is_job and (run is None or self.cells is None or self.cells.stored_cells.must_be_stored(step)):
@@ -600,9 +592,7 @@ class Engine:
             if self.claiming.claim_step(producer, decision.memo_key, position):
                 kind = facts.kind(producer.key)
                 new = decide_keyed(producer, self.plan, facts, kind, memo=decision.memo_key, inputs=inputs)
-                if new.action == "reuse" and new.materializations[0].id not in {
-                    item.id for item in facts.values.values()
-                }:
+                if new.action == "reuse" and new.materializations[0].id not in {item.id for item in facts.values.values()}:
                     self._take(producer, new)
                     return
             status = "cancelled" if self.guard.interrupted else self._execute(producer, decision, position)

@@ -108,9 +108,7 @@ class InProcess:
         assert self.namespace is not None
         return {*step.op.parameters, *reached_names(self.namespace, body.reads)}
 
-    def run(
-        self, step: PlanStep, arguments: Mapping[str, Any], hidden: Mapping[str, Any], *, show_displays: bool
-    ) -> Outcome:
+    def run(self, step: PlanStep, arguments: Mapping[str, Any], hidden: Mapping[str, Any], *, show_displays: bool) -> Outcome:
         """Run the body of a step.
 
         An exception of the body, even KeyboardInterrupt, is not raised: the outcome contains it.
@@ -542,9 +540,7 @@ class Capture:
         self._stream = ""
         if self.dropped_characters:
             self._outputs.append(
-                CapturedOutput(
-                    "stream", "stdout", f"... {self.dropped_characters:,} more characters were not recorded\n"
-                )
+                CapturedOutput("stream", "stdout", f"... {self.dropped_characters:,} more characters were not recorded\n")
             )
             self.dropped_characters = 0
         return tuple(self._outputs)

@@ -80,9 +80,7 @@ class InterruptGuard:
         self._accepts_signals = True
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         with self._sending:
             self._accepts_signals = False
         if self._owns:

@@ -63,9 +63,7 @@ class LiveRun:
         The values, by name, of those inputs whose variables in the notebook are unbound or changed. They are bound while the body runs.
     """
 
-    def __init__(
-        self, timeline: Timeline, body: CellBody, names: Collection[str], arguments: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, timeline: Timeline, body: CellBody, names: Collection[str], arguments: Mapping[str, Any]) -> None:
         self._body = body
         self._timeline = timeline
         self._space = space = timeline.namespace
@@ -149,9 +147,7 @@ class LiveRun:
     def stream_reads(self) -> tuple[Read, ...]:
         """Return a recorded read for each random stream that the body used, with the digest of the stream's state before the run."""
         return tuple(
-            Read("stream", name, stream_digest(state))
-            for name, state in self._streams.items()
-            if name in self.bundle.streams
+            Read("stream", name, stream_digest(state)) for name, state in self._streams.items() if name in self.bundle.streams
         )
 
     def changed_names(self) -> list[str]:
@@ -163,9 +159,7 @@ class LiveRun:
         self._uncover()
         before, placed = self.space_before, self._placed_inputs
         # If the body both reads and may bind a name with a number or string as its value, the name is returned even if the body did not bind it.
-        read = {
-            name for name in self._body.bound_names & self._body.reads if type(self._space.get(name, MISSING)) in ATOMS
-        }
+        read = {name for name in self._body.bound_names & self._body.reads if type(self._space.get(name, MISSING)) in ATOMS}
         own = self._body.always_assigned | self._rebound | read
         return [
             name
@@ -329,9 +323,7 @@ class LiveRun:
         ]
         for name in candidates:
             del values[name]
-        sizes = {
-            name: size_of(value) for name, value in values.items() if name not in {*body.outputs, *body.kept_variables}
-        }
+        sizes = {name: size_of(value) for name, value in values.items() if name not in {*body.outputs, *body.kept_variables}}
         total_size = sum(sizes.values())
         for name in sorted(sizes, key=lambda each: -sizes[each]):
             if total_size <= min(size, 1e9):
@@ -474,11 +466,7 @@ class LiveRun:
         if not objects_in([last]):
             self.bundle.values[RESULT] = last
             return ()
-        names = [
-            name
-            for name in (*self._body.reads, *self._body.parameters)
-            if name in space and name not in self.bundle.values
-        ]
+        names = [name for name in (*self._body.reads, *self._body.parameters) if name in space and name not in self.bundle.values]
         notebook_objects = {
             **(self._objects_before or self._note_there(names)),
             **objects_in([space[name] for name in separate_names]),
@@ -601,10 +589,7 @@ def _size_of(value: Any) -> int:
     if top == "polars":
         return int(value.estimated_size())
     if issubclass(type(value), (dict, list, tuple, set)) and value:
-        some = [
-            member
-            for member, _ in zip(value.items() if issubclass(type(value), dict) else value, range(64), strict=False)
-        ]
+        some = [member for member, _ in zip(value.items() if issubclass(type(value), dict) else value, range(64), strict=False)]
         return len(value) * sum(size_of(member) for member in some) // len(some)
     return sys.getsizeof(value, 64)
 
@@ -647,6 +632,4 @@ def _imports(definition: Definition, name: str, value: Any) -> bool:
     loaded = sys.modules.get(module, MISSING)
     if not attribute:
         return loaded is value
-    return value is contents.attribute(loaded, attribute, MISSING) or value is sys.modules.get(
-        f"{module}.{attribute}", MISSING
-    )
+    return value is contents.attribute(loaded, attribute, MISSING) or value is sys.modules.get(f"{module}.{attribute}", MISSING)

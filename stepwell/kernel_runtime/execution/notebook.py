@@ -182,17 +182,15 @@ class StoredCells:
         if used or (values and is_repeated and timeline.is_touched(step.key, values)):
             return f"the variable {[*used, *values][0]} is not stored and may have changed since the step ran"
         if effects.lost and not (
-            is_repeated
-            and timeline.is_left(step.key)
-            and (skips_objects or not timeline.is_touched(step.key, effects.lost))
+            is_repeated and timeline.is_left(step.key) and (skips_objects or not timeline.is_touched(step.key, effects.lost))
         ):
             return f"the changes to {', '.join(effects.lost)} cannot be restored: the step runs once in every kernel"
         assert isinstance(step.op.body, CellBody)
         if not is_repeated and not step.op.body.kept_variables.isdisjoint(effects.unstored):
-            return f"a variable that --keep names is not stored: {min(step.op.body.kept_variables.intersection(effects.unstored))}"
-        if self.must_be_stored(step) and any(
-            item.value is None for item in materializations if item.output != NOTEBOOK
-        ):
+            return (
+                f"a variable that --keep names is not stored: {min(step.op.body.kept_variables.intersection(effects.unstored))}"
+            )
+        if self.must_be_stored(step) and any(item.value is None for item in materializations if item.output != NOTEBOOK):
             return "the value of the step is not stored"
         return ""
 
@@ -210,9 +208,7 @@ class StoredCells:
     def _was_written(self, path: str, digest: str) -> bool:
         """Return True if a step, in this kernel or in an earlier run, left the file at `path` with a content of this digest."""
         here = self._timeline.world.files.get(path)
-        return (here is not None and here[0] == digest) or any(
-            digest == state for state, _ in left_states(path, self._store)
-        )
+        return (here is not None and here[0] == digest) or any(digest == state for state, _ in left_states(path, self._store))
 
 
 def _unstored(step: PlanStep, materializations: tuple[Materialization, ...], effects: Effects) -> list[str]:
@@ -244,9 +240,7 @@ class NotebookCells:
         Checks whether stored executions of these cells can be restored.
     """
 
-    def __init__(
-        self, timeline: Timeline, store: ValueStore, seeds: Seeds, notify: Notify, *, strict: bool = False
-    ) -> None:
+    def __init__(self, timeline: Timeline, store: ValueStore, seeds: Seeds, notify: Notify, *, strict: bool = False) -> None:
         self.stored_cells = StoredCells(timeline, store, strict=strict)
         self._seeds = seeds
         self._timeline = timeline
@@ -329,9 +323,7 @@ class NotebookCells:
             )
         return value
 
-    def begin(
-        self, step: PlanStep, arguments: Mapping[str, Any], materializations: Mapping[str, Materialization]
-    ) -> LiveRun:
+    def begin(self, step: PlanStep, arguments: Mapping[str, Any], materializations: Mapping[str, Materialization]) -> LiveRun:
         """Prepare the run of a cell's body: bind those inputs that the notebook does not have, and note the state that the body may change.
 
         Parameters
@@ -513,9 +505,7 @@ class NotebookCells:
             values.append(name)
         settings = [name for name, value in bundle.settings.items() if self._obstacle(run, value, key) is not None]
         # Entries are identified by position, because comparison of a library's objects may raise an exception.
-        unstorable = [
-            position for position, entry in enumerate(bundle.contents) if self._obstacle(run, entry, key) is not None
-        ]
+        unstorable = [position for position, entry in enumerate(bundle.contents) if self._obstacle(run, entry, key) is not None]
         lost = [*settings, *[run.root_of(bundle.contents[position][0]) for position in unstorable]]
         bundle.values = {name: value for name, value in bundle.values.items() if name not in values}
         bundle.settings = {name: value for name, value in bundle.settings.items() if name not in settings}
@@ -559,9 +549,7 @@ class NotebookCells:
         for name in bound_names:
             timeline.unstored.pop(name, None)
         changed = (*effects.objects, *[name for name in effects.lost if name in timeline.namespace])
-        timeline.note(
-            Writer("step", step.key, step.key), bound=dict.fromkeys(bound_names), changed=changed, read=body.parameters
-        )
+        timeline.note(Writer("step", step.key, step.key), bound=dict.fromkeys(bound_names), changed=changed, read=body.parameters)
         timeline.note_handles(step.key, effects.handles)
         timeline.settle(variables)
 
@@ -606,9 +594,7 @@ class NotebookCells:
             if isinstance(error, ValueUnavailableError):
                 self._notify(notice("computed again", step.key, why=error.what))
                 return error.what
-            return (
-                f"the step's changes cannot be restored ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
-            )
+            return f"the step's changes cannot be restored ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
         self._note_reuse(hit, bound)
         return ""
 
@@ -619,18 +605,10 @@ class NotebookCells:
         if not hit.cell_runs:
             return [name for name in (*names_left, *effects.deleted) if timeline.may_bind(name, step.key)]
         space = timeline.namespace
-        if (
-            not hit.is_repeated
-            or not space.keys().isdisjoint(effects.deleted)
-            or timeline.is_touched(step.key, names_left)
-        ):
+        if not hit.is_repeated or not space.keys().isdisjoint(effects.deleted) or timeline.is_touched(step.key, names_left):
             return None
         # If a variable that the step reads was bound again, links in the bundle may lead to other objects than before.
-        read = (
-            reached_names(space, {*body.reads, *body.parameters})
-            if hit.effects_record and hit.effects_record.value
-            else ()
-        )
+        read = reached_names(space, {*body.reads, *body.parameters}) if hit.effects_record and hit.effects_record.value else ()
         if timeline.is_bound_since(step.key, read):
             return None
         classes = [name for name, value in space.items() if isinstance(value, type)]
@@ -660,9 +638,7 @@ class NotebookCells:
         if hit.cell_runs and RESULT in effects.unstored:
             timeline.results[step.key] = Unstored(materializations[0].key)
         changed = () if hit.skips_objects else effects.objects
-        timeline.note(
-            Writer("step", step.key, step.key), bound=dict.fromkeys(bound), changed=changed, read=body.parameters
-        )
+        timeline.note(Writer("step", step.key, step.key), bound=dict.fromkeys(bound), changed=changed, read=body.parameters)
         timeline.settle(body.variables)
 
     def _restore(self, hit: _Reuse, restoration: Restoration, todo: FilesToRestore) -> list[str]:

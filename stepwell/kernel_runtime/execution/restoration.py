@@ -172,12 +172,7 @@ def compare_files(
                 todo.folders.append(effect.path)
             continue
         lost = not os.path.lexists(path)
-        if (
-            cell_runs
-            and effect.appended
-            and now != effect.digest_before
-            and (lost or was_written(effect.path, now or ""))
-        ):
+        if cell_runs and effect.appended and now != effect.digest_before and (lost or was_written(effect.path, now or "")):
             # The step appends to a file that was removed, or that a step has written since.
             if lost or not has_appended(effect.path):
                 todo.obstacle = f"the step appends to {effect.path}, which has changed since"
@@ -265,9 +260,7 @@ def _is_inside(path: str, project: Path) -> bool:
     """Return True if a path is inside the project, and none of the folders above it is a symbolic link."""
     root = os.path.realpath(project)
     folder = os.path.dirname(path)
-    return os.path.normpath(path).startswith(os.path.join(root, "")) and os.path.realpath(folder) == os.path.normpath(
-        folder
-    )
+    return os.path.normpath(path).startswith(os.path.join(root, "")) and os.path.realpath(folder) == os.path.normpath(folder)
 
 
 _MOST_COMPARED = 200
@@ -448,9 +441,7 @@ def _link_group(group: list[MemoryRange], others: list[MemoryRange], links: dict
         after = order[position + 1 : position + 1 + _MOST_COMPARED]
         # A stored array that is not contiguous does not include the memory between its elements.
         keeps = part.array.flags.forc
-        if owner is None and (
-            before or any(_may_own(other, part) and not (keeps and part.has(other)) for other in after)
-        ):
+        if owner is None and (before or any(_may_own(other, part) and not (keeps and part.has(other)) for other in after)):
             # The arrays overlap, but neither contains the other. Both become links to the array whose memory they use.
             owner = replace(part, array=part.root, holder=part.root, part=())
         if owner is not None:
@@ -551,9 +542,7 @@ class Restoration:
         The names that may be bound or deleted; None for all names.
     """
 
-    def __init__(
-        self, timeline: Timeline, body: CellBody, effects: Effects, names: Collection[str] | None = None
-    ) -> None:
+    def __init__(self, timeline: Timeline, body: CellBody, effects: Effects, names: Collection[str] | None = None) -> None:
         self._space = timeline.namespace
         self._body = body
         self.effects = effects

@@ -88,8 +88,7 @@ class _PlainMetadata:
             return float.__float__(value)
         if depth < _DEEPEST and issubclass(kind, Mapping):
             return {
-                self._bounded(_own_text(key)): self.value(member, depth + 1)
-                for key, member in self._while_room(value.items())
+                self._bounded(_own_text(key)): self.value(member, depth + 1) for key, member in self._while_room(value.items())
             }
         if depth < _DEEPEST and issubclass(kind, list | tuple | set | frozenset):
             return [self.value(member, depth + 1) for member in self._while_room(value)]

@@ -208,9 +208,7 @@ class Timeline:
         groups = {group for name in aliases if (group := self._group.get(name)) is not None}
         return aliases | {name for name, group in self._group.items() if group in groups}
 
-    def _note_sources(
-        self, writer: Writer, bound: Collection[str], changed: Collection[str], read: Collection[str]
-    ) -> None:
+    def _note_sources(self, writer: Writer, bound: Collection[str], changed: Collection[str], read: Collection[str]) -> None:
         if writer.kind == "step":
             sources = frozenset({writer.id} - {""})
         else:
@@ -245,9 +243,7 @@ class Timeline:
         names = body.reads if isinstance(body, CellBody) else ()
         writers = [self.binder(name) for name in sorted(names) if name in self.namespace]
         return [
-            writer.id
-            for writer in writers
-            if writer is not None and writer.kind == "step" and writer.id not in {"", step_key}
+            writer.id for writer in writers if writer is not None and writer.kind == "step" and writer.id not in {"", step_key}
         ]
 
     def binder(self, name: str) -> Writer | None:
@@ -548,9 +544,7 @@ class Timeline:
         return any(
             (
                 name in self.namespace
-                and any(
-                    writer.kind == "cell" or writer.id != step_key for _, writer in self._since(name, memory.number)
-                )
+                and any(writer.kind == "cell" or writer.id != step_key for _, writer in self._since(name, memory.number))
             )
             or (name not in self.namespace and bool(self._binds.get(name)))
             for name in names
@@ -588,9 +582,7 @@ class Timeline:
         `World.is_later_change` defines which cells and steps come after a step.
         """
         memory = self._memories.get(step_key)
-        return memory is not None and self.world.was_seeded(
-            stream, step_key, memory.number, pulled=self.is_pulled(step_key)
-        )
+        return memory is not None and self.world.was_seeded(stream, step_key, memory.number, pulled=self.is_pulled(step_key))
 
     def kind(self, step_key: str) -> Kind:
         """Return how the present request refers to a step: whether its cell runs, the request names it, or only a later step needs it."""
@@ -649,9 +641,7 @@ class Timeline:
         bound = self.asset_of(name)
         return (bound.data_version if bound is not None else "") or value_digest(self.namespace[name])
 
-    def _is_explained(
-        self, name: str, memory: Memory, since: list[tuple[int, Writer]], step_key: str, *, pulled: bool
-    ) -> bool:
+    def _is_explained(self, name: str, memory: Memory, since: list[tuple[int, Writer]], step_key: str, *, pulled: bool) -> bool:
         """Return True if a name that a step reads has a new value, but this does not make the step stale.
 
         Parameters

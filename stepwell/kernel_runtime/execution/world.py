@@ -513,18 +513,14 @@ class _Watch:
     def __init__(self) -> None:
         self.number = 0
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Return the spec of ``numpy.random`` from the other finders, with a loader that seeds the generator; None for any other module."""
         if name != _NUMPY:
             return None
         self.end()
         # One of the other finders is that of `reads.hooks`, which wraps the functions for seeding, so the spec must come from these finders.
         others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
-        spec: ModuleSpec | None = next(
-            (found for finder in others if (found := finder.find_spec(name, path, target))), None
-        )
+        spec: ModuleSpec | None = next((found for finder in others if (found := finder.find_spec(name, path, target))), None)
         loader: Any = spec.loader if spec is not None else None
         if loader is None:
             return spec

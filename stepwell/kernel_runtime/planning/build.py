@@ -278,9 +278,7 @@ class Definitions:
     def computed_assets(self) -> dict[str, AssetsDefinition]:
         """Return the definitions of all assets except source assets, by key."""
         return {
-            key: definition
-            for key, definition in self._all_definitions().items()
-            if isinstance(definition, AssetsDefinition)
+            key: definition for key, definition in self._all_definitions().items() if isinstance(definition, AssetsDefinition)
         }
 
     def names(self) -> dict[str, str]:
@@ -432,10 +430,7 @@ def _plan(
                 if upstream:
                     pending.append(input_key)
     in_order = [
-        step
-        for each in dict.fromkeys(definitions.computed_assets().values())
-        if each in steps_of
-        for step in steps_of[each]
+        step for each in dict.fromkeys(definitions.computed_assets().values()) if each in steps_of for step in steps_of[each]
     ]
     return finish(Plan("assets", tuple(targets), tuple(in_order), target_steps=frozenset(target_steps)))
 
@@ -483,9 +478,7 @@ def finish(plan: Plan) -> Plan:
         )
     plan.steps = tuple(ordered)
     plan.producers = {output.key: step for step in ordered for output in step.outputs}
-    plan.read_keys = tuple(
-        dict.fromkeys(key for step in ordered for key in step.input_keys if key not in plan.producers)
-    )
+    plan.read_keys = tuple(dict.fromkeys(key for step in ordered for key in step.input_keys if key not in plan.producers))
     return plan
 
 
@@ -548,9 +541,7 @@ def step_extra(step: PlanStep) -> list[tuple[str, object]]:
     return extra
 
 
-def unknown_step(
-    key: str, definitions: Definitions, stored_keys: Callable[[], Iterable[str]] | None = None
-) -> Exception:
+def unknown_step(key: str, definitions: Definitions, stored_keys: Callable[[], Iterable[str]] | None = None) -> Exception:
     """Return the error for a step key that does not exist; its remedy lists similar keys.
 
     Parameters
@@ -558,10 +549,6 @@ def unknown_step(
     stored_keys
         Returns further keys, usually those of the store, that the remedy may list besides the keys of defined steps. None if there are none.
     """
-    keys = [
-        step.key
-        for definition in dict.fromkeys(definitions.computed_assets().values())
-        for step in asset_steps(definition)
-    ]
+    keys = [step.key for definition in dict.fromkeys(definitions.computed_assets().values()) for step in asset_steps(definition)]
     keys += [f"{job.name}.{step.key}" for job in definitions.jobs.values() for step in job_steps(job)]
     return unknown_key("step", key, [*keys, *(stored_keys() if stored_keys else ())])

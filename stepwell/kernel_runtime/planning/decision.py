@@ -56,9 +56,7 @@ Action: TypeAlias = Literal["reuse", "run", "wait", "skip", "untouched", "unavai
 not run, because an upstream step failed, was cancelled or never started. ``unavailable``: the step cannot run, because an input has no
 materialization.
 """
-Cause: TypeAlias = Literal[
-    "", "forced", "lost", "unrestorable", "failed", "cache", "volatile", "unverifiable", "changed"
-]
+Cause: TypeAlias = Literal["", "forced", "lost", "unrestorable", "failed", "cache", "volatile", "unverifiable", "changed"]
 """Why a step runs or, if it waits, why it may run; empty for the other actions.
 
 ``forced``: the request runs it even if a stored result could be reused. ``lost``: a stored value of the result cannot be loaded. ``unrestorable``:
@@ -289,9 +287,7 @@ def decide_keyed(
     return Decision("reuse", "", memo, inputs, materializations)
 
 
-def lost_value(
-    materializations: tuple[Materialization, ...], facts: DecisionFacts
-) -> tuple[Materialization, str] | None:
+def lost_value(materializations: tuple[Materialization, ...], facts: DecisionFacts) -> tuple[Materialization, str] | None:
     """Return the first of a stored result's materializations that has an unusable stored value, and a text that says why it is unusable.
 
     Return None if the stored values of all materializations can be used.
@@ -401,11 +397,7 @@ def is_kept(step: PlanStep, materializations: tuple[Materialization, ...], facts
     If so, the step is reused even if its code reaches an object without a digest. A new run of the step would change the notebook's variables, but
     the cell that the user runs uses them as they are, as in a plain notebook.
     """
-    return (
-        kind == "cell pull"
-        and facts.is_last_in_kernel is not None
-        and facts.is_last_in_kernel(step.key, materializations[0])
-    )
+    return kind == "cell pull" and facts.is_last_in_kernel is not None and facts.is_last_in_kernel(step.key, materializations[0])
 
 
 def _objection(
@@ -439,9 +431,7 @@ def _objection(
     lacking = _lacking(step, materializations)
     if lacking:
         return "lacking", lacking
-    if _has_acted(materializations) and not all(
-        facts.is_newest(item) for item in materializations if not item.data_version
-    ):
+    if _has_acted(materializations) and not all(facts.is_newest(item) for item in materializations if not item.data_version):
         return "acted", None
     return None
 

@@ -350,9 +350,7 @@ def _flatten(
     for node in graph.nodes.values():
         node_path = (*path, node.name)
         connections = {name: resolve(connection) for name, connection in node.connections.items()}
-        connections = {
-            name: bound_input for name, bound_input in connections.items() if bound_input.keys or bound_input.fan_in
-        }
+        connections = {name: bound_input for name, bound_input in connections.items() if bound_input.keys or bound_input.fan_in}
         if isinstance(node.definition, GraphDefinition):
             yield from _flatten(
                 node.definition,
@@ -368,9 +366,7 @@ def _flatten(
             continue
         op = node.definition
         assert isinstance(op, OpDefinition)
-        outputs = tuple(
-            _output(op, name, value_key(node_path, op, name), asset_of(node_path, name)) for name in op.outs
-        )
+        outputs = tuple(_output(op, name, value_key(node_path, op, name), asset_of(node_path, name)) for name in op.outs)
         yield PlanStep(
             join_step(key, node.name),
             op,
@@ -391,9 +387,7 @@ def _op_at(graph: GraphDefinition, path: tuple[str, ...]) -> OpDefinition:
             graph = inner
     definition = graph.nodes[path[-1]].definition
     if not isinstance(definition, OpDefinition):
-        raise InvalidDefinitionError(
-            f"{'.'.join(path)} is a graph, and only the outputs of an op can be connected to an input"
-        )
+        raise InvalidDefinitionError(f"{'.'.join(path)} is a graph, and only the outputs of an op can be connected to an input")
     return definition
 
 
@@ -421,6 +415,4 @@ def _config(op: OpDefinition, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _output(op: OpDefinition, name: str, key: str, asset_key: AssetKey | None) -> PlanOutput:
     declared = op.outs[name]
-    return PlanOutput(
-        name, key, asset_key, has_value=not is_nothing(declared.dagster_type), required=declared.is_required
-    )
+    return PlanOutput(name, key, asset_key, has_value=not is_nothing(declared.dagster_type), required=declared.is_required)

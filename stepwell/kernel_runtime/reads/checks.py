@@ -156,9 +156,7 @@ class Tree:
     @staticmethod
     def _is_foreign(entry: os.DirEntry[str]) -> bool:
         return (
-            entry.name.startswith(".")
-            or entry.name in _FOREIGN_FOLDERS
-            or os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))  # noqa: PTH110 - as above
+            entry.name.startswith(".") or entry.name in _FOREIGN_FOLDERS or os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))  # noqa: PTH110 - as above
         )
 
 
@@ -317,9 +315,7 @@ def bound(original, active, observed):
 )
 
 
-def _note(
-    watcher: Watcher, path: Any, result: os.stat_result | bool | None, *, follows: bool, mode: int | None = None
-) -> None:
+def _note(watcher: Watcher, path: Any, result: os.stat_result | bool | None, *, follows: bool, mode: int | None = None) -> None:
     aspect, asker = aspect_of(sys._getframe(3))  # noqa: SLF001 - the frame of the caller determines what is recorded
     if aspect is None or isinstance(path, int):
         return
@@ -477,7 +473,9 @@ def what_changed(read: Read) -> str:
     if read.kind == "given":
         return f"the variable {read.name}, which code in the value of an input reads, changed"
     if read.kind == "stream":
-        return f"the random numbers of {read.name} start from a different state: a seed changed, or other code draws numbers first"
+        return (
+            f"the random numbers of {read.name} start from a different state: a seed changed, or other code draws numbers first"
+        )
     if read.digest == UNSTABLE:
         return f"{read.name} changed while the step ran"
     if read.kind == "absent":
@@ -500,7 +498,9 @@ def what_changed(read: Read) -> str:
 
 def _other_environment(read: Read) -> str:
     if read.digest == UNSTABLE:
-        return "the environment variables that the step read cannot be compared: the user's key could not be read when the step ran"
+        return (
+            "the environment variables that the step read cannot be compared: the user's key could not be read when the step ran"
+        )
     if read.name == ALL:
         return "the environment, which the step reads as a whole, changed"
     now = "is set now" if not read.digest else "is no longer set" if value_of(read.name) is None else "changed"
@@ -521,11 +521,7 @@ def _other_status(read: Read) -> str:
     before, now = read.digest.split(), status(read.name, aspect).split()
     if now[0] != before[0]:
         return (
-            "is gone"
-            if now[0] == ABSENT
-            else "is there now"
-            if before[0] == ABSENT
-            else f"is a {now[0]} now, not a {before[0]}"
+            "is gone" if now[0] == ABSENT else "is there now" if before[0] == ABSENT else f"is a {now[0]} now, not a {before[0]}"
         )
     if aspect == "size" or (aspect == "stat" and now[1] != before[1]):
         return f"has a different size: {int(now[1]):,} bytes, not {int(before[1]):,}"
@@ -537,9 +533,7 @@ def _difference(read: Read, now: list[str]) -> str:
         return ""
     counted = {name for name in now if name not in read.own_names}
     added, removed = sorted(counted - set(read.names)), sorted(set(read.names) - counted)
-    return ": " + "; ".join(
-        f"{word} {_few_names(names)}" for word, names in (("new", added), ("gone", removed)) if names
-    )
+    return ": " + "; ".join(f"{word} {_few_names(names)}" for word, names in (("new", added), ("gone", removed)) if names)
 
 
 def _few_names(names: list[str]) -> str:

@@ -205,9 +205,7 @@ class _Finder:
     def __init__(self, active: Active) -> None:
         self._active = active
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name not in MODULES:
             return None
         for finder in sys.meta_path:
@@ -388,9 +386,7 @@ def _watch_threads() -> None:
         start(thread)
 
     @wraps(submit)
-    def submit_recorded(
-        pool: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **kwargs: Any
-    ) -> Future[Any]:
+    def submit_recorded(pool: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         recorder = active()
         if recorder is not None:
             function = _with_recorder(function, recorder)

@@ -43,9 +43,7 @@ _FIRST = {
     "pyarrow.parquet.core": ("ParquetFile.__init__ source", "ParquetDataset.__init__ path_or_paths"),
 }
 """By module, the functions that read files, each with the name of its first parameter. The argument is a path or a list of paths."""
-_NOT_FILES = frozenset(
-    {"read_clipboard", "read_database", "scan_pyarrow_dataset", "scan_external_reader", "scan_arrow_c_stream"}
-)
+_NOT_FILES = frozenset({"read_clipboard", "read_database", "scan_pyarrow_dataset", "scan_external_reader", "scan_arrow_c_stream"})
 _WRITES = {
     "pyarrow.parquet": ("write_table where", "write_metadata where"),
     "pyarrow.parquet.core": ("ParquetWriter.__init__ where",),
@@ -79,9 +77,7 @@ def _writer_note(*names: str, position: int) -> Note:
     """
 
     def note(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        target = (
-            args[position] if len(args) > position else next((kwargs[name] for name in names if name in kwargs), None)
-        )
+        target = args[position] if len(args) > position else next((kwargs[name] for name in names if name in kwargs), None)
         for path in _paths(target):
             if "://" not in path:
                 recorder.file_opened(os.path.abspath(os.path.expanduser(path)), reads=False, writes=True)
@@ -127,10 +123,7 @@ seeded: set[str] = set()
 def file_system_methods() -> Mapping[str, Note]:
     """Return the methods of pyarrow's ``LocalFileSystem`` that read or write files, each with the `Note` for its calls."""
     return {
-        **{
-            name: _single_file(f"pyarrow.fs.{name}", "path", position=1)
-            for name in ("open_input_file", "open_input_stream")
-        },
+        **{name: _single_file(f"pyarrow.fs.{name}", "path", position=1) for name in ("open_input_file", "open_input_stream")},
         **{name: _writer_note("path", position=1) for name in ("open_output_stream", "open_append_stream")},
         "get_file_info": _file_info,
     }
@@ -170,9 +163,7 @@ def _single_file(reader: str, *names: str, position: int = 0) -> Note:
     """
 
     def note(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        source = (
-            args[position] if len(args) > position else next((kwargs[name] for name in names if name in kwargs), None)
-        )
+        source = args[position] if len(args) > position else next((kwargs[name] for name in names if name in kwargs), None)
         if names == ("uri",):
             recorder.unseen_read(reader, "a database")
             return

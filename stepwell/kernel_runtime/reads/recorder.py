@@ -168,9 +168,7 @@ class ReadRecorder:
             self._end_warnings = warnings_watched(self._warned, data_version)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._token is not None:
             if not self._reads_filters:
                 self._end_warnings()
@@ -240,11 +238,7 @@ class ReadRecorder:
             **dict.fromkeys(self._lost_files, True),
         }
         for path in self._databases:
-            if (
-                not path.endswith(_WRITE_AHEAD)
-                and path in (self._files or {})
-                and (self._files or {})[path] != file_stat(path)
-            ):
+            if not path.endswith(_WRITE_AHEAD) and path in (self._files or {}) and (self._files or {})[path] != file_stat(path):
                 existed[path] = True
         return existed
 
@@ -359,11 +353,7 @@ class ReadRecorder:
 
         This is so if the step set the variable, or if a read of the variable or of the whole environment has already been noted.
         """
-        return (
-            name in self._names_set
-            or (self._names is not None and name in self._names)
-            or self._environment is not None
-        )
+        return name in self._names_set or (self._names is not None and name in self._names) or self._environment is not None
 
     def environment_read(self, environment: dict[str, str]) -> None:
         """Note that the step read the whole environment, whose variables are `environment`."""
@@ -628,9 +618,7 @@ class ReadRecorder:
         created = (*inside, *self._created, *(file for file, existed in self._written_files.items() if not existed))
         own = {os.path.basename(item) for item in created if os.path.dirname(item) == path}
         counted = [name for name in names if name not in own]
-        return Read(
-            "listing", path, checks.names_digest(counted), (), checks.recorded_names(counted), tuple(sorted(own))
-        )
+        return Read("listing", path, checks.names_digest(counted), (), checks.recorded_names(counted), tuple(sorted(own)))
 
     def _created_paths(self, paths: Iterable[str]) -> tuple[str, ...]:
         """Return those of `paths` that the step itself created."""
@@ -659,10 +647,7 @@ class ReadRecorder:
         return reads
 
     def _from_assets(self) -> list[Read]:
-        return [
-            Read("asset", key, version, (), tuple(where))
-            for (key, *where), version in sorted((self._assets or {}).items())
-        ]
+        return [Read("asset", key, version, (), tuple(where)) for (key, *where), version in sorted((self._assets or {}).items())]
 
 
 class _Pause:

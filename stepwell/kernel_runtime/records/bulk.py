@@ -28,9 +28,7 @@ def quick_init(cls: type[T]) -> type[T]:
     for field in fields(cls):  # type: ignore[arg-type]  # `cls` is a dataclass
         name = field.name
         if field.kw_only or not field.init:
-            raise TypeError(
-                f"@quick_init cannot be used for {cls.__name__}: its field {name} is keyword-only or has init=False"
-            )
+            raise TypeError(f"@quick_init cannot be used for {cls.__name__}: its field {name} is keyword-only or has init=False")
         # The slot's descriptor is called directly, because `object.__setattr__` would look the slot up by name.
         space[f"_fill_{name}"] = vars(cls)[name].__set__
         value = name

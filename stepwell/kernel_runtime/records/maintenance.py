@@ -210,9 +210,7 @@ class Offer:
 
     def __str__(self) -> str:
         """Return lines of text that name the source, the signing key and the values, and state how many of the values can run code."""
-        head = (
-            f"{self.source}: {self.counted}, {size_text(self.size)}, signed with the key {self.signer or 'of nobody'}"
-        )
+        head = f"{self.source}: {self.counted}, {size_text(self.size)}, signed with the key {self.signer or 'of nobody'}"
         rows = [(value.key, value.type_name, value.summary, size_text(value.size)) for value in self.values[:_SHOWN]]
         shown = [tuple(map(in_one_line, row)) for row in rows]
         widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
@@ -220,10 +218,7 @@ class Offer:
         return "\n".join(
             [
                 in_one_line(head),
-                *(
-                    "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-                    for row in shown
-                ),
+                *("  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in shown),
                 *([f"  and {rest} more"] if rest > 0 else []),
                 f"loading {self.executing} of these values can run code that was stored with them",
             ]

@@ -337,8 +337,7 @@ class Effects:
                 values[name] = value
         if self.files:
             values["files"] = [
-                [file.path, file.digest, file.size, file.is_stored, file.digest_before, file.appended]
-                for file in self.files
+                [file.path, file.digest, file.size, file.is_stored, file.digest_before, file.appended] for file in self.files
             ]
         if self.state:
             values["state"] = [list(setting) for setting in self.state]

@@ -303,15 +303,7 @@ class DefinitionsChanged:
 
 
 Event: TypeAlias = (
-    Notice
-    | RunEnded
-    | RunStarted
-    | StepStarted
-    | StepWaiting
-    | StepFinished
-    | StepLogged
-    | RunFinished
-    | DefinitionsChanged
+    Notice | RunEnded | RunStarted | StepStarted | StepWaiting | StepFinished | StepLogged | RunFinished | DefinitionsChanged
 )
 Subscriber: TypeAlias = Callable[[Event], None]
 

@@ -111,8 +111,7 @@ def revoke(session: Session, key: str, *, definitions: Given = None, store: AnyS
     revoked = [
         step.key
         for step_key in inspection.steps_of(key)
-        if (step := plan.step(step_key)) is not None
-        and revoke_step(step, states[step_key], value_store, session.notebook)
+        if (step := plan.step(step_key)) is not None and revoke_step(step, states[step_key], value_store, session.notebook)
     ]
     if not revoked:
         raise InvariantViolationError(
@@ -190,9 +189,7 @@ def accept_step(
         "of": state.current[0].id,
         "run_id": run_id,
         "causes": [reason.text for reason in state.reasons],
-        "unverifiable": [f"{item.path}: {item.reason}" for item in step.code.unverifiable]
-        if step.code is not None
-        else [],
+        "unverifiable": [f"{item.path}: {item.reason}" for item in step.code.unverifiable] if step.code is not None else [],
     }
     materializations = tuple(
         replace(
@@ -236,11 +233,7 @@ def newest_acceptance(items: Sequence[Materialization]) -> Materialization | Non
     """
     revoked = {run for item in items if (run := revoked_run(item))}
     return next(
-        (
-            item
-            for item in items
-            if acceptance(item) is not None and item.run_id not in revoked and not revoked_run(item)
-        ),
+        (item for item in items if acceptance(item) is not None and item.run_id not in revoked and not revoked_run(item)),
         None,
     )
 

@@ -376,9 +376,7 @@ def compare_arrays(before: Any, after: Any) -> ArrayDifference:
         for element in differing[: _ELEMENTS - len(positions)]:
             positions.append(tuple(map(int, position(element))))
             examples.append(example(", ".join(map(str, positions[-1])), str(left[element]), str(right[element])))
-    return ArrayDifference(
-        shapes, dtypes, count, total, max(distances, default=None), tuple(positions), tuple(examples)
-    )
+    return ArrayDifference(shapes, dtypes, count, total, max(distances, default=None), tuple(positions), tuple(examples))
 
 
 _Part: TypeAlias = "tuple[Any, Any, Callable[[Any], Iterable[Any]]]"
@@ -426,9 +424,7 @@ def _differs(left: Any, right: Any) -> Any:
         return differs
     if isinstance(left, np.ma.MaskedArray) or isinstance(right, np.ma.MaskedArray):
         left_mask, right_mask = np.ma.getmaskarray(left), np.ma.getmaskarray(right)
-        return (left_mask != right_mask) | (
-            ~left_mask & ~right_mask & _differs(np.ma.getdata(left), np.ma.getdata(right))
-        )
+        return (left_mask != right_mask) | (~left_mask & ~right_mask & _differs(np.ma.getdata(left), np.ma.getdata(right)))
     if left.dtype.kind in "OV" or right.dtype.kind in "OV":
         pairs = zip(left.flat, right.flat, strict=True)
         return np.array([not _are_equal(*pair) for pair in pairs], bool).reshape(left.shape)
@@ -492,9 +488,7 @@ class _Search:
     steps = 0
     """The number of pairs of members that were compared."""
 
-    def changes(
-        self, old: Any, new: Any, path: _Path, enclosing_pairs: frozenset[tuple[int, int]]
-    ) -> Iterator[Example]:
+    def changes(self, old: Any, new: Any, path: _Path, enclosing_pairs: frozenset[tuple[int, int]]) -> Iterator[Example]:
         """Yield an example for each member in which two objects differ.
 
         Parameters

@@ -243,16 +243,12 @@ class Origins:
         attempts = self._store.catalog.ask(read_attempts, address, _ATTEMPTS)
         # The record of a failed attempt has no materialization, which would name the notebook. Such records are searched for every notebook.
         of_notebook = [
-            record
-            for record in attempts
-            if not record.materializations or record.materializations[0].notebook == notebook
+            record for record in attempts if not record.materializations or record.materializations[0].notebook == notebook
         ]
         records = of_notebook if any(record.status == "executed" for record in of_notebook) else attempts
         for position, record in enumerate(records):
             if record.status != "reused":
-                return LastRun(
-                    record.run_id, record.started, record.status, self._causes(record, records[position + 1 :])
-                )
+                return LastRun(record.run_id, record.started, record.status, self._causes(record, records[position + 1 :]))
         return None
 
     def _causes(self, record: StepRecord, earlier: list[StepRecord]) -> tuple[Reason, ...]:
@@ -321,9 +317,7 @@ class Origins:
                     reasons += self._through_records(reason, chain, math.inf)
                 else:
                     reasons.append(replace(reason, chain=chain))
-            origins += (
-                _failure(key, reasons) if state.state == "failed" else [_with_key(key, reason) for reason in reasons]
-            )
+            origins += _failure(key, reasons) if state.state == "failed" else [_with_key(key, reason) for reason in reasons]
         return origins
 
     def _through_records(self, changed: Reason, chain: tuple[str, ...], until: float) -> list[Reason]:
@@ -433,9 +427,7 @@ def _unique_origins(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
     unnamed = dict(shortest)
     result = []
     for reason in reasons:
-        origins = [
-            origin for origin in reason.origins if unnamed.get(_cause(origin)) is origin and unnamed.pop(_cause(origin))
-        ]
+        origins = [origin for origin in reason.origins if unnamed.get(_cause(origin)) is origin and unnamed.pop(_cause(origin))]
         result.append(replace(reason, origins=tuple(origins)))
     return tuple(result)
 

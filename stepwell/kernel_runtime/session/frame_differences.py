@@ -197,8 +197,7 @@ def _pandas_labels(frame: Any) -> tuple[list[str], list[str]]:
     if type(index) is not pd.RangeIndex or index.name is not None:
         single = index.nlevels == 1
         levels = [
-            str(name) if name is not None else "index" if single else f"level {number}"
-            for number, name in enumerate(index.names)
+            str(name) if name is not None else "index" if single else f"level {number}" for number, name in enumerate(index.names)
         ]
     labels = _labels([*levels, *frame.columns])
     return labels[: len(levels)], labels[len(levels) :]
@@ -294,9 +293,7 @@ def _is_exact(kind: Any) -> bool:
     types = pa.types
     if kind.num_fields:
         nested = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_struct, types.is_map)
-        return any(test(kind) for test in nested) and all(
-            _is_exact(kind.field(number).type) for number in range(kind.num_fields)
-        )
+        return any(test(kind) for test in nested) and all(_is_exact(kind.field(number).type) for number in range(kind.num_fields))
     if types.is_primitive(kind):
         return not (types.is_interval(kind) or types.is_float16(kind) or _is_shortened(kind))
     texts = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view", "null")
@@ -603,9 +600,7 @@ def _counts(connection: Any, compared: Sequence[_Pair]) -> dict[str, int]:
     return dict(zip(conditions, row, strict=True))
 
 
-def _changes(
-    connection: Any, pairs: Sequence[_Pair], keys: Sequence[_Pair], counts: dict[str, int]
-) -> tuple[ColumnChange, ...]:
+def _changes(connection: Any, pairs: Sequence[_Pair], keys: Sequence[_Pair], counts: dict[str, int]) -> tuple[ColumnChange, ...]:
     columns: list[ColumnChange] = []
     for pair in pairs:
         count = counts.get(pair.sql, 0)

@@ -99,9 +99,7 @@ class Version:
             f"{self.seconds:.1f} s",
         ]
         place = f"{self.notebook}{f' [{self.partition}]' if self.partition else ''}"
-        return in_one_line(
-            f"{self.number:>4}  {self.id[: _SHORT * 2]}  {' · '.join([*facts, place, *filter(None, marks)])}"
-        )
+        return in_one_line(f"{self.number:>4}  {self.id[: _SHORT * 2]}  {' · '.join([*facts, place, *filter(None, marks)])}")
 
 
 class Versions(tuple[Version, ...]):  # noqa: SLOT001 - instances have attributes
@@ -163,9 +161,7 @@ def _grouped(
     groups: list[list[Materialization]] = []
     newest: dict[tuple[str, str], list[Materialization]] = {}
     for item in items:
-        if (notebook is not None and item.notebook != notebook) or (
-            partition is not None and item.partition != partition
-        ):
+        if (notebook is not None and item.notebook != notebook) or (partition is not None and item.partition != partition):
             continue
         place = (item.notebook, item.partition)
         group = newest.get(place)
@@ -307,9 +303,7 @@ def two_versions(
     items = _items(store, key)
     versions = _grouped(items, store, key, notebook)
     if before is None and len(versions) == 1:
-        raise UnknownVersionError(
-            f"{key!r} has only one version, so there are no two versions to compare", remedy=_see(key)
-        )
+        raise UnknownVersionError(f"{key!r} has only one version, so there are no two versions to compare", remedy=_see(key))
     return (
         _select(items, versions, key, -2 if before is None else before, notebook),
         _select(items, versions, key, -1 if after is None else after, notebook),
@@ -337,9 +331,7 @@ def is_identifier(text: str) -> bool:
     return re.fullmatch(r"[0-9a-f]{7,}", text) is not None
 
 
-def load_version(
-    store: ValueStore, key: str, version: WhichVersion, notebook: str | None, *, verify: Verify = "signed"
-) -> Any:
+def load_version(store: ValueStore, key: str, version: WhichVersion, notebook: str | None, *, verify: Verify = "signed") -> Any:
     """Load the value of one version of a key.
 
     Parameters
@@ -416,9 +408,7 @@ def rename_key(store: ValueStore, old: str, new: str, notebook: str) -> int:
     pointers = [row for key in renamed_keys for row in store.current(key)]
     owner = _owner(old, pointers, notebook)
     pointers = [row for row in pointers if row.notebook == owner]
-    rows = [
-        item for key in renamed_keys for item in reversed(store.history(key, limit=_EVERY)) if item.notebook == owner
-    ]
+    rows = [item for key in renamed_keys for item in reversed(store.history(key, limit=_EVERY)) if item.notebook == owner]
     ids = {item.id for item in rows}
     # The current materialization of a notebook may have been computed by another notebook.
     rows += [row.materialization for row in pointers if row.materialization.id not in ids]
@@ -430,8 +420,7 @@ def rename_key(store: ValueStore, old: str, new: str, notebook: str) -> int:
         )
     copies = _copies(store, rows, old, new)
     current = [
-        Current(owner, _mapped(row.key, old, new), copies[row.materialization.id], row.partition)
-        for row in reversed(pointers)
+        Current(owner, _mapped(row.key, old, new), copies[row.materialization.id], row.partition) for row in reversed(pointers)
     ]
     steps = {item.step_key: _mapped(item.step_key, old, new) for item in rows}
     housekeeping.record_copies(store, list(copies.values()), current, steps=steps, removed=pointers)
@@ -465,9 +454,7 @@ def _copies(store: ValueStore, rows: list[Materialization], old: str, new: str) 
             replace(
                 old_input,
                 key=_mapped(old_input.key, old, new),
-                version=ids.get(old_input.version, old_input.version)
-                if old_input.kind == "order"
-                else old_input.version,
+                version=ids.get(old_input.version, old_input.version) if old_input.kind == "order" else old_input.version,
             )
             for old_input in item.inputs
         )
@@ -512,9 +499,7 @@ def _record(store: ValueStore, notebook: str, steps: dict[str, str], rows: list[
         The old key of the asset; each record states it as its reason: ``renamed from KEY``.
     """
     run_id, now = new_id(), time.time()
-    run = RunRecord(
-        run_id, "assets", notebook, tuple(step for step in steps.values() if "." not in step), "running", now
-    )
+    run = RunRecord(run_id, "assets", notebook, tuple(step for step in steps.values() if "." not in step), "running", now)
     store.begin_run(run)
     for before, after in steps.items():
         seconds = max((item for item in rows if item.step_key == before), key=lambda item: item.id).seconds

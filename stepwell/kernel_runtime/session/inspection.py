@@ -179,9 +179,7 @@ class Inspection:
                 timeline.read_holds,
                 timeline.has_brought,
             )
-            facts.restore_obstacle = StoredCells(
-                timeline, store, strict=bool(os.environ.get("STEPWELL_STRICT"))
-            ).obstacle
+            facts.restore_obstacle = StoredCells(timeline, store, strict=bool(os.environ.get("STEPWELL_STRICT"))).obstacle
             facts.made_from = lambda step: timeline.made_from(step.key, step.op.body)
         return facts
 
@@ -247,9 +245,7 @@ def code_parts(source: CodeWalk | HiddenState) -> Callable[[PlanStep], CodeVersi
             return None
         walk = source.walk if isinstance(source, HiddenState) else source
         parts = walk.parts(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
-        return CodeVersion(
-            step.code.digest, parts, step.code.unverifiable, step.code.asset_names, step.code.mutable_globals
-        )
+        return CodeVersion(step.code.digest, parts, step.code.unverifiable, step.code.asset_names, step.code.mutable_globals)
 
     return parts_of
 
@@ -298,9 +294,7 @@ def plan_of_steps(keys: Sequence[str], definitions: Definitions, code: CodeWalk,
         if isinstance(owner, AssetsDefinition):
             steps |= {step.key for step in asset_steps(owner)}
         elif (owner := step_owner(key, definitions)) is not None:
-            steps |= {step.key for step in asset_steps(owner) if step.key == key} or {
-                step.key for step in asset_steps(owner)
-            }
+            steps |= {step.key for step in asset_steps(owner) if step.key == key} or {step.key for step in asset_steps(owner)}
         else:
             name, _, inner = key.partition(".")
             job = definitions.jobs.get(name)
@@ -325,9 +319,7 @@ def plan_of_steps(keys: Sequence[str], definitions: Definitions, code: CodeWalk,
     return build_plan(list(targets), definitions, code, steps_only=steps)
 
 
-def plan_to_resume(
-    run: RunRecord, unfinished: set[str], definitions: Definitions, code: CodeWalk, store: ValueStore
-) -> Plan:
+def plan_to_resume(run: RunRecord, unfinished: set[str], definitions: Definitions, code: CodeWalk, store: ValueStore) -> Plan:
     """Return a plan that resumes a run: it contains only the unfinished steps.
 
     Parameters
@@ -400,9 +392,7 @@ def unfinished_steps(
     return unfinished, produced, set(finished_records)
 
 
-def not_produced(
-    plan: Plan, ended: Collection[str], produced: Collection[str], definitions: Definitions
-) -> frozenset[str]:
+def not_produced(plan: Plan, ended: Collection[str], produced: Collection[str], definitions: Definitions) -> frozenset[str]:
     """Return the keys of the optional outputs that the plan of a resumed run reads, but that finished steps of the original run did not produce.
 
     Parameters
@@ -502,9 +492,7 @@ def _missing_upstream(
             remedy=f"materialize {key!r} first: %materialize {key}, or stepwell.materialize([{key!r}])",
         )
     outputs = {output.key for output in step.outputs}
-    near = unknown_key(
-        "asset", key, [other for other in (*definitions.keys(), *stored()) if other not in outputs]
-    ).remedy
+    near = unknown_key("asset", key, [other for other in (*definitions.keys(), *stored()) if other not in outputs]).remedy
     return MissingUpstreamError(
         f"step {step.key!r} reads the asset {key!r}, which is neither defined nor stored",
         where=step.where,
@@ -553,9 +541,7 @@ def stale_notices(plan: Plan, inspection: Inspection) -> tuple[Notice, ...]:
     """Return a notice for each stored value that the plan reads although the step that computes the value is stale, failed or may change."""
     definitions = inspection.definitions
     owners = {key: definitions.asset(key) or step_owner(key.split(":", 1)[0], definitions) for key in plan.read_keys}
-    keys = [
-        str(asset_key) for owner in owners.values() if isinstance(owner, AssetsDefinition) for asset_key in owner.keys
-    ]
+    keys = [str(asset_key) for owner in owners.values() if isinstance(owner, AssetsDefinition) for asset_key in owner.keys]
     if not keys:
         return ()
     whole = build_plan(list(dict.fromkeys(keys)), definitions, inspection.walk)

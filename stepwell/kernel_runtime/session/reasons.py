@@ -94,9 +94,7 @@ class ResultComparer:
             reasons += self._code(step, old)
         if inputs is not None:
             reasons += input_reasons(old.inputs, inputs)
-        reasons += [
-            Reason(what_changed(read), kind=read.kind) for read in old.reads if not self.facts.holds(read, step, old)
-        ]
+        reasons += [Reason(what_changed(read), kind=read.kind) for read in old.reads if not self.facts.holds(read, step, old)]
         if not reasons and inputs is not None and old.code_version == (step.code.digest if step.code else ""):
             if not old.memo_key:
                 return (Reason("the step failed after it had produced this value", kind="failure"),)
@@ -144,9 +142,7 @@ class ResultComparer:
         """Return the digests of the code versions with which current values were computed and which no step of the plan has now."""
         snapshot = self.facts.snapshot
         current = {row.materialization.code_version for rows in snapshot.current.values() for row in rows}
-        return current - {
-            execution[0].code_version for executions in snapshot.by_memo_key.values() for execution in executions
-        }
+        return current - {execution[0].code_version for executions in snapshot.by_memo_key.values() for execution in executions}
 
     def _code(self, step: PlanStep, old: Materialization) -> list[Reason]:
         before = self._recorded_code(old.code_version)
@@ -224,12 +220,7 @@ def _opaque(step: PlanStep, path: str) -> list[str]:
     """
     last = path.rpartition(ARROW)[2]
     root = value_at(step.op.body, name_in(last).split(".")[0])
-    if (
-        ARROW not in path
-        or "(" in last
-        or root is MISSING
-        or scope_of(step.op.body, path) is not scope_of(step.op.body, "")
-    ):
+    if ARROW not in path or "(" in last or root is MISSING or scope_of(step.op.body, path) is not scope_of(step.op.body, ""):
         return []
     value = value_at(step.op.body, last)
     if value is not MISSING and (type(value) in ATOMS or type(value) in {tuple, frozenset, range}):
@@ -376,9 +367,7 @@ def _as_parts_of(key: str, parts: tuple[CodePart, ...]) -> tuple[CodePart, ...]:
     root = parts[0].path if parts else key
     if root == key:
         return parts
-    return tuple(
-        replace(part, path=key + part.path[len(root) :]) if part.path.startswith(root) else part for part in parts
-    )
+    return tuple(replace(part, path=key + part.path[len(root) :]) if part.path.startswith(root) else part for part in parts)
 
 
 def _unmatched(
@@ -480,12 +469,7 @@ def describe(change: Change) -> str:
     if change.path.endswith(IGNORED):
         names = change.after if change.change_kind != "removed" else change.before
         return f"--ignore {names} was {change.change_kind}"
-    if (
-        change.change_kind == "changed"
-        and change.before is not None
-        and change.after is not None
-        and not looks_secret(name)
-    ):
+    if change.change_kind == "changed" and change.before is not None and change.after is not None and not looks_secret(name):
         return f"{name}: {change.before} -> {change.after}"
     return f"{name} {change.change_kind}{place}"
 
@@ -519,9 +503,7 @@ def _change(before: CodePart, after: CodePart, *, canonical: bool) -> Change:
         name = after.path.rpartition(ARROW)[2]
         texts = [_canonical(text) if canonical else text for text in (before.text, after.text)]
         diff = "\n".join(
-            difflib.unified_diff(
-                texts[0].splitlines(), texts[1].splitlines(), f"{name} (before)", f"{name} (now)", lineterm=""
-            )
+            difflib.unified_diff(texts[0].splitlines(), texts[1].splitlines(), f"{name} (before)", f"{name} (now)", lineterm="")
         )
     secret = after.kind == "global" and (HIDDEN in (before.text, after.text) or looks_secret(_last_name(after.path)))
     return Change(after.kind, after.path, after.where, _part_text(before), _part_text(after), diff, secret=secret)

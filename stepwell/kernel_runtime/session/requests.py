@@ -96,18 +96,14 @@ def read_targets(targets: Targets) -> tuple[list[AssetsDefinition | SourceAsset]
 
 def _definitions_of(module: ModuleType) -> list[AssetsDefinition | SourceAsset | JobDefinition]:
     """Return the assets, source assets and jobs that are global variables of a module."""
-    return [
-        value for value in vars(module).values() if isinstance(value, AssetsDefinition | SourceAsset | JobDefinition)
-    ]
+    return [value for value in vars(module).values() if isinstance(value, AssetsDefinition | SourceAsset | JobDefinition)]
 
 
 def _members(module: ModuleType) -> list[Target]:
     return [value for value in _definitions_of(module) if not isinstance(value, JobDefinition)]
 
 
-def lookup(
-    registry: Registry, definitions: Given = None, targets: Iterable[AssetsDefinition | SourceAsset] = ()
-) -> Definitions:
+def lookup(registry: Registry, definitions: Given = None, targets: Iterable[AssetsDefinition | SourceAsset] = ()) -> Definitions:
     """Return the definitions that a request uses: those that were passed to it, and the registered ones for all other keys.
 
     Parameters
@@ -141,9 +137,7 @@ def lookup(
     }
     jobs.update({definition.name: definition for definition in unique if isinstance(definition, JobDefinition)})
     registered: Mapping[str, AssetsDefinition | SourceAsset] = {
-        name: entry.definition
-        for name, entry in registry.assets.items()
-        if not isinstance(entry.definition, JobDefinition)
+        name: entry.definition for name, entry in registry.assets.items() if not isinstance(entry.definition, JobDefinition)
     }
     return Definitions(assets, registered, jobs)
 
@@ -258,9 +252,7 @@ def choose(registry: Registry, reader: str, key: str, rows: list[Current], store
     return choose_current(existing or rows, "")
 
 
-def current(
-    key: str, store: ValueStore, registry: Registry, reader: str, *, notebook: str | None = None
-) -> Materialization:
+def current(key: str, store: ValueStore, registry: Registry, reader: str, *, notebook: str | None = None) -> Materialization:
     """Return the current materialization of a key, or of the only output of a step.
 
     Parameters
@@ -287,9 +279,7 @@ def current(
             if key in registry.assets
             else unknown_key("key", key, [*store.keys(), *registry.assets]).remedy
         )
-        raise ValueUnavailableError(
-            f"nothing is stored for {key!r}", where=f"in the store {store.directory}", remedy=remedy
-        )
+        raise ValueUnavailableError(f"nothing is stored for {key!r}", where=f"in the store {store.directory}", remedy=remedy)
     if notebook is not None:
         rows = [row for row in rows if row.notebook == notebook]
     item = choose(registry, reader, key, rows, store)

@@ -245,9 +245,7 @@ class Session:
         with self._opening:
             if directory not in self.stores:
                 code = CodeReader(definition_version, owner, hides, remember_copy, data_version)
-                self.stores[directory] = open_store(
-                    directory, create=create, follow=follow, code=code, notify=self.publish
-                )
+                self.stores[directory] = open_store(directory, create=create, follow=follow, code=code, notify=self.publish)
             return self.stores[directory]
 
     def use(self, path: str | os.PathLike[str]) -> ValueStore:
@@ -263,9 +261,7 @@ class Session:
             # Plain cells can seed random generators before the first step runs, and the hooks must record this.
             watch()
         if namespace is not self.namespace or self.timeline is None:
-            self.timeline = (
-                Timeline(namespace, self.load, project_directory(namespace)) if namespace is not None else None
-            )
+            self.timeline = Timeline(namespace, self.load, project_directory(namespace)) if namespace is not None else None
         self.namespace = namespace
 
     def close(self) -> None:
@@ -370,9 +366,7 @@ class Session:
             timeline=self.timeline,
         )
 
-    def states(
-        self, targets: Targets = None, *, definitions: Given = None, store: AnyStore = None
-    ) -> dict[str, StepState]:
+    def states(self, targets: Targets = None, *, definitions: Given = None, store: AnyStore = None) -> dict[str, StepState]:
         """Return the states of the steps of `targets` and of all steps upstream, by step key and in execution order. No step runs.
 
         Parameters
@@ -458,9 +452,7 @@ class Session:
             The store to search if the read names no store.
         """
         notebook, directory = read.names or ("", "")
-        return self.current(
-            read.name, self.open(directory, create=False) if directory else store, notebook=notebook or None
-        )
+        return self.current(read.name, self.open(directory, create=False) if directory else store, notebook=notebook or None)
 
     def _new_code_walk(self, definitions: Definitions) -> CodeWalk:
         watch()
@@ -471,9 +463,7 @@ class Session:
         names, timeline = definitions.names(), self.timeline
         if timeline is None:
             return CodeWalk(asset_names=names, namespace=self.namespace, keyed=users_digest())
-        return CodeWalk(
-            asset_names=timeline.names(names), namespace=self.namespace, keyed=users_digest(), pin=timeline.pin
-        )
+        return CodeWalk(asset_names=timeline.names(names), namespace=self.namespace, keyed=users_digest(), pin=timeline.pin)
 
     # -- runs
 
@@ -571,9 +561,7 @@ class Session:
             notices=stale_notices(plan, inspection),
         )
 
-    def resume(
-        self, run_id: str, *, definitions: Given = None, store: AnyStore = None, raise_on_error: bool = True
-    ) -> RunResult:
+    def resume(self, run_id: str, *, definitions: Given = None, store: AnyStore = None, raise_on_error: bool = True) -> RunResult:
         """Carry out `stepwell.resume` for the run `run_id`; the command documents the other parameters, the result and the errors."""
         used = self.open(store, create=False)
         parent = used.run(run_id)
@@ -662,9 +650,7 @@ class Session:
                 foreign = self._new_notices(foreign_notices(plan, facts))
                 notices = (*read_notices(plan, facts, inspection.definitions), *foreign, *notices)
                 run.notices = []
-                record = new_run(
-                    new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent
-                )
+                record = new_run(new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent)
                 guard.run_id = record.run_id
                 sql = partial(run_sql_body, file_surroundings=surroundings(store.directory, self.namespace))
                 hidden = HiddenState(inspection.walk, inspection.new_walk)
@@ -713,7 +699,9 @@ class Session:
 
 def _with_note(error: BaseException, result: RunResult) -> BaseException:
     failed = next((step.key for step in result.steps if step.status == "failed"), "")
-    note = f"step {failed!r} failed in run {result.run_id}; to continue the run from this step: stepwell.resume({result.run_id!r})"
+    note = (
+        f"step {failed!r} failed in run {result.run_id}; to continue the run from this step: stepwell.resume({result.run_id!r})"
+    )
     try:
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)

@@ -177,9 +177,7 @@ def run_sql_body(body: SqlBody, arguments: Mapping[str, Any], file_surroundings:
     except StepwellError as error:
         place = "; ".join(part for part in (body.where, error.where) if part)
         remedy = error.remedy or f"check the tables that the SELECT reads: {', '.join(arguments) or 'it reads none'}"
-        raise CellError(
-            f"the SQL asset {body.name!r} could not be computed: {error.what}", where=place, remedy=remedy
-        ) from error
+        raise CellError(f"the SQL asset {body.name!r} could not be computed: {error.what}", where=place, remedy=remedy) from error
 
 
 def rows_as(frame: str, text: str, scope: Scope, file_surroundings: Surroundings) -> Any:

@@ -222,11 +222,7 @@ class Folder:
                 where=f"the link leads to {os.path.realpath(self.path)}",
                 remedy="if you made the link, name the store with --store DIR, store='DIR' or STEPWELL_STORE=DIR; otherwise remove the link",
             )
-        if (
-            self._descriptor >= 0
-            and self._status_of_root is not None
-            and os.path.samestat(current, self._status_of_root)
-        ):
+        if self._descriptor >= 0 and self._status_of_root is not None and os.path.samestat(current, self._status_of_root):
             status = current
         else:
             self._close()

@@ -157,9 +157,7 @@ CONDEMNED = ".condemned"
 
 
 @with_store_errors
-def collect(
-    store: ValueStore, *, dry_run: bool = False, grace: float = GRACE, compact: bool | None = None
-) -> Collected:
+def collect(store: ValueStore, *, dry_run: bool = False, grace: float = GRACE, compact: bool | None = None) -> Collected:
     """Delete the materializations that the retention rules drop, value files to which no row refers, and abandoned files in ``tmp/``.
 
     Parameters
@@ -253,9 +251,7 @@ def would_drop(connection: Connection, name: str, rules: dict[str, Rule]) -> set
     return _to_drop(connection, name, rules)[1]
 
 
-def _to_drop(
-    connection: Connection, name: str, rules: dict[str, Rule] | None = None
-) -> tuple[dict[str, Rule], set[str]]:
+def _to_drop(connection: Connection, name: str, rules: dict[str, Rule] | None = None) -> tuple[dict[str, Rule], set[str]]:
     rules = read_rules(connection, name) if rules is None else rules
     if all(rule.empty for rule in rules.values()):
         return rules, set()
@@ -519,7 +515,9 @@ _MINE = "(key = $1 OR starts_with(key, $1 || '.') OR starts_with(key, $1 || ':')
 _STEPS = f"SELECT DISTINCT step_key FROM @materializations WHERE {_MINE}"  # noqa: S608 - constants of our own
 _ROWS = f"SELECT id, key, notebook, object_name, size FROM @materializations WHERE {_MINE}"  # noqa: S608 - as above
 _POINTERS = f"SELECT count(*) FROM @current WHERE {_MINE}"  # noqa: S608 - as above
-_SHARED = f"SELECT DISTINCT object_name FROM @materializations WHERE NOT {_MINE} AND object_name IN (SELECT unnest($2::VARCHAR[]))"  # noqa: S608 - as above
+_SHARED = (
+    f"SELECT DISTINCT object_name FROM @materializations WHERE NOT {_MINE} AND object_name IN (SELECT unnest($2::VARCHAR[]))"  # noqa: S608 - as above
+)
 _DELETE = tuple(f"DELETE FROM @{table} WHERE {_MINE}" for table in ("current", "retention"))  # noqa: S608 - as above
 
 
@@ -571,9 +569,7 @@ def _forget(connection: Connection, name: str, key: str) -> tuple[Forgotten, lis
     return forgotten, names
 
 
-def _rows_to_forget(
-    connection: Connection, name: str, key: str, dry_run: bool
-) -> tuple[Forgotten, list[str], list[str]]:
+def _rows_to_forget(connection: Connection, name: str, key: str, dry_run: bool) -> tuple[Forgotten, list[str], list[str]]:
     """Return the result of `forget`, the ids of the materializations to delete, and the names of the value files to delete."""
     rows = rows_of(connection, name, _ROWS, [key])
     pointed = rows_of(connection, name, _POINTERS, [key])[0][0]

@@ -96,11 +96,7 @@ def add(
     replace_signatures(
         connection,
         name,
-        {
-            m.id: m.value.signature
-            for m in items
-            if m.id in known and m.value is not None and m.value.signature is not None
-        },
+        {m.id: m.value.signature for m in items if m.id in known and m.value is not None and m.value.signature is not None},
     )
     known_versions = known_codes(connection, name, codes)
     append(
@@ -386,9 +382,7 @@ def offered(item: Materialization, signer: str) -> OfferedValue:
     value = item.value
     assert value is not None
     executes = value.codec == PICKLE
-    return OfferedValue(
-        item.key, item.notebook, item.created, value.type_name, value.summary, value.size, executes, signer
-    )
+    return OfferedValue(item.key, item.notebook, item.created, value.type_name, value.summary, value.size, executes, signer)
 
 
 def _read_current(connection: Any, name: str, keys: Sequence[str]) -> list[Current]:

@@ -393,9 +393,7 @@ def unrecorded_names(folder: Folder) -> set[str]:
     """
     own_lists = [own_list for own_list in list(_lists) if own_list.folder.path == folder.path]
     names = {name for own_list in own_lists for name in own_list.names()}
-    for descriptor in _files_of_others(
-        folder, LISTS, lambda path: any(own_list.is_own(path) for own_list in own_lists)
-    ):
+    for descriptor in _files_of_others(folder, LISTS, lambda path: any(own_list.is_own(path) for own_list in own_lists)):
         with suppress(OSError), os.fdopen(os.dup(descriptor), encoding="utf-8") as lines:
             names |= _listed_names(lines)
     return names

@@ -84,9 +84,7 @@ def ids_to_drop(
         if (age := limits[row.key].age) is not None and now - row.created > age and row.id not in fixed
     }
     dropped_ids |= _beyond_count(newest_first, limits) - fixed
-    own_bytes = {
-        key for key in limits if (key_rule := _key_rule(key, rules)) is not None and key_rule.bytes is not None
-    }
+    own_bytes = {key for key in limits if (key_rule := _key_rule(key, rules)) is not None and key_rule.bytes is not None}
     for key in own_bytes:
         dropped_ids |= _beyond_bytes(
             [row for row in newest_first if row.key == key and row.id not in dropped_ids], limits[key], fixed

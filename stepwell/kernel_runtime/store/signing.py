@@ -233,9 +233,7 @@ def _is_signed(outputs: Sequence[CapturedOutput], seal: str, signer: Signer) -> 
 
 def _signed_parts(outputs: Sequence[CapturedOutput]) -> list[bytes]:
     """Return the bytes that the signature of captured outputs covers."""
-    return [
-        (text or "").encode("utf-8", "surrogatepass") for row in output_rows("", "outputs", outputs) for text in row[1:]
-    ]
+    return [(text or "").encode("utf-8", "surrogatepass") for row in output_rows("", "outputs", outputs) for text in row[1:]]
 
 
 def _sanitized(output: CapturedOutput) -> CapturedOutput:

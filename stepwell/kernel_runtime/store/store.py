@@ -312,9 +312,7 @@ class ValueStore:
             try:
                 parts = codecs.unpack(stored.inline)
                 # If the signature is valid, the digest need not be checked, because the signature covers the same bytes.
-                if (full or not signed) and codecs.inline_digest(
-                    stored.codec, parts.stream, parts.buffers
-                ) != stored.digest:
+                if (full or not signed) and codecs.inline_digest(stored.codec, parts.stream, parts.buffers) != stored.digest:
                     raise ValueError("its bytes do not match its digest")  # noqa: TRY301 - reported like the errors of `unpack`
             except (ValueError, struct.error) as error:
                 raise ValueDamagedError(

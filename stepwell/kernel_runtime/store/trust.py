@@ -125,9 +125,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except FileNotFoundError as error:
-        raise PackError(
-            f"there is no pack {path}", remedy="check the path: name a file that stepwell pack wrote"
-        ) from error
+        raise PackError(f"there is no pack {path}", remedy="check the path: name a file that stepwell pack wrote") from error
     except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError) as error:
         raise packs.damaged(str(path), str(error) or type(error).__name__) from error
 
@@ -170,11 +168,7 @@ def _members(archive: zipfile.ZipFile, label: str) -> dict[str, zipfile.ZipInfo]
         )
         if not known or name in members or name != member.orig_filename:
             raise packs.damaged(label, f"it contains {name[:100]!r}, which stepwell pack never writes")
-        if (
-            member.compress_type != zipfile.ZIP_STORED
-            or member.flag_bits & 1
-            or member.file_size != member.compress_size
-        ):
+        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 or member.file_size != member.compress_size:
             raise packs.damaged(label, f"{name} in it is compressed or encrypted")
         members[name] = member
     size = os.path.getsize(label)  # noqa: PTH202 - `label` is the path as text
@@ -192,9 +186,7 @@ def _read_rows(archive: zipfile.ZipFile, label: str, contents: _Contents) -> byt
             if (kind == "pack") != (index == 0):
                 raise packs.damaged(label, "the file was not made by stepwell pack")
             if kind == "pack" and row.get("format") != packs.FORMAT:
-                raise packs.damaged(
-                    label, f"the pack was made by another version of Stepwell (format {row.get('format')!r})"
-                )
+                raise packs.damaged(label, f"the pack was made by another version of Stepwell (format {row.get('format')!r})")
             if kind == "materialization":
                 item = packs.read_materialization(row, label)
                 contents.materializations[item.id] = item
@@ -353,9 +345,7 @@ def foreign_values(store: ValueStore, keys: Sequence[str] | None) -> ForeignValu
         value = item.value
         if value is None:
             continue
-        signer = (
-            key_name(value.signature) if value.object_name is None else objects.signer_of(value.object_name, own_key)
-        )
+        signer = key_name(value.signature) if value.object_name is None else objects.signer_of(value.object_name, own_key)
         if signer != own_key and (value.object_name is None or not objects.is_missing(value.object_name)):
             foreign.append(_Foreign(item, signer))
     values = tuple(offered(foreign_value.item, fingerprint(foreign_value.signer)) for foreign_value in foreign)

@@ -193,9 +193,7 @@ def _drop(dead: CodeFacts, table: dict[int, CodeFacts] = _facts_by_code) -> None
         del table[dead.key]
 
 
-def _read_facts(
-    code: CodeType, key: int, variable: str = "", named: frozenset[int] = opcodes.MODULE_NAMES
-) -> CodeFacts:
+def _read_facts(code: CodeType, key: int, variable: str = "", named: frozenset[int] = opcodes.MODULE_NAMES) -> CodeFacts:
     self = CodeFacts(code, _drop)
     self.key = key
     if variable:
@@ -277,9 +275,7 @@ def _encoded(steps: list[Instruction], variable: str = "", named: frozenset[int]
     values = [value for value in held if value is not NO_VALUE]
     parts: list[bytes] = []
     if not PLAIN.issuperset(map(type, values)):
-        parts = [
-            Tag.CODE + _inner_code(value, variable) if type(value) is CodeType else atom(value) for value in values
-        ]
+        parts = [Tag.CODE + _inner_code(value, variable) if type(value) is CodeType else atom(value) for value in values]
     # If all values are plain, the tuple contains them. Otherwise, it contains their number, and their encodings follow.
     blob = marshal.dumps(
         (
@@ -301,9 +297,7 @@ def _inner_code(code: CodeType, variable: str) -> bytes:
     if not variable or not _contains_name(code, variable):
         return atom(name) + facts(code).blob
     # In the body of a class, an assigned name is an attribute of the class, not the cell's variable.
-    return (
-        atom("" if name == variable else name) + _read_facts(code, identity(code), variable, opcodes.GLOBAL_NAMES).blob
-    )
+    return atom("" if name == variable else name) + _read_facts(code, identity(code), variable, opcodes.GLOBAL_NAMES).blob
 
 
 def _contains_name(code: CodeType, name: str) -> bool:
@@ -502,9 +496,7 @@ def imported(*codes: CodeType) -> tuple[Imported, ...]:
     for _, instructions in scopes:
         for name, entry in _bindings(instructions):
             bound.setdefault(name, []).append(entry)
-    return tuple(
-        Imported(*entry, _chains(scopes, name)) for name, several in bound.items() for entry in dict.fromkeys(several)
-    )
+    return tuple(Imported(*entry, _chains(scopes, name)) for name, several in bound.items() for entry in dict.fromkeys(several))
 
 
 @lru_cache(maxsize=1024)

@@ -205,9 +205,7 @@ def version_of_copy(cls: type) -> str | None:
 
 # -- instances
 
-_NOTHING = frozenset(
-    compile(f"def f(self, state): {body}", "", "exec").co_consts[0].co_code for body in ("pass", "'documented'")
-)
+_NOTHING = frozenset(compile(f"def f(self, state): {body}", "", "exec").co_consts[0].co_code for body in ("pass", "'documented'"))
 """Bytecode of methods that do nothing, with and without a docstring."""
 _PATHS = frozenset((PurePosixPath, PureWindowsPath, PosixPath, WindowsPath))
 
@@ -241,17 +239,13 @@ def reduced(item: Any) -> Form:
                 return Form("named", (kind, module, result))
         if kind.__module__ == "typing":
             # A type variable that is defined inside a function is not an attribute of its module.
-            return Form(
-                "typing", (kind, result, getattr(item, "__bound__", None), getattr(item, "__constraints__", ()))
-            )
+            return Form("typing", (kind, result, getattr(item, "__bound__", None), getattr(item, "__constraints__", ())))
         raise Undigestible(
             f"{kind.__module__}.{kind.__qualname__} cannot be digested: its __reduce__ returns the name {result!r}, "
             f"which its module does not define"
         )
     if not issubclass(type(result), tuple) or len(result) < 2:
-        raise Undigestible(
-            f"{kind.__module__}.{kind.__qualname__} cannot be digested: its __reduce__ does not return a tuple"
-        )
+        raise Undigestible(f"{kind.__module__}.{kind.__qualname__} cannot be digested: its __reduce__ does not return a tuple")
     parts: list[Any] = [kind, result[0], tuple(result[1])]
     # An empty `__dict__` is not digested, because an access to an attribute may create it.
     state = result[2] if len(result) > 2 and not (type(result[2]) is dict and not result[2]) else None
@@ -312,9 +306,7 @@ def _declared_column(item: Any) -> tuple[Any, ...]:
 def _declared_table(item: Any) -> tuple[Any, ...]:
     def named(part: Any) -> str:
         columns = [column.name for column in getattr(part, "columns", ())]
-        return (
-            f"{type(part).__name__} {part.name} {columns} {getattr(part, 'sqltext', '')} {getattr(part, 'unique', '')}"
-        )
+        return f"{type(part).__name__} {part.name} {columns} {getattr(part, 'sqltext', '')} {getattr(part, 'unique', '')}"
 
     return (item.name, item.schema, list(item.columns), sorted(map(named, (*item.constraints, *item.indexes))), item.comment)  # fmt: skip
 

@@ -238,9 +238,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, separate_i
             # `above` contains the open containers, `encodings` the leaves that were already written.
             if key in ancestors or key in encodings:
                 out.append(
-                    encodings[key]
-                    if key in encodings
-                    else Tag.ENCLOSING + (len(stack) - ancestors[key]).to_bytes(4, "little")
+                    encodings[key] if key in encodings else Tag.ENCLOSING + (len(stack) - ancestors[key]).to_bytes(4, "little")
                 )
                 continue
             count += 1
@@ -255,11 +253,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, separate_i
             container = item
             if kind in _TREES:
                 large = len(item) >= _LARGE and not separate_ids and refusals < _MOST_REFUSALS
-                if (
-                    is_plain_tree(item)
-                    if large
-                    else atoms_only(item) and (kind is not dict or atoms_only(item.values()))
-                ):
+                if is_plain_tree(item) if large else atoms_only(item) and (kind is not dict or atoms_only(item.values())):
                     # `marshal` writes the same bytes as this loop in a tenth of the time.
                     out.append(marshal.dumps(item, 2))
                     continue
@@ -302,16 +296,12 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, separate_i
     return b"".join(out)
 
 
-def _encoded_set(
-    item: Any, foreign: Foreign, path: Callable[[], str], sets_apart: bool, separate_ids: Container[int]
-) -> bytes:
+def _encoded_set(item: Any, foreign: Foreign, path: Callable[[], str], sets_apart: bool, separate_ids: Container[int]) -> bytes:
     """Return the encoding of a set, with the members sorted by their encodings. The parameters are those of `encode`."""
     inner = refuse if sets_apart else foreign
     try:
         members = [
-            atom(member)
-            if type(member) in ATOMS
-            else encode(member, inner, sets_apart=sets_apart, separate_ids=separate_ids)
+            atom(member) if type(member) in ATOMS else encode(member, inner, sets_apart=sets_apart, separate_ids=separate_ids)
             for member in item
         ]
         members.sort()

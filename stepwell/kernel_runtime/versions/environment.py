@@ -142,17 +142,12 @@ def counts_here(frame: FrameType | None) -> bool:
     frame = _caller(frame)
     if frame is None:
         return True
-    if (
-        frame.f_globals.get("__name__", "").partition(".")[0] in _MACHINERY
-        or frame.f_code.co_name == "get_terminal_size"
-    ):
+    if frame.f_globals.get("__name__", "").partition(".")[0] in _MACHINERY or frame.f_code.co_name == "get_terminal_size":
         return False
     imported = frame
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
-        if name in {"importlib._bootstrap", "_frozen_importlib"} or frame.f_code.co_filename.startswith(
-            "<frozen importlib"
-        ):
+        if name in {"importlib._bootstrap", "_frozen_importlib"} or frame.f_code.co_filename.startswith("<frozen importlib"):
             return not _installed(imported.f_code.co_filename)
         if name == "stepwell.kernel_runtime.execution.in_process":
             return True
@@ -225,12 +220,7 @@ def watch_environment(active: Callable[[], Reader | None]) -> None:
         if reader is None:
             return get(self, key)
         name = os.fsdecode(key) if isinstance(key, (str, bytes)) else ""
-        if (
-            name
-            and not reader.knows_name(name)
-            and counts_here(frame := sys._getframe(1))
-            and not _copies_for_child(frame, name)
-        ):
+        if name and not reader.knows_name(name) and counts_here(frame := sys._getframe(1)) and not _copies_for_child(frame, name):
             reader.name_read(name, value_of(name))
         return get(self, key)
 

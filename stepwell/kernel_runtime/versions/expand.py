@@ -221,8 +221,7 @@ class Expander(Writer):
         # The state of an object with slots is a pair of dicts; the second one is for the slots.
         held = state if type(state) is tuple else (state,)
         counted = tuple(
-            {name: value for name, value in part.items() if name not in names} if type(part) is dict else part
-            for part in held
+            {name: value for name, value in part.items() if name not in names} if type(part) is dict else part for part in held
         )
         return Form(form.name, (*form.parts[:3], counted if type(state) is tuple else counted[0], *form.parts[4:]))
 

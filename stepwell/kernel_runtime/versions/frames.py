@@ -319,8 +319,7 @@ def _arrow(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | None
         schema = value.schema
         metadata = dict(schema.metadata) if schema.metadata else None
         fields = tuple(
-            (field.name, str(field.type), field.nullable, dict(field.metadata) if field.metadata else None)
-            for field in schema
+            (field.name, str(field.type), field.nullable, dict(field.metadata) if field.metadata else None) for field in schema
         )
         return f"pyarrow.{kind.__name__}", (value.num_rows, fields, metadata, *value.columns)
     if isinstance(value, pa.ChunkedArray):
@@ -435,16 +434,10 @@ def _text(pa: Any, chunks: list[Any], kind: Any) -> bytes:
     for chunk in chunks:
         _, offsets, data = chunk.buffers()
         empty = offsets is None or not len(chunk)
-        where = (
-            np.zeros(1, np.int64)
-            if empty
-            else np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
-        )
+        where = np.zeros(1, np.int64) if empty else np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
         first, last = int(where[0]), int(where[-1])
         ends.append(where)
-        texts.append(
-            np.frombuffer(data, np.uint8)[first:last] if data is not None and last > first else np.zeros(0, np.uint8)
-        )
+        texts.append(np.frombuffer(data, np.uint8)[first:last] if data is not None and last > first else np.zeros(0, np.uint8))
     count = sum(map(len, chunks))
     places = _Stream(8 * (count + 1))
     text = _Stream(sum(len(piece) for piece in texts))

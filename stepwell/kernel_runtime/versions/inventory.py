@@ -133,9 +133,7 @@ def parts(
         if texts is not None:
             # The default ``repr`` of an object contains the object's address, which must not change the digest of the part.
             text = _ADDRESS.sub("", f"{texts[0] or {}} {texts[1] or ''}").strip()
-            result.append(
-                CodePart(f"{base}.signature", "global", digest(text.encode()), text if len(text) <= _LONG else None)
-            )
+            result.append(CodePart(f"{base}.signature", "global", digest(text.encode()), text if len(text) <= _LONG else None))
         for name, key in node.assets:
             result.append(CodePart(extended_path(base, name), "name", hexdigest(key.encode()), key))
         for label, value, written in trace:
@@ -160,9 +158,7 @@ def parts(
     return tuple(result)
 
 
-def _node_of(
-    expander: Expander, item: Any, known: Node | None, trace: list[tuple[str, Any, bytes | None]]
-) -> tuple[Node, bytes]:
+def _node_of(expander: Expander, item: Any, known: Node | None, trace: list[tuple[str, Any, bytes | None]]) -> tuple[Node, bytes]:
     """Return the node of an object, and the bytes from which the digest of the object's part is computed.
 
     Parameters

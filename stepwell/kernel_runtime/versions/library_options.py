@@ -347,8 +347,7 @@ def _torch(module: Any) -> dict[str, Any]:
     prints = getattr(sys.modules.get("torch._tensor_str"), "PRINT_OPTS", None)
     if prints is not None:
         options |= {
-            f"print.{name}": getattr(prints, name)
-            for name in ("precision", "threshold", "edgeitems", "linewidth", "sci_mode")
+            f"print.{name}": getattr(prints, name) for name in ("precision", "threshold", "edgeitems", "linewidth", "sci_mode")
         }
     return options
 

@@ -365,8 +365,7 @@ def snapshot() -> Snapshot:
     return {
         row.name: now
         for row in LIBRARIES
-        if (not row.module or row.module in imported or row.name in _pending)
-        and (now := _present_options(row)) is not None
+        if (not row.module or row.module in imported or row.name in _pending) and (now := _present_options(row)) is not None
     }
 
 
@@ -489,9 +488,7 @@ class _Finder:
     To find the module of the library, it calls the other finders.
     """
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         rows = [row for row in _pending if _ROWS[row].module == name]
         if not rows:
             return None

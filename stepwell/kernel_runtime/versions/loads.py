@@ -31,9 +31,7 @@ from stepwell.kernel_runtime.versions.references import (
 _BUILTINS = builtins.__dict__
 _WRAPPING = frozenset(("functools", "reprlib"))
 """Modules whose wrappers keep caches and locks in closure variables (`_PRIVATE_CELLS`) and in attributes (`_PRIVATE_ATTRIBUTES`)."""
-_PRIVATE_CELLS = frozenset(
-    ("dispatch_cache", "cache_token", "lock", "cache", "cache_get", "root", "stats", "repr_running")
-)
+_PRIVATE_CELLS = frozenset(("dispatch_cache", "cache_token", "lock", "cache", "cache_get", "root", "stats", "repr_running"))
 _PRIVATE_ATTRIBUTES = frozenset(("registry", "cache_clear", "_clear_cache", "dispatch", "register"))
 _NO_NAMES: Mapping[str, Any] = {}
 _LOOK_UP = "may read names that do not appear in the code"

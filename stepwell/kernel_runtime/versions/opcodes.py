@@ -392,9 +392,7 @@ def _split(decoded: Decoded, raw: bytes, table: bytes) -> list[Block]:
             elif op in TESTS:
                 block.end = _TEST
                 block.code, outcome, keeps = TESTS[op]
-                block.targets = (
-                    [(following, False), (target, keeps)] if outcome else [(target, keeps), (following, False)]
-                )
+                block.targets = [(following, False), (target, keeps)] if outcome else [(target, keeps), (following, False)]
             else:
                 block.end, block.code, block.targets = _BRANCH, op, [(following, False), (target, False)]
         elif op not in STOPS:
@@ -444,9 +442,7 @@ def _simplified_stores(run: list[Instruction]) -> list[Instruction]:
         # The run moves a value that stays on the stack, so assignments and pops alone cannot replace the run.
         return run
     stored = {value: local for local, value in variables.items()}
-    return [
-        (STORE_FAST, stored[value], NO_VALUE) if value in stored else (POP_TOP, 0, NO_VALUE) for value in range(taken)
-    ]
+    return [(STORE_FAST, stored[value], NO_VALUE) if value in stored else (POP_TOP, 0, NO_VALUE) for value in range(taken)]
 
 
 def _handlers(table: bytes) -> Iterator[tuple[int, int, int, int]]:

@@ -146,11 +146,7 @@ def _json_value(value: Any) -> Any:
         return repr(value)
     target = value if isinstance(value, (FunctionType, BuiltinFunctionType, type)) else None
     # The names of the user's functions and classes do not identify them, so JSON cannot represent them.
-    if (
-        target is not None
-        and owner(target.__module__)
-        and _object_named(target.__module__, target.__qualname__) is target
-    ):
+    if target is not None and owner(target.__module__) and _object_named(target.__module__, target.__qualname__) is target:
         return {"": ["named", [target.__module__, target.__qualname__]]}
     # Members of enumerations are integers, too, but their ``str`` is not their value.
     if isinstance(value, int):
@@ -179,9 +175,7 @@ def _restored(value: Any, *, imports: bool) -> Any:
         if definition is None:
             raise LookupError(f"the value of an option refers to {'.'.join(content)}, which does not exist")
         return definition
-    return {"tuple": tuple, "set": set, "frozenset": frozenset}[tag](
-        _restored(item, imports=imports) for item in content
-    )
+    return {"tuple": tuple, "set": set, "frozenset": frozenset}[tag](_restored(item, imports=imports) for item in content)
 
 
 def _object_named(module: str, qualname: str, *, imported: bool = False) -> Any:

@@ -22,11 +22,7 @@ _owners: dict[str | None, str | None] = {None: STANDARD, "builtins": STANDARD, "
 _folders: dict[str, dict[str, tuple[str, str]]] = {}
 _provided: dict[str, dict[str, tuple[str, str]]] = {}
 _stdlib = tuple(
-    {
-        os.path.join(os.path.realpath(path), "")
-        for name in ("stdlib", "platstdlib")
-        if (path := sysconfig.get_paths().get(name))
-    }
+    {os.path.join(os.path.realpath(path), "") for name in ("stdlib", "platstdlib") if (path := sysconfig.get_paths().get(name))}
     | {os.path.join(path, "") for name in ("stdlib", "platstdlib") if (path := sysconfig.get_paths().get(name))}
 )
 _local: dict[str, bool] = {"__main__": True, OURS: False}
@@ -158,8 +154,7 @@ def _by_content(folder: str) -> dict[str, tuple[str, str]]:
                     tops = (place / "top_level.txt").read_text().split()
                 else:
                     tops = [
-                        line.split(",")[0].split("/")[0].split(".")[0]
-                        for line in (place / "RECORD").read_text().splitlines()
+                        line.split(",")[0].split("/")[0].split(".")[0] for line in (place / "RECORD").read_text().splitlines()
                     ]
             except (OSError, UnicodeDecodeError):
                 continue

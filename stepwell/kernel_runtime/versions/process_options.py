@@ -300,11 +300,7 @@ def registry(
     """
 
     def read(module: Any) -> dict[str, Any]:
-        return {
-            prefix + named_key(key): (key, value)
-            for key, value in entries(module).items()
-            if of_user(value) or of_user(key)
-        }
+        return {prefix + named_key(key): (key, value) for key, value in entries(module).items() if of_user(value) or of_user(key)}
 
     def write(module: Any, option: str, value: Any) -> None:
         entries_before = entries(module)
@@ -476,9 +472,7 @@ def _set_logging(module: Any, option: str, value: Any) -> None:
 
 
 def _new_handler(module: Any, kind: str, where: str, encoding: str | None, level: int, *form: Any) -> Any:
-    handler = (
-        module.FileHandler(where, encoding=encoding) if kind == "file" else module.StreamHandler(getattr(sys, where))
-    )
+    handler = module.FileHandler(where, encoding=encoding) if kind == "file" else module.StreamHandler(getattr(sys, where))
     handler.setLevel(level)
     if form:
         handler.setFormatter(module.Formatter(form[0], form[1], _STYLES.get(form[2], "%")))

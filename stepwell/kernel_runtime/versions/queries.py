@@ -33,9 +33,7 @@ SQL_TEXT = frozenset(("sql", "query", "execute", "sql_expr", "from_query", "read
 """Names of functions and methods that look up variables which a string argument names: `FRAME_TEXT` in expressions, `SQL_TEXT` in SQL."""
 _AT_NAME = re.compile(r"@([^\W\d]\w*)")
 _FROM_NAME = re.compile(r"\b(?:from|join)\s+((?:[^\W\d]\w*\s*,\s*)*[^\W\d]\w*)", re.IGNORECASE)
-_TOKEN = re.compile(
-    r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\$\$.*?\$\$|\"(?:[^\"]|\"\")*\"|[^\W\d]\w*|\d[\w.]*|\S", re.DOTALL
-)
+_TOKEN = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\$\$.*?\$\$|\"(?:[^\"]|\"\")*\"|[^\W\d]\w*|\d[\w.]*|\S", re.DOTALL)
 _STARTS = frozenset(
     ("with", "select", "from", "(", "values", "describe", "summarize", "explain", "pivot", "insert", "create", "copy")
 )
@@ -235,9 +233,7 @@ def files_named(text: str, parameters: Any = None) -> NamedFiles:
         elif (piece["text"] is not None and (_AFTER.search(before) or _INSIDE.search(before))) or _exists(literal):
             files.read_files.append(literal)
         before += _BLANK
-    paths = [
-        value for value in _values(parameters) if isinstance(value, (str, os.PathLike)) and _exists(os.fspath(value))
-    ]
+    paths = [value for value in _values(parameters) if isinstance(value, (str, os.PathLike)) and _exists(os.fspath(value))]
     files.read_files += [os.fspath(value) for value in paths]
     files.has_computed_name = not files.read_files and _FILE_FUNCTION.search(before + text[end:]) is not None
     return files
@@ -333,9 +329,7 @@ def note_statement(text: str, *, outside: bool) -> list[str]:
         if temporary is not None:
             connection.temporary.add(temporary["name"].lower())
             effects.append(f"temporary table {temporary['name']}")
-        elif verb in _SETS and not (
-            {word.lower() for word in _WORD.findall(rest)[:2]} & _QUIET - {"global", "session"}
-        ):
+        elif verb in _SETS and not ({word.lower() for word in _WORD.findall(rest)[:2]} & _QUIET - {"global", "session"}):
             connection.settings.append(f"{verb} {' '.join(rest.split())}")
             effects.append(f"{verb} {' '.join(rest.split()[:1])}")
     return effects

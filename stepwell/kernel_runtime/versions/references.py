@@ -177,31 +177,19 @@ def token(item: Any, kind: type) -> bytes | None:
     if kind is FunctionType:
         module = item.__globals__.get("__name__")
         library = owner(module) if type(module) is str else None
-        return (
-            named_encoding(module, item.__qualname__, library)
-            if library is not None and is_original(item, module)
-            else None
-        )
+        return named_encoding(module, item.__qualname__, library) if library is not None and is_original(item, module) else None
     # Use the real type, because an object's `__class__` may be wrong or raise an exception.
     if issubclass(kind, type):
         module = item.__module__
         library = owner(module) if type(module) is str else None
-        return (
-            named_encoding(module, item.__qualname__, library)
-            if library is not None and is_module_attribute(item)
-            else None
-        )
+        return named_encoding(module, item.__qualname__, library) if library is not None and is_module_attribute(item) else None
     if issubclass(kind, ModuleType):
         library = owner(item.__name__)
         return named_encoding(item.__name__, "", library) if library is not None else None
     if issubclass(kind, _C_DESCRIPTORS):
         holder = item.__objclass__
         library = owner(holder.__module__)
-        return (
-            named_encoding(holder.__module__, item.__qualname__, library)
-            if library is not None
-            else atom(item.__name__)
-        )
+        return named_encoding(holder.__module__, item.__qualname__, library) if library is not None else atom(item.__name__)
     if kind.__name__ == "cython_function_or_method":
         library = owner(item.__module__)
         return named_encoding(item.__module__, item.__qualname__, library) if library is not None else None
@@ -279,11 +267,7 @@ def is_original(function: FunctionType, module: str) -> bool:
         The name of the module whose globals the function uses.
     """
     holder = sys.modules.get(module)
-    if (
-        function.__closure__ is None
-        and not function.__dict__
-        and getattr(holder, "__dict__", None) is function.__globals__
-    ):
+    if function.__closure__ is None and not function.__dict__ and getattr(holder, "__dict__", None) is function.__globals__:
         # The defaults of a function that is defined in another function may be values of the user.
         return "<locals>" not in function.__qualname__ or not function.__defaults__
     if function.__module__ != module:

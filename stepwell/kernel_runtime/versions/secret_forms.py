@@ -69,8 +69,7 @@ def is_weak(name: str) -> bool:
     """Return True if the name of a secret may also have another meaning: ``token`` and ``cookie`` may, ``API_TOKEN`` may not."""
     words = {word.lower() for word in _WORD.findall(name)}
     strong = any(
-        (word in _SECRETS and word not in _WEAK) or (word.endswith(_ENDINGS) and not word.endswith("token"))
-        for word in words
+        (word in _SECRETS and word not in _WEAK) or (word.endswith(_ENDINGS) and not word.endswith("token")) for word in words
     )
     return not (name.isupper() or strong or words & (_OF_KEYS | _OF_TOKENS) - {"auth", "oauth", "bearer"})
 
@@ -94,9 +93,7 @@ def uses_secret(called: str) -> Literal["", "login", "client"]:
     words = {word.lower() for word in _WORD.findall(called)}
     return (
         "client"
-        if not words.isdisjoint(_CLIENTS)
-        or not words.isdisjoint({"login", "signin", "authenticate"})
-        or names_secret(called)
+        if not words.isdisjoint(_CLIENTS) or not words.isdisjoint({"login", "signin", "authenticate"}) or names_secret(called)
         else ""
     )
 
@@ -189,9 +186,7 @@ def token_spans(text: str) -> Iterator[tuple[int, int]]:
     yield from _matches(_patterns(), text, _is_mixed)
 
 
-def _matches(
-    patterns: Iterable[re.Pattern[str]], text: str, accepted: Callable[[str], bool]
-) -> Iterator[tuple[int, int]]:
+def _matches(patterns: Iterable[re.Pattern[str]], text: str, accepted: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
     for pattern in patterns:
         for match in pattern.finditer(text):
             if accepted(match[0]):
@@ -226,9 +221,9 @@ def looks_generated(text: str) -> bool:
         return False
     kinds = sum((any(map(str.isdigit, text)), any(map(str.islower, text)), any(map(str.isupper, text))))
     others = sum(not (character.isalnum() or character in "_-. ") for character in text)
-    return (
-        kinds >= 2 and any(map(str.isdigit, text)) and (alternations(text) >= 2 or others > 0) and entropy(text) >= 2.5
-    ) or (len(text) >= 16 and kinds >= 2 and entropy(text) >= 4.0)
+    return (kinds >= 2 and any(map(str.isdigit, text)) and (alternations(text) >= 2 or others > 0) and entropy(text) >= 2.5) or (
+        len(text) >= 16 and kinds >= 2 and entropy(text) >= 4.0
+    )
 
 
 def entropy(text: str) -> float:

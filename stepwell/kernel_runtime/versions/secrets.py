@@ -45,9 +45,7 @@ _NAMED = re.compile(
 """A name followed by its value: ``password = 'x'``, ``"token": "x"``, ``?api_key=x``, ``PGPASSWORD=x``."""
 _QUOTED = re.compile(_STRING, re.DOTALL)
 _SCHEME = re.compile(r"\b(?:[Bb]earer|BEARER|Basic|Token)\s+(?P<value>[\w.~+/=-]{8,})")
-_STATED = re.compile(
-    r"(?<![\w-])(?P<name>[A-Za-z_][\w-]*)[ \t]+(?:(?:is|was)[ \t]+)?(?=(?P<value>[^\s'\"`,;()\[\]{}<>]{8,}))"
-)
+_STATED = re.compile(r"(?<![\w-])(?P<name>[A-Za-z_][\w-]*)[ \t]+(?:(?:is|was)[ \t]+)?(?=(?P<value>[^\s'\"`,;()\[\]{}<>]{8,}))")
 _ELEMENT = re.compile(r"<(?P<name>[A-Za-z_][\w.-]*)(?:\s[^<>]*)?>(?P<value>[^<>\s]+)</(?P=name)>")
 _FLAG = re.compile(r"(?<![\w-])--?(?P<name>[a-z][\w-]*)(?:['\"]\s*,\s*['\"]|=|[ \t]+)(?P<value>[^\s'\",]+)")
 _WORD = re.compile(r"[^\s'\"`,;()\[\]{}<>]+")
@@ -457,11 +455,7 @@ def _secret_values(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
             *zip(plain[len(plain) - len(node.defaults) :], node.defaults, strict=True),
             *zip(node.kwonlyargs, node.kw_defaults, strict=True),
         ]
-        yield from (
-            (argument.arg, value)
-            for argument, value in with_default
-            if value is not None and names_secret(argument.arg)
-        )
+        yield from ((argument.arg, value) for argument, value in with_default if value is not None and names_secret(argument.arg))
     elif isinstance(node, ast.Compare):
         yield from _compared(node)
     elif isinstance(node, ast.Tuple | ast.List) and len(node.elts) == 2 and isinstance(node.elts[0], ast.Constant):
@@ -476,9 +470,7 @@ def _secret_values(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
             if isinstance(inner, ast.Return) and isinstance(inner.value, ast.Constant)
         )
     elif isinstance(node, ast.Match) and (name := _secret_name(node.subject)):
-        yield from (
-            (name, inner) for case in node.cases for inner in ast.walk(case.pattern) if isinstance(inner, ast.Constant)
-        )
+        yield from ((name, inner) for case in node.cases for inner in ast.walk(case.pattern) if isinstance(inner, ast.Constant))
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod) and (name := _last_name(node.left)):
         yield name, node.right
     elif isinstance(node, ast.Call):
@@ -488,9 +480,7 @@ def _secret_values(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 def _assigned(targets: Iterable[ast.expr], value: ast.expr) -> Iterator[tuple[str, ast.AST]]:
     for target in targets:
         if isinstance(target, ast.Tuple | ast.List):
-            values = (
-                value.elts if isinstance(value, ast.Tuple | ast.List) and len(value.elts) == len(target.elts) else None
-            )
+            values = value.elts if isinstance(value, ast.Tuple | ast.List) and len(value.elts) == len(target.elts) else None
             for index, element in enumerate(target.elts):
                 yield from _assigned([element], values[index] if values else value)
         elif name := _secret_name(target):
@@ -499,9 +489,7 @@ def _assigned(targets: Iterable[ast.expr], value: ast.expr) -> Iterator[tuple[st
 
 def _compared(node: ast.Compare) -> Iterator[tuple[str, ast.AST]]:
     for operator, left, right in zip(node.ops, [node.left, *node.comparators], node.comparators, strict=False):
-        if isinstance(operator, ast.Eq | ast.NotEq | ast.In | ast.NotIn | ast.Is | ast.IsNot) and (
-            name := _secret_name(left)
-        ):
+        if isinstance(operator, ast.Eq | ast.NotEq | ast.In | ast.NotIn | ast.Is | ast.IsNot) and (name := _secret_name(left)):
             yield name, right
         elif isinstance(operator, ast.Eq | ast.NotEq) and (name := _secret_name(right)):
             yield name, left

@@ -58,9 +58,7 @@ class Watched:
             item = node.ref()
             if node.rebinds and type(item) is FunctionType:
                 scope = item.__globals__
-                self._assigned += [
-                    (extended_path(where, name), scope, name, scope.get(name, MISSING)) for name in node.rebinds
-                ]
+                self._assigned += [(extended_path(where, name), scope, name, scope.get(name, MISSING)) for name in node.rebinds]
 
     def changed_paths(self, roots: Roots) -> tuple[str, ...]:
         """Return the paths of the values that have changed since this object was created.
@@ -70,9 +68,7 @@ class Watched:
         roots
             The nodes of the same step, created by a new walk.
         """
-        paths = {
-            path: None for path, scope, name, value in self._assigned if not _is_same(value, scope.get(name, MISSING))
-        }
+        paths = {path: None for path, scope, name, value in self._assigned if not _is_same(value, scope.get(name, MISSING))}
         before = dict(_values(self.roots))
         for path, now in _values(roots):
             if before.get(path, now) != now:
@@ -213,9 +209,7 @@ class CodeWalk:
         # If the step reaches code that reads annotations or documentation, they are digested, as the docstring of `bytecode` explains.
         readers = [child for child in (node, *(child for _, child in extra_nodes)) if child.flags & READS_DOCS]
         if readers:
-            code = digest(
-                bytes.fromhex(code) + b"".join(documentation_digest(child, self.node) for child in readers)
-            ).hex()
+            code = digest(bytes.fromhex(code) + b"".join(documentation_digest(child, self.node) for child in readers)).hex()
         unverifiable: dict[tuple[str, str], None] = {}
         assets: dict[str, str] = {}
         mutable: dict[str, None] = {}
@@ -248,9 +242,7 @@ class CodeWalk:
         expander, digested = walk._expander, walk._digested  # noqa: SLF001 - a walk of the same class
         return inventory.parts(expander, body, path, extra, digested=digested, documented=documented, ignore=ignore)
 
-    def roots(
-        self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()
-    ) -> Roots:
+    def roots(self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()) -> Roots:
         """Return the nodes of the body of a step and of the objects in `extra`, each with its path. The parameters are those of `of`."""
         walk = self._without(body, ignore) if ignore else self
         return [(walk.node(body), path), *((walk.node(item), f"{path}({name})") for name, item in extra)]

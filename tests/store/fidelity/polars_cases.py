@@ -17,9 +17,7 @@ POLARS_COLUMNS = {
 }  # fmt: skip
 for _name, _make in POLARS_COLUMNS.items():
     case("polars", f"Series: {_name}", _make)
-    case(
-        "polars", f"frame: {_name}", functools.partial(lambda make: make().to_frame().with_columns(n=pl.lit(1)), _make)
-    )
+    case("polars", f"frame: {_name}", functools.partial(lambda make: make().to_frame().with_columns(n=pl.lit(1)), _make))
 POLARS = {
     "frame without columns": pl.DataFrame, "frame without rows": lambda: pl.DataFrame(schema={"a": pl.Int8, "b": pl.Enum(["x"])}), "large": lambda: pl.DataFrame({"a": range(20_000), "s": [str(i) for i in range(20_000)]}), "odd names": lambda: pl.DataFrame({"": [1], "ü \n": [2]}), "dtype": lambda: [pl.Int8(), pl.List(pl.Date), pl.Enum(["a"])], "schema": lambda: pl.Schema({"a": pl.Int8}), "expression": lambda: pl.col("a") + 1, "in a dict": lambda: {"a": pl.DataFrame({"x": [1]}), "b": pl.Series("s", ["y"])},
 }  # fmt: skip

@@ -440,8 +440,7 @@ class Attachment:
         """
         text = str(error)
         if trouble(error, "") is None and any(
-            sign in text
-            for sign in ("Corrupt", "Could not read enough bytes", "checksum", "database has been invalid", *signs)
+            sign in text for sign in ("Corrupt", "Could not read enough bytes", "checksum", "database has been invalid", *signs)
         ):
             return self._damaged("cannot be read", one_line(error))
         return None
@@ -583,9 +582,7 @@ class Attachment:
         lost = seal.lost_commits(self.commits, self.store_id) if seal is not None else 0
         if lost:
             raise self._damaged(
-                f"lacks the last {lost} commits that were acknowledged"
-                if lost > 1
-                else "lacks the last acknowledged commit",
+                f"lacks the last {lost} commits that were acknowledged" if lost > 1 else "lacks the last acknowledged commit",
                 "the log of the catalog was truncated or removed, or the catalog was replaced by an older copy",
             )
         return number

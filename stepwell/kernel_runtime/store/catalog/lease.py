@@ -165,10 +165,7 @@ class Lease:
 
         Also return True if the lock files were replaced, because a process that waits for the new files cannot be noticed.
         """
-        if not (
-            self._folder.is_file(_WANT, self._want_descriptor)
-            and self._folder.is_file(_CATALOG, self._catalog_descriptor)
-        ):
+        if not (self._folder.is_file(_WANT, self._want_descriptor) and self._folder.is_file(_CATALOG, self._catalog_descriptor)):
             return True
         if not lock(self._want_descriptor, block=False):
             return True

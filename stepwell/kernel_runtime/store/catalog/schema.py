@@ -68,8 +68,7 @@ TABLES = {
     "signature BLOB, type_name VARCHAR, summary VARCHAR, classes VARCHAR, created DOUBLE, seconds DOUBLE, partition VARCHAR, "
     "inputs VARCHAR, reads VARCHAR, unverifiable VARCHAR, metadata VARCHAR, effects VARCHAR, record_signature BLOB, "
     + _time("created"),
-    "current": "notebook VARCHAR, key VARCHAR, partition VARCHAR, materialization VARCHAR, moved DOUBLE, "
-    + _time("moved"),
+    "current": "notebook VARCHAR, key VARCHAR, partition VARCHAR, materialization VARCHAR, moved DOUBLE, " + _time("moved"),
     "code_versions": f"digest VARCHAR, parts VARCHAR {_LONG}",
     "outputs": "run_id VARCHAR, step_key VARCHAR, kind VARCHAR, stream VARCHAR, "
     f"text VARCHAR {_LONG}, data VARCHAR {_LONG}, metadata VARCHAR",
@@ -92,9 +91,7 @@ MATERIALIZATION_COLUMNS = (
     "id, run_id, key, step_key, output, notebook, memo_key, code_version, data_version, codec, digest, size, inline, object_name, "
     "signature, type_name, summary, classes, created, seconds, partition, inputs, reads, unverifiable, metadata, effects, record_signature"
 )
-RUN_COLUMNS = (
-    "run_id, kind, notebook, targets, status, started, ended, batch, parent_run_id, root_run_id, error, process"
-)
+RUN_COLUMNS = "run_id, kind, notebook, targets, status, started, ended, batch, parent_run_id, root_run_id, error, process"
 STEP_COLUMNS = "run_id, key, status, started, seconds, memo_key, materializations, error, reason, not_kept"
 
 

@@ -182,11 +182,7 @@ def read_current(connection: Connection, name: str, key: str) -> list[Current]:
     """Read the pointers to the current materializations of a key, one for each notebook and partition, newest first."""
     pointers = rows_of(connection, name, _POINTERS.format("WHERE key = ?"), [key])
     known = _by_id(connection, name, [pointer[3] for pointer in pointers])
-    return [
-        current_record(notebook, key, partition, known[id_])
-        for notebook, key, partition, id_ in pointers
-        if id_ in known
-    ]
+    return [current_record(notebook, key, partition, known[id_]) for notebook, key, partition, id_ in pointers if id_ in known]
 
 
 def read_all_current(connection: Connection, name: str) -> list[Current]:
@@ -254,7 +250,9 @@ def read_outputs(connection: Connection, name: str, run_id: str, step_key: str) 
 
 def read_logs(connection: Connection, name: str, run_id: str, step_key: str = "") -> list[LogRecord]:
     """Read the lines that a step of a run logged, oldest first; if ``step_key`` is empty, the lines of all steps of the run."""
-    text = "SELECT run_id, step_key, time, level, message FROM @logs WHERE run_id = ? AND ? IN ('', step_key) ORDER BY time, rowid"
+    text = (
+        "SELECT run_id, step_key, time, level, message FROM @logs WHERE run_id = ? AND ? IN ('', step_key) ORDER BY time, rowid"
+    )
     return [log_record(row) for row in rows_of(connection, name, text, [run_id, step_key])]
 
 
@@ -273,10 +271,7 @@ def read_codes(connection: Connection, name: str, digests: Collection[str]) -> d
 
 def read_keys(connection: Connection, name: str) -> list[str]:
     """Read every key that has a current materialization in some notebook, sorted."""
-    return [
-        key
-        for (key,) in rows_of(connection, name, "SELECT DISTINCT key FROM @current WHERE key IS NOT NULL ORDER BY key")
-    ]
+    return [key for (key,) in rows_of(connection, name, "SELECT DISTINCT key FROM @current WHERE key IS NOT NULL ORDER BY key")]
 
 
 def read_history(connection: Connection, name: str, key: str, limit: int) -> list[Materialization]:
@@ -493,11 +488,7 @@ class Remembered:
                     self._attempt(record)
                 if step.status == "executed":
                     self._executed(
-                        [
-                            m
-                            for m in step.materializations
-                            if m.step_key in step_keys and m.code_version in code_versions
-                        ]
+                        [m for m in step.materializations if m.step_key in step_keys and m.code_version in code_versions]
                     )
                 for pointer in record.current:
                     if pointer.key in keys:
@@ -510,9 +501,7 @@ class Remembered:
             self._snapshot.seconds[step.key] = step.seconds
             self._snapshot.failures.pop(step.key, None)
         elif step.status == "failed":
-            self._snapshot.failures[step.key] = FailedAttempt(
-                step.run_id, step.memo_key, step.error, step.started, step.seconds
-            )
+            self._snapshot.failures[step.key] = FailedAttempt(step.run_id, step.memo_key, step.error, step.started, step.seconds)
 
     def _executed(self, materializations: list[Materialization]) -> None:
         """Add the new materializations of an executed step to the remembered snapshot."""

@@ -378,12 +378,7 @@ class Catalog:
             self._condition.notify_all()
         while True:
             lease.gate.acquire()
-            if (
-                not lease.is_held
-                or self.attachment.is_stuck
-                or self._thread in (None, get_ident())
-                or monotonic() > until
-            ):
+            if not lease.is_held or self.attachment.is_stuck or self._thread in (None, get_ident()) or monotonic() > until:
                 break
             lease.gate.release()
             sleep(0.002)
@@ -610,9 +605,7 @@ class Catalog:
         error = question.error
         if error is None or isinstance(error, StepwellError):
             return
-        failure = self.attachment.damage(error) or trouble(
-            error, f"the store {self.attachment.directory} could not be used"
-        )
+        failure = self.attachment.damage(error) or trouble(error, f"the store {self.attachment.directory} could not be used")
         if failure is not None:
             failure.__cause__ = error
             question.error = failure
@@ -654,9 +647,7 @@ class Catalog:
         try:
             self.attachment.discard()
         except Exception as error:
-            _log.warning(
-                "the catalog of %s was detached after an error: %s", self.attachment.directory, one_line(error)
-            )
+            _log.warning("the catalog of %s was detached after an error: %s", self.attachment.directory, one_line(error))
 
     def _release(self) -> None:
         """Detach the catalog and release the lease. An error is only logged, because no committed row is lost."""

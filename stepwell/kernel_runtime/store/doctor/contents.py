@@ -89,9 +89,7 @@ class Finding:
     """The result as JSON values, such as counts, sizes in bytes and names of files."""
 
     def __str__(self) -> str:
-        return printable(
-            f"{SIGNS[self.status]} {self.about}: {self.text}" + (f"\n  {self.remedy}" if self.remedy else "")
-        )
+        return printable(f"{SIGNS[self.status]} {self.about}: {self.text}" + (f"\n  {self.remedy}" if self.remedy else ""))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the finding as a dict of JSON values."""
@@ -306,9 +304,7 @@ def leftovers(folder: Folder) -> list[Leftover]:
         if stat.S_ISREG(status.st_mode) and now - status.st_mtime > OLD and not name.endswith(CONDEMNED)
     ]
     damaged = [
-        Leftover(f"{DAMAGED}/{name}", status.st_size)
-        for name, status in folder.entries(DAMAGED)
-        if stat.S_ISREG(status.st_mode)
+        Leftover(f"{DAMAGED}/{name}", status.st_size) for name, status in folder.entries(DAMAGED) if stat.S_ISREG(status.st_mode)
     ]
     return [*old, *damaged]
 

@@ -72,9 +72,7 @@ def examine(
         If there is no store, the catalog cannot be rebuilt, or the operating system refuses an operation.
     """
     try:
-        yield from _examined(
-            directory, follow=follow, full=full, clean=clean, rebuild_catalog=rebuild_catalog, progress=progress
-        )
+        yield from _examined(directory, follow=follow, full=full, clean=clean, rebuild_catalog=rebuild_catalog, progress=progress)
     except Exception as error:
         store_error = trouble(error, f"the store {directory} cannot be examined")
         if store_error is None:
@@ -279,11 +277,7 @@ def _leftovers(folder: Folder, *, clean: bool) -> Finding:
 
 def _rebuilt(rebuilt: Rebuilt) -> Finding:
     rows = rebuilt.salvaged.rows
-    kept_as = (
-        f"; the old catalog is kept as {' and '.join(path.name for path in rebuilt.old_files)}"
-        if rebuilt.old_files
-        else ""
-    )
+    kept_as = f"; the old catalog is kept as {' and '.join(path.name for path in rebuilt.old_files)}" if rebuilt.old_files else ""
     read = f"{count_text(rows.get('materializations', 0), 'materialization')} and {count_text(rows.get('runs', 0), 'run')} were read from the old catalog"
     facts = {
         "salvaged": rows,
@@ -300,11 +294,7 @@ def _rebuilt(rebuilt: Rebuilt) -> Finding:
         f"{read if rebuilt.salvaged.could_open else 'nothing could be read from the old catalog'}",
         f"{count_text(rebuilt.from_files, 'materialization')} restored from value files",
         *([f"tables that could not be read: {', '.join(rebuilt.salvaged.unread)}"] if rebuilt.salvaged.unread else []),
-        *(
-            [f"{count_text(rebuilt.only_loadable, 'value')} can be loaded but not reused"]
-            if rebuilt.only_loadable
-            else []
-        ),
+        *([f"{count_text(rebuilt.only_loadable, 'value')} can be loaded but not reused"] if rebuilt.only_loadable else []),
         *([f"{count_text(rebuilt.distrusted, 'older result')} will not be reused"] if rebuilt.distrusted else []),
     ]
     return Finding(

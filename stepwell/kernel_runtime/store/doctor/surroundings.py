@@ -282,8 +282,7 @@ def _all_entries(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
                 yield f"{name}/{below}", below_status
                 if name == "objects" and stat.S_ISDIR(below_status.st_mode):
                     yield from (
-                        (f"{name}/{below}/{value}", value_status)
-                        for value, value_status in folder.entries(f"{name}/{below}")
+                        (f"{name}/{below}/{value}", value_status) for value, value_status in folder.entries(f"{name}/{below}")
                     )
 
 
@@ -336,6 +335,4 @@ def versions() -> Finding:
             by_name[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return Finding(
-        "versions", "ok", ", ".join(f"{name} {version}" for name, version in by_name.items()), facts=dict(by_name)
-    )
+    return Finding("versions", "ok", ", ".join(f"{name} {version}" for name, version in by_name.items()), facts=dict(by_name))

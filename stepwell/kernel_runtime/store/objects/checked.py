@@ -199,9 +199,7 @@ def _open_list() -> int:
 def _is_private(status: os.stat_result, is_kind: object) -> bool:
     if not callable(is_kind) or not is_kind(status.st_mode):
         return False
-    return sys.platform == "win32" or (
-        status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    )
+    return sys.platform == "win32" or (status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 _the_list: _List | None = None

@@ -170,9 +170,7 @@ def read_header(data: bytes) -> Header:
         fields = json.loads(data)
         codec = fields.pop("codec")
         size, digest = fields.pop("stream")
-        buffers = tuple(
-            (length, digest_of_buffer, readonly) for length, digest_of_buffer, readonly in fields.pop("buffers")
-        )
+        buffers = tuple((length, digest_of_buffer, readonly) for length, digest_of_buffer, readonly in fields.pop("buffers"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise HeaderError("the file's header is invalid") from error
     parts = ((size, digest, False), *buffers)
@@ -189,9 +187,7 @@ def read_header(data: bytes) -> Header:
 REBUILT = "stepwell:rebuilt"
 """The name of an entry in the metadata of a materialization. It is there if the row was restored from the header of the value file."""
 _COLUMNS = tuple(MATERIALIZATION_COLUMNS.split(", "))
-_OF_THE_VALUE = frozenset(
-    ("codec", "digest", "size", "inline", "object_name", "signature", "type_name", "summary", "classes")
-)
+_OF_THE_VALUE = frozenset(("codec", "digest", "size", "inline", "object_name", "signature", "type_name", "summary", "classes"))
 _DESCRIBED = frozenset(_COLUMNS) - _OF_THE_VALUE - {"record_signature"}
 
 
@@ -214,9 +210,7 @@ def _is_possible(name: str, value: object) -> bool:
     return isinstance(value, str)
 
 
-def rebuilt(
-    description: Mapping[str, Any], value: StoredValue, *, key: str, id_: str, created: float
-) -> Materialization:
+def rebuilt(description: Mapping[str, Any], value: StoredValue, *, key: str, id_: str, created: float) -> Materialization:
     """Restore a materialization from the header of its value file.
 
     If the description is empty or invalid, the value can be loaded, but is never reused, because the materialization has no memo key.

@@ -115,9 +115,7 @@ def _read_whole(descriptor: int, size: int) -> memoryview:
     data = bytearray(size)
     view, position = memoryview(data), 0
     while position < size:
-        read_bytes = (
-            os.readv(descriptor, [view[position:]]) if hasattr(os, "readv") else _read_into(descriptor, view[position:])
-        )
+        read_bytes = os.readv(descriptor, [view[position:]]) if hasattr(os, "readv") else _read_into(descriptor, view[position:])
         if not read_bytes:
             return view[:position]
         position += read_bytes
@@ -164,9 +162,7 @@ class Objects:
         self._own_files: set[str] = set()
         """Names of the files that this process has signed with this user's key, or found to be signed with it."""
 
-    def write(
-        self, encoded: Encoded, *, key: str, memo_key: str, about: Mapping[str, Any] | None = None
-    ) -> tuple[str, str]:
+    def write(self, encoded: Encoded, *, key: str, memo_key: str, about: Mapping[str, Any] | None = None) -> tuple[str, str]:
         """Write the file of a value, and protect it from ``gc`` until `release_recorded` is called.
 
         If the file exists, it is replaced. This takes no longer than a check of the existing file, and repairs the file if it is damaged. The
@@ -213,8 +209,7 @@ class Objects:
                 write_parts(descriptor, parts, room)
                 stream, *digests = digesting.result()
                 described = tuple(
-                    (size, digest_of_buffer, readonly)
-                    for (size, readonly), digest_of_buffer in zip(sizes, digests, strict=True)
+                    (size, digest_of_buffer, readonly) for (size, readonly), digest_of_buffer in zip(sizes, digests, strict=True)
                 )
                 header = Header(encoded.codec, (len(encoded.stream), stream), described, fields)
                 os.lseek(descriptor, 0, os.SEEK_SET)
@@ -252,9 +247,7 @@ class Objects:
             self.folder.mkdir("objects")
             self.folder.mkdir(f"objects/{name[:2]}")
             self.folder.rename(making, path)
-        except (
-            PermissionError
-        ):  # pragma: no cover - Windows: another process has it mapped, so it is there and readable
+        except PermissionError:  # pragma: no cover - Windows: another process has it mapped, so it is there and readable
             if os.name != "nt" or not self.folder.exists(path):
                 raise
 

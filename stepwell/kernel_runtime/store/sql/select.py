@@ -90,11 +90,7 @@ def unreadable(value: Any, name: str, reason: str) -> NotTabularError:
     ] if _is(value, "pandas", "DataFrame") else []  # fmt: skip
     return NotTabularError(
         f"SQL cannot read the asset {name!r}"
-        + (
-            f", because DuckDB does not support the types of its columns: {', '.join(columns)}"
-            if columns
-            else f": {reason}"
-        ),
+        + (f", because DuckDB does not support the types of its columns: {', '.join(columns)}" if columns else f": {reason}"),
         remedy="define another asset that converts the columns, for example with frame.assign(period=frame.period.astype(str)), and select from that asset",
     )
 
@@ -337,12 +333,8 @@ class _Query:
             long = next((name for name in self._names if "." in name), "")
             remedy = f'write the key of the asset in quotes: "{long.replace(".", "/")}"'
         elif isinstance(error, duckdb.CatalogException) and self._names:
-            remedy = "use only tables and functions that exist; the tables of this SELECT are " + ", ".join(
-                sorted(self._names)
-            )
-        raise QueryError(
-            f"the SELECT failed: {one_line(error)}", where=self._error_line(error), remedy=remedy
-        ) from error
+            remedy = "use only tables and functions that exist; the tables of this SELECT are " + ", ".join(sorted(self._names))
+        raise QueryError(f"the SELECT failed: {one_line(error)}", where=self._error_line(error), remedy=remedy) from error
 
     def _error_line(self, error: Exception) -> str:
         """Return the line of the SELECT in which an error of DuckDB occurred, and a second line with a caret below the position.
@@ -381,9 +373,7 @@ def _prepared_query(text: str, scope: Scope) -> Iterator[_Query]:
     }
     _check(statement, tables, scope)
     instance = (
-        sql_instance.private_instance(scope.store, files.allowed_files)
-        if files is not None and files.allowed_files
-        else None
+        sql_instance.private_instance(scope.store, files.allowed_files) if files is not None and files.allowed_files else None
     )
     connection = sql_instance.cursor(scope.store) if instance is None else instance.cursor()
     database = ""
@@ -448,9 +438,7 @@ def missing_table(path: TablePath, known_tables: list[str]) -> QueryError:
     """
     name = ".".join(path)
     near = difflib.get_close_matches(name, known_tables, n=3, cutoff=0.5)
-    shown = ", ".join(sorted(known_tables)[:8]) + (
-        f" and {len(known_tables) - 8} more" if len(known_tables) > 8 else ""
-    )
+    shown = ", ".join(sorted(known_tables)[:8]) + (f" and {len(known_tables) - 8} more" if len(known_tables) > 8 else "")
     return QueryError(
         f"the SELECT failed: there is no table {name!r}",
         remedy="did you mean " + " or ".join(near) + "?"
@@ -507,9 +495,7 @@ def _quoted(name: str) -> str:
 def _scalar(value: object) -> object:
     # DuckDB accepts no NumPy scalars as parameters.
     return (
-        value.item()
-        if type(value).__module__ == "numpy" and hasattr(value, "item") and not getattr(value, "ndim", 0)
-        else value
+        value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") and not getattr(value, "ndim", 0) else value
     )
 
 

@@ -297,12 +297,8 @@ def _pickler(stream: io.BytesIO, code: CodeReader) -> Any:
                 else:
                     arguments[1].pop("__file__", None)
                     used_globals = slots["__globals__"]
-                    names = (
-                        {name: code.version_of(item) if _is_code(item) else "" for name, item in used_globals.items()},
-                    )
-                    slots["__globals__"] = {
-                        name: item for name, item in used_globals.items() if _belongs(code, name, item)
-                    }
+                    names = ({name: code.version_of(item) if _is_code(item) else "" for name, item in used_globals.items()},)
+                    slots["__globals__"] = {name: item for name, item in used_globals.items() if _belongs(code, name, item)}
             named = (name_of(value), code.version_of(value))
             return copied, (*named, make, arguments, *names), (complete, state), None, None, completed
 
@@ -367,9 +363,7 @@ def globals_of(module: str) -> dict[str, Any]:
 
 
 def _is_random_id(argument: Any) -> bool:
-    return (
-        type(argument) is str and len(argument) == 32 and all(character in "0123456789abcdef" for character in argument)
-    )
+    return type(argument) is str and len(argument) == 32 and all(character in "0123456789abcdef" for character in argument)
 
 
 def _is_secret_text(code: CodeReader, name: str, value: Any) -> bool:

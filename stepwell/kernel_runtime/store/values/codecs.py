@@ -116,14 +116,10 @@ def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE, portable: bool 
     pickled = pickling.dump(value, key=key, code=code, link=link, portable=portable)
     advice = tuple(notice("class inside", key, name=name) for name in dict.fromkeys(pickled.inner_classes))
     classes = (*pickled.named_versions, *pickled.libraries)
-    return Encoded(
-        PICKLE, pickled.stream, pickled.buffers, classes, advice, pickled.kinds, bool(pickled.named_versions)
-    )
+    return Encoded(PICKLE, pickled.stream, pickled.buffers, classes, advice, pickled.kinds, bool(pickled.named_versions))
 
 
-def decode(
-    codec: str, stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loading: Loading = _NOWHERE
-) -> Any:
+def decode(codec: str, stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loading: Loading = _NOWHERE) -> Any:
     """Return the value of a stored form.
 
     If the codec is ``pickle``, the caller must verify the signature first, because this function executes code in the stream.
@@ -237,8 +233,7 @@ def _arrow_stream(codec: str, schema: Any, batches: Sequence[Any]) -> Encoded:
     names = sorted({extension.extension_name for extension in extensions})
     if any(map(_has_views, schema.types)):
         batches = [
-            pa.RecordBatch.from_arrays([_compacted(column) for column in batch.columns], schema=schema)
-            for batch in batches
+            pa.RecordBatch.from_arrays([_compacted(column) for column in batch.columns], schema=schema) for batch in batches
         ]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as writer:
@@ -246,9 +241,7 @@ def _arrow_stream(codec: str, schema: Any, batches: Sequence[Any]) -> Encoded:
             writer.write_batch(batch)
     # When Arrow reads a type that is not registered, it silently returns the storage type. `decode` detects this with the stored names.
     stream = "\n".join(names).encode()
-    return Encoded(
-        codec, stream, [memoryview(sink.getvalue())], kinds=tuple({type(extension) for extension in extensions})
-    )
+    return Encoded(codec, stream, [memoryview(sink.getvalue())], kinds=tuple({type(extension) for extension in extensions}))
 
 
 def _extensions(kinds: Iterable[Any]) -> list[Any]:
@@ -303,9 +296,7 @@ def _without_views(kind: Any) -> Any:
         return pa.large_string()
     if types.is_binary_view(kind):
         return pa.large_binary()
-    fields = [
-        kind.field(number).with_type(_without_views(kind.field(number).type)) for number in range(kind.num_fields)
-    ]
+    fields = [kind.field(number).with_type(_without_views(kind.field(number).type)) for number in range(kind.num_fields)]
     if types.is_struct(kind):
         return pa.struct(fields)
     if types.is_fixed_size_list(kind):

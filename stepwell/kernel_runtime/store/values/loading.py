@@ -51,9 +51,7 @@ def libraries_of(modules: Iterable[str], owner: Owner) -> tuple[Library, ...]:
     libraries = _sets.get(key)
     if libraries is None:
         tops = {name.partition(".")[0] for name in key[1] if type(name) is str} - sys.stdlib_module_names - _OURS
-        libraries = tuple(
-            [(top, distribution) for top in sorted(tops) if (distribution := owner(top)) and " " in distribution]
-        )
+        libraries = tuple([(top, distribution) for top in sorted(tops) if (distribution := owner(top)) and " " in distribution])
         if len(_sets) < 1000:
             _sets[key] = libraries
     return libraries

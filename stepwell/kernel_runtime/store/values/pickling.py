@@ -273,9 +273,7 @@ def _mapped(value: Any) -> Any:
 def _masked(value: Any) -> Any:
     np = sys.modules["numpy"]
     mask = None if value.mask is np.ma.nomask else value._mask  # noqa: SLF001 - the mask itself; the property returns a view
-    attributes = {
-        name: attribute for name, attribute in vars(value).items() if name in {"_optinfo", "_basedict"} and attribute
-    }
+    attributes = {name: attribute for name, attribute in vars(value).items() if name in {"_optinfo", "_basedict"} and attribute}
     return masked, (value.data, mask, value._fill_value, value.hardmask, attributes)  # noqa: SLF001 - None if it was not set; the property returns a default
 
 
@@ -505,9 +503,7 @@ class Pickled:
 _NO_CODE = CodeReader()
 
 
-def dump(
-    value: Any, *, key: str, code: CodeReader = _NO_CODE, link: Link | None = None, portable: bool = False
-) -> Pickled:
+def dump(value: Any, *, key: str, code: CodeReader = _NO_CODE, link: Link | None = None, portable: bool = False) -> Pickled:
     """Pickle a value.
 
     Parameters

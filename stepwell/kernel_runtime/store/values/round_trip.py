@@ -114,11 +114,7 @@ def _survives(kind: type) -> bool:
                 return True
             continue
         attributes = type.__dict__["__dict__"].__get__(cls)
-        if (
-            not _is_python(cls)
-            or not hooks.isdisjoint(attributes)
-            or ("__setattr__" in attributes and "__slots__" in attributes)
-        ):
+        if not _is_python(cls) or not hooks.isdisjoint(attributes) or ("__setattr__" in attributes and "__slots__" in attributes):
             return False
     return True
 
@@ -181,15 +177,9 @@ def check(value: Any, encoded: codecs.Encoded, *, key: str, code: CodeReader, wi
         # A library decides which attributes of its objects a load restores. It may omit caches, so the data versions may differ.
         code = replace(code, data_version=None)
     kinds = sorted(
-        [
-            (*name_parts(kind), code.version_of(kind))
-            for kind in unsure
-            if _is_python(kind) or issubclass(kind, BaseException)
-        ]
+        [(*name_parts(kind), code.version_of(kind)) for kind in unsure if _is_python(kind) or issubclass(kind, BaseException)]
     )
-    natives = sorted(
-        [name_parts(kind) for kind in unsure if not _is_python(kind) and not issubclass(kind, BaseException)]
-    )
+    natives = sorted([name_parts(kind) for kind in unsure if not _is_python(kind) and not issubclass(kind, BaseException)])
     subject = ("comes back", sys.version_info[:3], tuple(kinds), tuple(natives), encoded.classes)
     known = witnesses.holds(*subject)
     if known and encoded.size > SMALL:
@@ -464,9 +454,7 @@ def _new_copy(part: memoryview) -> memoryview:
 # -- messages ----------------------------------------------------------------------------------------------------------
 
 
-def _unstorable(
-    value: Any, unsure: Sequence[type], error: BaseException, key: str, code: CodeReader
-) -> UnstorableValueError:
+def _unstorable(value: Any, unsure: Sequence[type], error: BaseException, key: str, code: CodeReader) -> UnstorableValueError:
     path, offender = _offender(value, unsure, code)
     late = isinstance(error.__cause__, _TooLongError)
     where = str(error.__cause__) if late else error.where if isinstance(error, ValueUnavailableError) else str(error)
