@@ -157,7 +157,7 @@ def members(item: Any) -> Iterator[tuple[Step, Any]]:
 
 
 def member(item: Any, step: Step) -> Any:
-    """Return the member of a container to which `step` leads.
+    """Return the member of the container `item` to which `step`, one element of a path through an object, leads.
 
     Raises
     ------

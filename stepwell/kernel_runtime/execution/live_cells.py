@@ -307,13 +307,13 @@ class LiveRun:
     def leave_out(self, size: float) -> list[str]:
         """Remove variables that must not be stored, or are too large, from the attribute `bundle`, and return their names.
 
-        Outputs of the step are never removed. First, secrets and the variables that ``--drop`` names are removed. Then the largest variables are
-        removed, until the others need at most `size` bytes; in this second step, variables that ``--keep`` names are neither removed nor counted.
+        Secrets and the variables that ``--drop`` names are removed first. Then the largest variables are removed until the remaining ones need at
+        most `size` bytes. Outputs of the cell are never removed; they and the variables that ``--keep`` names do not count towards `size`.
 
         Parameters
         ----------
         size
-            The number of bytes that the remaining variables may need; at most 1 GB.
+            The number of bytes that the remaining variables may need. A value above 1 GB has the effect of 1 GB.
         """
         values, body = self.bundle.values, self._body
         candidates = [

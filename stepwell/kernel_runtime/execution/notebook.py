@@ -292,7 +292,7 @@ class NotebookCells:
         before, now = self._timeline.changed_since(step.key)
         if before:
             raise NamesReassignedError(
-                f"{step.key!r} must run, but other cells have changed what the step reads: it was computed with {before} ({now})",
+                f"{step.key!r} was not run, because other cells have changed what it reads: it was computed with {before} ({now})",
                 where=step.where,
                 remedy=f"run the cells that assign or write what the step reads, and then the cell of {step.key}",
             )

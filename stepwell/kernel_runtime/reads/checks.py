@@ -118,7 +118,7 @@ class Tree:
     roots
         The root folders.
     digests
-        True if the contents of small files are digested; if False, `digests` stays empty.
+        True to digest the contents of small files. If False, the attribute `digests` is an empty dict.
     """
 
     def __init__(self, roots: Iterable[str], *, digests: bool = False) -> None:

@@ -1,7 +1,7 @@
-"""Records of the maintenance of a store: retention rules, results of garbage collections, and descriptions of values to be trusted.
+"""Records of the maintenance of a store: retention rules, results of garbage collections, and offers.
 
-The keys, type names and summaries in an `Offer` come from the author of the values and are not trusted: no value is loaded, and every string
-is escaped before it is displayed.
+An `Offer` describes the values that ``stepwell trust`` asks the user to accept. Its keys, type names and summaries were written by the author of
+the values, so they may be false or malicious: no value is loaded to make an offer, and every string is escaped before it is displayed.
 """
 
 from __future__ import annotations

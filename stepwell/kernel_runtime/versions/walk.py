@@ -168,14 +168,14 @@ class CodeWalk:
     def of(
         self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()
     ) -> CodeVersion:
-        """Return the code version of a step, without its parts.
+        """Return the code version of a step. It contains no parts; `parts` returns them.
 
         Parameters
         ----------
         body
             The step's body: a function of any kind, a class, a callable instance, a `CellBody` or a `SqlBody`.
         path
-            The step's key, with which all paths in the result begin.
+            The step's key. The paths of unverifiable objects and assets in the result begin with it.
         extra
             Other objects of the step that are part of the code version, each after a name for it: config, defaults of inputs, declared reads.
         ignore
@@ -232,9 +232,9 @@ class CodeWalk:
     def parts(
         self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()
     ) -> tuple[CodePart, ...]:
-        """Return the parts of the code version of a step, with their source code. The parameters are those of `of`.
+        """Return the parts of the code version of a step, each with its text: the source code, or the value as text.
 
-        The text of a long value is None, and the text of a secret is ``<hidden>``.
+        The text of a long value is None, and the text of a secret is ``<hidden>``. The parameters are the same as in `of`.
         """
         walk = self._without(body, ignore) if ignore else self
         extra = tuple(extra)

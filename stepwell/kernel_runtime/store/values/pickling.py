@@ -434,9 +434,9 @@ class _LinkingPickler(_Pickler):
     def _frame(self, value: Any) -> Any:
         """Return the pickle reduction of a pandas object.
 
-        If the object shares an array with a pandas object that was pickled earlier, a copy of the object is reduced. So the loaded objects share no
-        array. Otherwise a change of one loaded object could change the other, whereas pandas copies an array that two original objects share
-        before it changes one of them.
+        If the object shares an array with a pandas object that was pickled earlier, a copy of the object is reduced, so that the loaded objects
+        share no array. For the original objects, copy-on-write in pandas ensures that a change of one never changes the other. Loaded objects that
+        shared an array would not have this protection.
         """
         arrays = [array.values for array in getattr(getattr(value, "_mgr", None), "blocks", ())]
         unlinked = [array for array in arrays if self._link(array) is None]
