@@ -497,7 +497,9 @@ def view_of(holder: Any, link: tuple[Any, ...]) -> Any:
     flat = root.ravel(order="K")
     same = (own.shape, own.strides, own.dtype) == layout and kind in _kinds(np) and np.may_share_memory(flat, root)
     if not same or whole not in {None, (_address(own) - _address(root), root.nbytes)}:
-        raise ValueError("the object that owns the array's memory no longer has the layout that it had when the effects were stored")
+        raise ValueError(
+            "the object that owns the array's memory no longer has the layout that it had when the effects were stored"
+        )
     start = _address(own) + offset - _address(flat)
     memory = flat if dtype.hasobject else flat.view(np.uint8)
     view = np.ndarray(shape, dtype, buffer=memory, offset=start, strides=strides)
