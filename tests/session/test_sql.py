@@ -76,7 +76,7 @@ def test_a_table_is_a_key_in_any_spelling_that_means_one(session, run):
         return [{"n": 9}]
 
     run(older)
-    with pytest.raises(QueryError, match="could be old/flights or raw/flights"):
+    with pytest.raises(QueryError, match="could mean old/flights or raw/flights"):
         query(session, "FROM flights")
 
 

@@ -53,8 +53,8 @@ def deep():
 
 
 CASES = {
-    "lambda that holds a generator": (lambda_with_a_generator, "a lambda", "closure"),
-    "function with a lock": (function_with_a_lock, "inner", "closure"),
+    "lambda that holds a generator": (lambda_with_a_generator, "a lambda", "do not use values in it that cannot be stored"),
+    "function with a lock": (function_with_a_lock, "inner", "do not use values in it that cannot be stored"),
     "class with a connection": (class_with_a_connection, "Inner", "top level of a cell"),
     "iterator": (lambda: zip([1], (i for i in range(3)), strict=False), "generator", "list"),
     "thread": (threading.Thread, "threading.Thread|_thread.lock|_thread._ThreadHandle", "out of the value"),

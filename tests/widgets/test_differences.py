@@ -24,7 +24,7 @@ def diff(before, after):
         (np.array([EVIL]), np.array([EVIL + "x"]), "position"),
         ({EVIL: EVIL}, {EVIL: 1}, "where"),
         (f"a\n{EVIL}", f"b\n{EVIL}x", "<pre>"),
-        (b"a", b"b", "from byte 0 on"),
+        (b"a", b"b", "different byte is at position 0"),
         ([*range(500)], [*range(1, 501)], "and more"),
     ],
 )
