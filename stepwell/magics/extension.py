@@ -5,7 +5,7 @@ to the session's events, and labels of cells for messages. Loading the extension
 
 `CellWatch` tells the timeline which variables a plain cell bound, and which objects it may have changed.
 
-`Staleness` keeps the code version of every step that was executed or reused in this kernel. After a plain cell, it computes the code versions
+`Staleness` keeps the code version of every step that was executed or reused in this kernel. After a cell, it computes the code versions
 again, which is fast if nothing changed. If a code version differs, it computes the states of all steps and prints the assets that have become
 stale: ``stale now: clean, model``. After a check that used more than 0.1 s of processor time (`BUDGET`), the checks pause for a while. A line is
 printed about the first pause. Processor time is measured, not elapsed time, because on a busy machine every check takes long.

@@ -92,7 +92,7 @@ class Execution:
     memo: str = ""
     inputs: tuple[InputVersion, ...] = ()
     code: CodeVersion | None = None
-    """The code version of the step; None for a step that is not memoised. It includes its parts (the digest of each
+    """The code version of the step; None for a step of a job that is not memoised. It includes its parts (the digest of each
     function and global that it covers), unless an earlier run has stored them. From the parts, a later request can tell what changed."""
     started: float = field(default_factory=time.time)
     reason: str = ""

@@ -1,4 +1,4 @@
-"""Handling of Ctrl-C during a run: in user code it raises KeyboardInterrupt; in Stepwell's own code it sets a flag.
+"""Handling of Ctrl-C during a run: in user code and during reads of the catalog it raises KeyboardInterrupt; elsewhere it sets a flag.
 
 An interrupt must end user code at once, but it must not leave the records of the run incomplete. The signal handler runs on the main thread, so
 it never runs at the same time as the code that reads the flag.

@@ -80,7 +80,7 @@ class RunRecord:
     notebook: str
     """The notebook, script or module that started the run."""
     targets: tuple[str, ...]
-    """The keys of the requested assets or steps; for a run of a job, the name of the job."""
+    """The keys of the requested assets, or of the assets whose steps were requested; for a run of a job, the name of the job."""
     status: RunStatus
     started: float
     """The time when the run started, in seconds since the epoch."""
@@ -330,7 +330,7 @@ class LineageNode:
     parent: str = ""
     """The key of the graph-backed asset that contains the op; empty for other cards."""
     reason: str = ""
-    """The most specific reason for the state: ``split() changed``."""
+    """One or two reasons for the state, the most specific first: ``split() changed``; or that the value is read and not computed here."""
     summary: str = ""
     """The shape, size or type of the current value: ``336,776 × 19 · 41.0 MB``."""
     seconds: float | None = None

@@ -1,7 +1,7 @@
 """The tables of the catalog, the conversion between rows and records, and the migration from older formats.
 
-A run appends rows and changes none, except that the row of the run is replaced when the run ends. So DuckDB's appender can write all rows,
-and two processes never change the same row. Within a table, ``rowid`` grows in the order of the commits, and the lease makes this order the
+A run appends rows and changes none, except that the row of the run is replaced when the run ends, and that each commit updates the one row of
+``meta``, under the lease. So DuckDB's appender can write all other rows, and two processes never change the same row at the same time. Within a table, ``rowid`` grows in the order of the commits, and the lease makes this order the
 same for all processes. So the *newest* row is always the row with the highest ``rowid``, never the row with the latest time. Times are
 stored as seconds since the epoch, so that they are read back exactly. Each column of times has a generated ``TIMESTAMP`` column in UTC, for
 people who query the catalog.
