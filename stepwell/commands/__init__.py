@@ -3,7 +3,8 @@
 The decorator `command.command` registers the function as a command. It reads the arguments of the command from the function's signature, and
 their help from the docstring. Python code calls the function as ``stepwell.<verb>()``; only ``store`` has no such name. ``%stepwell <verb>`` in
 a notebook and ``stepwell <verb> [--json]`` on the command line parse the arguments that the user typed, call the function and print its result.
-On the command line, a module is imported when its verb is used; in a notebook, all are imported with the magics. The module ``wording`` contains the texts that notebooks and the command line share.
+On the command line, a module is imported when its verb is used; in a notebook, all are imported with the magics. The module ``wording`` contains
+the texts that notebooks and the command line share.
 """
 
 VERBS = (
