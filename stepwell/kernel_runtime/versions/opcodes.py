@@ -137,6 +137,7 @@ JUMPS = frozenset(op for op in (*dis.hasjrel, *dis.hasjabs) if op < 256) - _numb
 
 _SKIPPED, _PLAIN, _EXTENDED, _CONSTANT, _NAME, _SPLIT, _RETURNS, _NUMBER, _COMMON, _JUMP, _BARE, _NULL = range(12)
 _FORMAT = 12
+_UNCHANGED = frozenset((_PLAIN, _FORMAT))
 
 
 def _kinds() -> bytes:
@@ -235,11 +236,9 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
             extended = argument << 8
             continue
         place(index)
-        if kind == _PLAIN:
+        if kind in _UNCHANGED:
             add((_SAME[op], argument, NO_VALUE))
-        elif kind == _FORMAT:
-            formats = formats or op != BINARY_OP or argument in _REMAINDERS
-            add((_SAME[op], argument, NO_VALUE))
+            formats = formats or (kind == _FORMAT and (op != BINARY_OP or argument in _REMAINDERS))
         elif kind == _NAME:
             name = names[argument >> _SHIFTS[op]]
             # The bit that prepares a call is kept only for `vars`, because `vars()` reads all variables.
