@@ -73,14 +73,14 @@ def graphviz_json(dot: str) -> dict[str, Any]:
     try:
         drawing = json.loads(process.stdout)
     except ValueError as error:
-        raise LayoutError("the layout that Graphviz printed is not valid JSON", where=command, remedy=_OTHER) from error
+        raise LayoutError("the layout that Graphviz printed is not valid JSON", where=command, remedy=_OTHER_VERSION) from error
     if not isinstance(drawing, dict):
-        raise LayoutError("the layout that Graphviz printed is not a JSON object", where=command, remedy=_OTHER)
+        raise LayoutError("the layout that Graphviz printed is not a JSON object", where=command, remedy=_OTHER_VERSION)
     return drawing
 
 
 _REMEDY = "install Graphviz: run `pip install graphviz-pure`, or install the graphviz package of your system"
-_OTHER = "install another version of Graphviz"
+_OTHER_VERSION = "install another version of Graphviz"
 
 
 def locate_graphviz() -> str:
@@ -388,7 +388,7 @@ def _read_layout(lineage: Lineage, drawing: dict[str, Any]) -> Layout:
             for edge in drawn_edges(lineage)
         )
     except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise LayoutError(f"Graphviz printed an invalid layout: {error!r}", remedy=_OTHER) from error
+        raise LayoutError(f"Graphviz printed an invalid layout: {error!r}", remedy=_OTHER_VERSION) from error
     return Layout(
         width=_round(right - left + 2 * MARGIN),
         height=_round(high - low + 2 * MARGIN),

@@ -153,7 +153,7 @@ def test_the_inputs_of_a_step_are_bound_over_no_code_and_no_other_asset(notebook
         told = notebook("%stepwell inputs report.render").text
         assert "bound fetch_ (fetch is an op), raw, history_ (history is a magic), top_ (top is the asset top)" in told
     assert type(notebook.ns["fetch"]).__name__ == "OpDefinition"
-    assert "composing" not in told
+    assert "could not be composed again" not in told
     assert (notebook.ns["fetch_"], notebook.ns["raw"], notebook.ns["top_"]) == ([1, 2], [1], 2)
     assert notebook.ns["top"] == "a value"
     assert "report: reused" in notebook("%%graph_asset report\nrender(fetch(raw), raw, raw)").text

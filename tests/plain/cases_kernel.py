@@ -469,6 +469,7 @@ CASES = [
                 "%%multi_asset --plain more extra\nrows.append(len(rows))\nmore, extra = len(rows), 7",
                 "%%asset total\ntotal = sum(rows) + extra",
             )
+            * 2
         ]
         * 2,
         ["rows", "more", "total"],

@@ -144,8 +144,9 @@ def test_resume_runs_exactly_what_failed_or_never_started(store_dir, tmp_path):
     assert statuses(result) == {"put": "executed", "last": "executed"}
     assert (result.run.parent_run_id, result.run.root_run_id) == (again.run_id, first.run_id)
     assert result.value("last") == 2
-    with pytest.raises(InvariantViolationError, match="nothing to resume"):
+    with pytest.raises(InvariantViolationError, match="nothing to resume") as refused:
         stepwell.resume(result.run_id, definitions=[run], store=store_dir)
+    assert f"{run.name}.execute()" in refused.value.remedy
 
 
 def test_resume_takes_values_of_its_own_run_not_of_a_later_one(store_dir, tmp_path):

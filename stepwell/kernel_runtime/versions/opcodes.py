@@ -116,8 +116,8 @@ ATTRIBUTE_LOADS = _numbers(("LOAD_ATTR", "LOAD_METHOD"))
 ATTRIBUTE_STORES = _numbers(("STORE_ATTR", "DELETE_ATTR"))
 SUPER_LOADS = _numbers(("LOAD_SUPER_ATTR",))
 CALLS = _numbers(("PRECALL", "CALL"))
-FORMATS = _numbers(("FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC", "CONVERT_VALUE"))
-BINARY_OP = _number("BINARY_OP")
+_FORMATS = _numbers(("FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC", "CONVERT_VALUE"))
+_BINARY_OP = _number("BINARY_OP")
 _REMAINDERS = frozenset((6, 19))
 """Arguments of BINARY_OP for the operators ``%`` and ``%=``, which may format text."""
 CLOSURE_LOADS = _numbers(("LOAD_FAST", "LOAD_CLOSURE"))
@@ -135,8 +135,7 @@ TESTS = {_OP[name]: test for name, test in _TESTS.items() if name in _OP}
 STOPS = _numbers(_STOPS)
 JUMPS = frozenset(op for op in (*dis.hasjrel, *dis.hasjabs) if op < 256) - _numbers(_NO_JUMPS)
 
-_SKIPPED, _PLAIN, _EXTENDED, _CONSTANT, _NAME, _SPLIT, _RETURNS, _NUMBER, _COMMON, _JUMP, _BARE, _NULL = range(12)
-_FORMAT = 12
+_SKIPPED, _PLAIN, _EXTENDED, _CONSTANT, _NAME, _SPLIT, _RETURNS, _NUMBER, _COMMON, _JUMP, _BARE, _NULL, _FORMAT = range(13)
 _UNCHANGED = frozenset((_PLAIN, _FORMAT))
 
 
@@ -154,7 +153,7 @@ def _kinds() -> bytes:
         _NUMBER: _numbers(("LOAD_SMALL_INT",)),
         _COMMON: _numbers(("LOAD_COMMON_CONSTANT",)),
         _NULL: _numbers(("PUSH_NULL",)),
-        _FORMAT: FORMATS | {BINARY_OP},
+        _FORMAT: _FORMATS | {_BINARY_OP},
     }
     for kind, operations in special.items():
         for op in operations:
@@ -238,7 +237,7 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
         place(index)
         if kind in _UNCHANGED:
             add((_SAME[op], argument, NO_VALUE))
-            formats = formats or (kind == _FORMAT and (op != BINARY_OP or argument in _REMAINDERS))
+            formats = formats or (kind == _FORMAT and (op != _BINARY_OP or argument in _REMAINDERS))
         elif kind == _NAME:
             name = names[argument >> _SHIFTS[op]]
             # The bit that prepares a call is kept only for `vars`, because `vars()` reads all variables.

@@ -134,7 +134,6 @@ def at_end(ending: Callable[[], None], *, last: bool = False) -> None:
 
 
 def _end() -> None:
-    _wait_for_warm_up()
     for ending in reversed(_endings):
         ending()
 
@@ -161,6 +160,8 @@ def _start(started: Once) -> None:
 
 def _first_query() -> None:
     """Start the instance, and make DuckDB create its built-in views, which every examination of an attached catalog needs."""
+    # The connection is destroyed when this function returns: an exit of the process during its destruction would abort the process, and
+    # `_wait_for_warm_up` waits only until `started` happens.
     connection = cursor()
     with exclusive_access():
         connection.execute("SELECT trigger_name FROM duckdb_triggers()")
@@ -179,7 +180,7 @@ def _unlock_after_fork() -> None:
 
 
 def _wait_for_warm_up() -> None:
-    """When the process exits, wait until the thread of `warm_up` no longer uses DuckDB, which DuckDB's own exit handler then stops."""
+    """When the process exits, wait until the thread of `warm_up` no longer uses DuckDB."""
     for started in _warming:
         started.wait()
 
