@@ -110,7 +110,8 @@ def test_it_is_quick_for_a_hundred_assets(notebook):
         + "".join(f"@asset\ndef a{i}():\n    return helper({i})\n" for i in range(100))
     )
     notebook("%materialize")
-    notebook("x = 1")
+    pause = "The check for stale assets took"
+    paused = pause in notebook("x = 1").text
     calls = []
     sys.setprofile(lambda frame, event, argument: calls.append(event) if event == "call" else None)
     try:
@@ -119,7 +120,9 @@ def test_it_is_quick_for_a_hundred_assets(notebook):
         sys.setprofile(None)
     # Counted, because time depends on what else the machine does.
     assert len(calls) < 30 * 100
-    assert notebook("def helper(value):\n    return value + 1").text.startswith("stale now: a0, a1, ")
+    # On a slow machine, a check can use too much processor time; then the next check is postponed.
+    lines = notebook("def helper(value):\n    return value + 1").lines
+    assert paused or any(line.startswith("stale now: a0, a1, ") for line in lines if not line.startswith(pause))
 
 
 def test_the_line_for_a_changed_variable(three):

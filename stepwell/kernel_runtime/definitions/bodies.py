@@ -122,9 +122,13 @@ def read_signature(function: Callable[..., Any], *, where: str) -> Signature:
     return Signature(context, tuple(parameters), hints.get("return", UNSET))
 
 
+_TEXT_HINTS = frozenset((str, typing.ForwardRef))
+"""The types of annotations that are not evaluated yet."""
+
+
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     annotations = annotations_of(function) or {}
-    if not any(type(hint) in {str, typing.ForwardRef} for hint in annotations.values()):
+    if _TEXT_HINTS.isdisjoint(map(type, annotations.values())):
         return annotations
     try:
         return typing.get_type_hints(function)

@@ -109,13 +109,15 @@ def _assets_of_function(
     """
     for key in keys_by_output.values():
         _check_parts(key, where)
-    inputs = _as_asset_ins(ins)
-    op_ins = {name: In(item.dagster_type, metadata=item.metadata) for name, item in inputs.items()}
+    inputs = _as_asset_ins(ins) if ins else {}
+    op_ins = {name: In(item.dagster_type, metadata=item.metadata) for name, item in inputs.items()} if inputs else None
     op = build_op(function, name=name, ins=op_ins, out=out, description=description, keyword_config=False, where=where, **reuse)
     keys = {name: inputs[name].resolve(name) if name in inputs else AssetKey(name) for name in op.parameters}
-    order = [item.resolve(name) for name, item in inputs.items() if name not in keys]
+    order = _dep_keys(deps) if deps else ()
+    if inputs:
+        order = (*[item.resolve(name) for name, item in inputs.items() if name not in keys], *order)
     definition = AssetsDefinition(
-        op, kind=kind, keys_by_input=keys, keys_by_output=keys_by_output, deps=tuple(dict.fromkeys((*order, *_dep_keys(deps)))),
+        op, kind=kind, keys_by_input=keys, keys_by_output=keys_by_output, deps=tuple(dict.fromkeys(order)),
         group_names=group_names, descriptions=descriptions, where=where, module=module_of(function), isolate=isolate,
     )  # fmt: skip
     return _register(definition)

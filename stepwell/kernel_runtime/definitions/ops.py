@@ -109,7 +109,7 @@ class OpDefinition:
         self.where = where
         self.defaults = dict(defaults or {})
         """For each input that has a default, the value that the input gets if it is not connected."""
-        self.parameters = tuple(name for name, declared in self.ins.items() if not is_nothing(declared.dagster_type))
+        self.parameters = tuple([name for name, declared in self.ins.items() if not is_nothing(declared.dagster_type)])
         """The names of the inputs that carry a value."""
         self.input_checks: dict[str, Checker] = {}
         for parameter in self.parameters:
