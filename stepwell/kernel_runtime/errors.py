@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from stepwell.kernel_runtime.text import printable
@@ -172,24 +173,39 @@ class SecretNotSetError(StepwellError):
 class UnstorableValueError(StepwellError):
     """Raised when a value cannot be stored in a form from which it can be loaded again.
 
-    Attributes
+    Parameters
     ----------
+    subject
+        The subject of the message: ``the value of 'fits'``.
+    reason
+        Why the value cannot be stored, as one sentence.
     path
         The path from the value to the member that cannot be stored, as a Python expression: ``['fits'][3].model``. Empty if the value
         itself cannot be stored, or if the member is unknown.
-    reason
-        Two texts, ``("the Fit", " does not load as an equal object")``. With the path between them, they are a sentence that gives the reason.
+    around_path
+        The two parts of a sentence about this member, ``("the Fit", " does not load as an equal object")``. The path is put between them. By
+        default, the first part is `reason`, and the second part is empty.
     """
 
     def __init__(
-        self, what: str, *, where: str = "", remedy: str = "", path: str = "", reason: tuple[str, str] = ("", "")
+        self,
+        subject: str,
+        reason: str,
+        *,
+        where: str = "",
+        remedy: str = "",
+        path: str = "",
+        around_path: tuple[str, str] | None = None,
     ) -> None:
-        super().__init__(what, where=where, remedy=remedy)
-        self.path = path
+        super().__init__(f"{subject} cannot be stored: {reason}", where=where, remedy=remedy)
+        self.subject = subject
         self.reason = reason
+        self.path = path
+        self.around_path = around_path or (reason, "")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (*super().__reduce__(), {"path": self.path, "reason": self.reason})
+        rebuild = partial(type(self), where=self.where, remedy=self.remedy, path=self.path, around_path=self.around_path)
+        return rebuild, (self.subject, self.reason)
 
 
 class UntrustedValueError(ValueUnavailableError):

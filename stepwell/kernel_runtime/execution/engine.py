@@ -482,8 +482,7 @@ class Engine:
             if not is_job and (run is None or self.cells is None or self.cells.stored_cells.must_be_stored(step)):
                 raise
             # In a kernel, the value stays available through the variable of the cell.
-            held = unstorable.what.partition(" cannot be stored: ")[2] if run is not None else ""
-            execution.not_kept.append(f"{name}: {held or name_parts(type(value))[1]}")
+            execution.not_kept.append(f"{name}: {unstorable.reason if run is not None else name_parts(type(value))[1]}")
             execution.stored_outputs[name] = (None, "")
             is_stored = False
         if is_job or _is_immutable(value) or not step.isolate:

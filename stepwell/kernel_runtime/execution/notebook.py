@@ -498,7 +498,8 @@ class NotebookCells:
                 # `_obstacle` stores the variable's value as the only element of a tuple.
                 place = f" at {name}{error.path.removeprefix('[0]')}" if error.path else ""
                 raise UnstorableValueError(
-                    f"{name}, which --keep names, cannot be stored: {place.join(error.reason)}",
+                    f"{name}, which --keep names,",
+                    place.join(error.around_path),
                     where=error.where,
                     remedy=f"leave out --keep {name}, or {error.remedy}",
                 ) from error

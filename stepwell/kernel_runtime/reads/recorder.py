@@ -400,7 +400,7 @@ class ReadRecorder:
         text
             The statement that the connection executes, or the name of the object that is read or created.
         leftovers
-            Descriptions of the objects without a digest that this use leaves in the connection.
+            Descriptions of the objects that this use leaves in the connection and that have no digest.
         """
         self._has_reads = True
         if self._objects is None:

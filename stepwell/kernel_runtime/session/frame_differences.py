@@ -43,7 +43,7 @@ _KEY_NAMES = ("id", "key", "uuid", "index", "name")
 """The names of columns that are tried as key columns; names that end in ``_id``, ``_key`` or ``_uuid`` are tried, too."""
 _FRAMES = {"pyarrow": ("Table", "RecordBatch"), "polars": ("DataFrame", "Series"), "pandas": ("DataFrame", "Series")}
 _LONGEST_READ = 2_000
-"""The number of characters after the shown beginning of a string that are searched for secrets, because a secret may extend beyond it."""
+"""How many characters after the shown part of a string are also searched for secrets: a secret may begin in the shown part and end after it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -277,10 +277,12 @@ def _close(members: list[Node]) -> None:
 
 
 def _is_copy(members: list[Node]) -> bool:
-    """Return True if `members` are equal to the nodes of a group to which they refer. If so, copy the digests of these nodes to `members`.
+    """Return True if `members` are a copy of other nodes that reach each other: if they refer to such nodes, and each member is equal to one of them.
+
+    If so, the digests of these nodes are copied to the members.
 
     Example: the user keeps a recursive function under another name and executes the function's cell again. The old function then calls the
-    new one, so the old function is not in the group of the new function. Nevertheless, the two functions are equal.
+    new one, but not the reverse, so the two do not reach each other. Nevertheless, they are equal.
     """
     identities = {id(node) for node in members}
     tried: set[int] = set()

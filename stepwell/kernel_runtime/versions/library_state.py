@@ -150,9 +150,9 @@ def _present_options(row: Library) -> _Options | None:
 # -- options in code versions
 
 state: dict[str, str] = {}
-"""For each library that code has used, by the name of its row: the options that differed from their defaults when they were last read, as one
-string. While the options are unchanged, the string is the same object, so the guards of nodes compare identities only. The key ``"pandas text"``
-is for the options of pandas that only affect the formatting of text."""
+"""For each library that code has used: the options that differed from their defaults when they were last read, as one string. The key is the name
+of the library's row in `LIBRARIES`; the key ``"pandas text"`` is for the options of pandas that only affect the formatting of text. While the
+options are unchanged, the string is the same object, so the guards of nodes compare identities only."""
 _objects: dict[str, tuple[tuple[str, Any], ...]] = {}
 """By the keys of `state`: the names and values of the options that JSON cannot represent."""
 

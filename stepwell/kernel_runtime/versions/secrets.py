@@ -59,9 +59,9 @@ _SETTERS = frozenset({
 """Functions to which a name and then its value are passed: the name of an environment variable, an attribute or a header."""
 _LEAST_NUMBER = 1000
 _LEAST = 4
-"""Minimum length of an environment variable's value that is recognised if another value is equal to it."""
+"""A text that is equal to the value of an environment variable is hidden if the value has at least this number of characters."""
 _LONG = 8
-"""Minimum length of an environment variable's value that is recognised inside other text."""
+"""The value of an environment variable is hidden inside a longer text if the value has at least this number of characters."""
 _LOOK_UPS = frozenset({"environ", "getenv", "secret", "EnvVar", "getpass", "input", "prompt", "get_secret", "Prompt"})
 """Mappings and functions whose string argument is not a secret, but the name of a secret or a prompt for a secret."""
 

@@ -164,7 +164,7 @@ def _reader(what: str) -> Callable[[Callable[[Row], _T]], Callable[[Row], _T]]:
     """Return a decorator for a function that converts a row to a record.
 
     The decorated function raises `StoreDamagedError` if a column of the row has a value that Stepwell never writes. The message names the
-    record by ``what``, for example ``the run``, and the first column of the row.
+    record by ``what`` (for example ``the run``) and by the first column of the row.
     """
 
     def decorate(read: Callable[[Row], _T]) -> Callable[[Row], _T]:

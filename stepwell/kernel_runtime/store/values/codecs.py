@@ -361,12 +361,11 @@ def _polars(value: Any, key: str) -> Encoded | None:
         # A panic in the engine of polars is a BaseException, but not an Exception.
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
-        reason = f"polars cannot write this {type_name(value)}"
         raise UnstorableValueError(
-            f"the value of {key!r} cannot be stored: {reason}",
+            f"the value of {key!r}",
+            f"polars cannot write this {type_name(value)}",
             where=" ".join(f"{type(error).__name__}: {error}".split())[:300],
             remedy=pickling.POLARS_REMEDY,
-            reason=(reason, ""),
         ) from error
     extension = getattr(pl, "BaseExtension", ())
     kinds = tuple({type(dtype) for dtype in frame.dtypes if isinstance(dtype, extension)})

@@ -74,12 +74,11 @@ def dump(path: Path, *, key: str) -> tuple[dict[str, Any], list[memoryview], tup
         is_kept = contents.kind == "file" and contents.size <= MOST_KEPT
         buffers = [_contents(path)] if is_kept else []
     except OSError as error:
-        reason = f"the file or folder {path} cannot be read"
         raise UnstorableValueError(
-            f"the value of {key!r} cannot be stored: {reason}",
+            f"the value of {key!r}",
+            f"the file or folder {path} cannot be read",
             where=f"{type(error).__name__}: {error}",
             remedy="return the path of a readable file, or return str(path) to store the path without the contents",
-            reason=(reason, ""),
         ) from error
     notices: tuple[Notice, ...] = ()
     if contents.kind != "nothing" and not is_kept:

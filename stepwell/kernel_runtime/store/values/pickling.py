@@ -656,17 +656,16 @@ def _unstorable(value: Any, inner: Any, error: BaseException, key: str) -> Unsto
     offender = value if inner is None else inner
     name = type_name(offender)
     description = _description(offender, name)
-    path = ""
-    if offender is value:
-        message = f"the value of {key!r} cannot be stored: it is {description}"
-    else:
+    path, reason = "", f"it is {description}"
+    around = (reason, "")
+    if offender is not value:
         located = path_to(value, lambda item: item is offender)
         path = located[0] if located is not None else ""
         place = f" at {path}" if path else ""
-        message = f"the value of {key!r} cannot be stored: it is a {outer} that contains {description}{place}"
+        reason = f"it is a {outer} that contains {description}{place}"
     where = f"{type(error).__name__}: {error_text(error)}"
-    reason = (f"it is {description}", "")
-    return UnstorableValueError(message, where=where, remedy=_remedy(offender, name), path=path, reason=reason)
+    remedy = _remedy(offender, name)
+    return UnstorableValueError(f"the value of {key!r}", reason, where=where, remedy=remedy, path=path, around_path=around)
 
 
 def _description(offender: Any, name: str) -> str:

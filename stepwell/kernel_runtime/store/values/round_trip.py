@@ -458,13 +458,14 @@ def _unstorable(value: Any, unsure: Sequence[type], error: BaseException, key: s
     path, offender = _offender(value, unsure, code)
     late = isinstance(error.__cause__, _TooLongError)
     where = str(error.__cause__) if late else error.where if isinstance(error, ValueUnavailableError) else str(error)
-    reason = (f"{'the' if path else 'a'} {type_name(offender)}", " does not load as an equal object")
+    around = (f"{'the' if path else 'a'} {type_name(offender)}", " does not load as an equal object")
     return UnstorableValueError(
-        f"the value of {key!r} cannot be stored: {(f' at {path}' if path else '').join(reason)}",
+        f"the value of {key!r}",
+        (f" at {path}" if path else "").join(around),
         where=where,
         remedy=_REMEDY,
         path=path,
-        reason=reason,
+        around_path=around,
     )
 
 
