@@ -1,4 +1,4 @@
-"""Assets, ops and graphs for notebooks: values are computed once, stored, and reused until something they depend on changes.
+"""Assets, ops and graphs for notebooks: values are computed once, stored, and reused as long as nothing that affects them changes.
 
 Use ``%load_ext stepwell`` in a notebook, and ``stepwell.materialize([...], store="dir")`` in a script. The module of a public name is imported
 when the name is first used, so that ``import stepwell`` is fast.
@@ -68,7 +68,7 @@ _RUNTIME = "stepwell.kernel_runtime."
 _VERBS = (
     "check", "code", "diff", "doctor", "forget", "gc", "inputs", "keep", "lineage", "load", "logs", "materialize", "pack", "rename", "rerun", "resume", "runs", "sql", "status", "trust", "versions", "why",
 )  # fmt: skip
-"""The public names that are commands. The command ``NAME`` is the function ``NAME`` of the module ``stepwell.commands.NAME``."""
+"""The public names that are commands, except ``run``. The command ``NAME`` is the function ``NAME`` of the module ``stepwell.commands.NAME``."""
 _HOMES = {
     "AssetExecutionContext": "execution.in_process",
     "AssetIn": "definitions.declarations",
@@ -106,7 +106,7 @@ _OUTSIDE = {
     "open_store": "stepwell.commands.store",
     "run": "stepwell.batch.run",
 }
-"""For each public name that neither the kernel runtime nor a command defines, the module that defines the name."""
+"""For each public name that is neither in `_HOMES` nor in `_VERBS`, the module that defines the name."""
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_ipython_extension", "unload_ipython_extension", *sorted((*_HOMES, *_OUTSIDE, *_VERBS))]  # noqa: PLE0604 - names, all strings
@@ -144,9 +144,9 @@ def unload_ipython_extension(ipython: Any) -> None:
 
 
 def _fill_slot() -> None:
-    """Pass a function that imports the session to the modules in ``kernel_runtime/definitions``, which must not import it themselves.
+    """Give the modules in ``kernel_runtime/definitions``, which must not import the session, a function that imports it.
 
-    They call the function when ``job.execute()`` or ``asset.load()`` first needs the session.
+    They call the function when ``job.execute()`` or ``asset.load()`` needs the session.
     """
     from stepwell.kernel_runtime.definitions.graphs import load_runner
 

@@ -26,8 +26,8 @@ from stepwell.batch.notebooks import is_run
 from stepwell.batch.terminal import Progress
 
 TERMINATION_GRACE = 5.0
-"""Seconds after SIGTERM or an exceeded limit, after which a kernel is killed if its cell still runs. The time is short, because the sender of SIGTERM
-usually sends SIGKILL soon."""
+"""A kernel is killed if it still runs this many seconds after SIGTERM, or if its cell still runs this many seconds after a limit was exceeded. The
+time is short, because the sender of SIGTERM usually sends SIGKILL soon."""
 TICK = 0.5
 """Seconds between two updates of the elapsed time in the progress line."""
 
@@ -152,8 +152,8 @@ class BatchClient(NotebookClient):
     def output(self, outs: list[Any], msg: dict[str, Any], display_id: str | None, cell_index: int) -> Any:
         """Add an output message to the outputs of a cell.
 
-        Like a front end, append text of a stream (``stdout`` or ``stderr``) to the last output if that is text of the same stream. A note that a
-        step waits for another process is shown in the progress line, and is not added to the outputs.
+        Like a front end, append text of a stream (``stdout`` or ``stderr``) to the last output if that is text of the same stream. If a step
+        waits for another process, its note about this is shown in the progress line, and is not added to the outputs.
         """
         content = msg["content"]
         if msg["msg_type"] == "display_data" and content.get("metadata", {}).get("stepwell") == "waiting":

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments
-        The arguments without the program's name; by default ``sys.argv``.
+        The arguments without the program's name; by default ``sys.argv[1:]``.
 
     Returns
     -------
@@ -119,7 +119,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"stepwell {version}")
     added = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    # Only the module of the typed command is imported; the help needs the modules of all commands.
+    # Only the module of the command that the user typed is imported; the help needs the modules of all commands.
     wanted = arguments[0] if arguments else ""
     for name in [wanted] if wanted in VERBS else VERBS:
         command = find_command(name)

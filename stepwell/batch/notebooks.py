@@ -1,12 +1,12 @@
 """Notebook files: reading, parameters, the choice of the kernel, the path of the executed copy, and saving.
 
-Parameters work as in papermill. A code cell with the tag ``parameters`` assigns defaults to names. The names and the types of the defaults are
+Parameters work as in papermill. A code cell with the tag ``parameters`` assigns defaults to names. The names and types of the parameters are
 read without running the cell, so that wrong parameters are reported before a kernel starts. Below the cell, a cell with the tag
 ``injected-parameters`` is added, which assigns the values that the user passed. A cell with this tag from an earlier run is removed.
 
 nbformat validates notebooks with jsonschema. If the package ``rfc3987_syntax`` is installed (JupyterLab requires it), the import of jsonschema
 builds a grammar for IRIs, which takes two seconds, although the schema of notebooks does not use IRIs. jsonschema also works without
-``rfc3987_syntax``, so this module hides the package during the import. This happens only in the process of the command line.
+``rfc3987_syntax``, so this module hides the package during the import. This happens only in the process that reads the notebook, not in the kernel.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def choose_kernel(notebook: Any, path: Path, requested: str | None) -> str:
     Raises
     ------
     NotebookKernelError
-        If neither the user nor the notebook names a kernel, or the kernel is not installed. The remedy lists the installed kernels.
+        If none of these rules gives a kernel, or the kernel is not installed. The remedy lists the installed kernels.
     """
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
@@ -440,7 +440,7 @@ def checked_parameters(notebook: Any, values: Mapping[str, Any]) -> dict[str, An
 
 
 def inject(notebook: Any, values: Mapping[str, Any]) -> None:
-    """Add a cell that assigns the values of parameters to a notebook, below the cell with the tag ``parameters``.
+    """Insert a cell into a notebook, below the cell with the tag ``parameters``. The new cell assigns the values of the parameters.
 
     First remove the cell that an earlier run added. If there are no values, or no cell has the tag ``parameters``, add nothing.
     """

@@ -141,7 +141,7 @@ def run_status(run: RunRecord, *, interrupted: bool) -> str:
     Parameters
     ----------
     interrupted
-        True if a signal interrupted the execution: a run whose end is not recorded was then cancelled. If False, such a run failed.
+        True if a signal interrupted the execution. A run whose end is not recorded then counts as cancelled, otherwise as failed.
     """
     if run.status in {"running", "interrupted"}:
         return "cancelled" if interrupted else "failure"
@@ -272,7 +272,7 @@ class Printer:
 
     @staticmethod
     def show(result: BatchResult, options: argparse.Namespace, _: TextIO) -> None:
-        """Print the report on standard error, and the path of the executed copy or, with ``--json``, one JSON object on standard output."""
+        """Print the report on standard error; then print on standard output the path of the executed copy or, with ``--json``, one JSON object."""
         colours = wants_colour(sys.stderr)
         for line in result_lines(result, colour=colours):
             say(line, colours=colours)
@@ -444,7 +444,7 @@ def _execute(
         store_widget_state=False,
     )
     failure = None
-    # What the kernel process prints outside of cells goes to a file, which is read only if the kernel does not start or dies.
+    # What the kernel process prints outside of cells goes to a file, which is read only if the kernel dies or does not start.
     with tempfile.TemporaryFile() as log:
         try:
             client.execute(cwd=str(folder), env=environment, stdout=log, stderr=log)

@@ -13,4 +13,4 @@ VERBS = (
 )  # fmt: skip
 """All verbs, in the order in which ``stepwell --help`` lists them. Each is the name of a module of this package, unless `HOMES` names another module."""
 HOMES = {"run": "stepwell.batch.run"}
-"""The modules of verbs that are outside this package, by verb. ``run`` is in `stepwell.batch`, because it executes notebooks and needs nbclient."""
+"""The modules outside this package that contain verbs, by verb. ``run`` is in `stepwell.batch`, because it executes notebooks and needs nbclient."""

@@ -74,7 +74,7 @@ class Argument:
     is_switch: bool
     """True for a flag without a value (``--force``)."""
     takes_several: bool
-    """True if the parameter takes several values: they follow a positional argument one after another, and a flag is typed once for each. False if
+    """True if the parameter takes several values. Positional values are typed one after another; a flag is typed again before each value. False if
     `Option.parse` makes a sequence from one text.
     """
     required: bool
@@ -146,7 +146,7 @@ class Command(Generic[P, R]):
     epilog
         The text below the help of the command line.
     printer
-        An object that prints the results on the command line instead of `text` and `data`; None for most commands. Its methods are
+        An object that prints the results on the command line, where `text` and `data` are then not used; None for most commands. Its methods are
         `add_arguments` (adds arguments to the parser), `function_arguments` (returns further arguments of the function) and `show` (prints a result).
         An optional method `prepared` changes the typed words before they are parsed.
     """

@@ -122,7 +122,7 @@ def diff(
     Raises
     ------
     UnknownKeyError, UnknownVersionError
-        If a version does not exist, or the key has only one version and `before` is omitted.
+        If the key or a version does not exist, or if the key has only one version and `before` is omitted.
     ValueUnavailableError
         If the value of a version cannot be loaded.
     InvalidInvocationError
@@ -277,7 +277,7 @@ def column_note(column: ColumnChange) -> str:
 
 
 def frame_notes(difference: FrameDifference) -> list[str]:
-    """Return a line for each column that was probably renamed and, if several rows of one version have the same key, a line with their numbers."""
+    """Return a line for each of at most four columns that were probably renamed and, if a version has duplicate keys, a line that counts them."""
     notes = [
         f"{old} was probably renamed to {new}, because both columns have the same values"
         for old, new in difference.schema.renamed[:4]

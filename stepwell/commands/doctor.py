@@ -59,8 +59,8 @@ def doctor(
     quick
         Check only that the value files exist, not their contents; by default every byte of each file is checked.
     clean
-        Delete damaged value files, including those that earlier checks moved away. Also delete files that dead processes left and value files
-        that no catalog row refers to, unless they are younger than an hour.
+        Delete damaged value files, including those that earlier checks moved away. Also delete two kinds of files if they are older
+        than an hour: files that dead processes left, and value files that no catalog row refers to.
     rebuild
         Build a new catalog from the readable parts of the old catalog and the headers of the value files. The old catalog is kept under another
         name.

@@ -30,7 +30,7 @@ def _data(inputs: dict[str, Any]) -> dict[str, Any]:
 Inputs: TypeAlias = "dict[str, tuple[tuple[str, ...], Any]]"
 """For each parameter of a step, a pair: the keys of the stored values in its input (none for config and defaults), and the input itself."""
 _VERSIONS = 200
-"""The number of materializations of an upstream key, newest first, in which the value that a step received is looked up."""
+"""How many materializations of an upstream key are searched, newest first, for the value that a step received."""
 
 
 def step_inputs(session: Session, step_key: str, *, store: AnyStore = None) -> Inputs:

@@ -70,7 +70,9 @@ def _plain_text(text: str) -> str:
 
 
 def _depths(inputs: dict[str, list[str]]) -> dict[str, int]:
-    """Return, by key, the number of edges on the longest path to the key from a key without inputs. Edges that close a cycle are ignored.
+    """Return, by key, the number of edges on the longest path that begins at a key without inputs and ends at this key.
+
+    Edges that close a cycle are ignored.
 
     Parameters
     ----------
@@ -205,7 +207,7 @@ def chip(node: LineageNode) -> str:
 
 
 def footer(node: LineageNode) -> list[Part]:
-    """Return the footer of a card while no run is active: the status, and the reason for it or the time and duration of the last execution."""
+    """Return the footer of a card while no run is active: the status, and either its reason or the time and duration of the last execution."""
     parts: list[Part] = [status_of(node).capitalize()]
     if node.state == "failed":
         parts.append(node.error or node.reason)

@@ -29,7 +29,7 @@ def load(
 ) -> Any:
     """Load the current stored value of an asset or step.
 
-    Each call returns a new object, unless the type of the value is immutable, so changes of the object do not change the stored value. In a
+    Changes of the returned object do not change the stored value: each call returns a new object, unless the type of the value is immutable. In a
     notebook, ``%stepwell load`` binds the value to a variable. The command line prints the value.
 
     Parameters

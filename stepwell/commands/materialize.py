@@ -50,8 +50,9 @@ def materialize(
     targets
         Assets, and selections such as +report, raw*, group:daily; by default all defined assets.
     store
-        A store directory or an open store; by default the session's store: the directory STEPWELL_STORE if this variable is set; otherwise
-        ``.stepwell`` in the project's folder in IPython, and a temporary store in other Python processes.
+        A store directory or an open store; by default the session's store. This is the directory that the environment variable
+        STEPWELL_STORE names. If the variable is not set, it is ``.stepwell`` in the project's folder (in IPython) or a temporary store (in other
+        Python processes).
     definitions
         Definitions to use in addition to the registered ones, or a module that contains them; by default none. They take precedence over registered
         definitions with the same keys.

@@ -284,7 +284,7 @@ def query(
 
     def load(key: str) -> Any:
         try:
-            # Inside a step, `load` records the name of the store only if one is passed, so pass it only if the caller named a store.
+            # Inside a step, `load` records the name of a store only if a store is passed, so pass the store only if the caller named it.
             return session.load(key, notebook=notebook, store=None if store is None else used)
         except AmbiguousKeyError as error:
             remedy = error.remedy.replace(f"stepwell.load({key!r}, ", "stepwell.sql(..., ")

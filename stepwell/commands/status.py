@@ -45,9 +45,10 @@ class Status:
     store
         The store directory.
     nodes
-        The assets, steps and jobs to list that are defined in this process, with their states.
+        The listed assets, steps and jobs, which are defined in this process, with their states.
     stored
-        The current materializations to list: those of requested keys that are not defined in this process; all if nothing is defined.
+        The listed current materializations: those of the requested keys that are not defined in this process. If nothing is defined and no key was
+        requested, all current materializations.
     sizes
         The number of materializations, and other totals of the store.
     key_sizes

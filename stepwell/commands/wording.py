@@ -162,7 +162,7 @@ def _path_only(notice: Notice) -> str:
 
 
 def later_changes(key: str, before: str, now: str) -> str:
-    """Return a text that says which versions of names or files a step read, that other cells have changed them since, and how to use the changes.
+    """Return a text about names or files that other cells changed after a step had read them: both versions, and how to use the changes.
 
     Parameters
     ----------

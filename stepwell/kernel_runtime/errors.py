@@ -60,7 +60,9 @@ class InvalidDefinitionError(StepwellError):
 
 
 class DuplicateKeyError(InvalidDefinitionError):
-    """Raised when two definitions that are passed together, two cells of a notebook in batch, or two steps of a plan have the same key."""
+    """Raised when the same key belongs to two definitions that are passed together, to two cells of a notebook that runs in batch, or to two steps
+    of a plan.
+    """
 
 
 class CycleError(InvalidDefinitionError):
@@ -136,7 +138,7 @@ class DefinitionUnavailableError(StepwellError):
 
 
 class ValueNotKeptError(StepwellError):
-    """Raised when a rerun or resumed step needs a value from an earlier run that could not be stored."""
+    """Raised when a rerun or resumed step needs a value that an earlier run computed but could not store."""
 
 
 class NamesReassignedError(StepwellError):
@@ -183,8 +185,8 @@ class UnstorableValueError(StepwellError):
         The path from the value to the member that cannot be stored, as a Python expression: ``['fits'][3].model``. Empty if the value
         itself cannot be stored, or if the member is unknown.
     around_path
-        The two parts of a sentence about this member, ``("the Fit", " does not load as an equal object")``. The path is put between them. By
-        default, the first part is `reason`, and the second part is empty.
+        The two parts of a sentence about the member at `path`, for example ``("the Fit", " does not load as an equal object")``. The path is put
+        between them. By default, the first part is `reason`, and the second part is empty.
     """
 
     def __init__(
@@ -209,7 +211,7 @@ class UnstorableValueError(StepwellError):
 
 
 class UntrustedValueError(ValueUnavailableError):
-    """Raised when a stored value cannot be loaded because loading it could execute code and no key that this user trusts has signed it."""
+    """Raised when a stored value is not loaded, because loading it could execute code and it is not signed with a key that this user trusts."""
 
 
 class SignatureDamagedError(UntrustedValueError, ValueDamagedError):

@@ -7,11 +7,11 @@ Therefore every front end escapes strings before it shows them. The functions ar
 - `printable` for lines and messages;
 - `in_one_line` for the fields of tables;
 - `as_json` for JSON, and `as_html` for HTML;
-- `coloured` for text that may keep its colours: output in a terminal, and the recorded output of a step if the record is not signed with the
-  user's key. Recorded output that is signed with this key is shown unchanged.
+- `coloured` for text that may keep its colours: text in a terminal, and the recorded output of a step. (If the record of a step is signed with
+  the user's key, its output is shown unchanged.)
 
-Unsafe are control characters (C0 except line breaks and tabs, C1), characters that change the text direction, zero-width characters, and lone
-surrogates. They are replaced by escapes such as ``\x1b`` and ``\u202e``.
+These characters are unsafe: control characters (C1, and C0 except line breaks and tabs), characters that change the text direction, zero-width
+characters, and lone surrogates. They are replaced by escapes such as ``\x1b`` and ``\u202e``.
 """
 
 from __future__ import annotations

@@ -237,7 +237,7 @@ def cell_body(
     name
         The name of the asset or op that the cell defines; of several assets, the name of the first.
     parameters
-        The names in the body that stand for inputs.
+        The names in the body that stand for inputs or, in an op, also for config.
     outputs
         The variables that hold the results of the cell. Empty if the value of the last expression is the result.
     assets

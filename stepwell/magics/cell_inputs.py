@@ -113,7 +113,7 @@ def read_deps(face: Face, texts: Sequence[str], own_keys: Sequence[AssetKey], wh
 def check_self_reference(
     names: Names, own_keys: Sequence[AssetKey], variables: Sequence[str], inputs: Mapping[str, AssetKey], where: str
 ) -> None:
-    """Raise `CellError` if an asset of a cell and its variable have the same name, and the body reads this variable before it assigns it.
+    """Raise `CellError` if an asset of a cell and its variable have the same name, and the body reads this variable before assigning it.
 
     A variable with another name than the asset may be read first: in ``%%asset clean -> df``, the body ``df = df.dropna()`` reads the ``df`` of an
     earlier cell.
@@ -154,7 +154,7 @@ def inputs_of(
     own_keys
         The keys of the assets that the cell defines. They cannot be its inputs.
     explicit
-        For each input that the flag ``--in`` declares, by its name, the key of the asset.
+        The inputs that the flag ``--in`` declares: the key of the asset, by the name of the input.
     where
         The label of the cell, for messages.
     origin
@@ -253,8 +253,8 @@ _WITH_VALUE = frozenset("-g --group -k --key-prefix -d --dep --in --ignore --max
 def cell_origin(info: Any) -> str:
     """Return an identifier of a cell, by which a later run of the same cell is recognized.
 
-    The identifier is made from the id of the cell that the front end sends. If the front end sends no id, the identifier is made from the first
-    line without its flags (except ``--key-prefix``) for a cell with a cell magic, and from the digest of the source for any other cell.
+    The identifier is made from the id that the front end sends with the cell. If it sends no id, the identifier of a cell with a cell magic is made
+    from the first line without its flags (except ``--key-prefix``), and that of any other cell from the digest of the source.
 
     Parameters
     ----------

@@ -209,9 +209,9 @@ class _Walker(ast.NodeVisitor):
             self.use([name])
 
     def use(self, names: Iterable[str]) -> None:
-        """Record reads at the present point of the walk, where the functions and classes with the names in `names` may be called.
+        """Record that the functions and classes with the names in `names` may be called at the present point of the walk.
 
-        The recorded names are the globals that a call of these functions and classes may read (`pending`).
+        The globals that these calls may read (`pending`) are recorded as read at this point.
         """
         for name in list(names):
             if name in self._using:
@@ -294,7 +294,7 @@ class _Walker(ast.NodeVisitor):
     visit_AsyncFunctionDef = _function  # noqa: N815 - the name that ast.NodeVisitor calls
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
-        """Record the globals that a call of the lambda may read as read at this point, because the lambda may be called immediately."""
+        """Record reads of the globals of the lambda at this point, because the lambda may be called immediately."""
         for default in (*node.args.defaults, *node.args.kw_defaults):
             if default is not None:
                 self.visit(default)

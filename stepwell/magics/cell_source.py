@@ -92,7 +92,7 @@ _SHELL_NAME = re.compile(r"\$\$?([A-Za-z_]\w*)|\{([^{}]*)\}")
 
 
 def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names, tuple[str, ...]]:
-    """Add the names that shell commands read to the names of a body, and add an import of ``get_ipython`` to the body if the body uses it.
+    """Add the names in shell commands to the names of a body. If the body uses ``get_ipython``, add an import of it to the body.
 
     Without the import, the body would read ``get_ipython`` from the notebook, and its code version would cover the whole shell object.
 

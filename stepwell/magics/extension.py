@@ -231,8 +231,8 @@ _SEEDS = {"random": r"\bseed\s*\(", "numpy": r"\bseed\s*\(", "torch": r"\bmanual
 
 
 _scanned: list[bool] = []
-"""Empty until the extension is first loaded and has searched the cells that ran before for seeds; then True is its only item. Later cells are
-watched while they run."""
+"""Empty until the extension is first loaded. The extension then searches the text of earlier cells for seeds, and adds True as the only item. Later
+cells are watched while they run."""
 _loaded_extension: Extension | None = None
 """The loaded extension; None if the extension is not loaded."""
 
@@ -261,7 +261,7 @@ def unload(shell: Any) -> None:
 BUDGET = 0.1
 """The processor time, in seconds, that the check for stale assets may use after a cell without being paused."""
 _REST = 20
-"""The pause after a check that exceeded `BUDGET`, as a multiple of the duration of the check."""
+"""The pause after a check that exceeded `BUDGET`, as a multiple of the processor time of the check."""
 _OURS = ("%%asset", "%%multi_asset", "%%sql_asset", "%%graph_asset", "%%op", "%%graph", "%%job")
 """Magics after whose cells no stale assets are printed."""
 
@@ -292,7 +292,7 @@ class Staleness:
     def after_cell(self, text: str) -> None:
         """After a cell with the source `text`, print the assets that have become stale since the last check.
 
-        Nothing is printed if the cell ran steps or contains a magic in `_OURS`. An exception in the check does not make the cell fail.
+        Nothing is printed if the cell ran steps or begins with a magic in `_OURS`. An exception in the check does not make the cell fail.
         """
         ran, self._has_run = self._has_run, False
         face = self._face

@@ -281,8 +281,8 @@ class Face:
     settings
         The object with the magics, whose traits are the settings of ``%config Stepwell``.
     earlier_reads
-        For each cell, by its identifier (`cell_origin`), a dict: by the name of each input, the key of the asset to which the name referred when the
-        cell last ran.
+        A dict for each cell, by the identifier of the cell (`cell_origin`). It maps the name of each input to the key of the asset to which the name
+        referred when the cell last ran.
     """
 
     shell: Any

@@ -201,7 +201,7 @@ def read_signature(magic: Any, line: str) -> tuple[str, Namespace]:
 
 
 def outside_brackets(text: str) -> Iterator[int]:
-    """Yield the index of each character of `text` that is neither a bracket or quote nor inside brackets or quotes."""
+    """Yield the index of each character of `text` outside of brackets and quotes. Brackets and quotes themselves are left out."""
     depth = 0
     quote = ""
     for place, character in enumerate(text):

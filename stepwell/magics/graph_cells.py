@@ -174,14 +174,14 @@ def _composed(face: Face, body: CellBody, inputs: Mapping[str, AssetKey], *, eff
 
 
 class _Composed:
-    """A function that composes a graph: it runs the body of a cell with handles instead of values, and returns the value of the cell.
+    """A function that composes a graph: it runs the body of a cell with handles, which stand for values of later runs, and returns its result.
 
     Parameters
     ----------
     inputs
         For each name in the body that refers to an asset, the key of this asset. The graph reads the stored value of the asset.
     effects
-        True for a job. A job needs no value, so a value of the cell that is neither a handle nor a dict is ignored.
+        True for a job. A job needs no value, so a result that is neither a handle nor a dict is ignored.
     """
 
     def __init__(self, body: CellBody, *, inputs: Mapping[str, AssetKey], effects: bool = False) -> None:

@@ -121,7 +121,7 @@ class Stepwell(Magics):
     @asset_flags(inputs=False, cell=False)
     @line_cell_magic
     def graph_asset(self, line: str, cell: str | None = None) -> None:
-        """Turn a cell that calls ops on assets, such as transform(fetch(clean), top=5), into an asset, whose value is the result of a call.
+        """Make an asset from a cell that calls ops on assets. Its value is the result of a call, such as transform(fetch(clean), top=5).
 
         The cell ends with this call, or assigns its result to the variable with the name of the asset.
 
@@ -176,7 +176,7 @@ class Stepwell(Magics):
 
     @line_cell_magic
     def graph(self, line: str, cell: str | None = None) -> None:
-        """Turn a cell that calls ops into a graph, as in %%graph tidy(data), which the cells of other graphs and jobs can call.
+        """Make a graph from a cell that calls ops, as in %%graph tidy(data). The cells of other graphs and jobs can call the graph.
 
         A call can pass an asset by its name: the op gets the stored value, and the asset is never materialized. The value of the
         graph is that of the variable with its name or, if the cell does not assign this variable, that of the last expression.
@@ -185,7 +185,7 @@ class Stepwell(Magics):
 
     @line_cell_magic
     def job(self, line: str, cell: str | None = None) -> None:
-        """Turn a cell that calls ops and graphs into a job, as in %%job mail_worst. Run the job with mail_worst.execute().
+        """Make a job from a cell that calls ops and graphs, as in %%job mail_worst. Run the job with mail_worst.execute().
 
         A call can pass an asset by its name: the op gets the stored value, and the asset is never materialized. Every op of a job
         is executed in every run of the job, except ops with --cache.

@@ -104,7 +104,7 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
         if arguments.register or face.defines_only:
             face.say(f"{name}: registered")
             return
-        # If no upstream asset is registered, no upstream step can run, so their states need not be computed before the run.
+        # If no upstream asset is registered, no upstream step can run, so the states need not be computed before the run.
         registered = face.session.registry.assets
         has_upstream = any(str(key) in registered for key in definition.upstream_keys)
         states = face.session.states([definition]) if arguments.dry_run or has_upstream else {}

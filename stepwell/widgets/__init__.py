@@ -1,6 +1,6 @@
 """The output of ``%lineage``: a live picture, which is a widget, and a static picture. In a batch run, only the static picture is shown.
 
-In a saved notebook, a widget shows nothing without its kernel. Therefore the static picture is a separate output. While the live picture is shown,
+In a saved notebook, a widget cannot be shown without its kernel. Therefore the static picture is a separate output. While the live picture is shown,
 the CSS of the widget hides the static picture. Without a kernel, front ends show an error in place of the widget, and the CSS of the static picture
 hides this error.
 

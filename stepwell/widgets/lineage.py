@@ -218,8 +218,8 @@ class Overlay:
     def status_counts(self, states: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Return the counts that the header of the widget shows, as JSON values.
 
-        The result contains the number of steps, the number of assets that a run could make fresh and, for each status that needs attention, the text
-        with the number of its steps.
+        The result contains the number of steps and the number of assets that a run could make fresh. For each status that needs attention, it also
+        contains a text with the number of steps that have this status.
 
         Parameters
         ----------
@@ -419,7 +419,7 @@ class LineageWidget(anywidget.AnyWidget):
             ask = any(changed) and not self._refreshing
             self._refreshing = self._refreshing or ask
         if ask:
-            # It takes long to read the states of a large notebook. Wait four times as long as the last time took, so that the kernel can do other work.
+            # Reading the states of a large notebook takes long. Wait four times as long as the last refresh took; the kernel can then do other work.
             _call_between_cells(self.refresh, delay=min(4 * self._cost, 10.0))
 
     def _publish(self) -> None:

@@ -97,8 +97,8 @@ def lineage_svg(lineage: Lineage, *, geometry: Layout | None = None, live: bool 
     geometry
         The layout of the drawing; None to compute it.
     live
-        False to draw a complete image. True to draw for the widget: without the states of the cards, so that the drawing changes only if cards or
-        edges change (the browser adds the states), and with cards that can be selected with the keyboard.
+        False to draw a complete image. True to draw for the widget: the cards can be selected with the keyboard, and their states are left out,
+        because the browser adds them. The drawing then changes only if cards or edges change.
 
     Returns
     -------
@@ -276,7 +276,7 @@ def static_bundle(lineage: Lineage, *, is_extra: bool = False) -> dict[str, str]
     """Return a MIME bundle that shows the lineage in every viewer of notebooks.
 
     The HTML contains the SVG as an image, because viewers remove inline SVG from notebooks that the user does not trust. An image that does not fit
-    can be scrolled. Times are absolute, so that a new run of the notebook that computes nothing does not change the output.
+    can be scrolled. Times are absolute, so that the output does not change if the notebook runs again and computes nothing.
 
     Parameters
     ----------

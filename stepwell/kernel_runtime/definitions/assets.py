@@ -121,7 +121,7 @@ class AssetsDefinition:
         self.notebook = ""
         """The path of the notebook, or the name of the module, that defined the assets. Empty until the registry sets it."""
         self.planned_steps: Any = None
-        """The steps of this definition, which the first plan that contains it keeps here for later plans; None until then."""
+        """The steps of this definition. The first plan that contains the definition sets them, for use in later plans; None until then."""
         self._check()
 
     def _check(self) -> None:
@@ -164,7 +164,7 @@ class AssetsDefinition:
 
     @property
     def step_key(self) -> str:
-        """The key of the step that computes the assets. A graph-backed asset has several steps, whose keys begin with the returned asset key."""
+        """The key of the step that computes the assets; for a graph-backed asset, the asset key, with which the keys of all its steps begin."""
         if len(self.written_keys) == 1:
             return self.written_keys[0]
         return "/".join((*self._common_prefix(), self.node.name))

@@ -152,7 +152,7 @@ def annotations_of(item: Any) -> dict[str, Any] | None:
         annotations: dict[str, Any] | None = attributes.get("__annotations__", attributes.get("__annotations_cache__"))
         annotate = attributes.get("__annotate_func__")
         if annotations is None and annotate is not None:
-            # 1 is `annotationlib.Format.VALUE`; the module exists on Python 3.14 only.
+            # 1 is `annotationlib.Format.VALUE`; the module `annotationlib` exists since Python 3.14.
             annotations = annotate(1)
     except Exception:
         # An annotation may raise anything when it is evaluated.
@@ -271,7 +271,7 @@ class CellBody:
     figure. None to leave figures alone."""
     explain_name_error: Callable[[NameError], BaseException | None] | None = None
     """Called with a NameError that the cell of an op raised. If the missing name is a variable of the notebook that the op did not get, it
-    returns an error that says how to give the variable to the op; otherwise it returns None. None for the cell of an asset."""
+    returns an error that says how to give the variable to the op; otherwise it returns None. For the cell of an asset, this attribute is None."""
     runs_in_notebook: bool = False
     """True for the cell of an asset, which runs in the namespace of the notebook like a plain cell; False for the cell of an op, which runs in a
     separate namespace."""
@@ -307,7 +307,7 @@ class CellBody:
     value only in memory."""
 
     def defined_names(self, numbers: Iterable[int]) -> list[str]:
-        """Return the names that some statements in `definitions` bind: those with the indices `numbers`. Indices that are too large are ignored."""
+        """Return the names that the statements with the indices `numbers` in `definitions` bind. Indices that are too large are ignored."""
         return [name for number in numbers if number < len(self.definitions) for name in self.definitions[number].names]
 
     @property

@@ -262,7 +262,7 @@ def output_mapping(composition: Composition, returned: Any, declared: tuple[str,
     returned
         The result of the body of the graph: a handle, a dict of handles, a tuple of handles, or None if the graph has no outputs.
     declared
-        The names of the outputs of the graph. If None, `returned` determines the names: ``result`` for one handle, the keys of a dict or, for the
+        The names of the outputs of the graph. If None, `returned` determines the names: for one handle, ``result``; for a dict, its keys; for the
         named tuple that a call returned, the names of the outputs of the called op or graph.
 
     Raises

@@ -130,7 +130,7 @@ class _Unset:
 
 
 UNSET: Final = _Unset()
-"""The default of arguments for which None is a valid value: the argument was omitted."""
+"""The default of arguments for which None is a valid value. It means that the argument was omitted."""
 
 
 @quick_init
@@ -288,7 +288,7 @@ class Output(Generic[T]):
     value
         The value of the output.
     output_name
-        The name of the output. The default, ``result``, is the name of the only output of an op or asset unless its definition declares another.
+        The name of the output. The default is ``result``: an op or asset has one output with this name, unless its definition declares other outputs.
     metadata
         JSON values by name that are stored with the materialization of the output.
     """

@@ -210,8 +210,8 @@ def asset(
     Raises
     ------
     InvalidDefinitionError
-        If a name, key or option is invalid, the asset depends on itself, or a name in `ins` is not a parameter of the function although its type
-        is not `Nothing`.
+        If a name, key or option is invalid, if the asset depends on itself, or if a name in `ins` is not a parameter of the function. Only inputs
+        of type `Nothing` need no parameter.
 
     Examples
     --------
@@ -279,7 +279,7 @@ def multi_asset(
     Raises
     ------
     InvalidDefinitionError
-        If `outs` is empty, two assets have the same key, or for the reasons listed in `asset`.
+        If `outs` is empty, if two assets have the same key, and for the reasons that `asset` lists.
 
     Examples
     --------
@@ -354,7 +354,7 @@ def graph_asset(
     Raises
     ------
     InvalidDefinitionError
-        If the function does not return exactly one output, or breaks another rule of composition, for example does not use a parameter.
+        If the function does not return exactly one output, or breaks another rule of composition, for example if it does not use a parameter.
     """
 
     def decorate(function: Callable[..., Any]) -> AssetsDefinition:

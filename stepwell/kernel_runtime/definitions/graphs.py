@@ -101,7 +101,7 @@ class GraphDefinition:
 
 
 def asset_reads(graph: GraphDefinition) -> Iterator[AssetKey]:
-    """Yield the key of each asset whose definition the body of `graph`, or of a graph inside it, passes directly to an op."""
+    """Yield the keys of the assets whose definitions are passed directly to ops in the body of `graph`, or in the body of a graph inside it."""
     for node in graph.nodes.values():
         for connection in node.connections.values():
             yield from (source.key for source in connection.sources if isinstance(source, AssetRead))
@@ -159,7 +159,7 @@ def build_graph(
     Raises
     ------
     InvalidDefinitionError
-        If `name` is not a valid name, or `body` breaks a rule of composition, for example does not use an input.
+        If `name` is not a valid name, or if `body` breaks a rule of composition, for example if it does not use an input.
     """
     check_name(f"a {kind}", name, where=where)
     composition = Composition(name, kind, where)
@@ -248,7 +248,7 @@ def graph(
     Raises
     ------
     InvalidDefinitionError
-        If the function breaks a rule of composition, for example does not use an input.
+        If the function breaks a rule of composition, for example if it does not use an input.
     """
     declared = tuple(out) if isinstance(out, Mapping) else (("result",) if out is not None else None)
 
@@ -348,7 +348,7 @@ class JobDefinition:
         store
             A store directory or an open store; by default the store of the session.
         raise_on_error
-            What to do if a step fails, after the run has been recorded: True to raise the exception of the step, False to return the result.
+            What to do if a step fails: True to raise the exception of the step, False to return the result. The run is recorded in both cases.
 
         Returns
         -------
@@ -418,7 +418,7 @@ def job(
     Raises
     ------
     InvalidDefinitionError
-        If the function breaks a rule of composition, for example passes a constant to an input of an op.
+        If the function breaks a rule of composition, for example if it passes a constant to an input of an op.
     """
 
     def decorate(function: Callable[..., Any]) -> JobDefinition:

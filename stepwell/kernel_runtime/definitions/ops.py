@@ -70,7 +70,7 @@ class OpDefinition:
     ignore
         The names of variables that are excluded from the code version.
     reads
-        The paths and patterns of files that the body reads in ways that Stepwell cannot record, relative to the working directory or absolute.
+        Paths and patterns, absolute or relative to the working directory, of files that the body reads in ways that Stepwell cannot record.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class OpDefinition:
 
     def __repr__(self) -> str:
         parameters = ", ".join([*self.parameters, *(["*", *self.config] if self.config else [])])
-        # The only output of a cell has the name ``result``; the name of the variable says more.
+        # If a cell has only one output, the output has the name ``result``. The name of its variable says more.
         variables = self.body.outputs if isinstance(self.body, CellBody) and len(self.outs) == 1 else ()
         return f"<op {self.name}({parameters}) -> {', '.join(variables or self.outs) or 'nothing'}>"
 
@@ -295,8 +295,8 @@ def build_op(
     Raises
     ------
     InvalidDefinitionError
-        If a name or option is invalid, `function` takes ``*args`` or ``**kwargs``, or a name in `ins` is not a parameter of `function` although
-        its type is not `Nothing`, or the type of a parameter of `function` is `Nothing`.
+        If a name or option is invalid, if `function` takes ``*args`` or ``**kwargs``, or if a name in `ins` is not a parameter of `function`. Only
+        inputs of type `Nothing` need no parameter; the error is also raised if they have one.
     """
     where = place_of_function(function) if where is None else where
     name = check_name("an op", name or str(getattr(function, "__name__", "")), where=where)
@@ -489,8 +489,8 @@ def op(
     Raises
     ------
     InvalidDefinitionError
-        If a name or option is invalid, the function takes ``*args`` or ``**kwargs``, or a name in `ins` is not a parameter of the function
-        although its type is not `Nothing`.
+        If a name or option is invalid, if the function takes ``*args`` or ``**kwargs``, or if a name in `ins` is not a parameter of the function.
+        Only inputs of type `Nothing` need no parameter.
 
     Examples
     --------

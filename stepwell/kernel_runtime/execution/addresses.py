@@ -28,7 +28,7 @@ from stepwell.kernel_runtime.versions.ownership import owner
 
 _MISSING: Any = object()
 _MOST_INSTANCES = 20_000
-"""The maximum number of instances of library classes inside one variable's value that are digested. A value with more is treated as one leaf."""
+"""The maximum number of instances of library classes that are digested inside the value of one variable. A value with more is treated as one leaf."""
 
 
 @dataclass(slots=True)
@@ -182,7 +182,7 @@ def class_data(cls: type) -> dict[str, Any]:
 
 
 def module_data(module: ModuleType) -> dict[str, Any]:
-    """Return the attributes of a local module that hold data, without functions, classes and modules."""
+    """Return the attributes of a local module (a module of the user) that hold data, without functions, classes and modules."""
     return {
         name: value
         for name, value in vars(module).items()
@@ -368,7 +368,7 @@ _HOLDERS = frozenset({tuple, frozenset, FunctionType, MethodType, BuiltinMethodT
 
 
 def places(namespace: dict[str, Any], names: Iterable[str], stop: Collection[int]) -> dict[int, ObjectState]:
-    """Return an `ObjectState` with the address of each object that is the value of one of the variables `names`, or is inside it, by `id`.
+    """Return an `ObjectState` with the address of each object among or inside the values of the variables `names`, by the `id` of the object.
 
     Objects inside instances of library classes are left out. The states have neither contents nor digests.
 
@@ -403,7 +403,7 @@ def reached_names(
     """Return `names`, and all names of the notebook that `names` and `items` use, directly or indirectly.
 
     A function or class uses the names that its code loads or binds. A name that is bound to a function or class uses the same names as this object.
-    `items` are objects, such as functions, whose names are also returned.
+    `items` are objects, such as functions, that use names in the same way.
 
     Parameters
     ----------

@@ -92,7 +92,7 @@ class Execution:
     memo: str = ""
     inputs: tuple[InputVersion, ...] = ()
     code: CodeVersion | None = None
-    """The code version of the step; None for a step of a job that is not memoised. It includes its parts (the digest of each
+    """The code version of the step; None for a job's step that is not memoised. It includes its parts (the digest of each
     function and global that it covers), unless an earlier run has stored them. From the parts, a later request can tell what changed."""
     started: float = field(default_factory=time.time)
     reason: str = ""
@@ -263,7 +263,7 @@ class Bookkeeping:
         steps
             The steps of the plan, in order.
         waiting
-            Returns a context manager. This method waits for the commits inside its block.
+            Returns the context manager inside whose block this method waits for the commits.
 
         Returns
         -------
@@ -375,7 +375,7 @@ class Bookkeeping:
         if record.status in _WITHOUT_VALUE:
             self.facts.steps_without_value[step.key] = "untouched"
         logs, self._logs = self._logs, []
-        # The store identifies a step by its address, which begins with the name of the job.
+        # The store identifies a step by its address. For a step of a job, the address is the key with the name of the job before it.
         stored = record if step.address == step.key else replace(record, key=step.address)
         commit = self.store.record_step(
             stored,

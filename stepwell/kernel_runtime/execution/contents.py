@@ -98,7 +98,7 @@ def database_state(item: Any) -> str | None:
     """Return a string that describes the database of a sqlite3 or duckdb connection; None for a closed connection or any other object.
 
     After a change of the database, the function returns another string. There is one exception: if statements only updated rows of a duckdb
-    database, the string stays the same. Callers detect such updates by the words in `CHANGING`, which they search in the SQL statements.
+    database, the string stays the same. To detect such updates, callers search the SQL statements for the words in `CHANGING`.
     """
     kind = type(item).__module__
     try:
@@ -157,7 +157,7 @@ def members(item: Any) -> Iterator[tuple[Step, Any]]:
 
 
 def member(item: Any, step: Step) -> Any:
-    """Return the member of the container `item` to which `step`, one element of a path through an object, leads.
+    """Return the member of the container `item` to which `step` leads.
 
     Raises
     ------
@@ -444,7 +444,7 @@ _LEAVES: tuple[tuple[str, str, _Get, _Set], ...] = (
 )
 """The classes of leaves that can be changed in place: the module and name of each class, and the functions that return and set the state.
 
-The state of a leaf is never the leaf itself: the store replaces each reference to the leaf by a link, which leads to the leaf in the notebook.
+The state of a leaf is never the leaf itself, because in place of the leaf the store would only write a link to the leaf in the notebook.
 """
 
 
@@ -458,7 +458,7 @@ def _leaf(item: Any) -> tuple[_Get, _Set] | None:
 
 
 def leaf_state(item: Any) -> Any:
-    """Return the state of a leaf, to which `put_leaf` can set the leaf again; None if the leaf cannot be changed in place."""
+    """Return the state of a leaf, from which `put_leaf` can restore the leaf; None if the leaf cannot be changed in place."""
     leaf = _leaf(item)
     return leaf[0](item) if leaf is not None else None
 

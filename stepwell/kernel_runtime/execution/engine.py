@@ -75,12 +75,12 @@ class EngineOptions:
     timeline: Timeline | None = None
     """The timeline of the notebook; None outside notebooks."""
     published_notices: set[Notice] = field(default_factory=set)
-    """All notices that this session has published. The run does not repeat those about network connections, and adds its own notices of this kind."""
+    """All notices that this session has published. The run does not repeat those about network connections, and adds its own to them."""
     run_notices: list[Notice] = field(default_factory=list)
     """The notices that the session receives during the run, for example from the store; the result of the run includes them."""
     strict: bool = False
-    """True if every live cell fails when its value cannot be stored; False if only those with the option ``--stored`` do. A step of a job that is
-    not memoised never fails for this reason; any other step that is not a live cell fails, whatever `strict` is."""
+    """True if every live cell fails when its value cannot be stored; False if only those with the option ``--stored`` do. Other steps do not depend
+    on `strict`: a job's step that is not memoised never fails for this reason, and all others fail."""
 
 
 class _ValueLostError(Exception):
@@ -121,8 +121,8 @@ class Engine:
         books.code_parts = options.code_parts
         self.options = options
         self.memory: dict[str, Any] = {}
-        """Values that stay in memory for later steps, by value key: those of job steps without memo keys, immutable ones, and those of steps that share
-        their values instead of storing and loading them (`isolate` is False)."""
+        """Values that stay in memory for later steps, by value key: immutable values, values of job steps that are not memoised, and values that all
+        later steps share as one object (`isolate` is False)."""
         self.error: BaseException | None = None
         self.interrupt: BaseException | None = None
         self.notices = list(options.notices)
@@ -362,7 +362,7 @@ class Engine:
     def _take_present_names(self, execution: Execution) -> None:
         """Compute the memo key of a live cell again just before it runs, if the decision was not made with the present values of variables.
 
-        Until then, the decision may have used the values that the cell read when it last ran. A run of the cell reads the present values.
+        The decision may have used the values that the cell read when it last ran, but the cell will now read the present values.
         """
         step, state, cells = execution.step, self.options.hidden_state, self.cells
         if state is not None and cells is not None and cells.is_live(step) and cells.is_renamed(step):
@@ -471,7 +471,7 @@ class Engine:
             execution.stored_outputs[name] = (None, "")
             return True
         is_job = self.plan.kind == "job" and not step.memoised
-        # For an immutable value, no code of the user runs that might never return.
+        # Storing an immutable value runs no code of the user, so it cannot block the run for ever.
         look = call if _is_immutable(value) else self.guard.look
         version = "" if is_job else look(partial(data_version, value)) or ""
         is_stored = True

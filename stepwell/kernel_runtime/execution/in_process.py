@@ -66,12 +66,12 @@ class Outcome:
     network: tuple[str, ...] = ()
     """The network hosts to which the body opened a connection."""
     unseen_reads: tuple[str, ...] = ()
-    """Reads by native readers that no later run can check, each as the name of the reader and what it reads: ``scan_parquet: s3://bucket``."""
+    """Reads that no later run can check, made by readers in native code: the name of the reader and what it read (``scan_parquet: s3://bucket``)."""
     children: tuple[str, ...] = ()
     """The names of the programs and processes that the body started, whose reads are not recorded."""
     last_value: Any = None
-    """The value of a cell's last expression, if the shell keeps this value in ``Out``. None if the shell keeps nothing, or the value of a variable
-    instead."""
+    """The value of a cell's last expression, if the shell keeps this value in ``Out``. None otherwise: the shell keeps nothing, or the value of
+    a variable."""
     recorder: ReadRecorder | None = None
     """The recorder that noted the body's reads and writes."""
 
@@ -478,7 +478,8 @@ def pictures(values: Iterable[Any]) -> Iterator[dict[str, str]]:
 
 
 LIMIT = 1_000_000
-"""The maximum number of characters of printed text and display data that are recorded for a step. Further characters are only counted."""
+"""The maximum number of characters of printed text and display data that are recorded for a step. Further characters are only counted. A larger
+display is recorded if nothing was recorded before it."""
 
 _current: ContextVar[Capture | None] = ContextVar("stepwell_capture", default=None)
 

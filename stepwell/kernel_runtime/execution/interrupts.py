@@ -173,7 +173,7 @@ class InterruptGuard:
     def look(self, function: Callable[[], T]) -> T:
         """Call a function that examines objects of the user, and return its result. An interrupt raises KeyboardInterrupt in the function.
 
-        Without this, a method of such an object that never returns would block the run for ever. The function is called even if the run was
+        If the interrupt only set a flag, a method that never returns would block the run for ever. The function is called even if the run was
         interrupted before.
         """
         if self._calling:

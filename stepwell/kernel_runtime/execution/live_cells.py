@@ -208,8 +208,8 @@ class LiveRun:
         environment
             The names of the environment variables that the body set or removed.
         last
-            The value of the cell's last expression, if the shell keeps this value in ``Out``. None if the shell keeps nothing, or the value of a
-            variable instead.
+            The value of the cell's last expression, if the shell keeps this value in ``Out``. None otherwise: the shell keeps nothing, or the
+            value of a variable.
         """
         space, body, bundle = self._space, self._body, self.bundle
         bound = self.bound_names()
@@ -341,8 +341,8 @@ class LiveRun:
         Returns
         -------
         definitions, names
-            `definitions` are the indices, in the definitions of the body, of those that a reuse must execute: those that bound a name, and imports
-            whose names were bound to the same objects before. `names` are the names in `bound` whose values do not come from a definition.
+            `definitions` are the indices of the body's definitions that a reuse must execute: those that bound a name in `bound`, and imports whose
+            names are bound to the imported objects. `names` are the names in `bound` whose values do not come from a definition.
         """
         definitions = self._body.definitions
         by_name: dict[str, list[int]] = {}
@@ -450,7 +450,7 @@ class LiveRun:
     def _with_last(self, last: Any, separate_names: Sequence[str]) -> tuple[str, ...]:
         """Add the value of the cell's last expression to the bundle.
 
-        The value cannot be added if it shares objects with the notebook that are not in the bundle and have no address.
+        The value cannot be added if an object that it shares with the notebook is not in the bundle and has no address.
 
         Parameters
         ----------

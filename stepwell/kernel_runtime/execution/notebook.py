@@ -101,23 +101,23 @@ class StoredCells:
         self._store = store
         self._strict = strict
         self.hit: _Reuse | None = None
-        """The execution that the last call of `obstacle` examined. None if the call found an obstacle, or if nothing must be restored."""
+        """The execution that the last call of `obstacle` examined. None if the call found an obstacle, or if there is nothing to restore."""
 
     def must_be_stored(self, step: PlanStep) -> bool:
         """Return True if the step of a cell must fail when its value cannot be stored."""
         return isinstance(step.op.body, CellBody) and (self._strict or step.op.body.must_be_stored)
 
     def obstacle(self, step: PlanStep, materializations: tuple[Materialization, ...], kind: Kind) -> str:
-        """Return the reason why the effects of an execution cannot be restored; empty if they can, or if nothing must be restored.
+        """Return the reason why the effects of an execution cannot be restored; empty if they can, or if there is nothing to restore.
 
-        The attribute `hit` is set to the execution. It is set to None if the result is not empty, or if nothing must be restored.
+        The attribute `hit` is set to the execution; it is set to None if the result is not empty, or if there is nothing to restore.
 
         Parameters
         ----------
         materializations
             The materializations of the execution.
         kind
-            How the request refers to the step. Nothing must be restored if the cell of the step does not run and the notebook already has the
+            Why the request includes the step. There is nothing to restore if the cell of the step does not run and the notebook already has the
             effects of this execution.
         """
         self.hit = None
@@ -263,19 +263,20 @@ class NotebookCells:
     def changed_since(self, step: PlanStep) -> tuple[str, str]:
         """Return the result of `Timeline.changed_since` for a step: descriptions of the state that the step read, and of the present state.
 
-        The step runs only because a later step needs it. If the user asked for the step itself, return two empty strings.
+        If the user asked for the step itself (`is_own`), return two empty strings.
         """
         return ("", "") if self.is_own(step) else self._timeline.changed_since(step.key)
 
     # -- a run
 
     def check(self, step: PlanStep) -> None:
-        """Check that a step which is about to run only because a later step needs it reads the same state as when its cell ran.
+        """Check that a step reads the same state as when its cell ran. Nothing is checked if the user asked for the step itself (`is_own`).
 
         Raises
         ------
         NamesReassignedError
-            If other cells have changed variables or files that the step reads since then.
+            If other cells have since changed variables or files that the step reads, or if a variable has lost a change that was made before the
+            cell ran.
         """
         if self.is_own(step):
             return
@@ -305,7 +306,7 @@ class NotebookCells:
         return bound.data_version == item.data_version if item.data_version else bound.materialization == item.id
 
     def has_value(self, key: str, item: Materialization) -> bool:
-        """Return True if the value of a materialization of the asset `key`, which could not be stored, still exists in this kernel."""
+        """Return True if the value of `item`, a materialization of the asset `key`, still exists in this kernel. The value could not be stored."""
         return self._timeline.alive(key, item) is not None
 
     def value(self, key: str) -> Any:
@@ -367,7 +368,7 @@ class NotebookCells:
         return run
 
     def is_renamed(self, step: PlanStep) -> bool:
-        """Give up earlier values of variables for a step that is about to run, as `Timeline.unpin` does.
+        """Call `Timeline.unpin` for a step that is about to run: from now on, the present values of variables are used for it, not earlier ones.
 
         Return True if the code version of the step must be computed again, because it was computed from earlier values.
         """
@@ -438,9 +439,9 @@ class NotebookCells:
         return effects, value
 
     def lacking(self, step: PlanStep, effects: Effects, outputs: Collection[str]) -> Effects:
-        """Return `effects` after the outputs of the step that are named in `outputs` could not be stored.
+        """Return `effects`, adapted to outputs of the step that could not be stored. `outputs` has the names of these outputs.
 
-        The variables of these outputs are marked as lost if a later run of the step must not compute them again.
+        Their variables are marked as lost if the step must not run again only to compute them.
         """
         body = step.op.body
         assert isinstance(body, CellBody)
@@ -481,7 +482,7 @@ class NotebookCells:
         -------
         variables, lost
             `variables` are the names of the variables whose values were removed. `lost` are the names of the settings whose values were removed,
-            followed by the names of the variables with objects that the body changed in place and whose contents were removed.
+            followed by the result of `LiveRun.root_of` for each changed object whose contents were removed.
 
         Raises
         ------

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 MOST_KEPT = 1 << 20
 """The maximum size in bytes of a file whose content is stored."""
 _MOST_IN_ALL = 16 << 20
-"""The maximum size in bytes of all files together whose contents are stored for one step."""
+"""The maximum total size in bytes of the files whose contents are stored for one step."""
 FOLDER = "/"
 """Stands in place of the digest of a path that is a folder."""
 _CACHES = ("__pycache__", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache", ".cache", ".stepwell")
@@ -451,7 +451,7 @@ def _link_group(group: list[MemoryRange], others: list[MemoryRange], links: dict
 def _may_own(other: MemoryRange, part: MemoryRange) -> bool:
     """Return True if the array `part` could be stored as a link to the memory of the object that holds `other`."""
     if part.part and (other.part or not other.array.flags.writeable):
-        # pandas keeps track of memory that its frames share. An array of shared memory that a frame returns is read-only.
+        # pandas keeps track of memory that its frames share. If a frame returns an array of its own memory, this array is read-only.
         return False
     return other.array is not part.array and other.holder is not part.holder and other.meets(part)
 

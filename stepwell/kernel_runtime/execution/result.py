@@ -137,8 +137,8 @@ class Collector:
         self.declared_outputs = {output.name: output for output in step.outputs}
         self.produced: dict[str, Produced] = {}
         self.last_value: Any = None
-        """The value of a cell's last expression, if the shell keeps this value in ``Out``. None if the shell keeps nothing, or the value of a variable
-        instead."""
+        """The value of a cell's last expression, if the shell keeps this value in ``Out``. None otherwise: the shell keeps nothing, or the value
+        of a variable."""
 
     def add(self, name: str, value: Any, metadata: dict[str, Any] | None = None) -> None:
         """Add one output that the body produced.

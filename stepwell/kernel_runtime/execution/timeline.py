@@ -116,9 +116,10 @@ class Timeline:
     world
         Records the changes of files, the environment and other external state that steps read.
     unstored
-        The variables of reused cells that are unbound because their values are not stored, each with the key of an asset that the cell defines.
+        The variables that reused cells left unbound because the values are not stored. Each is mapped to the key of an asset that its cell defines.
     handles
-        The variables in `unstored` whose values were files or connections. A step that made one runs again only when code needs the variable.
+        The variables in `unstored` whose values were files or connections. The step that made such a value runs again only when code needs the
+        variable.
     results
         The results of cells (the values of their last expressions) that the shell has not received yet, by step key.
     requested
@@ -252,12 +253,12 @@ class Timeline:
         return events[-1][1] if events else None
 
     def place(self, name: str) -> str:
-        """Return the place of the cell that last bound or changed a variable (``cell 5``); empty if this was a step or is unknown."""
+        """Return the place of the cell that last bound or changed a variable (``cell 5``); empty if a step did this last, or if it is unknown."""
         events = [*self._binds.get(name, ()), *self._changes.get(name, ())]
         return max(events, key=lambda event: event[0])[1].place if events else ""
 
     def _since(self, name: str, number: int) -> list[tuple[int, Writer]]:
-        """Return the events after the event `number` that bound a name, or that may have changed its value, also through another name."""
+        """Of the events after the event `number`, return those that bound a name or may have changed its value, also through another name."""
         events = [event for event in self._binds.get(name, ()) if event[0] > number]
         group = self._group.get(name)
         names = [name] if group is None else [other for other, its_group in self._group.items() if its_group == group]
@@ -280,7 +281,7 @@ class Timeline:
             self._waiting.pop(key, None)
 
     def settle(self, names: Iterable[str]) -> None:
-        """Note that the variables `names` now have the unchanged values of their assets. Called after the run of the step that bound them is noted."""
+        """Note that the variables `names` now have the unchanged values of their assets. Call this after `note` recorded the step that bound them."""
         for name in names:
             bound = self._bindings.get(name)
             if bound is not None:
@@ -577,7 +578,7 @@ class Timeline:
         self.world.seeded(stream, writer, self._count)
 
     def was_seeded(self, stream: str, step_key: str) -> bool:
-        """Return True if a random stream was seeded since a step was brought up to date, except by cells and steps that come after the step.
+        """Return True if a random stream was seeded since a step was brought up to date, except by the step, or by cells and steps after it.
 
         `World.is_later_change` defines which cells and steps come after a step.
         """
@@ -657,7 +658,7 @@ class Timeline:
             any(writer.kind == "cell" for _, writer in since)
             or any(number > memory.number and writer.id != step_key for number, writer in self._binds.get(name, ()))
         ):
-            # A requested step reads the names that other cells and steps bound. Changes in place by later steps are not edits.
+            # For a requested step, every change by a cell and every binding by another step is an edit. Changes in place by later steps are not.
             return False
         # `before` is the set of writers of the value that the step read: the last one that bound the name, and those that then changed the value.
         last = max((number for number, _ in self._binds.get(name, ()) if number <= memory.number), default=0)
@@ -677,12 +678,12 @@ class Timeline:
         return {name: labels for name, labels in self._reassigned.get(step_key, {}).items() if all(labels)}
 
     def changed_since(self, step_key: str) -> tuple[str, str]:
-        """Return descriptions of what other cells have changed since a step read it: one of the state that the step read, one of the present state.
+        """Return two descriptions of the state that other cells have changed since a step read it: how it was then, and how it is now.
 
         Returns
         -------
         before, now
-            `before` says from which cells the state came that the step read (``df from [1]``); `now` says what is different at present
+            `before` names the origin of the state that the step read (``df from [1]``); `now` says what is different at present
             (``df is now from [5]``). Both are empty if other cells have changed nothing that the step read.
         """
         names = self.names_reassigned(step_key)

@@ -104,9 +104,9 @@ class World:
         self._watched: dict[Read, object] = {}
         """For each watched read, the last result of `_glance`."""
         self._changes: dict[tuple[str, str], list[tuple[int, Writer]]] = {}
-        """By kind and name of the read, the changes of the state: the number of the last event before the change, and its cause."""
+        """By kind and name of the read, the changes of the state: the number of the last event when the change was noted, and its cause."""
         self._first_run: dict[Writer, int] = {}
-        """For each cell and step, the number of the last event before its first run in this kernel."""
+        """For each cell and step, the number of the last event when its first run in this kernel was noted."""
         self._last_read: dict[str, _LastRead] = {}
         """The external state that each step read, by step key."""
         self._settings: dict[str, SettingsOfStep] = {}
@@ -118,7 +118,7 @@ class World:
         return read.kind not in LOCAL and read.kind != "asset"
 
     def note_run(self, writer: Writer, number: int) -> None:
-        """Note that a cell or step has run after the event `number`."""
+        """Note that a cell or step has run. `number` is the number of the last event so far."""
         self._first_run.setdefault(writer, number)
 
     def look(self, number: int, writer: Writer = OTHER) -> None:
@@ -252,7 +252,7 @@ class World:
         return step_key in self._settings
 
     def undo_settings(self, step_key: str) -> None:
-        """Undo the changes of settings that the last run of a step in this kernel made, except those of settings that have changed again since."""
+        """Undo what the last run of a step in this kernel changed in settings, except in those settings that have changed again since."""
         settings = self._settings.pop(step_key, None)
         if settings is None:
             return
@@ -265,9 +265,9 @@ class World:
                 set_variable(name, before)
 
     def changed_by_cells(self, step_key: str) -> dict[Read, str]:
-        """Return the recorded reads of a step whose state cells have changed since the step was brought up to date.
+        """Return those recorded reads of a step whose state was changed by cells since the step was brought up to date.
 
-        The value of a read is the label of the last cell that changed the state.
+        Each read is mapped to the label of the last cell that changed its state.
         """
         seen = self._last_read.get(step_key)
         changed: dict[Read, str] = {}
@@ -518,7 +518,7 @@ class _Watch:
         if name != _NUMPY:
             return None
         self.end()
-        # One of the other finders is that of `reads.hooks`, which wraps the functions for seeding, so the spec must come from these finders.
+        # The finder of `reads.hooks` wraps the functions for seeding. It is one of the other finders, so the spec must come from these.
         others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
         spec: ModuleSpec | None = next((found for finder in others if (found := finder.find_spec(name, path, target))), None)
         loader: Any = spec.loader if spec is not None else None

@@ -7,8 +7,9 @@ In a selection string, each of these forms selects assets:
 ``"a*"``, ``key:"a*"``            the assets whose keys match the pattern
 ``group:x``, ``kind:sql``         the assets of this group, the assets of this kind
 ``*``                             all assets
-``roots(...)``, ``sinks(...)``    of the assets that the inner selection selects, those that have no other of these assets
-                                  directly upstream, or directly downstream
+``roots(...)``                    of the assets that the inner selection selects, those that have no other of
+                                  these assets directly upstream
+``sinks(...)``                    the same, but directly downstream
 ``(...)``                         the assets that the inner selection selects
 ================================  ==========================================================================================
 
@@ -284,8 +285,8 @@ class Definitions:
     def names(self) -> dict[str, str]:
         """Return a dict that maps each name by which code can refer to an asset to the key of this asset.
 
-        The name is the last component of the key: ``flights`` for ``raw/flights``. If several keys have the same last component, the dict does
-        not contain it, because it does not say which asset is meant.
+        The name is the last component of the key: ``flights`` for ``raw/flights``. A last component that
+        several keys share is left out, because it does not say which asset is meant.
         """
         if self._names is not None:
             return self._names

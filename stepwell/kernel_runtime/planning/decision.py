@@ -1,12 +1,13 @@
 """The decision about a step: its stored result is reused, the step runs, or it is held back; and the reason for the decision.
 
-`decide` makes all decisions. The engine carries them out; `states`, which ``status``, ``%why`` and the lineage show, makes them before
-anything runs. Both base the decisions on the same facts (`DecisionFacts`): a snapshot of the store, the materializations of the step's inputs, and
-checks of recorded reads.
+`decide` makes all decisions. The engine calls it and carries the decisions out; `states` calls it before anything runs, for ``status``,
+``%why`` and the lineage. Both base the decisions on the same facts (`DecisionFacts`): a snapshot of the store, the materializations of the
+step's inputs, and checks of recorded reads.
 
 A *stored result* of a step is the tuple of the materializations (one per output) that one run of the step produced. In this module, it is
 called `materializations`. A step is reused if a stored result has the step's memo key and all required outputs, and is younger than ``max_age``,
-if its recorded reads still hold, and if its effects can be restored. A step that is not memoised, or that is volatile, is never reused.
+if its recorded reads still hold, and if its effects can be restored. A step is never reused if it is volatile or not memoised
+(`PlanStep.memoised`).
 
 The memo key contains the data versions of the inputs, so a step is decided after all steps that come before it in the plan. The texts of
 reasons are made only on request, because this takes time (`refusal`, `reason_to_run`).
@@ -205,7 +206,7 @@ class DecisionFacts:
     def is_young(self, materializations: tuple[Materialization, ...], max_age: float) -> bool:
         """Return True if a stored result was younger than `max_age` seconds at the time of the snapshot.
 
-        Return False if the time of a materialization is after the snapshot: a clock was wrong, so the age is unknown.
+        Return False if the time of a materialization is in the future: a clock was wrong, so the age is unknown.
 
         Parameters
         ----------
@@ -525,7 +526,7 @@ def _version(name: str, item: Materialization, carries_value: bool) -> InputVers
 
 
 def _lacking(step: PlanStep, materializations: tuple[Materialization, ...]) -> list[str]:
-    """Return the keys of the required outputs of `step` of which a stored result has no materialization."""
+    """Return the keys of a step's required outputs for which a stored result has no materialization."""
     if len(step.outputs) == 1 and materializations[0].key == step.outputs[0].key:
         return []
     made = {item.key for item in materializations}

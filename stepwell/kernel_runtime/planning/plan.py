@@ -85,9 +85,9 @@ class PlanStep:
     isolate: bool = True
     """True if each downstream step receives a separate copy of the step's values; False if all of them share one object."""
     code: CodeVersion | None = None
-    """The code version of the step; None before the code walk, and for a step of a job that is not memoised."""
+    """The code version of the step; None before the code walk, and for a step that belongs to a job and is not memoised."""
     address: str = ""
-    """The step's key in the store: for a step of a job, ``JOB.KEY``, the name of the job before `key`; for any other step, `key`."""
+    """The step's key in the store: for a step of a job, the name of the job and `key` (``JOB.KEY``); for any other step, `key`."""
 
     input_keys: tuple[str, ...] = field(init=False)
     """The value keys of all inputs, including those of inputs that only determine the order of steps."""
@@ -129,8 +129,8 @@ class Plan:
     read_keys: tuple[str, ...] = ()
     """The value keys that steps read and that no step of the plan computes: their values are read from the store."""
     absent: frozenset[str] = frozenset()
-    """In a resumed run: the keys in `read_keys` of optional outputs that a finished step of the original run did not produce. Steps that need one
-    of them are skipped.
+    """In a resumed run: those `read_keys` that belong to optional outputs which a finished step of the original run did not produce. Steps that
+    need one of them are skipped.
     """
     target_steps: frozenset[str] = frozenset()
     """The keys of the requested steps; all other steps are upstream of these."""

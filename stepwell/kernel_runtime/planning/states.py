@@ -83,7 +83,7 @@ class StepState:
     memo_key: str
     """The present memo key; empty if it is not known before upstream steps run."""
     current: tuple[Materialization, ...]
-    """The current materializations of the outputs; for a fresh step, the materializations that a run would reuse."""
+    """The stored result that `decide` found for the step; if it found none, the current materializations of the outputs."""
     seconds: float | None
     """The duration of the newest execution in seconds; None if unknown."""
     inputs: tuple[InputVersion, ...] | None = None
@@ -228,7 +228,7 @@ class _States:
         reasons = self.explain(step, stored, decision.inputs)
         changed = [_pending_change(reason, self.pending) for reason in reasons] if self.pending else []
         if changed and all(changed):
-            # Only objects differ that a run would restore by reusing earlier steps. States are determined without restoring anything.
+            # A run would restore all changed objects by reusing earlier steps. States are determined without restoring anything.
             return "may change", tuple(dict.fromkeys(reason for reason in changed if reason is not None))
         return "stale", reasons or (Reason("the memo key of the step changed"),)
 

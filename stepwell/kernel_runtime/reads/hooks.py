@@ -42,8 +42,8 @@ from stepwell.kernel_runtime.versions.ownership import OURS, is_input_path
 Active = Callable[[], ReadRecorder | None]
 """Returns the recorder of the step in which the calling code runs; None outside steps."""
 
-# DuckDB looks up frames in the variables of its caller, and skips callers whose module has DuckDB's name. The wrapper is compiled from text, so
-# that its globals can have this name.
+# DuckDB looks up data frames in the variables of its caller, and skips callers whose module has DuckDB's name. The wrapper is compiled from text,
+# so that its globals can have this name.
 _SHIM = compile(
     """
 def bound(original, note):
@@ -118,7 +118,7 @@ def _wrapped(original: Any, note: Note, active: Active, module: str) -> Any:
 
     always = getattr(note, "always", False)
     home = getattr(original, "__module__", None) or module
-    # DuckDB does not skip frames of its extension module `_duckdb`.
+    # DuckDB does not skip callers whose module is its extension module `_duckdb`.
     home = home if home.partition(".")[0] == module.partition(".")[0] else module
     space: dict[str, Any] = {"__name__": home, "__builtins__": builtins}
     exec(_SHIM, space)  # noqa: S102 - constant code; the function must belong to that module
@@ -290,7 +290,7 @@ def _file_opened(recorder: ReadRecorder, path: Any, mode: str | None, flags: int
 
 
 def _folder_listed(recorder: ReadRecorder, path: Any = None) -> None:
-    # A listing by descriptor is not noted: `shutil.rmtree` lists the folders that it removes in this way.
+    # A listing by descriptor is not noted: in this way, `shutil.rmtree` lists the folders that it removes.
     if not isinstance(path, int) and counts_here(sys._getframe(2)):  # noqa: SLF001 - the caller that lists it
         path_as_written = os.fsdecode(path) if path is not None else "."
         if not os.path.isabs(path_as_written):  # noqa: PTH117 - as above

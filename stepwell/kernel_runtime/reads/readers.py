@@ -61,7 +61,7 @@ _LOOK_UPS = {
     "patsy.eval": ("VarLookupDict", "__getitem__"),
     "formulaic.utils.layered_mapping": ("LayeredMapping", "__getitem__"),
 }
-"""By module, the class that looks up the names in a formula or expression, and the method of the class that does this."""
+"""By module, the class that looks up the names in a formula or expression, and its method for this."""
 _DUCKDB_STATEMENTS = ("sql", "query", "from_query", "execute", "executemany", "query_df")
 _DUCKDB_READS = ("read_csv", "read_parquet", "read_json", "from_csv_auto", "from_parquet")
 _DUCKDB_NAMES = ("table", "view", "register", "unregister", "append")
@@ -412,7 +412,7 @@ _SHELLS_OF_PYTHON = frozenset({"IPython", "ipykernel", "pexpect", "ptyprocess", 
 
 
 def asker(frame: FrameType | None, through: Sequence[str] | frozenset[str]) -> FrameType | None:
-    """Return the first of `frame`, its caller, the caller's caller and so on whose module is in none of the packages `through`; None if there is none."""
+    """Return the nearest frame, from `frame` outwards, whose module is outside the packages `through`; None if there is no such frame."""
     while frame is not None and _top(frame) in through:
         frame = frame.f_back
     return frame

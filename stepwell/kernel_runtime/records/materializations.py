@@ -258,8 +258,7 @@ NOTEBOOK = "notebook"
 """The name of the output that contains the effects of a cell: its value consists of the variables, changed objects and written files."""
 
 RESULT = "Out[]"
-"""Stands for the value of a cell's last expression, in the same lists and dictionaries that contain the names of the variables that the cell
-assigned."""
+"""In lists and dictionaries of a cell's variables, the name that stands for the value of the cell's last expression."""
 
 ELSEWHERE = "elsewhere"
 """The content of `Materialization.effects` if the step has effects, but the record of another output of the step contains them."""

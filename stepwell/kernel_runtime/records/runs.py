@@ -1,7 +1,7 @@
 """Records of runs and their steps, captured outputs, the snapshot of the catalog for a run, events, and the lineage.
 
-A `Snapshot` is read from the catalog at the start of a run, so that most steps of the run need no query of their own. A step is read
-again if its code version has changed during the run, or if another process may have recorded its result in the meantime.
+A `Snapshot` is read from the catalog at the start of a run, so that most steps of the run need no query of their own. The records
+of a step are read again if its code version has changed during the run, or if another process may have recorded its result in the meantime.
 
 Front ends receive events during a run. The end of a step is published after the rows of the step are committed, so that no front end reports
 a result that could still be lost.
@@ -121,7 +121,7 @@ class StepRecord:
     stored result could not be restored.
     """
     not_kept: tuple[str, ...] = ()
-    """The outputs that could not be stored, in a job or an asset cell: for each, its name, a colon, and the reason or the type of the value."""
+    """The outputs that could not be stored: the name of each, a colon, and the reason or the type of its value. Only in jobs and asset cells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,23 +154,23 @@ class Snapshot:
     by_memo_key: dict[str, list[tuple[Materialization, ...]]] = field(default_factory=dict)
     """The stored executions of the steps by memo key, newest first. An execution is a tuple of materializations, one for each output."""
     current: dict[str, list[Current]] = field(default_factory=dict)
-    """The current materializations by key, newest first. A key has one for each notebook that defined the key and each partition."""
+    """The current materializations by key, newest first. A key has one for each combination of a notebook and a partition."""
     failures: dict[str, FailedAttempt] = field(default_factory=dict)
-    """Maps the key of each step whose newest attempt failed to this attempt."""
+    """The newest attempt at a step, by step key. Only failed attempts are in the mapping."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Maps a step key to the time in seconds that the newest execution of the step took."""
     missing_files: frozenset[str] = frozenset()
     """The names of value files that are missing, although a materialization in the snapshot refers to them."""
     foreign: dict[str, str] = field(default_factory=dict)
-    """The values that execute code when they are loaded and that this user's key has not signed: maps the id of the materialization to the
-    fingerprint of the key that signed the value, or to ``none``."""
+    """Maps the id of a materialization to the fingerprint of the key that signed its value, or to ``none``. It contains the values that execute
+    code when they are loaded and that this user's key has not signed."""
     epoch: int = 0
     """The catalog's `epoch` when the snapshot was read. It tells `ValueStore.is_newest` whether the snapshot is out of date."""
 
     def take(self, later: Snapshot) -> None:
         """Copy the stored executions and the current materializations from ``later``, a newer snapshot of fewer steps.
 
-        Executions in ``later`` replace those with the same memo key, and current materializations those with the same key. All others stay.
+        Executions in ``later`` replace those with the same memo key. Current materializations replace those with the same key. All others stay.
         The missing files and foreign values are updated for the materializations in ``later``; the failures and durations are not changed.
         """
         self.by_memo_key.update(later.by_memo_key)
@@ -330,11 +330,11 @@ class LineageNode:
     parent: str = ""
     """The key of the graph-backed asset that contains the op; empty for other cards."""
     reason: str = ""
-    """One or two reasons for the state, the most specific first: ``split() changed``; or that the value is read and not computed here."""
+    """One or two reasons for the state, the most specific first: ``split() changed``. For a source asset, ``read, not computed here``."""
     summary: str = ""
     """The shape, size or type of the current value: ``336,776 × 19 · 41.0 MB``."""
     seconds: float | None = None
-    """The time in seconds that the step took to compute the current value; None if there is no current value."""
+    """The duration in seconds of the execution that computed the current value or, if there is none, of the newest execution; None if unknown."""
     created: float | None = None
     """The time when the current value was computed, in seconds since the epoch; None if there is no current value."""
     error: str = ""

@@ -169,7 +169,7 @@ def accept_step(
     holds: Callable[[Read], bool],
     reread: Callable[[Read], Read],
 ) -> None:
-    """Record copies of the current materializations of a step with the step's present memo key, so that their values are reused.
+    """Copy a step's current materializations, and record the copies with the step's present memo key, so that their values are reused.
 
     Parameters
     ----------

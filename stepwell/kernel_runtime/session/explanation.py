@@ -4,9 +4,9 @@ A cause is inherited if it lies upstream: an upstream step is not up to date, or
 upstream step by step, to causes that are not inherited: their *origins*.
 
 - If an upstream step is not up to date, the reasons for its present state are the causes.
-- If an upstream step has already computed a new value, its materialization with the old value is compared with the one with the new value. The
-  differences of their code versions, inputs and reads are the causes. If there are none, the cause is the reason that the engine recorded
-  when the step ran.
+- If an upstream step has already computed a new value, two of its materializations are compared: that of the old value and that of the new
+  value. The differences of their code versions, inputs and reads are the causes. If there are none, the cause is the reason that the engine
+  recorded when the step ran.
 """
 
 from __future__ import annotations
@@ -156,8 +156,8 @@ class Explanation:
 def headline(reason: Reason) -> str:
     """Return a reason as one phrase: ``LIMIT 3 -> 4 in cell 5, two steps up: clean -> rep.f``.
 
-    The phrase consists of the reason's text, its place, and its `Reason.chain`: the steps that lead from the reason to the explained step, which
-    is not named.
+    The phrase consists of the reason's text, its place, and its `Reason.chain`: the steps that lead from the reason to the explained step. The
+    explained step itself is not named.
     """
     text = reason.text.replace(": ", " ", 1) if reason.kind == "global" and ARROW in reason.text else reason.text
     place = f" in {reason.place}" if reason.place else ""
@@ -178,7 +178,7 @@ def _reason_lines(reason: Reason, *, named: bool = False) -> list[str]:
     Parameters
     ----------
     named
-        True to leave out the texts of the origins, because the line about the step already contains them (if the step has only one origin).
+        True if the step has only one origin. The text of this origin is left out, because the line about the step already contains it.
     """
     around = [part for part in (reason.path if reason.path not in reason.text else "", reason.place) if part]
     lines = [f"  {reason.text}" + (f"  ({', '.join(around)})" if around else "")]
@@ -241,7 +241,7 @@ class Origins:
             The notebook whose runs are searched first. If no run of this notebook executed the step, the runs of all notebooks are searched.
         """
         attempts = self._store.catalog.ask(read_attempts, address, _ATTEMPTS)
-        # The record of a failed attempt has no materialization, which would name the notebook. Such records are searched for every notebook.
+        # Only a materialization names the notebook, and the record of a failed attempt has none. So such a record counts for every notebook.
         of_notebook = [
             record for record in attempts if not record.materializations or record.materializations[0].notebook == notebook
         ]

@@ -561,8 +561,8 @@ def _duplicates(connection: Any, keys: Sequence[_Pair]) -> tuple[int, int]:
 def _join(connection: Any, keys: Sequence[_Pair], compared: Sequence[_Pair], *, numbered: bool) -> None:
     """Match the rows of the tables ``a`` and ``b``, and create the table ``d`` of the differing rows.
 
-    Its columns are the kind of the row (``added``, ``removed`` or ``changed``), its positions ``pa`` and ``pb`` in both frames, and for each
-    compared column a flag that is True if the cells differ.
+    The columns of ``d`` are the kind of the row (``added``, ``removed`` or ``changed``), the row's positions ``pa`` and ``pb`` in both frames,
+    and for each compared column a flag that is True if the cells differ.
 
     Parameters
     ----------

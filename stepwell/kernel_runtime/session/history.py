@@ -339,8 +339,8 @@ def load_version(store: ValueStore, key: str, version: WhichVersion, notebook: s
     version, notebook
         The version, selected as in `find_version`.
     verify
-        ``full`` to check every byte of the stored value. ``signed`` to check the bytes that loading could execute, and to check a whole value file
-        only at its first load after each start of the machine and after each change of the file.
+        ``full`` to check every byte of the stored value. ``signed`` to check the bytes that loading could execute. With ``signed``, a whole value
+        file is checked only when it is loaded for the first time after the machine has started or the file has changed.
 
     Raises
     ------
@@ -470,8 +470,8 @@ def _copies(store: ValueStore, rows: list[Materialization], old: str, new: str) 
 def _with_signature(store: ValueStore, copy: Materialization, item: Materialization) -> Materialization:
     """Return the copy of a materialization with a new signature: that of the original `item` does not match the copy.
 
-    The copy is signed only if a trusted key signed the original. If another key signed it, the copy is returned without a signature; if the
-    original is unsigned, the copy is returned unchanged. Effects are restored only from signed materializations.
+    The copy is signed only if a trusted key signed the original. If another key signed the original, the copy is returned without a
+    signature; if the original is unsigned, the copy is returned unchanged. Effects are restored only from signed materializations.
     """
     if item.record_signature is None:
         return copy
@@ -496,7 +496,7 @@ def _record(store: ValueStore, notebook: str, steps: dict[str, str], rows: list[
     rows
         The materializations that were copied.
     old
-        The old key of the asset; each record states it as its reason: ``renamed from KEY``.
+        The old key of the asset, for the reason in each record: ``renamed from KEY``.
     """
     run_id, now = new_id(), time.time()
     run = RunRecord(run_id, "assets", notebook, tuple(step for step in steps.values() if "." not in step), "running", now)

@@ -150,8 +150,8 @@ class Inspection:
         Parameters
         ----------
         produced
-            For a resumed run, the materializations of the original run by value key. The plan reads these values, not the current ones. None for
-        any other run.
+            If the plan resumes a run, the materializations of that run by value key. The plan reads these values, not the current ones. Otherwise
+            None.
         """
         store = self.store
         keys = [output.key for step in plan.steps for output in step.outputs]
@@ -355,7 +355,7 @@ def plan_to_resume(run: RunRecord, unfinished: set[str], definitions: Definition
 def unfinished_steps(
     run: RunRecord, records: Iterable[StepRecord], store: ValueStore
 ) -> tuple[set[str], dict[str, Materialization], set[str]]:
-    """Split the steps of a run that will be resumed into unfinished and finished steps.
+    """Return which steps of a run are unfinished and which are finished, for a plan that resumes the run.
 
     Parameters
     ----------
@@ -393,12 +393,12 @@ def unfinished_steps(
 
 
 def not_produced(plan: Plan, ended: Collection[str], produced: Collection[str], definitions: Definitions) -> frozenset[str]:
-    """Return the keys of the optional outputs that the plan of a resumed run reads, but that finished steps of the original run did not produce.
+    """Return the keys of the optional outputs that the finished steps of a run did not produce, although the plan that resumes the run reads them.
 
     Parameters
     ----------
     ended
-        The keys of the finished steps of the original run.
+        The keys of the finished steps of the run that is resumed.
     produced
         The value keys that these steps produced.
     """
@@ -456,7 +456,7 @@ def check_reads(
     stored
         Returns the keys of the store, from which the message suggests similar ones.
     resumed
-        True if the plan is that of a resumed run.
+        True if the plan resumes a run.
 
     Raises
     ------
@@ -538,7 +538,7 @@ def read_notices(plan: Plan, facts: DecisionFacts, definitions: Definitions) -> 
 
 
 def stale_notices(plan: Plan, inspection: Inspection) -> tuple[Notice, ...]:
-    """Return a notice for each stored value that the plan reads although the step that computes the value is stale, failed or may change."""
+    """Return a notice for each stored value that the plan reads although the step that computes the value is not fresh."""
     definitions = inspection.definitions
     owners = {key: definitions.asset(key) or step_owner(key.split(":", 1)[0], definitions) for key in plan.read_keys}
     keys = [str(asset_key) for owner in owners.values() if isinstance(owner, AssetsDefinition) for asset_key in owner.keys]
@@ -561,9 +561,9 @@ def slow_notices(walk: CodeWalk) -> tuple[Notice, ...]:
 
 
 def size_notices(store: ValueStore) -> tuple[Notice, ...]:
-    """Return a tuple of one notice if the store is larger than `LARGE`, or if less than `FULL` of its disk is free.
+    """Return a tuple of one notice if the store is larger than `LARGE`, or if less than `FULL` of its disk is free; otherwise an empty tuple.
 
-    The notice states the sizes and how much space ``gc`` would free. The tuple is empty otherwise, and if the sizes are unknown.
+    The notice states the sizes and how much space ``gc`` would free. If the sizes are unknown, the tuple is empty.
     """
     try:
         disk = shutil.disk_usage(store.directory)

@@ -139,7 +139,7 @@ class ResultComparer:
         return self._codes.get(version)
 
     def _changed_versions(self) -> set[str]:
-        """Return the digests of the code versions with which current values were computed and which no step of the plan has now."""
+        """Return the digests of the code versions of current values, except those that steps of the plan have now."""
         snapshot = self.facts.snapshot
         current = {row.materialization.code_version for rows in snapshot.current.values() for row in rows}
         return current - {execution[0].code_version for executions in snapshot.by_memo_key.values() for execution in executions}

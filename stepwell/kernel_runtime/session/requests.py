@@ -1,9 +1,9 @@
 """What a request refers to: its targets, its definitions, its notebook or script, its store, and the materialization of a key.
 
 Targets are definitions, keys or selection strings. If several notebooks define a key, `choose` selects the materialization that the request
-reads. The default store is the folder ``.stepwell`` in the root of the project. This root is the notebook's folder or the nearest folder above
-it that contains ``pyproject.toml`` or ``.git``. The search ends below the home folder and below the file system's root. If it finds no such
-folder, the root of the project is the notebook's folder.
+reads. The default store is the folder ``.stepwell`` in the root of the project. This root is the nearest folder, at or above the notebook's
+folder, that contains ``pyproject.toml`` or ``.git``. The search ends below the home folder and below the file system's root. If it finds no
+such folder, the root of the project is the notebook's folder.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def read_targets(targets: Targets) -> tuple[list[AssetsDefinition | SourceAsset]
     Returns
     -------
     tuple
-        A list of the definitions, and a list of the words: all keys and selection strings, and the keys of the definitions except source assets.
-        If `targets` is None, an empty list and None.
+        A list of the definitions, and a list of the words: all keys and selection strings, and the keys of those definitions that are not
+        source assets. If `targets` is None, an empty list and None.
 
     Raises
     ------

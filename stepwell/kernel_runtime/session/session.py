@@ -164,7 +164,7 @@ class Session:
 
     @property
     def location(self) -> tuple[Path, bool]:
-        """The directory of the session's store, which need not be open; and True if the store is open or the user named its directory.
+        """The directory of the session's store; and True if the store is open already or the user named its directory, otherwise False.
 
         If the second value is False, nobody has named the directory, so it must not be a link.
         """
@@ -627,7 +627,7 @@ class Session:
         parent
             The earlier run that this run resumes; None if it resumes none.
         produced
-            The materializations of the earlier run by value key, from which this run loads its inputs; None if it resumes none.
+            The materializations of the earlier run by value key. This run loads its inputs from them. None if there is no earlier run.
         notices
             Notices to add to the result of the run.
         """

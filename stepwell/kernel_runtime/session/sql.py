@@ -36,7 +36,7 @@ class Surroundings:
     store
         The store directory, which contains the values and the folder for temporary data.
     project
-        The folder of which the SELECT may read files; None to let the SELECT read no files.
+        The folder whose files the SELECT may read; None to let the SELECT read no files.
     """
 
     store: Path
@@ -44,7 +44,7 @@ class Surroundings:
 
     @property
     def secret(self) -> tuple[Path, ...]:
-        """The store directory and the file of the signing key, from which a SELECT must not read, even inside the project."""
+        """The store directory and the file of the signing key. A SELECT must not read them, even if they are inside the project."""
         return (self.store, key_path(os.environ.get("STEPWELL_KEY_FILE", "")))
 
 
@@ -208,7 +208,7 @@ def rows_as(frame: str, text: str, scope: Scope, file_surroundings: Surroundings
     files = None
     if sources:
         recorder = active()
-        # Searching the files that match a pattern must not be recorded as a read of the step; the patterns and files are recorded below.
+        # The search for files that match a pattern must not be recorded as a read of the step; the named patterns and files are recorded below.
         with recorder.paused() if recorder is not None else nullcontext():
             files = file_access(sources, scope.parameters, file_surroundings.project, file_surroundings.secret)
         if recorder is not None:

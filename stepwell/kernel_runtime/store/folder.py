@@ -118,8 +118,9 @@ class Folder:
         Raises
         ------
         UntrustedStoreError
-            If the examination finds a link, a pipe, a device or a socket; an entry whose owner and group both differ from those of the
-            store directory; or a hard link outside the store to a file that Stepwell changes in place. The message names the entry.
+            If the examination finds a link, a pipe, a device or a socket; an entry directly in the store directory whose owner and group
+            both differ from those of the directory; or a hard link outside the store to a file that Stepwell changes in place. The message
+            names the entry.
         FileNotFoundError
             If the store directory does not exist and ``create`` is false.
         """
@@ -528,7 +529,7 @@ class Folder:
         name
             The file. In a shared store, it gets the group and mode that `open` gives to new files.
         like
-            The name of another file in the store. If it is not empty, ``name`` gets the owner, group and mode of this file.
+            The name of another file in the store, whose owner, group and mode are set instead; empty for none.
         """
         if not (like or self._modes is not None or self._is_root()):
             return

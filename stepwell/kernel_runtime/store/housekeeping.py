@@ -5,16 +5,18 @@ that a newer pointer has replaced. The catalog also has a row for each step of e
 steps, folding deletes the rows of reused steps of older successful runs. (Checking ten thousand fresh steps every minute adds fourteen
 million such rows a day.) The rows of failed runs are kept, because a resumed run reads them. The rows of executed steps are always kept.
 
-The time of the last housekeeping, and the sizes that it measured, are stored in ``housekeeping.json`` in the store directory, a small file
-that every process can read without the lease.
+The time of the last housekeeping, and the sizes that it measured, are stored in the store directory, in ``housekeeping.json``. Every process
+can read this small file without the lease.
 
 ``gc`` deletes the materializations that the retention rules drop, the value files to which no row refers, and abandoned files in ``tmp/``.
 The rules are read and the rows are deleted in one transaction under the lease.
 
-A value file is deleted only if no committed row refers to it and no process is about to commit a row that refers to it. First, the collector
-lists the candidates, which needs no lease: value files to which no row refers and that are older than `GRACE` seconds. New files are excluded,
-because one process may store a value whose row another process commits. If the first process ends earlier, its list of unrecorded files no
-longer protects the file. Then, in portions and under the lease:
+A value file is deleted only if no committed row refers to it and no process is about to commit a row that refers to it. Each process keeps a
+list of the files whose rows are not committed yet, its *unrecorded* files (`processes`).
+
+First, the collector lists the candidates: value files that are older than `GRACE` seconds and to which no row refers. This needs no lease. New
+files are excluded, because one process may store a value whose row another process commits. If the first process ends before this commit, its
+list no longer protects the file. Then, in portions and under the lease:
 
 1. candidates to which a row now refers are skipped;
 2. the other candidates are *condemned*: they are moved to ``tmp/<name>.condemned``;
@@ -146,10 +148,10 @@ def fold(connection: Connection, name: str, reused: int = REUSED) -> tuple[int, 
 GRACE = 3600.0
 """Age in seconds below which ``gc`` keeps a value file to which no row refers."""
 DEAD = 86400.0
-"""Seconds after the last change of a file in ``tmp/`` during which ``gc`` keeps the file, because a live process may use it."""
+"""Age in seconds below which ``gc`` keeps a file in ``tmp/``, because a live process may use it. The age counts from the last change."""
 GOING_ON = 7 * 86400.0
-"""Seconds after its start during which a run without a recorded end counts as running. The limit is needed because the end of a killed run
-is never recorded. If a run takes longer, its results are still kept, because they are current in its notebook."""
+"""Age in seconds below which a run without a recorded end counts as running. The limit is needed because the end of a killed run is never
+recorded. If a run takes longer, its results are still kept, because they are current in its notebook."""
 OBJECTS_AT_ONCE = 200
 """Number of value files that ``gc`` checks and deletes before it releases the lease."""
 CONDEMNED = ".condemned"

@@ -7,9 +7,9 @@
     signature                    the signature of pack.jsonl, made with the signing key of the person who made the pack
 
 The files in the zip file are not compressed, so unpacking a pack needs no more space than the pack. A pack contains no signing key, run
-history, printed output or description of the environment. When a pack is written, the rows of `_GROUP` keys are read at a time, and files are
-copied in portions. So memory does not grow with the size of the pack, and other processes can write to the catalog in between. If a user
-packs the same values twice, the two packs are identical files.
+history, printed output or description of the environment. A pack is written in portions: the rows of at most `_GROUP` keys at a time, and pieces
+of files. So memory does not grow with the size of the pack, and other processes can write to the catalog in between. If a user packs the same
+values twice, the two packs are identical files.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def add(
 ) -> None:
     """Add the rows of a pack that the catalog does not contain. The caller has begun a transaction.
 
-    If the catalog already contains a materialization, only the signature of its inline value is replaced, by that in ``items``.
+    If the catalog already contains a materialization, only the signature of its inline value is taken from ``items``.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ _SIGN = (
 FORMAT = 1
 ROWS, SIGNATURE, OBJECTS = "pack.jsonl", "signature", "objects/"
 SIGNED = b"stepwell pack"
-"""The signature of a pack covers these bytes and the digest of ``pack.jsonl``. So a signature that was made for anything but a pack is not valid
+"""The signature of a pack covers these bytes and the digest of ``pack.jsonl``. So a signature that was made for something else is not valid
 for a pack."""
 LONGEST_LINE = 64 << 20
 """Maximum length in bytes of a line of ``pack.jsonl``. This is ample, because an inline value has at most 64 KiB."""
@@ -181,8 +181,8 @@ def read_lines(file: IO[bytes], label: str) -> Iterator[dict[str, Any]]:
 def read_materialization(fields: dict[str, Any], label: str) -> Materialization:
     """Return the materialization in a line of ``pack.jsonl``. Its columns, and the digest of an inline value, are checked first.
 
-    The result does not contain the signature of the value, because that was made with the key of the pack's author. If the value is imported,
-    it is signed with this user's key.
+    The result does not contain the signature of the value, because this signature was made with the key of the pack's author. If the value is
+    imported, it is signed with this user's key.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def read_materialization(fields: dict[str, Any], label: str) -> Materialization:
     """
     try:
         row = fields["row"]
-        # A row with the effects of a cell may have no value, for example if the cell only contains imports: a reuse executes them again.
+        # A row with the effects of a cell may have no value, for example if the cell only contains imports: a reuse executes the imports again.
         has_no_value = row[9] is None and row[4] == NOTEBOOK
         without = _OF_THE_VALUE if has_no_value else ()
         if len(row) != _COLUMNS or not all(isinstance(row[column], str) for column in _TEXTS if column not in without):

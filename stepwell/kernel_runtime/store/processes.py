@@ -112,7 +112,7 @@ _LOOK = 0.05
 _MOST = 4096
 """Maximum number of bytes that are read from the lock file of a claim."""
 _TRIES = 100
-"""The number of attempts to lock a file that other processes remove between its opening and its locking."""
+"""Maximum number of attempts to lock a file. An attempt fails if another process removes the file after it was opened."""
 
 _claims_held: dict[str, Claim] = {}
 """The claims that this process holds, by the path of the lock file."""
@@ -331,7 +331,7 @@ class Unrecorded:
                 self._name = f"{LISTS}/{new_id()}"
                 self._descriptor = _locked(self.folder, self._name, _NEW)
             if name not in self._names:
-                # The name begins with a newline, because a full disk may have cut off the line before.
+                # The name is written after a newline, because a full disk may have cut off the end of the previous line.
                 line = f"\n{name}\n".encode()
                 if os.write(self._descriptor, line) != len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -138,7 +138,7 @@ def _beyond_count(newest_first: Iterable[Kept], limits: Mapping[str, Rule]) -> s
 
 
 def _beyond_bytes(newest_first: Sequence[Kept], rule: Rule, fixed: Collection[str]) -> set[str]:
-    """Return the ids of the materializations to drop, the oldest ones, so that the total size of the remaining values is at most ``rule.bytes``.
+    """Choose the oldest materializations to drop, until the total size of the remaining values is at most ``rule.bytes``. Return their ids.
 
     Equal values are counted once. Materializations with an id in ``fixed`` are counted but never returned. If the rule has no limit on
     bytes, return an empty set.

@@ -8,7 +8,7 @@ CI, trust each other's values. A key file that its group can change, or to which
 signature consists of the first eight bytes of the key's digest, which are the *name* of the key, and an HMAC-SHA256.
 
 The captured outputs of a step (text and displays) are signed, too: after the rows of the outputs, the catalog contains a row of the kind
-``signature``, whose signature covers these rows. Outputs that are signed with this user's key are shown unchanged. All other outputs are
+``signature`` with the signature of these rows. Outputs that are signed with this user's key are shown unchanged. All other outputs are
 *sanitized*: text keeps its colours, but cannot move the cursor, set the title of a window or reverse the direction of writing; of a display,
 only plain text and pixel images are shown, not HTML, SVG or JavaScript.
 """
@@ -214,7 +214,7 @@ def read_outputs(catalog: Catalog, signer: Signer, run_id: str, step_key: str) -
 def outputs_to_show(outputs: Sequence[CapturedOutput], signer: Signer) -> tuple[CapturedOutput, ...]:
     """Return the captured outputs of a step for display, without the output of the kind ``signature``.
 
-    Unless the omitted output is a valid signature of the others by this user's key, each of the others is sanitized (see `_sanitized`).
+    If the omitted output is a valid signature of the others by this user's key, they are unchanged. Otherwise they are sanitized (`_sanitized`).
     """
     shown_outputs = tuple(output for output in outputs if output.kind != _SIGNATURE)
     seals = [output.text for output in outputs if output.kind == _SIGNATURE]

@@ -59,13 +59,13 @@ class _Shared:
         self.marks = Marks(folder)
         self.claims = Claims(folder)
         self.same_libraries: dict[tuple[tuple[str, str], ...], bool] = {}
-        """Maps each content of the field `StoredValue.classes` to True if the library versions in it are the installed ones, else to False."""
+        """Maps a tuple from the field `StoredValue.classes` to True if the library versions in it are the installed ones, else to False."""
         self.load_errors: dict[str, str] = {}
         """For values that were written with library versions other than the installed ones: maps the digest of the stored value to the reason why
         it does not load, or to an empty string if it loads."""
 
     def _after_commit(self, records: list[Any], error: BaseException | None) -> None:
-        """Update the caches after a commit of ``records``, which failed unless ``error`` is None. Called on the catalog thread."""
+        """Update the caches after a commit of ``records``. If it succeeded, ``error`` is None. Called on the catalog thread."""
         if error is None:
             recorded = [record for record in records if isinstance(record, Recorded)]
             self.remembered.add(recorded)
@@ -212,10 +212,10 @@ class ValueStore:
         key, memo_key
             The key of the value, and the memo key of the step that computed it.
         about
-            A function that returns the materialization of the value, in which the field ``value`` is None, for the header of a value file. It
-            is called only if a value file is written. Pass None if the header needs no materialization.
+            A function that returns the materialization for the header of the value file. Its field ``value`` is None. The function is called
+            only if a value file is written. Pass None if the header needs no materialization.
         portable
-            True if the stored form must be loadable with the standard pickle module alone, because the step may run in another process.
+            True to refuse exceptions that plain pickle cannot transfer to another process, because the step may run in another process.
 
         Raises
         ------
@@ -339,8 +339,8 @@ class ValueStore:
     def obstacle(self, stored: StoredValue, *, key: str) -> str:
         """Return the reason why a stored value cannot be loaded; an empty string if it can be loaded.
 
-        The value is loaded to find this out only in two cases: if its last load failed; and, once per process, if it was written with
-        versions of its libraries other than the installed ones. Every other value is presumed to load.
+        The value is loaded as a test only in two cases: if its last load failed; and, once per process, if the installed versions of its
+        libraries differ from those with which it was written. Every other value is presumed to load.
         """
         if stored.digest in self._shared.marks:
             return self._load_error(stored, key)
@@ -387,7 +387,7 @@ class ValueStore:
         current
             The pointers that make materializations of the step current.
         code
-            The code version of the step with its parts, which is recorded unless the catalog contains it; None to record nothing.
+            The code version of the step, with its parts. It is recorded if the catalog does not contain it yet. None to record no code version.
         outputs
             The captured outputs of the step.
         logs
@@ -420,7 +420,7 @@ class ValueStore:
         keys
             Keys whose current materializations are needed.
         step_keys, code_versions
-            Steps, and the digests of their code versions: the materializations of these steps with one of these code versions are needed.
+            Keys of steps, and digests of code versions. The materializations of these steps with one of these code versions are needed.
         remember
             True to keep the snapshot in memory for the next call.
         """

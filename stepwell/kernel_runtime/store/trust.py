@@ -46,7 +46,7 @@ class _Contents:
     codes: dict[str, str] = field(default_factory=dict)
     """The parts of each code version as JSON, by the digest of the code version."""
     signers: dict[str, bytes] = field(default_factory=dict)
-    """For each value file, the name of the key with which the file claims to be signed, by the name of the file."""
+    """Maps the name of each value file to the name of the key with which the file claims to be signed."""
 
     def values(self) -> tuple[OfferedValue, ...]:
         """Return descriptions of the values for the user."""
@@ -131,7 +131,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _check_pack(archive: zipfile.ZipFile, label: str, signer: Signer) -> _Contents:
-    """Check a whole pack and return its contents; raise `PackError`, which names the pack ``label``, if anything in it is wrong."""
+    """Check a whole pack and return its contents. If anything in it is wrong, raise `PackError` with ``label`` as the name of the pack."""
     members = _members(archive, label)
     contents = _Contents()
     if not {packs.ROWS, packs.SIGNATURE} <= set(members):
@@ -159,7 +159,7 @@ def _check_pack(archive: zipfile.ZipFile, label: str, signer: Signer) -> _Conten
 
 
 def _members(archive: zipfile.ZipFile, label: str) -> dict[str, zipfile.ZipInfo]:
-    """Return the files in a pack by name, after checking their names, and that they are not compressed, encrypted or overlapping."""
+    """Return the files in a pack by name. Raise `PackError` if a name is not allowed, or if files are compressed, encrypted or overlap."""
     members: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():
         name = member.filename
@@ -201,7 +201,7 @@ _POINTER = ("notebook", "key", "partition", "materialization")
 
 
 def _text(row: dict[str, Any], name: str, label: str) -> str:
-    """Return the string ``row[name]``; raise `PackError`, which names the pack ``label``, if it is missing or not a string."""
+    """Return the string ``row[name]``. If it is missing or not a string, raise `PackError` with ``label`` as the name of the pack."""
     value = row.get(name)
     if not isinstance(value, str):
         raise packs.damaged(label, "a line of its pack.jsonl cannot be read")
@@ -301,7 +301,7 @@ class _Foreign:
 
     item: Materialization
     signer: bytes
-    """The name of the key with which the pickle claims to be signed; empty if it has no signature."""
+    """The name of the key with which the pickle claims to be signed. Without a signature: empty for an inline value, zero bytes for a file."""
 
 
 @dataclass(frozen=True, slots=True)

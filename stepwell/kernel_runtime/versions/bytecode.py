@@ -1,8 +1,8 @@
 """Facts about code objects, read from their bytecode: an encoding of the code's behaviour, and the names that the code loads.
 
 `CodeFacts.blob` encodes the behaviour of a code object: two code objects with equal blobs behave in the same way. The blob covers the
-instructions, the constants that they use with the types of the constants, names, control flow, exception handlers and argument counts. The
-blob of a function does not cover its name, file name, line numbers, docstring and layout. In a code version, the name is a part of the
+instructions, the values and types of the constants that they use, names, control flow, exception handlers and argument counts. The blob of a
+function does not cover its name, file name, line numbers, docstring or layout. In a code version, the name is a part of the
 references to the function. `opcodes` reads the instructions and puts them in canonical order. The blob contains the minor version of Python
 and is valid for this version only.
 
@@ -127,7 +127,7 @@ _NO_SHAPE = marshal.dumps((), 2)
 
 
 class CodeFacts(weakref.ref[CodeType]):
-    """The behaviour of one code object and the names that it loads; both include nested code objects.
+    """The behaviour of one code object and the names that it loads; both include those of nested code objects.
 
     An instance is also a weak reference to the code object. Attributes that are empty for most code objects have a default in the class.
     This saves memory, because a code walk reads thousands of code objects.

@@ -79,7 +79,7 @@ def _name(entry: tuple[str, Any]) -> str:
 def _pydantic(cls: type, namespace: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return the declaration of a pydantic class: its fields, the arguments of its decorators, its configuration, methods and attributes."""
     if namespace.get("__pydantic_complete__") is False:
-        # Resolve the annotations that name classes defined later. Otherwise, the first instance would do so and change the class.
+        # Resolve the annotations that name classes defined later. Otherwise, pydantic would do so for the first instance and change the class.
         rebuild = getattr(cls, "model_rebuild", None)
         if rebuild is not None:
             rebuild(raise_errors=False)
@@ -177,7 +177,7 @@ _RELATION = ("lazy", "back_populates", "cascade", "passive_deletes", "passive_up
 
 
 def _struct(cls: Any) -> tuple[Any, ...]:
-    """Return the declaration of a msgspec struct without its annotations and methods: fields, defaults and configuration."""
+    """Return the fields, defaults and configuration in the declaration of a msgspec struct. Annotations and methods are left out."""
     config = cls.__struct_config__
     return (
         cls.__struct_fields__,

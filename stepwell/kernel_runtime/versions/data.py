@@ -190,7 +190,7 @@ def hides(name: str, value: Any) -> bool:
 
 
 def _held_values(function: FunctionType) -> list[tuple[str, Any]]:
-    """Return the values in the defaults and the closure of a function, each after the name of its parameter or variable.
+    """Return the values in the defaults and the closure of a function, each in a pair with the name of its parameter or variable.
 
     Functions, classes and None are left out.
     """

@@ -5,8 +5,8 @@ memory layout of arrays is not encoded.
 
 *Atoms* (numbers, strings, bytes, None and the like) are written by ``marshal`` in its version 2. This format is typed (1, 1.0, True and "1"
 differ, -0.0 differs from 0.0), self-delimiting, fast, and independent of references and interning. It is used only if the exact type of an
-object is an atom type, because marshal does not refuse all other objects: if one has a buffer, marshal writes the bytes of the buffer.
-Every NaN has the same encoding, whatever its bits are.
+object is an atom type, because marshal also accepts any object with a buffer, and writes only the bytes of the buffer. Every NaN has the same
+encoding, whatever its bits are.
 
 *Containers* are written by `encode` in the format of marshal. In a container that contains itself, the inner occurrence is written as the
 number of levels up to the container. *Foreign objects* (functions, classes, instances) are passed to a function of the caller: the code walk
@@ -38,7 +38,7 @@ long, because it raises an audit event and the session has an audit hook."""
 class Tag:
     """The bytes with which encodings begin. No other module defines such bytes, except `frames`, which defines `LEAF`.
 
-    Atoms and containers of builtin types begin with the same bytes as in ``marshal``. A change of a tag in a new release changes all
+    Atoms (except NaN), lists, tuples and dicts begin with the same bytes as in ``marshal``. A change of a tag in a new release changes all
     versions, so that no stored value is reused.
     """
 
@@ -58,7 +58,7 @@ class Tag:
     EMPTY = b"\xd4"
     """Stands for a closure cell whose content is missing or left out, and for the missing statements or last expression of a notebook cell."""
     UNBOUND, ASSET, NO_MODULE = b"\xd6", b"\xd7", b"\xd8"
-    """For a name without a value, for the key of an asset, and for a module that cannot be imported."""
+    """`UNBOUND` is for a name without a value, `ASSET` for the key of an asset, and `NO_MODULE` for a module that cannot be imported."""
 
     # Objects.
     CLASS, CLASS_ENTRY, MODULE = b"\xdb", b"\xdc", b"\xdd"
@@ -72,7 +72,7 @@ class Tag:
     NAMED = b"\xc7"
     """For an object that is identified by its name and by the owner of its module."""
     GROUP, MEMBER = b"\xc5", b"\xc6"
-    """For a group of nodes that reach each other, and for a reference from one node of a group to another."""
+    """`GROUP` is for a group of nodes that reach each other, and `MEMBER` for a reference from one node of a group to another."""
 
 
 PLAIN: frozenset[type] = frozenset({int, str, bytes, bool, NoneType, EllipsisType})
@@ -235,7 +235,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, separate_i
                 assert isinstance(marked, bytes)
                 out.append(marked)
                 continue
-            # `above` contains the open containers, `encodings` the leaves that were already written.
+            # `ancestors` contains the open containers, `encodings` the leaves that were already written.
             if key in ancestors or key in encodings:
                 out.append(
                     encodings[key] if key in encodings else Tag.ENCLOSING + (len(stack) - ancestors[key]).to_bytes(4, "little")
@@ -347,8 +347,8 @@ def is_plain_tree(value: Any) -> bool:
     """Return True if marshal writes a container and everything in it canonically, and without much repetition.
 
     The result is False for a value with sets, NaN or instances, and for containers that contain themselves or are nested too deeply. It is also
-    False if a large value contains the same containers many times, because marshal writes every occurrence again. All values of one level of
-    nesting are checked together with functions in C, which is faster than a check of each value.
+    False if a large value contains the same containers many times, because marshal writes every occurrence again. Functions written in C check all
+    values of one level of nesting at once, which is faster than a check of each value.
     """
     level: Collection[Any] = (value,)
     for _ in range(_DEEPEST):

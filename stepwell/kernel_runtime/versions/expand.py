@@ -112,9 +112,9 @@ class Expander(Writer):
         node.lengths += ((namespace, len(namespace)),)
 
     def _module(self, node: Node, module: ModuleType) -> None:
-        """Write the content of a module that code uses as a whole into its node.
+        """Write the content of a module into its node, for code that uses the module as a whole.
 
-        For a local module, these are references to all its variables, except those with names such as ``__name__``.
+        For a local module, the content is references to all its variables, except those with names such as ``__name__``.
         """
         node.stable = False
         written = token(module, type(module))

@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 LEAF = b"\x85"
-"""The first byte of an encoding that has no parts to encode separately: a type, a shape and the digest of a buffer."""
+"""The first byte of an encoding that is finished, for example a type, a shape and the digest of a buffer. `encode` adds no parts to it."""
 _LARGE = 1 << 18
 _BLOCK = 1 << 17
 """Number of values in a block. Each block is checked for NaN and then digested, while it is in the cache of the processor."""
@@ -97,7 +97,7 @@ def _leaf(name: str, *parts: Any) -> bytes:
 # -- numpy ----------------------------------------------------------------------------------------------------------
 
 _EXTENDED = 10
-"""Number of bytes that hold the value of a long double on x86. It occupies 12 or 16 bytes, and the other bytes are arbitrary."""
+"""Number of bytes that hold the value of a long double on x86. The long double occupies 12 or 16 bytes; the remaining bytes are arbitrary."""
 _EXTENDED_MANTISSA = 63
 """Number of mantissa bits of such a long double."""
 
@@ -420,7 +420,7 @@ def _is_text(pa: Any, kind: Any) -> bool:
 
 
 def _text(pa: Any, chunks: list[Any], kind: Any) -> bytes:
-    """Return the encoding of the strings in `chunks`: where each string ends in the joined text, this text, and which strings are null.
+    """Return the encoding of the strings in `chunks`: the joined text, where each string ends in it, and which strings are null.
 
     The encoding is the same for every division of the strings into chunks.
     """
@@ -465,7 +465,7 @@ def _wide(pa: Any, value: Any) -> Any:
 
 
 def _without_hidden_text(pa: Any, value: Any) -> Any:
-    """Return an array of strings in whose buffer null strings have no text. Arrow permits any text in the buffer for a null string."""
+    """Return an array of strings whose buffer contains no text for nulls. In `value`, it may contain any text for them."""
     if not value.null_count:
         return value
     np = __import__("numpy")
@@ -484,7 +484,7 @@ def _without_hidden_text(pa: Any, value: Any) -> Any:
 
 
 def _as_bits(np: Any, valid: Any) -> Any:
-    """Return the values of an Arrow array of booleans without nulls as bits, eight per byte. The unused bits of the last byte are zero."""
+    """Return the values of an Arrow array of booleans as bits, eight per byte; the unused bits of the last byte are zero. The array has no nulls."""
     if valid.offset:
         return np.packbits(valid.cast("uint8").to_numpy(zero_copy_only=False), bitorder="little")
     bits = np.frombuffer(valid.buffers()[1], np.uint8)[: (len(valid) + 7) // 8].copy()

@@ -26,7 +26,7 @@ from stepwell.kernel_runtime.versions.secrets import hidden_text
 
 ARROW = " -> "
 IGNORED = "(ignore)"
-"""The end of the path of that code part (`CodePart`) which lists the names in the option ``ignore``."""
+"""The end of the path of one code part (`CodePart`): the one that lists the names in the option ``ignore``."""
 _MOST_STEPS = 12
 
 
@@ -89,7 +89,7 @@ def keyed_ref(item: object, key: int) -> KeyedRef:
 
 
 def _drop(ref: KeyedRef, table: dict[int, Node] = known_nodes) -> None:
-    """Remove the node of a deleted object from `known_nodes`. Its node with code only remains, but is never used.
+    """Remove the node of a deleted object from `known_nodes`. If the object has a second node, with code only, that one remains, but is never used.
 
     `table` is `known_nodes`. It is a default argument, because Python clears the globals of modules before the process ends.
     """
@@ -277,9 +277,9 @@ def _close(members: list[Node]) -> None:
 
 
 def _is_copy(members: list[Node]) -> bool:
-    """Return True if `members` are a copy of other nodes that reach each other: if they refer to such nodes, and each member is equal to one of them.
+    """Return True if `members` are a copy of a group: they refer to a node of the group, and each of them is equal to a node of the group.
 
-    If so, the digests of these nodes are copied to the members.
+    If so, copy the digests of the nodes of the group to the members.
 
     Example: the user keeps a recursive function under another name and executes the function's cell again. The old function then calls the
     new one, but not the reverse, so the two do not reach each other. Nevertheless, they are equal.

@@ -8,7 +8,8 @@ object ``client``.
 *Opaque objects.* In code versions, an opaque object is represented by a version that the user sets
 (``CLIENT = stepwell.opaque(connect(), version="prod")``). The object is recognised by its identity.
 
-*Secrets.* A secret (``stepwell.secret("API_TOKEN")``) is a string from an environment variable. The store keeps only the name of the variable.
+*Secrets.* A secret (``stepwell.secret("API_TOKEN")``) is a string from an environment variable. The store keeps only the name of the variable
+and, for a secret with ``counts=True``, a digest of the value that is made with the user's key.
 """
 
 from __future__ import annotations
@@ -209,7 +210,7 @@ def opaque(obj: T, version: str = "") -> T:
     Parameters
     ----------
     obj
-        Any object except a number, string, bytes, tuple, frozenset, range or None: for example a connection, a client or a large list.
+        The object, for example a connection, a client or a large list. It must not be a number, string, bytes, tuple, frozenset, range or None.
     version
         The version of the object. If you change it, the steps that reach the object become stale.
 

@@ -6,8 +6,8 @@
   affect the formatting of values are only in versions of code that formats text (`RENDERING`). Options that a step can reach through its inputs
   (`reached_by`), and the working directory, are recorded reads.
 - *Writing*: `snapshot` is called before and after a step. `changed` compares the two snapshots and returns the options that the step has changed,
-  and `apply` sets them when the step is reused. If a library is not imported, its options are pending and are set after its import; code versions
-  contain pending options like options that are set.
+  and `apply` sets them when the step is reused. If a library is not imported, its options are pending: they are set after its import. For code
+  versions, a pending option counts as if it were set.
 
 An entry is the full name of an option, ``"pandas:display.max_rows"``, with its value as JSON. The value is ``""`` for the default, and None if JSON
 cannot represent it.
@@ -228,14 +228,15 @@ def refresh() -> None:
 def reached_by(values: Iterable[Any], codes: Iterable[CodeType | None] = ()) -> tuple[str, ...]:
     """Return the names of the groups of options that a step can read because the types of its inputs belong to libraries.
 
-    A group is a row of `LIBRARIES`; `state_digest` returns its digest.
+    A group contains the options of one row of `LIBRARIES`, except those that only affect the formatting of text, which are a group of their own
+    (``"pandas text"``). `state_digest` returns the digest of a group.
 
     Parameters
     ----------
     values
         The values of the inputs. The first members of containers are examined, too.
     codes
-        The code of the step. If it formats text, the groups of options that only affect the formatting of text (``"pandas text"``) are included.
+        The code of the step. If it formats text, the groups of options that only affect the formatting of text are included.
     """
     names: dict[str, None] = {}
     _reach(values, names, 2)
@@ -425,7 +426,7 @@ def apply(entries: Sequence[Entry] | Sequence[Sequence[str | None]], values: Map
     entries
         The result of `changed`; each entry may also be a list, as in JSON.
     values
-        The values that JSON cannot represent, by the full names of their options. Their libraries are imported.
+        The values that JSON cannot represent, by the full names of their options. The function imports their libraries.
 
     Returns
     -------

@@ -228,7 +228,7 @@ def _loads(
     skip
         Names that are left out: inputs, and variables that the cell assigns before it reads them.
     earlier
-        Names that the cell bound in its last run in this kernel, with the values that they had before this run. These values replace those in
+        Names that the cell bound in its last run in this kernel, with the values that they had before that run. These values replace those in
         `scope`.
     """
     content = node.content
@@ -288,7 +288,7 @@ def _beyond_names(
     names: list[tuple[str, Any]],
     skip: frozenset[str],
 ) -> None:
-    """Write the dependencies of code in addition to the globals that it loads.
+    """Write the dependencies that code has in addition to the globals that it loads.
 
     These are imports, options, attributes that the user has set on classes and modules of libraries, and variables that query strings name.
 
@@ -390,7 +390,7 @@ def _calls(code_facts: CodeFacts, names: list[tuple[str, Any]]) -> bool:
 
 
 def _settings(to: Writer, node: Node, code_facts: CodeFacts, value: Any) -> None:
-    """Write options of the library to which `value` belongs into `node`: those that differ from their defaults.
+    """Write into `node` the options of the library of `value` that differ from their defaults.
 
     Nothing is written if `value` belongs to no library with options.
     """

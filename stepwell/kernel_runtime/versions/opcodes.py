@@ -272,7 +272,7 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
 
 
 def chain(steps: list[Instruction], position: int) -> tuple[str, ...]:
-    """Return the attributes that `steps` read, one from another, from the value that the instruction at `position` loads.
+    """Return the chain of attributes that `steps` read from the value that the instruction at `position` loads.
 
     For ``np.linalg.norm``, these are ``("linalg", "norm")``; the chain is empty if no attribute is read directly.
     """
@@ -285,8 +285,8 @@ def chain(steps: list[Instruction], position: int) -> tuple[str, ...]:
 Write: TypeAlias = Callable[[list[Instruction]], bytes]
 """A function that encodes instructions, none of which is a jump. Different instructions have different encodings."""
 Cover: TypeAlias = tuple[int, int]
-"""What happens if an instruction raises an exception: the number of the block that handles it (-1 for none), and a number that combines two
-facts, the depth of the stack in this block and whether the position of the instruction is pushed on the stack."""
+"""What happens if an instruction raises an exception, as two numbers. The first is the number of the block that handles the exception (-1 for
+none). The second combines the depth of the stack in this block with a flag: whether the position of the instruction is pushed on the stack."""
 _STOP, _GOES_ON, _TEST, _BRANCH = range(4)
 _TRUTH = 0
 

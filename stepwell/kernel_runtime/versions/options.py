@@ -148,7 +148,7 @@ def _json_value(value: Any) -> Any:
     # The names of the user's functions and classes do not identify them, so JSON cannot represent them.
     if target is not None and owner(target.__module__) and _object_named(target.__module__, target.__qualname__) is target:
         return {"": ["named", [target.__module__, target.__qualname__]]}
-    # Members of enumerations are integers, too, but their ``str`` is not their value.
+    # Members of enumerations may also be numbers or strings, but their ``str`` may differ from their value.
     if isinstance(value, int):
         return int.__int__(value)
     if isinstance(value, float):

@@ -134,8 +134,8 @@ def has_scanned() -> bool:
 def may_count(codes: Iterable[CodeType], code_facts: CodeFacts) -> bool:
     """Return True if there are patches and code may depend on one of them.
 
-    If there was no scan in this process yet, it is done here, unless the code reads no attribute or global, imports nothing, and contains no strings,
-    tuples or nested functions. Such code depends on no patch, so the result is then False without a scan.
+    If there was no scan in this process yet, scan first if the code reads an attribute or global, imports something, or contains a string, tuple or
+    nested function. All other code depends on no patch, so the result is False without a scan.
 
     Parameters
     ----------

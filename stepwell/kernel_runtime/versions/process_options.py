@@ -118,7 +118,7 @@ def watch_warnings(report: Callable[[], None]) -> Callable[[], None]:
     """
     entry: Any = ("ignore", Watcher(report), Warning, None, 0)
     warnings.filters.insert(0, entry)  # type: ignore[attr-defined]
-    # Without this call, `warnings` would not pass a warning to the filters that a module has already shown.
+    # Without this call, a warning that a module has already shown would not reach the filters.
     _filters_changed()
 
     def end() -> None:

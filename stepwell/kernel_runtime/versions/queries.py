@@ -5,8 +5,8 @@
 complete statement, they exclude names that the statement defines (``with df as (...)``), names after a FROM that is not a clause
 (``extract(month from day)``), and names in strings and comments. For a fragment of a statement, they return every name after a FROM or JOIN.
 
-*Files.* `files_named` finds the files in a statement. Only a string literal can name a file. It does so if the file exists, or if DuckDB expects
-a file at this position: after FROM, JOIN or ATTACH, or inside a function that reads files.
+*Files.* `files_named` finds the files in a statement. A string literal or a quoted name can name a file. It does so if the file exists. A string
+literal also does so if DuckDB expects a file at its position: after FROM, JOIN or ATTACH, or inside a function that reads files.
 
 *The default connection.* ``duckdb.sql("create table t ...")`` creates a table in DuckDB's default connection, which exists as long as the
 process. `connection_objects` returns the digests of the tables, views, macros, sequences and types in this connection. If a statement of a step

@@ -26,7 +26,7 @@ _SECRETS = frozenset({
     "creds", "bearer", "cookie", "cookies", "auth", "oauth", "authorization", "authentication", "jwt", "token", "apikey", "apikeys", "accesskey",
     "privatekey", "secretkey", "authtoken", "apitoken", "accesstoken",
 })  # fmt: skip
-# A name that ends with one of these words describes something else than the secret: TOKEN_URL, password_field.
+# A name that ends with one of these words is the name of something other than the secret: TOKEN_URL, password_field.
 _DESCRIBING = frozenset({
     "re", "regex", "regexp", "pattern", "name", "names", "url", "uri", "endpoint", "type", "types", "file", "path", "dir", "folder", "field", "fields", "label",
     "error", "exception", "required", "policy", "expiry", "expires", "ttl", "timeout", "id", "ids", "index", "enabled",
@@ -210,7 +210,7 @@ def alternations(run: str) -> int:
 def looks_generated(text: str) -> bool:
     """Return True if a text may be a generated password or key: one word of mixed characters with a higher entropy than natural words.
 
-    Many identifiers look the same. So call this function only if a name or a use suggests that the text is a secret.
+    Many identifiers look like this, too. So call this function only if a name or a use suggests that the text is a secret.
     """
     if (
         len(text) < 8

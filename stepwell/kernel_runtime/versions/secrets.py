@@ -28,7 +28,7 @@ from stepwell.kernel_runtime.versions.secret_forms import (
 
 HIDDEN = "<hidden>"
 _MOST_MEMBERS = 100
-"""Maximum number of members of a container whose members `is_kept_back` checks."""
+"""`is_kept_back` checks the members of a container if it has at most this number of members."""
 _SIGNS = (
     "token", "secret", "passw", "passphrase", "passcode", "cred", "auth", "bearer", "cookie", "pwd", "jwt", "://", "login", "sign_in", "sk-", "hrku", "putty",
 )  # fmt: skip
@@ -194,13 +194,13 @@ def _is_value(match: re.Match[str], text: str, *, code: bool) -> bool:
     if match["sign"] == "=" and not code:
         return True
     if any(map(str.isdigit, value)) and value.strip("0123456789.") == "":
-        # A number is a value after "=", as in PIN_SECRET = 1234, but a position in token:12.
+        # A number after "=" is a value, as in PIN_SECRET = 1234. A number after ":" is a position, as in token:12.
         return match["sign"] == "="
     if looks_generated(value):
         return not code or not value.replace(".", "_").isidentifier()
     if code:
         return False
-    # The name and its value are alone on a line, as in files of settings.
+    # Any other word is a value if it and its name are alone on a line, as in files of settings.
     line_start = text.rfind("\n", 0, match.start()) + 1
     return (
         not match["gap"]
@@ -213,7 +213,8 @@ def is_kept_back(name: str, value: Any) -> bool:
     """Return True if the value of a variable must not be stored, because it is or contains a secret or the value of an environment variable.
 
     In a container with at most 100 members, or an instance of a class of the notebook with at most 100 attributes, the first 10,000 items are
-    checked, including those of nested containers. For larger containers and all other objects except strings and bytes, only `name` is checked.
+    checked for secrets, including those of nested containers. For larger containers and all other objects except strings and bytes, only `name` is
+    checked. Values of environment variables are found only in strings and bytes, not in containers.
     """
     kind = type(value)
     if kind in {str, bytes}:
@@ -340,7 +341,7 @@ def _parsed(text: str) -> ast.AST | None:
 
 
 def _outermost(nodes: Iterable[ast.expr]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Return the start and the end of each expression in `nodes`, in the order of the source code, each as line and column.
+    """Return the start and the end (line and column) of each expression in `nodes`, in the order of the source code.
 
     An expression that is a part of another expression in `nodes` is left out.
     """
@@ -411,7 +412,7 @@ def _secret_literals(tree: ast.AST) -> Iterator[ast.expr]:
                 yield outer or literal
         if isinstance(node, ast.JoinedStr | ast.BinOp | ast.Constant):
             text = _literal_text(node)
-            # `_text_hidden` later replaces only the secrets in a text of several lines.
+            # In a text of several lines, `_text_hidden` later replaces the secrets and leaves the rest.
             if text and "\n" not in text and may_contain_secret(text) and _contains_secret(text):
                 yield from (outer or literal for literal in _literals(node))
         stack.extend((child, outer) for child in ast.iter_child_nodes(node))
@@ -432,7 +433,7 @@ def _literal_text(node: ast.AST) -> str:
 
 
 def _secret_values(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """Yield a pair for each expression in a syntax node that holds a secret: the name of the secret, and the expression.
+    """Yield the expressions in a syntax node that hold secrets, each in a pair after the name of its secret.
 
     An expression holds a secret if it is bound to, or compared with, the name of a secret, or if it is passed to a function as a secret.
     """

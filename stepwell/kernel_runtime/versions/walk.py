@@ -5,7 +5,7 @@ explained. A `CodeWalk` serves at most one request: a run, or a question such as
 
 Later code walks in the process use the nodes of functions and classes again while their guards confirm that nothing changed: the code,
 defaults and closure are the same, and each name is bound to the same object. Values that can change in place are digested again in each walk.
-`Watched` finds out which of these values, and which globals that the step's code assigns, a step has changed.
+`Watched` finds out which of these values a step has changed, and which of the globals that its code assigns.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class CodeWalk:
     ----------
     asset_names
         Names of the notebook's registered assets, each with its asset key. Code that reads such a name as a global of `namespace` depends on
-        the data version of the asset, not on the object to which the name is bound. `CodeVersion.asset_names` lists these assets.
+        the data version of the asset, not on the object to which the name is bound. `CodeVersion.asset_names` lists the names that it reads.
     namespace
         The notebook's globals; None without a notebook.
     ignored
@@ -175,7 +175,7 @@ class CodeWalk:
         body
             The step's body: a function of any kind, a class, a callable instance, a `CellBody` or a `SqlBody`.
         path
-            The step's key. The paths of unverifiable objects and assets in the result begin with it.
+            The step's key. In the result, the paths of unverifiable objects and of assets begin with it.
         extra
             Other objects of the step that are part of the code version, each after a name for it: config, defaults of inputs, declared reads.
         ignore
@@ -397,7 +397,7 @@ class CodeWalk:
         assets: dict[str, str],
         mutable: dict[str, None],
     ) -> None:
-        """Add the unverifiable objects, the assets and the mutable globals that `root` reaches to three dicts.
+        """Enter into three dicts the unverifiable objects, the assets and the mutable globals that `root` reaches.
 
         Also add the globals that took long to digest to `self.slow`.
 
@@ -408,7 +408,7 @@ class CodeWalk:
         unverifiable
             Receives a key for each unverifiable object: its path and the reason. The values are None.
         assets
-            Receives, by the name of each asset that code reads as a global, the shortest path to it.
+            Receives the name of each asset that code reads as a global, as a key, and the shortest path to this name, as the value.
         mutable
             Receives, as a key, the name of each global that the code could change in place or assign. The values are None.
         """

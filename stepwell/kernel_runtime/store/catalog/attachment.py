@@ -10,8 +10,8 @@ A store can come from another person's archive or repository. If its catalog con
 file; if it contained a trigger, adding rows could read any file. Stepwell creates neither, so a catalog that contains a view or a trigger
 is refused. The other files in the store directory are checked by `Folder.examine`.
 
-A catalog with fewer commits than were acknowledged is refused, too (see `lease`). If there is a log next to the catalog before it is attached,
-the last process that attached the catalog died or could not write the checkpoint. Attaching the catalog for writing would replay the log,
+A catalog with fewer commits than were acknowledged is refused, too (see `lease`). If there is a log before the catalog is attached, the last
+process that attached the catalog died or could not write the checkpoint. Attaching the catalog for writing would replay the log,
 and could destroy the readable part of a damaged log. So in this case the catalog is first attached read-only and checked.
 
 A catalog of an older format is copied to ``catalog.format-N.duckdb``, and then migrated in one transaction. If the process is killed before
@@ -77,15 +77,15 @@ def vet_catalog(connection: Any, name: str, directory: Path) -> None:
 
 
 Fingerprint: TypeAlias = tuple[Any, ...]
-"""The result of `Attachment.stat`; in `Attachment.last_fingerprint`, this result after the token of the lease. Two equal fingerprints mean that
-nobody has changed the catalog in the meantime."""
+"""The result of `Attachment.stat`. In `Attachment.last_fingerprint`, the token of the lease comes before this result. Two equal fingerprints mean
+that nobody has changed the catalog in the meantime."""
 
 CATALOG = "catalog.duckdb"
 LOG = "catalog.duckdb.wal"
 _TRIES = 100
-"""Number of attempts to copy a catalog that cannot be locked."""
+"""Maximum number of attempts to make a private copy of a catalog."""
 _STILL = 0.05
-"""Seconds for which a catalog that cannot be locked must stay unchanged before the copy is used."""
+"""Seconds for which a catalog must stay unchanged before its private copy is used."""
 
 _aliases = count(1)
 
@@ -196,7 +196,7 @@ class Attachment:
             raise
 
     def is_usable(self) -> bool:
-        """Return True unless the catalog is attached to a DuckDB instance that executes no more statements because of a fatal error."""
+        """Return False if the catalog is attached to a DuckDB instance that a fatal error has ended; True otherwise."""
         if not self.is_open:
             return True
         try:
@@ -349,7 +349,7 @@ class Attachment:
         self.connection = None
         if failure is None:
             with contextlib.suppress(OSError):
-                # `prepare_log` has created the log for a transaction that wrote nothing.
+                # An empty log is left if `prepare_log` created it for a transaction that wrote nothing.
                 if not self._has_log():
                     self.folder.unlink(LOG)
         return failure
@@ -446,7 +446,10 @@ class Attachment:
         return None
 
     def _attach_existing(self) -> None:
-        """Attach the catalog for writing after checking it, and migrate it if it has an older format."""
+        """Attach the catalog for writing, check it, and migrate it if it has an older format.
+
+        If there is a log, the catalog is first attached read-only and checked.
+        """
         import duckdb
 
         if self.connection is None:
@@ -623,7 +626,7 @@ class Attachment:
 
 
 def _copy_files(folder: Folder) -> str:
-    """Copy the seal, catalog and log of a store that cannot be locked to a new temporary folder; return its path.
+    """Copy the seal, catalog and log of a store to a new temporary folder; return the path of this folder.
 
     The files are read twice, with a short pause. If the contents differ, a process is changing the files, and they are read twice again. Raise
     `StoreError` if the contents differ in each of `_TRIES` attempts.
@@ -644,7 +647,7 @@ def _copy_files(folder: Folder) -> str:
 
 def _read_files(folder: Folder) -> dict[str, bytes]:
     """Return the contents of the seal, catalog and log by name; a missing file is omitted."""
-    # The seal is read first: a seal that is newer than the catalog would mean that commits are lost.
+    # The seal is read first. If it were newer than the copied catalog, commits would seem to be lost.
     files = {}
     for name in (SEAL, CATALOG, LOG):
         with contextlib.suppress(FileNotFoundError):

@@ -3,7 +3,7 @@
 A DuckDB file never shrinks. So the catalog is compacted in three steps, while this process holds the lease:
 
 1. Every table is copied to a new file below ``tmp/``. The order of the rows is kept, because ``rowid`` defines which row is the newest.
-2. The new file is detached, which writes its checkpoint, and flushed to the disk.
+2. The new file is detached, which writes its checkpoint. Then the file is flushed to the disk.
 3. The old file is detached, and the new file is renamed to ``catalog.duckdb``.
 
 A complete catalog exists at all times: a process that is killed before the rename leaves the old catalog, and an unused file in ``tmp/``. No
@@ -46,8 +46,8 @@ def compact(catalog: Catalog, *, force: bool) -> int:
     catalog
         The catalog.
     force
-        True to rewrite the catalog in any case. False to rewrite it only if more than half of it, and at least `WORTH` bytes, is free space,
-        and the owner of the file would stay the same.
+        True to rewrite the catalog in any case. False to rewrite it only if its free space is more than half of it and at least `WORTH` bytes,
+        and if the owner of the file would stay the same.
 
     Raises
     ------

@@ -12,8 +12,8 @@ that runs during such a query would return without a checkpoint and keep the fil
 
 If a commit fails, and the rollback fails, too (on a full disk, for example), the instance is *dead*: DuckDB refuses every later statement.
 `give_up_if_dead` abandons a dead instance, and the next call of `cursor` starts another one. An instance closes its files, without a
-checkpoint, only when its last connection is closed. So all connections are closed, even those of other threads. A statement that another
-thread is executing then fails; if it belongs to a question to a catalog (see `thread`), the question is asked again.
+checkpoint, only when its last connection is closed. So all connections are closed, even those of other threads, and the statements that
+other threads are executing fail. If such a statement belongs to a question to a catalog (see `thread`), the question is asked again.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _locks_held: list[threading.Lock] = []
 _endings: list[Callable[[], None]] = []
 """The functions that `at_end` has registered; they are called in reverse order."""
 _warming: list[Once] = []
-"""Contains the event that happens when the thread that `warm_up` starts no longer uses DuckDB; empty if `warm_up` has started no thread."""
+"""Empty until `warm_up` starts its thread; then contains one event, which happens when this thread no longer uses DuckDB."""
 
 
 def cursor() -> Connection:
@@ -160,8 +160,8 @@ def _start(started: Once) -> None:
 
 def _first_query() -> None:
     """Start the instance, and make DuckDB create its built-in views, which every examination of an attached catalog needs."""
-    # The connection is destroyed when this function returns: an exit of the process during its destruction would abort the process, and
-    # `_wait_for_warm_up` waits only until `started` happens.
+    # The end of the process during the destruction of a connection would abort the process, and `_wait_for_warm_up` waits only until `started`
+    # happens. So the connection is destroyed earlier: when this function returns.
     connection = cursor()
     with exclusive_access():
         connection.execute("SELECT trigger_name FROM duckdb_triggers()")

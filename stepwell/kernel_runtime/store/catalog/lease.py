@@ -3,12 +3,12 @@
 A process that opens the catalog holds the *lease*, an exclusive lock on the file ``catalog.lock``, from before ATTACH until after DETACH.
 DuckDB's lock alone does not suffice: DuckDB does not read the header of a file again after it has locked the file. If another process commits
 between the reading and the locking, DuckDB does not notice the commit, so two processes could overwrite each other's commits. While a process
-waits for the lease, it holds a lock on ``want.lock``. The process that holds the lease tries to lock ``want.lock`` without blocking from time
-to time; if this fails, another process is waiting, and the lease is released soon. Only exclusive locks on whole files are used (`locks`),
+waits for the lease, it holds a lock on ``want.lock``. From time to time, the process that holds the lease tries to lock ``want.lock`` without
+blocking; if this fails, another process is waiting, and the lease is released soon. Only exclusive locks on whole files are used (`locks`),
 because every operating system has them.
 
 The file ``catalog.lock`` contains a *token*, which the process that holds the lease changes before it first writes to the catalog. A process
-that remembers the token can find out without opening the catalog whether another process has changed the catalog.
+that remembers the token can find out whether another process has changed the catalog, without opening the catalog.
 
 DuckDB replays its log up to the first incomplete entry and silently ignores the rest. It does not detect that a log was removed, or that
 the catalog was replaced by an older copy. So each transaction increments the number of commits in the table ``meta``. After the commit, this
@@ -49,7 +49,7 @@ class Seal:
     """The digest of the ``store_id`` of the catalog to which the seal belongs."""
 
     def lost_commits(self, commits: int, store_id: str) -> int:
-        """Return how many acknowledged commits a catalog has lost. It contains ``commits`` commits, and its identifier is ``store_id``.
+        """Return how many acknowledged commits are lost in a catalog with ``commits`` commits and the identifier ``store_id``.
 
         Return 0 if the seal belongs to another catalog.
         """

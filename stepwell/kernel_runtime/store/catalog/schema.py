@@ -1,10 +1,12 @@
 """The tables of the catalog, the conversion between rows and records, and the migration from older formats.
 
 A run appends rows and changes none, except that the row of the run is replaced when the run ends, and that each commit updates the one row of
-``meta``, under the lease. So DuckDB's appender can write all other rows, and two processes never change the same row at the same time. Within a table, ``rowid`` grows in the order of the commits, and the lease makes this order the
-same for all processes. So the *newest* row is always the row with the highest ``rowid``, never the row with the latest time. Times are
-stored as seconds since the epoch, so that they are read back exactly. Each column of times has a generated ``TIMESTAMP`` column in UTC, for
-people who query the catalog.
+``meta``, under the lease. So DuckDB's appender can write all other rows, and two processes never change the same row at the same time. Within
+a table, ``rowid`` grows in the order of the commits, and the lease makes this order the same for all processes. So the *newest* row is always
+the row with the highest ``rowid``, never the row with the latest time. Times are stored as seconds since the epoch, so that they are read back
+exactly. Each column of times has a generated ``TIMESTAMP`` column in UTC, for people who query the catalog.
+
+A row of the table ``current`` is a *pointer*: it says which materialization is current for a notebook, key and partition.
 
 A catalog of an older format is copied, and then migrated in one transaction. If the process is killed before the commit, the old catalog is
 intact, and the next process copies and migrates it again.
@@ -282,7 +284,7 @@ def _materialization(row: Row) -> Materialization:
 
 
 def _read_of(fields: list[Any]) -> Read:
-    """Convert the fields that `_read_columns` returned to a read."""
+    """Return the read whose fields `_read_columns` returned."""
     _check_texts(fields[:3])
     return Read(*fields[:3], *map(tuple, fields[3:]))
 

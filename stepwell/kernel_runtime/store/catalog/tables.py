@@ -2,6 +2,8 @@
 
 Every function that reads uses a fixed number of SQL statements, however many keys it reads.
 
+A *pointer* says which materialization is current for a notebook, key and partition.
+
 `RowWriter` turns the records of one commit into a few lists of rows for DuckDB's appender, so that no step needs an SQL statement.
 
 A run with nothing to do needs the same rows as the run before it. If no other process has changed the catalog in the meantime (the caller
@@ -106,8 +108,8 @@ def read_snapshot(
     keys
         Keys whose current materializations are read.
     step_keys, code_versions
-        Steps, and the digests of their code versions. The materializations of these steps that have one of these code versions are read,
-        and the durations and failures of these steps.
+        The keys of steps, and the digests of their code versions. The durations and failures of these steps are read, and those of their
+        materializations that have one of these code versions.
     """
     with no_collection():
         return _snapshot(connection, name, list(keys), list(step_keys), list(code_versions))
@@ -457,7 +459,7 @@ SnapshotRequest: TypeAlias = tuple[frozenset[str], frozenset[str], frozenset[str
 
 
 class Remembered:
-    """The last snapshot of a store, kept in memory, and the request with which it was read."""
+    """The last snapshot of a store, kept in memory with its request and the epoch (`Catalog.epoch`) in which it was read."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -185,10 +185,9 @@ class CheckedCatalog:
     rows: dict[str, int] = field(default_factory=dict)
     """The number of rows of each table, by the name of the table."""
     values: dict[str, int] = field(default_factory=dict)
-    """The size in bytes of the value in each value file to which a row refers, by the name of the file."""
+    """For each value file to which a row refers, by its name: the size of the value in bytes."""
     keys: dict[str, str] = field(default_factory=dict)
-    """The key of a materialization for each value file to which a row refers, by the name of the file. If several materializations share the
-    file, this is the key of one of them."""
+    """For the same files, by name: the key of the materialization that refers to the file. If several refer to it, the key of one of them."""
     commits: int = 0
     """The number of commits that the catalog has recorded."""
 
@@ -232,7 +231,7 @@ def with_catalog(attachment: Attachment, query: Callable[[Connection, str], T]) 
     try:
         return query(attachment.connection, attachment.name)
     except Exception as error:
-        # The queries convert only stored values, so a conversion error means that a row contains an invalid time.
+        # The queries convert only stored times, to ``TIMESTAMP``, so a conversion error means that a row contains an invalid time.
         damage = attachment.damage(error, "Conversion Error")
         if damage is None:
             raise

@@ -17,9 +17,9 @@ Witnesses are lines of a file in the user's cache directory. There is one such f
 digests are computed with the user's signing key. So nobody can forge a witness without this key, and a store from another person brings no
 valid witnesses. If the cache directory cannot be used, each process remembers only the checks that it made itself.
 
-A damaged value file is moved to ``damaged/`` (`set_aside`), so that the value counts as missing and is written again. A value whose file is
-intact but that does not load, and a damaged value in a catalog row, get a *mark*: an empty file in ``damaged/`` that is named after the
-digest of the value. A marked value is reused only if a test load succeeds; otherwise it counts as missing. The mark is removed when the value
+A damaged value file is moved to ``damaged/`` (`set_aside`), so that the value counts as missing and is written again. A *mark* is an empty file
+in ``damaged/`` that is named after the digest of a value. A value gets a mark if it does not load although its file is intact, or if it is a
+damaged inline value. A marked value is reused only if a test load succeeds; otherwise it counts as missing. The mark is removed when the value
 loads or is stored again. ``stepwell doctor --clean`` deletes the contents of ``damaged/``.
 """
 
@@ -142,7 +142,7 @@ class _List:
                     os.write(self._descriptor, line + b"\n")
 
     def _read_new_lines(self) -> None:
-        """Add the lines that were appended to the file of witnesses since the last call to the set of known lines."""
+        """Read the lines that were appended to the file of witnesses since the last call, and add them to the set of known lines."""
         if self._descriptor < 0:
             return
         with contextlib.suppress(OSError):

@@ -59,9 +59,9 @@ MAP_FROM = 1 << 20
 """Minimum size in bytes of a file that is mapped into memory. A smaller file is read, which takes no longer and keeps no
 descriptor open."""
 _PIECE_WRITTEN = 64 << 20
-"""Maximum number of bytes that are written by one system call, so that Ctrl-C takes effect between two calls."""
+"""Number of waiting bytes at which a system call writes them. Longer parts are split, so that Ctrl-C takes effect between two calls."""
 _BATCH = 512
-"""Maximum number of byte strings that are passed to one call of ``os.writev``. Every operating system accepts this number."""
+"""Number of waiting byte strings at which ``os.writev`` writes them. Every operating system accepts this number and one more (padding)."""
 
 
 def write_parts(descriptor: int, parts: Sequence[bytes | memoryview], position: int) -> None:
@@ -385,8 +385,8 @@ class Objects:
         name
             The name of the file below ``objects/``.
         own_key
-            The name of this user's key. It is returned without reading the file if this process already knows that the file is signed with this
-            key, because it signed the file or read the signature before.
+            The name of this user's key. If this process has signed the file, or has found this key in its signature before, the name is
+            returned without reading the file.
         """
         if name in self._own_files:
             return own_key
@@ -653,8 +653,8 @@ def lacking(snapshot: Snapshot, objects: Objects, signer: Signer) -> tuple[froze
     missing
         Names of the value files that do not exist or are shorter than the value.
     foreign
-        A dict with an item for each materialization whose pickle this user's key did not sign. The key is the id of the materialization. The item
-        is the fingerprint of the key that the signature names, or ``none`` if an inline value has no signature or the file cannot be read.
+        A dict, by id, of the materializations with a pickle that this user's key did not sign. Each value is the fingerprint of the key that the
+        signature names, or ``none`` if an inline value has no signature or the file cannot be read.
     """
     missing: dict[str, bool] = {}
     foreign: dict[str, str] = {}

@@ -28,7 +28,7 @@ T = TypeVar("T")
 _MAX_INSTANCES = 2
 """Maximum number of shared instances that stay open, one per store. A kernel rarely uses more stores at the same time."""
 _INTERRUPT_TRIES = 50
-"""Number of times that an interrupted statement is interrupted again, every 0.1 s, before `interruptible` stops waiting for its end."""
+"""Maximum number of interrupts of a statement, one every 0.1 s. After them, `interruptible` stops waiting for the end of the statement."""
 
 _instances: dict[str, Connection] = {}
 _lock = threading.Lock()

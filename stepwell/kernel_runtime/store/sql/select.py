@@ -317,8 +317,8 @@ class _Query:
         except duckdb.Error as error:
             self._raise_query_error(error)
         except (OSError, ValueError, TypeError, RuntimeError, NotImplementedError) as error:
-            # If DuckDB fails while rows are read, Arrow's reader raises one of these errors. DuckDB raises them for parameters without an SQL
-            # type.
+            # Arrow's reader raises one of these errors if DuckDB fails while rows are read. DuckDB itself raises one if the Python type of a
+            # parameter has no SQL type.
             self._raise_query_error(error)
 
     def _raise_query_error(self, error: Exception) -> NoReturn:

@@ -89,7 +89,7 @@ class Statement:
         The SELECT as it was written.
     tables
         The paths of the tables that the SELECT reads, in the order in which they occur. A table occurs several times only if the SELECT spells its
-        name differently (``t``, ``T``). Tables that a WITH clause defines are omitted.
+        name in several ways (``t``, ``T``). Tables that a WITH clause defines are omitted.
     files
         The files that the SELECT reads.
     parameters
@@ -507,7 +507,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _is_in_a_store(real: str, root: str) -> bool:
-    """Return True if the folder that contains a file, or any folder between it and the project's folder (inclusive), is a store.
+    """Return True if a file is in a store: if any folder is a store, from the one that contains the file up to the project's folder.
 
     Parameters
     ----------

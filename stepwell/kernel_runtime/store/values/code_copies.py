@@ -7,7 +7,7 @@ second pickle (cloudpickle's pickle by value). `pickling` describes the stream.
 A load looks up each name in the module that defined the class or function. If the object with this name has the stored code version, the
 load uses this object; otherwise it creates the class or function from the copy. References between copies follow the same rule: for example,
 a class that is created from a copy inherits from the notebook's base class if the base class did not change. A class or function that cannot
-be looked up by name (a lambda, or a class or function that was defined inside a function or an asset's cell) is always created from its
+be looked up by name (a lambda, or a class or function that was defined inside a function or the cell of an op) is always created from its
 copy. In one process, all loads of the same version of a class use the same class.
 
 A function that is created from a copy uses the notebook's variables, like the original function, if the notebook defines all names that the
@@ -49,8 +49,8 @@ from stepwell.kernel_runtime.store.values import structure
 from stepwell.kernel_runtime.store.values.loading import UNKNOWN, CodeReader
 
 MOST_OF_A_GLOBAL = 4 << 20
-"""Maximum size in bytes of the pickle of a notebook's global variable that is stored with a copied function. If the function uses other global
-variables than the notebook, these are stored in any size."""
+"""Maximum size in bytes of the pickle of a notebook's variable that is stored with a copied function. Global variables of the function that are
+not variables of the notebook are stored in any size."""
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _HEAP_TYPE = 1 << 9
 """The bit in ``__flags__`` of a type that CPython sets if the type was created at run time, for example by a class statement."""
@@ -110,7 +110,7 @@ def at_name(module: str, qualname: str) -> Any:
 
 
 def notebook_object(number: int) -> Any:
-    """Raise UnpicklingError. This function stands for a class or function of the notebook in the stored pickle of a value.
+    """Raise UnpicklingError. In the stored pickle of a value, this function stands for a class or function of the notebook.
 
     The pickle contains a call of this function wherever the value refers to the class or function that has the number ``number``. When Stepwell
     loads the pickle, a method of `Resolver` is called instead of this function, and returns the class or function.
@@ -291,7 +291,7 @@ def _pickler(stream: io.BytesIO, code: CodeReader) -> Any:
                 attributes, slots = state
                 module = _module_of_globals(value)
                 if module:
-                    # The function belongs to a module, whose globals a load gets by importing the module.
+                    # The function uses the globals of a module. A load imports the module to get them.
                     arguments = (arguments[0], _GlobalsOf(module), *arguments[2:])
                     slots["__globals__"] = {}
                 else:
@@ -407,20 +407,20 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 class Resolver:
-    """Finds or creates the classes and functions for which numbers stand in the pickle of one value.
+    """Finds or creates the classes and functions for the numbers in the pickle of one value.
 
     Parameters
     ----------
     names
-        A pair of name and code version for each class and function, from the head of the frame. A number in the pickle is a position in this
+        A pair of name and code version for each class and function, from the head of the stream. A number in the pickle is a position in this
         list.
     copies
         The pickle of the copies; empty if no copies are stored.
     python
         The minor version of Python that wrote the copies, such as ``3.13``.
     inside
-        Those names in ``names`` that did not lead to the class or function when the value was stored, for example because it was a lambda or
-        was defined inside a function.
+        The names of those classes and functions that could not be looked up by name when the value was stored, for example lambdas, and
+        classes that were defined inside a function.
     why
         The reason why no copies are stored; empty if copies are stored.
     key

@@ -274,12 +274,12 @@ def _has_views(kind: Any) -> bool:
 def _compacted(array: Any) -> Any:
     """Return an array that equals ``array``, but does not contain the data outside of a slice.
 
-    ``array`` is an Arrow array with string, binary or list views. If it is a slice of a longer array, Arrow would write all data of the longer
-    array without this function.
+    ``array`` is an Arrow array with string, binary or list views. Without this function, Arrow would write all data of the longer array of which
+    ``array`` is a slice.
     """
     import pyarrow as pa
 
-    # concat_arrays omits invisible list items; casting to a type without views and back omits invisible strings.
+    # concat_arrays omits list items outside of the slice; casting to a type without views and back omits strings outside of it.
     cut = pa.concat_arrays([array, array.slice(0, 0)])
     try:
         compacted = cut.cast(_without_views(array.type))

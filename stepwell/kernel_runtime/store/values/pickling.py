@@ -5,7 +5,7 @@ contains the pickle and copies of these classes and functions, so that the signa
 stored in a frame, with an empty pickle::
 
     magic, length of the head, length of the copies       16 bytes
-    head (JSON)                                            kind of the stream, and the names of classes and functions or the path
+    head (JSON)                                            kind of the stream; then names of classes and functions, or a path
     copies                                                 a pickle of classes and functions by value; may be empty
     pickle                                                 the value; may be empty
 
@@ -365,7 +365,7 @@ class _Pickler(pickle.Pickler):
         self.numbered: list[Any] = []
         """Classes and functions of the notebook in the value. The pickle contains their positions in this list instead of their names."""
         self.kinds: set[Any] = set()
-        """Types of the objects in the value, and classes and functions of libraries that the value refers to."""
+        """Types of the objects in the value, and the library classes and functions to which the value refers."""
         self.last_reduced: Any = None
         """The object for which `reducer_override` was called last. If pickling fails, this object is regarded as the cause."""
         self.portable = False
@@ -494,8 +494,8 @@ class Pickled:
     libraries: tuple[tuple[str, str], ...]
     """The libraries whose types, classes and functions occur in the value, as pairs such as ``("sklearn", "scikit-learn 1.9.1")``."""
     inner_classes: tuple[str, ...]
-    """Qualified names of the notebook's classes in the value that cannot be looked up by these names, for example because they were defined
-    inside a function. A notice advises the user to define them at the top level."""
+    """Qualified names of those classes of the notebook that occur in the value but cannot be looked up by these names, for example because they
+    were defined inside a function. A notice advises the user to define them at the top level."""
     kinds: tuple[type, ...] = ()
     """Types of the objects in the value, except plain data."""
 

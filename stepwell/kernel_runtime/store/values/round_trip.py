@@ -7,12 +7,12 @@ would fail.
 Three kinds of types are known to survive: the types of some modules of the standard library (`_PLAIN`), the types of libraries whose values the
 fidelity tests cover (`_TRIED`), and other classes written in Python without a method that takes part in pickling (`_HOOKS`). A value that
 contains an object of any other type is loaded from its stored form and compared with the original. Both must have the same type and, if both have
-a data version, equal data versions. Data versions are not compared if all types that are not known to survive are Python classes of libraries,
+a data version, equal data versions. Data versions are not compared if Python classes of libraries are the only types that are not known to survive,
 because a library decides which attributes of its objects a load restores.
 
 A successful test is recorded until the machine restarts (`objects/checked`), together with the types in the value, their code versions and
-the versions of their libraries. While the record is valid, larger values of the same types are stored without a test load. Values up to
-`SMALL` bytes are tested every time, because their load takes no longer than writing them.
+the versions of their libraries. While the record is valid, values of the same types above `SMALL` bytes are stored without a test load. Values
+up to `SMALL` bytes are tested every time, because their load takes no longer than writing them.
 
 A test load takes place in one of two processes:
 
@@ -404,7 +404,7 @@ def _in_separate_process(value: Any, encoded: codecs.Encoded, key: str, code: Co
 def load_from_stdin() -> None:
     """Run the test load in the separate process: read a stored form from standard input, load it, and print the result as JSON."""
     answer = os.fdopen(os.dup(1), "wb")
-    # Redirect standard output, so that text that classes of the value print does not become part of the JSON.
+    # Redirect standard output, so that what the value's classes print does not become part of the JSON.
     os.dup2(2, 1)
     source = sys.stdin.buffer
     request = json.loads(source.read(int.from_bytes(source.read(8), "little")))

@@ -84,7 +84,7 @@ def summary(value: Any) -> str:
 
 
 def path_to(value: Any, matches: Callable[[Any], bool]) -> tuple[str, Any] | None:
-    """Search a value and the objects inside it for the first object that matches, breadth first.
+    """Search a value and the objects inside it, breadth first, for the first object that matches.
 
     Parameters
     ----------
