@@ -22,7 +22,7 @@ from stepwell.kernel_runtime.records.materializations import NOTEBOOK, Materiali
 from stepwell.kernel_runtime.records.runs import FORCED, Event, Notice, StepRecord, StepWaiting
 from stepwell.kernel_runtime.session import session as process
 from stepwell.kernel_runtime.session.session import Session
-from stepwell.kernel_runtime.text import duration, moment, size_text
+from stepwell.kernel_runtime.text import duration, moment, signer_text, size_text
 
 _log = logging.getLogger("stepwell")
 
@@ -135,7 +135,7 @@ def _stale_input(notice: Notice) -> str:
 def _foreign(notice: Notice) -> str:
     names = notice["names"]
     verbs = ("is", "counts") if len(names) == 1 else ("are", "count")
-    line = f"{keys_text(names)} {verbs[0]} signed with another key ({notice['signer']}) and {verbs[1]} as missing"
+    line = f"{keys_text(names)} {verbs[0]} {signer_text(notice['signer'])} and {verbs[1]} as missing"
     return f"{line}; if you trust the author, run: stepwell trust {' '.join(names[:5])}"
 
 

@@ -51,6 +51,17 @@ def coloured(text: str) -> str:
     return f"{shown}\x1b[0m" if _COLOUR.search(shown) else shown
 
 
+def signer_text(fingerprint: str) -> str:
+    """Return a text about a value that is not signed with this user's key: ``signed with another key (3f2a-90b1-77c4-0d1e)`` or ``not signed``.
+
+    Parameters
+    ----------
+    fingerprint
+        The fingerprint of the key that signed the value; empty if the value has no signature.
+    """
+    return f"signed with another key ({fingerprint})" if fingerprint else "not signed"
+
+
 def without_colours(text: str) -> str:
     """Return `text` without its ANSI colours."""
     return _COLOUR.sub("", text)

@@ -207,7 +207,7 @@ def _flagged_variables(
         raise CellNameError(
             f"invalid flag --{flag} {unknown[0]}: {f'{unknown[0]} is the value of the asset' if unknown[0] in variables else f'the cell of {name!r} assigns no variable {unknown[0]}'}",
             where=source.text.where,
-            remedy=f"name another variable that the cell assigns; the values of the assets are already in: {keys_text(variables)}",
+            remedy=f"name another variable that the cell assigns; the values of the assets, which need no flag, are in: {keys_text(variables)}",
         )
     return names
 
@@ -279,7 +279,7 @@ def _explainer(face: Face, names: Names, name: str, text: CellText) -> Callable[
             )
         missing = match[1]
         return CellNameError(
-            f"the cell of the op {name!r} needs the notebook's variable {missing!r}, but its code does not contain this name",
+            f"the cell of the op {name!r} reads the notebook's variable {missing!r} without naming it, for example in a query",
             where=text.where, remedy=f"write the name in the cell, for example on a separate line ({missing}): an op gets only the variables that its code names",
         )  # fmt: skip
 

@@ -34,7 +34,9 @@ def test_ins_must_name_parameters():
         op(name="f", ins={"y": In(int)})(lambda x: x)
     assert "x" in caught.value.remedy
     assert list(op(name="f", ins={"y": In(Nothing)})(lambda x: x).ins) == ["x", "y"]
-    with pytest.raises(InvalidDefinitionError, match="'x' of 'f' has the type Nothing and no value, so it cannot be a parameter"):
+    with pytest.raises(
+        InvalidDefinitionError, match="'x' of 'f' has the type Nothing, which has no values, so it cannot be a parameter"
+    ):
         op(name="f", ins={"x": In(Nothing)})(lambda x: x)
 
 

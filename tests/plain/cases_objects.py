@@ -617,6 +617,19 @@ CASES = [
         reused=["a", "b"],
     ),
     Case(
+        "list_that_the_deleter_of_a_property_changes",
+        [
+            [
+                "log = []\nclass T:\n    @property\n    def v(self):\n        return 1\n    @v.deleter\n    def v(self):\n        log.append(len(log))",
+                "%%asset a\nt = T()\na = t.v\ndel t.v",
+                "b = list(log)",
+            ]
+        ]
+        * 2,
+        ["a", "b", "log"],
+        reused=["a"],
+    ),
+    Case(
         "lazy_frame_attributes_are_no_change",
         [
             [

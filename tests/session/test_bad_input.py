@@ -85,6 +85,9 @@ def test_an_unknown_key_in_the_store(refused, store_dir):
         stepwell.last_run().value("claen")
     with pytest.raises(UnknownKeyError, match="clean"):
         stepwell.last_run().step("claen")
+    # Only the name of a job may precede the key of a step.
+    with pytest.raises(UnknownKeyError):
+        stepwell.last_run().step(f"{stepwell.last_run().run.targets[0]}.clean")
 
 
 def test_a_selection_that_cannot_be_read(refused, either, store_dir):

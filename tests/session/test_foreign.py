@@ -98,6 +98,24 @@ def test_a_state_says_so_and_trust_changes_it(tmp_path, monkeypatch):
     assert stepwell.trust(all=True, store=tmp_path / "kept").values == ()
 
 
+def test_a_value_without_a_signature_is_not_called_signed(tmp_path):
+    @stepwell.asset
+    def raw():
+        return {"x": np.arange(20_000)}
+
+    maker = Session()
+    maker.materialize([raw], store=tmp_path / "kept")
+    maker.close()
+    (path,) = (tmp_path / "kept" / "objects").rglob("*.pickle")
+    data = path.read_bytes()
+    path.chmod(0o600)
+    path.write_bytes(data[:16] + b"\0" * 40 + data[56:])
+    session = Session()
+    (state,) = session.states([raw], store=tmp_path / "kept").values()
+    assert state.reasons[0].kind == "untrusted"
+    assert state.reasons[0].text.startswith("the value is not signed, and loading it")
+
+
 def test_steps_inside_an_asset_go_with_it(tmp_path):
     @stepwell.op
     def fetch():

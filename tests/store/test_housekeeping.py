@@ -56,6 +56,14 @@ def test_without_rules_no_version_goes_and_with_one_it_does(store):
     assert housekeeping.read_sizes(store.folder).older_bytes == 0
 
 
+def test_what_a_rule_drops_is_not_counted_as_older_too(store):
+    for number in range(3):
+        rows.record(store, rows.made(store, "a", np.full(20_000, number), run_id=f"r{number}", memo_key=f"m{number}")).wait()
+    assert 320_000 <= housekeeping.measure(store).older_bytes < 330_000
+    retention.keep(store, "a", Rule(versions=2))
+    assert 160_000 <= housekeeping.measure(store).older_bytes < 165_000
+
+
 def test_overtaken_pointers_go_and_what_is_current_stays(store):
     for number in range(6):
         for notebook in ("one", "two"):

@@ -366,7 +366,7 @@ def _default_out(hint: type) -> Out:
 
 def _nothing_parameter(op: str, name: str, where: str) -> InvalidDefinitionError:
     return InvalidDefinitionError(
-        f"the input {name!r} of {op!r} has the type Nothing and no value, so it cannot be a parameter of the function",
+        f"the input {name!r} of {op!r} has the type Nothing, which has no values, so it cannot be a parameter of the function",
         where=where,
         remedy=f"remove the parameter {name} from the function and declare ins={{{name!r}: In(Nothing)}}",
     )

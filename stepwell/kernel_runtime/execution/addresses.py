@@ -449,7 +449,7 @@ def _code_behind(item: Any) -> Iterable[Any]:
     if issubclass(kind, MethodType):
         return item.__func__, item.__self__
     if issubclass(kind, property):
-        return item.fget, item.fset
+        return item.fget, item.fset, item.fdel
     if issubclass(kind, partial):
         return item.func, *item.args, *item.keywords.values()
     if kind.__module__ == "__main__":

@@ -187,9 +187,8 @@ class StoredCells:
             return f"the changes to {', '.join(effects.lost)} cannot be restored: the step runs once in every kernel"
         assert isinstance(step.op.body, CellBody)
         if not is_repeated and not step.op.body.kept_variables.isdisjoint(effects.unstored):
-            return (
-                f"a variable that --keep names is not stored: {min(step.op.body.kept_variables.intersection(effects.unstored))}"
-            )
+            name = min(step.op.body.kept_variables.intersection(effects.unstored))
+            return f"the variable {name}, which --keep names, is not stored"
         if self.must_be_stored(step) and any(item.value is None for item in materializations if item.output != NOTEBOOK):
             return "the value of the step is not stored"
         return ""

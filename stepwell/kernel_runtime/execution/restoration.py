@@ -188,7 +188,7 @@ def compare_files(
         elif effect.is_stored:
             todo.write.append(effect.path)
         else:
-            todo.obstacle = f"the step wrote {effect.path}, which is gone and was too large to be stored"
+            todo.obstacle = f"the step wrote {effect.path}, whose content was not stored because of its size, and the file is gone or has changed"
     return todo
 
 

@@ -409,8 +409,9 @@ class RunResult:
         UnknownKeyError
             If the run has no step with this key.
         """
+        job = f"{self.run.targets[0]}." if self.run.kind == "job" else ""
         for step in self.steps:
-            if step.key == key or f"{self.run.targets[0]}.{step.key}" == key:
+            if key in {step.key, f"{job}{step.key}"}:
                 return step
         raise _not_in_run("step", key, [step.key for step in self.steps])
 

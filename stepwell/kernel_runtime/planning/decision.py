@@ -38,7 +38,7 @@ from stepwell.kernel_runtime.records.materializations import (
     revoked_run,
 )
 from stepwell.kernel_runtime.records.runs import Snapshot
-from stepwell.kernel_runtime.text import age_text
+from stepwell.kernel_runtime.text import age_text, signer_text
 
 Kind: TypeAlias = Literal["pull", "cell pull", "named", "cell", "forced"]
 """How a request includes a step. The kind determines which changes in the notebook make the step run again.
@@ -230,7 +230,7 @@ class DecisionFacts:
         if value is None:
             return ""
         if item.id in self.snapshot.foreign:
-            return f"the value is signed with another key ({self.snapshot.foreign[item.id]}), and loading it could run any code"
+            return f"the value is {signer_text(self.snapshot.foreign[item.id])}, and loading it could run any code"
         if value.object_name is not None and value.object_name in self.snapshot.missing_files:
             return "the value file is missing or truncated"
         return self.obstacle(item)

@@ -162,8 +162,8 @@ class Snapshot:
     missing_files: frozenset[str] = frozenset()
     """The names of value files that are missing, although a materialization in the snapshot refers to them."""
     foreign: dict[str, str] = field(default_factory=dict)
-    """Maps the id of a materialization to the fingerprint of the key that signed its value, or to ``none``. It contains the values that execute
-    code when they are loaded and that this user's key has not signed."""
+    """Maps the id of a materialization to the fingerprint of the key that signed its value, or to an empty string if the value has no signature.
+    It contains the values that execute code when they are loaded and that this user's key has not signed."""
     epoch: int = 0
     """The catalog's `epoch` when the snapshot was read. It tells `ValueStore.is_newest` whether the snapshot is out of date."""
 

@@ -357,9 +357,6 @@ def _see(key: str) -> str:
     return f"run stepwell.versions({key!r}) to see the versions that exist"
 
 
-_EVERY = 1_000_000_000
-
-
 def rename_key(store: ValueStore, old: str, new: str, notebook: str) -> int:
     """Copy the materializations of the asset `old`, and of the steps inside it, to the key `new`.
 
@@ -408,7 +405,7 @@ def rename_key(store: ValueStore, old: str, new: str, notebook: str) -> int:
     pointers = [row for key in renamed_keys for row in store.current(key)]
     owner = _owner(old, pointers, notebook)
     pointers = [row for row in pointers if row.notebook == owner]
-    rows = [item for key in renamed_keys for item in reversed(store.history(key, limit=_EVERY)) if item.notebook == owner]
+    rows = [item for key in renamed_keys for item in reversed(store.history(key, limit=_ALL)) if item.notebook == owner]
     ids = {item.id for item in rows}
     # The current materialization of a notebook may have been computed by another notebook.
     rows += [row.materialization for row in pointers if row.materialization.id not in ids]

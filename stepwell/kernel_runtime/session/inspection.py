@@ -54,7 +54,6 @@ from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
-    from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 
 Choose: TypeAlias = "Callable[[str, list[Current], ValueStore], Materialization | None]"

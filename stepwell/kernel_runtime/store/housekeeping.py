@@ -498,7 +498,7 @@ def sizes(store: ValueStore) -> dict[str, int]:
 
 
 def _older_bytes(connection: Connection, name: str) -> int:
-    """Return the total size of the value files that ``gc`` would delete if only the newest version of each key were kept."""
+    """Return the total size of the value files that ``gc`` would delete if only the newest version of each key were kept, but does not delete now."""
     ids = would_drop(connection, name, {STORE: Rule(versions=1)})
     if not ids:
         return 0
@@ -506,8 +506,9 @@ def _older_bytes(connection: Connection, name: str) -> int:
         connection,
         name,
         "SELECT coalesce(sum(size), 0)::BIGINT FROM (SELECT object_name, max(size) AS size FROM @materializations "
-        "WHERE object_name IS NOT NULL GROUP BY object_name HAVING bool_and(id IN (SELECT unnest(?::VARCHAR[]))))",
-        [list(ids)],
+        "WHERE object_name IS NOT NULL GROUP BY object_name "
+        "HAVING bool_and(id IN (SELECT unnest(?::VARCHAR[]))) AND NOT bool_and(id IN (SELECT unnest(?::VARCHAR[]))))",
+        [list(ids), list(_to_drop(connection, name)[1])],
     )
     return int(total)
 

@@ -52,8 +52,11 @@ def key_path(named: str = "") -> Path:
 
 
 def key_name(signature: bytes | None) -> bytes:
-    """Return the name of the key with which a signature claims to be made; empty if there is no signature. The signature is not verified."""
-    return signature[:_NAME] if signature else b""
+    """Return the name of the key with which a signature claims to be made; empty if there is no signature. The signature is not verified.
+
+    A file without a signature contains zeros in its place.
+    """
+    return signature[:_NAME] if signature and any(signature) else b""
 
 
 def fingerprint(name: bytes) -> str:

@@ -647,7 +647,11 @@ class Catalog:
         try:
             self.attachment.discard()
         except Exception as error:
-            _log.warning("the catalog of %s was detached after an error: %s", self.attachment.directory, one_line(error))
+            _log.warning(
+                "the catalog of %s was detached after an error, and this failed, too: %s",
+                self.attachment.directory,
+                one_line(error),
+            )
 
     def _release(self) -> None:
         """Detach the catalog and release the lease. An error is only logged, because no committed row is lost."""

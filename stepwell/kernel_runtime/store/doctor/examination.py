@@ -245,7 +245,7 @@ def _orphans(folder: Folder, catalog: CheckedCatalog, *, clean: bool) -> Finding
         return Finding(
             "orphans",
             "warning",
-            f"no catalog row refers to {count_text(len(old), 'value file')} ({size_text(sum(old))}) of processes that ended before their commit",
+            f"{count_text(len(old), 'value file')} ({size_text(sum(old))}) without a catalog row: the processes that wrote them ended before their commit",
             "run stepwell doctor --clean to delete files without a catalog row",
             facts,
         )

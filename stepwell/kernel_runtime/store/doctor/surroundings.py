@@ -220,7 +220,7 @@ def permissions(folder: Folder) -> Finding:
         return Finding(
             "permissions",
             "unusable",
-            f"you cannot read or cannot write {', '.join(refused)} in {directory}",
+            f"you need permission to read and write {', '.join(refused)} in {directory}",
             f"chmod -R u+rwX {directory}",
         )
     if sys.platform != "win32":

@@ -378,7 +378,7 @@ class Objects:
     def signer_of(self, name: str, own_key: bytes) -> bytes:
         """Return the name of the key with which a file claims to be signed. The signature is not verified.
 
-        The result is empty if the file cannot be read. If the file is unsigned, every byte of the result is zero.
+        The result is empty if the file cannot be read or has no signature.
 
         Parameters
         ----------
@@ -607,7 +607,7 @@ def untrusted(key: str, where: str, signature: bytes | None, own_signer: Signer)
             where=where,
             remedy=f"materialize {key!r} again",
         )
-    by = f" (it was signed with the key {fingerprint(signer)})" if signer.strip(b"\0") else ""
+    by = f" (it was signed with the key {fingerprint(signer)})" if signer else ""
     return UntrustedValueError(
         f"the stored value of {key!r} was not written by you{by}, and loading it could run any code",
         where=where,
@@ -654,7 +654,7 @@ def lacking(snapshot: Snapshot, objects: Objects, signer: Signer) -> tuple[froze
         Names of the value files that do not exist or are shorter than the value.
     foreign
         A dict, by id, of the materializations with a pickle that this user's key did not sign. Each value is the fingerprint of the key that the
-        signature names, or ``none`` if an inline value has no signature or the file cannot be read.
+        signature names; empty if there is no signature, or the file cannot be read.
     """
     missing: dict[str, bool] = {}
     foreign: dict[str, str] = {}
@@ -674,8 +674,8 @@ def lacking(snapshot: Snapshot, objects: Objects, signer: Signer) -> tuple[froze
         if own_key is None:
             own_key = _own_name(signer)
         signer_name = key_name(value.signature) if name is None else objects.signer_of(name, own_key)
-        if signer_name != own_key:
-            foreign[item.id] = fingerprint(signer_name) or "none"
+        if not signer_name or signer_name != own_key:
+            foreign[item.id] = fingerprint(signer_name)
     return frozenset(name for name, gone in missing.items() if gone), foreign
 
 
@@ -683,5 +683,5 @@ def _own_name(signer: Signer) -> bytes:
     try:
         return signer.name
     except StoreError:
-        # Without a key, every signed value counts as signed with another key. The operation that needs the key raises the error.
+        # Without a key, no value counts as signed with this user's key. The operation that needs the key raises the error.
         return b""
