@@ -41,7 +41,7 @@ def test_ins_must_name_parameters():
 
 
 def test_a_parameter_annotated_nothing_is_refused():
-    with pytest.raises(InvalidDefinitionError, match="Nothing and no value, so it cannot be a parameter"):
+    with pytest.raises(InvalidDefinitionError, match="Nothing, which has no values, so it cannot be a parameter"):
 
         @op
         def f(x: Nothing):
