@@ -11,12 +11,15 @@ TOKEN token API_TOKEN api_token apiToken APIToken auth_token github_token access
 SECRET secret client_secret client-secret CLIENT_SECRETS secretKey AWS_SECRET_ACCESS_KEY
 PASSWORD db_password dbPassword passwords passwd PGPASSWD PGPASSWORD mytoken passphrase pwd DB_PWD pwd_hash
 API_KEY apikey apiKey x-api-key OPENAI_API_KEYS private_key accessKey signing_key
+EXCHANGE_RATE_API_KEY PRICE_API_KEY MAX_API_KEY EXCHANGE_RATE_API_KEYS usage_api_tokens_file_api_key
 credentials creds AUTH auth oauth basic_auth Authorization bearer cookie COOKIES jwt
 helper->config['token'] .api_token (password=) target->max_len->TOKEN
 """.split()
 PLAIN = """
 AUTHOR author AUTHORS co_authors AUTHORITY authored N_TOKENS n_tokens MAX_TOKENS max_tokens num_tokens token_count tokens_per_batch
 tokens tokenizer tokenize tokenized TOKENIZERS_PARALLELISM password_length min_password_length secret_count
+api_key_count apiKeyCount API_KEY_LIMIT max_api_keys num_api_keys nApiKeys private_key_size SECRET_KEY_LENGTH api_keys_total
+max_api_tokens n_access_tokens api_token_count session_tokens_limit total_refresh_tokens
 secretary secretariat passwordless compass bypass passport KEY key keys keyboard monkey primary_key sort_key cookiecutter
 """.split()
 

@@ -1,6 +1,7 @@
 """Secrets in values and in source: used like any text, kept by name, hidden where source is kept."""
 
 import pickle
+from itertools import product
 
 import pytest
 from edited_cells import run_cells
@@ -9,8 +10,9 @@ import stepwell
 from stepwell.kernel_runtime.errors import SecretNotSetError
 from stepwell.kernel_runtime.records.materializations import CodeVersion
 from stepwell.kernel_runtime.session.reasons import explain
-from stepwell.kernel_runtime.versions.data import data_version
-from stepwell.kernel_runtime.versions.secrets import Environment, hidden_message, hidden_source
+from stepwell.kernel_runtime.versions.data import data_version, hides
+from stepwell.kernel_runtime.versions.secret_forms import CLIENTS, LOGINS
+from stepwell.kernel_runtime.versions.secrets import Environment, hidden_message, hidden_source, is_kept_back
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 
@@ -109,9 +111,113 @@ def test_values_of_the_environment_are_hidden_wherever_they_stand(monkeypatch):
     monkeypatch.setenv("SOME_NAME", "rather-long-value")
     assert hidden_source("x = 'rather-long-value'") == "x = '<hidden>'"
     assert hidden_message("no access for rather-long-value") == "no access for <hidden>"
-    assert Environment().has("rather-long-value", "'rather-long-value'")
-    assert Environment().has(["x rather-long-value"], "['x rather-long-value']")
-    assert not Environment().has("short", "'short'")
+    assert Environment().has("['x rather-long-value']")
+    assert not Environment().has("short")
+
+
+class Holder:
+    """An instance of a class of the notebook; the test sets the module."""
+
+    def __init__(self, **attributes):
+        self.__dict__.update(attributes)
+
+
+CONTAINERS = {
+    "the text itself": lambda text: text,
+    "bytes": lambda text: text.encode(),
+    "a list": lambda text: [1, text],
+    "a tuple of bytes": lambda text: (text.encode(),),
+    "a set": lambda text: {text},
+    "a value of a dict": lambda text: {"place": text},
+    "a key of a dict": lambda text: {text: 1},
+    "a nested list": lambda text: [{"rows": [(text, 1)]}],
+    "an attribute": lambda text: Holder(place=text),
+    "a list in an attribute": lambda text: Holder(places=[text]),
+}
+
+
+@pytest.mark.parametrize("text", ["zq4w", "hunter-zq", "pässwört", "zq\\'\"4w"])
+@pytest.mark.parametrize("inside", CONTAINERS.values(), ids=CONTAINERS)
+def test_a_container_is_kept_back_for_a_value_of_the_environment_like_the_text_itself(monkeypatch, inside, text):
+    monkeypatch.setattr(Holder, "__module__", "__main__")
+    assert not is_kept_back("x", inside(text))
+    assert not hides("x", inside(text))
+    monkeypatch.setenv("SOME_NAME", text)
+    assert is_kept_back("x", inside(text))
+    assert hides("x", inside(text))
+
+
+def test_the_name_of_an_attribute_is_no_value_of_the_environment(monkeypatch):
+    monkeypatch.setattr(Holder, "__module__", "__main__")
+    monkeypatch.setenv("SOME_NAME", "zq4w")
+    assert not is_kept_back("x", Holder(zq4w=1))
+    assert not hides("x", Holder(zq4w=1))
+    assert is_kept_back("x", Holder(api_key="hush"))
+    assert hides("x", Holder(api_key="hush"))
+
+
+@pytest.mark.parametrize("value", ["zq4w", b"zq4w", ["zq4w"], {"a": (b"zq4w",)}, "rather-long-'value'", 4711])
+def test_a_global_with_a_value_of_the_environment_is_not_shown(monkeypatch, value):
+    def shown():
+        space = run_cells(f"HELD = {value!r}\n", "def target(): return HELD\n")
+        return [part.text for part in full(space, key_of("mine")).parts if part.path == "target -> HELD"]
+
+    assert shown() == [repr(value)]
+    for text in ("zq4w", "rather-long-'value'", "4711"):
+        monkeypatch.setenv(f"NAME_{len(text)}{text[-1].isdigit()}", text)
+    assert shown() == ["<hidden>"]
+
+
+def test_the_code_of_a_lambda_hides_values_of_the_environment_like_a_function(monkeypatch):
+    def function():
+        return "rather-long-value"
+
+    def members(found):
+        return found in ("rather-long-value", "b")
+
+    code = (function, members, lambda: "rather-long-value", lambda found: found in ("rather-long-value", "b"))
+    assert [hides("f", each) for each in code] == [False] * 4
+    monkeypatch.setenv("SOME_NAME", "rather-long-value")
+    assert [hides("f", each) for each in code] == [True] * 4
+
+
+CALLS = (
+    "{name}({secret})",
+    "made = lib.{name}('host', {secret}, timeout=10)",
+    "def f(a):\n    return [\n        {name}(\n            {secret},\n        )\n    ]",
+)
+LITERALS = (
+    ("'", "x7Kp2Q9wZt"),
+    ('"', "x7Kp2Q9wZt"),
+    ("b'", 'q1"w2#e3$r4'),
+    ("'''", "CorrectHorse-BatteryStaple_xyzQWJK"),
+    ("'", "a1\\'b2\\'c3"),
+)
+
+
+@pytest.mark.parametrize("word", sorted(CLIENTS | LOGINS))
+def test_an_argument_that_looks_generated_is_hidden_in_a_call_of_a_client(word):
+    names = [word, word.upper(), word.capitalize()]
+    names += [f"open_{word}", f"make{word.capitalize()}"] if word in CLIENTS else []
+    for name, call, (quote, secret) in product(names, CALLS, LITERALS):
+        literal = quote + secret + quote.removeprefix("b")
+        before = "kept = 'first'  # don't\n" + call.format(name=name, secret=literal)
+        assert hidden_source(before) == before.replace(literal, "'<hidden>'")
+
+
+@pytest.mark.parametrize("name", [spelled for name in sorted(LOGINS) for spelled in (name, name.upper(), name.capitalize())])
+def test_the_password_of_a_login_is_hidden(name):
+    assert hidden_source(f"s.{name}('bob', 'hush')") == f"s.{name}('bob', '<hidden>')"
+    assert hidden_source(f"{name} (\"bob\", 'hush')") == f"{name} (\"bob\", '<hidden>')"
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["c = Client('localhost', 'utf-8')", "class A:\n    def __init__(self, kind='created_at'): pass", "assigning('bob', 'hush')",
+     "x = 'x7Kp2Q9wZt'", "both('a b', 'x7Kp2Q9wZt')", "super().__init__('two words 1a2b3c4d')"],
+)  # fmt: skip
+def test_other_calls_are_as_they_were(source):
+    assert hidden_source(source) == source
 
 
 def full(space, keyed):

@@ -259,7 +259,7 @@ class LiveRun:
             secret += [
                 name
                 for name in environment
-                if (value := value_of(name)) is not None and (looks_secret(name, value) or others.has(value, value))
+                if (value := value_of(name)) is not None and (looks_secret(name, value) or others.has(value))
             ]
         entries = [entry for entry in entries if entry[0] not in secret]
         bundle.settings = {name: value for name, value in setting_values.items() if name not in secret}

@@ -27,7 +27,13 @@ from stepwell.kernel_runtime.versions.opcodes import untested
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.references import is_module_attribute
 from stepwell.kernel_runtime.versions.secret_forms import looks_generated, names_secret
-from stepwell.kernel_runtime.versions.secrets import environment_now, hidden_source, holds_secret, looks_secret
+from stepwell.kernel_runtime.versions.secrets import (
+    attributes_by_path,
+    environment_now,
+    hidden_source,
+    holds_secret,
+    looks_secret,
+)
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 
@@ -160,8 +166,8 @@ def _digested(item: object, *, data: bool = True) -> tuple[str, bool]:
 def hides(name: str, value: Any) -> bool:
     """Return True if a value must not be stored with a copy of code, because it is or contains a secret.
 
-    A value is secret if its name or its text looks like a secret, or if it is the value of an environment variable. A function or class is
-    secret if its source code contains a secret. A function is also secret if a value in its defaults or closure is secret.
+    A value is secret if its name or its text looks like a secret, or if it is or contains the value of an environment variable. A function or class
+    is secret if its source code contains a secret. A function is also secret if a value in its defaults or closure is secret.
 
     Parameters
     ----------
@@ -178,15 +184,14 @@ def hides(name: str, value: Any) -> bool:
         except (OSError, TypeError):
             return type(value) is FunctionType and _constants_hide(value.__code__)
         return hidden_source(source) != source
-    if type(value) in {str, bytes}:
-        text = value if type(value) is str else value.decode("utf-8", "replace")
-        return looks_secret(name, text) or environment_now().has(text, text)
-    if type(value) in {list, tuple, dict, set, frozenset}:
-        return holds_secret(name, value)
+    if type(value) in {str, bytes, list, tuple, dict, set, frozenset}:
+        return holds_secret(name, value, environment=environment_now())
     if type(value) in {int, float, bool, type(None)}:
         return False
     state = getattr(value, "__dict__", None)
-    return looks_secret(name) or (type(state) is dict and holds_secret("", state))
+    return looks_secret(name) or (
+        type(state) is dict and holds_secret("", attributes_by_path(state), environment=environment_now())
+    )
 
 
 def _held_values(function: FunctionType) -> list[tuple[str, Any]]:
@@ -223,7 +228,11 @@ def _constants_hide(code: CodeType) -> bool:
                     return True
                 names += [item for item in constant if type(item) is str]
             elif isinstance(constant, str | bytes):
-                texts.append(constant if isinstance(constant, str) else constant.decode("latin-1"))
+                texts.append(constant if isinstance(constant, str) else constant.decode("utf-8", "surrogateescape"))
+    # As in the source code of a function, only long values of environment variables are hidden.
+    hide_values = environment_now().hide_values
+    if any(hide_values(text) != text for text in [*texts, *names]):
+        return True
     return any(holds_secret("", text) for text in texts) or (
         any(map(looks_generated, texts)) and any(map(names_secret, [*names, *texts]))
     )

@@ -310,7 +310,7 @@ def _text(label: str, value: Any, environment: Environment) -> str | None:
     text = repr(value)
     if len(text) > _LONG or " at 0x" in text:
         return None
-    return HIDDEN if holds_secret(label, value) or environment.has(value, text) else text
+    return HIDDEN if holds_secret(label, value, environment=environment) or environment.has(text) else text
 
 
 def _package(value: Any) -> str:

@@ -1,8 +1,9 @@
 """Names of secrets (``API_TOKEN``), and formats of secrets: tokens, keys, addresses with a password.
 
 *Names* are split into words (``apiToken`` and ``API_TOKEN`` are ``api token``). ``API_TOKEN``, ``db_password`` and ``client-secret`` are
-names of secrets, ``AUTHOR`` and ``tokenizer`` are not. A name with a word for a count or measure is the name of a number: ``max_tokens``,
-``password_length``. The word ``tokens`` means tokens of text unless a word such as ``api`` precedes it.
+names of secrets, ``AUTHOR`` and ``tokenizer`` are not. The words ``key``, ``keys`` and ``tokens`` mean secrets only after a word such as ``api``.
+A name with a word for a count or measure is the name of a number: ``max_tokens``, ``password_length``. If the secret is a key or tokens, this word
+must be at the end, or, before a plural, at the start: ``api_key_count``, ``max_api_keys``. So ``EXCHANGE_RATE_API_KEY`` is the name of a secret.
 
 *Formats* are recognised with the patterns of detect-secrets, and with the prefixes of tokens of services that detect-secrets does not know. The
 import of detect-secrets takes a third of a second. So it is imported only for a text that contains a long run of mixed letters and digits, as
@@ -41,7 +42,7 @@ _COUNTS = frozenset({
 })  # fmt: skip
 
 
-_LOGINS = frozenset(
+LOGINS = frozenset(
     {
         "login",
         "signin",
@@ -56,7 +57,7 @@ _LOGINS = frozenset(
         "set_password",
     }
 )
-_CLIENTS = frozenset({
+CLIENTS = frozenset({
     "connect", "connection", "client", "auth", "session", "engine", "authorize", "bot", "api", "login", "account", "credential", "credentials", "bearer", "init",
 })  # fmt: skip
 
@@ -88,12 +89,12 @@ def uses_secret(called: str) -> Literal["", "login", "client"]:
     str
         ``login`` if the arguments are a user's name and a password, ``client`` if one of the arguments may be a key, else empty.
     """
-    if called.lower() in _LOGINS:
+    if called.lower() in LOGINS:
         return "login"
     words = {word.lower() for word in _WORD.findall(called)}
     return (
         "client"
-        if not words.isdisjoint(_CLIENTS) or not words.isdisjoint({"login", "signin", "authenticate"}) or names_secret(called)
+        if not words.isdisjoint(CLIENTS) or not words.isdisjoint({"login", "signin", "authenticate"}) or names_secret(called)
         else ""
     )
 
@@ -116,17 +117,19 @@ def _is_secret(identifier: str) -> bool:
         return False
     for position, word in enumerate(words):
         before = words[position - 1] if position else ""
-        if word in ("key", "keys") and before in _OF_KEYS:
-            return True
-        if word == "tokens" and before in _OF_TOKENS:
+        keys = (word in ("key", "keys") and before in _OF_KEYS) or (word == "tokens" and before in _OF_TOKENS)
+        if keys and words[-1] not in _COUNTS and (word == "key" or words[0] not in _COUNTS):
             return True
         if (word in _SECRETS or word.endswith(_ENDINGS)) and _COUNTS.isdisjoint(words):
             return True
     return False
 
 
+LEAST_GENERATED = 8
+"""A text that looks generated has at least this number of characters."""
 _RUN = 16
 _APART = bytes(at if at < 128 and chr(at).isalnum() else 32 for at in range(256))
+_ALIKE = bytes(32 if at == 32 else 97 for at in _APART)
 _CHARACTERS = r"[\w.~+/=%-]"
 _PREFIXES = (
     r"A3T[A-Z0-9]|ABIA|ACCA|AKIA|ASIA|AIza|ya29\.|GOCSPX-|1//0|"  # Amazon, Google
@@ -198,7 +201,10 @@ def has_run(text: str) -> bool:
     if len(text) < _RUN:
         return False
     # All source code is checked in this way, and a regular expression would take ten times as long.
-    runs = [run for run in text.encode("utf-8", "replace").translate(_APART).split() if len(run) >= _RUN]
+    encoded = text.encode("utf-8", "replace")
+    if b"a" * _RUN not in encoded.translate(_ALIKE):
+        return False
+    runs = [run for run in encoded.translate(_APART).split() if len(run) >= _RUN]
     return bool(runs) and any(alternations(run.decode()) >= 2 for run in runs)
 
 
@@ -212,16 +218,18 @@ def looks_generated(text: str) -> bool:
 
     Many identifiers look like this, too. So call this function only if a name or a use suggests that the text is a secret.
     """
+    if not LEAST_GENERATED <= len(text) <= 4096:
+        return False
+    has_digit = any(map(str.isdigit, text))
     if (
-        len(text) < 8
-        or len(text) > 4096
+        (not has_digit and len(text) < 16)
         or any(map(str.isspace, text))
         or text.startswith(("/", "./", "~", "http://", "https://", "--"))
     ):
         return False
-    kinds = sum((any(map(str.isdigit, text)), any(map(str.islower, text)), any(map(str.isupper, text))))
+    kinds = sum((has_digit, any(map(str.islower, text)), any(map(str.isupper, text))))
     others = sum(not (character.isalnum() or character in "_-. ") for character in text)
-    return (kinds >= 2 and any(map(str.isdigit, text)) and (alternations(text) >= 2 or others > 0) and entropy(text) >= 2.5) or (
+    return (kinds >= 2 and has_digit and (alternations(text) >= 2 or others > 0) and entropy(text) >= 2.5) or (
         len(text) >= 16 and kinds >= 2 and entropy(text) >= 4.0
     )
 

@@ -16,6 +16,9 @@ from typing import Any
 
 from stepwell.kernel_runtime.versions.environment import environment_copy, of_session
 from stepwell.kernel_runtime.versions.secret_forms import (
+    CLIENTS,
+    LEAST_GENERATED,
+    LOGINS,
     PLACEHOLDER,
     has_run,
     is_literal,
@@ -32,8 +35,12 @@ _MOST_MEMBERS = 100
 _SIGNS = (
     "token", "secret", "passw", "passphrase", "passcode", "cred", "auth", "bearer", "cookie", "pwd", "jwt", "://", "login", "sign_in", "sk-", "hrku", "putty",
 )  # fmt: skip
-"""Every name or use of a secret contains at least one of these strings, except keys (`_KEY_OF`). They are a fast filter: a run checks thousands
-of source texts, and a regular expression takes ten times as long."""
+"""Every name of a secret contains at least one of these strings, except keys (`_KEY_OF`). They are a fast filter: a run checks thousands of source
+texts, and a regular expression takes ten times as long."""
+_LOGIN_USES = [word for word in sorted(LOGINS) if not any(sign in word for sign in _SIGNS)]
+_USES = _LOGIN_USES + [word for word in sorted(CLIENTS) if not any(sign in word for sign in (*_SIGNS, *(CLIENTS - {word})))]
+"""The names of logins, and words in the names of other functions that use secrets, without those that contain a sign or another of these words."""
+_LOGIN_USE = re.compile(rf"(?<!\w)(?:{'|'.join(_LOGIN_USES)})(?!\w)")
 _KEY_OF = re.compile(r"(?:api|private|access|secret|signing|encryption)[^a-z]{0,8}key")
 """Names of secret keys, such as ``api_key``. Most other names with ``key`` mean keys of mappings and tables."""
 _STRING = r"""\"\"\".*?\"\"\"|\'\'\'.*?\'\'\'|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'"""
@@ -80,7 +87,10 @@ def looks_secret(name: str, text: str = "") -> bool:
 
 
 def may_contain_secret(text: str) -> bool:
-    """Return False if a text certainly contains no secret. This check is much faster than the search for secrets."""
+    """Return False if a text certainly contains no secret that is recognised by its name or format.
+
+    This check is much faster than the search for secrets. For secrets that are recognised by their use, see `_may_use_secret`.
+    """
     folded = text.casefold()
     return (
         bool([sign for sign in _SIGNS if sign in folded])
@@ -89,13 +99,43 @@ def may_contain_secret(text: str) -> bool:
     )
 
 
-def holds_secret(label: str, value: object, *, limit: int = 1000, result_beyond_limit: bool = True) -> bool:
+def _may_use_secret(source: str) -> bool:
+    """Return False if source code certainly passes no single string as a secret to a function that `uses_secret` recognises.
+
+    Most source code has no such function or no string that looks generated. A split finds the strings faster than a regular expression.
+    """
+    if '"' not in source and "'" not in source:
+        return False
+    # Each string without an escaped quote is one of these parts, whatever the other parts are.
+    parts = [
+        part
+        for part in source.split('"') + source.split("'")
+        if len(part) >= LEAST_GENERATED and " " not in part and "\n" not in part
+    ]
+    escaped = "\\" in source and ('\\"' in source or "\\'" in source)
+    folded = source.casefold()
+    found = [word for word in (_USES if parts or escaped else _LOGIN_USES) if word in folded]
+    if not found:
+        return False
+    # An escaped character may make a string look generated that does not look so in the source code.
+    return (
+        escaped
+        or any("\\" in part or looks_generated(part) for part in parts)
+        or (any(word in _LOGIN_USES for word in found) and _LOGIN_USE.search(folded) is not None)
+    )
+
+
+def holds_secret(
+    label: str, value: object, *, environment: Environment | None = None, limit: int = 1000, result_beyond_limit: bool = True
+) -> bool:
     """Return True if a value is or contains a secret.
 
     Parameters
     ----------
     label
         The name of the variable or attribute that holds the value.
+    environment
+        The values of environment variables, which are secrets, too; None if they are not.
     limit
         The maximum number of items to check, those of nested containers included.
     result_beyond_limit
@@ -107,8 +147,9 @@ def holds_secret(label: str, value: object, *, limit: int = 1000, result_beyond_
             return False
         name, item = stack.pop()
         if type(item) in {str, bytes}:
-            text = item if type(item) is str else item.decode("latin-1")
-            if looks_secret(name, text):
+            # The values of environment variables are decoded in the same way.
+            text = item if type(item) is str else item.decode("utf-8", "surrogateescape")
+            if looks_secret(name, text) or (environment is not None and environment.has(text)):
                 return True
         elif isinstance(item, dict):
             stack += [(f"[{key!r}]", member) for key, member in item.items()] + [("", key) for key in item]
@@ -213,21 +254,23 @@ def is_kept_back(name: str, value: Any) -> bool:
     """Return True if the value of a variable must not be stored, because it is or contains a secret or the value of an environment variable.
 
     In a container with at most 100 members, or an instance of a class of the notebook with at most 100 attributes, the first 10,000 items are
-    checked for secrets, including those of nested containers. For larger containers and all other objects except strings and bytes, only `name` is
-    checked. Values of environment variables are found only in strings and bytes, not in containers.
+    checked for secrets and values of environment variables, including the items of nested containers. For larger containers and all other objects
+    except strings and bytes, only `name` is checked.
     """
+    if type(value).__module__ == "__main__" and type(state := getattr(value, "__dict__", None)) is dict:
+        value = attributes_by_path(state)
     kind = type(value)
-    if kind in {str, bytes}:
-        text: str = value if kind is str else value.decode("latin-1")
-        return looks_secret(name, text) or environment_now().has(value, text)
-    members = vars(value) if kind.__module__ == "__main__" and hasattr(value, "__dict__") else value
-    if type(members) in {dict, list, tuple, set, frozenset}:
-        return (
-            names_secret(name)
-            if len(members) > _MOST_MEMBERS
-            else holds_secret(name, members, limit=10_000, result_beyond_limit=False)
-        )
+    if kind in {str, bytes} or (kind in {dict, list, tuple, set, frozenset} and len(value) <= _MOST_MEMBERS):
+        return holds_secret(name, value, environment=environment_now(), limit=10_000, result_beyond_limit=False)
     return names_secret(name)
+
+
+def attributes_by_path(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return the attributes of an instance for `holds_secret`, each under its name after a dot.
+
+    The name of an attribute may be equal to the value of an environment variable, but with the dot it is not.
+    """
+    return {f".{name}": value for name, value in attributes.items()}
 
 
 class Environment:
@@ -254,9 +297,9 @@ class Environment:
         )
         self._long_values = tuple(long)
 
-    def has(self, value: object, text: str) -> bool:
-        """Return True if `value` is equal to the value of an environment variable, or if `text` contains such a value."""
-        return str(value) in self._values or any([known in text for known in self._long_values])  # noqa: C419 - a list is quicker
+    def has(self, text: str) -> bool:
+        """Return True if a text is equal to the value of an environment variable, or if it contains such a value of at least 8 characters."""
+        return text in self._values or any([known in text for known in self._long_values])  # noqa: C419 - a list is quicker
 
     def hide_values(self, text: str) -> str:
         """Return a text in which the values of environment variables are replaced by `HIDDEN`."""
@@ -319,7 +362,7 @@ def hidden_source(text: str, environment: Environment | None = None) -> str:
         The values of environment variables; None for the present ones.
     """
     text = (environment or environment_now()).hide_values(text)
-    if not may_contain_secret(text):
+    if not (may_contain_secret(text) or _may_use_secret(text)):
         return text
     tree = _parsed(text)
     if tree is None:
