@@ -129,34 +129,37 @@ CONTAINERS = {
     "a tuple of bytes": lambda text: (text.encode(),),
     "a set": lambda text: {text},
     "a value of a dict": lambda text: {"place": text},
-    "a key of a dict": lambda text: {text: 1},
     "a nested list": lambda text: [{"rows": [(text, 1)]}],
     "an attribute": lambda text: Holder(place=text),
     "a list in an attribute": lambda text: Holder(places=[text]),
 }
 
 
-@pytest.mark.parametrize("text", ["zq4w", "hunter-zq", "pässwört", "zq\\'\"4w"])
+@pytest.mark.parametrize("text", ["zq4w", "hunter-zq", "pässwört", "zq\\'\"4w--"])
 @pytest.mark.parametrize("inside", CONTAINERS.values(), ids=CONTAINERS)
-def test_a_container_is_kept_back_for_a_value_of_the_environment_like_the_text_itself(monkeypatch, inside, text):
+def test_a_container_is_kept_back_for_a_long_value_of_the_environment(monkeypatch, inside, text):
     monkeypatch.setattr(Holder, "__module__", "__main__")
     assert not is_kept_back("x", inside(text))
     assert not hides("x", inside(text))
     monkeypatch.setenv("SOME_NAME", text)
-    assert is_kept_back("x", inside(text))
-    assert hides("x", inside(text))
+    expected = len(text) >= 8 or inside(text) in (text, text.encode())
+    assert is_kept_back("x", inside(text)) == expected
+    assert hides("x", inside(text)) == expected
 
 
-def test_the_name_of_an_attribute_is_no_value_of_the_environment(monkeypatch):
+def test_names_and_keys_are_no_values_of_the_environment(monkeypatch):
     monkeypatch.setattr(Holder, "__module__", "__main__")
-    monkeypatch.setenv("SOME_NAME", "zq4w")
-    assert not is_kept_back("x", Holder(zq4w=1))
-    assert not hides("x", Holder(zq4w=1))
+    monkeypatch.setenv("MODE", "training")
+    for value in (Holder(training=1), {"training": 1}, {("training", 2): 1}):
+        assert not is_kept_back("x", value)
+        assert not hides("x", value)
     assert is_kept_back("x", Holder(api_key="hush"))
     assert hides("x", Holder(api_key="hush"))
 
 
-@pytest.mark.parametrize("value", ["zq4w", b"zq4w", ["zq4w"], {"a": (b"zq4w",)}, "rather-long-'value'", 4711])
+@pytest.mark.parametrize(
+    "value", ["zq4w", b"zq4w", ["rather-long-'value'"], {"a": (b"rather-long-'value'",)}, "rather-long-'value'", 4711]
+)
 def test_a_global_with_a_value_of_the_environment_is_not_shown(monkeypatch, value):
     def shown():
         space = run_cells(f"HELD = {value!r}\n", "def target(): return HELD\n")

@@ -27,13 +27,7 @@ from stepwell.kernel_runtime.versions.opcodes import untested
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.references import is_module_attribute
 from stepwell.kernel_runtime.versions.secret_forms import looks_generated, names_secret
-from stepwell.kernel_runtime.versions.secrets import (
-    attributes_by_path,
-    environment_now,
-    hidden_source,
-    holds_secret,
-    looks_secret,
-)
+from stepwell.kernel_runtime.versions.secrets import environment_now, hidden_source, holds_secret, looks_secret
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 
@@ -189,9 +183,7 @@ def hides(name: str, value: Any) -> bool:
     if type(value) in {int, float, bool, type(None)}:
         return False
     state = getattr(value, "__dict__", None)
-    return looks_secret(name) or (
-        type(state) is dict and holds_secret("", attributes_by_path(state), environment=environment_now())
-    )
+    return looks_secret(name) or (type(state) is dict and holds_secret("", state, environment=environment_now()))
 
 
 def _held_values(function: FunctionType) -> list[tuple[str, Any]]:

@@ -65,6 +65,8 @@ _SETTERS = frozenset({
 })  # fmt: skip
 """Functions to which a name and then its value are passed: the name of an environment variable, an attribute or a header."""
 _LEAST_NUMBER = 1000
+_KEY = "()"
+"""The label of the keys of a dict in `holds_secret`."""
 _LEAST = 4
 """A text that is equal to the value of an environment variable is hidden if the value has at least this number of characters."""
 _LONG = 8
@@ -135,7 +137,8 @@ def holds_secret(
     label
         The name of the variable or attribute that holds the value.
     environment
-        The values of environment variables, which are secrets, too; None if they are not.
+        The values of environment variables, which are secrets, too; None if they are not. In containers, only values of at least 8 characters
+        are secrets, and not in keys, because shorter values and keys are often common words.
     limit
         The maximum number of items to check, those of nested containers included.
     result_beyond_limit
@@ -149,10 +152,12 @@ def holds_secret(
         if type(item) in {str, bytes}:
             # The values of environment variables are decoded in the same way.
             text = item if type(item) is str else item.decode("utf-8", "surrogateescape")
-            if looks_secret(name, text) or (environment is not None and environment.has(text)):
+            if looks_secret(name, text):
+                return True
+            if environment is not None and name != _KEY and environment.has(text, inside=item is not value):
                 return True
         elif isinstance(item, dict):
-            stack += [(f"[{key!r}]", member) for key, member in item.items()] + [("", key) for key in item]
+            stack += [(f"[{key!r}]", member) for key, member in item.items()] + [(_KEY, key) for key in item]
         elif isinstance(item, list | tuple | set | frozenset):
             members = list(item)
             for before, after in pairwise(members):
@@ -258,19 +263,11 @@ def is_kept_back(name: str, value: Any) -> bool:
     except strings and bytes, only `name` is checked.
     """
     if type(value).__module__ == "__main__" and type(state := getattr(value, "__dict__", None)) is dict:
-        value = attributes_by_path(state)
+        value = state
     kind = type(value)
     if kind in {str, bytes} or (kind in {dict, list, tuple, set, frozenset} and len(value) <= _MOST_MEMBERS):
         return holds_secret(name, value, environment=environment_now(), limit=10_000, result_beyond_limit=False)
     return names_secret(name)
-
-
-def attributes_by_path(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Return the attributes of an instance for `holds_secret`, each under its name after a dot.
-
-    The name of an attribute may be equal to the value of an environment variable, but with the dot it is not.
-    """
-    return {f".{name}": value for name, value in attributes.items()}
 
 
 class Environment:
@@ -297,9 +294,13 @@ class Environment:
         )
         self._long_values = tuple(long)
 
-    def has(self, text: str) -> bool:
-        """Return True if a text is equal to the value of an environment variable, or if it contains such a value of at least 8 characters."""
-        return text in self._values or any([known in text for known in self._long_values])  # noqa: C419 - a list is quicker
+    def has(self, text: str, *, inside: bool = False) -> bool:
+        """Return True if a text is equal to the value of an environment variable, or if it contains such a value of at least 8 characters.
+
+        If `inside` is True, equality to a shorter value does not count.
+        """
+        equal = not inside and text in self._values
+        return equal or any([known in text for known in self._long_values])  # noqa: C419 - a list is quicker
 
     def hide_values(self, text: str) -> str:
         """Return a text in which the values of environment variables are replaced by `HIDDEN`."""
