@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.commands.command import Option, command
 from stepwell.commands.wording import get_session
+from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.kernel_runtime.records.maintenance import STORE, Rule
 from stepwell.kernel_runtime.session.requests import AnyStore, Target, key_text
 from stepwell.kernel_runtime.store import retention
@@ -78,10 +79,16 @@ def keep(
     Raises
     ------
     InvalidInvocationError
-        If a limit is invalid, such as ``versions=0``.
+        If a limit is invalid, such as ``versions=0``, or is passed together with ``forever``.
     """
     used, name = get_session().open(store), key_text(key)
     rule = Rule(read_versions(versions), read_age(age), read_bytes(bytes))
+    if forever and not rule.empty:
+        raise InvalidInvocationError(
+            f"{repr(name) if name else 'the whole store'}: forever removes the rule, so it cannot be combined with limits",
+            where=f"the passed limits: {_rule_text(rule)}",
+            remedy="leave out forever to set limits, or leave out the limits to remove the rule",
+        )
     if forever:
         retention.keep(used, name, rule)
     elif not rule.empty:

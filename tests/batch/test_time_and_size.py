@@ -51,6 +51,10 @@ def test_rules_and_collection(run):
     assert run("gc", "--json")["materializations"] == 2
     assert len(run("versions", "clean").splitlines()) == 1
     assert "everything is kept" in run("keep", "--forever")
+    run("keep", "clean", "--versions", "3")
+    assert "'clean': forever removes the rule" in run("keep", "clean", "--versions", "2", "--forever", code=2)
+    assert list(run("keep", "--json")["rules"]) == ["clean"]
+    assert "everything is kept" in run("keep", "clean", "--forever")
     assert "invalid age" in run("keep", "--age", "long", code=2)
     assert run("gc", "--compact", "--json")["dry_run"] is False
 
