@@ -86,10 +86,13 @@ class BatchClient(NotebookClient):
         Raises
         ------
         CellTimeoutError
-            If a limit was exceeded during the execution.
+            If a limit was exceeded before or during the execution.
         InterruptedError
             If a signal arrived during the execution, but the cell raised no exception.
         """
+        if self.timed_out:
+            # The limit was exceeded while no cell ran.
+            raise CellTimeoutError(self.timed_out)
         if not is_run(cell):
             return await super().async_execute_cell(cell, cell_index, execution_count, store_history)
         self.cell = cell
@@ -179,7 +182,13 @@ class BatchClient(NotebookClient):
 
     @asynccontextmanager
     async def async_setup_kernel(self, **kwargs: Any) -> AsyncGenerator[None, None]:
-        """Start the kernel, and shut it down at the end of the ``async with`` block. In the block, SIGINT and SIGTERM interrupt the running cell."""
+        """Start the kernel, and shut it down at the end of the ``async with`` block. In the block, SIGINT and SIGTERM interrupt the running cell.
+
+        Raises
+        ------
+        TimeoutError
+            If the limit of the whole execution was exceeded during the start.
+        """
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None
@@ -192,14 +201,16 @@ class BatchClient(NotebookClient):
         self.create_kernel_manager()
         limit = self._call_after(self._limit, "the run took longer than {} s (--timeout)")
         try:
-            await self.async_start_new_kernel(**kwargs)
-            await self.async_start_new_kernel_client()
+            async with asyncio.timeout(self._limit):
+                await self.async_start_new_kernel(**kwargs)
+                await self.async_start_new_kernel_client()
             yield
         finally:
-            if self.km is not None:
-                await self._async_cleanup_kernel()
+            # The limit does not count the shutdown, which would hide how the last cell ended.
             if limit is not None:
                 limit.cancel()
+            if self.km is not None:
+                await self._async_cleanup_kernel()
             for number in handled:
                 loop.remove_signal_handler(number)
 

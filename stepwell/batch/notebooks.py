@@ -530,7 +530,7 @@ def _read_text(parameter: Parameter, text: Text) -> Any:
     import yaml
 
     try:
-        value = yaml.safe_load(text)
+        value = yaml.safe_load(text) if text else ""
     except yaml.YAMLError:
         value = str(text)
     if (parameter_type is not None and type(value) is not parameter_type) or not _is_plain(value):

@@ -65,10 +65,10 @@ in the last run, only the steps that depend on the parameter are computed.
 class CellFailure:
     """The cell in which the execution of a notebook ended early, and the reason."""
 
-    cell: str
-    """The id of the cell."""
+    cell: str | None
+    """The id of the cell; None if the execution ended before the first cell."""
     number: int
-    """The execution number of the cell: 3 for ``In [3]``."""
+    """The execution number of the cell: 3 for ``In [3]``; 0 before the first cell."""
     name: str
     """The name of the exception's class."""
     message: str
@@ -88,7 +88,7 @@ class BatchResult:
     runs: tuple[tuple[RunRecord, tuple[StepRecord, ...]], ...]
     """The runs that the kernel recorded during the execution, each with the records of its steps, oldest first."""
     failure: CellFailure | None
-    """The cell in which the execution ended early; None if every cell was executed, or if no cell had begun."""
+    """The cell in which the execution ended early; None if every cell was executed."""
     signal: signal.Signals | None
     """The signal that interrupted the execution; None if there was none."""
 
@@ -118,8 +118,6 @@ def result_dict(notebook: Path | None, result: BatchResult | None, error: dict[s
     if result is not None and result.failure is not None:
         failure = result.failure
         error = {"cell": failure.cell, "name": failure.name, "message": failure.message}
-    elif result is not None and result.signal is not None:
-        error = {"cell": None, "name": "KeyboardInterrupt", "message": f"interrupted by {result.signal.name}"}
     return {
         "notebook": None if notebook is None else str(notebook.absolute()),
         "status": "success" if result is not None and result.success else "failure",
@@ -151,10 +149,9 @@ def run_status(run: RunRecord, *, interrupted: bool) -> str:
 def result_lines(result: BatchResult, *, colour: bool) -> list[str]:
     """Return the lines of the report of an execution: why it ended early, how many steps were executed or reused, and which values are not stored."""
     lines = []
-    if result.signal is not None:
-        where = f"in {_place(result.failure)}" if result.failure is not None else "before the first cell"
+    if result.signal is not None and result.failure is not None:
         lines.append(
-            f"interrupted by {result.signal.name} {where}; the results of finished steps are stored: run the notebook again to continue"
+            f"interrupted by {result.signal.name} in {_place(result.failure)}; the results of finished steps are stored: run the notebook again to continue"
         )
     elif result.failure is not None:
         lines += _failure_lines(result.failure, colour=colour)
@@ -220,7 +217,7 @@ def _failure_lines(failure: CellFailure, *, colour: bool) -> list[str]:
 
 
 def _place(failure: CellFailure) -> str:
-    return f"cell [{failure.number}] (id {failure.cell})"
+    return f"cell [{failure.number}] (id {failure.cell})" if failure.cell else "the kernel's start"
 
 
 def _resume_line(run: RunRecord, steps: tuple[StepRecord, ...]) -> str:
@@ -258,12 +255,14 @@ class Printer:
     @staticmethod
     def prepared(words: Sequence[str]) -> list[str]:
         """Return the words of a command line, with ``-p NAME VALUE`` replaced by ``-p NAME=VALUE``."""
-        joined = list(words)
-        for place, word in enumerate(words):
-            if word in ("-p", "--parameter") and place + 2 < len(words) and words[place + 1].isidentifier():
-                joined[place + 1] = f"{words[place + 1]}={words[place + 2]}"
-                joined[place + 2] = ""
-        return [word for place, word in enumerate(joined) if word or words[place] == ""]
+        joined, rest = [], list(words)
+        while rest:
+            if rest[0] in ("-p", "--parameter") and len(rest) > 2 and rest[1].isidentifier():
+                option, name, value, *rest = rest
+                joined += [option, f"{name}={value}"]
+            else:
+                joined.append(rest.pop(0))
+        return joined
 
     @staticmethod
     def function_arguments(options: argparse.Namespace) -> dict[str, Any]:
@@ -428,7 +427,7 @@ def _execute(
     cell_timeout: float | None,
     timeout: float | None,
 ) -> tuple[CellFailure | None, signal.Signals | None]:
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     from stepwell.batch.client import BatchClient
 
@@ -450,19 +449,18 @@ def _execute(
             client.execute(cwd=str(folder), env=environment, stdout=log, stderr=log)
         except CellExecutionError as error:
             failure = _failure(client, error.ename, error.evalue)
-        except CellTimeoutError as error:
-            failure = _failure(client, type(error).__name__, str(error))
         except (InterruptedError, KeyboardInterrupt, asyncio.CancelledError):
             client.signal = client.signal or signal.SIGINT
         except (OSError, RuntimeError) as error:
-            if client.signal is None and client.cell is None:
+            stopped = client.signal is not None or client.timed_out
+            if not stopped and client.cell is None:
                 raise NotebookKernelError(
                     f"the kernel {kernel!r} does not start: {error}",
                     where="\n".join(_tail(log)),
                     remedy="start the kernel in Jupyter to see why it fails, install ipykernel in its environment (pip install ipykernel), "
                     "or choose another kernel with --kernel",
                 ) from error
-            if client.signal is None and not isinstance(error, DeadKernelError):
+            if not stopped and not isinstance(error, DeadKernelError):
                 raise
             failure = _failure(client, "DeadKernelError", "\n".join(("the kernel died", *_tail(log))))
         finally:
@@ -475,9 +473,9 @@ def _execute(
     return failure, client.signal
 
 
-def _failure(client: Any, name: str, message: str) -> CellFailure | None:
+def _failure(client: Any, name: str, message: str) -> CellFailure:
     if client.cell is None:
-        return None
+        return CellFailure(None, 0, name, message)
     errors = [output for output in client.cell.outputs if output.output_type == "error"]
     traceback = tuple(map(_without_secrets, errors[-1].traceback)) if errors else ()
     return CellFailure(client.cell.id, client.code_cells_executed, name, hidden_message(message), traceback)

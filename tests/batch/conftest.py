@@ -120,3 +120,19 @@ def until() -> Callable[..., None]:
             time.sleep(0.01)
 
     return until
+
+
+@pytest.fixture
+def kernels(project, monkeypatch):
+    """Install a kernelspec; returns its name."""
+
+    def install(name, argv, variables):
+        folder = project / "jupyter/kernels" / name
+        folder.mkdir(parents=True)
+        (folder / "kernel.json").write_text(
+            json.dumps({"argv": argv, "display_name": name, "language": "python", "env": variables})
+        )
+        return name
+
+    monkeypatch.setenv("JUPYTER_PATH", str(project / "jupyter"))
+    return install

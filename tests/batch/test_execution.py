@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import nbformat
-import pytest
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -137,6 +136,18 @@ def test_an_interrupt_reaches_the_cell_and_keeps_the_notebook(write, start, unti
     until(lambda: not Path(f"/proc/{kernel}").exists())
 
 
+def test_an_interrupt_before_the_first_cell_ends_the_start_of_the_kernel(write, start, until, project, kernels):
+    name = kernels("slow", [sys.executable, "-c", "import time; open('began', 'w').close(); time.sleep(600)"], {})
+    process = start("run", write("any.ipynb", "1"), "--kernel", name, "--json")
+    until((project / "began").exists)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=240)
+
+    assert process.returncode == 130, err
+    assert json.loads(out)["error"] == {"cell": None, "name": "KeyboardInterrupt", "message": "interrupted by SIGINT"}
+    assert "interrupted by SIGINT in the kernel's start;" in err
+
+
 def test_a_second_interrupt_ends_a_kernel_that_does_not_stop(write, start, until, project):
     path = write(
         "deaf.ipynb",
@@ -152,22 +163,6 @@ def test_a_second_interrupt_ends_a_kernel_that_does_not_stop(write, start, until
 
     assert process.returncode == 130, err
     assert json.loads(out)["error"]["cell"] == read(path).cells[0].id
-
-
-@pytest.fixture
-def kernels(project, monkeypatch):
-    """Install a kernelspec; returns its name."""
-
-    def install(name, argv, variables):
-        folder = project / "jupyter/kernels" / name
-        folder.mkdir(parents=True)
-        (folder / "kernel.json").write_text(
-            json.dumps({"argv": argv, "display_name": name, "language": "python", "env": variables})
-        )
-        return name
-
-    monkeypatch.setenv("JUPYTER_PATH", str(project / "jupyter"))
-    return install
 
 
 def test_a_kernel_that_cannot_start_is_an_error_of_its_own(write, stepwell, kernels):

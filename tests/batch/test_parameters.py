@@ -1,5 +1,7 @@
 """Parameters of a batch run, as papermill has them: checked before a kernel starts, injected below the tagged cell."""
 
+import sys
+
 import nbformat
 import pytest
 
@@ -123,6 +125,34 @@ def test_a_cell_that_takes_too_long_is_interrupted(write, stepwell, project, lim
     assert ended.json["error"]["name"] == "CellTimeoutError"
     assert limit in ended.json["error"]["message"]
     assert nbformat.read(project / "out.ipynb", 4).cells[2].execution_count is None
+
+
+def test_a_limit_that_ends_before_the_first_cell_fails_the_run(write, stepwell, project):
+    path = write("daily.ipynb", "print('never')")
+    ended = stepwell("run", path, "out.ipynb", "--timeout", "0.001", "--json")
+    assert ended.code == 1
+    assert ended.json["status"] == "failure"
+    assert ended.json["error"] == {
+        "cell": None,
+        "name": "CellTimeoutError",
+        "message": "the run took longer than 0.001 s (--timeout)",
+    }
+    assert "the kernel's start failed: CellTimeoutError: the run took longer" in ended.err
+    assert nbformat.read(project / "out.ipynb", 4).cells[0].execution_count is None
+
+
+def test_a_limit_ends_a_start_of_the_kernel_that_never_ends(write, stepwell, kernels):
+    name = kernels("slow", [sys.executable, "-c", "import time; time.sleep(600)"], {})
+    ended = stepwell("run", write("daily.ipynb", "1"), "--kernel", name, "--timeout", "1", "--json")
+    assert ended.code == 1, ended.err
+    assert ended.json["error"]["name"] == "CellTimeoutError"
+
+
+def test_a_parameter_can_be_the_empty_string(write, stepwell, project):
+    path = write("empty.ipynb", ("name = 'a'\nother = 'b'\nfree = None", "parameters"), "print([name, other, free])")
+    ended = stepwell("run", "-p", "name", "", path, "-p", "other=", "out.ipynb", "-p", "free", "")
+    assert ended.code == 0, ended.err
+    assert printed(project) == "['', '', '']\n"
 
 
 def test_values_without_a_literal_and_magics_among_the_defaults_are_taken(write, stepwell, project):
