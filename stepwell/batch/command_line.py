@@ -147,7 +147,7 @@ def _add(added: Any, command: Command[Any, Any]) -> None:
             "--notebook",
             metavar="NB",
             type=Path,
-            help="the notebook with the definitions: its plain cells run, its assets do not",
+            help="the notebook with the definitions: its plain cells run, its asset cells only register their assets",
         )
     if command.needs == "nothing":
         parser.set_defaults(store=None)
@@ -311,13 +311,15 @@ def in_notebook(command: Command[Any, Any], path: Path, arguments: Mapping[str, 
     NotebookNotFoundError, NotebookKernelError
         If the notebook does not exist, or its kernel is not installed or does not start.
     """
-    from nbclient import NotebookClient
-    from nbformat import v4
-
     from stepwell.batch.notebooks import choose_kernel, clear, is_run, read_notebook
 
     path = path.absolute()
     notebook = read_notebook(path)
+
+    # Imported after `read_notebook`, because nbclient imports nbformat, and `import_nbformat` must be the first to import it.
+    from nbclient import NotebookClient
+    from nbformat import v4
+
     kernel = choose_kernel(notebook, path, None)
     clear(notebook)
     cells = [cell for cell in notebook.cells if is_run(cell)]

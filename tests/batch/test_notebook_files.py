@@ -86,6 +86,16 @@ def test_reading_a_notebook_builds_no_grammar(write):
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
 
 
+def test_a_command_in_a_notebook_builds_no_grammar(write):
+    path = write("small.ipynb", "%load_ext stepwell", "%%asset raw\nraw = 1")
+    code = (
+        "import sys; from stepwell.batch.command_line import main\n"
+        "assert main(['why', 'raw', '--notebook', sys.argv[1]]) == 0\n"
+        "assert 'lark' not in sys.modules; assert 'rfc3987_syntax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+
+
 def test_help_names_the_exit_codes_and_starts_quickly(stepwell):
     ended = stepwell("run", "--help")
 
