@@ -28,8 +28,8 @@ _UNSEEN = "all compared contents are equal, but the order of columns, the index,
 _CHOSEN = {
     "requested": "",
     "index": ": the index is unique in both",
-    "column": ": the column is unique in both; on=[...], or --on COLUMN, matches by other columns",
-    "position": ": on=[...], or --on COLUMN, matches by columns",
+    "column": ": the column is unique in both; to match by other columns, use on=[...] or --on COLUMN",
+    "position": ": to match by columns, use on=[...] or --on COLUMN",
 }
 
 

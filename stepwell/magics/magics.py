@@ -91,7 +91,7 @@ class Stepwell(Magics):
     @asset_flags(inputs=True)
     @line_cell_magic
     def asset(self, line: str, cell: str | None = None) -> None:
-        """Turn a cell into an asset. Its value is computed once, stored, and reused until something that the cell depends on changes.
+        """Turn a cell into an asset. Its value is computed once, stored, and reused as long as nothing that affects it changes.
 
         The value of the asset is the value of the variable with the name of the asset, or of the variable after ->, as in
         %%asset clean -> df. If the cell does not assign the variable with the name of the asset, the value is that of the last
@@ -279,7 +279,9 @@ class Stepwell(Magics):
         if line.split(maxsplit=1)[:1] == ["sql"]:
             return select_rows(self.face, line.split(maxsplit=1)[1:], cell)
         if cell is not None:
-            raise UsageError("of all commands, only %%stepwell sql takes the rest of the cell: write %stepwell VERB on one line")
+            raise UsageError(
+                "only the command sql uses the rest of the cell (%%stepwell sql): write other commands on one line, as %stepwell VERB"
+            )
         # `$name` and `{name}` in a SELECT are part of the SQL; in other commands IPython replaces them by values of variables.
         words = shlex.split(self.face.shell.var_expand(line))
         if not words or words[0] in ("-h", "--help"):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stepwell.batch.command_line import main
+from stepwell.kernel_runtime.records.maintenance import Offer
 from stepwell.kernel_runtime.store.store import open_store
 from tests.store.rows import made, record
 
@@ -78,6 +79,10 @@ def test_values_in_the_store_are_taken_over_by_key_or_all(out, capsys):
     capsys.readouterr()
     assert main(["trust", "--all", "--store", "ours"]) == 0
     assert capsys.readouterr().out == "no value was signed with another key\n"
+
+
+def test_an_offer_without_a_signature_says_so():
+    assert str(Offer("ours", "", True, ())).startswith("ours: 0 values, 0 B, not signed\n")
 
 
 @pytest.mark.parametrize(

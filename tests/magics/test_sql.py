@@ -31,7 +31,7 @@ def test_wrong_lines_are_refused_on_one_screen(notebook):
     ):
         assert says in notebook.refused(cell, kind)
     assert "needs a SELECT" in notebook.run("%stepwell sql").text
-    assert "only %%stepwell sql takes the rest of the cell" in notebook.run("%%stepwell runs\nx").text
+    assert "only the command sql uses the rest of the cell (%%stepwell sql)" in notebook.run("%%stepwell runs\nx").text
     notebook("place = 'elsewhere'")
     assert "elsewhere" in notebook("%stepwell store $place").text
 

@@ -35,6 +35,7 @@ def test_a_difference_is_shown(made):
     text = made("%stepwell diff clean").text
     assert "1 row changed" in text
     assert "x: 1 changed, 1: 1 -> 2" in text
+    assert "matched by id: the column is unique in both; to match by other columns, use on=[...] or --on COLUMN)" in text
     assert "matched by position" in made("%stepwell diff clean -2 -1 --on ''").text
     assert "matched by x" in made("%stepwell diff clean 0 1 --on x").text
     assert "the same value" in made("%stepwell diff clean -1 -1").text

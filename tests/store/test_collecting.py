@@ -236,7 +236,7 @@ def test_forgetting_a_key_frees_what_no_other_key_has(store):
     other = record(store, "b", 2)
     told = housekeeping.forget(store, "a", dry_run=True)
     assert (told.versions, told.objects, told.shared, told.dry_run) == (2, 1, 1, True)
-    assert "cannot be undone" in str(told)
+    assert "; 1 value file is kept, because another key refers to it. This cannot be undone." in str(told)
     assert store.keys() == ["a", "b"]
     housekeeping.forget(store, "a")
     assert store.keys() == ["b"]
@@ -250,7 +250,11 @@ def test_forgetting_a_key_frees_what_no_other_key_has(store):
 def test_the_steps_inside_go_with_it_and_keys_that_only_begin_alike_stay(store):
     for key in ("report", "report.fetch", "report.fetch:out", "reports", "re"):
         record(store, key, 1)
-    assert housekeeping.forget(store, "report").keys == ("report", "report.fetch", "report.fetch:out")
+    assert "forget report.fetch and 1 step inside it: 2 versions" in str(housekeeping.forget(store, "report.fetch", dry_run=True))
+    assert "forget re:" in str(housekeeping.forget(store, "re", dry_run=True))
+    told = housekeeping.forget(store, "report")
+    assert told.keys == ("report", "report.fetch", "report.fetch:out")
+    assert "report and 2 steps inside it: 3 versions" in str(told)
     assert store.keys() == ["re", "reports"]
 
 

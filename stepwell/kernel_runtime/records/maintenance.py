@@ -111,8 +111,13 @@ class Forgotten:
         return asdict(self)
 
     def __str__(self) -> str:
-        steps = f" and {len(self.keys) - 1} steps inside it" if len(self.keys) > 1 else ""
-        shared = f"; {self.shared} value files stay, other keys share them" if self.shared else ""
+        inside = len(self.keys) - 1
+        steps = f" and {inside:,} step{'' if inside == 1 else 's'} inside it" if inside else ""
+        shared = ""
+        if self.shared == 1:
+            shared = "; 1 value file is kept, because another key refers to it"
+        elif self.shared:
+            shared = f"; {self.shared:,} value files are kept, because other keys refer to them"
         verb = "would forget" if self.dry_run else "forgot"
         return in_one_line(
             f"{verb} {self.key}{steps}: {self.versions:,} version{'' if self.versions == 1 else 's'}, {size_text(self.bytes)}"
@@ -210,7 +215,8 @@ class Offer:
 
     def __str__(self) -> str:
         """Return lines of text that name the source, the signing key and the values, and state how many of the values can run code."""
-        head = f"{self.source}: {self.counted}, {size_text(self.size)}, signed with the key {self.signer or 'of nobody'}"
+        signed = f"signed with the key {self.signer}" if self.signer else "not signed"
+        head = f"{self.source}: {self.counted}, {size_text(self.size)}, {signed}"
         rows = [(value.key, value.type_name, value.summary, size_text(value.size)) for value in self.values[:_SHOWN]]
         shown = [tuple(map(in_one_line, row)) for row in rows]
         widths = [max(map(len, column)) for column in zip(*shown, strict=True)]

@@ -174,7 +174,7 @@ class Comparison:
             )
         if self.changed_rows is None:
             raise InvalidInvocationError(
-                f"the compared values of {self.key!r} are not different frames, so there are no differing rows",
+                f"the compared values of {self.key!r} are not two frames that differ, so there are no differing rows",
                 remedy="print the difference to see it",
             )
         return self.changed_rows(kind, limit)
