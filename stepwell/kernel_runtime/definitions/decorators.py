@@ -397,7 +397,7 @@ def graph_backed(
     if len(graph.outputs) != 1:
         returned = "returns nothing" if not graph.outputs else f"returns {len(graph.outputs)} outputs"
         raise InvalidDefinitionError(
-            f"the graph-backed asset {key} {returned}; it must return exactly one",
+            f"the graph-backed asset {key} {returned}; it must return exactly one output",
             where=where,
             remedy="return the result of the last op",
         )

@@ -79,7 +79,8 @@ class Memory:
     statements: int
     """How often plain cells had changed something through DuckDB's default connection, up to the moment when the step was brought up to date."""
     databases: dict[str, str | None] = field(default_factory=dict)
-    """By variable, the result of `database_state` for each file and connection that the step created; None for a file, and for an unknown state."""
+    """Maps each variable whose value is a file or connection that the step created to the state of its database (`database_state`). The state is None
+    if the value is not a database connection, for example a file, or if the state cannot be read."""
 
 
 class Unstored:

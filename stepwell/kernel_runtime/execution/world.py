@@ -351,7 +351,9 @@ class HiddenState:
         return self.walk.watched(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
 
     def changed_names(self, step: PlanStep, watched: Watched | None) -> tuple[str, ...]:
-        """Return the names of the objects that the body of a step has changed: ``CACHE``, or ``helper(seen=)`` for a default value.
+        """Return the names of the objects that the body of a step has changed.
+
+        Examples: ``CACHE`` for a global, and ``helper(seen=)`` for the default of the parameter ``seen`` of the function ``helper``.
 
         If there are any, or if the code of the step was not walked, the code versions of the following steps are computed again.
 
