@@ -44,7 +44,7 @@ class BatchClient(NotebookClient):
     save
         Saves the notebook. It is called after every executed cell, even if the cell failed.
     limits
-        The time limits in seconds for each cell and for the whole execution; a limit of None means no limit.
+        Two time limits in seconds: the first for each cell, the second for the whole execution. None means no limit.
     options
         Traits of ``nbclient.NotebookClient``.
 

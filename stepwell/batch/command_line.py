@@ -209,8 +209,8 @@ def _act(command: Command[Any, Any], options: argparse.Namespace) -> int:
 def call_with_trust(command: Command[Any, Any], options: argparse.Namespace, extra_arguments: dict[str, Any]) -> list[Any] | None:
     """Call a command and return its results.
 
-    If ``stepwell trust`` needs a confirmation, list the values and, on a terminal and without ``--json``, ask the user. Return None if there is no
-    confirmation.
+    If ``stepwell trust`` needs a confirmation, list the values. If standard input is a terminal and ``--json`` was not passed, also ask the user.
+    Return None if the user does not confirm.
     """
     try:
         return command.call(vars(options), **extra_arguments)

@@ -56,7 +56,7 @@ _LOADS_STEPWELL = re.compile(r"^\s*%(?:load_ext|reload_ext)\s+stepwell\b", re.MU
 def choose_kernel(notebook: Any, path: Path, requested: str | None) -> str:
     """Return the name of the kernel that executes a notebook: the requested kernel, else the kernel that the notebook names.
 
-    If the notebook names no kernel, but its language is Python or it loads Stepwell, the kernel is ``python3``.
+    If there is neither, the kernel is ``python3`` if the notebook's language is Python or a cell of the notebook loads Stepwell.
 
     Parameters
     ----------
@@ -219,7 +219,7 @@ def output_path(notebook: Path, requested: str | None, *, runs: Path, batch: str
     notebook
         The path of the notebook.
     requested
-        The path that the user named: a file if the path ends in ``.ipynb``, else a directory. None for a file in `runs`.
+        The path that the user named: a file if the path ends in ``.ipynb``, else a directory. None for a new file in `runs`.
     runs
         The default directory for executed copies.
     batch
@@ -352,7 +352,7 @@ class Parameter:
 def declared_parameters(notebook: Any) -> dict[str, Parameter] | None:
     """Return the parameters that a notebook declares, by name; None if no cell has the tag ``parameters``.
 
-    If the cell with this tag is not valid Python, the notebook declares no parameters.
+    If the cell with this tag is not valid Python, the result is an empty dict.
     """
     # Imported here, because a run without parameters does not need IPython.
     from IPython.core.inputtransformer2 import TransformerManager

@@ -364,8 +364,10 @@ def run(
 
     Raises
     ------
-    NotebookNotFoundError, NotebookKernelError
-        If the notebook does not exist, or its kernel is not installed or does not start.
+    NotebookNotFoundError
+        If the notebook does not exist.
+    NotebookKernelError
+        If the kernel is not installed or does not start.
     InvalidInvocationError
         If a parameter is unknown or has the wrong type; no kernel is started.
     NotebookError

@@ -74,8 +74,8 @@ class Argument:
     is_switch: bool
     """True for a flag without a value (``--force``)."""
     takes_several: bool
-    """True if the parameter takes several values. Positional values are typed one after another; a flag is typed again before each value. False if
-    `Option.parse` makes a sequence from one text.
+    """True if the parameter takes several values and each is typed separately: positional values one after another, or a flag again before each
+    value. False if the parameter takes one value, and also if `Option.parse` makes a sequence from one text.
     """
     required: bool
     default: Any
@@ -144,9 +144,9 @@ class Command(Generic[P, R]):
     displayed
         True if a notebook displays the result with IPython's ``display``; False if it prints the result's text.
     epilog
-        The text below the help of the command line.
+        The text that the command line prints below the help of this command.
     printer
-        An object that prints the results on the command line, where `text` and `data` are then not used; None for most commands. Its methods are
+        An object that prints the results on the command line, in place of `text` and `data`; None for most commands. The object's methods are
         `add_arguments` (adds arguments to the parser), `function_arguments` (returns further arguments of the function) and `show` (prints a result).
         An optional method `prepared` changes the typed words before they are parsed.
     """
@@ -360,7 +360,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def read_count(text: str) -> int:
-    """Return the whole number that a text represents; raise `ValueError` if it is less than 1 or not a number."""
+    """Return the whole number that a text represents; raise `ValueError` if the text is not a whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"{text!r} is not a whole number of at least 1")
     return int(text)

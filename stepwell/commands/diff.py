@@ -39,7 +39,7 @@ class Difference(Comparison):
 
     @property
     def summary(self) -> str:
-        """One line that counts the differences: ``clean: 2 rows added, 1 row changed (10 -> 12 rows, matched by id)``."""
+        """One line that counts the differences, for example ``clean: 2 rows added, 1 row changed (10 -> 12 rows, matched by id)``."""
         return f"{self.key}: {_summary(self)}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def diff(
         An asset or step.
     before
         The older version: a number (-1 is the newest version, -2 the version before it; 0 is the oldest), the beginning of a version's identifier
-        (stepwell versions lists these), or a time, which selects the newest version at that time. The default is -2.
+        (stepwell versions lists these), or a time, which selects the version that was the newest at that time. The default is -2.
     after
         The newer version, in the same notation; the default is -1, the newest version.
     on
@@ -277,7 +277,10 @@ def column_note(column: ColumnChange) -> str:
 
 
 def frame_notes(difference: FrameDifference) -> list[str]:
-    """Return a line for each of at most four columns that were probably renamed and, if a version has duplicate keys, a line that counts them."""
+    """Return lines about renamed columns and duplicate keys.
+
+    There is one line for each column that was probably renamed, but at most four. If a version has duplicate keys, another line counts these keys.
+    """
     notes = [
         f"{old} was probably renamed to {new}, because both columns have the same values"
         for old, new in difference.schema.renamed[:4]

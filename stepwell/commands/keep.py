@@ -18,7 +18,7 @@ def _text(rules: dict[str, Rule]) -> str:
 
 
 def _rule_text(rule: Rule) -> str:
-    """Return the limits of a rule: ``3 versions, 30d long, at most 10.0 GB``."""
+    """Return the limits of a rule as text, for example ``3 versions, 30d long, at most 10.0 GB``."""
     limits = []
     if rule.versions is not None:
         limits.append(f"{rule.versions} version{'' if rule.versions == 1 else 's'}")

@@ -1,4 +1,4 @@
-"""The command ``lineage``, which shows the graph of assets and steps with their states, and functions that return the contents of its cards.
+"""The command ``lineage``, which shows the graph of assets and steps with their states, and functions that return the contents of the cards.
 
 The command line prints the lineage as a tree; notebooks show it as a picture (`stepwell.widgets`). Both show the same cards: one for each step,
 source asset and job. A card shows a status with its symbol, the time and duration of the step's last execution, and the reason for the status.
@@ -143,7 +143,7 @@ SYMBOLS: dict[str, str] = {
 """The symbol of each status, so that statuses can be distinguished without colours."""
 
 ATTENTION: tuple[Status, ...] = ("running", "queued", "failed", "missing", "unverifiable", "stale", "may change")
-"""The statuses that the headline of a lineage or group counts, in this order. The others are ``fresh``, ``source`` and ``job``."""
+"""The statuses that the headline of a lineage or of a graph-backed asset counts, in this order. The others are ``fresh``, ``source`` and ``job``."""
 
 CHIPS: dict[str, str] = {"asset": "PY", "sql_asset": "SQL", "op": "OP", "source": "SRC", "job": "JOB"}
 """The abbreviations that the picture shows for kinds of definitions."""
@@ -161,7 +161,7 @@ KINDS: dict[str, str] = {
 Part: TypeAlias = str | dict[str, float]
 """An element of a card's footer: a text, or a time in seconds since the epoch.
 
-``{"at": TIME}`` is the time of an execution, ``{"since": TIME}`` the start of a running step. The live picture shows the latter as elapsed time.
+``{"at": TIME}`` is the time of an execution. ``{"since": TIME}`` is the start of a running step; the live picture shows the time elapsed since then.
 """
 
 
@@ -202,12 +202,12 @@ def assets_of(node: LineageNode) -> list[str]:
 
 
 def chip(node: LineageNode) -> str:
-    """Return the abbreviation of a card's kind: ``PY`` for a Python asset, ``SQL``, or ``×2`` for a multi-asset with two assets."""
+    """Return the abbreviation of a card's kind, for example ``PY`` for a Python asset, or ``×2`` for a multi-asset with two assets."""
     return f"×{max(2, len(node.assets))}" if node.kind == "multi_asset" else CHIPS.get(node.kind, "PY")
 
 
 def footer(node: LineageNode) -> list[Part]:
-    """Return the footer of a card while no run is active: the status, and either its reason or the time and duration of the last execution."""
+    """Return the footer of a card while no run is active: the status, followed by its reason or by the time and duration of the last execution."""
     parts: list[Part] = [status_of(node).capitalize()]
     if node.state == "failed":
         parts.append(node.error or node.reason)
@@ -237,7 +237,7 @@ def node_state(node: LineageNode) -> dict[str, Any]:
 
 
 def summary(node: LineageNode) -> str:
-    """Return the line below the name on a card: the keys of a multi-asset, the summary of the value, or an explanation for source assets and jobs."""
+    """Return the line below the name on a card: the keys of a multi-asset's assets, the summary of a value, or what a source asset or job is."""
     if node.kind == "multi_asset" and node.assets:
         return ", ".join(node.assets)
     return node.summary or {"source": "read, not computed here", "job": "runs on request"}.get(node.kind, "")
@@ -292,7 +292,7 @@ def headline(lineage: Lineage) -> str:
 
 
 def drawn_edges(lineage: Lineage) -> list[LineageEdge]:
-    """Return the edges of a lineage that are drawn, each once. Edges from a card to itself, or from or to a missing card, are left out."""
+    """Return the edges of a lineage that are drawn, each once. Edges from a card to itself, and from or to a key without a card, are left out."""
     known = {node.key for node in lineage.nodes}
     seen = dict.fromkeys(e for e in lineage.edges if e.source in known and e.target in known and e.source != e.target)
     return list(seen)

@@ -39,7 +39,8 @@ def load(
     store
         A store directory or an open store; by default the session's store.
     notebook
-        The notebook whose value is loaded, as stepwell versions prints it; needed only if several notebooks computed different values of the key.
+        The notebook whose value is loaded, named as in the output of stepwell versions; needed only if several notebooks computed different
+        values of the key.
     version
         A version to load instead of the current value: a number (-1 is the newest version, -2 the version before it; 0 is the oldest), the
         beginning of a version's identifier (stepwell versions lists these), or a time, which selects the newest version at that time.

@@ -60,8 +60,10 @@ def rename(old: str, new: str, *, store: AnyStore = None) -> Renamed:
     ------
     UnknownKeyError
         If nothing is stored for the old key.
-    InvalidDefinitionError, InvalidInvocationError
-        If the new key is invalid or equal to the old key, or the old key is the key of a step.
+    InvalidDefinitionError
+        If the new key is not a valid asset key.
+    InvalidInvocationError
+        If the new key equals the old key, or if the old key is the key of a step.
     InvariantViolationError
         If results are stored for the new key, if the old key belongs to a multi-asset, or if several notebooks have a value of the old key but
         the present notebook has none.

@@ -21,7 +21,7 @@ def rerun(steps: Targets, *, definitions: Given = None, store: AnyStore = None, 
     Parameters
     ----------
     steps
-        Keys of steps, such as report.transform, or assets, all of whose steps run.
+        Keys of steps, such as report.transform, or assets. For an asset, all its steps run.
     definitions
         Definitions to use in addition to the registered ones, or a module that contains them; by default none. They take precedence over registered
         definitions with the same keys.

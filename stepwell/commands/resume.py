@@ -21,7 +21,7 @@ def resume(run: str, *, definitions: Given = None, store: AnyStore = None, raise
     Parameters
     ----------
     run
-        The identifier of the run, as stepwell runs prints it.
+        The identifier of the run, as the command stepwell runs prints it.
     definitions
         Definitions to use in addition to the registered ones, or a module that contains them; by default none. They take precedence over registered
         definitions with the same keys.

@@ -1,7 +1,7 @@
 """The command ``sql``, which runs one SELECT over stored assets, files and the catalog. The command line prints the rows in several formats.
 
-A table in the SELECT is an asset, named by its key: ``clean``, ``"raw/flights"`` or ``raw.flights``. The last part of the key is enough if no
-other key has the same last part. Upper and lower case may differ if only one key matches. The rows of the table are those of the asset's
+A table in the SELECT is an asset, named by its key, for example ``clean``, ``"raw/flights"`` or ``raw.flights``. The last part of the key is
+enough if no other key has the same last part. Upper and lower case may differ if only one key matches. The rows of the table are those of the asset's
 current value. Tables in the schema ``stepwell`` are views of the catalog.
 """
 
@@ -42,7 +42,7 @@ jsonl prints one object per row, with the names of the columns. Dates, times, an
 
 
 class Printer:
-    """The command-line interface of ``sql``: options for the parameters of the SELECT and the output format, and the output of the rows."""
+    """The command-line interface of ``sql``: the options for the parameters of the SELECT and for the format, and the printing of the rows."""
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,8 +122,8 @@ def sql(
 ) -> Any:
     """Run one SELECT over stored assets, or over the catalog of the store, and return the rows.
 
-    A table is an asset, named by its key: ``clean``, ``raw.flights`` or ``"raw/flights"``. The rows are those of the asset's current value,
-    which must be a frame of pandas, polars or pyarrow, an array of one or two dimensions, a list of dicts or a dict of lists. A named
+    A table is an asset, named by its key, for example ``clean``, ``raw.flights`` or ``"raw/flights"``. The rows are those of the asset's current
+    value, which must be a frame of pandas, polars or pyarrow, an array of one or two dimensions, a list of dicts or a dict of lists. A named
     pandas index becomes columns. ``read_csv``, ``read_json`` and ``read_parquet`` read files in the project. The schema ``stepwell`` contains views
     of the catalog: runs, steps, materializations, current, lineage, reads, sizes, durations, code_versions, logs. A SELECT cannot write. Inside a
     step, the assets and files that the SELECT reads are recorded as reads of the step; the catalog is not.
@@ -319,7 +319,7 @@ def _table(path: _Path, load: Callable[[str], Any], registered: Collection[str],
     Parameters
     ----------
     path
-        The parts of the table's name: ``("raw", "flights")``.
+        The parts of the table's name, for example ``("raw", "flights")``.
     load
         Loads the stored value of a key.
     registered

@@ -135,7 +135,7 @@ def status(*keys: str, sizes: bool = False, store: AnyStore = None) -> Status:
     keys
         The keys of assets and steps to list; by default all.
     sizes
-        List all keys in the store with the total size of their values, largest first, instead of states; `keys` is then ignored.
+        Instead of states, list all keys in the store with the total size of their values, largest first; `keys` is then ignored.
     store
         A store directory or an open store; by default the session's store.
 

@@ -60,8 +60,8 @@ class Store:
     Raises
     ------
     StoreError
-        If the store does not exist and `create` is False, was written by a newer version of Stepwell, is damaged, or cannot be used for
-        another reason.
+        If the store does not exist and `create` is False; or if the store was written by a newer version of Stepwell, is damaged, or cannot be
+        used for another reason.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, create: bool = True) -> None:

@@ -52,7 +52,7 @@ def trust(
     Returns
     -------
     Offer
-        The values that are trusted now; empty if no value in the store was signed with another key.
+        The values that are trusted now. For keys or `all`, the offer is empty if none of the selected values was signed with another key.
 
     Raises
     ------

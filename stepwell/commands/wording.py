@@ -38,7 +38,7 @@ def _facts(materializations: Sequence[Materialization], *, summary: bool) -> lis
 
 
 def run_line(name: str, steps: Sequence[StepRecord]) -> str:
-    """Return the line that reports what a run did for an asset: ``clean: executed in 2.1 s · 1,000 × 4 · 32 kB``.
+    """Return the line that reports what a run did for an asset, for example ``clean: executed in 2.1 s · 1,000 × 4 · 32 kB``.
 
     Parameters
     ----------
@@ -78,12 +78,15 @@ def run_line(name: str, steps: Sequence[StepRecord]) -> str:
 
 
 def upstream_line(target: str, states: Iterable[StepState]) -> str:
-    """Return the line that announces which upstream steps run before an asset: ``model: first raw (last 18 min; parse() changed), clean``."""
+    """Return the line that announces which upstream steps run before an asset.
+
+    For example, the line is ``model: first raw (last 18 min; parse() changed), clean``.
+    """
     return f"{target}: first {_state_names(states)}"
 
 
 def work_line(states: Iterable[StepState]) -> str:
-    """Return the line that announces which steps a run will execute: ``to run: raw (last 18 min), clean``."""
+    """Return the line that announces which steps a run will execute, for example ``to run: raw (last 18 min), clean``."""
     return f"to run: {_state_names(states)}"
 
 
@@ -104,7 +107,7 @@ def step_lines(result: RunResult) -> list[str]:
 
 
 def result_lines(result: RunResult) -> list[str]:
-    """Return a line for each target of a run, then a line for each other step, unless the step was reused."""
+    """Return a line for each target of a run, then a line for each other step that was not reused."""
     lines: list[str] = []
     reported: set[str] = set()
     for key in result.run.targets:
@@ -169,9 +172,9 @@ def later_changes(key: str, before: str, now: str) -> str:
     key
         The key of the step.
     before
-        The versions that the step read: ``df from [1]``.
+        The versions that the step read, for example ``df from [1]``.
     now
-        The present versions: ``df is now from [5]``.
+        The present versions, for example ``df is now from [5]``.
     """
     return f"with {before} ({now}; run the cell of {key} to use the change)"
 

@@ -23,7 +23,7 @@ class StepwellError(Exception):
     what
         The failure in one sentence, with the name of the asset, step or file.
     where
-        The cell, notebook, module or file in which the failure occurred, or a detail of its cause; empty if there is none.
+        The cell, notebook, module or file in which the failure occurred, or a detail of the cause; empty if neither is known.
     remedy
         What the user can do next; empty if nothing can be advised.
     """
@@ -100,7 +100,7 @@ def unknown_key(kind: str, key: str, known_names: Iterable[str]) -> UnknownKeyEr
     Parameters
     ----------
     kind
-        What the name should denote, for the message: ``asset``, ``run``.
+        What the name should denote, for example ``asset`` or ``run``; used in the message.
     key
         The name that does not exist.
     known_names
@@ -178,12 +178,12 @@ class UnstorableValueError(StepwellError):
     Parameters
     ----------
     subject
-        The subject of the message: ``the value of 'fits'``.
+        The subject of the message, for example ``the value of 'fits'``.
     reason
         Why the value cannot be stored, as one sentence.
     path
-        The path from the value to the member that cannot be stored, as a Python expression: ``['fits'][3].model``. Empty if the value
-        itself cannot be stored, or if the member is unknown.
+        The path from the value to the member that cannot be stored, as a Python expression, for example ``['fits'][3].model``. Empty if the
+        value itself cannot be stored, or if the member is unknown.
     around_path
         The two parts of a sentence about the member at `path`, for example ``("the Fit", " does not load as an equal object")``. The path is put
         between them. By default, the first part is `reason`, and the second part is empty.

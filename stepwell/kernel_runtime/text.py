@@ -91,7 +91,7 @@ def _json_escaped(match: re.Match[str]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as text, rounded: ``20 ms``, ``1.2 s``, ``18 min``, ``2.5 h``."""
+    """Return a duration as rounded text, for example ``20 ms``, ``1.2 s``, ``18 min`` or ``2.5 h``."""
     if seconds < 0.0995:
         return f"{max(round(seconds * 1000), 1)} ms" if seconds > 0 else "0 ms"
     if seconds < 99.95:
@@ -102,7 +102,7 @@ def duration(seconds: float) -> str:
 
 
 def age_text(seconds: float) -> str:
-    """Return an age in the notation of the option ``max_age``: ``1d``, ``1d12h``, ``30m``."""
+    """Return an age in the notation of the option ``max_age``, for example ``1d``, ``1d12h`` or ``30m``."""
     rest, text = seconds, ""
     for unit in ("d", "h", "m"):
         count, rest = divmod(rest, SECONDS[unit])

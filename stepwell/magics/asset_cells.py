@@ -235,7 +235,7 @@ def cell_body(
     Parameters
     ----------
     name
-        The name of the asset or op that the cell defines; of several assets, the name of the first.
+        The name of the asset or op that the cell defines. If the cell defines several assets, the name of the first one.
     parameters
         The names in the body that stand for inputs or, in an op, also for config.
     outputs

@@ -166,9 +166,9 @@ class _Changes(ast.NodeVisitor):
                 self._target(element, value)
 
     def _change(self, node: ast.expr) -> None:
-        """Add every name in the expression `node` to the changed names. The code changes the value of `node`.
+        """Note that the code changes the value of the expression `node`: add every name in the expression to the changed names.
 
-        This value may be the object of any of the names, or a part of such an object.
+        The value may be the object of any of the names, or a part of such an object.
         """
         for part in ast.walk(node):
             if isinstance(part, ast.Name):

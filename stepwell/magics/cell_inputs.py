@@ -159,15 +159,16 @@ def inputs_of(
         The label of the cell, for messages.
     origin
         The identifier of the cell (`cell_origin`); empty if it is unknown. It is used to find the asset to which each name referred when the cell
-        last ran. If the step of this cell or a step downstream has bound the name to another value since, the name still refers to that asset.
+        last ran. If the step of this cell or a step downstream of it has bound the name to another value since, the name still refers to that asset.
 
     Returns
     -------
     inputs
         For each name that is an input, the key of the asset.
     changed
-        Pairs of a variable and a label (``cell 5``). The variable held the value of an asset until plain cells changed or rebound it; the label is
-        that of the last of these cells, or empty if the cell is unknown. The body reads such a variable like any other variable of the notebook.
+        Pairs of a variable and a label (``cell 5``). The variable was bound to the value of an asset until plain cells changed this value or rebound
+        the variable. The label is that of the last of these cells; it is empty if the cell is unknown. The body reads such a variable like any
+        other variable of the notebook.
 
     Raises
     ------

@@ -245,7 +245,7 @@ class _Walker(ast.NodeVisitor):
     # -- functions and classes
 
     def deferred(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> set[str]:
-        """Return the globals that a call of the function `node` may read. Record the globals that a call may assign as assigned on some path."""
+        """Return the globals that a call of the function `node` may read. Also record that some path assigns the globals that a call may assign."""
         reads, assigns = function_globals(node)
         self.assigned |= assigns
         self.paths.on_some_path |= assigns

@@ -237,8 +237,8 @@ class CellSource:
     may_have_value: bool = True
     """False if the body calls nothing and ends with an assignment of a variable. Then the cell has no value unless it assigns the asset's variable."""
     ends_in_assignment: bool = False
-    """True if the body ends with an assignment of a variable. If the body does not assign the asset's variable, the value of the cell can then only
-    be a figure that the body opened."""
+    """True if the body ends with an assignment of a variable. If such a body does not assign the asset's variable, the value of the cell can only be
+    a figure that the body opened."""
     definitions: tuple[Definition, ...] = ()
     """The statements that are executed again when the cell is reused, such as imports and functions, in the order of the body."""
     assigned_values: frozenset[str] = frozenset()

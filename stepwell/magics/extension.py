@@ -227,7 +227,8 @@ class Extension:
 
 
 _SEEDS = {"random": r"\bseed\s*\(", "numpy": r"\bseed\s*\(", "torch": r"\bmanual_seed\s*\("}
-"""For each random stream, a pattern that matches the text of cells that seed it. It is used for cells that ran before the extension was loaded."""
+"""For each random stream, a pattern: a cell whose text contains a match seeds the stream. The patterns are used for cells that ran before the
+extension was loaded."""
 
 
 _scanned: list[bool] = []
@@ -263,7 +264,7 @@ BUDGET = 0.1
 _REST = 20
 """The pause after a check that exceeded `BUDGET`, as a multiple of the processor time of the check."""
 _OURS = ("%%asset", "%%multi_asset", "%%sql_asset", "%%graph_asset", "%%op", "%%graph", "%%job")
-"""Magics after whose cells no stale assets are printed."""
+"""After a cell that begins with one of these magics, no stale assets are printed."""
 
 
 class Staleness:

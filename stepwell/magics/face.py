@@ -5,8 +5,8 @@ that is updated. At the end of the run, the initial text of the line is restored
 terminal and in batch, the line is printed once and not updated.
 
 Everything that a step displays is recorded and stored with the step. The displays of the steps of the running cell are also shown, both when the
-steps run and when they are reused; the displays of upstream steps are only recorded. To record displays, the extension wraps the display publisher
-of the shell while it is loaded.
+steps run and when they are reused; the displays of upstream steps are only recorded. While the extension is loaded, it wraps the
+display publisher of the shell to record displays.
 
 A figure is rendered when the step that opened it ends: the picture is recorded as a display, and pyplot closes the figure. If the figure stayed
 open, the notebook would show it a second time, and loading the stored figure would open a window.
@@ -230,7 +230,7 @@ def value_or_figure(value: Any, figures: Figures, warn: Callable[[str], None], n
     value
         The value of the last expression of the cell; None if the cell has none.
     warn
-        Called with a warning for the user if the function returns None.
+        Called with a warning for the user if `value_or_figure` returns None.
     name
         The name of the asset or op, for messages.
     must

@@ -27,7 +27,9 @@ from stepwell.magics.face import Face
 
 
 def graph_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
-    """Return the definition of a ``%%graph_asset`` cell, and True if the cell ends in an expression, so that the value is displayed after the run.
+    """Return the definition of a ``%%graph_asset`` cell, and whether the value is displayed after the run.
+
+    The value is displayed if the cell ends in an expression without a semicolon after it.
 
     Parameters
     ----------
@@ -75,7 +77,7 @@ def graph_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tu
 
 
 def graph_of_cell(face: Face, line: str, body: str) -> GraphDefinition:
-    """Return the graph of a ``%%graph`` cell. If the cell names an asset, the graph reads its stored value and never materializes the asset.
+    """Return the graph of a ``%%graph`` cell. If the cell names an asset, the graph reads the asset's stored value and never materializes the asset.
 
     Parameters
     ----------
@@ -118,7 +120,7 @@ def graph_of_cell(face: Face, line: str, body: str) -> GraphDefinition:
 
 
 def job_of(face: Face, line: str, body: str) -> JobDefinition:
-    """Return the job of a ``%%job`` cell. If the cell names an asset, the job reads its stored value and never materializes the asset.
+    """Return the job of a ``%%job`` cell. If the cell names an asset, the job reads the asset's stored value and never materializes the asset.
 
     Parameters
     ----------
@@ -174,7 +176,7 @@ def _composed(face: Face, body: CellBody, inputs: Mapping[str, AssetKey], *, eff
 
 
 class _Composed:
-    """A function that composes a graph: it runs the body of a cell with handles, which stand for values of later runs, and returns its result.
+    """A function that composes a graph: it runs the body of a cell with handles, which stand for values of later runs, and returns the body's result.
 
     Parameters
     ----------

@@ -380,7 +380,7 @@ def _load(face: Face, arguments: Mapping[str, Any]) -> None:
     for key in arguments["key"]:
         item = face.session.current(key, notebook=arguments["notebook"])
         value = face.session.load(key, notebook=arguments["notebook"], version=arguments["version"])
-        # The variable for a step inside a graph contains the name of the graph, because the op already has the name of the step.
+        # For a step inside a graph, the name of the variable contains the name of the graph, because the name of the step alone refers to the op.
         name, note = _free_name(face, key.rpartition("/")[2].replace(".", "_").replace(":", "_"))
         if arguments["version"] is None:
             face.timeline.bind(name, key, item, value)

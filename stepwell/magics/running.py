@@ -62,7 +62,7 @@ def present(face: Face, error: BaseException, *, shown_as: str = "") -> None:
 
 
 def _below_the_shell(trace: TracebackType | None) -> TracebackType | None:
-    """Return a traceback without the frames of IPython at its start, which called the magic; return it unchanged if it has no other frames."""
+    """Return a traceback without its first frames, in which IPython calls the magic. If all frames are IPython's, return the traceback unchanged."""
     frame = trace
     while frame is not None and _is_shells(frame):
         frame = frame.tb_next
@@ -284,7 +284,7 @@ def _replace_result(face: Face, old: Any, new: Any) -> None:
 
 
 def _compute_results(face: Face, names: Iterable[str]) -> None:
-    """Run the reused cells whose results were not stored, if the placeholder of the result is in one of the variables `names` (``_``, ``Out``)."""
+    """Run each reused cell whose result was not stored, if a placeholder of the result is in one of the variables `names`, for example ``Out``."""
     for name in names:
         last_result = face.namespace.get(name)
         for result in list(last_result.values()) if name in {"Out", "_oh"} and isinstance(last_result, dict) else (last_result,):
@@ -346,7 +346,7 @@ def _rerun_cell(face: Face, key: str, definition: AssetsDefinition, name: str, w
     key, definition
         The key of an asset of the cell, and the definition of the cell.
     why
-        Empty if code needs the variable. Otherwise, the reason to run the cell now, for example that a variable that the cell reads is about to
+        Empty if code needs the variable. Otherwise, the reason to run the cell now: for example, a variable that the cell reads is about to
         change. With such a reason, the cell is not run if it took longer the last time than ``Stepwell.upstream_budget``.
 
     Raises
@@ -495,7 +495,7 @@ def bind(face: Face, keys: Sequence[str], result: Any, *, cell: bool = True) -> 
 
 
 def variable_of(definition: Any, key: str) -> str:
-    """Return the variable to which the value of the asset `key` is bound: the variable in its cell, or the last part of the key."""
+    """Return the variable to which the value of the asset `key` is bound: the variable that its cell names, if any, else the last part of the key."""
     body = getattr(getattr(definition, "node", None), "body", None)
     if isinstance(body, CellBody) and body.variables:
         for asset_key, variable in zip(definition.keys, body.variables, strict=True):

@@ -320,7 +320,7 @@ def to_dot(lineage: Lineage) -> str:
 
 
 def layout(lineage: Lineage, *, engine: Engine | None = None) -> Layout:
-    """Return the layout of a lineage. The layout is cached, unless Graphviz failed and the simpler layout is returned.
+    """Return the layout of a lineage. The layout is cached. If Graphviz fails, the simpler layout is returned and not cached.
 
     Parameters
     ----------
@@ -409,7 +409,7 @@ def _round(value: float) -> float:
 def _spline(pos: str) -> Sequence[Point]:
     """Return the points of the first spline in `pos`. Graphviz describes an edge by an attribute ``pos``, which can contain several splines.
 
-    Points that begin with ``s,`` or ``e,`` are the tips of arrowheads; they replace the first or the last point.
+    A point that begins with ``s,`` or ``e,`` is the tip of an arrowhead. The one with ``s,`` replaces the first point, the one with ``e,`` the last.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The live lineage in the notebook: an anywidget that shows an SVG that the kernel draws.
+"""The live lineage in the notebook: an anywidget with an SVG picture that the kernel draws.
 
 The kernel computes the layout and draws the picture. The browser pans, zooms, selects cards and paints the states of cards. If cards or edges
 change, the kernel sends the picture (``svg``) and the contents of the side panel (``details``). If a state changes, it sends the states of all cards
@@ -131,11 +131,12 @@ class Overlay:
         self._requested_steps: set[str] = set()
         self._tracebacks: dict[str, str] = {}
         self._runs: dict[str, bool] = {}
-        """By the id of an active run, True if the steps of the run have cards. The steps of a job have no cards, but may have the keys of assets."""
+        """For each active run, by its id: True if its steps have cards. False for the run of a job: its steps have no cards, although their keys may
+        be keys of assets."""
         self.replace_lineage(lineage)
 
     def replace_lineage(self, lineage: Lineage) -> None:
-        """Show the cards and states of `lineage` from now on. The cards of queued and running steps keep their states."""
+        """Show the cards and states of `lineage` from now on. During a run, the cards of queued and running steps keep their states."""
         self.lineage = lineage
         self._nodes = {node.key: node for node in lineage.nodes}
         self._states_in_run = {
@@ -218,8 +219,8 @@ class Overlay:
     def status_counts(self, states: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Return the counts that the header of the widget shows, as JSON values.
 
-        The result contains the number of steps and the number of assets that a run could make fresh. For each status that needs attention, it also
-        contains a text with the number of steps that have this status.
+        The result contains the number of all steps, and the number of those assets that a run could make fresh. For each status that needs
+        attention, it also contains a text with the number of steps that have this status.
 
         Parameters
         ----------
@@ -233,7 +234,7 @@ class Overlay:
         return {"steps": len(steps), "outdated": len(self.outdated()), "chips": chips}
 
     def group_words(self, states: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-        """Return the text in the header of the box of each graph-backed asset, by asset key, for the present states of the cards."""
+        """For each graph-backed asset, by its key, return the text in the header of its box. `states` are the present states of the cards."""
         return {
             parent: group_words([states[node.key]["status"] for node in nodes])
             for parent, nodes in members(self.lineage.nodes).items()
@@ -507,7 +508,7 @@ def escaped_json(value: Any) -> Any:
 
 
 def _details(lineage: Lineage) -> dict[str, dict[str, str]]:
-    """Return, by the key of each card, what the side panel shows of the card, except the parts that depend on the card's state."""
+    """For each card, by its key, return what the side panel shows, except the parts that depend on the card's state."""
     return {
         node.key: {
             "what": _kind_and_place(node),
@@ -521,7 +522,7 @@ def _details(lineage: Lineage) -> dict[str, dict[str, str]]:
 
 
 def _kind_and_place(node: LineageNode) -> str:
-    """Return the kind, group and source location of a card as text: ``op in graph-backed asset report · group daily · cell 14``."""
+    """Return the kind, group and source location of a card, for example ``op in graph-backed asset report · group daily · cell 14``."""
     kind = KINDS.get(node.kind, node.kind) + (f" in graph-backed asset {node.parent}" if node.parent else "")
     return " · ".join(part for part in (kind, f"group {node.group}" if node.group != "default" else "", node.where) if part)
 
@@ -555,8 +556,8 @@ def _route_requests(comm: Any, receive: Callable[[object, Any, object], None]) -
     """Make ipykernel handle the messages ``ask`` and ``cancel`` while a cell runs, and all other messages of the widget between cells.
 
     By default, ipykernel handles the messages of a comm on the thread that last sent something on the comm. Here, this is the main thread, which is
-    busy while a cell runs. A private method of the comm selects the thread, and this function replaces that method. In a version of ipykernel without
-    it, all messages are handled between cells, so that only an interrupt of the kernel cancels a run.
+    busy while a cell runs. A private method of the comm selects the thread, and this function replaces that method. If a version of ipykernel
+    lacks the method, all messages are handled between cells, so that only an interrupt of the kernel cancels a run.
 
     ipykernel calls the replacement on the thread that receives messages. If the front end uses subshells, ipykernel then handles ``ask`` and
     ``cancel`` on another thread. Otherwise there is no other thread, and the replacement itself calls `receive`.

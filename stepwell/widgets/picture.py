@@ -269,7 +269,8 @@ _STYLE = (
 )
 _VIEW = '.jp-OutputArea-output:not([data-mime-type]),[data-mime-type="application/vnd.jupyter.widget-view+json"]'
 _BESIDE = f".jp-OutputArea-child:has(>:is({_VIEW})):not(:has(.sw-live)):has(+.jp-OutputArea-child .sw-beside){{display:none}}"
-"""CSS that hides the output above the static picture if this output is a widget without a kernel, which shows an error or never finishes loading."""
+"""CSS that hides the output above the static picture if this output is a widget without a kernel. Such a widget shows an error or never
+finishes loading."""
 
 
 def static_bundle(lineage: Lineage, *, is_extra: bool = False) -> dict[str, str]:

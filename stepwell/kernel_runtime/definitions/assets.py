@@ -87,8 +87,8 @@ class AssetsDefinition:
     deps
         Keys of upstream assets that must be computed first but whose values `node` does not get.
     reads
-        If `node` is a graph: the keys of the assets whose definitions the graph's body passes directly to ops, which get the stored values. Such
-        assets are not inputs of the graph. Empty if `node` is an op.
+        If `node` is a graph: the keys of the assets whose definitions the graph's body passes directly to ops. The ops get the stored values of
+        these assets, so the assets are not inputs of the graph. Empty if `node` is an op.
     """
 
     def __init__(

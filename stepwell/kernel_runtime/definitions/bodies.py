@@ -225,8 +225,9 @@ class Definition:
     always: bool
     """True if the statement is not nested in another statement, such as ``if``, so that every complete run of the cell executes the statement."""
     sources: tuple[tuple[str, str], ...] = ()
-    """For each name that an import binds, the pair of a module and the attribute of this module to which the name is bound. The attribute is an
-    empty string if the name is bound to the module itself. The tuple is empty for a relative import and for a statement that is no import."""
+    """For each name that an import binds, the name of a module, and the name of the attribute of this module whose value the name gets. The
+    second is an empty string if the name is bound to the module itself. The tuple is empty for a relative import and for a statement that is no
+    import."""
     is_call: bool = False
     """True for an assignment of the result of a call. The statement counts as a definition only if the result is a class, as in
     ``P = namedtuple("P", "x y")``."""
@@ -237,7 +238,7 @@ class CellBody:
     """The compiled body of a cell whose first line is a magic of Stepwell, such as ``%%asset`` or ``%%op``."""
 
     name: str
-    """The name of the asset or op that the cell defines; of several assets, the name of the first. Messages show it."""
+    """The name of the asset or op that the cell defines, for messages. If the cell defines several assets, the name of the first one."""
     source: str
     """The body as typed, without the first line of the cell."""
     where: str
@@ -270,8 +271,9 @@ class CellBody:
     """Called with the values of the variables in `outputs`. It shows and closes the figures that the body opened, and closes each value that is a
     figure. None to leave figures alone."""
     explain_name_error: Callable[[NameError], BaseException | None] | None = None
-    """Called with a NameError that the cell of an op raised. If the missing name is a variable of the notebook that the op did not get, it
-    returns an error that says how to give the variable to the op; otherwise it returns None. For the cell of an asset, this attribute is None."""
+    """Called with a NameError that the cell of an op raised. If the missing name is a variable of the notebook that the op did not get, the
+    function returns an error that says how to give the variable to the op; otherwise it returns None. For the cell of an asset, this attribute is
+    None."""
     runs_in_notebook: bool = False
     """True for the cell of an asset, which runs in the namespace of the notebook like a plain cell; False for the cell of an op, which runs in a
     separate namespace."""
@@ -287,12 +289,12 @@ class CellBody:
     changes: frozenset[str] | None = None
     """The names whose objects the statements of the body may change in place; None if these names are unknown."""
     changed_variables: tuple[tuple[str, str], ...] = ()
-    """Pairs of a variable and a label (``cell 5``). The variable held the value of an asset until plain cells changed or rebound it; the label is
-    that of the last of these cells, or empty if the cell is unknown."""
+    """Pairs of a variable and a label (``cell 5``). The variable was bound to the value of an asset until plain cells changed this value or rebound
+    the variable. The label is that of the last of these cells; it is empty if the cell is unknown."""
     earlier: Callable[[], Mapping[str, Any]] = dict
     """Returns, by name, the values that variables had before the last run of this cell in this kernel. A variable is included if the body both
-    reads and binds it, nothing has bound it since that run, and its value was a number or string. The value `MISSING` (in `versions`) means that
-    the variable did not exist."""
+    reads and binds it, nothing has bound it since that run, and its earlier value was a number or string. If the variable did not exist before
+    that run, its value is `MISSING` (`versions/graph`)."""
     result: str | None = None
     """The variable whose value the shell keeps in ``Out`` as the result of the cell. An empty string if the shell keeps the value of the last
     expression instead; None if it keeps nothing."""
@@ -307,7 +309,7 @@ class CellBody:
     value only in memory."""
 
     def defined_names(self, numbers: Iterable[int]) -> list[str]:
-        """Return the names that the statements with the indices `numbers` in `definitions` bind. Indices that are too large are ignored."""
+        """Return the names that some statements of `definitions` bind. `numbers` are the indices of these statements; too large ones are ignored."""
         return [name for number in numbers if number < len(self.definitions) for name in self.definitions[number].names]
 
     @property

@@ -51,7 +51,7 @@ class NodeOutput:
 
 @dataclass(frozen=True, slots=True)
 class GraphInput:
-    """The handle of an input of the graph that is being composed, which the body of the graph receives in place of the value."""
+    """The handle of an input of the graph that is being composed. The body of the graph receives the handle in place of the value."""
 
     name: str
 

@@ -169,7 +169,7 @@ class Out:
     description
         The description of the output.
     is_required
-        False if the step may end without producing the output. Then the steps that need the output are skipped.
+        False if the step may end without producing the output. In such a run, the steps that need the output are skipped.
     metadata
         Arbitrary values by name. Stepwell keeps them as an attribute and does not use them.
     """
@@ -207,7 +207,7 @@ class AssetIn:
         Arbitrary values by name. Stepwell keeps them as an attribute and does not use them.
     dagster_type
         The type that the value of the upstream asset must have. `Nothing` means that the asset must be computed first, but that its value is not
-        passed: the function has no such parameter.
+        passed. The function then has no parameter for this asset.
 
     Raises
     ------
@@ -243,7 +243,7 @@ class AssetOut:
     description
         The description of the asset.
     is_required
-        False if the step may end without producing the asset. Then the steps that need the asset are skipped.
+        False if the step may end without producing the asset. In such a run, the steps that need the asset are skipped.
     group_name
         The group of the asset, by which selections can name it.
     metadata
@@ -405,7 +405,7 @@ def declared_reads(paths: Iterable[str | os.PathLike[str]] | str | None, *, wher
 
 
 def check_reuse(*, cache: bool | None, volatile: bool, max_age: float | None, name: str, where: str) -> None:
-    """Raise `InvalidDefinitionError` if `volatile` is True, and `cache` is True or `max_age` is not None.
+    """Raise `InvalidDefinitionError` if `volatile` is combined with ``cache=True`` or with a `max_age`.
 
     `name` is the name of the step, for the message.
     """

@@ -175,8 +175,8 @@ def asset(
     key
         The whole key of the asset, in place of `name` and `key_prefix`.
     ins
-        For each parameter that is listed by its name, the upstream asset whose value it receives: a key or an `AssetIn`. A parameter that is not
-        listed receives the value of the asset whose key is the parameter's name.
+        The upstream asset (a key or an `AssetIn`) whose value each parameter receives, by the name of the parameter. A parameter that is not listed
+        receives the value of the asset whose key is the parameter's name.
     deps
         Upstream assets, as keys or definitions, that must be computed first but whose values the function does not get.
     group_name
@@ -186,7 +186,7 @@ def asset(
     dagster_type
         The type that the value of the asset must have; by default the return annotation of the function.
     output_required
-        False if the function may end without yielding a value. Then the downstream steps are skipped.
+        False if the function may end without yielding a value. If it does so in a run, the downstream steps are skipped.
     isolate
         True if each downstream step gets a separate copy of the value; False if all downstream steps share one object.
     cache
@@ -445,7 +445,7 @@ def sql_asset(
     text
         One SELECT in DuckDB's dialect. Edits of white space and comments do not make the asset stale.
     ins
-        For each listed name of a table in the SELECT, the key of the upstream asset. For a table that is not listed, its name is the key.
+        The key of the upstream asset for each table in the SELECT, by the name of the table. If a table is not listed, its name is the key.
     deps
         Upstream assets, as keys or definitions, that must be computed first but that the SELECT does not read.
     parameters

@@ -1,8 +1,8 @@
 """Graphs, which connect ops by composition, and jobs, which are graphs that run for their side effects.
 
-The methods ``job.execute()`` and ``asset.load()`` need the session, but the modules in `definitions` must not import the session. They
-therefore call the methods of a `Runner`, which the function `runner` returns. ``stepwell/__init__.py`` calls `load_runner` with a function that
-imports the session and makes this object.
+The methods ``job.execute()`` and ``asset.load()`` need the session, but the modules in `definitions` must not import the session. So
+`execute` and `load` call the methods of a `Runner`, which the function `runner` returns. ``stepwell/__init__.py`` calls `load_runner` with a
+function that imports the session and makes this object.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class GraphDefinition:
     ins
         The inputs of the graph by name, in order.
     outputs
-        For each output of the graph, by its name, the node output that supplies its value.
+        For each output of the graph, by name: the node output that supplies the value.
     """
 
     config: Mapping[str, Any]
@@ -225,9 +225,9 @@ def graph(
 ) -> GraphDefinition | Callable[[Callable[..., Any]], GraphDefinition]:
     """Define a graph by a function that calls ops and other graphs.
 
-    The function is called once, when it is defined. For each input of the graph it gets a handle, an object that stands for the later value. It
-    returns the handle of the output, or a dict of handles by output name. A call of the graph in the body of another graph or of a job adds the
-    graph as a node.
+    The function is called once, when it is defined. For each input of the graph, the function gets a handle: an object that stands for the later
+    value. The function returns the handle of the output, or a dict of handles by output name. A call of the graph in the body of another graph or of
+    a job adds the graph as a node.
 
     Parameters
     ----------
@@ -278,7 +278,7 @@ class Runner(Protocol):
         variables
             The namespace in which the values of the parameters ``$name`` are looked up when the SELECT runs.
         what
-            What error messages call the text: ``the cell of 'daily'``.
+            What error messages call the text, for example ``the cell of 'daily'``.
         frame
             The type of the result: ``pandas``, ``pyarrow``, ``polars``, or ``auto``.
         where
@@ -290,7 +290,7 @@ _loader: Callable[[], Runner] | None = None
 
 
 def load_runner(loader: Callable[[], Runner]) -> None:
-    """Set the function that `runner` calls and whose result it returns."""
+    """Set the function whose result `runner` returns."""
     global _loader  # noqa: PLW0603 - one session per process
     _loader = loader
 

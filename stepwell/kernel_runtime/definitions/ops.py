@@ -133,7 +133,7 @@ class OpDefinition:
         return self.description or getattr(self.body, "__doc__", None)
 
     def alias(self, name: str) -> Alias:
-        """Return an `Alias` of this op: a call of the alias in the body of a graph adds a node with this name."""
+        """Return an `Alias` of this op: a call of the alias in the body of a graph adds a node with the name `name`."""
         return Alias(self, name)
 
     def check_output(self, output: str, value: Any, step: str) -> None:
@@ -171,7 +171,7 @@ class OpDefinition:
 
 
 def _kind_of(body: Body) -> tuple[bool, bool]:
-    """Return two bools: True if a call of `body` returns a generator, and True if `body` is asynchronous."""
+    """Return a pair of bools: whether a call of `body` returns a generator, and whether `body` is asynchronous."""
     if isinstance(body, CellBody | SqlBody):
         return False, isinstance(body, CellBody) and body.is_async
     if type(body) is FunctionType:
@@ -472,8 +472,8 @@ def op(
     ins
         Declarations of inputs, by name. An input that is not listed is declared by the annotation and the default of its parameter.
     out
-        The declaration of the only output, or of each output by its name. By default there is one output, ``result``, whose type is the return
-        annotation.
+        The declaration of the only output, or the declarations of all outputs by name. By default there is one output, ``result``, whose type is the
+        return annotation.
     tags
         Arbitrary strings by name. Stepwell does not use them.
     cache

@@ -47,7 +47,7 @@ class Registry:
     on_change: Callable[[tuple[str, ...]], None] | None = None
     on_replacement: Callable[[str, str, str], None] | None = None
     notebook: Callable[[], str] | None = None
-    """Returns the path of the notebook or script that is ``__main__``; None if the path is unknown."""
+    """A function that returns the name of the notebook or script that runs as ``__main__``; None if there is no such function."""
     _origin: str = ""
     _defined_keys: set[str] = field(default_factory=set)
 
@@ -87,8 +87,8 @@ class Registry:
         Raises
         ------
         InvalidDefinitionError
-            If `definition` is a job and its name is the key of a registered asset, or `definition` has a key that is the name of a registered job.
-            A registered definition that the same cell made is replaced instead.
+            If `definition` is a job whose name is the key of a registered asset, or an asset with a key that is the name of a registered job. If
+            the same cell made the registered definition, no error is raised, and `definition` replaces it.
         """
         names = names_of(definition)
         table, other, kind = (

@@ -286,7 +286,7 @@ def replace_content(item: Any, method: str, value: Any) -> None:
     Raises
     ------
     NotRestorableError
-        If a leaf or container does not accept the content. If a function, class or module does not, the exception of the assignment is raised.
+        If a leaf or container does not accept the content. For a function, class or module, the exception of the assignment is raised instead.
     """
     if method == "leaf":
         contents.put_leaf(item, value)
@@ -368,7 +368,7 @@ _HOLDERS = frozenset({tuple, frozenset, FunctionType, MethodType, BuiltinMethodT
 
 
 def places(namespace: dict[str, Any], names: Iterable[str], stop: Collection[int]) -> dict[int, ObjectState]:
-    """Return an `ObjectState` with the address of each object among or inside the values of the variables `names`, by the `id` of the object.
+    """Return the objects among the values of the variables `names` and inside these values, each as an `ObjectState` with its address, by `id`.
 
     Objects inside instances of library classes are left out. The states have neither contents nor digests.
 

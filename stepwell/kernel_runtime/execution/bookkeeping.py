@@ -6,9 +6,9 @@
 a separate thread once the body has run for `LONG` seconds. A claim is released when the records of the step are committed, so the next process
 that takes the claim finds these records in the catalog. Shorter steps are not claimed, and two processes may compute them at the same time.
 
-If another process has claimed a step, the run waits until the claim is free, publishes which process holds the claim, and then reads the catalog
-again. A claim is an OS lock, so the wait ends at once if the other process dies. Forced steps never wait. A step that cannot be reused (a
-volatile step, or a step whose code has no digest) is not claimed.
+If another process has claimed a step, the run waits until the claim is free, and then reads the catalog again. If the wait takes long, the run
+publishes which process holds the claim. A claim is an OS lock, so the wait ends at once if the other process dies. Forced steps never wait. A
+step that cannot be reused (a volatile step, or a step whose code has no digest) is not claimed.
 
 No deadlock is possible:
 
@@ -96,8 +96,8 @@ class Execution:
     function and global that it covers), unless an earlier run has stored them. From the parts, a later request can tell what changed."""
     started: float = field(default_factory=time.time)
     reason: str = ""
-    """The reason why the step runs, for example that it was forced. Empty for a step of a job, and if the recorded code, config or
-    inputs differ from those of an earlier execution, because this difference is the reason."""
+    """The reason why the step runs, for example that it was forced. Empty for a step of a job. Also empty if the recorded code, config or inputs
+    differ from those of an earlier execution: this difference is then the reason."""
     outcome: Outcome | None = None
     """The outcome of the body; None if the body did not begin."""
     stored_outputs: dict[str, tuple[StoredValue | None, str]] = field(default_factory=dict)

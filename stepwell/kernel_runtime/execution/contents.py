@@ -27,7 +27,7 @@ from typing import Any, TypeAlias
 from stepwell.kernel_runtime.versions.encode import ATOMS, IMMUTABLE
 
 Step: TypeAlias = tuple[str, Any]
-"""The access that leads from a container to one of its members: ``("item", key)``, ``("index", 0)`` or ``("attr", "layers")``."""
+"""The access that leads from an object to one inside it, for example ``("item", key)``, ``("index", 0)`` or ``("attr", "layers")``."""
 Address: TypeAlias = tuple[Step, ...]
 """The accesses that lead from the value of a variable to an object inside the value, in order."""
 
@@ -444,7 +444,7 @@ _LEAVES: tuple[tuple[str, str, _Get, _Set], ...] = (
 )
 """The classes of leaves that can be changed in place: the module and name of each class, and the functions that return and set the state.
 
-The state of a leaf is never the leaf itself, because in place of the leaf the store would only write a link to the leaf in the notebook.
+The state of a leaf is never the leaf itself: the store would then write only a link to the leaf in the notebook, and not its content.
 """
 
 

@@ -75,16 +75,17 @@ class EngineOptions:
     timeline: Timeline | None = None
     """The timeline of the notebook; None outside notebooks."""
     published_notices: set[Notice] = field(default_factory=set)
-    """All notices that this session has published. The run does not repeat those about network connections, and adds its own to them."""
+    """All notices that this session has published. A notice about network connections that is in this set is not repeated; the run
+    adds its own notices of this kind to the set."""
     run_notices: list[Notice] = field(default_factory=list)
     """The notices that the session receives during the run, for example from the store; the result of the run includes them."""
     strict: bool = False
-    """True if every live cell fails when its value cannot be stored; False if only those with the option ``--stored`` do. Other steps do not depend
-    on `strict`: a job's step that is not memoised never fails for this reason, and all others fail."""
+    """True if every live cell fails when its value cannot be stored; False if only those with the flag ``--stored`` do. Other steps do not depend
+    on `strict`: if their value cannot be stored, they fail, unless the run is a job and the step is not memoised."""
 
 
 class _ValueLostError(Exception):
-    """Raised if a stored value cannot be loaded and the step that produces the value was run again without success.
+    """Raised if a value is lost and the step that produces the value was run again without success.
 
     Parameters
     ----------
@@ -345,7 +346,7 @@ class Engine:
         return run
 
     def _tell_unchecked(self, step: PlanStep, outcome: Outcome) -> None:
-        """Add notices about reads that no later run can check. The step is reused even if the data that it read changes."""
+        """Add notices about reads that no later run can check: later runs reuse the step even if the data that it read has changed."""
         if step.op.volatile or step.op.max_age is not None or not step.memoised:
             return
         if outcome.network:
@@ -459,7 +460,7 @@ class Engine:
             )
 
     def _store_output(self, execution: Execution, name: str, produced: Produced, run: LiveRun | None) -> bool:
-        """Store one output, and return True. If the value cannot be stored, return False if the step may succeed without it.
+        """Store one output, and return True. If the value cannot be stored but the step may succeed without it, return False.
 
         Raises
         ------
@@ -536,12 +537,12 @@ class Engine:
         return item is not None and self.cells.has_input(step_input.name, item)
 
     def _value(self, key: str, step: PlanStep) -> Any:
-        """Return a value for one step that reads it. If the stored value is lost, run the step that produces the value again.
+        """Return a value for one step that reads it. If the value is lost, first run the step that produces it again.
 
         Raises
         ------
         ValueUnavailableError
-            If the value is not stored, or is lost and no reused step of the plan produces it.
+            If the value was never stored and no live cell of the plan produces it, or if it is lost and no reused step of the plan produces it.
         _ValueLostError
             If the step that produces the value was run again without success.
         """
@@ -574,7 +575,9 @@ class Engine:
         return value
 
     def _run_producer(self, producer: PlanStep) -> None:
-        """Run a step again because its stored value cannot be loaded, or reuse the result that another process has computed meanwhile.
+        """Run a step again because its value is lost, or reuse the result that another process has computed meanwhile.
+
+        A stored value is lost if it cannot be loaded. The value of a live cell that could not be stored is lost if the notebook no longer has it.
 
         Raises
         ------

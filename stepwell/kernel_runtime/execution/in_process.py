@@ -66,12 +66,13 @@ class Outcome:
     network: tuple[str, ...] = ()
     """The network hosts to which the body opened a connection."""
     unseen_reads: tuple[str, ...] = ()
-    """Reads that no later run can check, made by readers in native code: the name of the reader and what it read (``scan_parquet: s3://bucket``)."""
+    """Reads by native code that no later run can check: texts with the name of the native reader and what it read, for example
+    ``polars.scan_parquet: s3://bucket``."""
     children: tuple[str, ...] = ()
     """The names of the programs and processes that the body started, whose reads are not recorded."""
     last_value: Any = None
-    """The value of a cell's last expression, if the shell keeps this value in ``Out``. None otherwise: the shell keeps nothing, or the value of
-    a variable."""
+    """The value of a cell's last expression, if the shell keeps this value in ``Out``; None if the shell keeps nothing there, or the value of a
+    variable."""
     recorder: ReadRecorder | None = None
     """The recorder that noted the body's reads and writes."""
 

@@ -108,7 +108,7 @@ class InterruptGuard:
             raise KeyboardInterrupt
 
     def _interrupt(self, *, cancelled: bool) -> bool:
-        """Note an interrupt, which comes from `cancel` if `cancelled`. Return True if the run had been interrupted before."""
+        """Note an interrupt; `cancelled` is True if it comes from `cancel`. Return True if the run had been interrupted before."""
         self._heard += 1
         again, self.interrupted = self.interrupted, True
         self.cancelled = cancelled and (self.cancelled or not again)
@@ -187,8 +187,8 @@ class InterruptGuard:
         Parameters
         ----------
         has_begun
-            True if the function belongs to a step that has begun. It is then called even if the run was interrupted before; otherwise
-            KeyboardInterrupt is raised instead.
+            True if the function belongs to a step that has begun. The function is then called even if the run was interrupted before. If False,
+            an earlier interrupt of the run raises KeyboardInterrupt, and the function is not called.
 
         Returns
         -------

@@ -60,7 +60,8 @@ class LiveRun:
     names
         The variables whose values the body may change in place.
     arguments
-        The values, by name, of those inputs whose variables in the notebook are unbound or changed. They are bound while the body runs.
+        The values, by name, of those inputs whose variables in the notebook are unbound or changed. The names are bound to these values while
+        the body runs.
     """
 
     def __init__(self, timeline: Timeline, body: CellBody, names: Collection[str], arguments: Mapping[str, Any]) -> None:
@@ -85,9 +86,9 @@ class LiveRun:
         self._rebound: set[str] = set()
         self._views: dict[int, View] | None = None
         self._objects_before: dict[int, Any] = {}
-        """The objects that existed in the notebook before the run and may share objects or memory with the stored objects, by `id`."""
+        """By `id`, the objects that existed in the notebook before the run. The stored objects may contain them or share memory with them."""
         self.reads: tuple[Read, ...] = ()
-        """The reads of variables by code in the values of inputs, with the digests of these variables before the run."""
+        """A read for each variable that code in the values of inputs reads, with the digest of the variable before the run."""
         self.bundle = Bundle()
         """The values that a reuse needs to make the changes of the body again; empty until `finish` is called."""
         self.suspects: frozenset[str] | set[str] | None = None
@@ -158,7 +159,7 @@ class LiveRun:
         """Return the names that the body has bound so far and that are still bound."""
         self._uncover()
         before, placed = self.space_before, self._placed_inputs
-        # If the body both reads and may bind a name with a number or string as its value, the name is returned even if the body did not bind it.
+        # A name that the body reads and may bind, and whose value is a number or string, is returned even if the body did not bind it.
         read = {name for name in self._body.bound_names & self._body.reads if type(self._space.get(name, MISSING)) in ATOMS}
         own = self._body.always_assigned | self._rebound | read
         return [
@@ -208,8 +209,8 @@ class LiveRun:
         environment
             The names of the environment variables that the body set or removed.
         last
-            The value of the cell's last expression, if the shell keeps this value in ``Out``. None otherwise: the shell keeps nothing, or the
-            value of a variable.
+            The value of the cell's last expression, if the shell keeps this value in ``Out``. None if the shell keeps nothing in ``Out``, or the
+            value of a variable instead.
         """
         space, body, bundle = self._space, self._body, self.bundle
         bound = self.bound_names()

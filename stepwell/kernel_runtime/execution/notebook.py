@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
 
 _SHARE = 0.05
-"""The maximum time for storing variables that are not outputs, divided by the duration of the step."""
+"""The share of the step's duration that may be spent on storing variables that are not outputs."""
 _ALWAYS = 0.05
 """The number of seconds that may be spent on storing variables that are not outputs, however short the step was."""
 _RATE = 1e9
@@ -66,7 +66,7 @@ class _Reuse:
     body: CellBody
     materializations: tuple[Materialization, ...]
     effects_record: Materialization | None
-    """The materialization with the effects of the execution on the notebook; None if it only produced values."""
+    """The materialization with the effects of the execution on the notebook; None if the execution only produced values."""
     effects: Effects
     cell_runs: bool
     """True if the cell of the step runs, so that the step binds all of its names."""
@@ -305,7 +305,7 @@ class NotebookCells:
         return bound.data_version == item.data_version if item.data_version else bound.materialization == item.id
 
     def has_value(self, key: str, item: Materialization) -> bool:
-        """Return True if the value of `item`, a materialization of the asset `key`, still exists in this kernel. The value could not be stored."""
+        """Return True if the value of `item`, a materialization of the asset `key` whose value could not be stored, still exists in this kernel."""
         return self._timeline.alive(key, item) is not None
 
     def value(self, key: str) -> Any:
@@ -367,9 +367,10 @@ class NotebookCells:
         return run
 
     def is_renamed(self, step: PlanStep) -> bool:
-        """Call `Timeline.unpin` for a step that is about to run: from now on, the present values of variables are used for it, not earlier ones.
+        """Call `Timeline.unpin` for a step that is about to run, unless the step runs only to compute variables that are not stored.
 
-        Return True if the code version of the step must be computed again, because it was computed from earlier values.
+        After `unpin`, the present values of variables are used for the step, not earlier ones. Return True if the code version of the step must be
+        computed again, because it was computed from earlier values.
         """
         return not self._runs_for_unstored(step) and self._timeline.unpin(step.key)
 
@@ -382,7 +383,7 @@ class NotebookCells:
         return self._timeline.is_reused_without_all(step.key, step.code, body.source)
 
     def keep(self, step: PlanStep, run: LiveRun, outcome: Outcome, memo: str) -> tuple[Effects, StoredValue | None]:
-        """Store the effects of a body on the notebook, and add an output for the effects to `outcome`.
+        """Store the effects that a body had on the notebook, and add an output for these effects to `outcome`.
 
         Returns
         -------
@@ -440,7 +441,7 @@ class NotebookCells:
     def lacking(self, step: PlanStep, effects: Effects, outputs: Collection[str]) -> Effects:
         """Return `effects`, adapted to outputs of the step that could not be stored. `outputs` has the names of these outputs.
 
-        Their variables are marked as lost if the step must not run again only to compute them.
+        The variables of these outputs are marked as lost if the step must not run again only to compute these variables.
         """
         body = step.op.body
         assert isinstance(body, CellBody)

@@ -121,7 +121,7 @@ class FilesToRestore:
     folders
         The folders that are created.
     left_paths
-        The files that are left as they are, because something other than a step has changed them.
+        The files that are left as they are, because something other than a step has changed them, or a folder above them is a symbolic link.
     obstacle
         The reason why the files cannot be restored, so that the step must run; empty if they can.
     """
@@ -488,7 +488,8 @@ def view_of(holder: Any, link: tuple[Any, ...]) -> Any:
     Raises
     ------
     ValueError
-        If `holder` has another layout than the owner of the memory had when the link was stored, or if its memory is read-only.
+        If `holder` has another layout than the owner of the memory had when the link was stored, or if the array must be writeable but the memory of
+        `holder` is read-only.
     """
     np = sys.modules["numpy"]
     _, part, layout, whole, offset, (shape, strides, dtype), writeable, kind = link
@@ -516,13 +517,15 @@ class Bundle:
     values: dict[str, Any] = field(default_factory=dict)
     """The values of variables, by name."""
     contents: list[tuple[Any, str, Any]] = field(default_factory=list)
-    """For each object that the body changed in place: the object, which is stored as a link; ``content`` or ``leaf``; and the content to restore."""
+    """For each object that the body changed in place, three items: the object, which is stored as a link; the method for `replace_content`
+    (``content`` or ``leaf``); and the content to restore."""
     streams: dict[str, Any] = field(default_factory=dict)
     """The states of random streams, by name."""
     files: dict[str, bytes] = field(default_factory=dict)
     """The contents of files, by path."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """By name, the values of those settings of libraries that cannot be recorded as strings: functions of the notebook, objects of libraries."""
+    """Values of settings of libraries, by the name of the setting. Only those values are here that cannot be recorded as strings, for example
+    functions of the notebook."""
 
     def as_tuple(self) -> tuple[Any, ...]:
         """Return the bundle as a tuple, the form in which it is stored."""

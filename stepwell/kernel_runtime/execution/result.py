@@ -137,8 +137,8 @@ class Collector:
         self.declared_outputs = {output.name: output for output in step.outputs}
         self.produced: dict[str, Produced] = {}
         self.last_value: Any = None
-        """The value of a cell's last expression, if the shell keeps this value in ``Out``. None otherwise: the shell keeps nothing, or the value
-        of a variable."""
+        """The value of a cell's last expression, if the shell keeps this value in ``Out``. None if the shell keeps the value of a variable, or
+        nothing."""
 
     def add(self, name: str, value: Any, metadata: dict[str, Any] | None = None) -> None:
         """Add one output that the body produced.
@@ -187,7 +187,7 @@ class Collector:
         Raises
         ------
         InvariantViolationError
-            If the return value does not have one value for each output.
+            If the return value does not have one value for each output. A function with several outputs may return None; this adds no output.
         """
         step, names = self.step, list(self.declared_outputs)
         if issubclass(type(value), Output):

@@ -53,7 +53,7 @@ class Bound:
     unchanged_at: int
     """The number of the last event after which the value was known to be unchanged."""
     changed_by: str = ""
-    """The label of the cell that changed the value in place; empty if no cell did."""
+    """The label of the cell or step that changed the value in place; empty if no change is known."""
 
     def value(self) -> Any:
         """Return the object to which the variable was bound; None if the object no longer exists."""
@@ -79,8 +79,8 @@ class Memory:
     statements: int
     """How often plain cells had changed something through DuckDB's default connection, up to the moment when the step was brought up to date."""
     databases: dict[str, str | None] = field(default_factory=dict)
-    """Maps each variable whose value is a file or connection that the step created to the state of its database (`database_state`). The state is None
-    if the value is not a database connection, for example a file, or if the state cannot be read."""
+    """For each variable whose value is a file or connection that the step created, the result of `database_state` for this value. The result is None
+    if the value is not a database connection (for example, if it is a file), or if the state cannot be read."""
 
 
 class Unstored:
@@ -129,7 +129,7 @@ class Timeline:
     cells
         The keys of the requested steps whose cells run. Such a step binds all of its names, even if other cells have bound them.
     binds_only_unbound
-        True if the steps in `cells` bind only names that are not bound.
+        True if the steps in `cells` do not bind all of their names, but only those that are unbound at present.
     pinned
         The keys of the steps that keep their earlier code version, although variables that they read have changed.
     """
@@ -146,8 +146,9 @@ class Timeline:
         self.cells: frozenset[str] = frozenset()
         self.binds_only_unbound = False
         self._reassigned: dict[str, dict[str, tuple[str, str]]] = {}
-        """By step key, the names that other cells have bound or changed since the step was brought up to date. For each name, two labels: that of the
-        cell or step that had bound the name before that time, and that of the cell that last bound or changed it since. An unknown label is empty."""
+        """By step key, the names that other cells have bound or changed since the step was brought up to date. Each name is mapped to two labels. The
+        first is the label of the cell or step that had bound the name before that time. The second is the label of the cell that last bound or
+        changed the name after that time. An unknown label is empty."""
         self.pinned: set[str] = set()
         self._count = 0
         """The number of events so far."""
@@ -174,11 +175,11 @@ class Timeline:
         Parameters
         ----------
         bound
-            The names that it bound or deleted.
+            The names that the cell or step bound or deleted.
         changed
-            The names whose values it may have changed in place.
+            The names whose values the cell or step may have changed in place.
         read
-            The names that it read.
+            The names that the cell or step read.
         """
         self._count += 1
         event = (self._count, writer)
@@ -227,12 +228,12 @@ class Timeline:
         return sources | {bound.key} if bound is not None else sources
 
     def made_from(self, step_key: str, body: object) -> dict[str, str]:
-        """Return the steps and assets from which the variables that a step reads were computed. Inputs of the step are left out.
+        """Return the steps and assets from which the variables that a step reads were computed. Variables that are inputs of the step do not count.
 
         Returns
         -------
         dict
-            By the key of each step or asset, the name of a variable that was computed from it.
+            Maps the key of each of these steps and assets to the name of one variable that was computed from the step or asset.
         """
         variables: dict[str, str] = {}
         for name in sorted(body.reads - set(body.parameters)) if isinstance(body, CellBody) else ():
@@ -241,7 +242,7 @@ class Timeline:
         return variables
 
     def left_by(self, step_key: str, body: object) -> list[str]:
-        """Return the keys of the steps, other than this step itself, that last bound the variables which this step reads."""
+        """Return the keys of the other steps that last bound variables which the step `step_key` reads."""
         names = body.reads if isinstance(body, CellBody) else ()
         writers = [self.binder(name) for name in sorted(names) if name in self.namespace]
         return [
@@ -254,7 +255,7 @@ class Timeline:
         return events[-1][1] if events else None
 
     def place(self, name: str) -> str:
-        """Return the place of the cell that last bound or changed a variable (``cell 5``); empty if a step did this last, or if it is unknown."""
+        """Return the place of the cell that last bound or changed a variable (``cell 5``); empty if a step did so last, or if nothing is noted."""
         events = [*self._binds.get(name, ()), *self._changes.get(name, ())]
         return max(events, key=lambda event: event[0])[1].place if events else ""
 
@@ -289,7 +290,7 @@ class Timeline:
                 bound.unchanged_at = self._count
 
     def alive(self, key: str, item: Materialization | None = None) -> Any:
-        """Return the value of an asset that Stepwell bound to a variable; None if the object no longer exists.
+        """Return the object to which Stepwell bound a variable as the value of the asset `key`; None if no such object exists any more.
 
         Parameters
         ----------
@@ -311,7 +312,10 @@ class Timeline:
         return writer is not None and writer.kind == "step" and writer.id == step_key
 
     def bound_to(self, name: str) -> Bound | None:
-        """Return the `Bound` of a variable if it still refers to the object that Stepwell bound, even if this was changed in place; else None."""
+        """Return the `Bound` of a variable that still refers to the object to which Stepwell bound it; None for any other variable.
+
+        The object may have been changed in place.
+        """
         bound = self._bindings.get(name)
         if bound is None:
             return None
@@ -347,7 +351,11 @@ class Timeline:
         return not is_provenance(bound.data_version) and data_version(self.namespace[name]) == bound.data_version
 
     def changed_by(self, name: str) -> str:
-        """Return the label of the cell that changed or rebound a variable which Stepwell had bound to an asset; empty if no cell did."""
+        """Return the label of the cell or step that changed a variable which Stepwell had bound to the value of an asset.
+
+        A step has changed the value in place; a cell has done so, or has bound the variable to another object. If no change is known, return an
+        empty string.
+        """
         bound = self._bindings.get(name)
         if bound is None:
             return ""
@@ -359,13 +367,13 @@ class Timeline:
     def names(self, registered: Mapping[str, str]) -> dict[str, str]:
         """Return the keys of the assets to which names in the notebook's code refer, by name.
 
-        A name refers to an asset if Stepwell has bound it to the asset's value, which is unchanged, or if it is a registered name that is unbound or
-        bound to the asset's definition.
+        A name refers to an asset in two cases: Stepwell has bound the name to the asset's value, and this value is unchanged; or the name is in
+        `registered`, and the notebook has no variable with this name or only one whose value is the definition of an asset.
 
         Parameters
         ----------
         registered
-            The keys of the registered assets, by name: the last component of the key.
+            The keys of the registered assets, by name. The name of an asset is the last component of its key.
         """
         space = self.namespace
         keys = {}
@@ -445,7 +453,7 @@ class Timeline:
         self._earlier[step_key] = earlier
 
     def earlier(self, step_key: str) -> dict[str, Any]:
-        """Return the values that `look_before` noted for a step, by name, for those names that the step itself bound last."""
+        """Return, by name, the values that `look_before` noted for a step. Only names that the step itself bound last are included."""
         return {name: value for name, value in self._earlier.get(step_key, {}).items() if self.is_of(name, step_key)}
 
     def unpin(self, step_key: str) -> bool:
@@ -579,9 +587,9 @@ class Timeline:
         self.world.seeded(stream, writer, self._count)
 
     def was_seeded(self, stream: str, step_key: str) -> bool:
-        """Return True if a random stream was seeded since a step was brought up to date, except by the step, or by cells and steps after it.
+        """Return True if a random stream was seeded since a step was brought up to date.
 
-        `World.is_later_change` defines which cells and steps come after a step.
+        Seeding by the step itself does not count, nor does seeding by cells and steps that come after the step (`World.is_later_change`).
         """
         memory = self._memories.get(step_key)
         return memory is not None and self.world.was_seeded(stream, step_key, memory.number, pulled=self.is_pulled(step_key))
@@ -649,7 +657,7 @@ class Timeline:
         Parameters
         ----------
         memory
-            The state from when the step was last brought up to date.
+            What was noted when the step was last brought up to date.
         since
             The events since then that bound the name or may have changed its value.
         pulled
@@ -673,8 +681,9 @@ class Timeline:
         Returns
         -------
         dict
-            By name, two labels: that of the cell or step that had bound the name when the step was brought up to date, and that of the cell that
-            last bound or changed it since. Names for which one of the labels is unknown are left out.
+            Maps each name to two labels. The first is the label of the cell or step that had bound the name when the step was brought up to date.
+            The second is the label of the cell that last bound or changed the name after that time. If one of the labels is unknown, the name is
+            left out.
         """
         return {name: labels for name, labels in self._reassigned.get(step_key, {}).items() if all(labels)}
 

@@ -2,8 +2,8 @@
 
 `World` records which cells and steps changed the files, environment variables and other external state that the steps of a kernel read. The
 operating system does not report such changes to the kernel, so the state behind every recorded read is examined before and after each cell. A
-step becomes stale if the state changes between two cells, or if the cell that had made the state changes it again. As in a plain notebook, a step
-does not become stale if a cell or step that comes after it changes the state.
+step becomes stale if the state changes between two cells, or if the state is changed again by the cell that had made it. As in a plain notebook,
+a step does not become stale if a cell or step that comes after it changes the state.
 
 `Seeds` seeds the global generators of ``random`` and ``numpy.random`` from the key of each step, so that a step which does not seed them gets the
 same numbers in each run, and different steps get different numbers. The states from before the run are restored after the run, not after each
@@ -55,7 +55,7 @@ class Writer:
     label: str = field(default="", compare=False)
     """The name in messages: for a cell ``[7]`` and its first line, for a step its key."""
     place: str = field(default="", compare=False)
-    """The location of a cell in messages: ``cell 7``; empty for a step."""
+    """The location of a cell in messages, for example ``cell 7``; empty for a step."""
 
 
 OTHER = Writer("other", "")
@@ -81,7 +81,8 @@ class SettingsOfStep:
     after: library_state.Snapshot
     """All settings of libraries and of the process after the step."""
     environment: dict[str, tuple[str | None, str | None]]
-    """For each environment variable that the step changed, the values before and after the step; None if it was not set."""
+    """For each environment variable that the step changed: its value before the step, and its value after the step. None stands for a variable that
+    was not set."""
 
 
 class World:
@@ -95,7 +96,8 @@ class World:
     Attributes
     ----------
     files
-        By path, in the form of `FileEffect.path`, the digest of a file's content after the last step that wrote the file, and the key of this step.
+        For each file that steps wrote, by its path in the form of `FileEffect.path`: the digest of its content after the last of these steps, and the
+        key of this step.
     """
 
     def __init__(self, project: Path) -> None:
@@ -104,7 +106,8 @@ class World:
         self._watched: dict[Read, object] = {}
         """For each watched read, the last result of `_glance`."""
         self._changes: dict[tuple[str, str], list[tuple[int, Writer]]] = {}
-        """By kind and name of the read, the changes of the state: the number of the last event when the change was noted, and its cause."""
+        """For each state, by the kind and name of its reads: the changes of the state. A change consists of the number of the last event when the
+        change was noted, and the cause of the change."""
         self._first_run: dict[Writer, int] = {}
         """For each cell and step, the number of the last event when its first run in this kernel was noted."""
         self._last_read: dict[str, _LastRead] = {}
@@ -147,7 +150,10 @@ class World:
         self._changes.setdefault(("stream", stream), []).append((number, writer))
 
     def was_seeded(self, stream: str, step_key: str, number: int, *, pulled: bool) -> bool:
-        """Return True if a random stream was seeded after the event `number`, except by a step itself and by cells and steps that come after it."""
+        """Return True if a random stream was seeded after the event `number`.
+
+        Seeding by the step `step_key` itself, and by cells and steps that come after this step, does not count (see `is_later_change`).
+        """
         return not self._come_after(("stream", stream), step_key, number, pulled=pulled)
 
     def was_read(self, step_key: str, reads: Iterable[Read], number: int, *, same: bool) -> None:
@@ -202,9 +208,10 @@ class World:
         return self._come_after(name, step_key, seen.number, pulled=pulled)
 
     def was_written_before(self, path: str, step_key: str) -> bool:
-        """Return True if a file was changed since a step was brought up to date, except by the step and by cells and steps that come after it.
+        """Return True if a file was changed since the step `step_key` was brought up to date.
 
-        `path` has the form of `FileEffect.path`.
+        Changes by the step itself, and by cells and steps that come after this step, do not count (see `is_later_change`). `path` has the form of
+        `FileEffect.path`.
         """
         name = ("file", os.path.normpath(Path(self._project, path)))
         return not self._come_after(name, step_key, self._last_read[step_key].number, pulled=True)
@@ -252,7 +259,7 @@ class World:
         return step_key in self._settings
 
     def undo_settings(self, step_key: str) -> None:
-        """Undo what the last run of a step in this kernel changed in settings, except in those settings that have changed again since."""
+        """Undo the changes of settings by the last run of a step in this kernel. Settings that have changed again since then are left as they are."""
         settings = self._settings.pop(step_key, None)
         if settings is None:
             return
@@ -355,7 +362,7 @@ class HiddenState:
 
         Examples: ``CACHE`` for a global, and ``helper(seen=)`` for the default of the parameter ``seen`` of the function ``helper``.
 
-        If there are any, or if the code of the step was not walked, the code versions of the following steps are computed again.
+        If the body has changed any object, or if the code of the step was not walked, the code versions of the following steps are computed again.
 
         Parameters
         ----------
@@ -393,7 +400,8 @@ class Seeds:
     def __init__(self, *, enabled: bool = True) -> None:
         self._enabled = enabled
         self._saved_states: dict[str, Any] = {}
-        """By stream, the states of the generators before this object first seeded them; None for numpy if it was not imported."""
+        """For each stream: the state of its generator before this object first seeded it. None for ``numpy`` if ``numpy.random`` was not imported at
+        that time."""
         self._watch: _Watch | None = None
         """Seeds numpy's generator when a body imports numpy; None if this is not necessary."""
 

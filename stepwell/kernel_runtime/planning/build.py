@@ -283,7 +283,7 @@ class Definitions:
         }
 
     def names(self) -> dict[str, str]:
-        """Return a dict that maps each name by which code can refer to an asset to the key of this asset.
+        """Return the keys of assets, each by the name with which code can refer to the asset.
 
         The name is the last component of the key: ``flights`` for ``raw/flights``. A last component that
         several keys share is left out, because it does not say which asset is meant.
@@ -381,7 +381,7 @@ def build_plan(
     upstream
         True to include the steps of upstream assets in the plan; False to read the values of upstream assets from the store.
     steps_only
-        The keys of the only steps to include; all other values are read from the store. None to include all steps.
+        The keys of the only steps to include; the values of all other steps are read from the store. None to include all steps.
 
     Raises
     ------
@@ -537,7 +537,7 @@ def step_extra(step: PlanStep) -> list[tuple[str, object]]:
         if not given.keys and given.carries_value and given.name:
             extra.append((f"default of {given.name}", given.default))
     if step.op.reads:
-        # A result from before the file was declared does not contain the read of the file, so it must not be reused.
+        # A result that was stored before a file was declared does not contain a read of this file, so the result must not be reused.
         extra.append(("declared reads", step.op.reads))
     return extra
 

@@ -5,8 +5,8 @@
 step's inputs, and checks of recorded reads.
 
 A *stored result* of a step is the tuple of the materializations (one per output) that one run of the step produced. In this module, it is
-called `materializations`. A step is reused if a stored result has the step's memo key and all required outputs, and is younger than ``max_age``,
-if its recorded reads still hold, and if its effects can be restored. A step is never reused if it is volatile or not memoised
+called `materializations`. A step can reuse a stored result if the result has the step's memo key and all required outputs, if it is younger than
+``max_age``, if its recorded reads still hold, and if its effects can be restored. A step is never reused if it is volatile or not memoised
 (`PlanStep.memoised`).
 
 The memo key contains the data versions of the inputs, so a step is decided after all steps that come before it in the plan. The texts of
@@ -83,7 +83,7 @@ class Decision:
     inputs: tuple[InputVersion, ...] | None = None
     """The versions of the step's inputs; None if they are not known yet."""
     materializations: tuple[Materialization, ...] = ()
-    """The stored result that is reused; for the causes ``lost`` and ``unrestorable``, the one that cannot be reused; otherwise empty."""
+    """The stored result that is reused. For the causes ``lost`` and ``unrestorable``: the stored result that cannot be reused. Otherwise empty."""
     obstacle: str = ""
     """For the causes ``lost`` and ``unrestorable``, why the result in `materializations` cannot be reused; otherwise empty."""
 
@@ -101,7 +101,7 @@ class DecisionFacts:
     vouches
         Returns True if a trusted key signed the record of a materialization. Only then may the effects in the record be used.
     values
-        The materialization of each value key that is known in this run: computed, reused, or read from the store.
+        By value key, the materialization of each value that this run has computed, reused or read from the store.
     obstacle
         Returns why the stored value of a materialization cannot be loaded; empty if no reason is known.
     snapshot_time
@@ -117,9 +117,9 @@ class DecisionFacts:
     kind: Callable[[str], Kind] = field(default=lambda key: "pull")  # noqa: ARG005 - outside notebooks, all steps have the same kind
     """Takes a step key; returns how the request includes the step. Outside notebooks, the result is always ``pull``."""
     kernel_read_holds: Callable[[Read, str, Materialization, Kind], bool] | None = None
-    """Takes a read, the key of a step, the materialization of the step that recorded the read, and how the request includes the step; returns
-    True if the read still holds in this kernel. It also checks what exists only in the memory of the kernel: random streams, and variables that
-    the step read without naming them in its code. None outside notebooks.
+    """Takes a read, the key of a step, the step's materialization in which the read is recorded, and how the request includes the step; returns
+    True if the read still holds in this kernel. The function also checks what exists only in the memory of the kernel: random streams, and
+    variables that the step read without naming them in its code. None outside notebooks.
     """
     is_last_in_kernel: Callable[[str, Materialization], bool] | None = None
     """Takes a step key and a materialization; returns True if this kernel last brought the step up to date with this materialization. None
@@ -127,7 +127,7 @@ class DecisionFacts:
     """
     restore_obstacle: Callable[[PlanStep, tuple[Materialization, ...], Kind], str] | None = None
     """Takes a step, a stored result of the step, and how the request includes the step; returns why this kernel cannot restore the effects of the
-    result; empty if it can. None outside notebooks.
+    result, or an empty string if it can. None outside notebooks.
     """
     made_from: Callable[[PlanStep], Mapping[str, str]] | None = None
     """Takes a step; returns a dict about the variables that the step's code reads and that were computed from assets, for example by a plain
@@ -182,7 +182,10 @@ class DecisionFacts:
         self._read_results.clear()
 
     def inputs(self, step: PlanStep) -> tuple[InputVersion, ...] | None:
-        """Return the versions of a step's inputs; None if an input that carries a value has no materialization."""
+        """Return the versions of a step's inputs; None if an input that carries a value has no materialization.
+
+        An input that collects several values (`fan_in`) consists of those values that have a materialization.
+        """
         values = self.values
         versions = []
         for step_input in step.inputs:
@@ -217,15 +220,15 @@ class DecisionFacts:
         return all(self.snapshot_time - item.created < max_age and item.created <= latest for item in materializations)
 
     def is_newest(self, item: Materialization) -> bool:
-        """Return True if no materialization of the same key and partition was committed after `item`, whatever its memo key.
+        """Return True if no materialization of the same key and partition was committed after `item`.
 
-        The order of commits decides; recorded times are not compared.
+        The order of commits decides; memo keys and recorded times are not compared.
         """
         newest = next((row for row in self.snapshot.current.get(item.key, ()) if row.partition == item.partition), None)
         return newest is None or newest.materialization.id == item.id
 
     def value_obstacle(self, item: Materialization) -> str:
-        """Return why the stored value of a materialization cannot be used; empty if no reason is known, or if it has no stored value."""
+        """Return why the stored value of a materialization cannot be used; empty if no reason is known, or if no value is stored."""
         value = item.value
         if value is None:
             return ""
@@ -261,7 +264,7 @@ def decide(step: PlanStep, plan: Plan, facts: DecisionFacts, kind: Kind) -> Deci
 def decide_keyed(
     step: PlanStep, plan: Plan, facts: DecisionFacts, kind: Kind, *, memo: str, inputs: tuple[InputVersion, ...]
 ) -> Decision:
-    """Decide whether a step is reused or runs, for a step whose inputs are known and that is not held back.
+    """Decide whether a step is reused or runs. The inputs of the step must be known, and no upstream step may hold it back.
 
     Parameters
     ----------
@@ -277,8 +280,8 @@ def decide_keyed(
     materializations = _reusable(step, memo, facts, kind)
     if materializations is None:
         return Decision("run", _cause(step, memo, facts), memo, inputs)
-    # The values of other steps need not be loadable: downstream memo keys need only the data versions. A lost value is computed again when a
-    # step reads it.
+    # Only the values of target steps must be loadable: downstream memo keys need only the data versions. A lost value of another step is computed
+    # again when a step reads it.
     lost = lost_value(materializations, facts) if step.key in plan.target_steps else None
     if lost is not None:
         return Decision("run", "lost", memo, inputs, materializations, f"{lost[0].key}: {lost[1]}")
@@ -289,7 +292,7 @@ def decide_keyed(
 
 
 def lost_value(materializations: tuple[Materialization, ...], facts: DecisionFacts) -> tuple[Materialization, str] | None:
-    """Return the first of a stored result's materializations that has an unusable stored value, and a text that says why it is unusable.
+    """Of a stored result's materializations, return the first whose value cannot be used, and a text that says why.
 
     Return None if the stored values of all materializations can be used.
     """
@@ -301,7 +304,7 @@ def lost_value(materializations: tuple[Materialization, ...], facts: DecisionFac
 
 
 def may_be_reused(step: PlanStep, executions: Iterable[tuple[Materialization, ...]], facts: DecisionFacts) -> bool:
-    """Return True if the step could reuse at least one of its stored results, provided that its inputs become those of this result again.
+    """Return True if the step could reuse at least one of its stored results as soon as the step's inputs are those of this result again.
 
     Parameters
     ----------
@@ -318,7 +321,7 @@ def may_be_reused(step: PlanStep, executions: Iterable[tuple[Materialization, ..
 
 
 def _blocked_action(step: PlanStep, plan: Plan, facts: DecisionFacts) -> Action | None:
-    """Return the action for a step that can be neither reused nor run because of an upstream step; None if no upstream step prevents this.
+    """Return the action for a step that is held back because of an upstream step; None if no upstream step holds it back.
 
     ``untouched``: an upstream step failed, was cancelled or never started. ``wait``: the value of an upstream step is not known before that step
     runs. ``skip``: an upstream step has ended without producing an optional output that the step needs.
@@ -356,7 +359,7 @@ def _cause(step: PlanStep, memo: str, facts: DecisionFacts) -> Cause:
 
 
 def _reusable(step: PlanStep, memo: str, facts: DecisionFacts, kind: Kind) -> tuple[Materialization, ...] | None:
-    """Return the newest stored result of a step with the memo key `memo` that can be reused; None if there is none.
+    """Return the newest reusable result among a step's stored results with the memo key `memo`; None if there is none.
 
     If several can be reused, the result with which this kernel last brought the step up to date is preferred. A result that another user's
     key signed is returned only if there is no other: its value must not be loaded, but the user can be told who signed it.
@@ -387,7 +390,7 @@ def _reusable(step: PlanStep, memo: str, facts: DecisionFacts, kind: Kind) -> tu
                 # Continue: this kernel may have last brought the step up to date with an older result.
                 chosen = chosen or materializations
         if _has_acted(materializations):
-            # The run with this result may have changed external state that older runs produced, so older results must not be reused.
+            # The run that produced this result may have changed the external state that older runs left, so older results must not be reused.
             return chosen
     return chosen or foreign
 
@@ -406,7 +409,7 @@ def _objection(
 ) -> tuple[str, Any] | None:
     """Return why a stored result with the step's memo key cannot be reused; None if it can be reused.
 
-    The reason is a tuple: a key of `_TEXTS`, and the argument to pass to the function that `_TEXTS` maps to this key.
+    The reason is a tuple: a key of `_TEXTS`, and the argument for the function that is stored under this key.
 
     Parameters
     ----------
@@ -534,7 +537,7 @@ def _lacking(step: PlanStep, materializations: tuple[Materialization, ...]) -> l
 
 
 def choose_current(rows: list[Current], notebook: str) -> Materialization | None:
-    """Return one of the current materializations of a key: that of `notebook` if there is one, else the newest of any other notebook.
+    """Return one of the current materializations of a key: that of `notebook` if there is one, else the newest.
 
     Parameters
     ----------

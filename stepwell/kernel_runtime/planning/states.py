@@ -52,8 +52,8 @@ class Reason:
     versions: tuple[str, ...] = ()
     """For a changed input, two strings: its version before and its version after the change. Otherwise empty."""
     chain: tuple[str, ...] = ()
-    """For a reason in `origins` of another reason: the keys of the steps that lead from the origin to the explained step, in the order of the run.
-    The first is the upstream step that has this reason; the explained step itself is left out. Otherwise empty.
+    """Empty unless the reason is in `origins` of another reason. Then, the keys of the steps from the upstream step that has this reason to the
+    explained step, in the order of the run. The explained step itself is left out.
     """
     origins: tuple[Reason, ...] = ()
     """If the reason lies upstream (a changed input, or an upstream step that is not fresh), the causes there. Only `session.explanation` searches
@@ -150,7 +150,7 @@ class _States:
         self._executions: dict[str, list[tuple[Materialization, ...]]] | None = None
 
     def add(self, step: PlanStep) -> None:
-        """Determine and add the state of the next step. Record in the facts whether it has a value, because later steps depend on this."""
+        """Determine and add the state of the next step. Record in the facts whether the step has a value, because later steps depend on this."""
         facts = self.facts
         decision = decide(step, self.plan, facts, facts.kind(step.key))
         state = self._state(step, decision)
@@ -383,7 +383,7 @@ def lineage_of(
         Returns the source code of a step's body, or of a job, for its card.
     left_by
         Takes a step, and returns the keys of the steps whose cells last bound the notebook variables that this step reads. These steps get an
-        edge to the step, too. By default, there are none.
+        edge to the step, too. By default, no keys are returned.
     """
     owners: dict[str, AssetsDefinition] = {}
     for key, definition in definitions.computed_assets().items():
@@ -486,7 +486,7 @@ def _leads(after: dict[str, list[str]], start: str, end: str) -> bool:
 
 
 def describe(item: Materialization) -> str:
-    """Return a short description of the stored value of a materialization: ``336,776 × 19 · 41.0 MB``; ``no value`` if it has none."""
+    """Return a short description of the stored value of a materialization, such as ``336,776 × 19 · 41.0 MB``, or ``no value`` if none is stored."""
     if item.value is None:
         return "no value"
     return " · ".join(

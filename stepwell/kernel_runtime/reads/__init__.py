@@ -4,7 +4,8 @@ Before a stored result is reused, each of its recorded reads is compared with th
 
 ``recorder``     `ReadRecorder`: notes what one step reads while the step runs, and computes the digests when the step ends
 ``hooks``        the hooks that report reads to the recorder: audit events, threads, the environment, and wrapped native readers
-``readers``      the table of native readers, and of functions that start programs and processes
+``readers``      the table of native readers (functions that open files without an audit event), and of functions that start programs and
+                 processes
 ``checks``       the state of files and folders, and the check that a recorded read still holds
 """
 

@@ -342,7 +342,8 @@ def _observed_stat(original: Callable[..., os.stat_result], *, follows: bool) ->
         try:
             result = original(*args, **kwargs)
         finally:
-            # The original function has raised an error for invalid arguments. A path that is relative to an open folder (`dir_fd`) is not noted.
+            # If the arguments are invalid, the original function has raised an error, and errors below are ignored. A path that is relative to an
+            # open folder (`dir_fd`) is not noted.
             if kwargs.get("dir_fd") is None:
                 with suppress(Exception):
                     path = args[0] if args else kwargs["path"]
@@ -417,8 +418,8 @@ def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
     Parameters
     ----------
     keyed
-        Digests the values of environment variables with a key, which must be the key that the recorder used. By default it is a key that only
-        this process has.
+        Digests the values of environment variables with the key that the recorder used. None to digest them with a key that only this process
+        has.
     """
     if read.digest == UNSTABLE:
         return False
@@ -462,7 +463,7 @@ def _file_holds(read: Read) -> bool:
 
 
 def what_changed(read: Read) -> str:
-    """Return a clause that tells how something that a step read has changed: ``data.csv is gone``.
+    """Return a clause that tells how something that a step read has changed, for example ``data.csv is gone``.
 
     Call the function only for a read that no longer holds. The clause does not contain values of environment variables.
     """

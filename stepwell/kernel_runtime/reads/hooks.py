@@ -290,7 +290,7 @@ def _file_opened(recorder: ReadRecorder, path: Any, mode: str | None, flags: int
 
 
 def _folder_listed(recorder: ReadRecorder, path: Any = None) -> None:
-    # A listing by descriptor is not noted: in this way, `shutil.rmtree` lists the folders that it removes.
+    # A listing by descriptor is not noted, because `shutil.rmtree` makes such listings of the folders that it removes.
     if not isinstance(path, int) and counts_here(sys._getframe(2)):  # noqa: SLF001 - the caller that lists it
         path_as_written = os.fsdecode(path) if path is not None else "."
         if not os.path.isabs(path_as_written):  # noqa: PTH117 - as above

@@ -292,7 +292,7 @@ def _statement(name: str, position: int) -> Note:
 def _registered_name(_: str, position: int) -> Note:
     """Return a `Note` for a function of DuckDB whose argument at `position` is the name of an object in DuckDB's default connection.
 
-    The function reads the object (``table``) or creates it (``register``).
+    The function reads the object (``table``), creates it (``register``), changes it (``append``) or removes it (``unregister``).
     """
 
     def note(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

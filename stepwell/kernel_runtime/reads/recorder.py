@@ -45,7 +45,7 @@ _WRITE_AHEAD = ("-wal", ".wal")
 _MOST_BEFORE = 1 << 26
 """The maximum size in bytes of a file whose content is digested before the step changes the file."""
 _CLOCK_TICK_NS = 20_000_000
-"""The maximum number of nanoseconds by which the time of a file that was changed just now is earlier than `time.time_ns`."""
+"""If a file was changed just now, its time can be earlier than `time.time_ns`, but at most by this number of nanoseconds."""
 
 
 def value_digest(value: Any) -> str:
@@ -96,7 +96,8 @@ class ReadRecorder:
     network: tuple[str, ...] = ()
     """The hosts to which the step opened a connection, in order and without repetitions."""
     unseen_reads: tuple[str, ...] = ()
-    """Reads by native readers that no later run can check, each as the name of the reader and what it reads: ``scan_parquet: s3://bucket``."""
+    """Reads by native readers that no later run can check, each as the name of the reader, a colon, and what the reader reads: for example,
+    ``scan_parquet: s3://bucket``."""
     children: tuple[str, ...] = ()
     """The names of the programs and processes that the step started."""
     _result: tuple[Read, ...] = ()
@@ -111,7 +112,8 @@ class ReadRecorder:
     _states: dict[str, str] | None = None
     _states_set: frozenset[str] = frozenset()
     _objects: dict[str, str] | None = None
-    """The digests of the objects that were in DuckDB's default connection before the step used the connection, by name; None until then."""
+    """By name, the digests of the objects that were in DuckDB's default connection before the step first used the connection. None if the step has
+    not used the connection yet."""
     _leftovers: tuple[str, ...] = ()
     """Descriptions of the objects without a digest that the step left in DuckDB's default connection."""
     _databases: frozenset[str] = frozenset()
@@ -121,7 +123,8 @@ class ReadRecorder:
     _lost_files: frozenset[str] = frozenset()
     """The files that existed before the step and that the step removed."""
     _statuses: dict[tuple[str, str], str] | None = None
-    """The values of the attributes of paths that the step read without opening a file, by path and aspect; None if there are none yet."""
+    """The attributes of paths, such as kind or size, that the step read without opening a file. The key is a path and an *aspect*, which names the
+    attributes that were read. The item has their values, as `checks.status` returns them. None if no attributes were read yet."""
     _tree: Tree | None = None
     """The project's files before the first child process started; None if no child process has started."""
     _last_host: str = ""
@@ -186,7 +189,7 @@ class ReadRecorder:
     # -- notes while the step runs
 
     def file_opened(self, path: str, *, reads: bool, writes: bool, appends: bool = False) -> None:
-        """Note that the step is about to open a file for reading, for writing, or for both; if `appends`, it adds to the end of the file."""
+        """Note that the step is about to open a file for reading, for writing, or for both. If `appends` is True, writing means appending."""
         if reads:
             self._has_reads = True
             if self._files is None:
@@ -363,11 +366,11 @@ class ReadRecorder:
             self._absent_variables = tuple(sorted(self._names_set))
 
     def name_set(self, name: str) -> None:
-        """Note that the step sets or removes an environment variable, so that its later reads of this variable are not recorded."""
+        """Note that the step sets or removes an environment variable, so that later reads of this variable by the step are not recorded."""
         self._names_set |= {name}
 
     def state_read(self, name: str) -> None:
-        """Note that the step reads a state that `library_state` knows by this name: the options of a library, or the working directory."""
+        """Note that the step reads a state that `library_state` knows by this name, for example the options of a library or the working directory."""
         if name in self._states_set or (self._states is not None and name in self._states):
             return
         self._has_reads = True
@@ -389,7 +392,7 @@ class ReadRecorder:
             self._states = {WARNINGS: digest} | (self._states or {})
 
     def state_set(self, name: str) -> None:
-        """Note that the step sets a state that `library_state` knows by this name, so that its later reads of the state are not recorded."""
+        """Note that the step sets a state that `library_state` knows by this name, so that later reads of this state by the step are not recorded."""
         self._states_set |= {name}
 
     def database_used(self, text: str, leftovers: list[str]) -> None:
@@ -435,7 +438,7 @@ class ReadRecorder:
         Parameters
         ----------
         version
-            The data version of the value, or its materialization id.
+            The data version of the value; if it has none, the id of the materialization.
         where
             Two elements: the notebook and the directory of the store that the step named when it loaded the asset. An element that the step did
             not name is an empty string. The tuple is empty if the step named neither.
@@ -450,13 +453,13 @@ class ReadRecorder:
         self._last_host = host
 
     def connected(self, address: str) -> None:
-        """Note that the step opens a connection. The host whose address it last asked for is recorded, or `address` if it asked for none."""
+        """Note that the step opens a connection. The host whose address the step last asked for is recorded; if there is none, `address` is."""
         host = self._last_host or address
         if host not in self.network:
             self.network = (*self.network, host)
 
     def unseen_read(self, reader: str, item: str) -> None:
-        """Note that the native reader `reader` reads something that no later run can check; `item` names it: ``s3://bucket``."""
+        """Note that the native reader `reader` reads something that no later run can check; `item` names it, for example ``s3://bucket``."""
         line = f"{reader}: {item}"
         if line not in self.unseen_reads:
             self.unseen_reads = (*self.unseen_reads, line)

@@ -85,5 +85,5 @@ _open_blocks: list[no_collection] = []
 
 
 def collector_enabled() -> bool:
-    """Return True if the user has left the garbage collector enabled, even while `no_collection` disables it."""
+    """Return True if the user has left the garbage collector enabled. The result ignores that `no_collection` disables the collector."""
     return gc.isenabled() or any(block.was_on for block in _open_blocks)

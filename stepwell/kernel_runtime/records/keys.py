@@ -134,7 +134,7 @@ def check_name(kind: str, name: str, *, where: str = "") -> str:
     Parameters
     ----------
     kind
-        The kind of thing that has the name, with an article, for the message: ``an op``.
+        The kind of thing that has the name, with an article, for the message; for example ``an op``.
     name
         The name.
     where

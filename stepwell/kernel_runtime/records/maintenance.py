@@ -1,7 +1,7 @@
 """Records of the maintenance of a store: retention rules, results of garbage collections, and offers.
 
 An `Offer` describes the values that ``stepwell trust`` asks the user to accept. Its keys, type names and summaries were written by the author of
-the values, so they may be false or malicious: no value is loaded to make an offer, and every string is escaped before it is displayed.
+the values, so they may be false or malicious. Therefore no value is loaded to make an offer, and every string is escaped before it is displayed.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class OfferedValue:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Descriptions of the values of a pack or a store that the user is asked to trust."""
+    """Descriptions of those values of a pack or a store that the user is asked to trust."""
 
     source: str
     """The path of the pack, or the store directory."""
@@ -200,7 +200,7 @@ class Offer:
 
     @property
     def counted(self) -> str:
-        """The number of values as a text: ``3 values``."""
+        """The number of values as a text, for example ``3 values``."""
         return f"{len(self.values)} value{'' if len(self.values) == 1 else 's'}"
 
     def as_dict(self) -> dict[str, Any]:

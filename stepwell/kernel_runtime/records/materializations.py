@@ -31,14 +31,14 @@ class CodePart:
     """One part of a code version: an object that the code of a step can reach, for example a function or the value of a global."""
 
     path: str
-    """The names by which the step's code reaches the part: ``report.transform -> normalise``."""
+    """The names by which the step's code reaches the part, for example ``report.transform -> normalise``."""
     kind: CodeKind
     digest: str
     """Hexadecimal digest of this part, not including the objects to which it refers."""
     text: str | None = None
     """The text to show for the part: source code, a value, or the version of a package. None if this text would be unreadable, long or secret."""
     where: str = ""
-    """The source location of the part's definition, for messages: ``cell 9`` or ``helpers.py:12``."""
+    """The source location of the part's definition, for messages (for example ``cell 9`` or ``helpers.py:12``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,9 @@ class Unverifiable:
     """
 
     path: str
-    """The names by which the step's code reaches the object: ``target -> helper -> CONN``."""
+    """The names by which the step's code reaches the object, for example ``target -> helper -> CONN``."""
     reason: str
-    """The type of the object and why the object has no digest: ``sqlite3.Connection cannot be digested``."""
+    """The type of the object and why the object has no digest, for example ``sqlite3.Connection cannot be digested``."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class CodeVersion:
     parts: tuple[CodePart, ...] = ()
     unverifiable: tuple[Unverifiable, ...] = ()
     asset_names: tuple[tuple[str, str], ...] = ()
-    """The names of assets that the code reads as globals, usually in a helper. Each name is paired with the path to the code that reads it.
+    """The names of assets that the code reads as globals, usually in a helper. Each name is paired with the shortest path on which the code reaches
+    it.
 
     These assets are inputs of the step: the memo key contains the data version of the asset, not a digest of the global's value.
     """
@@ -135,7 +136,7 @@ class StoredValue:
     """The signature of an inline value that executes code when it is loaded. None for other inline values, and for values in value files,
     which contain their signatures."""
     type_name: str = ""
-    """The type of the value for display: ``pandas.DataFrame``."""
+    """The type of the value for display, for example ``pandas.DataFrame``."""
     summary: str = ""
     """A summary of the value for display: its shape (``336,776 × 19``), its length or its short `repr`."""
     classes: tuple[tuple[str, str], ...] = ()

@@ -63,12 +63,12 @@ class ErrorRecord:
     """An exception that the user's code raised, as text."""
 
     name: str
-    """The name of the exception's class: ``KeyError``."""
+    """The name of the exception's class, for example ``KeyError``."""
     message: str
     traceback: str = ""
     """The formatted traceback, without the frames of Stepwell."""
     where: str = ""
-    """The line of the user's code that raised the exception or led to it: ``cell 14, line 3``."""
+    """The line of the user's code that raised the exception or led to it, for example ``cell 14, line 3``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +117,12 @@ class StepRecord:
     reason: str = ""
     """The reason why the step was executed although its memo key had not changed, for example a changed file.
 
-    Empty if the memo key had changed or the step was not executed. For a step of a job, only this reason is recorded: the effects of the
-    stored result could not be restored.
+    Empty if the memo key had changed or the step was not executed. For a step of a job, only one reason is ever recorded: that the
+    effects of the stored result could not be restored.
     """
     not_kept: tuple[str, ...] = ()
-    """The outputs that could not be stored: the name of each, a colon, and the reason or the type of its value. Only in jobs and asset cells."""
+    """The outputs that could not be stored, each as a string: its name, a colon, and the reason or the type of its value. Only steps of jobs and of
+    live cells can have such outputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +157,14 @@ class Snapshot:
     current: dict[str, list[Current]] = field(default_factory=dict)
     """The current materializations by key, newest first. A key has one for each combination of a notebook and a partition."""
     failures: dict[str, FailedAttempt] = field(default_factory=dict)
-    """The newest attempt at a step, by step key. Only failed attempts are in the mapping."""
+    """Maps the key of each step whose newest attempt failed to this attempt."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Maps a step key to the time in seconds that the newest execution of the step took."""
     missing_files: frozenset[str] = frozenset()
     """The names of value files that are missing, although a materialization in the snapshot refers to them."""
     foreign: dict[str, str] = field(default_factory=dict)
     """Maps the id of a materialization to the fingerprint of the key that signed its value, or to an empty string if the value has no signature.
-    It contains the values that execute code when they are loaded and that this user's key has not signed."""
+    A materialization is in the mapping only if its value executes code when it is loaded, and this user's key has not signed the value."""
     epoch: int = 0
     """The catalog's `epoch` when the snapshot was read. It tells `ValueStore.is_newest` whether the snapshot is out of date."""
 
@@ -330,17 +331,19 @@ class LineageNode:
     parent: str = ""
     """The key of the graph-backed asset that contains the op; empty for other cards."""
     reason: str = ""
-    """One or two reasons for the state, the most specific first: ``split() changed``. For a source asset, ``read, not computed here``."""
+    """One or two reasons for the state, the most specific first, for example ``split() changed``. For a source asset, always
+    ``read, not computed here``."""
     summary: str = ""
-    """The shape, size or type of the current value: ``336,776 × 19 · 41.0 MB``."""
+    """The shape, size or type of the current value, for example ``336,776 × 19 · 41.0 MB``."""
     seconds: float | None = None
-    """The duration in seconds of the execution that computed the current value or, if there is none, of the newest execution; None if unknown."""
+    """The duration in seconds of the execution that computed the current value. If there is no current value, the duration of the newest execution.
+    None if the duration is unknown."""
     created: float | None = None
     """The time when the current value was computed, in seconds since the epoch; None if there is no current value."""
     error: str = ""
-    """The error of the newest attempt at the step: ``KeyError: 'carrier'``; empty if this attempt did not fail."""
+    """The error of the newest attempt at the step, for example ``KeyError: 'carrier'``; empty if this attempt did not fail."""
     where: str = ""
-    """The source location of the definition: ``cell 14``."""
+    """The source location of the definition, for example ``cell 14``."""
     description: str = ""
     code: str = ""
     """The source code of the definition."""

@@ -73,8 +73,8 @@ class ArrayDifference:
     total: int
     """The number of elements of the earlier array."""
     greatest: float | None
-    """The largest absolute difference between elements at the same position; None if no elements differ, if they are not numbers, or if elements
-    were not compared.
+    """The largest absolute difference between elements at the same position. None if no elements differ, if the elements are not numbers, if every
+    difference is NaN, or if elements were not compared.
     """
     positions: tuple[tuple[int, ...], ...] = ()
     """The indices of the first differing elements, one tuple per element."""
@@ -87,8 +87,8 @@ class ObjectDifference:
     """The first members in which two objects differ."""
 
     changes: tuple[Example, ...]
-    """For each differing member, its path (``['a'][0].x``), its value in the earlier and its value in the later object, as strings. The value
-    is an empty string if the object does not have the member.
+    """For each differing member, its path (``['a'][0].x``), its value in the earlier and its value in the later object, as strings. If one of the
+    objects does not have the member, the string for this object is empty.
     """
     more: bool = False
     """True if the search reached a limit, so that the objects may differ in further members."""
@@ -165,7 +165,7 @@ class Comparison:
         Raises
         ------
         InvalidInvocationError
-            If the compared values are not frames, or `kind` is invalid.
+            If the compared values are not frames, if they are known to be equal, or if `kind` is invalid.
         """
         if kind not in ("added", "removed", "changed"):
             raise InvalidInvocationError(
@@ -214,7 +214,7 @@ def compare_versions(
     ValueUnavailableError
         If a version cannot be loaded.
     InvalidInvocationError
-        If `on` is passed and the values are not frames, or if another argument is invalid.
+        If `on` is passed but the values are not both frames, or if another argument is invalid.
     """
     old, new = two_versions(store, key, before, after, notebook)
     values = value_of(key, old), value_of(key, new)
@@ -271,7 +271,7 @@ def compare(
     Raises
     ------
     InvalidInvocationError
-        If `on` is passed and the values are not frames.
+        If `on` is passed but the values are not both frames.
     """
     if same:
         return Comparison(key, before, after, "equal")
@@ -380,9 +380,10 @@ def compare_arrays(before: Any, after: Any) -> ArrayDifference:
 
 
 _Part: TypeAlias = "tuple[Any, Any, Callable[[Any], Iterable[Any]]]"
-"""A flat array with elements of the earlier array, a flat array with the elements at the same positions of the later array, and a function.
+"""Three items: a flat array with elements of the earlier array, a flat array with elements of the later array, and a function.
 
-The function takes an index into the flat arrays, and returns the position of the element in the whole array.
+Elements with the same index in the flat arrays have the same position in the whole arrays. The function takes an index into the flat arrays, and
+returns the position of the element in the whole arrays.
 """
 
 

@@ -68,7 +68,7 @@ class LastRun:
     status: str
     """The outcome of the step: ``executed``, ``failed`` or ``cancelled``."""
     reasons: tuple[Reason, ...]
-    """The reasons why the step was executed; for a failed step, its error."""
+    """The reasons why the step was executed. For a failed step, the only reason is its error."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the run as JSON values."""
@@ -154,7 +154,7 @@ class Explanation:
 
 
 def headline(reason: Reason) -> str:
-    """Return a reason as one phrase: ``LIMIT 3 -> 4 in cell 5, two steps up: clean -> rep.f``.
+    """Return a reason as one phrase, for example ``LIMIT 3 -> 4 in cell 5, two steps up: clean -> rep.f``.
 
     The phrase consists of the reason's text, its place, and its `Reason.chain`: the steps that lead from the reason to the explained step. The
     explained step itself is not named.
@@ -413,7 +413,7 @@ class Origins:
 
 
 def _unique_origins(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
-    """Return copies of the reasons of one step in which each origin occurs only once.
+    """Return copies of one step's reasons, so that each origin occurs only once in all of them.
 
     If several reasons have the same origin, only the one with the shortest `Reason.chain` from this origin to the step keeps it.
     """

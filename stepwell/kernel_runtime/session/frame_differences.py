@@ -28,7 +28,8 @@ MEMORY = "2GB"
 """The default memory limit of DuckDB for a comparison."""
 RowKind: TypeAlias = Literal["added", "removed", "changed"]
 Rows: TypeAlias = Callable[[RowKind, "int | None"], Any]
-"""A function that takes a kind of differing rows and a maximum number, and returns these rows as a frame of the compared frames' library."""
+"""A function that takes a kind of differing rows and their maximum number (None for all), and returns these rows as a frame of the library that
+made the compared frames."""
 How: TypeAlias = Literal["", "as text", "by digest", "in nanoseconds", "not compared"]
 """How the cells of a column are compared; empty for a direct comparison of the values."""
 Example: TypeAlias = tuple[str, str, str]
@@ -56,7 +57,7 @@ class ColumnChange:
     how: How = ""
     """How the cells were compared; empty for a direct comparison of the values."""
     undigested: str = ""
-    """If the column was not compared: the type of a cell that has no data version. Empty otherwise."""
+    """The type of a cell that has no data version, if the column was not compared for this reason. Empty otherwise."""
     examples: tuple[Example, ...] = ()
     """The first differences, each with the row and both cells."""
 

@@ -122,15 +122,17 @@ def read_versions(
 
     Parameters
     ----------
-    notebook, partition
-        Return only versions from this notebook, and of this partition; None for all.
+    notebook
+        Return only versions from this notebook; None for all notebooks.
+    partition
+        Return only versions of this partition; None for all partitions.
     collapse
         True to combine consecutive materializations with the same data version into one version; False to return each materialization as a version.
 
     Returns
     -------
     Versions
-        The versions; empty if no version is from `notebook` and of `partition`.
+        The versions; empty if no version has this notebook and this partition.
 
     Raises
     ------
@@ -198,7 +200,8 @@ def find_version(store: ValueStore, key: str, version: WhichVersion, *, notebook
     Returns
     -------
     Materialization
-        For an identifier or a time, the matching materialization; for a number, the newest materialization of the version.
+        For a number, the newest materialization of the version. For an identifier, the materialization with this identifier. For a time, the
+        newest materialization up to that time.
 
     Raises
     ------
@@ -363,8 +366,8 @@ def rename_key(store: ValueStore, old: str, new: str, notebook: str) -> int:
     Parameters
     ----------
     notebook
-        The notebook whose materializations are copied. If it has no current materialization of `old` but exactly one other notebook has one, that
-        notebook's materializations are copied.
+        The notebook whose materializations are copied. If it has no current materialization of `old` but exactly one other notebook has one, the
+        materializations of the other notebook are copied instead.
 
     Returns
     -------
@@ -439,7 +442,7 @@ def _owner(old: str, pointers: list[Current], notebook: str) -> str:
 
 
 def _copies(store: ValueStore, rows: list[Materialization], old: str, new: str) -> dict[str, Materialization]:
-    """Return copies of materializations with the key `new` in place of `old`, each under the identifier of its original.
+    """Return copies of materializations with the key `new` in place of `old`, by the identifier of the original.
 
     An input of kind ``order`` contains the identifier of a materialization. If that materialization is copied too, the input gets the
     identifier of its copy.
@@ -465,7 +468,7 @@ def _copies(store: ValueStore, rows: list[Materialization], old: str, new: str) 
 
 
 def _with_signature(store: ValueStore, copy: Materialization, item: Materialization) -> Materialization:
-    """Return the copy of a materialization with a new signature: that of the original `item` does not match the copy.
+    """Return the copy of a materialization with a new signature, because the signature of the original `item` does not match the copy.
 
     The copy is signed only if a trusted key signed the original. If another key signed the original, the copy is returned without a
     signature; if the original is unsigned, the copy is returned unchanged. Effects are restored only from signed materializations.

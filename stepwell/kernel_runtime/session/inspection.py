@@ -149,8 +149,8 @@ class Inspection:
         Parameters
         ----------
         produced
-            If the plan resumes a run, the materializations of that run by value key. The plan reads these values, not the current ones. Otherwise
-            None.
+            If the plan resumes a run, the materializations of that run by value key: the plan reads their values, not the current ones. None for
+            any other plan.
         """
         store = self.store
         keys = [output.key for step in plan.steps for output in step.outputs]
@@ -236,7 +236,7 @@ def code_parts(source: CodeWalk | HiddenState) -> Callable[[PlanStep], CodeVersi
     Parameters
     ----------
     source
-        The code walk that finds the parts, or the `HiddenState` of a run: then its attribute `walk` is used, as it is at the time of each call.
+        The code walk that finds the parts; or the `HiddenState` of a run, whose present attribute `walk` is used at each call.
     """
 
     def parts_of(step: PlanStep) -> CodeVersion | None:
@@ -453,7 +453,7 @@ def check_reads(
     Parameters
     ----------
     stored
-        Returns the keys of the store, from which the message suggests similar ones.
+        Returns the keys of the store. The message of the error suggests keys that are similar to the missing one.
     resumed
         True if the plan resumes a run.
 
@@ -500,9 +500,9 @@ def _missing_upstream(
 
 
 def foreign_notices(plan: Plan, facts: DecisionFacts) -> tuple[Notice, ...]:
-    """Return a tuple of one notice. It names the values that the plan would reuse or read but must not load: another user's key signed them.
+    """Return a notice about values that are signed with another user's key, if the plan would reuse or read such values.
 
-    The tuple is empty if there are no such values.
+    The notice names the values, which must not be loaded. The result is a tuple of one notice, or an empty tuple.
     """
     foreign = facts.snapshot.foreign
     if not foreign:

@@ -1,7 +1,7 @@
 """Why the stored results of a step cannot be reused: they are compared with the step's present code, inputs and reads.
 
-Each reason names the smallest part of the code that changed, and the path from the step to this part. A remedy, such as ``--ignore NAME``, is
-suggested only if a code walk with this remedy shows that it works.
+Each reason names the smallest part of the code that changed, and the path from the step to this part. The option ``--ignore NAME`` is suggested
+as a remedy only if a code walk with this option shows that the remedy works.
 
 The comparison of two code versions leaves out changes that are consequences of other changes. If a helper function was edited, only the helper is
 named, not the objects that it reaches only since the edit. If a global variable changed, the old and the new value are shown, unless they are
@@ -54,7 +54,7 @@ class ResultComparer:
     facts
         The facts on which the decisions about the steps are based.
     walk
-        The code walk that tests whether a remedy works.
+        The code walk that tests whether ``--ignore NAME`` works as a remedy.
     code_parts
         Takes a step and returns its present code version with the parts; None if the step has no code version.
     """
@@ -149,7 +149,7 @@ class ResultComparer:
         now = self.code_parts(step)
         return code_reasons(before, now, step.key, lambda change: self._remedy(step, change))
 
-    # -- remedies: a code walk tries each remedy before it is suggested
+    # -- remedies: a code walk tries ``--ignore NAME`` before it is suggested
 
     def _way_out(self, step: PlanStep, item: Unverifiable) -> str:
         name = self._ignorable(step, item.path, lambda ignore: item not in self._unverifiable_without(step, ignore))
@@ -213,10 +213,10 @@ def _flags(step: PlanStep, name: str) -> list[str]:
 
 
 def _opaque(step: PlanStep, path: str) -> list[str]:
-    """Return a list of one text: the call of `stepwell.opaque` that the user can write to give the object at the end of `path` a version.
+    """Return a list of one text: the call of `stepwell.opaque` with which the user can give a version to the object at the end of `path`.
 
-    The list is empty if code in the cell or module of the step cannot refer to the object by a name, or if objects of its type, such as numbers
-    and strings, need no call because they always have a digest.
+    The list is empty if code in the cell or module of the step cannot refer to the object by a name. It is also empty if the call is
+    unnecessary, because objects of this type (such as numbers and strings) always have a digest.
     """
     last = path.rpartition(ARROW)[2]
     root = value_at(step.op.body, name_in(last).split(".")[0])
@@ -300,9 +300,11 @@ class Change:
     where: str = ""
     """The cell or file that defines the object now; empty if unknown."""
     before: str | None = None
-    """The source code, value or package version of the object before the change; None if it is unknown, may be secret or did not exist."""
+    """The source code, value or package version of the object before the change. None if this is unknown or may be secret, or if the object did not
+    exist."""
     after: str | None = None
-    """The source code, value or package version of the object after the change; None if it is unknown, may be secret or does not exist."""
+    """The source code, value or package version of the object after the change. None if this is unknown or may be secret, or if the object does not
+    exist."""
     diff: str = ""
     """A unified diff of the source code of a changed function, body or SELECT; empty for any other change, and if the source code is unknown."""
     change_kind: str = "changed"
@@ -446,7 +448,7 @@ def _label(key: tuple[str, str]) -> tuple[str, str]:
 
 
 def describe(change: Change) -> str:
-    """Return one line of text about a change: ``normalise() changed (cell 9)`` or ``CUTOFF: 3 -> 4``."""
+    """Return one line of text about a change, for example ``normalise() changed (cell 9)`` or ``CUTOFF: 3 -> 4``."""
     name = change.path.rpartition(ARROW)[2]
     place = f" ({change.where})" if change.where else ""
     if change.kind == "package":
@@ -510,7 +512,7 @@ def _change(before: CodePart, after: CodePart, *, canonical: bool) -> Change:
 
 
 def _canonical(source: str) -> str:
-    """Return Python code without comments, docstrings, annotations and layout. Return text that is not Python code unchanged."""
+    """Return Python code without its comments, docstrings, layout and annotations of functions. Return any text that is not Python code as it is."""
     try:
         tree = ast.parse(textwrap.dedent(source))
     except (SyntaxError, ValueError, RecursionError):

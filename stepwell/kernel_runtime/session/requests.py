@@ -302,9 +302,9 @@ def in_ipython() -> bool:
 def notebook_path(namespace: Mapping[str, Any] | None = None) -> Path | None:
     """Return the path of the notebook or script that runs as ``__main__``; None if the path is unknown.
 
-    The path is taken from the first of these that is set: the environment variable ``STEPWELL_NOTEBOOK`` (set by ``stepwell run``), the
-    environment variable ``JPY_SESSION_NAME`` (set by Jupyter), the variable ``__vsc_ipynb_file__`` (set by VS Code), and a script's
-    ``__file__``.
+    The path is the first of these that ends with ``.ipynb``: the environment variable ``STEPWELL_NOTEBOOK`` (set by ``stepwell run``), the
+    environment variable ``JPY_SESSION_NAME`` (set by Jupyter), and the variable ``__vsc_ipynb_file__`` (set by VS Code). If there is none, the
+    path is a script's ``__file__``; in IPython, the path is then unknown.
 
     Parameters
     ----------

@@ -203,7 +203,7 @@ class Session:
         Parameters
         ----------
         store
-            A store directory, or an open store, which is returned. None means the session's store; inside a step, the store of the run.
+            A store directory, or an open store, which is returned. None means the session's store or, inside a step, the store of the run.
         create
             True to create the store if it does not exist; False to raise `StoreError`.
 
@@ -425,7 +425,7 @@ class Session:
             return used.get(item.value, key=key, verify=verify)
 
     def current(self, key: str, store: ValueStore | None = None, *, notebook: str | None = None) -> Materialization:
-        """Return the current materialization of `key`, or of the only output of the step `key`.
+        """Return the current materialization of the value key `key`. If `key` is the key of a step with only one output, use this output.
 
         Parameters
         ----------
@@ -753,12 +753,14 @@ def last_run() -> RunResult | None:
 
 
 class SessionRunner:
-    """The operations of a session for the folder `definitions`, which cannot import the session (implements `definitions.graphs.Runner`).
+    """Carries out operations of a session for code in the folder `definitions`, which cannot import this module.
+
+    The class implements the protocol `definitions.graphs.Runner`.
 
     Parameters
     ----------
     session
-        Returns the session. Only `read_select` does not call it, so that parsing the SELECT of a SQL asset does not create a session.
+        A function that returns the session. `read_select` does not call this function, so that parsing a SQL asset does not create a session.
     """
 
     def __init__(self, session: Callable[[], Session]) -> None:

@@ -107,7 +107,7 @@ def read_select(name: str, text: str, variables: dict[str, Any], *, what: str, f
     variables
         The namespace in which the values of parameters such as ``$limit`` are looked up when the SELECT runs.
     what
-        A description of the text, which begins error messages: ``the cell of 'daily'``.
+        A description of the text, which begins error messages, for example ``the cell of 'daily'``.
     frame
         The type of the SELECT's result: ``pandas``, ``pyarrow``, ``polars``, or ``auto``.
     where

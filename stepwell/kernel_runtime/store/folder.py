@@ -118,9 +118,9 @@ class Folder:
         Raises
         ------
         UntrustedStoreError
-            If the examination finds a link, a pipe, a device or a socket; an entry directly in the store directory whose owner and group
-            both differ from those of the directory; or a hard link outside the store to a file that Stepwell changes in place. The message
-            names the entry.
+            If the examination finds a link, a pipe, a device or a socket; an entry directly in the store directory that belongs to another
+            user and to another group than the store directory; or a hard link outside the store to a file that Stepwell changes in place. The
+            message names the entry.
         FileNotFoundError
             If the store directory does not exist and ``create`` is false.
         """
@@ -327,7 +327,7 @@ class Folder:
     def glance(self, name: str) -> os.stat_result:
         """Return the ``os.stat_result`` of a file with a single system call, which is fast enough to check many files.
 
-        Unlike `stat`, this follows a symbolic link if a component of ``name`` other than the last one is a link.
+        Unlike `stat`, this follows symbolic links in all components of ``name`` except the last one.
         """
         status = os.lstat(name, dir_fd=self._root()) if _ANCHORED else os.lstat(self.path / name)
         self._check(name, status)
@@ -499,7 +499,7 @@ class Folder:
 
     @staticmethod
     def is_open(status: os.stat_result) -> bool:
-        """Return True if this process has the file with the status ``status`` open, or if the system does not list open files."""
+        """Return True if the file that ``status`` describes is open in this process, or if the system does not list open files."""
         try:
             descriptors = os.listdir(_PROC)  # noqa: PTH208 - with every attach
         except OSError:
@@ -529,7 +529,8 @@ class Folder:
         name
             The file. In a shared store, it gets the group and mode that `open` gives to new files.
         like
-            The name of another file in the store, whose owner, group and mode are set instead; empty for none.
+            The name of another file in the store. If it is given, ``name`` gets the owner, group and mode of this other file instead. Empty if
+            none is given.
         """
         if not (like or self._modes is not None or self._is_root()):
             return
@@ -649,8 +650,8 @@ class Folder:
     def _give(self, descriptor: int, *, folder: bool = False) -> None:
         """In a shared store, give a new file or folder the group and mode of the store directory.
 
-        In any store, if this process runs as root but root does not own the store directory, the new file or folder gets the owner of the
-        store directory.
+        In any store, if this process runs as root but root does not own the store directory, the new file or folder gets the owner and group of
+        the store directory.
         """
         if sys.platform == "win32":
             return

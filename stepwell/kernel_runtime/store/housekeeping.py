@@ -90,7 +90,7 @@ def is_due(store: ValueStore) -> bool:
 
 
 def read_sizes(folder: Folder) -> Sizes | None:
-    """Return the sizes that the last housekeeping measured; None before the first housekeeping, or if their file cannot be read."""
+    """Return the sizes that the last housekeeping measured; None before the first housekeeping, or if ``housekeeping.json`` cannot be read."""
     try:
         return Sizes(**json.loads(folder.read(_FILE, _MOST)))
     except (OSError, ValueError, TypeError):
@@ -223,7 +223,7 @@ def _delete_files(catalog: Catalog, folder: Folder, grace: float) -> None:
 def _compacted(catalog: Catalog, compact: bool | None) -> int:
     """Compact the catalog as the argument ``compact`` of `collect` says; return the number of bytes by which it shrank.
 
-    If the disk is full, raise `StoreFullError` if ``compact`` is True, and return 0 if it is None.
+    If the disk is full, raise `StoreFullError` if ``compact`` is True, and return 0 if ``compact`` is None.
     """
     if compact is False:
         return 0
@@ -328,8 +328,8 @@ def _orphans(folder: Folder, referenced: Collection[str], before: float) -> tupl
     Returns
     -------
     tuple of dict and int
-        A dictionary of the orphans that were not changed after ``before``, which maps their names to their sizes in bytes; and the number of
-        orphans that were changed after ``before``.
+        A dictionary that maps the name of each orphan to its size in bytes, without the orphans that were changed after ``before``; and the number
+        of orphans that were changed after ``before``.
     """
     orphans: dict[str, int] = {}
     young = 0
@@ -498,7 +498,7 @@ def sizes(store: ValueStore) -> dict[str, int]:
 
 
 def _older_bytes(connection: Connection, name: str) -> int:
-    """Return the total size of the value files that ``gc`` would delete if only the newest version of each key were kept, but does not delete now."""
+    """Return the total size of the value files that ``gc`` keeps now, but would delete if only the newest version of each key were kept."""
     ids = would_drop(connection, name, {STORE: Rule(versions=1)})
     if not ids:
         return 0
@@ -604,7 +604,7 @@ def record_copies(
     store
         The store.
     copies, current
-        The copies, and pointers to those of them that become current; both oldest first.
+        The copies, and pointers to those copies that become current. Both sequences begin with the oldest.
     steps
         Maps the old key of each step to its new key. The captured outputs of the old step are copied to the new step.
     removed

@@ -9,8 +9,8 @@ Such a lock belongs to one call of ``open``, not to the process: if a process op
 lock, and closing the other one does not release it. On Windows, a byte far behind the end of the file is locked, so that the contents stay
 readable.
 
-The process that holds a lock may remove the lock file. If another process has opened the file just before the removal, it gets the lock on a
-removed file, which excludes nobody. So a process that has taken a lock checks that the file's name still refers to the locked file
+The process that holds a lock may remove the lock file. If another process has opened the file just before the removal, that process then locks
+a removed file. This lock excludes nobody. So a process that has taken a lock checks that the file's name still refers to the locked file
 (`Folder.is_file`). If not, the process opens the file again.
 """
 
@@ -69,8 +69,8 @@ if sys.platform == "win32":  # pragma: no cover - exercised on Windows only
     def lock(descriptor: int, *, block: bool) -> bool:
         """Take the exclusive lock on an open file; return True if this call took it.
 
-        If another open file has the lock, wait until it is released if ``block`` is true, else return False. Raise `OSError` if the file
-        system has no locks.
+        If another open file has the lock: wait for its release if ``block`` is true; otherwise return False. Raise `OSError` if the file system
+        has no locks.
         """
         while True:
             try:
@@ -108,8 +108,8 @@ else:
     def lock(descriptor: int, *, block: bool) -> bool:
         """Take the exclusive lock on an open file; return True if this call took it.
 
-        If another open file has the lock, wait until it is released if ``block`` is true, else return False. Raise `OSError` if the file
-        system has no locks.
+        If another open file has the lock: wait for its release if ``block`` is true; otherwise return False. Raise `OSError` if the file system
+        has no locks.
         """
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX if block else fcntl.LOCK_EX | fcntl.LOCK_NB)

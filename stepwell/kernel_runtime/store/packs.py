@@ -54,7 +54,7 @@ def read_pickles(connection: Connection, name: str, keys: Sequence[str] | None) 
     connection, name
         The connection, and the name of the attached catalog.
     keys
-        Keys of assets. The pickles of these keys and of the steps inside them are read. None for all keys.
+        Keys of assets. The pickles of these assets, and of the steps inside them, are read. None reads all pickles.
     """
     text = f"SELECT {MATERIALIZATION_COLUMNS} FROM @materializations WHERE codec = ?"  # noqa: S608 - constants of our own
     values: list[object] = [PICKLE]
@@ -74,7 +74,7 @@ def add(
     codes: Mapping[str, str],
     current: Collection[tuple[str, str, str, str]],
 ) -> None:
-    """Add the rows of a pack that the catalog does not contain. The caller has begun a transaction.
+    """Add those rows of a pack that the catalog does not contain yet. The caller has begun a transaction.
 
     If the catalog already contains a materialization, only the signature of its inline value is taken from ``items``.
 

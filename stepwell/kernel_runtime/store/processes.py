@@ -338,7 +338,7 @@ class Unrecorded:
             self._names[name] += 1
 
     def remove_recorded(self, names: Iterable[str]) -> None:
-        """Remove each of the names from the list once. Call this when the rows that refer to the files are committed or never will be.
+        """Remove each of the names from the list once. Call this when the rows that refer to the files are committed, or if they never will be.
 
         If a name was added twice, it stays on the list until it is removed a second time.
         """
@@ -371,7 +371,7 @@ class Unrecorded:
                 self._descriptor = -1
 
     def is_own(self, path: str) -> bool:
-        """Return True if ``path`` is the absolute path of this list's file, and this process made the list; False if its parent made it."""
+        """Return True if ``path`` is the absolute path of this list's file, and the list was made by this process, not by its parent."""
         return self._process == os.getpid() and self._descriptor >= 0 and path == str(self.folder.path / self._name)
 
     def names(self) -> set[str]:

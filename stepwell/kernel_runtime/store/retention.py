@@ -1,10 +1,10 @@
 """Retention rules: limits on the number, age and total size of the stored versions of a key, or of all keys of a store.
 
 If a store has no rules, nothing is dropped. If the rule of a key limits the number or the age of versions, this limit replaces the same limit
-in the rule of the store. The limit of the store on the total size applies to all values together, besides the limits of keys. The rule of a
-graph-backed asset or job also applies to the steps inside it. Some materializations are never dropped: those that are current in a notebook,
-the newest one of each key, notebook and partition, those of a run that is still running, and those that a kept acceptance needs (the module
-`materializations` explains acceptances).
+in the rule of the store. The limit of the store on the total size applies to all values together, in addition to the limits of keys. The rule
+of a graph-backed asset or job also applies to the steps inside it. Some materializations are never dropped: those that are current in a notebook;
+the newest one for each combination of key, notebook and partition; those of a run that is still running; and those that a kept acceptance needs
+(the module `materializations` explains acceptances).
 
 `ids_to_drop` chooses the materializations to delete; `housekeeping.collect` deletes them. The rules are rows of the catalog.
 """

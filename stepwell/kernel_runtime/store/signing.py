@@ -5,7 +5,7 @@ Loading a pickle executes code, so a pickle is only loaded if it is signed with 
 The key consists of 32 random bytes in the file that ``STEPWELL_KEY_FILE`` names, by default ``stepwell/key`` in the user's configuration
 directory. The key file is created at first use, and is readable only by its owner. People who share the key file, for example a team and its
 CI, trust each other's values. A key file that its group can change, or to which users outside the group have any access, is refused. A
-signature consists of the first eight bytes of the key's digest, which are the *name* of the key, and an HMAC-SHA256.
+signature consists of the *name* of the key and an HMAC-SHA256. The name is the first eight bytes of the key's digest.
 
 The captured outputs of a step (text and displays) are signed, too: after the rows of the outputs, the catalog contains a row of the kind
 ``signature`` with the signature of these rows. Outputs that are signed with this user's key are shown unchanged. All other outputs are
@@ -60,7 +60,7 @@ def key_name(signature: bytes | None) -> bytes:
 
 
 def fingerprint(name: bytes) -> str:
-    """Return the name of a key in readable form: ``3f2a-90b1-77c4-0d1e``."""
+    """Return the name of a key in readable form, for example ``3f2a-90b1-77c4-0d1e``."""
     text = name.hex()
     return "-".join(text[start : start + 4] for start in range(0, len(text), 4))
 
@@ -74,7 +74,7 @@ class Signer:
     Raises
     ------
     StoreError
-        By a method or property that needs the key, if the key file can be neither read nor created, is too short, or is not private.
+        If a method or property needs the key, but the key file can be neither read nor created, is too short, or is not private.
     """
 
     def __init__(self) -> None:
@@ -217,7 +217,8 @@ def read_outputs(catalog: Catalog, signer: Signer, run_id: str, step_key: str) -
 def outputs_to_show(outputs: Sequence[CapturedOutput], signer: Signer) -> tuple[CapturedOutput, ...]:
     """Return the captured outputs of a step for display, without the output of the kind ``signature``.
 
-    If the omitted output is a valid signature of the others by this user's key, they are unchanged. Otherwise they are sanitized (`_sanitized`).
+    If the omitted output contains a valid signature of the other outputs, made with this user's key, these outputs are unchanged. Otherwise they
+    are sanitized (`_sanitized`).
     """
     shown_outputs = tuple(output for output in outputs if output.kind != _SIGNATURE)
     seals = [output.text for output in outputs if output.kind == _SIGNATURE]

@@ -187,7 +187,7 @@ class ValueStore:
         self._code = code
         self._notify = notify
         self._loading = Loading(code, notify, self.folder)
-        """The context in which the last value was loaded. The next load reuses it if it needs the same context."""
+        """The context in which the last value without links was loaded. If the next load needs an equal context, this object is reused."""
 
     def __repr__(self) -> str:
         return f"ValueStore({str(self.directory)!r})"
@@ -212,7 +212,7 @@ class ValueStore:
         key, memo_key
             The key of the value, and the memo key of the step that computed it.
         about
-            A function that returns the materialization for the header of the value file. Its field ``value`` is None. The function is called
+            A function that returns the materialization for the header of the value file, with None in the field ``value``. The function is called
             only if a value file is written. Pass None if the header needs no materialization.
         portable
             True to refuse exceptions that plain pickle cannot transfer to another process, because the step may run in another process.

@@ -119,7 +119,7 @@ def with_store_errors(method: Callable[Concatenate[S, P], T]) -> Callable[Concat
 
 
 def _number(error: BaseException) -> int | None:
-    """Return the operating system's number of an error of Python or DuckDB; None if it has none, or if `_NAMED` lacks the number."""
+    """Return the operating system's error number for an error of Python or DuckDB; None if there is no number, or if `_NAMED` lacks the number."""
     if isinstance(error, OSError):
         return error.errno if error.errno in _NAMED else None
     if isinstance(error, MemoryError):
@@ -140,9 +140,9 @@ def _number(error: BaseException) -> int | None:
 
 @cache
 def _system_texts() -> tuple[tuple[str, int], ...]:
-    """Return pairs of the operating system's description of an error and its number, for the numbers in `_NAMED`.
+    """Return a pair for each error number in `_NAMED`: the operating system's description of the error, and the number.
 
-    EPERM and EAGAIN are omitted, because messages of other errors also contain their descriptions.
+    EPERM and EAGAIN are omitted, because messages of other errors also contain the descriptions of these two.
     """
     return tuple((os.strerror(number), number) for number in _NAMED if number not in (errno.EPERM, errno.EAGAIN))
 
@@ -159,7 +159,7 @@ _AMPLE = 4 * RESERVE_SIZE
 
 
 def keep_reserve(folder: Folder) -> None:
-    """Create the reserve of the store ``folder`` if it is missing or too small and the disk has ample free space.
+    """Create the reserve of the store ``folder`` if it is missing or too small. Create nothing if the disk has fewer than `_AMPLE` free bytes.
 
     The caller holds the lease. If the reserve cannot be created, this function does nothing.
     """

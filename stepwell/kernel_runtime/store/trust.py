@@ -301,7 +301,7 @@ class _Foreign:
 
     item: Materialization
     signer: bytes
-    """The name of the key with which the pickle claims to be signed. Without a signature: empty for an inline value, zero bytes for a file."""
+    """The name of the key with which the pickle claims to be signed; empty if it has no signature, or if its file cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)

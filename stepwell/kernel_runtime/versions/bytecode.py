@@ -57,10 +57,11 @@ def is_reader(value: Any) -> bool:
 
 
 def documentation_of(item: Any) -> tuple[Any, str | None] | None:
-    """Return the annotations and the docstring of a function or class.
+    """Return a pair: the annotations and the docstring of a function or class.
 
-    An item of the result is empty or None if the object does not have it. For a class, the first item is always None, because the node of a class
-    contains the annotations anyway. Return None if the object has neither, or if it is not a function or class.
+    The first item is None if a function has no annotations. For a class, it is always None, because the node of a class contains the annotations
+    anyway. The second item is empty or None if there is no docstring. If both items would be empty or None, or if `item` is not a function or
+    class, return None instead of a pair.
     """
     if type(item) is FunctionType:
         annotations = annotations_of(item)
@@ -73,14 +74,14 @@ def documentation_of(item: Any) -> tuple[Any, str | None] | None:
 
 
 def documentation_digest(root: Node, node_of: Callable[[Any], Node]) -> bytes:
-    """Return the digest of the annotations and documentation of the object of `root` and of all functions and classes that it reaches.
+    """Return a digest of the annotations and documentation of an object and of all functions and classes that the object reaches.
 
     Parameters
     ----------
     root
-        A digested node.
+        The digested node of the object.
     node_of
-        Called with the annotations of a function, which may refer to the user's classes; returns their digested node.
+        Takes the annotations of a function, which may refer to the user's classes; returns the digested node of the annotations.
     """
     pieces = []
     for node in _reachable_nodes(root):
@@ -267,7 +268,8 @@ def _encoded(steps: list[Instruction], variable: str = "", named: frozenset[int]
     variable
         The variable whose name is not encoded; empty to encode all names.
     named
-        Numbers of operations. Where the value of such an operation is equal to `variable`, it is the name of this variable.
+        Numbers of operations. In these operations, a value that is equal to `variable` is the name of this variable. In any other operation, an equal
+        value means something else, so it is encoded.
     """
     operations, arguments, held = zip(*steps, strict=True) if steps else ((), (), ())
     if variable:

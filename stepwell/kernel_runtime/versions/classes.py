@@ -29,8 +29,8 @@ _MADE_BY_ENUM = frozenset(("__new__", "__format__", "__reduce_ex__", "__repr__",
 def class_parts(cls: type) -> list[tuple[str, Any]]:
     """Return the entries of a class's namespace that are digested, sorted by name, so that their order in the class makes no difference.
 
-    An entry with a name in parentheses is not an attribute of the class: ``(members)`` stands for the members of an enumeration, ``(fields)`` for
-    the fields that the user declared in a pydantic class.
+    An entry with a name in parentheses is not an attribute of the class. For example, ``(members)`` stands for the members of an enumeration, and
+    ``(fields)`` for the fields that the user declared in a pydantic class.
     """
     namespace = vars(cls)
     if isinstance(cls, enum.EnumMeta):
@@ -191,7 +191,7 @@ _copies: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 
 
 def remember_copy(cls: type, version: str) -> None:
-    """Record the version of a class that was restored from the copy that the store keeps with an instance.
+    """Record the code version of a class that was restored from a copy. The store keeps such a copy with an instance of the class.
 
     From then on, code versions contain `version` in place of a digest of this class.
     """

@@ -119,7 +119,7 @@ def _function(function: FunctionType | BuiltinFunctionType) -> tuple[Any, ...]:
     if named_object is function:
         library = owner(module)
         return (module, function.__qualname__, library if library is not None else class_version(function))
-    # Only its code and closure identify a function that is not an attribute of its module, so both need a digest.
+    # A function that is not an attribute of its module is identified only by its code and closure, so both need a digest.
     version = exact_class_version(function)
     if version is None:
         raise Undigestible(f"the function {function.__qualname__} reaches an object without a digest")

@@ -56,7 +56,8 @@ class Tag:
     FUNCTION, DEFAULTS, KEYWORD_DEFAULTS, CLOSURE, ATTRIBUTES = b"\xd0", b"\xd1", b"\xd2", b"\xd3", b"\xd5"
     CELL, SELECT = b"\xd9", b"\xda"
     EMPTY = b"\xd4"
-    """Stands for a closure cell whose content is missing or left out, and for the missing statements or last expression of a notebook cell."""
+    """Stands for a closure cell whose content is missing or left out. In a notebook cell that has no statements or no last expression, stands for
+    the missing part."""
     UNBOUND, ASSET, NO_MODULE = b"\xd6", b"\xd7", b"\xd8"
     """`UNBOUND` is for a name without a value, `ASSET` for the key of an asset, and `NO_MODULE` for a module that cannot be imported."""
 
@@ -159,7 +160,8 @@ class Undigestible(Exception):  # noqa: N818 - a condition that callers turn int
     reason
         The type of the value, and why it has no encoding.
     path
-        The path from the whole value that is being encoded to the value without an encoding: ``['a'].lock``. Empty if they are the same.
+        The path from the whole value that is being encoded to the value without an encoding, for example ``['a'].lock``. Empty if the whole value
+        itself has no encoding.
     """
 
     def __init__(self, reason: str, path: str = "") -> None:
@@ -190,8 +192,8 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, separate_i
     value
         Any object.
     foreign
-        Called for each object that is not an atom, a container, an array or a value of another builtin type; returns the object's encoding or
-        form (`Foreign`).
+        Called for each object that is not an atom, a container, an array or an object with a form from `builtin_form`; returns the object's
+        encoding or form (`Foreign`).
     sets_apart
         True to pass a set that contains foreign objects to `foreign` as a whole. This is necessary if `foreign` returns placeholders, because
         the members of a set cannot be sorted by placeholders.
@@ -339,7 +341,7 @@ _MOST_REFUSALS = 6
 """After this number of negative results of `is_plain_tree` in one value, the function is not called again for this value."""
 _DEEPEST = 100
 _MANY = 1_000_000
-"""If the containers of one level have more members than this, `is_plain_tree` checks whether the level repeats the same containers."""
+"""If the containers of one level together have more members than this, `is_plain_tree` checks whether the level repeats the same containers."""
 _SAMPLE = 5_000
 
 
@@ -410,7 +412,7 @@ def builtin_form(value: Any) -> Form | None:
 
 
 def _step(container: Any, position: int, *, of_instance: bool) -> str:
-    """Return the part of a path that leads from a container to one of its items: ``[0]``, ``['a']`` or ``.name``.
+    """Return the part of a path that leads from a container to one of its items, for example ``[0]``, ``['a']`` or ``.name``.
 
     Parameters
     ----------

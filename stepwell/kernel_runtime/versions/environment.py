@@ -60,7 +60,7 @@ class Reader(Protocol):
     """Records how a step uses environment variables."""
 
     def name_read(self, name: str, value: str | None) -> None:
-        """Record that the step read the variable `name`; its value is None if the variable is not set."""
+        """Record that the step read the variable `name`; `value` is None if the variable is not set."""
 
     def knows_name(self, name: str) -> bool:
         """Return True if a read of the variable `name` need not be recorded, for example because it is recorded already."""
@@ -161,7 +161,7 @@ def counts_here(frame: FrameType | None) -> bool:
 def _copies_for_child(frame: FrameType | None, name: str = "") -> bool:
     """Return True if the code in `frame` belongs to a package that copies the environment variables to the processes that it starts.
 
-    The result is False if the package reads one of its own settings: joblib reads ``JOBLIB_MULTIPROCESSING`` for itself.
+    The result is False if the package reads one of its own settings; for example, joblib reads ``JOBLIB_MULTIPROCESSING`` for itself.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ _active: Callable[[], Reader | None] = _no_reader
 def note_name(name: str, value: str | None) -> None:
     """Record that the running step read the environment variable `name`; do nothing if no step runs.
 
-    `stepwell.secret` calls this, because it reads the variable with `value_of`, whose reads are not recorded.
+    `stepwell.secret` reads the variable with `value_of`, whose reads are not recorded, so it calls this function, too.
 
     Parameters
     ----------

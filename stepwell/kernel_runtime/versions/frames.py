@@ -12,7 +12,8 @@ import sys
 from typing import Any
 
 LEAF = b"\x85"
-"""The first byte of an encoding that is finished, for example a type, a shape and the digest of a buffer. `encode` adds no parts to it."""
+"""The first byte of a finished encoding, to which `encode` adds no parts. Such an encoding contains, for example, a type, a shape and the digest of
+a buffer."""
 _LARGE = 1 << 18
 _BLOCK = 1 << 17
 """Number of values in a block. Each block is checked for NaN and then digested, while it is in the cache of the processor."""
@@ -349,7 +350,7 @@ def _without_offset(pa: Any, value: Any) -> Any:
 def _array(pa: Any, value: Any) -> bytes | tuple[str, tuple[Any, ...]]:
     """Return the encoding of an Arrow array, or the name and the parts of a form that `encode` then encodes.
 
-    The result contains which items are null and the values of all other items. It does not contain the bytes that Arrow keeps for null items.
+    The result states which items are null, and contains the values of the other items. It does not contain the bytes that Arrow keeps for null items.
     """
     types = pa.types
     kind = value.type
@@ -420,7 +421,7 @@ def _is_text(pa: Any, kind: Any) -> bool:
 
 
 def _text(pa: Any, chunks: list[Any], kind: Any) -> bytes:
-    """Return the encoding of the strings in `chunks`: the joined text, where each string ends in it, and which strings are null.
+    """Return the encoding of the strings in `chunks`: the joined text, the place in it where each string ends, and which strings are null.
 
     The encoding is the same for every division of the strings into chunks.
     """
@@ -465,7 +466,7 @@ def _wide(pa: Any, value: Any) -> Any:
 
 
 def _without_hidden_text(pa: Any, value: Any) -> Any:
-    """Return an array of strings whose buffer contains no text for nulls. In `value`, it may contain any text for them."""
+    """Return `value`, an array of strings, without the text that its buffer may contain for nulls."""
     if not value.null_count:
         return value
     np = __import__("numpy")
@@ -484,7 +485,7 @@ def _without_hidden_text(pa: Any, value: Any) -> Any:
 
 
 def _as_bits(np: Any, valid: Any) -> Any:
-    """Return the values of an Arrow array of booleans as bits, eight per byte; the unused bits of the last byte are zero. The array has no nulls."""
+    """Return `valid`, an Arrow array of booleans without nulls, as bits, eight per byte. The unused bits of the last byte are zero."""
     if valid.offset:
         return np.packbits(valid.cast("uint8").to_numpy(zero_copy_only=False), bitorder="little")
     bits = np.frombuffer(valid.buffers()[1], np.uint8)[: (len(valid) + 7) // 8].copy()

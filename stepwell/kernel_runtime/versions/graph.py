@@ -26,7 +26,7 @@ from stepwell.kernel_runtime.versions.secrets import hidden_text
 
 ARROW = " -> "
 IGNORED = "(ignore)"
-"""The end of the path of one code part (`CodePart`): the one that lists the names in the option ``ignore``."""
+"""The end of the path of the code part (`CodePart`) that lists the names in the option ``ignore``."""
 _MOST_STEPS = 12
 
 
@@ -55,7 +55,7 @@ def extended_path(path: str, label: str) -> str:
 
 
 _FREED: Any = ()
-"""Replaces the content and the pending references of a node that is digested. This frees memory: a code walk has thousands of nodes."""
+"""Replaces the content and the pending references of a node when they are no longer needed. This frees memory: a code walk has thousands of nodes."""
 
 Edge: TypeAlias = tuple[str, "Node"]
 """A reference from one node to another: its label, and the node of the referenced object. The label of a variable is its name. The label of an

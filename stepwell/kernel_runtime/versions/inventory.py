@@ -1,6 +1,6 @@
 """The parts of a code version: all objects that the code of a step reaches, each with its source code, value or version.
 
-Parts are made for steps that are about to run and for explanations. Whether a step is reused does not depend on them. The source code of a
+Parts are made for explanations, and for steps that are about to run. Whether a step is reused does not depend on them. The source code of a
 function is found with the line numbers in the bytecode. ``inspect.getsource`` would parse the file to find the end of the function, which takes
 too long for a run of a thousand steps.
 """
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def definition_place(code: CodeType) -> str:
-    """Return the source location of a code object: ``cell 9, line 1`` or ``helpers.py:12``; empty for code without a file or cell."""
+    """Return the source location of a code object, for example ``cell 9, line 1`` or ``helpers.py:12``; empty for code without a file or cell."""
     place = place_of(code)
     return "" if place.startswith("<") else place
 
@@ -227,7 +227,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _bound_in(reader: Any, label: str, notebook: dict[str, Any] | None) -> str:
-    """Return the label of the cell that bound the global to which a reference leads: ``cell 9``.
+    """Return the label of the cell that bound the global to which a reference leads, for example ``cell 9``.
 
     The result is empty if the reference does not lead to a global of the notebook.
 

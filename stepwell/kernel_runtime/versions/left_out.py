@@ -1,15 +1,15 @@
 """Objects whose content is left out of code versions: variables in the option ``ignore``, `opaque` objects, and secrets.
 
-*Ignored variables.* A name in the option ``ignore`` of a step refers to certain variables or attributes, not to all that have this name.
-``CONN`` is the global of the notebook or module that contains the step's body. It is also the variable of an enclosing function, if the body
-or a helper function in its closure uses this variable. ``module.CONN`` is a global of ``module``, and ``client.cookies`` an attribute of the
-object ``client``.
+*Ignored variables.* A name in the option ``ignore`` of a step refers to certain variables or attributes, not to all that have this name. For
+example, ``CONN`` refers to the global ``CONN`` of the notebook or module that contains the step's body. It also refers to the variable ``CONN``
+of an enclosing function, if the body or a helper function in its closure uses this variable. ``module.CONN`` refers to a global of ``module``,
+and ``client.cookies`` to an attribute of the object ``client``.
 
 *Opaque objects.* In code versions, an opaque object is represented by a version that the user sets
 (``CLIENT = stepwell.opaque(connect(), version="prod")``). The object is recognised by its identity.
 
 *Secrets.* A secret (``stepwell.secret("API_TOKEN")``) is a string from an environment variable. The store keeps only the name of the variable
-and, for a secret with ``counts=True``, a digest of the value that is made with the user's key.
+and, for a secret with ``counts=True``, a digest of the value, made with the user's key.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Ignored:
     """Variables and attributes that are left out of code versions, so that a change of their values does not make a step stale."""
 
     globals: frozenset[tuple[int, str]] = frozenset()
-    """Globals: the ``id`` of a namespace, with the name of a variable in the namespace."""
+    """Globals, each as a pair: the ``id`` of a namespace, and the name of a variable in this namespace."""
     cells: frozenset[int] = frozenset()
     """Variables of closures: the ``id`` of each closure cell."""
     attributes: frozenset[tuple[int, str]] = frozenset()
-    """Attributes: the ``id`` of an object or class, with the name of an attribute."""
+    """Attributes, each as a pair: the ``id`` of an object or class, and the name of an attribute."""
     data: bool = False
-    """True to leave out everything except code. Left out are globals that hold data, class attributes that hold data, and options of libraries:
-    their values may change at any time."""
+    """True to leave out everything except code. Left out are globals that hold data, class attributes that hold data, and options of libraries.
+    The values of all of these may change at any time."""
 
 
 NOTHING = Ignored()
@@ -91,7 +91,7 @@ def value_at(body: object, name: str) -> Any:
     Parameters
     ----------
     name
-        A variable, or an attribute of a variable or module: ``CONN``, ``client.cookies``, ``module.CONN``.
+        A variable, or an attribute of a variable or module, for example ``CONN``, ``client.cookies`` or ``module.CONN``.
     """
     function = _function(body)
     first, *rest = name.split(".")
@@ -106,7 +106,9 @@ def value_at(body: object, name: str) -> Any:
 
 
 def _attribute_at(start: Any, path: Sequence[str]) -> Any:
-    """Return the object to which a sequence of attributes leads, without running properties or `__getattr__`; `graph.MISSING` if there is none.
+    """Return the object to which a sequence of attributes leads, without running properties or `__getattr__`.
+
+    Return `graph.MISSING` if there is no such object.
 
     Parameters
     ----------
@@ -127,7 +129,7 @@ def _attribute_at(start: Any, path: Sequence[str]) -> Any:
 def scope_of(body: object, path: str) -> dict[str, Any] | None:
     """Return the namespace in which the last name of a path is looked up; None if the body of the step has no namespace.
 
-    For ``model -> helper -> client.cookies``, these are the globals of the function ``helper``, which contain ``client``.
+    For ``model -> helper -> client.cookies``, the result is the globals of the function ``helper``, which contain ``client``.
 
     Parameters
     ----------
@@ -147,7 +149,7 @@ def scope_of(body: object, path: str) -> dict[str, Any] | None:
 
 
 def name_in(part: str) -> str:
-    """Return the name at the beginning of one part of a path: ``client.cookies`` for ``client.cookies['a']``."""
+    """Return the name at the beginning of one part of a path, for example ``client.cookies`` for ``client.cookies['a']``."""
     return _SUFFIX.split(part, maxsplit=1)[0]
 
 
@@ -201,7 +203,7 @@ def _cell(function: FunctionType, name: str) -> CellType | None:
 T = TypeVar("T")
 
 OPAQUE: dict[int, tuple[Callable[[], Any], str]] = {}
-"""Opaque objects by their ``id``: a function that returns the object, and the version that the user set."""
+"""Maps the ``id`` of each opaque object to a function that returns the object, and to the version that the user set."""
 
 
 def opaque(obj: T, version: str = "") -> T:

@@ -1,7 +1,7 @@
-# ruff: noqa: SLF001 - several libraries have no public access to their options, or one that takes 30 times as long
+# ruff: noqa: SLF001 - some libraries have no public access to their options; that of others takes 30 times as long
 """The table of options (`LIBRARIES`), and the functions that read and set the options of libraries.
 
-Options for the place where a figure is shown, for numbers of threads and for caches are not in the table.
+Options for the place where a figure is shown are not in the table, and neither are most options for numbers of threads and for caches.
 """
 
 from __future__ import annotations

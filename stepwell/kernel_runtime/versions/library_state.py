@@ -74,7 +74,10 @@ class _Options:
         self._counted_options: dict[str, _Counted] = {}
 
     def texts(self) -> dict[str, str | None]:
-        """Return the JSON of the options that differ from their defaults, by name; None for a value that JSON cannot represent."""
+        """Return the options that differ from their defaults, as a dict from their names to their values as JSON.
+
+        If JSON cannot represent the value of an option, the dict contains None instead.
+        """
         if self._texts is None:
             defaults = self.row.known_defaults()
             self._texts = {
@@ -85,7 +88,7 @@ class _Options:
         return self._texts
 
     def counted_options(self, counts: Counts) -> _Counted:
-        """Return the options that differ from their defaults and for which the function `Library.counts` returns the value `counts`."""
+        """Return those options that differ from their defaults and for which the function `Library.counts` returns the argument `counts`."""
         counted = self._counted_options.get(counts)
         if counted is None:
             texts = {name: text for name, text in sorted(self.texts().items()) if self.row.counts(name) == counts}
@@ -99,9 +102,10 @@ class _Options:
 
 
 _last_options: dict[str, _Options] = {}
-"""The options of each library when they were last read, by the name of the row. The object is replaced only if an option has changed."""
+"""The options of each library when they were last read, by the name of the row. The `_Options` of a row is replaced only if an option has changed."""
 _pending: dict[str, dict[str, str]] = {}
-"""The JSON of options that will be set when their library is imported, by the name of the row, then by the name of the option."""
+"""The options that will be set when their library is imported. Maps the name of a row to a dict from the name of each option to its value as JSON,
+which is ``""`` for the default."""
 
 
 def _equal(value: Any, other: Any) -> bool:
@@ -151,14 +155,14 @@ def _present_options(row: Library) -> _Options | None:
 
 state: dict[str, str] = {}
 """For each library that code has used: the options that differed from their defaults when they were last read, as one string. The key is the name
-of the library's row in `LIBRARIES`; the key ``"pandas text"`` is for the options of pandas that only affect the formatting of text. While the
+of the library's row in `LIBRARIES`. The options that only affect the formatting of text have another key, for example ``"pandas text"``. While the
 options are unchanged, the string is the same object, so the guards of nodes compare identities only."""
 _objects: dict[str, tuple[tuple[str, Any], ...]] = {}
-"""By the keys of `state`: the names and values of the options that JSON cannot represent."""
+"""For each key of `state`, the name and the value of each option that JSON cannot represent."""
 
 
 def library_of(value: Any) -> tuple[str, ...]:
-    """Return the names of the rows of `LIBRARIES` whose options code can reach through an object; empty for an object of no such library."""
+    """Return the names of the rows of `LIBRARIES` whose options code can reach through an object; empty if there are no such rows."""
     module = module_of(value)
     rows = _BY_TOP.get(module)
     return rows if rows is not None else _BY_TOP.get(module.partition(".")[0], ())
@@ -466,7 +470,7 @@ def _set_options(row: Library, texts: Mapping[str, str]) -> list[str]:
     Parameters
     ----------
     texts
-        For each option, by its name, its new value as JSON; an empty string for the default.
+        Maps the name of each option to its new value as JSON, or to an empty string if the option gets its default.
     """
     module = sys.modules.get(row.module) if row.module else None
     defaults = row.known_defaults()

@@ -409,7 +409,7 @@ def _options(to: Writer, node: Node, code_facts: CodeFacts, library: str) -> Non
         if text:
             to.refer(node, name, text)
         for option, value in objects:
-            # No guard detects that this value changes in place, or that another value without JSON replaces it.
+            # No guard detects that this value changes in place, or that another value that cannot be written as JSON replaces it.
             node.stable = False
             to.refer(node, f"{name} {option}", value)
 

@@ -299,7 +299,7 @@ class Block:
     def __init__(self, steps: list[Instruction]) -> None:
         self.steps = _without_swaps(steps)
         self.covers: list[Cover] = []
-        """For each instruction that can raise an exception, how it is handled. Empty if the code has no exception table."""
+        """For each instruction that can raise an exception, how the exception is handled. Empty if the code has no exception table."""
         self.content = b""
         """The encoding of `steps`."""
         self.end = _STOP

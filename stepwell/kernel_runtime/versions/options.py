@@ -18,18 +18,18 @@ from typing import Any, Literal, TypeAlias
 from stepwell.kernel_runtime.versions.ownership import is_local, owner
 
 Counts: TypeAlias = Literal["value", "text", "never"]
-"""Which code versions contain an option: ``"value"`` for those of all code that reaches the library, ``"text"`` for those of code that formats
-text, ``"never"`` for none. In each case, a reuse restores the option."""
+"""Which code versions contain an option. ``"value"``: those of all code that reaches the library. ``"text"``: only those of code that formats
+text. ``"never"``: none. In each case, a reuse restores the option."""
 
 
 def values(option: str) -> Counts:
-    """Return ``"value"`` (see `Counts`) for every option. This is `Library.counts` of a library all of whose options influence results."""
+    """Return ``"value"`` (see `Counts`) for every option. It is `Library.counts` of libraries whose options all influence results."""
     del option
     return "value"
 
 
 def never_counts(option: str) -> Counts:
-    """Return ``"never"`` (see `Counts`) for every option. This is `Library.counts` of a library none of whose options is in code versions."""
+    """Return ``"never"`` (see `Counts`) for every option. It is `Library.counts` of libraries whose options are in no code version."""
     del option
     return "never"
 
@@ -52,13 +52,13 @@ class Library:
     Parameters
     ----------
     name
-        The name of the row. The full name of an option is this name, a colon and the option.
+        The name of the row. The full name of an option consists of this name, a colon and the option's name.
     read
         Called with the module that contains the options; returns the values of all options by name.
     write
         Called with the module, the name of an option and a value; sets the option to the value.
     module
-        The name of the module that contains the options; empty for options of the process, whose functions are called with None.
+        The name of the module that contains the options. Empty for options of the process; the functions of the row are then called with None.
     reach
         Names of modules (``matplotlib.pyplot``) or of top-level packages (``matplotlib``). Code that uses one of them can read the options.
     defaults

@@ -1,10 +1,10 @@
 """Patches: attributes that the user has set on classes and modules of libraries, such as methods, accessors and replaced functions.
 
-A class of a library is identified by its name and version. ``pd.DataFrame.total = total`` adds code of the user to such a class, so `table`
-lists these attributes. Python has no event for setting an attribute of a class. Therefore `scan` is called after each cell. It compares the
-numbers of entries in the namespaces of all imported libraries with those of the last scan, and reads each namespace that has grown or is new. A
-replaced attribute does not change the number of entries. It is found because the code of the cell, or of a function that the cell calls,
-contains its name.
+A class of a library is identified by its name and version. But ``pd.DataFrame.total = total`` adds code of the user to such a class, so `table`
+lists the attributes that the user has set. Python has no event for setting an attribute of a class. Therefore `scan` is called after each cell.
+It compares the numbers of entries in the namespaces of all imported libraries with those of the last scan, and reads each namespace that has
+grown or is new. A replaced attribute does not change the number of entries. It is found because the code of the cell, or of a function that the
+cell calls, contains its name.
 
 Code depends on a patch if the code, or a library that it reaches, contains the name of the attribute (`counts_for`).
 """
@@ -97,7 +97,7 @@ _sizes: list[int] = []
 """The numbers of entries in `_spaces` at the last scan."""
 _seen_modules: set[str] = set()
 _last_modules = (0, "")
-"""The number of modules in ``sys.modules`` at the last scan, and the name of the last one."""
+"""The number of modules in ``sys.modules`` at the last scan, and the name of the module that was imported last."""
 _seen_classes: set[int] = set()
 
 
@@ -134,8 +134,8 @@ def has_scanned() -> bool:
 def may_count(codes: Iterable[CodeType], code_facts: CodeFacts) -> bool:
     """Return True if there are patches and code may depend on one of them.
 
-    If there was no scan in this process yet, scan first if the code reads an attribute or global, imports something, or contains a string, tuple or
-    nested function. All other code depends on no patch, so the result is False without a scan.
+    Code depends on no patch if it reads no attribute and no global, imports nothing, and contains no string, tuple or nested function. If there was
+    no scan in this process yet, return False for such code without a scan, and scan first for all other code.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def _scan(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> None:
 
 
 def _scan_namespace(target: Any, space: dict[str, Any] | MappingProxyType[str, Any]) -> None:
-    """Add the attributes that the user has set on a module or class of a library to `table`. For a module, also scan its classes.
+    """Add to `table` the attributes that the user has set on a module or class of a library. For a module, also scan its classes.
 
     Also keep the namespace, so that later scans compare its number of entries.
 
@@ -248,7 +248,7 @@ def _is_original(patch: Patch, value: Any) -> bool:
 def _imported() -> tuple[list[Any], list[CodeType]]:
     """Return the modules of libraries, and the code of the user's modules, that were imported since the last scan.
 
-    The code of a module of the user is left out if it certainly sets no attribute, and in the first scan.
+    The first scan leaves out the code of all modules of the user. Later scans leave it out if it certainly sets no attribute.
     """
     global _last_modules  # noqa: PLW0603 - a fact about the process
     modules = sys.modules
@@ -350,7 +350,7 @@ _library_modules: set[str] = set()
 _instances_only: set[type] = {
     BuiltinFunctionType, ClassMethodDescriptorType, GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, WrapperDescriptorType,
 }  # fmt: skip
-"""Types of libraries whose instances cannot contain an object of the user."""
+"""Types whose instances cannot contain an object of the user: some builtin types, and types of libraries."""
 _descriptors: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
@@ -449,7 +449,7 @@ def counts_for(code: CodeType, tops: Collection[str]) -> list[Patch]:
 
 
 def reached_in(tops: Iterable[str]) -> list[Patch]:
-    """Return the patches of some libraries that may have an effect although the user's code does not name their attributes (`is_used_by`).
+    """Return those patches of some libraries that may have an effect although the user's code does not name the patched attribute (`is_used_by`).
 
     All code that receives an object of these libraries depends on these patches.
 

@@ -93,7 +93,7 @@ class Watcher:
 
     pattern = "(?!)"
     """A regular expression that matches nothing. Code that copies warning filters reads the attribute ``pattern`` of the compiled patterns in
-    them, so it must also exist here."""
+    them, so this class needs the attribute, too."""
     flags = 0
 
     def __init__(self, report: Callable[[], None]) -> None:
@@ -287,7 +287,8 @@ def registry(
 ) -> tuple[Callable[[Any], dict[str, Any]], Callable[[Any, str, Any], None]]:
     """Return the functions `Library.read` and `Library.write` for a registry: a mapping to which users add entries.
 
-    Only entries whose key or value belongs to the user (`of_user`) are options. The value of such an option is the pair of key and value.
+    Only entries whose key or value belongs to the user (`of_user`) are options. The value of such an option is the pair of the entry's key
+    and the entry's value.
 
     Parameters
     ----------
@@ -435,7 +436,8 @@ def _logging_glance(module: Any) -> Any:
 def _handler(module: Any, handler: Any) -> tuple[Any, ...] | None:
     """Return the arguments with which `_new_handler` creates an equal log handler.
 
-    Return None for a handler or formatter of any other class than ``FileHandler``, ``StreamHandler`` and ``Formatter``.
+    Return None if the class of the handler is neither ``FileHandler`` nor ``StreamHandler``, or if its formatter has another class than
+    ``Formatter``. Subclasses count as other classes.
     """
     form = handler.formatter
     if form is not None and type(form) is not module.Formatter:

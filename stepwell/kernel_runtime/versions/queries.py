@@ -5,8 +5,9 @@
 complete statement, they exclude names that the statement defines (``with df as (...)``), names after a FROM that is not a clause
 (``extract(month from day)``), and names in strings and comments. For a fragment of a statement, they return every name after a FROM or JOIN.
 
-*Files.* `files_named` finds the files in a statement. A string literal or a quoted name can name a file. It does so if the file exists. A string
-literal also does so if DuckDB expects a file at its position: after FROM, JOIN or ATTACH, or inside a function that reads files.
+*Files.* `files_named` finds the files in a statement. A string literal or a quoted name is regarded as the path of a file if this file exists. A
+string literal is also regarded as a path if DuckDB expects a file at its position: after FROM, JOIN or ATTACH, or inside a function that reads
+files.
 
 *The default connection.* ``duckdb.sql("create table t ...")`` creates a table in DuckDB's default connection, which exists as long as the
 process. `connection_objects` returns the digests of the tables, views, macros, sequences and types in this connection. If a statement of a step
@@ -198,13 +199,13 @@ _WORD = re.compile(r"[^\W\d]\w*")
 
 @dataclass(slots=True)
 class NamedFiles:
-    """The files that an SQL statement names as string literals."""
+    """The files that an SQL statement and its parameters name."""
 
     read_files: list[str] = field(default_factory=list)
     written_files: list[str] = field(default_factory=list)
     attached: list[str] = field(default_factory=list)
     has_computed_name: bool = False
-    """True if the statement calls a function that reads files, but names no file: the name is computed."""
+    """True if the statement calls a function that reads files, but `read_files` is empty: the name of the file is computed."""
 
 
 def files_named(text: str, parameters: Any = None) -> NamedFiles:
@@ -421,7 +422,7 @@ def _objects(cursor: Any, version: str) -> dict[str, str]:
 def object_digest(name: str) -> str:
     """Return the digest of an object in DuckDB's default connection, or of the connection's settings.
 
-    Return an empty string if the object does not exist, or if no setting was changed.
+    The digest is an empty string for an object that does not exist, and for the settings as long as none was changed.
 
     Parameters
     ----------

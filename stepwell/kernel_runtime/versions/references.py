@@ -70,11 +70,12 @@ class Writer:
         self.part_digest: Callable[[bytes], str] | None = None
         """Digests code parts. None until the first part is made."""
         self.slow: dict[int, float] = {}
-        """Nodes of values whose digest took long: the time in seconds, by the ``id`` of the node."""
+        """The seconds that the digest of a value took, by the ``id`` of the value's node. Only values whose digest took long are listed."""
         self.assets = assets
         self.namespace = namespace
         self.trace: list[tuple[str, Any, bytes | None]] | None = None
-        """If this is a list, each written reference is added: its label, the object, and its encoding (None if the object gets a node)."""
+        """If this is a list, a tuple is added for each written reference: the label, the object, and the reference's encoding (None if the object
+        gets a node)."""
 
     def refer(self, node: Node, label: str, item: Any) -> None:
         """Write a reference to an object into a node.
@@ -118,11 +119,11 @@ class Writer:
         else:
             if not label or label[0] == "(":
                 content.append(encoding)
-            # Every other reference is a separate code part, whose digest shows its changes.
+            # Any other reference is not added to the content: it is a separate code part, whose digest shows changes of the reference.
             self.trace.append((label, item, encoding))
 
     def asset(self, node: Node, name: str) -> None:
-        """Write the key of the asset `name` into a node. The asset's data version is not written, because it is an input of the step."""
+        """Write the key of the asset `name` into a node. The data version is not written, because the asset is an input of the step."""
         key = self.assets[name]
         node.assets += ((name, key),)
         node.flags |= ASSET
@@ -137,8 +138,8 @@ class Writer:
 def mark(item: Any, kind: type) -> bytes:
     """Return the placeholder for an object that gets a node.
 
-    The placeholder for a function contains the function's name. The function's node does not contain it, so that the body of an asset has the
-    same version whatever its name is.
+    The placeholder for a function contains the function's name. The function's node does not contain the name, so that the version of an asset's
+    body does not change if the user renames the function.
     """
     return Tag.FOREIGN + atom(item.__name__) if kind is FunctionType else Tag.FOREIGN
 
@@ -284,7 +285,7 @@ def is_original(function: FunctionType, module: str) -> bool:
 
 
 def from_module(to: Writer, node: Node, label: str, module: ModuleType, chain: tuple[str, ...]) -> None:
-    """Follow a chain of attributes, and write a reference to the first object that is not a module: the constant in ``module.sub.CONST``.
+    """Follow a chain of attributes, and write a reference to the first object that is not a module, such as the constant in ``module.sub.CONST``.
 
     If all objects on the chain are modules, or the chain is empty, write a reference to the last module as a whole.
 

@@ -2,8 +2,9 @@
 
 *Names* are split into words (``apiToken`` and ``API_TOKEN`` are ``api token``). ``API_TOKEN``, ``db_password`` and ``client-secret`` are
 names of secrets, ``AUTHOR`` and ``tokenizer`` are not. The words ``key``, ``keys`` and ``tokens`` mean secrets only after a word such as ``api``.
-A name with a word for a count or measure is the name of a number: ``max_tokens``, ``password_length``. If the secret is a key or tokens, this word
-must be at the end, or, before a plural, at the start: ``api_key_count``, ``max_api_keys``. So ``EXCHANGE_RATE_API_KEY`` is the name of a secret.
+A name with a word for a count or measure is the name of a number: ``max_tokens``, ``password_length``. But in a name with ``key``, only the last
+word may be the word for the count: ``api_key_count``. In a name with ``keys`` or ``tokens``, it may also be the first word: ``max_api_keys``. So
+``EXCHANGE_RATE_API_KEY`` is the name of a secret.
 
 *Formats* are recognised with the patterns of detect-secrets, and with the prefixes of tokens of services that detect-secrets does not know. The
 import of detect-secrets takes a third of a second. So it is imported only for a text that contains a long run of mixed letters and digits, as
@@ -170,7 +171,7 @@ PLACEHOLDER = "\0"
 
 
 def token_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of the secrets in a text that are recognised by their format."""
+    """Recognise secrets in a text by their format, and yield the range of each."""
     if "://" in text:
         for pattern, group in ((_URL, "password"), (_SIGNED_ADDRESS, "value"), (_LOGIN, "value")):
             for match in pattern.finditer(text):

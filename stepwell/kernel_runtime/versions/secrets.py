@@ -35,11 +35,12 @@ _MOST_MEMBERS = 100
 _SIGNS = (
     "token", "secret", "passw", "passphrase", "passcode", "cred", "auth", "bearer", "cookie", "pwd", "jwt", "://", "login", "sign_in", "sk-", "hrku", "putty",
 )  # fmt: skip
-"""Every name of a secret contains at least one of these strings, except keys (`_KEY_OF`). They are a fast filter: a run checks thousands of source
-texts, and a regular expression takes ten times as long."""
+"""Every name of a secret contains at least one of these strings, except names of secret keys (`_KEY_OF`). The strings are a fast filter: a run
+checks thousands of source texts, and a regular expression takes ten times as long."""
 _LOGIN_USES = [word for word in sorted(LOGINS) if not any(sign in word for sign in _SIGNS)]
 _USES = _LOGIN_USES + [word for word in sorted(CLIENTS) if not any(sign in word for sign in (*_SIGNS, *(CLIENTS - {word})))]
-"""The names of logins, and words in the names of other functions that use secrets, without those that contain a sign or another of these words."""
+"""The names of logins (`LOGINS`), and words in the names of other functions that use secrets (`CLIENTS`). Words that contain a string in
+`_SIGNS` are left out, and so are words in `CLIENTS` that contain another word in `CLIENTS`."""
 _LOGIN_USE = re.compile(rf"(?<!\w)(?:{'|'.join(_LOGIN_USES)})(?!\w)")
 _KEY_OF = re.compile(r"(?:api|private|access|secret|signing|encryption)[^a-z]{0,8}key")
 """Names of secret keys, such as ``api_key``. Most other names with ``key`` mean keys of mappings and tables."""
@@ -49,7 +50,7 @@ _NAMED = re.compile(
     rf"""(?=(?P<value>{_STRING}|\\?["'][^"'\\\n]*\\?["']|[^\s'",;&()\[\]{{}}]+))""",
     re.DOTALL,
 )
-"""A name followed by its value: ``password = 'x'``, ``"token": "x"``, ``?api_key=x``, ``PGPASSWORD=x``."""
+"""A name followed by its value, for example ``password = 'x'``, ``"token": "x"``, ``?api_key=x``, ``PGPASSWORD=x``."""
 _QUOTED = re.compile(_STRING, re.DOTALL)
 _SCHEME = re.compile(r"\b(?:[Bb]earer|BEARER|Basic|Token)\s+(?P<value>[\w.~+/=-]{8,})")
 _STATED = re.compile(r"(?<![\w-])(?P<name>[A-Za-z_][\w-]*)[ \t]+(?:(?:is|was)[ \t]+)?(?=(?P<value>[^\s'\"`,;()\[\]{}<>]{8,}))")
@@ -102,7 +103,7 @@ def may_contain_secret(text: str) -> bool:
 
 
 def _may_use_secret(source: str) -> bool:
-    """Return False if source code certainly passes no single string as a secret to a function that `uses_secret` recognises.
+    """Return False if source code certainly passes no string as a secret to a function that `uses_secret` recognises.
 
     Most source code has no such function or no string that looks generated. A split finds the strings faster than a regular expression.
     """
@@ -119,7 +120,7 @@ def _may_use_secret(source: str) -> bool:
     found = [word for word in (_USES if parts or escaped else _LOGIN_USES) if word in folded]
     if not found:
         return False
-    # An escaped character may make a string look generated that does not look so in the source code.
+    # A string with an escaped character may look generated although its source code does not.
     return (
         escaped
         or any("\\" in part or looks_generated(part) for part in parts)
@@ -137,8 +138,8 @@ def holds_secret(
     label
         The name of the variable or attribute that holds the value.
     environment
-        The values of environment variables, which are secrets, too; None if they are not. In containers, only values of at least 8 characters
-        are secrets, and not in keys, because shorter values and keys are often common words.
+        The values of environment variables, if these count as secrets, too; otherwise None. In a container, only values of at least 8 characters
+        count, and the keys of dicts are not searched for values: shorter values and keys are often common words.
     limit
         The maximum number of items to check, those of nested containers included.
     result_beyond_limit
@@ -477,7 +478,7 @@ def _literal_text(node: ast.AST) -> str:
 
 
 def _secret_values(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """Yield the expressions in a syntax node that hold secrets, each in a pair after the name of its secret.
+    """Yield the expressions that hold secrets in a syntax node, as pairs of the name of the secret and the expression.
 
     An expression holds a secret if it is bound to, or compared with, the name of a secret, or if it is passed to a function as a secret.
     """
@@ -543,7 +544,8 @@ def _compared(node: ast.Compare) -> Iterator[tuple[str, ast.AST]]:
 def _secret_arguments(call: ast.Call) -> Iterator[tuple[str, ast.AST]]:
     """Yield the arguments of a call that are secrets, judging from the called function or from the argument before them.
 
-    Each is yielded as a pair of the name of the secret and the argument: ``("password", argument)`` for the second argument of ``login``.
+    Each is yielded as a pair of the name of the secret and the argument, for example ``("password", argument)`` for the second argument of
+    ``login``.
     """
     called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     if called == "format" and isinstance(call.func, ast.Attribute) and (name := _last_name(call.func.value)):
@@ -563,7 +565,7 @@ def _secret_arguments(call: ast.Call) -> Iterator[tuple[str, ast.AST]]:
 
 
 def _last_name(node: ast.AST) -> str:
-    """Return the name of the secret at the end of a format string: ``password`` for ``"host=%s password=%s"``.
+    """Return the name of the secret at the end of a format string, for example ``password`` for ``"host=%s password=%s"``.
 
     Return an empty string if the node is not such a string.
     """
@@ -576,7 +578,7 @@ def _looks_literal(value: object) -> bool:
 
 
 def _secret_name(target: ast.expr) -> str:
-    """Return the name of a variable, attribute or item, or a string, if it is the name of a secret; else an empty string."""
+    """Return the name of a variable, attribute or item, or the text of a string, if this is the name of a secret; else an empty string."""
     name = ""
     if isinstance(target, ast.Name):
         name = target.id
@@ -597,8 +599,8 @@ def _literals(value: ast.AST, *, weak: bool = False) -> Iterator[ast.expr]:
     Parameters
     ----------
     weak
-        True if the name to which the expression is bound may not mean a secret: ``token`` may be the token of a lexer. Then a string in the
-        arguments of a call or in a dict is yielded only if it looks generated.
+        True if the name to which the expression is bound is ambiguous: for example, ``token`` may mean a secret or the token of a lexer. Then a
+        string in the arguments of a call or in a dict is yielded only if it looks generated.
     """
     stack: list[tuple[ast.AST, bool]] = [(value, False)]
     while stack:

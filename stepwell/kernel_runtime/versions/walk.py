@@ -5,7 +5,7 @@ explained. A `CodeWalk` serves at most one request: a run, or a question such as
 
 Later code walks in the process use the nodes of functions and classes again while their guards confirm that nothing changed: the code,
 defaults and closure are the same, and each name is bound to the same object. Values that can change in place are digested again in each walk.
-`Watched` finds out which of these values a step has changed, and which of the globals that its code assigns.
+`Watched` finds out which of these values a step has changed, and which globals the step's code has assigned.
 """
 
 from __future__ import annotations
@@ -129,7 +129,8 @@ class CodeWalk:
     ----------
     asset_names
         Names of the notebook's registered assets, each with its asset key. Code that reads such a name as a global of `namespace` depends on
-        the data version of the asset, not on the object to which the name is bound. `CodeVersion.asset_names` lists the names that it reads.
+        the data version of the asset, not on the object to which the name is bound. `CodeVersion.asset_names` lists the names that a step reads
+        in this way.
     namespace
         The notebook's globals; None without a notebook.
     ignored
@@ -177,7 +178,8 @@ class CodeWalk:
         path
             The step's key. In the result, the paths of unverifiable objects and of assets begin with it.
         extra
-            Other objects of the step that are part of the code version, each after a name for it: config, defaults of inputs, declared reads.
+            Other objects of the step that are part of the code version (config, defaults of inputs, declared reads), as pairs of a name and the
+            object.
         ignore
             The names in the option ``ignore``: variables and attributes that are left out, as they are written in the body.
         """
@@ -206,7 +208,7 @@ class CodeWalk:
         else:
             text = b"".join(name.encode() + b"\0" + digest_of(child) for name, child in extra_nodes)
             code = digest(digest_of(node) + text).hex()
-        # If the step reaches code that reads annotations or documentation, they are digested, as the docstring of `bytecode` explains.
+        # If the step reaches code that reads annotations or documentation, these texts are digested, too (see the docstring of `bytecode`).
         readers = [child for child in (node, *(child for _, child in extra_nodes)) if child.flags & READS_DOCS]
         if readers:
             code = digest(bytes.fromhex(code) + b"".join(documentation_digest(child, self.node) for child in readers)).hex()
@@ -224,7 +226,7 @@ class CodeWalk:
         )
 
     def _unread(self, body: object, path: str, extra: Iterable[tuple[str, object]]) -> CodeVersion:
-        """Return the code version for a version of Python whose bytecode cannot be read. It makes the step unverifiable."""
+        """Return the code version for a version of Python whose bytecode cannot be read. The step is then unverifiable."""
         nodes = [self.node(body), *(self.node(item) for _, item in extra)]
         code = digest(b"".join(map(digest_of, nodes))).hex()
         return CodeVersion(code, unverifiable=(Unverifiable(path, opcodes.untested()),))
@@ -255,7 +257,7 @@ class CodeWalk:
         return Watched(roots) if is_mutable(roots) else None
 
     def node(self, item: object) -> Node:
-        """Return the digested node of an object. If there is none, create it and the nodes of all objects that it reaches."""
+        """Return the digested node of an object. If the object has no node, create nodes for it and for all objects that it reaches."""
         node = self._find(item)
         if node is None:
             try:
@@ -408,9 +410,9 @@ class CodeWalk:
         unverifiable
             Receives a key for each unverifiable object: its path and the reason. The values are None.
         assets
-            Receives the name of each asset that code reads as a global, as a key, and the shortest path to this name, as the value.
+            Receives a key for each asset that code reads as a global: the name of the asset. The value is the shortest path to this name.
         mutable
-            Receives, as a key, the name of each global that the code could change in place or assign. The values are None.
+            Receives a key for each global that the code could change in place or assign: the name of the global. The values are None.
         """
         seen = {id(root)}
         slow = self._expander.slow

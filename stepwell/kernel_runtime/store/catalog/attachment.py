@@ -295,9 +295,9 @@ class Attachment:
     def replace(self, making: str) -> None:
         """Detach the catalog, rename the file ``making`` to ``catalog.duckdb``, and attach it. The lease is held throughout.
 
-        If the checkpoint of the old catalog fails or leaves a log, the file is not renamed and the old catalog is attached again, because the log
-        belongs to it. The error of a failed checkpoint is then raised. If no catalog can be attached, the lease is released and the error is
-        raised.
+        If the checkpoint of the old catalog fails or leaves a log, ``making`` is not renamed and the old catalog is attached again, because the log
+        belongs to the old catalog. If the checkpoint failed, its error is then raised. If no catalog can be attached, the lease is released and
+        the error is raised.
         """
         failure = self._detach()
         try:

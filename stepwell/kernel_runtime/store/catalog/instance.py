@@ -11,8 +11,8 @@ that runs during such a query would return without a checkpoint and keep the fil
 `exclusive_access`, and no two of them run at the same time.
 
 If a commit fails, and the rollback fails, too (on a full disk, for example), the instance is *dead*: DuckDB refuses every later statement.
-`give_up_if_dead` abandons a dead instance, and the next call of `cursor` starts another one. An instance closes its files, without a
-checkpoint, only when its last connection is closed. So all connections are closed, even those of other threads, and the statements that
+`give_up_if_dead` abandons a dead instance, and the next call of `cursor` starts another one. A dead instance writes no checkpoint, and
+closes its files only when its last connection is closed. So all connections are closed, even those of other threads, and the statements that
 other threads are executing fail. If such a statement belongs to a question to a catalog (see `thread`), the question is asked again.
 """
 

@@ -82,7 +82,7 @@ def write_seal(folder: Folder, commits: int, store_id: str) -> None:
 
 
 def _identity(store_id: str) -> bytes:
-    """Return the digest of a catalog's ``store_id``, which the seal contains."""
+    """Return the digest with which a seal identifies its catalog: a digest of the ``store_id``."""
     return sha256(store_id.encode()).digest()[:16]
 
 

@@ -1,8 +1,8 @@
 """The tables of the catalog, the conversion between rows and records, and the migration from older formats.
 
-A run appends rows and changes none, except that the row of the run is replaced when the run ends, and that each commit updates the one row of
-``meta``, under the lease. So DuckDB's appender can write all other rows, and two processes never change the same row at the same time. Within
-a table, ``rowid`` grows in the order of the commits, and the lease makes this order the same for all processes. So the *newest* row is always
+A run appends rows. It changes only two rows: the row of the run is replaced when the run ends, and each commit updates the one row of ``meta``,
+under the lease. So DuckDB's appender can write all other rows, and two processes never change the same row at the same time. Within a table,
+``rowid`` grows in the order of the commits, and the lease makes this order the same for all processes. So the *newest* row is always
 the row with the highest ``rowid``, never the row with the latest time. Times are stored as seconds since the epoch, so that they are read back
 exactly. Each column of times has a generated ``TIMESTAMP`` column in UTC, for people who query the catalog.
 
@@ -147,7 +147,7 @@ def _checked_strings(texts: Any) -> list[str]:
 
 
 def _check_texts(values: Sequence[Any]) -> None:
-    """Raise `TypeError` unless all values are strings and there is at least one."""
+    """Raise `TypeError` if a value is not a string, or if there are no values."""
     if set(map(type, values)) != _TEXT:
         raise TypeError("a column is not a string")
 
@@ -192,7 +192,7 @@ def _unreadable(what: str, error: Exception) -> StoreDamagedError:
 
 
 def _error_text(error: ErrorRecord | None) -> str | None:
-    """Encode the record of a user's exception for the column ``error``; return None, which is stored as NULL, for None."""
+    """Encode the record of a user's exception for the column ``error``. If there is no record, return None, which is stored as NULL."""
     return None if error is None else _encode((error.name, error.message, error.traceback, error.where))
 
 
@@ -473,9 +473,9 @@ def log_record(row: Row) -> LogRecord:
 
 
 def keep_copy(folder: Folder, number: int) -> None:
-    """Copy the catalog of the store ``folder``, which has the format ``number`` and is detached, to ``catalog.format-NUMBER.duckdb``.
+    """Copy the detached catalog of the store ``folder`` to ``catalog.format-NUMBER.duckdb``.
 
-    Raise `OSError` if the copy fails.
+    ``number`` is the format of the catalog. Raise `OSError` if the copy fails.
     """
     making = f"tmp/{new_id()}.duckdb"
     folder.mkdir("tmp")

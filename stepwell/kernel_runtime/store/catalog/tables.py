@@ -86,9 +86,9 @@ _BETWEEN = "\x1f"
 
 
 def one_of(texts: Sequence[str]) -> tuple[str, Any]:
-    """Return an SQL expression to write after ``IN``, which matches any of ``texts``, and the value of its parameter ``?``.
+    """Return two things: an SQL expression that matches any of ``texts`` if it follows ``IN``, and the value of its parameter ``?``.
 
-    The value is one joined string if possible, because DuckDB would convert a list value by value, which takes three times as long.
+    The value is one joined string if possible, because DuckDB would convert the strings of a list one by one, which takes three times as long.
     """
     joined = _BETWEEN.join(texts)
     if texts and joined.count(_BETWEEN) == len(texts) - 1:
@@ -108,7 +108,7 @@ def read_snapshot(
     keys
         Keys whose current materializations are read.
     step_keys, code_versions
-        The keys of steps, and the digests of their code versions. The durations and failures of these steps are read, and those of their
+        The keys of steps, and the digests of their code versions. For these steps, three things are read: the durations, the failures, and the
         materializations that have one of these code versions.
     """
     with no_collection():

@@ -80,8 +80,8 @@ class Commit:
     def then(self, callback: Callable[[BaseException | None], None]) -> None:
         """Arrange that ``callback`` is called when the commit is over, with the error of the commit, or None if it succeeded.
 
-        The callbacks run on the catalog thread, in the order of the calls. If all earlier callbacks have ended, the callback runs at once,
-        on the calling thread.
+        The callbacks run on the catalog thread, in the order in which they were added. If the commit is over and all earlier callbacks have
+        ended, ``callback`` runs at once, on the calling thread.
         """
         with self._catalog.mutex:
             if not self._has_called:
@@ -199,7 +199,8 @@ class Catalog:
         self._thread: int | None = None
         """The identifier of the catalog thread; None if it is not running."""
         self._closers: list[tuple[Once, Commit | None]] = []
-        """For each thread that waits in `close`: the event for which it waits, and the newest commit that was pending when it called `close`."""
+        """For each thread that waits in `close`: the event for which it waits, and the newest commit that was pending when it called `close`, or None
+        if there was none."""
         self._urgent = False
         """True if the records are to be committed without waiting for more."""
         self._closing = False
@@ -260,8 +261,8 @@ class Catalog:
     def change(self, answer: Callable[[Connection, str, *Ts], T], *arguments: *Ts, frees: bool = False) -> T:
         """Commit all pending records, then call ``answer(connection, name, *arguments)`` in one transaction, and return its result.
 
-        The function is called on the catalog thread. If it raises an error, the transaction is rolled back. Afterwards, every process,
-        including this one, treats the rows that it remembers as out of date.
+        The function is called on the catalog thread. If it raises an error, the transaction is rolled back. After success and after an error,
+        every process, including this one, treats the rows that it remembers as out of date.
 
         Parameters
         ----------
@@ -669,10 +670,10 @@ class Catalog:
         error
             The error that the action raised.
         action
-            What could not be done, as the end of a sentence about the store: ``could not be changed``.
+            What could not be done, as the end of a sentence about the store, for example ``could not be changed``.
         remedy
-            The remedy in the message. An error of the operating system, and an error that means that the catalog is damaged, have their own
-            remedies, which are used instead.
+            The remedy in the message. It is not used if ``error`` comes from the operating system or means that the catalog is damaged, because
+            such errors have their own remedies.
         """
         damage = self.attachment.damage(error)
         if damage is not None:

@@ -185,9 +185,9 @@ class CheckedCatalog:
     rows: dict[str, int] = field(default_factory=dict)
     """The number of rows of each table, by the name of the table."""
     values: dict[str, int] = field(default_factory=dict)
-    """For each value file to which a row refers, by its name: the size of the value in bytes."""
+    """The size in bytes of the value in each value file to which a row refers, by the name of the file."""
     keys: dict[str, str] = field(default_factory=dict)
-    """For the same files, by name: the key of the materialization that refers to the file. If several refer to it, the key of one of them."""
+    """The key of the materialization that refers to each of these files, by the name of the file. If there are several, the key of one of them."""
     commits: int = 0
     """The number of commits that the catalog has recorded."""
 
@@ -486,7 +486,7 @@ class Rebuilt:
     only_loadable: int = 0
     """The number of those restored materializations whose headers do not describe the step. Their values can be loaded but are not reused."""
     distrusted: int = 0
-    """The number of copied rows whose memo keys were removed, because each of them may have been replaced by a row that was lost."""
+    """The number of copied rows whose memo keys were removed, because a lost row may have replaced the copied row."""
     old_files: list[Path] = field(default_factory=list)
     """The paths under which the old catalog and its log are kept."""
 

@@ -52,7 +52,7 @@ else:
     print("free")
 """
 _LOW = 0.10
-"""The user is warned if a smaller fraction of the disk is free."""
+"""The user is warned if less than this fraction of the disk is free."""
 
 
 def locks(folder: Folder) -> Finding:

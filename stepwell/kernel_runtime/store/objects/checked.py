@@ -247,7 +247,7 @@ def _name(digest: str) -> str:
 
 
 class Marks:
-    """The marks of one store: the digests of the values that failed to load. ``digest in marks`` is True if the value has a mark.
+    """The marks of one store: the digests of the values that failed to load. ``digest in marks`` is True if the value with this digest has a mark.
 
     Every method may be called from any thread.
     """

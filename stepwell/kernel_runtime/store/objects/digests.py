@@ -19,7 +19,7 @@ _PARALLEL = 1 << 20
 _SECOND_THREAD = 4 << 20
 """Minimum total size in bytes of the parts whose digests are computed in a second thread. For smaller parts, a second thread saves no time."""
 _PIECE = 16 << 20
-"""Number of bytes that `Digesting` hashes at once. After each of these pieces, it checks whether `Digesting.stop` was called."""
+"""Number of bytes that `Digesting` hashes at once. Before each piece of this size, it checks whether `Digesting.stop` was called."""
 
 
 def blake(data: bytes | memoryview) -> str:

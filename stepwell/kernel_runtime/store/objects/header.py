@@ -85,7 +85,7 @@ class Header:
         return json.dumps(fields, separators=(",", ":")).encode()
 
     def places(self, length: int) -> Iterator[tuple[int, int]]:
-        """Yield two positions in the file, the begin and the end, first for the stream and then for each buffer.
+        """For the stream, and then for each buffer, yield the two positions in the file at which this part begins and ends.
 
         Parameters
         ----------
@@ -185,7 +185,7 @@ def read_header(data: bytes) -> Header:
 
 
 REBUILT = "stepwell:rebuilt"
-"""The name of an entry in the metadata of a materialization. It is there if the row was restored from the header of the value file."""
+"""The name of an entry in the metadata of each materialization whose row was restored from the header of its value file."""
 _COLUMNS = tuple(MATERIALIZATION_COLUMNS.split(", "))
 _OF_THE_VALUE = frozenset(("codec", "digest", "size", "inline", "object_name", "signature", "type_name", "summary", "classes"))
 _DESCRIBED = frozenset(_COLUMNS) - _OF_THE_VALUE - {"record_signature"}

@@ -59,9 +59,11 @@ MAP_FROM = 1 << 20
 """Minimum size in bytes of a file that is mapped into memory. A smaller file is read, which takes no longer and keeps no
 descriptor open."""
 _PIECE_WRITTEN = 64 << 20
-"""Number of waiting bytes at which a system call writes them. Longer parts are split, so that Ctrl-C takes effect between two calls."""
+"""Parts are gathered until they have this number of bytes; then they are written. Longer parts are split, so that Ctrl-C takes effect between two
+system calls."""
 _BATCH = 512
-"""Number of waiting byte strings at which ``os.writev`` writes them. Every operating system accepts this number and one more (padding)."""
+"""Gathered parts are also written when there are this many byte strings. ``os.writev`` accepts this number, and one more for padding, on every
+operating system."""
 
 
 def write_parts(descriptor: int, parts: Sequence[bytes | memoryview], position: int) -> None:
@@ -336,8 +338,8 @@ class Objects:
     def adopt(self, name: str) -> None:
         """Check every byte of a file and, if the file is a pickle, sign it with this user's key.
 
-        If the file belongs to another user or has a second hard link, it is replaced with a signed copy. If the check fails, the errors are those
-        of `verify`.
+        A pickle that belongs to another user or has a second hard link is replaced with a signed copy. If the check fails, the errors are those of
+        `verify`.
         """
         header = self.verify(name)
         if header.codec != PICKLE:
@@ -385,7 +387,7 @@ class Objects:
         name
             The name of the file below ``objects/``.
         own_key
-            The name of this user's key. If this process has signed the file, or has found this key in its signature before, the name is
+            The name of this user's key. If this process has signed the file, or has found this key in the file's signature before, this name is
             returned without reading the file.
         """
         if name in self._own_files:
@@ -646,15 +648,16 @@ def value_files(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
 def lacking(snapshot: Snapshot, objects: Objects, signer: Signer) -> tuple[frozenset[str], dict[str, str]]:
     """Find the value files of a snapshot that are missing, and the materializations with a pickle that this user's key did not sign.
 
-    Signatures are not verified, because this would take too long for a whole snapshot. A load verifies the signature of the loaded value.
+    Signatures are not verified, because this would take too long for a whole snapshot; only the names of their keys are compared. A load verifies
+    the signature of the loaded value.
 
     Returns
     -------
     missing
         Names of the value files that do not exist or are shorter than the value.
     foreign
-        A dict, by id, of the materializations with a pickle that this user's key did not sign. Each value is the fingerprint of the key that the
-        signature names; empty if there is no signature, or the file cannot be read.
+        For each materialization with a pickle that this user's key did not sign, by id: the fingerprint of the key that the signature names. The
+        fingerprint is empty if there is no signature, or if the file cannot be read.
     """
     missing: dict[str, bool] = {}
     foreign: dict[str, str] = {}

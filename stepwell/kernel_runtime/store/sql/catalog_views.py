@@ -135,7 +135,7 @@ VIEWS = {
 
 
 def catalog_view(path: TablePath) -> str | None:
-    """Return the name of the view to which a table path refers: ``runs`` for ``("stepwell", "Runs")``. Return None if there is no such view."""
+    """Return the name of the view to which a table path refers, for example ``runs`` for ``("stepwell", "Runs")``; None if there is no such view."""
     if len(path) == 2 and folded(path[0]) == SCHEMA and folded(path[1]) in VIEWS:
         return folded(path[1])
     return None

@@ -157,8 +157,8 @@ def interruptible(connection: Connection, work: Callable[[], T]) -> T:
     Raises
     ------
     BaseException
-        Any exception that ``work`` raised. Also the exception that ended the wait for ``work``, such as KeyboardInterrupt; it is raised after the
-        statement was interrupted and ``work`` has ended, at the latest after 5 s.
+        Any exception that ``work`` raised. Also an exception that ended the wait for ``work``, such as KeyboardInterrupt. Then the statement is
+        interrupted first, and the exception is raised when ``work`` has ended, at the latest after 5 s.
     """
     over = Once()
     results: list[T] = []

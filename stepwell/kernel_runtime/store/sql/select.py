@@ -2,7 +2,8 @@
 
 DuckDB scans frames, Arrow tables and contiguous arrays in memory, without a copy. The labels of their columns become column names, and SQL
 ignores the case of column names. The named levels of a pandas frame's index become columns, too, because the index of a grouped frame contains
-the keys of the groups. Levels without a name usually only number the rows, and are omitted; so are levels with the name of a column.
+the keys of the groups. Levels without a name usually only number the rows, and are omitted. A level with the same name as a column is omitted,
+too.
 
 A SELECT can access only the tables and files that `statements` finds in it. The tables are registered on a new connection, and the DuckDB
 instance can open only these files (`instance`). If the SELECT names an unknown table, an error is raised before the SELECT runs. Without this
@@ -198,7 +199,7 @@ BATCH = 100_000
 """Maximum number of rows in a batch of a streamed result."""
 
 Shapes = Mapping[TablePath, str]
-"""Maps the path of a view, such as ``("stepwell", "runs")``, to the text of the SELECT over registered tables that defines the view."""
+"""Maps the path of a view, such as ``("stepwell", "runs")``, to the text of the SELECT that defines the view. The SELECT reads registered tables."""
 
 _databases = count(1)
 
@@ -252,8 +253,8 @@ def run_select(text: str, scope: Scope) -> Any:
     NotTabularError
         If a value that the SELECT names is not a table.
     QueryError
-        If the SELECT names a table or parameter that ``scope`` does not contain, or reads files although ``scope.files`` is None; or if DuckDB
-        cannot run the SELECT. In the last case, the error contains DuckDB's message.
+        If the SELECT names a table or parameter that ``scope`` does not contain; if ``scope.files`` is None, but the SELECT reads files; or if
+        DuckDB cannot run the SELECT. In the last case, the error contains DuckDB's message.
     """
     with _prepared_query(text, scope) as query:
         return _numbered(query.run(lambda: query.relation().to_arrow_table()))
@@ -337,9 +338,9 @@ class _Query:
         raise QueryError(f"the SELECT failed: {one_line(error)}", where=self._error_line(error), remedy=remedy) from error
 
     def _error_line(self, error: Exception) -> str:
-        """Return the line of the SELECT in which an error of DuckDB occurred, and a second line with a caret below the position.
+        """Return two lines of text: the line of the SELECT in which DuckDB found the error, and a caret below the position of the error.
 
-        Return an empty string if DuckDB does not report the line.
+        Return an empty string if DuckDB does not report the position.
         """
         import duckdb
 
@@ -473,7 +474,8 @@ def _make_schemas(connection: Connection, database: str, paths: list[TablePath],
     paths
         The table names with two parts.
     shapes
-        Views of the catalog: the key is the path of the view, the item is the SELECT that defines it. All other ``paths`` refer to registered values.
+        Views of the catalog: the key is the path of the view, the item is the SELECT that defines it. Paths that are not in ``shapes`` refer to
+        registered values.
     """
     connection.execute(f"ATTACH ':memory:' AS {database}")
     connection.execute(f"USE {database}")

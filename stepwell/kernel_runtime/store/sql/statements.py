@@ -507,7 +507,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _is_in_a_store(real: str, root: str) -> bool:
-    """Return True if a file is in a store: if any folder is a store, from the one that contains the file up to the project's folder.
+    """Return True if a file is in a store: if the folder that contains the file is a store, or any folder above it up to the project's folder.
 
     Parameters
     ----------

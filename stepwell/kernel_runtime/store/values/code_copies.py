@@ -11,14 +11,15 @@ be looked up by name (a lambda, or a class or function that was defined inside a
 copy. In one process, all loads of the same version of a class use the same class.
 
 A function that is created from a copy uses the notebook's variables, like the original function, if the notebook defines all names that the
-function reads, and the functions and classes among them have the stored code versions. Otherwise the function uses the global variables that
+function reads, and if the functions and classes among them have the stored code versions. Otherwise the function uses the global variables that
 are stored with the copy: functions, classes, imported modules (by name) and other values. Large variables of the notebook, values that cannot
 be pickled, and secrets are not stored. (A variable counts as secret because of its name, because its text looks like a token or password, or
 because it is the value of an environment variable.) If the function reads such a variable and the notebook does not define it, the function
 raises NameError.
 
 If the source of one of these classes and functions contains a secret, no copies at all are stored for the value. A load of the value then
-needs all of them in the notebook. Copies contain bytecode, so they can be used only by the minor version of Python that wrote them.
+needs all these classes and functions in the notebook. Copies contain bytecode, so they can be used only by the minor version of Python that
+wrote them.
 
 Like cloudpickle, a load creates a class or function from a copy in two steps: first it creates an empty object, then it sets the contents,
 so that copies can refer to each other. `Resolver` carries out both steps, and never changes objects of the notebook.
@@ -67,7 +68,7 @@ class NoCopyError(Exception):
 
 
 def name_of(item: Any) -> str:
-    """Return the name of the module and the qualified name of a class or function, joined with a dot: ``__main__.Point``."""
+    """Return the name of the module and the qualified name of a class or function, joined with a dot, for example ``__main__.Point``."""
     return f"{item.__module__}.{item.__qualname__}"
 
 
@@ -458,7 +459,7 @@ class Resolver:
     def globals(self) -> dict[tuple[str, str], Any]:
         """Return the methods that a load calls instead of `notebook_object`, `copied` and `completed`.
 
-        Each key of the dict is a pair that names one of these functions: its module and its name. The item is the method.
+        Each key of the dict is a pair that names one of these functions: its module and its name. The value is the method that is called instead.
         """
         here = __name__
         return {

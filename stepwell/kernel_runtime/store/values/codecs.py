@@ -143,7 +143,8 @@ def decode(codec: str, stream: bytes | memoryview, buffers: Sequence[Any], *, ke
     ValueDamagedError
         If the stored form is damaged.
     ValueUnavailableError
-        If the stored form may be intact, but its codec is unknown, or a class, module or library version that it needs is not available.
+        If the codec is unknown, or if a class, module or library version that the stored form needs is not available. The stored form may be
+        intact.
     """
     if codec == PICKLE:
         return pickling.load(stream, buffers, key=key, loading=loading)
@@ -272,10 +273,9 @@ def _has_views(kind: Any) -> bool:
 
 
 def _compacted(array: Any) -> Any:
-    """Return an array that equals ``array``, but does not contain the data outside of a slice.
+    """Return an array that equals ``array``. If ``array`` is a slice of a longer array, omit the data outside of the slice.
 
-    ``array`` is an Arrow array with string, binary or list views. Without this function, Arrow would write all data of the longer array of which
-    ``array`` is a slice.
+    Of a slice with string, binary or list views, Arrow would otherwise write all data of the longer array.
     """
     import pyarrow as pa
 
@@ -445,8 +445,8 @@ class Parts:
     stream: bytes | memoryview
     buffers: list[memoryview]
     unchecked: os.stat_result | None = None
-    """If the load must validate the structure of the data: the status of the value file, obtained before the file was read. None if no
-    validation is needed, because the file was checked since the machine booted; and None for an inline value."""
+    """For a value file whose structure the load must validate: the status of the file, obtained before the file was read. None for any other
+    value file, and for every inline value. The structure of an inline value is always validated."""
 
 
 def pack(encoded: Encoded) -> bytes:

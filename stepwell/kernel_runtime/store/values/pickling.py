@@ -105,8 +105,8 @@ _PARTS: Any = (vars(BaseExceptionGroup)["message"], vars(BaseExceptionGroup)["ex
 def exception_reducer(kind: type) -> Callable[[Any], Any] | None:
     """Return the function that reduces exceptions of a type.
 
-    The result is None if the type, or one of its base classes that is not built in, customizes its pickling, or has a constructor or fields that
-    are not written in Python. Pickle then reduces the exceptions itself.
+    The result is None in two cases: the type or one of its base classes customizes its pickling; or one of them has a constructor or fields that
+    are not written in Python. Built-in classes do not count. If the result is None, pickle reduces the exceptions itself.
     """
     mro = type.__dict__["__mro__"].__get__(kind)
     base = _builtin_base(kind)
@@ -497,7 +497,7 @@ class Pickled:
     """Qualified names of those classes of the notebook that occur in the value but cannot be looked up by these names, for example because they
     were defined inside a function. A notice advises the user to define them at the top level."""
     kinds: tuple[type, ...] = ()
-    """Types of the objects in the value, except plain data."""
+    """The library classes to which the value refers, and the types of all objects in the value except plain data."""
 
 
 _NO_CODE = CodeReader()

@@ -7,7 +7,7 @@ would fail.
 Three kinds of types are known to survive: the types of some modules of the standard library (`_PLAIN`), the types of libraries whose values the
 fidelity tests cover (`_TRIED`), and other classes written in Python without a method that takes part in pickling (`_HOOKS`). A value that
 contains an object of any other type is loaded from its stored form and compared with the original. Both must have the same type and, if both have
-a data version, equal data versions. Data versions are not compared if Python classes of libraries are the only types that are not known to survive,
+a data version, equal data versions. Data versions are not compared if all types that are not known to survive are Python classes of libraries,
 because a library decides which attributes of its objects a load restores.
 
 A successful test is recorded until the machine restarts (`objects/checked`), together with the types in the value, their code versions and
@@ -298,7 +298,7 @@ def _compare(value: Any, loaded: Any) -> None:
 
 
 def column_types(value: Any) -> Any:
-    """Return the schema of a table, or the data type of an array, of pyarrow or polars; None for any other value."""
+    """Return the schema of a pyarrow or polars table, or the data type of a pyarrow or polars array; None for any other value."""
     if name_parts(type(value))[0].partition(".")[0] not in {"pyarrow", "polars"}:
         return None
     return getattr(value, "schema", None) or getattr(value, "type", None) or getattr(value, "dtype", None)
@@ -309,7 +309,7 @@ def _limited(seconds: float) -> Iterator[None]:
     """Raise `_TooLongError` if the ``with`` block takes longer than ``seconds``.
 
     The limit uses the alarm signal, so there is no limit on other threads than the main thread, and none on Windows. If the user has set a timer
-    with this signal that would expire earlier, no limit is set. A later timer of the user continues after the block.
+    with this signal, and it would expire earlier, no limit is set. If it would expire later, it continues after the block.
     """
     usable = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
     user_handler = signal.getsignal(signal.SIGALRM) if usable else None
@@ -470,7 +470,7 @@ def _unstorable(value: Any, unsure: Sequence[type], error: BaseException, key: s
 
 
 def _offender(value: Any, unsure: Sequence[type], code: CodeReader) -> tuple[str, Any]:
-    """Find an object inside a value that fails a test load when it is stored alone. Return the path to this object, and the object.
+    """Find, inside a value, an object that fails a test load when it is stored alone. Return the path to this object, and the object.
 
     Only the first object of each type in ``unsure`` is tested, and only if its stored form has at most `MOST_HERE` bytes. If no tested object fails,
     return an empty path and the value itself.

@@ -258,8 +258,8 @@ class Unpickler(pickle.Unpickler):
     stream, buffers
         The pickle, and its out-of-band buffers.
     known
-        The objects to use instead of objects to which the pickle refers by name. Each key is a pair: the module and the name of an object in the
-        pickle. The item is the object that the load uses instead.
+        Replacements for objects to which the pickle refers by name. Each key is a pair: the module and the name of such an object. The item is the
+        object that the load uses instead.
     check
         True to validate offsets and indices in the loaded data.
     link
