@@ -56,6 +56,7 @@ CLOSURE = run_all(
     "b = tick()",
 )
 SECONDARY = run_all("%%asset a\nparts = [1, 2]\na = len(parts)", "other = parts\nother.append(9)", "n = len(parts)")
+ALIAS = run_all("class T:\n    v = 1", "%%asset a\nA = T\nkinds = [T]\nmade = A()\na = made.v", "b = a")
 ITERATOR = run_all("numbers = iter(range(5, 90))", "%%asset a\na = next(numbers)", "b = next(numbers)")
 OPTION = run_all(
     "import pandas as pd\npd.set_option('display.max_rows', 11)",
@@ -151,6 +152,34 @@ REDEFINED = run_all(
 CASES = [
     Case("closure_counts_on", [CLOSURE, CLOSURE, CLOSURE * 2], ["a", "b"], reused=["a"]),
     Case("secondary_changed_through_an_alias", [SECONDARY * 2, SECONDARY], ["parts", "n", "other is parts"], reused=["a"]),
+    Case(
+        "alias_of_a_class_that_is_defined_again", [ALIAS * 2, ALIAS], ["A is T", "kinds[0] is T", "type(made) is T"], reused=["a"]
+    ),
+    Case(
+        "iterator_made_of_a_variable_under_its_name",
+        [run_all("df = [1, 2, 3]", "%%asset clean -> df\ndf = (x for x in df)", "n = list(df)")] * 2,
+        ["n", "list(df)"],
+        says=r"clean: executed .* because .*once in every kernel",
+    ),
+    *[
+        Case(
+            f"connection_of_a_cell_{place}",
+            [
+                run_all(
+                    *cells,
+                    "con.execute('create table if not exists t (a)')\ncon.execute('insert into t values (1)')",
+                    "n = con.execute('select * from t').fetchall()",
+                )
+                * times
+                for times in (1, 2)
+            ],
+            ["n"],
+        )
+        for place, cells in {
+            "with_the_import": ["%%asset con\nimport sqlite3\ncon = sqlite3.connect(':memory:')"],
+            "without_the_import": ["import sqlite3", "%%asset con\ncon = sqlite3.connect(':memory:')"],
+        }.items()
+    ],
     Case(
         "iterator_made_again",
         [ITERATOR * 2, ITERATOR],

@@ -20,7 +20,7 @@ from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping, Claiming,
 from stepwell.kernel_runtime.execution.in_process import InProcess, OpExecutionContext, Outcome, context_for, proxied
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.live_cells import LiveRun
-from stepwell.kernel_runtime.execution.notebook import NotebookCells
+from stepwell.kernel_runtime.execution.notebook import NotebookCells, effects_output
 from stepwell.kernel_runtime.execution.result import (
     Produced,
     RunResult,
@@ -454,6 +454,7 @@ class Engine:
                 for name in unstored:
                     execution.stored_outputs[name] = (None, provenance(execution.memo, outcome.reads, name))
         if execution.effects:
+            outcome.produced[NOTEBOOK] = Produced(effects_output(step), None)
             execution.stored_outputs[NOTEBOOK] = (
                 effects_value,
                 effects_value.digest if effects_value is not None else "none",

@@ -26,7 +26,6 @@ from stepwell.kernel_runtime.execution.restoration import (
     restore_files,
     taken_files,
 )
-from stepwell.kernel_runtime.execution.result import Produced
 from stepwell.kernel_runtime.execution.timeline import Timeline, Unstored
 from stepwell.kernel_runtime.execution.world import Seeds, Writer, set_stream
 from stepwell.kernel_runtime.planning.decision import Kind
@@ -219,6 +218,11 @@ def _unstored(step: PlanStep, materializations: tuple[Materialization, ...], eff
     return [*mine, *[name for name in effects.unstored if name != RESULT]]
 
 
+def effects_output(step: PlanStep) -> PlanOutput:
+    """Return the output of a step that contains its effects on the notebook."""
+    return PlanOutput(NOTEBOOK, f"{step.address}:{NOTEBOOK}", None, has_value=True, required=False)
+
+
 class NotebookCells:
     """Prepares, records and reuses the live cells of one run of the engine.
 
@@ -383,7 +387,7 @@ class NotebookCells:
         return self._timeline.is_reused_without_all(step.key, step.code, body.source)
 
     def keep(self, step: PlanStep, run: LiveRun, outcome: Outcome, memo: str) -> tuple[Effects, StoredValue | None]:
-        """Store the effects that a body had on the notebook, and add an output for these effects to `outcome`.
+        """Store the effects that a body had on the notebook, and add the reads that `run` recorded to `outcome.reads`.
 
         Returns
         -------
@@ -413,7 +417,7 @@ class NotebookCells:
             return effects, None
         body = step.op.body
         assert isinstance(body, CellBody)
-        key = f"{step.address}:{NOTEBOOK}"
+        key = effects_output(step).key
         value: StoredValue | None = None
         unstored: list[str] = []
         if run.bundle:
@@ -435,7 +439,6 @@ class NotebookCells:
             names = [name.removeprefix("patches:").replace(":.", ".").replace(":", ".") for name in effects.lost]
             self._notify(notice("unrestored", step.key, names=tuple(names)))
         effects = self._with_lost_variables(body, effects, (*unstored, *left_out))
-        outcome.produced[NOTEBOOK] = Produced(PlanOutput(NOTEBOOK, key, None, has_value=True, required=False), None)
         return effects, value
 
     def lacking(self, step: PlanStep, effects: Effects, outputs: Collection[str]) -> Effects:

@@ -321,6 +321,7 @@ class Effects:
             or self.files
             or self.streams
             or self.state
+            or self.handles
         )
 
     @property
