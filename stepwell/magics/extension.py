@@ -324,7 +324,7 @@ class Staleness:
         if not self._reported:
             self._reported = True
             self._face.say(
-                f"The check for stale assets took {duration(seconds)}; the next check runs in {duration(_REST * seconds)} at the earliest. "
+                f"The check for stale assets used {duration(seconds)} of processor time; the next check runs in {duration(_REST * seconds)} at the earliest. "
                 "%config Stepwell.show_stale = False turns these checks off."
             )
 

@@ -1,4 +1,4 @@
-"""What a hit does beside giving the value (files, objects, definitions) comes from records that a trusted key signed, whatever the store says."""
+"""What a hit does beside giving the value (files, objects, definitions) comes from records that are signed with the user's own key, whatever the store says."""
 
 import json
 import os

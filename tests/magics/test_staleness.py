@@ -110,7 +110,7 @@ def test_it_is_quick_for_a_hundred_assets(notebook):
         + "".join(f"@asset\ndef a{i}():\n    return helper({i})\n" for i in range(100))
     )
     notebook("%materialize")
-    pause = "The check for stale assets took"
+    pause = "The check for stale assets used"
     paused = pause in notebook("x = 1").text
     calls = []
     sys.setprofile(lambda frame, event, argument: calls.append(event) if event == "call" else None)

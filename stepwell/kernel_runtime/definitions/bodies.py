@@ -39,14 +39,18 @@ def set_cell_labels(
         Gets the filename under which code was compiled, and returns the label (``cell 9``) of the cell that contains the code; None if the code
         is not in a cell.
     label_of_variable
-        Gets the name of a variable, and returns the label (``cell 5``) of the cell that last bound it; an empty string if the cell is unknown.
+        Gets the name of a variable, and returns the label (``cell 5``) of the cell that last bound or changed it. The result is an empty string if
+        the cell is unknown or is that of a step.
     """
     global _label_of_file, _label_of_variable
     _label_of_file, _label_of_variable = label_of_file, label_of_variable
 
 
 def place_of_name(name: str) -> str:
-    """Return the label (``cell 5``) of the cell that last bound the notebook's variable `name`; return an empty string if the cell is unknown."""
+    """Return the label (``cell 5``) of the cell that last bound or changed the notebook's variable `name`.
+
+    Return an empty string if the cell is unknown or is that of a step.
+    """
     return _label_of_variable(name) if _label_of_variable is not None else ""
 
 
@@ -289,8 +293,8 @@ class CellBody:
     changes: frozenset[str] | None = None
     """The names whose objects the statements of the body may change in place; None if these names are unknown."""
     changed_variables: tuple[tuple[str, str], ...] = ()
-    """Pairs of a variable and a label (``cell 5``). The variable was bound to the value of an asset until plain cells changed this value or rebound
-    the variable. The label is that of the last of these cells; it is empty if the cell is unknown."""
+    """Pairs of a variable and a label. The variable was bound to the value of an asset until a cell changed this value in place, or a plain cell rebound
+    the variable. The label is that of the last of these cells (``[5] (df.x = 1)``) or the key of its step; it is empty if the cell is unknown."""
     earlier: Callable[[], Mapping[str, Any]] = dict
     """Returns, by name, the values that variables had before the last run of this cell in this kernel. A variable is included if the body both
     reads and binds it, nothing has bound it since that run, and its earlier value was a number or string. If the variable did not exist before

@@ -330,7 +330,7 @@ def code_in(values: Iterable[Any]) -> list[Any]:
 
 
 def outdated_class(values: Iterable[Any], namespace: Mapping[str, Any]) -> bool:
-    """Return True if `values` contain an outdated class of the notebook, or an instance of one.
+    """Return True if `values` contain an instance of an outdated class of the notebook.
 
     A class is outdated if its name in the notebook is now bound to another class.
     """

@@ -96,8 +96,8 @@ class Execution:
     function and global that it covers), unless an earlier run has stored them. From the parts, a later request can tell what changed."""
     started: float = field(default_factory=time.time)
     reason: str = ""
-    """The reason why the step runs, for example that it was forced. Empty for a step of a job. Also empty if the recorded code, config or inputs
-    differ from those of an earlier execution: this difference is then the reason."""
+    """The reason why the step runs, for example that it was forced. Empty for a step of a job, and if only recorded differences of code, config or
+    inputs are the reason."""
     outcome: Outcome | None = None
     """The outcome of the body; None if the body did not begin."""
     stored_outputs: dict[str, tuple[StoredValue | None, str]] = field(default_factory=dict)
@@ -305,7 +305,7 @@ class Bookkeeping:
         version
             The data version of the value; empty if it has none.
         portable
-            True if another process must be able to load the value with the standard pickle module.
+            True to refuse exceptions that plain pickle cannot transfer to another process.
 
         Raises
         ------

@@ -132,7 +132,7 @@ class StoredCells:
             return "the record of the step's changes to the notebook is missing"
         # The signature is verified before anything in the record is used.
         if effects_record is not None and not self._is_trusted(effects_record, materializations):
-            return "the record of the step's changes to the notebook is not signed with a trusted key"
+            return "the record of the step's changes to the notebook is not signed with your key"
         effects = Effects.from_text(effects_record.effects) if effects_record is not None else Effects()
         unstored = _unstored(step, materializations, effects)
         skips_objects = is_repeated and step.key in timeline.pinned
@@ -195,7 +195,7 @@ class StoredCells:
     def _is_trusted(self, effects_record: Materialization, materializations: tuple[Materialization, ...]) -> bool:
         """Return True if the record of a step's effects can be trusted.
 
-        A trusted key must have signed the record `effects_record`, and all records of the execution must have the same reads, inputs and code version.
+        The record `effects_record` must be signed with this user's key, and all records of the execution must have the same reads, inputs and code version.
         """
         return vouches(self._store.signer, effects_record) and all(
             (item.reads, item.inputs, item.code_version)
@@ -287,7 +287,8 @@ class NotebookCells:
         assert isinstance(body, CellBody)
         for name, label in body.changed_variables:
             if self._timeline.asset_of(name) is not None:
-                cell = f"cell {label}" if label else f"the cell that changes {name}"
+                # Other labels are the key of a step, or do not say which cell it is.
+                cell = f"cell {label}" if label.startswith("[") else f"the cell that changes {name}"
                 raise NamesReassignedError(
                     f"{step.key!r} reads {name} as {cell} left it, but {name} has the value of its asset again, and {cell} has not run since",
                     where=step.where,

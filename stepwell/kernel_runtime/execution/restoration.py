@@ -1,8 +1,8 @@
 # ruff: noqa: PTH101, PTH103, PTH105, PTH108, PTH117, PTH118, PTH120, PTH123, PTH202, PTH206 - paths are strings, as in the recorder
 """Restores the effects of a reused step: files, definitions, variables, the contents of objects, and arrays that share memory.
 
-Only files inside the project's folder are restored. A file that was changed by anything except a step is never overwritten, and symbolic links are
-never followed. The contents of small files are stored; if a large file is gone, the step runs again.
+Only files inside the project's folder are restored. A file that was changed by anything except a step is overwritten only if it has the
+content from before the step, and symbolic links are never followed. The contents of small files are stored; if a large file is gone, the step runs again.
 
 If an array shares memory with another object, the array is stored as a link: a reference to the owner of the memory, and the position of the array
 in the memory. The owner is an array, a pandas frame or a bytearray, in the notebook or among the stored objects. Two pandas frames that share memory
@@ -210,7 +210,7 @@ def lost_file(path: str, project: Path, files: Mapping[str, tuple[str, str]], st
 def left_states(path: str, store: ValueStore) -> Iterator[tuple[str, str]]:
     """Yield the digest of a file after each step that wrote it, and the key of the step; newest first.
 
-    The digests come from those records, of any run, that are signed with a trusted key. `path` has the form of `FileEffect.path`.
+    The digests come from those records, of any run, that are signed with this user's key. `path` has the form of `FileEffect.path`.
     """
     for item in store.catalog.ask(read_writers, path):
         if vouches(store.signer, item):

@@ -99,7 +99,7 @@ class DecisionFacts:
     read_holds
         Returns True if repeating a recorded read would give the recorded result.
     vouches
-        Returns True if a trusted key signed the record of a materialization. Only then may the effects in the record be used.
+        Returns True if the record of a materialization is signed with this user's key. Only then may the effects in the record be used.
     values
         By value key, the materialization of each value that this run has computed, reused or read from the store.
     obstacle

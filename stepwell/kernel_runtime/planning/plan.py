@@ -1,6 +1,6 @@
 """The plan as data: steps with their inputs and outputs, in an order in which they can run; and the steps of a definition.
 
-Every value is identified by a string, its *value key*: for the value of an asset, the asset key; for any other value, the key of the step that
+Every value is identified by a string, its *value key*: for the value of an asset, the asset key; for any other value, the address of the step that
 computes it, followed by ``:output`` if that step has several outputs. Each input of a step lists the value keys that it reads. In a plan, the steps
 that compute these values come before the step; values that no step of the plan computes are read from the store.
 

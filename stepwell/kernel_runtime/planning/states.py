@@ -282,7 +282,7 @@ def _difference_text(state: StepState) -> str:
 def _would_change(step: PlanStep, materializations: tuple[Materialization, ...], facts: DecisionFacts) -> list[str]:
     """Return the names of the variables, and the paths of the files, that the reuse of a stored result would change.
 
-    Return an empty list if the result has no effects, or if no trusted key signed the record of the effects.
+    Return an empty list if the result has no effects, or if the record of the effects is not signed with this user's key.
 
     Parameters
     ----------
@@ -349,7 +349,7 @@ def _other_result_reasons(
     if not stored or stored[0].memo_key == materializations[0].memo_key:
         return ()
     return (
-        Reason("an earlier result for the present code and inputs will be reused; since the current result:"),
+        Reason("an earlier result for the present code and inputs will be reused; changes since the current result:"),
         *explain(step, stored, inputs),
     )
 

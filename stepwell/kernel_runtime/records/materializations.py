@@ -2,7 +2,8 @@
 
 A materialization contains the code version, the inputs, the reads and the effects of the step that made it. The code version is a digest of
 the code that the step can reach; a list of the parts of this code is recorded with it, to explain differences. The memo key is a digest of
-the step's key, its code version, the data versions of its inputs, and the minor version of Python. Effects are the changes that a step made to
+the step's key, its code version, the data versions of its inputs, and the minor version of Python. For an input that has no data version or only
+orders the steps, the id of the input's materialization is used. Effects are the changes that a step made to
 the notebook and the project besides its value. They are restored when the step is reused, so that a reuse leaves the same state as a run.
 
 A user can *accept* an edit that does not change the result of a step (``%why --accept``). An acceptance is a materialization with the memo key
@@ -45,7 +46,8 @@ class CodePart:
 class Unverifiable:
     """An object without a digest that the code of a step can reach.
 
-    The step is then executed in every run, unless the user has accepted the object (``%why --accept``).
+    The step is then executed in every run, with two exceptions: the user has accepted the object (``%why --accept``), or the user runs a cell that
+    needs the step, and this kernel has brought the step up to date before.
     """
 
     path: str
@@ -212,8 +214,8 @@ class Materialization:
     inputs: tuple[InputVersion, ...] = ()
     reads: tuple[Read, ...] = ()
     unverifiable: tuple[str, ...] = ()
-    """The objects without a digest that the step's code could reach, each as a text ``path: reason`` (see `Unverifiable`). If there are any, the
-    materialization is not reused."""
+    """The objects without a digest that the step's code could reach, each as a text ``path: reason``. If there are any, `Unverifiable` says when
+    the materialization is reused."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """JSON values that the step added with ``Output(metadata=...)`` or ``context.add_output_metadata``."""
     effects: str = ""
@@ -256,7 +258,8 @@ def revoked_run(item: Materialization) -> str:
 
 
 NOTEBOOK = "notebook"
-"""The name of the output that contains the effects of a cell: its value consists of the variables, changed objects and written files."""
+"""The name of the output that contains the effects of a cell: its value consists of variables, changed objects, written files, random
+streams and settings."""
 
 RESULT = "Out[]"
 """In lists and dictionaries of a cell's variables, the name that stands for the value of the cell's last expression."""
@@ -307,7 +310,7 @@ class Effects:
     seeded: tuple[str, ...] = ()
     """Names of the random streams that the step seeded."""
     handles: tuple[str, ...] = ()
-    """Names of the variables in ``unstored`` whose values are open files, connections or similar objects."""
+    """Names of the variables whose values are not stored because they are open files, connections or similar objects."""
 
     def __bool__(self) -> bool:
         """Return True if the step had effects."""

@@ -115,10 +115,9 @@ class StepRecord:
     """The materializations that the step made or, if the status is ``reused``, reused."""
     error: ErrorRecord | None = None
     reason: str = ""
-    """The reason why the step was executed although its memo key had not changed, for example a changed file.
+    """The reason why the step was executed, for example that it was forced or that a file changed. A renamed or accepted value has a reason, too.
 
-    Empty if the memo key had changed or the step was not executed. For a step of a job, only one reason is ever recorded: that the
-    effects of the stored result could not be restored.
+    Empty if only recorded differences of code, config or inputs are the reason, if the step was not executed, and for a step of a job.
     """
     not_kept: tuple[str, ...] = ()
     """The outputs that could not be stored, each as a string: its name, a colon, and the reason or the type of its value. Only steps of jobs and of
@@ -161,7 +160,7 @@ class Snapshot:
     seconds: dict[str, float] = field(default_factory=dict)
     """Maps a step key to the time in seconds that the newest execution of the step took."""
     missing_files: frozenset[str] = frozenset()
-    """The names of value files that are missing, although a materialization in the snapshot refers to them."""
+    """The names of value files that are missing or truncated, although a materialization in the snapshot refers to them."""
     foreign: dict[str, str] = field(default_factory=dict)
     """Maps the id of a materialization to the fingerprint of the key that signed its value, or to an empty string if the value has no signature.
     A materialization is in the mapping only if its value executes code when it is loaded, and this user's key has not signed the value."""

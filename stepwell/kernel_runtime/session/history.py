@@ -470,7 +470,7 @@ def _copies(store: ValueStore, rows: list[Materialization], old: str, new: str) 
 def _with_signature(store: ValueStore, copy: Materialization, item: Materialization) -> Materialization:
     """Return the copy of a materialization with a new signature, because the signature of the original `item` does not match the copy.
 
-    The copy is signed only if a trusted key signed the original. If another key signed the original, the copy is returned without a
+    The copy is signed only if the original is signed with this user's key. Otherwise, the copy is returned without a
     signature; if the original is unsigned, the copy is returned unchanged. Effects are restored only from signed materializations.
     """
     if item.record_signature is None:

@@ -649,7 +649,7 @@ class Catalog:
             self.attachment.discard()
         except Exception as error:
             _log.warning(
-                "the catalog of %s was detached after an error, and this failed, too: %s",
+                "the catalog of %s could not be detached after an error: %s",
                 self.attachment.directory,
                 one_line(error),
             )
