@@ -22,7 +22,7 @@ EXIT_CODES = """\
 exit codes:
   0    every cell was executed; other commands: success
   1    a cell failed, or the kernel died; the executed copy is saved up to this cell. stepwell doctor: a problem was found. stepwell check:
-       a step would run
+       a step would run or may run
   2    the command line is wrong, or the executed copy cannot be written
   3    the notebook does not exist or is not a notebook
   4    the notebook's kernel is not installed or does not start

@@ -46,7 +46,7 @@ def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[As
     CellError, InvalidDefinitionError, UnknownKeyError
         If the cell cannot become an asset, or ``-d`` names an unknown asset. Nothing is registered.
     UpstreamBudgetError
-        If a variable that the cell needs was not stored, and computing it again takes longer than the budget.
+        In interactive use, if a variable that the cell needs was not stored, and computing it took longer the last time than the budget.
     """
     text = cell_text(face.shell, face.running, "asset", line, body)
     key = key_from(arguments.name, arguments.key_prefix, text.where)

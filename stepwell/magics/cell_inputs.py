@@ -144,8 +144,9 @@ def inputs_of(
 ) -> tuple[dict[str, AssetKey], tuple[tuple[str, str], ...]]:
     """Return the inputs of the body of a cell: the names that the body reads and that refer to assets.
 
-    A variable that Stepwell bound to the value of an asset refers to this asset until a plain cell changes or rebinds the variable. A name that is
-    not a variable refers to an asset if it is the last part of the key of a registered asset or, if there is none, of a stored asset.
+    A variable that Stepwell bound to the value of an asset refers to this asset until a cell changes the value in place, or a plain cell rebinds the
+    variable. A name that is not a variable refers to an asset if it is the last part of the key of a registered asset or, if there is none, of a
+    stored asset.
 
     Parameters
     ----------
@@ -166,9 +167,7 @@ def inputs_of(
     inputs
         For each name that is an input, the key of the asset.
     changed
-        Pairs of a variable and a label (``cell 5``). The variable was bound to the value of an asset until plain cells changed this value or rebound
-        the variable. The label is that of the last of these cells; it is empty if the cell is unknown. The body reads such a variable like any
-        other variable of the notebook.
+        See `CellBody.changed_variables`. The body reads such a variable like any other variable of the notebook.
 
     Raises
     ------

@@ -4,9 +4,9 @@ During a run of several steps, a progress line names the steps that will run and
 that is updated. At the end of the run, the initial text of the line is restored, so that a saved notebook contains no times of the run. In a
 terminal and in batch, the line is printed once and not updated.
 
-Everything that a step displays is recorded and stored with the step. The displays of the steps of the running cell are also shown, both when the
-steps run and when they are reused; the displays of upstream steps are only recorded. While the extension is loaded, it wraps the
-display publisher of the shell to record displays.
+What a step displays is recorded and stored with the step, except widgets, updates of displays, and output beyond a limit. The displays of the
+steps of the running cell are also shown, both when the steps run and when they are reused; the displays of upstream steps are only recorded.
+While the extension is loaded, it wraps the display publisher of the shell to record displays.
 
 A figure is rendered when the step that opened it ends: the picture is recorded as a display, and pyplot closes the figure. If the figure stayed
 open, the notebook would show it a second time, and loading the stored figure would open a window.

@@ -309,7 +309,7 @@ def compute_unstored(face: Face, names: Iterable[str], assigned: Collection[str]
     Raises
     ------
     UpstreamBudgetError
-        If a needed cell took longer the last time than ``Stepwell.upstream_budget``.
+        In interactive use, if a needed cell took longer the last time than ``Stepwell.upstream_budget``.
     """
     timeline, registered = face.timeline, face.session.registry.assets
     names = set(names)
@@ -372,7 +372,7 @@ def _rerun_cell(face: Face, key: str, definition: AssetsDefinition, name: str, w
 
 
 def changed_text(definition: AssetsDefinition) -> str:
-    """Return text for the line about a run: the variables of assets that the cell read after plain cells had changed them.
+    """Return text for the line about a run: the variables of assets that the cell read after other cells had changed them.
 
     Return an empty string if there are none.
     """

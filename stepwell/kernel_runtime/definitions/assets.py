@@ -121,7 +121,7 @@ class AssetsDefinition:
         self.notebook = ""
         """The path of the notebook, or the name of the module, that defined the assets. Empty until the registry sets it."""
         self.planned_steps: Any = None
-        """The steps of this definition. The first plan that contains the definition sets them, for use in later plans; None until then."""
+        """The steps of this definition. `planning.plan.asset_steps` sets them when it is first called; None until then."""
         self._check()
 
     def _check(self) -> None:

@@ -68,7 +68,7 @@ class OpDefinition:
     max_age
         The age in seconds up to which a stored result is reused; None for no limit.
     ignore
-        The names of variables that are excluded from the code version.
+        The names of variables and attributes that are excluded from the code version.
     reads
         Paths and patterns, absolute or relative to the working directory, of files that the body reads in ways that Stepwell cannot record.
     """

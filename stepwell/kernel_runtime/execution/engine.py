@@ -578,7 +578,7 @@ class Engine:
     def _run_producer(self, producer: PlanStep) -> None:
         """Run a step again because its value is lost, or reuse the result that another process has computed meanwhile.
 
-        A stored value is lost if it cannot be loaded. The value of a live cell that could not be stored is lost if the notebook no longer has it.
+        A stored value is lost if it cannot be loaded. A value that could not be stored is lost if it exists neither in the notebook nor in the run.
 
         Raises
         ------

@@ -3,7 +3,7 @@
 A step is *brought up to date* when it is executed or reused. A variable can be bound several times, so "the value of `df`" has a meaning only at a
 point of the timeline. The timeline answers three questions:
 
-* Does a variable still have the value of its asset, or did a plain cell change it? (`asset_of`)
+* Does a variable still have the value of its asset, or did a cell change it? (`asset_of`)
 * The variables that a step reads have changed since the step was brought up to date. Is this change an edit, which makes the step stale? Or did
   *another* cell bind the variables again, or the step itself change them? (`pin`)
 * Which names may Stepwell bind without overwriting a variable of the user? (`may_bind`)

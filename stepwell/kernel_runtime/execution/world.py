@@ -1,8 +1,8 @@
 """State apart from the inputs of steps: files, the environment, settings, random streams, and globals that bodies change.
 
 `World` records which cells and steps changed the files, environment variables and other external state that the steps of a kernel read. The
-operating system does not report such changes to the kernel, so the state behind every recorded read is examined before and after each cell. A
-step becomes stale if the state changes between two cells, or if the state is changed again by the cell that had made it. As in a plain notebook,
+operating system does not report such changes to the kernel, so the state behind the recorded reads (at most 1,000) is examined before and after
+each cell. A step becomes stale if the state changes between two cells, or if the state is changed again by the cell that had made it. As in a plain notebook,
 a step does not become stale if a cell or step that comes after it changes the state.
 
 `Seeds` seeds the global generators of ``random`` and ``numpy.random`` from the key of each step, so that a step which does not seed them gets the

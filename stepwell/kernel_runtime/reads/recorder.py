@@ -2,8 +2,8 @@
 """`ReadRecorder` notes what one step reads while the step runs, and computes the digests of these reads when the step ends.
 
 Files and folders that the step created, and environment variables that it set, are not recorded as reads. A file that the step both read *and*
-changed is recorded with its content after the step: the result is reused until something else changes the file. For a live cell, the file is
-recorded with its content before the step, because a reuse of the cell makes the change again.
+changed is recorded with its content after the step: the result is reused until something else changes the file. For a live cell, a file of
+up to 64 MiB is recorded with its content before the step, because a reuse of the cell makes the change again.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ class ReadRecorder:
         Returns the names of variables that are never recorded as reads, because the memo key of the step covers them: they are inputs, or the
         code of the step refers to them.
     keep_digests
-        True if a file that the step both reads and changes is recorded with its content before the change; if False, with the content after.
+        True if a file of up to 64 MiB that the step both reads and changes is recorded with its content before the change; if False, with the
+        content after.
     bound_names
         Names that the body binds. If a library looks up such a name after the body has bound it to another object, this is not a read.
     reads_filters

@@ -265,9 +265,9 @@ class Session:
         self.namespace = namespace
 
     def close(self) -> None:
-        """Run the hourly housekeeping of each store for which it is due, commit all pending changes, and close all stores.
+        """Commit all pending changes, and close all stores.
 
-        A closed store opens again when it is used.
+        If there was a run in this session, the hourly housekeeping of each store for which it is due is done first. A closed store opens again when it is used.
         """
         for store in self.stores.values():
             if self.last_run is not None and housekeeping.is_due(store):

@@ -162,7 +162,7 @@ class Objects:
         self._unrecorded = unrecorded or Unrecorded(folder)
         self.witnesses = Witnesses(signer)
         self._own_files: set[str] = set()
-        """Names of the files that this process has signed with this user's key, or found to be signed with it."""
+        """Names of the files that this process has signed with this user's key, or whose signature names this key."""
 
     def write(self, encoded: Encoded, *, key: str, memo_key: str, about: Mapping[str, Any] | None = None) -> tuple[str, str]:
         """Write the file of a value, and protect it from ``gc`` until `release_recorded` is called.
