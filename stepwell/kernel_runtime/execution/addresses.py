@@ -88,10 +88,10 @@ class Inventory:
             if kind is FunctionType:
                 if item.__globals__ is self._namespace:
                     self._note(root, address, item, content_of(item), None)
-                    stack += [((*address, step), member) for step, member in _held_by(item)]
+                    stack += [((*address, access), member) for access, member in _held_by(item)]
                 continue
             if kind in CALLS:
-                stack += [((*address, step), member) for step, member in _held_by(item)]
+                stack += [((*address, access), member) for access, member in _held_by(item)]
                 continue
             if kind is ModuleType:
                 if owner(item.__name__) is None:
@@ -115,7 +115,7 @@ class Inventory:
                 if kind.__module__ == "__main__" and self._namespace.get(kind.__qualname__) is kind:
                     # A method may change an attribute of its class, so the class is recorded, too.
                     self._enter(kind.__qualname__, kind)
-            stack += [((*address, step), member) for step, member in contents.members(item) if type(member) not in ATOMS]
+            stack += [((*address, access), member) for access, member in contents.members(item) if type(member) not in ATOMS]
 
     def _digest(self, item: Any, budget: Budget) -> str | None:
         """Return the digest by which a leaf is compared.
@@ -195,7 +195,7 @@ CALLS = frozenset({FunctionType, MethodType, BuiltinMethodType, partial})
 
 
 def _held_by(function: Any) -> Iterable[tuple[tuple[str, Any], Any]]:
-    """Yield a pair for each object that a function, method or `partial` holds: the `contents.Step` that leads to the object, and the object."""
+    """Yield a pair for each object that a function, method or `partial` holds: the `contents.Access` that leads to the object, and the object."""
     if type(function) in {MethodType, BuiltinMethodType}:
         yield ("self", None), function.__self__
         return
@@ -250,8 +250,8 @@ def resolve(namespace: Mapping[str, Any], root: str, address: Address) -> Any:
         If the address does not lead to an object in this namespace.
     """
     item: Any = namespace[root]
-    for step in address:
-        kind, name = step
+    for access in address:
+        kind, name = access
         if kind == "class" or (kind == "attr" and issubclass(type(item), FunctionType)):
             item = vars(item)[name]
         elif kind == "default":
@@ -269,7 +269,7 @@ def resolve(namespace: Mapping[str, Any], root: str, address: Address) -> Any:
         elif kind == "keyword":
             item = item.keywords[name]
         else:
-            item = contents.member(item, step)
+            item = contents.member(item, access)
     return item
 
 
@@ -389,7 +389,7 @@ def places(namespace: dict[str, Any], names: Iterable[str], stop: Collection[int
             if id(item) in stop or kind.__module__ not in {"builtins", "collections", "__main__"}:
                 continue
             if not contents.is_leaf(item):
-                stack += [((*address, step), member) for step, member in contents.members(item)]
+                stack += [((*address, access), member) for access, member in contents.members(item)]
     return objects
 
 

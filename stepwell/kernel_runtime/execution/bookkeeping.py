@@ -96,8 +96,8 @@ class Execution:
     function and global that it covers), unless an earlier run has stored them. From the parts, a later request can tell what changed."""
     started: float = field(default_factory=time.time)
     reason: str = ""
-    """The reason why the step runs, for example that it was forced. Empty for a step of a job, and if only recorded differences of code, config or
-    inputs are the reason."""
+    """The reason why the step runs, for example that it was forced. Empty for a step of a job, and if the step runs only because its code, config or
+    stored input values are new or have changed."""
     outcome: Outcome | None = None
     """The outcome of the body; None if the body did not begin."""
     stored_outputs: dict[str, tuple[StoredValue | None, str]] = field(default_factory=dict)

@@ -26,9 +26,9 @@ from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.versions.encode import ATOMS, IMMUTABLE
 
-Step: TypeAlias = tuple[str, Any]
+Access: TypeAlias = tuple[str, Any]
 """The access that leads from an object to one inside it, for example ``("item", key)``, ``("index", 0)`` or ``("attr", "layers")``."""
-Address: TypeAlias = tuple[Step, ...]
+Address: TypeAlias = tuple[Access, ...]
 """The accesses that lead from the value of a variable to an object inside the value, in order."""
 
 MOST_CONTAINERS = 50_000
@@ -143,8 +143,8 @@ def is_entangled(item: Any) -> bool:
     return False
 
 
-def members(item: Any) -> Iterator[tuple[Step, Any]]:
-    """Yield a pair for each member of a container: the `Step` that leads to the member, and the member."""
+def members(item: Any) -> Iterator[tuple[Access, Any]]:
+    """Yield a pair for each member of a container: the `Access` that leads to the member, and the member."""
     if issubclass(type(item), dict):
         for key, value in list(dict.items(item)):
             yield ("item", key), value
@@ -156,15 +156,15 @@ def members(item: Any) -> Iterator[tuple[Step, Any]]:
             yield ("attr", name), value
 
 
-def member(item: Any, step: Step) -> Any:
-    """Return the member of the container `item` to which `step` leads.
+def member(item: Any, access: Access) -> Any:
+    """Return one member of the container `item`: the member to which `access` leads.
 
     Raises
     ------
     LookupError, AttributeError
         If the container has no such member.
     """
-    kind, name = step
+    kind, name = access
     if kind == "item":
         return dict.__getitem__(item, name)
     if kind == "index":

@@ -374,7 +374,7 @@ class Engine:
     def _reason(self, step: PlanStep, decision: Decision) -> str:
         """Return the reason why a step runs, such as a changed file.
 
-        Return an empty string if only recorded differences of code, config or inputs are the reason, and for a step of a job.
+        Return an empty string for a step of a job, and if the step runs only because its code, config or stored input values are new or have changed.
         """
         if decision.cause == "unrestorable":
             return decision.obstacle

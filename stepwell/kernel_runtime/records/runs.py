@@ -115,9 +115,11 @@ class StepRecord:
     """The materializations that the step made or, if the status is ``reused``, reused."""
     error: ErrorRecord | None = None
     reason: str = ""
-    """The reason why the step was executed, for example that it was forced or that a file changed. A renamed or accepted value has a reason, too.
+    """The reason why the step was executed, for example that it was forced or that a file changed. The record of a renamed, accepted or revoked value
+    has the status ``executed`` and a reason, too.
 
-    Empty if only recorded differences of code, config or inputs are the reason, if the step was not executed, and for a step of a job.
+    Empty for a step of a job, and if the status is not ``executed``. Also empty if the step ran only because its code, config or stored input
+    values were new or had changed: the records of its runs show these differences.
     """
     not_kept: tuple[str, ...] = ()
     """The outputs that could not be stored, each as a string: its name, a colon, and the reason or the type of its value. Only steps of jobs and of
