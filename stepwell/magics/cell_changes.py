@@ -166,7 +166,7 @@ class _Changes(ast.NodeVisitor):
                 self._target(element, value)
 
     def _change(self, node: ast.expr) -> None:
-        """Note that the code changes the value of the expression `node`: add every name in the expression to the changed names.
+        """Record that the code changes the value of the expression `node`: add every name in the expression to the changed names.
 
         The value may be the object of any of the names, or a part of such an object.
         """

@@ -73,11 +73,11 @@ class Paths:
     """The names that the paths to one point of the body assign."""
 
     on_every_path: set[str] = field(default_factory=set)
-    """The names that every path to the point assigns."""
+    """The names that are assigned on every path through the body to this point."""
     on_some_path: set[str] = field(default_factory=set)
-    """The names that at least one path to the point assigns."""
+    """The names that are assigned on at least one path to this point."""
     is_unreachable: bool = False
-    """True if no path reaches the point, for example after ``raise``."""
+    """True if no path leads to this point, for example after ``raise``."""
 
     def copy(self) -> Paths:
         """Return a copy of these names. The walk of a branch can change the copy without changing the original."""

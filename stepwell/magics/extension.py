@@ -284,7 +284,7 @@ class Staleness:
         """True if a run has ended since `after_cell` was last called."""
 
     def note_steps(self, steps: Iterable[StepRecord]) -> None:
-        """Note the code versions of the steps of a run that has ended."""
+        """Record the code versions of the steps of a run that has ended."""
         self._has_run = True
         for step in steps:
             if step.status in ("executed", "reused") and step.materializations:

@@ -460,7 +460,7 @@ class Claiming:
         return True
 
     def computing(self, step: PlanStep, memo: str) -> None:
-        """Note that the body of a step begins.
+        """Record that the body of a step begins.
 
         A step that took long in an earlier run is claimed now, if the claim is free. Any other step is claimed once it has run for `LONG` seconds.
         """
@@ -475,7 +475,7 @@ class Claiming:
                 start_new_thread(self._watch, ())
 
     def step_ended(self) -> None:
-        """Note that a step ended or will not run. Its claim, if there is one, is released when the records so far are committed."""
+        """Record that a step ended or will not run. Its claim, if there is one, is released when the records so far are committed."""
         watched, self._watched = self._watched, None
         claim, self._claim = self._claim, None
         for held in (claim, watched.claim if watched is not None else None):

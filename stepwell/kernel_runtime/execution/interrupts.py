@@ -111,7 +111,7 @@ class InterruptGuard:
             raise KeyboardInterrupt
 
     def _interrupt(self, *, cancelled: bool) -> bool:
-        """Note an interrupt; `cancelled` is True if it comes from `cancel`. Return True if the run had been interrupted before."""
+        """Record an interrupt; `cancelled` is True if it comes from `cancel`. Return True if the run had been interrupted before."""
         self._heard += 1
         again, self.interrupted = self.interrupted, True
         self.cancelled = cancelled and (self.cancelled or not again)
@@ -223,7 +223,7 @@ class InterruptGuard:
                 raise KeyboardInterrupt
 
     def _leave(self) -> bool:
-        """Note that user code has ended. Return True if `cancel` sent an exception that was not raised before the end of the code."""
+        """Record that user code has ended. Return True if `cancel` sent an exception that was not raised before the end of the code."""
         late = False
         while self._calling:
             # An exception that is raised inside this loop is late, too.

@@ -134,7 +134,7 @@ class LiveRun:
                 self._space[name] = value
 
     def watch_process(self) -> None:
-        """Note the states of random streams, the settings of libraries and the environment variables, right before the body runs."""
+        """Record the states of random streams, the settings of libraries and the environment variables, right before the body runs."""
         self._streams = stream_states()
         self._seedings = len(seedings)
         patches.scan()

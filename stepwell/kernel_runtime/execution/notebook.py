@@ -570,7 +570,7 @@ class NotebookCells:
                 error.add_note(said)
 
     def step_failed(self, step: PlanStep, run: LiveRun) -> None:
-        """Note in the timeline what a body bound and changed before it failed. The names stay bound, as after a plain cell that failed."""
+        """Record in the timeline what a body bound and changed before it failed. The names stay bound, as after a plain cell that failed."""
         bound, changed = [*run.bound_names(), *run.deleted_names()], run.changed_names()
         run.give_back()
         self._timeline.world.note_settings(step.key, run.settings, run.environment)
@@ -625,7 +625,7 @@ class NotebookCells:
         return ()
 
     def _note_reuse(self, hit: _Reuse, bound: Collection[str]) -> None:
-        """Note in the timeline what the reuse of a step bound and changed."""
+        """Record in the timeline what the reuse of a step bound and changed."""
         step, body, materializations, effects, timeline = (
             hit.step,
             hit.body,
@@ -699,7 +699,7 @@ class NotebookCells:
             self._seeds.leave(stream)
 
     def _note_files(self, hit: _Reuse, todo: FilesToRestore) -> None:
-        """Note the digest of each file that the step wrote, except files that were not restored."""
+        """Record the digest of each file that the step wrote, except files that were not restored."""
         for file in hit.effects.files:
             if file.path in todo.left_paths:
                 continue

@@ -260,7 +260,7 @@ class Timeline:
         return max(events, key=lambda event: event[0])[1].place if events else ""
 
     def _since(self, name: str, number: int) -> list[tuple[int, Writer]]:
-        """Of the events after the event `number`, return those that bound a name or may have changed its value, also through another name."""
+        """Of the events after event number `number`, return those that bound a name or may have changed its value, also through another name."""
         events = [event for event in self._binds.get(name, ()) if event[0] > number]
         group = self._group.get(name)
         names = [name] if group is None else [other for other, its_group in self._group.items() if its_group == group]
@@ -283,7 +283,7 @@ class Timeline:
             self._waiting.pop(key, None)
 
     def settle(self, names: Iterable[str]) -> None:
-        """Note that the variables `names` now have the unchanged values of their assets. Call this after `note` recorded the step that bound them."""
+        """Record that the variables `names` now have the unchanged values of their assets. Call this after `note` recorded the step that bound them."""
         for name in names:
             bound = self._bindings.get(name)
             if bound is not None:
@@ -388,7 +388,7 @@ class Timeline:
         return keys
 
     def materialized(self, item: Materialization) -> None:
-        """Note that an asset has a new current value, so that `refresh` rebinds the asset's variables. The method may be called on any thread."""
+        """Record that an asset has a new current value, so that `refresh` rebinds the asset's variables. The method may be called on any thread."""
         with self._lock:
             self._waiting[item.key] = item
 
@@ -444,7 +444,7 @@ class Timeline:
     # -- steps
 
     def look_before(self, step_key: str, names: Iterable[str]) -> None:
-        """Note the values of `names`, which a step both reads and binds, before the step runs. Only numbers, strings and unbound names are noted."""
+        """Record the values of `names`, which a step both reads and binds, before the step runs. Only numbers, strings and unbound names are noted."""
         earlier = self.earlier(step_key)
         for name in names:
             value = self.namespace.get(name, MISSING)
@@ -482,7 +482,7 @@ class Timeline:
         *,
         as_before: bool = False,
     ) -> None:
-        """Note that a step was brought up to date: executed or reused.
+        """Record that a step was brought up to date: executed or reused.
 
         Parameters
         ----------
@@ -530,7 +530,7 @@ class Timeline:
         )
 
     def note_handles(self, step_key: str, names: Iterable[str]) -> None:
-        """Note the result of `database_state` for each of `names`, the variables whose values are files and connections that a step created."""
+        """Record the result of `database_state` for each of `names`, the variables whose values are files and connections that a step created."""
         memory = self._memories.get(step_key)
         if memory is not None:
             memory.databases.update({name: database_state(self.namespace.get(name)) for name in names})
@@ -583,7 +583,7 @@ class Timeline:
         return memory is not None and memory.statements == queries.connection.outside
 
     def seeded(self, stream: str, writer: Writer) -> None:
-        """Note that a cell or step has seeded a random stream."""
+        """Record that a cell or step has seeded a random stream."""
         self.world.seeded(stream, writer, self._count)
 
     def was_seeded(self, stream: str, step_key: str) -> bool:
@@ -643,7 +643,7 @@ class Timeline:
         self.world.look(self._count, writer)
 
     def wrote(self, path: str, digest: str, step_key: str) -> None:
-        """Note that a step wrote a file. `digest` is the digest of the content after the step; `path` has the form of `FileEffect.path`."""
+        """Record that a step wrote a file. `digest` is the digest of the content after the step; `path` has the form of `FileEffect.path`."""
         self.world.wrote(path, digest, step_key, self._count)
 
     def digest_of(self, name: str) -> str:

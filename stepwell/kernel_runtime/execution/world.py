@@ -121,11 +121,11 @@ class World:
         return read.kind not in LOCAL and read.kind != "asset"
 
     def note_run(self, writer: Writer, number: int) -> None:
-        """Note that a cell or step has run. `number` is the number of the last event so far."""
+        """Record that a cell or step has run. `number` is the number of the last event so far."""
         self._first_run.setdefault(writer, number)
 
     def look(self, number: int, writer: Writer = OTHER) -> None:
-        """Examine the state behind all watched reads. Every change since the last call is noted as a change by `writer` after the event `number`."""
+        """Examine the state behind all watched reads. Every change since the last call is noted as a change by `writer` after event number `number`."""
         self.note_run(writer, number)
         for read, before in self._watched.items():
             now = _glance(read)
@@ -134,7 +134,7 @@ class World:
                 self._changes.setdefault((read.kind, read.name), []).append((number, writer))
 
     def wrote(self, path: str, digest: str, step_key: str, number: int) -> None:
-        """Note that a step wrote a file after the event `number`.
+        """Record that a step wrote a file after event number `number`.
 
         `digest` is the digest of the content after the step; `path` has the form of `FileEffect.path`.
         """
@@ -146,18 +146,18 @@ class World:
                 self._watched[read] = _glance(read)
 
     def seeded(self, stream: str, writer: Writer, number: int) -> None:
-        """Note that a cell or step has seeded a random stream after the event `number`."""
+        """Record that a cell or step has seeded a random stream after event number `number`."""
         self._changes.setdefault(("stream", stream), []).append((number, writer))
 
     def was_seeded(self, stream: str, step_key: str, number: int, *, pulled: bool) -> bool:
-        """Return True if a random stream was seeded after the event `number`.
+        """Return True if a random stream was seeded after event number `number`.
 
         Seeding by the step `step_key` itself, and by cells and steps that come after this step, does not count (see `is_later_change`).
         """
         return not self._come_after(("stream", stream), step_key, number, pulled=pulled)
 
     def was_read(self, step_key: str, reads: Iterable[Read], number: int, *, same: bool) -> None:
-        """Note the recorded reads of a step that was brought up to date after the event `number`.
+        """Record the recorded reads of a step that was brought up to date after event number `number`.
 
         Parameters
         ----------
@@ -217,7 +217,7 @@ class World:
         return not self._come_after(name, step_key, self._last_read[step_key].number, pulled=True)
 
     def _come_after(self, name: tuple[str, str], step_key: str, number: int, *, pulled: bool) -> bool:
-        """Return True if each change after the event `number` was made by the step itself, or by a cell or step that comes after it.
+        """Return True if each change after event number `number` was made by the step itself, or by a cell or step that comes after it.
 
         `is_later_change` defines which cells and steps come after a step.
         """
@@ -239,7 +239,7 @@ class World:
         )
 
     def note_settings(self, step_key: str, before: library_state.Snapshot, environment: Mapping[str, str]) -> None:
-        """Note the settings of libraries and the environment variables that a step has just changed.
+        """Record the settings of libraries and the environment variables that a step has just changed.
 
         Parameters
         ----------
@@ -347,7 +347,7 @@ class HiddenState:
         return step.code.digest != before
 
     def mark_outdated(self) -> None:
-        """Note that the code versions of the following steps must be computed again, because a step has changed the notebook."""
+        """Record that the code versions of the following steps must be computed again, because a step has changed the notebook."""
         self._changes += 1
         self.walk = self._new_walk()
 

@@ -190,7 +190,7 @@ class ReadRecorder:
     # -- notes while the step runs
 
     def file_opened(self, path: str, *, reads: bool, writes: bool, appends: bool = False) -> None:
-        """Note that the step is about to open a file for reading, for writing, or for both. If `appends` is True, writing means appending."""
+        """Record that the step is about to open a file for reading, for writing, or for both. If `appends` is True, writing means appending."""
         if reads:
             self._has_reads = True
             if self._files is None:
@@ -206,13 +206,13 @@ class ReadRecorder:
                 self._note_before(path, stat[0])
 
     def folder_created(self, path: str) -> None:
-        """Note that the step is about to create a folder. Nothing is noted if the folder exists already."""
+        """Record that the step is about to create a folder. Nothing is noted if the folder exists already."""
         path = os.path.abspath(path)
         if not os.path.lexists(path):
             self._created |= {path}
 
     def path_removed(self, path: str) -> None:
-        """Note that the step is about to remove a file, or a folder with everything in it."""
+        """Record that the step is about to remove a file, or a folder with everything in it."""
         path = os.path.abspath(path)
         self._removed_paths |= {path}
         if path not in self._written_files and path not in self._created and os.path.isfile(path):
@@ -262,7 +262,7 @@ class ReadRecorder:
         return top in {"pandas", "polars", "pyarrow", "numpy", "duckdb", "_duckdb"} or isinstance(value, dict)
 
     def looked_up(self, names: Iterable[str], value: Any = None) -> None:
-        """Note that a library looked up the names of a formula, an expression or a query.
+        """Record that a library looked up the names of a formula, an expression or a query.
 
         Parameters
         ----------
@@ -288,7 +288,7 @@ class ReadRecorder:
                 self._has_reads = True
 
     def status_read(self, path: str, aspect: str, state: str) -> None:
-        """Note that the step read the attributes `aspect` of a path; `state` has their values, as `checks.status` returns them."""
+        """Record that the step read the attributes `aspect` of a path; `state` has their values, as `checks.status` returns them."""
         self._has_reads = True
         if self._statuses is None:
             self._statuses = {}
@@ -299,7 +299,7 @@ class ReadRecorder:
         return self._statuses is not None and (path, aspect) in self._statuses
 
     def folder_listed(self, path: str) -> None:
-        """Note that the step is about to list a folder."""
+        """Record that the step is about to list a folder."""
         path = os.path.abspath(path)
         self._has_reads = True
         if self._folders is None:
@@ -309,7 +309,7 @@ class ReadRecorder:
                 self._folders[path] = checks.folder_names(path)
 
     def path_read(self, path: str) -> None:
-        """Note that a native reader is about to read `path`: a file, all files below a folder, or all files that match a pattern."""
+        """Record that a native reader is about to read `path`: a file, all files below a folder, or all files that match a pattern."""
         expanded = os.path.expanduser(path)
         path = os.path.abspath(expanded)
         if not is_input_path(path):
@@ -331,7 +331,7 @@ class ReadRecorder:
                 self.file_opened(file, reads=True, writes=False)
 
     def database_opened(self, path: str, log: str) -> None:
-        """Note that the step is about to open a database file, for reading and perhaps for writing.
+        """Record that the step is about to open a database file, for reading and perhaps for writing.
 
         Parameters
         ----------
@@ -346,7 +346,7 @@ class ReadRecorder:
             self._databases |= {path, path + log}
 
     def name_read(self, name: str, value: str | None) -> None:
-        """Note that the step read an environment variable; `value` is None if the variable was not set."""
+        """Record that the step read an environment variable; `value` is None if the variable was not set."""
         self._has_reads = True
         if self._names is None:
             self._names = {}
@@ -360,18 +360,18 @@ class ReadRecorder:
         return name in self._names_set or (self._names is not None and name in self._names) or self._environment is not None
 
     def environment_read(self, environment: dict[str, str]) -> None:
-        """Note that the step read the whole environment, whose variables are `environment`."""
+        """Record that the step read the whole environment, whose variables are `environment`."""
         self._has_reads = True
         if self._environment is None:
             self._environment = environment
             self._absent_variables = tuple(sorted(self._names_set))
 
     def name_set(self, name: str) -> None:
-        """Note that the step sets or removes an environment variable, so that later reads of this variable by the step are not recorded."""
+        """Record that the step sets or removes an environment variable, so that later reads of this variable by the step are not recorded."""
         self._names_set |= {name}
 
     def state_read(self, name: str) -> None:
-        """Note that the step reads a state that `library_state` knows by this name, for example the options of a library or the working directory."""
+        """Record that the step reads a state that `library_state` knows by this name, for example the options of a library or the working directory."""
         if name in self._states_set or (self._states is not None and name in self._states):
             return
         self._has_reads = True
@@ -381,7 +381,7 @@ class ReadRecorder:
             self._states[name] = state_digest(name, data_version)
 
     def _warned(self, digest: str) -> None:
-        """Note that the step issued a warning. It thereby reads the warning filters, which can turn the warning into an error.
+        """Record that the step issued a warning. It thereby reads the warning filters, which can turn the warning into an error.
 
         Parameters
         ----------
@@ -393,11 +393,11 @@ class ReadRecorder:
             self._states = {WARNINGS: digest} | (self._states or {})
 
     def state_set(self, name: str) -> None:
-        """Note that the step sets a state that `library_state` knows by this name, so that later reads of this state by the step are not recorded."""
+        """Record that the step sets a state that `library_state` knows by this name, so that later reads of this state by the step are not recorded."""
         self._states_set |= {name}
 
     def database_used(self, text: str, leftovers: list[str]) -> None:
-        """Note that the step is about to use DuckDB's default connection.
+        """Record that the step is about to use DuckDB's default connection.
 
         Parameters
         ----------
@@ -434,7 +434,7 @@ class ReadRecorder:
         return [f"duckdb's own connection ({change})" for change in dict.fromkeys((*changed, *self._leftovers))]
 
     def asset_loaded(self, key: str, version: str, where: tuple[str, ...]) -> None:
-        """Note that the step loaded the value of an asset.
+        """Record that the step loaded the value of an asset.
 
         Parameters
         ----------
@@ -450,23 +450,23 @@ class ReadRecorder:
         self._assets.setdefault((key, *where), version)
 
     def host_asked(self, host: str) -> None:
-        """Note that the step asks for the network address of a host."""
+        """Record that the step asks for the network address of a host."""
         self._last_host = host
 
     def connected(self, address: str) -> None:
-        """Note that the step opens a connection. The host whose address the step last asked for is recorded; if there is none, `address` is."""
+        """Record that the step opens a connection. The host whose address the step last asked for is recorded; if there is none, `address` is."""
         host = self._last_host or address
         if host not in self.network:
             self.network = (*self.network, host)
 
     def unseen_read(self, reader: str, item: str) -> None:
-        """Note that the native reader `reader` reads something that no later run can check; `item` names it, for example ``s3://bucket``."""
+        """Record that the native reader `reader` reads something that no later run can check; `item` names it, for example ``s3://bucket``."""
         line = f"{reader}: {item}"
         if line not in self.unseen_reads:
             self.unseen_reads = (*self.unseen_reads, line)
 
     def location_read(self, reader: str, location: str, folder: str = "") -> None:
-        """Note that a native reader is about to read a file, a folder, the files that match a pattern, or a URL.
+        """Record that a native reader is about to read a file, a folder, the files that match a pattern, or a URL.
 
         Parameters
         ----------
@@ -485,7 +485,7 @@ class ReadRecorder:
             self.path_read(os.path.join(folder, location.removeprefix("file://")))
 
     def child_started(self, name: str) -> None:
-        """Note that the step is about to start a program or a process."""
+        """Record that the step is about to start a program or a process."""
         if name not in self.children:
             self.children = (*self.children, name)
         if self._tree is None:
@@ -506,7 +506,7 @@ class ReadRecorder:
         ]
 
     def _note_children(self) -> None:
-        """Note the files that child processes wrote, created or removed.
+        """Record the files that child processes wrote, created or removed.
 
         These are the files that changed since the first child process started, except those that this process changed.
         """

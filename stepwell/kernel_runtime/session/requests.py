@@ -146,7 +146,7 @@ def lookup(registry: Registry, definitions: Given = None, targets: Iterable[Asse
 def requesting(
     timeline: Timeline | None, definitions: Iterable[Any], *, cell: bool = False, only_unbound: bool = False
 ) -> Iterator[None]:
-    """Note in the timeline which assets a request names. The note is removed at the end of the ``with`` block.
+    """Record in the timeline which assets a request names. The note is removed at the end of the ``with`` block.
 
     Within the block, the cells of these assets read the present values of the notebook's variables, even if other cells have reassigned them.
 
@@ -303,13 +303,8 @@ def notebook_path(namespace: Mapping[str, Any] | None = None) -> Path | None:
     """Return the path of the notebook or script that runs as ``__main__``; None if the path is unknown.
 
     The path is the first of these that ends with ``.ipynb``: the environment variable ``STEPWELL_NOTEBOOK`` (set by ``stepwell run``), the
-    environment variable ``JPY_SESSION_NAME`` (set by Jupyter), and the variable ``__vsc_ipynb_file__`` (set by VS Code). If there is none, the
-    path is a script's ``__file__``; in IPython, the path is then unknown.
-
-    Parameters
-    ----------
-    namespace
-        The namespace of the notebook; None for that of ``__main__``.
+    environment variable ``JPY_SESSION_NAME`` (set by Jupyter), and the variable ``__vsc_ipynb_file__`` (set by VS Code). If none of them
+    does, the path is unknown in IPython; in a script, it is the variable ``__file__``.
     """
     space = namespace if namespace is not None else vars(sys.modules["__main__"])
     for path in (

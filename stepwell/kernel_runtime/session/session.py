@@ -267,7 +267,7 @@ class Session:
     def close(self) -> None:
         """Commit all pending changes, and close all stores.
 
-        If there was a run in this session, the hourly housekeeping of each store for which it is due is done first. A closed store opens again when it is used.
+        If there was a run in this session, the stores that are due for their hourly housekeeping get it first. A closed store opens again when it is used.
         """
         for store in self.stores.values():
             if self.last_run is not None and housekeeping.is_due(store):
