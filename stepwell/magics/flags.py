@@ -229,6 +229,8 @@ def _parsed(magic: Any, words: list[str], parse: Callable[[], Namespace]) -> Nam
     prefix = "%%" if name.endswith("asset") or name == "op" else "%"
     if "-h" in words or "--help" in words:
         raise UsageError(f"run {prefix}{name}? to read the help of {prefix}{name}")
+    # What a flag means must be clear from the text of the cell alone.
+    magic.parser.allow_abbrev = False
     try:
         return parse()
     except UsageError as error:

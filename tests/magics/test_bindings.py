@@ -1,7 +1,13 @@
 """The variables that are bound to assets."""
 
 import gc
+import signal
+import sys
 import weakref
+
+import stepwell
+from stepwell.kernel_runtime.execution.addresses import Inventory
+from stepwell.kernel_runtime.session import Session
 
 
 def test_a_name_follows_its_asset(notebook):
@@ -180,3 +186,61 @@ def test_the_inputs_of_a_step_leave_functions_assets_graphs_and_jobs_alone(noteb
     for name, kind in (("helper", "a function"), ("Model", "a class"), ("whole", "a graph"), ("mail", "a job")):
         assert f"{name}_ ({name} is {kind})" in told
     assert "decorated_ (decorated is an asset definition)" in told
+
+
+def stored(store, value):
+    """Store `value` as the asset ``raw``, like another notebook with the same store."""
+
+    @stepwell.asset
+    def raw():
+        return value
+
+    session = Session()
+    session.materialize([raw], store=store)
+    session.close()
+
+
+def test_an_input_that_another_notebook_computes_stays_an_input(notebook):
+    store = notebook.session.open().directory
+    stored(store, [1, 2, 3])
+    cell = "%%asset total\ntotal = sum(raw)"
+    notebook(cell)
+    assert (notebook.ns["total"], notebook.ns["raw"]) == (6, [1, 2, 3])
+    notebook(cell)
+    assert "total" in notebook("%why total").text
+    stored(store, [100, 200])
+    notebook(cell)
+    assert (notebook.ns["total"], notebook.ns["raw"]) == (300, [100, 200])
+
+
+def test_an_input_is_one_again_after_its_variable_was_deleted(notebook):
+    notebook("%%asset a\na = [1, 2, 3]")
+    notebook("del a")
+    cell = "%%asset c\nc = len(a)"
+    notebook(cell)
+    again = notebook(cell).text
+    assert "reused" in again
+    assert "del a" not in again
+    notebook("%%asset a\na = [1, 2, 3, 4]")
+    notebook(cell)
+    assert notebook.ns["c"] == 4
+
+
+def test_an_interrupt_before_the_body_leaves_the_variables(notebook):
+    notebook("%%asset a\na = [1, 2, 3]\nsize = 3")
+    notebook("x = 'precious'\nbig = [[0]]\ndel a")
+
+    def interrupt(frame, event, _):
+        if event == "call" and frame.f_code is Inventory.__init__.__code__:
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGINT)
+
+    sys.setprofile(interrupt)
+    try:
+        ran = notebook.run("%%asset b --in x=a\nb = sum(x) + len(big)")
+    finally:
+        sys.setprofile(None)
+    assert isinstance(ran.error, KeyboardInterrupt)
+    assert (notebook.ns["x"], "b" in notebook.ns) == ("precious", False)
+    notebook("%%asset b --in x=a\nb = sum(x) + len(big)")
+    assert (notebook.ns["x"], notebook.ns["b"]) == ("precious", 7)

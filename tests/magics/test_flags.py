@@ -45,6 +45,11 @@ def test_what_stands_in_brackets_is_no_flag(notebook, default):
     assert (op.max_age, op.volatile, op.cache) == (None, False, None)
 
 
+def test_a_flag_is_written_in_full(notebook):
+    assert "did you mean --plain?" in notebook.refused("%%asset a --plai\na = 1", UsageError)
+    assert "did you mean --volatile?" in notebook.refused("%%op f() --volat\n1", UsageError)
+
+
 def test_they_decide_when_a_step_runs(notebook):
     notebook("K = 1\nL = 1")
     notebook("%%op fetch() --volatile\n1")

@@ -331,6 +331,8 @@ class NotebookCells:
     def begin(self, step: PlanStep, arguments: Mapping[str, Any], materializations: Mapping[str, Materialization]) -> LiveRun:
         """Prepare the run of a cell's body: bind those inputs that the notebook does not have, and note the state that the body may change.
 
+        If an exception prevents the run, for example an interrupt, the variables of the notebook are bound as before.
+
         Parameters
         ----------
         arguments
@@ -338,6 +340,37 @@ class NotebookCells:
         materializations
             The materializations of the inputs, by value key.
         """
+        space = self._timeline.namespace
+        before = dict(space)
+        try:
+            return self._begin(step, self._bind_inputs(step, arguments, materializations), materializations)
+        except BaseException:
+            for name in space.keys() - before.keys():
+                del space[name]
+            space.update(before)
+            raise
+
+    def _bind_inputs(
+        self, step: PlanStep, arguments: Mapping[str, Any], materializations: Mapping[str, Materialization]
+    ) -> dict[str, Any]:
+        """Bind the variables of loaded inputs for good, if they are unbound or have an older value of the same asset.
+
+        The other arguments are returned: their variables belong to other cells, so they have the values of the inputs only during the run.
+        """
+        timeline = self._timeline
+        others = dict(arguments)
+        for given in step.inputs:
+            item = materializations.get(given.keys[0]) if given.keys and not given.fan_in else None
+            if item is None or given.name not in arguments:
+                continue
+            if given.name in timeline.namespace:
+                bound = timeline.asset_of(given.name) if self.is_cell(step) else None
+                if bound is None or bound.key != item.key:
+                    continue
+            timeline.bind(given.name, item.key, item, others.pop(given.name))
+        return others
+
+    def _begin(self, step: PlanStep, arguments: Mapping[str, Any], materializations: Mapping[str, Materialization]) -> LiveRun:
         body = step.op.body
         assert isinstance(body, CellBody)
         space = self._timeline.namespace
