@@ -1,8 +1,10 @@
 """The variables that are bound to assets."""
 
 import gc
+import os
 import signal
 import sys
+import time
 import weakref
 
 import stepwell
@@ -244,3 +246,27 @@ def test_an_interrupt_before_the_body_leaves_the_variables(notebook):
     assert (notebook.ns["x"], "b" in notebook.ns) == ("precious", False)
     notebook("%%asset b --in x=a\nb = sum(x) + len(big)")
     assert (notebook.ns["x"], notebook.ns["b"]) == ("precious", 7)
+
+
+class Slow:
+    """A value whose storing does not end before an interrupt."""
+
+    def __init__(self, wait):
+        self.wait = wait
+
+    def __reduce__(self):
+        if self.wait:
+            self.wait = False
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+        return Slow, (False,)
+
+
+def test_an_interrupt_ends_the_storing_of_a_variable(notebook):
+    notebook.ns["Slow"] = Slow
+    began = time.monotonic()
+    ran = notebook.run("%%asset a\nother = Slow(True)\na = 1")
+    assert isinstance(ran.error, KeyboardInterrupt)
+    assert time.monotonic() - began < 50
+    assert (notebook.ns["a"], notebook.ns["other"].wait) == (1, False)
+    assert "a: executed" in notebook("%%asset a\nother = Slow(False)\na = 2").text

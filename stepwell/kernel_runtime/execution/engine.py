@@ -133,7 +133,7 @@ class Engine:
         self.claiming = Claiming(store, facts, books, guard, len(plan.steps))
         self.collection = no_collection()
         self.cells = (
-            NotebookCells(options.timeline, store, self.seeds, self.notices.append, strict=options.strict)
+            NotebookCells(options.timeline, store, self.seeds, self.notices.append, guard.look, strict=options.strict)
             if options.timeline is not None
             else None
         )

@@ -1,7 +1,8 @@
 """Handling of Ctrl-C during a run. It raises KeyboardInterrupt in functions that may be ended at any point; elsewhere, it sets a flag.
 
-Such functions are the user's code, functions that examine, load or store objects of the user, and reads of the catalog. If only the flag is set, the
-run ends before the next body or step. Only while a run waits for its commits, a second Ctrl-C also raises KeyboardInterrupt.
+Such functions are the user's code, functions that examine or store objects of the user or load inputs, and reads of the catalog. While reads are
+checked or a reused step is restored, for example, only the flag is set, and the run ends before the next body or step. While a run waits for its
+commits, a second Ctrl-C also raises KeyboardInterrupt.
 
 An interrupt must end user code at once, but it must not leave the records of the run incomplete. The signal handler runs on the main thread, so
 it never runs at the same time as the code that reads the flag.

@@ -6,7 +6,7 @@ effects of the run, and restores the effects when the step is reused.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -234,6 +234,8 @@ class NotebookCells:
         The seeds of the random generators in this run.
     notify
         Called with each notice for the user.
+    look
+        Calls a function that runs code of the user's objects, and returns its result; an interrupt ends the function (`InterruptGuard.look`).
     strict
         True if every live cell fails when its value cannot be stored; False if only cells with the option ``--stored`` do.
 
@@ -243,8 +245,18 @@ class NotebookCells:
         Checks whether stored executions of these cells can be restored.
     """
 
-    def __init__(self, timeline: Timeline, store: ValueStore, seeds: Seeds, notify: Notify, *, strict: bool = False) -> None:
+    def __init__(
+        self,
+        timeline: Timeline,
+        store: ValueStore,
+        seeds: Seeds,
+        notify: Notify,
+        look: Callable[[Callable[[], Any]], Any],
+        *,
+        strict: bool = False,
+    ) -> None:
         self.stored_cells = StoredCells(timeline, store, strict=strict)
+        self._look = look
         self._seeds = seeds
         self._timeline = timeline
         self._store = store
@@ -456,11 +468,11 @@ class NotebookCells:
         unstored: list[str] = []
         if run.bundle:
             try:
-                value = self._store.put(Linked(run.bundle.as_tuple(), run.link), key=key, memo_key=memo)
+                value = self._put(run, run.bundle.as_tuple(), key, memo)
             except UnstorableValueError:
                 unstored, lost = self._without_unstorable(run, key, body.kept_variables)
                 if run.bundle:
-                    value = self._store.put(Linked(run.bundle.as_tuple(), run.link), key=key, memo_key=memo)
+                    value = self._put(run, run.bundle.as_tuple(), key, memo)
                 effects = replace(
                     effects,
                     values=tuple(name for name in effects.values if name not in unstored),
@@ -551,10 +563,15 @@ class NotebookCells:
         bundle.contents = [entry for position, entry in enumerate(bundle.contents) if position not in unstorable]
         return values, lost
 
+    def _put(self, run: LiveRun, values: tuple[Any, ...], key: str, memo: str) -> StoredValue:
+        """Store `values`, in which objects of the notebook are replaced by links."""
+        stored: StoredValue = self._look(lambda: self._store.put(Linked(values, run.link), key=key, memo_key=memo))
+        return stored
+
     def _obstacle(self, run: LiveRun, value: Any, key: str) -> UnstorableValueError | None:
         """Return the error that the store raises for `value`, a value of the bundle; None if it can be stored."""
         try:
-            self._store.put(Linked((value,), run.link), key=key, memo_key="")
+            self._put(run, (value,), key, "")
         except UnstorableValueError as error:
             return error
         return None
