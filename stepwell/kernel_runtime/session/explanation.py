@@ -205,9 +205,9 @@ def _last_lines(run: LastRun) -> list[str]:
 _MOST = 5
 """The maximum number of origins that are named for one reason."""
 _ATTEMPTS = 50
-"""The number of records of a step, newest first, in which its last run and the run before are searched."""
+"""How many of the newest records of a step are searched for its last run and the run before."""
 _VERSIONS = 200
-"""The number of materializations of an input, newest first, in which the materializations before and after a change are searched."""
+"""How many of the newest materializations of an input are searched for those before and after a change."""
 
 
 class Origins:

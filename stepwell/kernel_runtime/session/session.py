@@ -444,7 +444,7 @@ class Session:
         return current(key, store or self.store, self.registry, self.notebook, notebook=notebook)
 
     def _find(self, read: Read, store: ValueStore) -> Materialization:
-        """Return the current materialization of the asset that a recorded read of kind ``asset`` names.
+        """Return the current materialization of the asset whose key is recorded in `read`, a read of kind ``asset``.
 
         Parameters
         ----------

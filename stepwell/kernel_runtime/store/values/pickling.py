@@ -363,7 +363,8 @@ class _Pickler(pickle.Pickler):
         super().__init__(stream, 5, buffer_callback=self._put_buffer)
         self._buffers = buffers
         self.numbered: list[Any] = []
-        """Classes and functions of the notebook in the value. The pickle contains their positions in this list instead of their names."""
+        """Classes and functions that the value contains and that are defined in the notebook, or that their module does not contain under their name. The
+        pickle contains their positions in this list instead of their names."""
         self.kinds: set[Any] = set()
         """Types of the objects in the value, and the library classes and functions to which the value refers."""
         self.last_reduced: Any = None
