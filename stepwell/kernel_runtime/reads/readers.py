@@ -26,7 +26,7 @@ from stepwell.kernel_runtime.versions import queries
 from stepwell.kernel_runtime.versions.ownership import is_input_path
 
 Note: TypeAlias = Callable[[ReadRecorder, tuple[Any, ...], Mapping[str, Any]], None]
-"""Reports the reads and writes of one call to a recorder. Takes the recorder, and the positional and keyword arguments of the call."""
+"""A function that reports to a recorder what one call reads and writes. Takes the recorder, and the positional and keyword arguments of the call."""
 Entry: TypeAlias = tuple[Any, str, Note]
 """A module or class, the name of its function that must be wrapped, and the `Note` for calls of this function."""
 

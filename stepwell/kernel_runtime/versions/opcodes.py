@@ -172,7 +172,8 @@ _SHIFTS = dict.fromkeys(range(256), 0) | {
 }
 """For each operation, the number of low bits of its argument that do not belong to the index of the name."""
 _BITS = [(1 << _SHIFTS[op]) - 1 for op in range(256)]
-"""For each operation, the mask of the low bits that change its behaviour. Bits that only prepare a call are not in the mask."""
+"""For each operation, the mask of those low bits of its argument that become part of the instruction. It is 0 for LOAD_GLOBAL and LOAD_ATTR, whose
+low bits only prepare a call (`decode` makes an exception for ``vars``)."""
 _BITS[LOAD_GLOBAL] = _BITS[_number("LOAD_ATTR")] = 0
 _CALL_FUNCTION_EX = _number("CALL_FUNCTION_EX")
 _PAIRS = {_OP[name]: (_OP[first], _OP[second]) for name, (first, second) in _FUSED.items() if name in _OP}

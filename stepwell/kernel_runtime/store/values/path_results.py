@@ -14,9 +14,9 @@ a folder                path and digest of all files below it  like a larger fil
 nothing that exists     path                                   the same path
 ======================  =====================================  ========================================================
 
-A load checks two paths: first the path that the step returned, then the absolute path that it had when it was stored. So a relative path
-still refers to the file of the step after the working directory has changed. The user's file is never written. The data version is a digest
-of the file's name and contents, so a step that writes the same file again does not make downstream steps stale.
+A load checks two paths: first the path that the step returned, then the absolute path that it had when it was stored. So if the
+step returned a relative path and the working directory has changed since, a load still finds the file. The user's file is never written. The data
+version is a digest of the file's name and contents, so a step that writes the same file again does not make downstream steps stale.
 
 Files are restored below ``tmp/file-<digest>/`` in the store. ``gc`` deletes a restored file whose value has not been loaded for a day; the
 next load of the value restores the file again. The stored form is signed like a pickle. Without a signature, another user could change the
