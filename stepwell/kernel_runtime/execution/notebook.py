@@ -210,7 +210,7 @@ class StoredCells:
 
 
 def _unstored(step: PlanStep, materializations: tuple[Materialization, ...], effects: Effects) -> list[str]:
-    """Return the variables of a cell whose values an execution of its step did not store."""
+    """Return the names of the variables that an execution of a live cell assigned, but whose values were not stored."""
     body = step.op.body
     assert isinstance(body, CellBody)
     lacking = {item.output for item in materializations if item.value is None and item.output != NOTEBOOK}

@@ -231,12 +231,15 @@ def _still_holds(store: ValueStore, find: Find) -> Callable[[Read], bool]:
 
 
 def code_parts(source: CodeWalk | HiddenState) -> Callable[[PlanStep], CodeVersion | None]:
-    """Return a function that takes a step and returns its code version with the parts; for a step without a code version, it returns None.
+    """Return a function that takes a step and returns the step's code version, with its field `parts` filled in.
+
+    For a step without a code version, the function returns None.
 
     Parameters
     ----------
     source
-        The code walk that finds the parts; or the `HiddenState` of a run, whose present attribute `walk` is used at each call.
+        The code walk that finds the parts; or the `HiddenState` of a run. In the second case, each call uses the value that the attribute `walk` of
+        the `HiddenState` has at that moment.
     """
 
     def parts_of(step: PlanStep) -> CodeVersion | None:

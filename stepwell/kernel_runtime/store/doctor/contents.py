@@ -559,7 +559,7 @@ def _distrust(connection: Connection) -> int:
 
 
 def _add_files(connection: Connection, files: list[CheckedFile], result: Rebuilt) -> None:
-    """Add a row to the new catalog for each whole value file to which no copied row refers, and count these rows in ``result``.
+    """Add a row to the new catalog for each value file whose state is ``whole`` and to which no copied row refers, and count these rows in ``result``.
 
     If a notebook has no current materialization for a key and partition, the newest of the added materializations becomes current.
     """
