@@ -242,8 +242,8 @@ class CellSource:
     definitions: tuple[Definition, ...] = ()
     """The statements that are executed again when the cell is reused, such as imports and functions, in the order of the body."""
     assigned_values: frozenset[str] = frozenset()
-    """The names that the body binds by statements other than the imports, functions, classes and lambdas in `definitions`.
-    A name to which the result of a call is assigned is listed here, too, even if the assignment is in `definitions`."""
+    """The names that the body binds by statements that are not in `definitions`, and the names to which it assigns the result of a call, as in
+    ``P = namedtuple("P", "x y")``: such an assignment may also be in `definitions`."""
     last_name: str = ""
     """The variable that is the last expression; empty if the last expression is anything else, or if the body has none."""
     shell: tuple[str, ...] = ()

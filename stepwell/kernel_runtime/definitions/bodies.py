@@ -288,8 +288,8 @@ class CellBody:
     always_assigned: frozenset[str] = frozenset()
     """The names that every path through the body assigns."""
     assigned_values: frozenset[str] = frozenset()
-    """The names that the body binds by statements other than the imports, functions, classes and lambdas in `definitions`.
-    A name to which the result of a call is assigned is listed here, too, even if the assignment is in `definitions`."""
+    """The names that the body binds by statements that are not in `definitions`, and the names to which it assigns the result of a call, as in
+    ``P = namedtuple("P", "x y")``: such an assignment may also be in `definitions`."""
     changes: frozenset[str] | None = None
     """The names whose objects the statements of the body may change in place; None if these names are unknown."""
     changed_variables: tuple[tuple[str, str], ...] = ()

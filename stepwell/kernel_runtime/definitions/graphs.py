@@ -1,8 +1,8 @@
 """Graphs, which connect ops by composition, and jobs, which are graphs that run for their side effects.
 
 The methods ``job.execute()`` and ``asset.load()`` need the session, but the modules in `definitions` must not import the session. So
-`execute` and `load` call the methods of a `Runner`, which the function `runner` returns. ``stepwell/__init__.py`` calls `load_runner` with a
-function that imports the session and makes this object.
+`execute` and `load` call the methods of a `Runner`, which the function `runner` returns. ``stepwell/__init__.py`` gives `load_runner`
+a function that imports the session and returns this `Runner`.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class Inspection:
     choose
         Takes a key and its current materializations, one for each notebook, and returns the one that this request uses (`requests.choose`).
     find
-        Returns the current materialization of the asset that a recorded read of kind ``asset`` names.
+        Takes a recorded read of kind ``asset`` and a store, and returns the current materialization of the asset whose key is recorded in the read.
     timeline
         The timeline of the notebook; None outside of a notebook.
     """
@@ -214,7 +214,7 @@ def _still_holds(store: ValueStore, find: Find) -> Callable[[Read], bool]:
     Parameters
     ----------
     find
-        Returns the current materialization of the asset that a read of kind ``asset`` names.
+        Takes a recorded read of kind ``asset`` and a store, and returns the current materialization of the asset whose key is recorded in the read.
     """
     signer = Signer()
 

@@ -9,7 +9,8 @@
   and `apply` sets them when the step is reused. If a library is not imported, its options are pending: they are set after its import. For code
   versions, a pending option counts as if it were set.
 
-An entry is the full name of an option, ``"pandas:display.max_rows"``, with its value as JSON. The value is ``""`` for the default, and None if JSON
+`changed` returns options as entries, and `apply` takes them. An `Entry` is the full name of an option, for example ``"pandas:display.max_rows"``, and
+its value as JSON. The value is ``""`` for the default, and None if JSON
 cannot represent it.
 """
 
