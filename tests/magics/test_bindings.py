@@ -1,5 +1,6 @@
 """The variables that are bound to assets."""
 
+import contextlib
 import gc
 import os
 import signal
@@ -190,6 +191,22 @@ def test_the_inputs_of_a_step_leave_functions_assets_graphs_and_jobs_alone(noteb
     assert "decorated_ (decorated is an asset definition)" in told
 
 
+@contextlib.contextmanager
+def interrupted_before_a_body():
+    """Send Ctrl-C when the notebook's objects are listed before the next body."""
+
+    def interrupt(frame, event, _):
+        if event == "call" and frame.f_code is Inventory.__init__.__code__:
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGINT)
+
+    sys.setprofile(interrupt)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
 def stored(store, value):
     """Store `value` as the asset ``raw``, like another notebook with the same store."""
 
@@ -215,6 +232,33 @@ def test_an_input_that_another_notebook_computes_stays_an_input(notebook):
     assert (notebook.ns["total"], notebook.ns["raw"]) == (300, [100, 200])
 
 
+def test_a_helper_reads_the_present_value_of_an_input_that_another_notebook_computes(notebook):
+    store = notebook.session.open().directory
+    stored(store, [1, 2, 3])
+    notebook("def helper():\n    return sum(raw)")
+    notebook("%%asset size\nsize = len(raw)")
+    cell = "%%asset total\ntotal = helper()"
+    notebook(cell)
+    assert notebook.ns["total"] == 6
+    stored(store, [10])
+    notebook(cell)
+    assert (notebook.ns["total"], notebook.ns["raw"]) == (10, [10])
+    assert "total: reused" in notebook(cell).text
+
+
+def test_an_interrupted_cell_still_reads_the_newest_value(notebook):
+    store = notebook.session.open().directory
+    stored(store, [1, 2, 3])
+    cell = "%%asset total\ntotal = sum(raw)"
+    notebook(cell)
+    stored(store, [100, 200])
+    with interrupted_before_a_body():
+        assert isinstance(notebook.run(cell).error, KeyboardInterrupt)
+    assert notebook.ns["raw"] == [1, 2, 3]
+    notebook(cell)
+    assert (notebook.ns["total"], notebook.ns["raw"]) == (300, [100, 200])
+
+
 def test_an_input_is_one_again_after_its_variable_was_deleted(notebook):
     notebook("%%asset a\na = [1, 2, 3]")
     notebook("del a")
@@ -232,16 +276,8 @@ def test_an_interrupt_before_the_body_leaves_the_variables(notebook):
     notebook("%%asset a\na = [1, 2, 3]\nsize = 3")
     notebook("x = 'precious'\nbig = [[0]]\ndel a")
 
-    def interrupt(frame, event, _):
-        if event == "call" and frame.f_code is Inventory.__init__.__code__:
-            sys.setprofile(None)
-            signal.raise_signal(signal.SIGINT)
-
-    sys.setprofile(interrupt)
-    try:
+    with interrupted_before_a_body():
         ran = notebook.run("%%asset b --in x=a\nb = sum(x) + len(big)")
-    finally:
-        sys.setprofile(None)
     assert isinstance(ran.error, KeyboardInterrupt)
     assert (notebook.ns["x"], "b" in notebook.ns) == ("precious", False)
     notebook("%%asset b --in x=a\nb = sum(x) + len(big)")

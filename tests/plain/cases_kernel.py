@@ -181,6 +181,23 @@ CASES = [
         }.items()
     ],
     Case(
+        "helper_that_reads_a_variable_with_another_key",
+        [run_all(f"%%asset a -> v\nv = [{k}]", "def f():\n    return v[0]", "%%asset e\ne = f()") for k in (1, 2)],
+        ["v", "e"],
+    ),
+    Case(
+        "dropped_variable_under_the_name_of_an_input",
+        [
+            run_all(
+                "%%asset raw -> rows\nrows = [1, None, 3]",
+                "%%asset c --drop rows\nrows = [x for x in rows if x]\nc = len(rows)",
+                "out = len(rows)",
+            )
+        ]
+        * 2,
+        ["c", "rows", "out"],
+    ),
+    Case(
         "iterator_made_again",
         [ITERATOR * 2, ITERATOR],
         ["a", "b"],

@@ -506,12 +506,13 @@ class Engine:
     def _arguments(self, step: PlanStep) -> dict[str, Any]:
         """Return the arguments of a step's body by name: the config values, the inputs, and the execution context if the body has a parameter for it.
 
-        The inputs are loaded, and their types are checked. Inputs for which `_is_bound` returns True are left out.
+        The inputs are loaded, and their types are checked. Inputs for which `_is_bound` returns True are left out. Assets that the code of a live cell
+        reads as globals are included if their variables have older values.
         """
         op = step.op
         arguments: dict[str, Any] = dict(step.config)
         for step_input in step.inputs:
-            if not step_input.carries_value or not step_input.is_declared:
+            if not step_input.carries_value or not (step_input.is_declared or self._is_older(step, step_input)):
                 continue
             if not step_input.keys and not step_input.fan_in:
                 arguments[step_input.name] = step_input.default
@@ -536,6 +537,13 @@ class Engine:
             return False
         item = self.facts.values.get(step_input.keys[0])
         return item is not None and self.cells.has_input(step_input.name, item)
+
+    def _is_older(self, step: PlanStep, step_input: PlanInput) -> bool:
+        """Return True if the notebook's variable for the input of a live cell has the value of an older materialization of the asset."""
+        if self.cells is None or not self.cells.is_live(step):
+            return False
+        item = self.facts.values.get(step_input.keys[0])
+        return item is not None and self.cells.has_older(step_input.name, item)
 
     def _value(self, key: str, step: PlanStep) -> Any:
         """Return a value for one step that reads it. If the value is lost, first run the step that produces it again.

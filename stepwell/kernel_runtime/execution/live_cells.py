@@ -72,6 +72,8 @@ class LiveRun:
         """The notebook's variables before the run."""
         self._placed_inputs = dict(arguments)
         space.update(arguments)
+        self.own_inputs: dict[str, Materialization] = {}
+        """By name, the inputs whose variables belong to their assets, so that the variables keep these values after the run."""
         self._inventory = Inventory(space, names)
         self._links: dict[int, str] = {}
         self._unchanged: dict[int, ObjectState] = {}
@@ -536,6 +538,14 @@ class LiveRun:
         """Return the variable from which a changed object is reached; the name of the object's type if the variable is not known."""
         seen = self._inventory.objects.get(id(item)) or self._definition_objects.get(id(item))
         return seen.root if seen is not None else type(item).__name__
+
+    def is_placed(self, name: str) -> bool:
+        """Return True if the variable of an input still has the value that was loaded for the run."""
+        return name in self._placed_inputs and self._space.get(name, MISSING) is self._placed_inputs[name]
+
+    def own(self, name: str) -> None:
+        """Let the variable of an input keep its value in `give_back`."""
+        self._placed_inputs.pop(name)
 
     def give_back(self) -> None:
         """Restore the bindings of the names in `users_names`, and of names that were bound to inputs only for this run."""

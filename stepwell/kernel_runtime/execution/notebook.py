@@ -321,6 +321,11 @@ class NotebookCells:
             return False
         return bound.data_version == item.data_version if item.data_version else bound.materialization == item.id
 
+    def has_older(self, name: str, item: Materialization) -> bool:
+        """Return True if the variable `name` of the notebook has the unchanged value of another materialization of the asset than `item`."""
+        bound = self._timeline.asset_of(name)
+        return bound is not None and bound.key == item.key and not self.has_input(name, item)
+
     def has_value(self, key: str, item: Materialization) -> bool:
         """Return True if the value of `item`, a materialization of the asset `key` whose value could not be stored, still exists in this kernel."""
         return self._timeline.alive(key, item) is not None
@@ -355,32 +360,41 @@ class NotebookCells:
         space = self._timeline.namespace
         before = dict(space)
         try:
-            return self._begin(step, self._bind_inputs(step, arguments, materializations), materializations)
+            return self._begin(step, arguments, materializations)
         except BaseException:
             for name in space.keys() - before.keys():
                 del space[name]
             space.update(before)
             raise
 
-    def _bind_inputs(
+    def _own_inputs(
         self, step: PlanStep, arguments: Mapping[str, Any], materializations: Mapping[str, Materialization]
-    ) -> dict[str, Any]:
-        """Bind the variables of loaded inputs for good, if they are unbound or have an older value of the same asset.
-
-        The other arguments are returned: their variables belong to other cells, so they have the values of the inputs only during the run.
-        """
+    ) -> dict[str, Materialization]:
+        """Return those loaded inputs whose variables belong to their assets: the variables are unbound, or have an older value of the same asset."""
         timeline = self._timeline
-        others = dict(arguments)
+        own: dict[str, Materialization] = {}
+        may_rebind = self.is_cell(step) and not timeline.binds_only_unbound
         for given in step.inputs:
             item = materializations.get(given.keys[0]) if given.keys and not given.fan_in else None
             if item is None or given.name not in arguments:
                 continue
-            if given.name in timeline.namespace:
-                bound = timeline.asset_of(given.name) if self.is_cell(step) else None
-                if bound is None or bound.key != item.key:
-                    continue
-            timeline.bind(given.name, item.key, item, others.pop(given.name))
-        return others
+            bound = timeline.asset_of(given.name) if may_rebind else None
+            if given.name not in timeline.namespace or (bound is not None and bound.key == item.key):
+                own[given.name] = item
+        return own
+
+    def _bind_inputs(self, run: LiveRun, bound: Collection[str]) -> None:
+        """After a body, bind the variables in `LiveRun.own_inputs` to their assets for good, unless the body has bound them (`bound`)."""
+        timeline, space = self._timeline, self._timeline.namespace
+        for name, item in run.own_inputs.items():
+            if name in bound or not run.is_placed(name):
+                continue
+            if name in timeline.unstored:
+                # Under this name, plain cells expect the value from a reused cell, which is computed when a cell needs it.
+                del space[name]
+            else:
+                timeline.bind(name, item.key, item, space[name])
+                run.own(name)
 
     def _begin(self, step: PlanStep, arguments: Mapping[str, Any], materializations: Mapping[str, Materialization]) -> LiveRun:
         body = step.op.body
@@ -393,7 +407,9 @@ class NotebookCells:
         code = code_in([arguments.get(name, space.get(name)) for name in coded_inputs(step, materializations)])
         through = reached_names(space, (), code) if code else set()
         reached = reached_names(space, names) | through
+        own_inputs = self._own_inputs(step, arguments, materializations)
         run = LiveRun(self._timeline, body, reached, arguments)
+        run.own_inputs = own_inputs
         if body.changes is not None:
             functions = [name for name in names if callable(arguments.get(name, space.get(name)))]
             suspects = body.changes | through | (reached_names(space, functions) - set(functions))
@@ -591,6 +607,7 @@ class NotebookCells:
         bound, deleted = run.bound_names(), run.deleted_names()
         users_names = run.users_names
         variables = dict(zip(body.variables, step.outputs, strict=False))
+        self._bind_inputs(run, bound)
         run.give_back()
         timeline.brought(step.key, step.code, body.source, materializations.values(), as_before=run.reruns_for_unstored)
         for name, output in variables.items():
@@ -622,6 +639,7 @@ class NotebookCells:
     def step_failed(self, step: PlanStep, run: LiveRun) -> None:
         """Record in the timeline what a body bound and changed before it failed. The names stay bound, as after a plain cell that failed."""
         bound, changed = [*run.bound_names(), *run.deleted_names()], run.changed_names()
+        self._bind_inputs(run, bound)
         run.give_back()
         self._timeline.world.note_settings(step.key, run.settings, run.environment)
         self._timeline.note(Writer("step", step.key, step.key), bound=bound, changed=changed)

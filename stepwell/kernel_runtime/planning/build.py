@@ -402,7 +402,6 @@ def _plan(
     upstream: bool,
     steps_only: Collection[str] | None,
 ) -> Plan:
-    names = definitions.names()
     steps_of: dict[AssetsDefinition, list[PlanStep]] = {}
     pending: list[str] = list(targets)
     requested_keys = set(pending)
@@ -423,7 +422,7 @@ def _plan(
         for step in steps:
             if step.op.defaults and isinstance(definition.node, OpDefinition):
                 _take_defaults(step, definitions)
-            _walk_step_code(step, code, names)
+            _walk_step_code(step, code, code.asset_keys)
             for input_key in step.input_keys:
                 if input_key in seen or input_key in definition_keys:
                     continue
@@ -511,12 +510,19 @@ def _take_defaults(step: PlanStep, definitions: Definitions) -> None:
         step.add_inputs(inputs)
 
 
-def _walk_step_code(step: PlanStep, code: CodeWalk, names: Mapping[str, str]) -> None:
+def _walk_step_code(step: PlanStep, code: CodeWalk, keys: Mapping[str, str]) -> None:
+    """Compute the code version of a step, and add the assets that its code reads as globals to its inputs.
+
+    Parameters
+    ----------
+    keys
+        The keys of these assets by name. Names that it does not contain add no input.
+    """
     step.code = code.of(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
     if step.code.asset_names:
         input_keys = set(step.input_keys)
         output_keys = {output.key for output in step.outputs}
-        assets_read = {name: names[name] for name, _ in step.code.asset_names if name in names}
+        assets_read = {name: keys[name] for name, _ in step.code.asset_names if name in keys}
         new_inputs = [
             PlanInput(name, (key,), is_declared=False)
             for name, key in assets_read.items()

@@ -166,6 +166,11 @@ class CodeWalk:
         self.slow: dict[str, float] = {}
         """The names of globals whose digest took more than `expand.SLOW` seconds, each with the time in seconds."""
 
+    @property
+    def asset_keys(self) -> Mapping[str, str]:
+        """The parameter `asset_names`: the keys of assets by the names that refer to them."""
+        return self._assets
+
     def of(
         self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()
     ) -> CodeVersion:
