@@ -387,6 +387,10 @@ class Timeline:
                 keys[name] = bound.key
         return keys
 
+    def earlier_names(self) -> dict[str, str]:
+        """Return the keys of the assets to whose values Stepwell has bound variables, by variable, even if the variables have other values now."""
+        return {name: bound.key for name, bound in self._bindings.items()}
+
     def materialized(self, item: Materialization) -> None:
         """Record that an asset has a new current value, so that `refresh` rebinds the asset's variables. The method may be called on any thread."""
         with self._lock:

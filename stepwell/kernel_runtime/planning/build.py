@@ -402,6 +402,7 @@ def _plan(
     upstream: bool,
     steps_only: Collection[str] | None,
 ) -> Plan:
+    keys = code.asset_keys
     steps_of: dict[AssetsDefinition, list[PlanStep]] = {}
     pending: list[str] = list(targets)
     requested_keys = set(pending)
@@ -422,7 +423,7 @@ def _plan(
         for step in steps:
             if step.op.defaults and isinstance(definition.node, OpDefinition):
                 _take_defaults(step, definitions)
-            _walk_step_code(step, code, code.asset_keys)
+            _walk_step_code(step, code, keys)
             for input_key in step.input_keys:
                 if input_key in seen or input_key in definition_keys:
                     continue

@@ -463,7 +463,13 @@ class Session:
         names, timeline = definitions.names(), self.timeline
         if timeline is None:
             return CodeWalk(asset_names=names, namespace=self.namespace, keyed=users_digest())
-        return CodeWalk(asset_names=timeline.names(names), namespace=self.namespace, keyed=users_digest(), pin=timeline.pin)
+        return CodeWalk(
+            asset_names=timeline.names(names),
+            earlier_names={**names, **timeline.earlier_names()},
+            namespace=self.namespace,
+            keyed=users_digest(),
+            pin=timeline.pin,
+        )
 
     # -- runs
 

@@ -131,6 +131,8 @@ class CodeWalk:
         Names of the notebook's registered assets, each with its asset key. Code that reads such a name as a global of `namespace` depends on
         the data version of the asset, not on the object to which the name is bound. `CodeVersion.asset_names` lists the names that a step reads
         in this way.
+    earlier_names
+        Names that referred to assets earlier, each with its asset key.
     namespace
         The notebook's globals; None without a notebook.
     ignored
@@ -146,6 +148,7 @@ class CodeWalk:
         self,
         *,
         asset_names: Mapping[str, str] | None = None,
+        earlier_names: Mapping[str, str] | None = None,
         namespace: dict[str, Any] | None = None,
         ignored: Ignored = NOTHING,
         keyed: Keyed | None = None,
@@ -153,6 +156,7 @@ class CodeWalk:
     ) -> None:
         self._pin = pin
         self._assets = dict(asset_names or {})
+        self._earlier_names = dict(earlier_names or {})
         self._namespace = namespace
         self._keyed = keyed
         self._expander = Expander(self._assets, namespace, ignored, keyed)
@@ -168,8 +172,8 @@ class CodeWalk:
 
     @property
     def asset_keys(self) -> Mapping[str, str]:
-        """The parameter `asset_names`: the keys of assets by the names that refer to them."""
-        return self._assets
+        """The keys of assets by the names that refer to them (`asset_names`) or did so earlier (`earlier_names`): a pinned version has earlier names."""
+        return {**self._earlier_names, **self._assets}
 
     def of(
         self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()
