@@ -161,6 +161,16 @@ CASES = [
         ["n", "list(df)"],
         says=r"clean: executed .* because .*once in every kernel",
     ),
+    Case(
+        "connection_that_is_the_only_effect_and_is_only_read",
+        [
+            run_all("import sqlite3", "%%asset con\ncon = sqlite3.connect(':memory:')", "n = con.execute('select 1').fetchall()")
+            * times
+            for times in (1, 2)
+        ],
+        ["n"],
+        reused=["con"],
+    ),
     *[
         Case(
             f"connection_of_a_cell_{place}",

@@ -73,14 +73,21 @@ def test_two_homes_that_share_a_key_file_share_values(program):
     assert program(trusting.format(", yes=True"), home="ben") == "[]\n"
 
 
-def test_a_state_says_so_and_trust_changes_it(tmp_path, monkeypatch):
+def stored_asset(store):
+    """Return an asset whose pickled value another session has put into a file of the store."""
+
     @stepwell.asset
     def raw():
         return {"x": np.arange(20_000)}
 
     maker = Session()
-    maker.materialize([raw], store=tmp_path / "kept")
+    maker.materialize([raw], store=store)
     maker.close()
+    return raw
+
+
+def test_a_state_says_so_and_trust_changes_it(tmp_path, monkeypatch):
+    raw = stored_asset(tmp_path / "kept")
     monkeypatch.setenv("STEPWELL_KEY_FILE", str(tmp_path / "other"))
     session = get_session()
     (state,) = session.states([raw], store=tmp_path / "kept").values()
@@ -99,13 +106,7 @@ def test_a_state_says_so_and_trust_changes_it(tmp_path, monkeypatch):
 
 
 def test_a_value_without_a_signature_is_not_called_signed(tmp_path):
-    @stepwell.asset
-    def raw():
-        return {"x": np.arange(20_000)}
-
-    maker = Session()
-    maker.materialize([raw], store=tmp_path / "kept")
-    maker.close()
+    raw = stored_asset(tmp_path / "kept")
     (path,) = (tmp_path / "kept" / "objects").rglob("*.pickle")
     data = path.read_bytes()
     path.chmod(0o600)

@@ -93,7 +93,7 @@ class Execution:
     inputs: tuple[InputVersion, ...] = ()
     code: CodeVersion | None = None
     """The code version of the step; None for a job's step that is not memoised. It includes its parts (the digest of each
-    function and global that it covers), unless an earlier run has stored them. From the parts, a later request can tell what changed."""
+    function and global that it covers), unless an earlier run has stored them. From the parts, a later request can find out what changed."""
     started: float = field(default_factory=time.time)
     reason: str = ""
     """The reason why the step runs, for example that it was forced. Empty for a step of a job, and if the step runs only because its code, config or

@@ -62,9 +62,18 @@ class LiveRun:
     arguments
         The values, by name, of those inputs whose variables in the notebook are unbound or changed. The names are bound to these values while
         the body runs.
+    own_inputs
+        By name, those of these inputs whose variables belong to their assets, so that the variables keep the values after the run.
     """
 
-    def __init__(self, timeline: Timeline, body: CellBody, names: Collection[str], arguments: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        timeline: Timeline,
+        body: CellBody,
+        names: Collection[str],
+        arguments: Mapping[str, Any],
+        own_inputs: Mapping[str, Materialization],
+    ) -> None:
         self._body = body
         self._timeline = timeline
         self._space = space = timeline.namespace
@@ -72,8 +81,7 @@ class LiveRun:
         """The notebook's variables before the run."""
         self._placed_inputs = dict(arguments)
         space.update(arguments)
-        self.own_inputs: dict[str, Materialization] = {}
-        """By name, the inputs whose variables belong to their assets, so that the variables keep these values after the run."""
+        self._own_inputs = own_inputs
         self._inventory = Inventory(space, names)
         self._links: dict[int, str] = {}
         self._unchanged: dict[int, ObjectState] = {}
@@ -539,13 +547,23 @@ class LiveRun:
         seen = self._inventory.objects.get(id(item)) or self._definition_objects.get(id(item))
         return seen.root if seen is not None else type(item).__name__
 
-    def is_placed(self, name: str) -> bool:
-        """Return True if the variable of an input still has the value that was loaded for the run."""
-        return name in self._placed_inputs and self._space.get(name, MISSING) is self._placed_inputs[name]
+    def take_own_inputs(self, bound: Collection[str]) -> dict[str, Materialization]:
+        """Return those of the `own_inputs` whose variables still have the loaded values. `give_back` no longer restores these variables.
 
-    def own(self, name: str) -> None:
-        """Let the variable of an input keep its value in `give_back`."""
-        self._placed_inputs.pop(name)
+        Parameters
+        ----------
+        bound
+            The names that the body has bound; they are left out.
+        """
+        placed, space = self._placed_inputs, self._space
+        own = {
+            name: item
+            for name, item in self._own_inputs.items()
+            if name not in bound and space.get(name, MISSING) is placed[name]
+        }
+        for name in own:
+            del placed[name]
+        return own
 
     def give_back(self) -> None:
         """Restore the bindings of the names in `users_names`, and of names that were bound to inputs only for this run."""

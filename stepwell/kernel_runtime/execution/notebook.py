@@ -384,17 +384,14 @@ class NotebookCells:
         return own
 
     def _bind_inputs(self, run: LiveRun, bound: Collection[str]) -> None:
-        """After a body, bind the variables in `LiveRun.own_inputs` to their assets for good, unless the body has bound them (`bound`)."""
+        """After a body, bind the variables of inputs that belong to their assets for good, unless the body has bound them (`bound`)."""
         timeline, space = self._timeline, self._timeline.namespace
-        for name, item in run.own_inputs.items():
-            if name in bound or not run.is_placed(name):
-                continue
+        for name, item in run.take_own_inputs(bound).items():
             if name in timeline.unstored:
                 # Under this name, plain cells expect the value from a reused cell, which is computed when a cell needs it.
                 del space[name]
             else:
                 timeline.bind(name, item.key, item, space[name])
-                run.own(name)
 
     def _begin(self, step: PlanStep, arguments: Mapping[str, Any], materializations: Mapping[str, Materialization]) -> LiveRun:
         body = step.op.body
@@ -407,9 +404,7 @@ class NotebookCells:
         code = code_in([arguments.get(name, space.get(name)) for name in coded_inputs(step, materializations)])
         through = reached_names(space, (), code) if code else set()
         reached = reached_names(space, names) | through
-        own_inputs = self._own_inputs(step, arguments, materializations)
-        run = LiveRun(self._timeline, body, reached, arguments)
-        run.own_inputs = own_inputs
+        run = LiveRun(self._timeline, body, reached, arguments, self._own_inputs(step, arguments, materializations))
         if body.changes is not None:
             functions = [name for name in names if callable(arguments.get(name, space.get(name)))]
             suspects = body.changes | through | (reached_names(space, functions) - set(functions))

@@ -463,7 +463,7 @@ def _file_holds(read: Read) -> bool:
 
 
 def what_changed(read: Read) -> str:
-    """Return a clause that tells how something that a step read has changed, for example ``data.csv is gone``.
+    """Return a clause that says how something that a step read has changed, for example ``data.csv is gone``.
 
     Call the function only for a read that no longer holds. The clause does not contain values of environment variables.
     """

@@ -381,7 +381,7 @@ class ReadRecorder:
             self._states[name] = state_digest(name, data_version)
 
     def _warned(self, digest: str) -> None:
-        """Record that the step issued a warning. It thereby reads the warning filters, which can turn the warning into an error.
+        """Record that the step issued a warning. This reads the warning filters, which can turn the warning into an error.
 
         Parameters
         ----------

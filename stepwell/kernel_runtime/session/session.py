@@ -166,7 +166,7 @@ class Session:
     def location(self) -> tuple[Path, bool]:
         """The directory of the session's store; and True if the store is open already or the user named its directory, otherwise False.
 
-        If the second value is False, nobody has named the directory, so it must not be a link.
+        If the second value is False, the user has not named the directory, so it must not be a link.
         """
         return (self._store.directory, True) if self._store is not None else store_directory(self.namespace)
 

@@ -77,8 +77,8 @@ def vet_catalog(connection: Any, name: str, directory: Path) -> None:
 
 
 Fingerprint: TypeAlias = tuple[Any, ...]
-"""The result of `Attachment.stat`. In `Attachment.last_fingerprint`, the token of the lease comes before this result. Two equal fingerprints mean
-that nobody has changed the catalog in the meantime."""
+"""The result of `Attachment.stat`. In `Attachment.last_fingerprint`, the token of the lease comes before this result. If two
+fingerprints are equal, the catalog has not changed in the meantime."""
 
 CATALOG = "catalog.duckdb"
 LOG = "catalog.duckdb.wal"
