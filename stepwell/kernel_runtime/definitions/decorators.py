@@ -20,7 +20,7 @@ from stepwell.kernel_runtime.definitions.assets import (
 from stepwell.kernel_runtime.definitions.bodies import SqlBody, place, place_of, place_of_function
 from stepwell.kernel_runtime.definitions.declarations import UNSET, AssetIn, AssetOut, In, MaxAge, Out
 from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, graph_of, module_of, runner
-from stepwell.kernel_runtime.definitions.ops import OpDefinition, Reuse, build_op
+from stepwell.kernel_runtime.definitions.ops import BARE_OUT, OpDefinition, Reuse, build_op
 from stepwell.kernel_runtime.errors import CellError, CellNameError, InvalidDefinitionError
 from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey, as_asset_key, check_name, prefixed
 
@@ -230,9 +230,11 @@ def asset(
         where = place_of_function(function)
         asset_key = _asset_key(name or str(getattr(function, "__name__", "")), key, key_prefix, name is not None, where)
         shown = description or function.__doc__
+        is_bare = dagster_type is UNSET and description is None and output_required
+        out = BARE_OUT if is_bare else Out(dagster_type, description, output_required)
         return _assets_of_function(
             function, kind="asset", name="__".join(asset_key.path), ins=ins, deps=deps,
-            out=Out(dagster_type, description, output_required), keys_by_output={"result": asset_key},
+            out=out, keys_by_output={"result": asset_key},
             description=description, descriptions={asset_key: shown} if shown else {},
             group_names={asset_key: group_name} if group_name else {}, where=where, isolate=isolate,
             cache=cache, volatile=volatile, max_age=max_age, ignore=ignore, reads=reads,

@@ -172,13 +172,13 @@ class OpDefinition:
 
 def _kind_of(body: Body) -> tuple[bool, bool]:
     """Return a pair of bools: whether a call of `body` returns a generator, and whether `body` is asynchronous."""
-    if isinstance(body, CellBody | SqlBody):
-        return False, isinstance(body, CellBody) and body.is_async
     if type(body) is FunctionType:
         flags = body.__code__.co_flags
         return bool(flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR)), bool(
             flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR)
         )
+    if isinstance(body, CellBody | SqlBody):
+        return False, isinstance(body, CellBody) and body.is_async
     return (
         inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body),
         inspect.iscoroutinefunction(body) or inspect.isasyncgenfunction(body),
@@ -349,7 +349,7 @@ def build_op(
 
 
 _BARE_IN = In()
-_BARE_OUT = Out()
+BARE_OUT = Out()
 """The declaration of an output without options."""
 
 
@@ -375,7 +375,7 @@ def _nothing_parameter(op: str, name: str, where: str) -> InvalidDefinitionError
 def _outs(name: str, out: Out | Mapping[str, Out] | None, returns: Any, where: str) -> dict[str, Out]:
     hint = _output_hint(returns)
     if out is None or isinstance(out, Out):
-        single = out or _BARE_OUT
+        single = out or BARE_OUT
         return {"result": _typed(single, Nothing if hint is None else hint)}
     for key in out:
         if key != "result":
@@ -391,7 +391,7 @@ def _outs(name: str, out: Out | Mapping[str, Out] | None, returns: Any, where: s
 def _typed(out: Out, hint: Any) -> Out:
     if out.dagster_type is not UNSET:
         return out
-    if out == _BARE_OUT and type(hint) is type and hint in PLAIN:
+    if (out is BARE_OUT or out == BARE_OUT) and type(hint) is type and hint in PLAIN:
         return _default_out(hint)
     return Out(hint, out.description, out.is_required, out.metadata)
 

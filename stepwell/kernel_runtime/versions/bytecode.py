@@ -38,7 +38,7 @@ from stepwell.kernel_runtime.definitions.bodies import annotations_of
 from stepwell.kernel_runtime.versions import opcodes
 from stepwell.kernel_runtime.versions.encode import PLAIN, Tag, atom, digest, identity
 from stepwell.kernel_runtime.versions.graph import Node, digest_of
-from stepwell.kernel_runtime.versions.opcodes import NO_VALUE, Block, Instruction, chain, ordered
+from stepwell.kernel_runtime.versions.opcodes import NO_VALUE, Instruction, chain, ordered, without_swaps
 from stepwell.kernel_runtime.versions.queries import FRAME_TEXT, SQL_TEXT, names_in_texts
 
 READERS = frozenset((
@@ -207,9 +207,14 @@ def _read_facts(code: CodeType, key: int, variable: str = "", named: frozenset[i
     if not code.co_flags & _OPTIMIZED and "__firstlineno__" in code.co_names:
         _leave_out_lines(code, decoded)
     write = partial(_encoded, variable=variable, named=named) if variable else _encoded
-    blocks, shape = ordered(code, decoded, write)
-    tail = marshal.dumps(shape, 2) if shape else _NO_SHAPE
-    blob = b"".join((_header(code), *[block.content for block in blocks], tail))
+    if not decoded.jumps and not code.co_exceptiontable:
+        # Most functions of steps consist of one block, so this case must be fast.
+        blocks = [without_swaps(decoded.instructions)]
+        blob = _header(code) + write(blocks[0]) + _NO_SHAPE
+    else:
+        in_order, shape = ordered(code, decoded, write)
+        blocks = [block.steps for block in in_order]
+        blob = b"".join((_header(code), *[block.content for block in in_order], marshal.dumps(shape, 2)))
     self.blob = blob if len(blob) < _HASH_ABOVE else Tag.LONG_CODE + digest(blob)
     inner = [facts(nested) for nested in code.co_consts if type(nested) is CodeType]
     if decoded.formats or (inner and any(nested.formats for nested in inner)):
@@ -340,7 +345,7 @@ _ROLES = (
 """The role of each operation whose value is a name or constant, for `_note_names`."""
 
 
-def _note_names(to: CodeFacts, names: tuple[str, ...], blocks: list[Block]) -> None:
+def _note_names(to: CodeFacts, names: tuple[str, ...], blocks: list[list[Instruction]]) -> None:
     """Set those fields of `to` that contain names from the instructions of its code object and of nested code.
 
     These are `loads`, `imports`, `stores`, `assigned` and the fields that `_note_attributes` sets.
@@ -350,7 +355,7 @@ def _note_names(to: CodeFacts, names: tuple[str, ...], blocks: list[Block]) -> N
     names
         ``co_names`` of the code object.
     blocks
-        The instructions of the code object.
+        The instructions of the code object, in blocks.
     """
     loads: dict[tuple[str, tuple[str, ...]], None] = {}
     imports: list[tuple[str, int, tuple[str, ...]]] = []
@@ -361,8 +366,7 @@ def _note_names(to: CodeFacts, names: tuple[str, ...], blocks: list[Block]) -> N
     constants: list[Any] = []
     bare_vars = False
     separate = 0
-    for block in blocks:
-        steps = block.steps
+    for steps in blocks:
         for position, (op, argument, value) in enumerate(steps):
             if value is NO_VALUE:
                 continue
@@ -382,7 +386,7 @@ def _note_names(to: CodeFacts, names: tuple[str, ...], blocks: list[Block]) -> N
                 attributes.append(value)
             elif role == _STORES_GLOBAL:
                 stored.add(value)
-                first = block is blocks[0] and not any(value == name for name, _ in loads)
+                first = steps is blocks[0] and not any(value == name for name, _ in loads)
                 first_stored |= {value} if first else set()
             elif role == _STORES_NAME:
                 assigned.add(value)

@@ -12,6 +12,7 @@ import functools
 import linecache
 import re
 from collections.abc import Callable, Iterable
+from operator import itemgetter
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -65,14 +66,16 @@ def source(code: CodeType) -> str | None:
 _CLOSING = re.compile(r"^\s*[\])}]+[,:]?\s*$")
 
 
+_END_LINE = itemgetter(1)
+
+
 def _last_line(code: CodeType) -> int:
     last = code.co_firstlineno
     stack = [code]
     while stack:
         item = stack.pop()
-        for _, end, _, _ in item.co_positions():
-            if end is not None and end > last:
-                last = end
+        # Without a loop in Python, because the functions of all steps are examined.
+        last = max(last, max(filter(None, map(_END_LINE, item.co_positions())), default=0))
         stack.extend([constant for constant in item.co_consts if type(constant) is CodeType])
     return last
 

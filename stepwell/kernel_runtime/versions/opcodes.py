@@ -298,7 +298,7 @@ class Block:
     __slots__ = ("code", "content", "covers", "end", "steps", "targets")
 
     def __init__(self, steps: list[Instruction]) -> None:
-        self.steps = _without_swaps(steps)
+        self.steps = without_swaps(steps)
         self.covers: list[Cover] = []
         """For each instruction that can raise an exception, how the exception is handled. Empty if the code has no exception table."""
         self.content = b""
@@ -317,6 +317,8 @@ class Block:
 def ordered(code: CodeType, decoded: Decoded, write: Write) -> tuple[list[Block], tuple[int, ...]]:
     """Return the simplified blocks of a code object in canonical order, and numbers that describe how each block ends and what follows it.
 
+    The code object must have jumps or exception handlers; other code is one block.
+
     Parameters
     ----------
     decoded
@@ -324,12 +326,7 @@ def ordered(code: CodeType, decoded: Decoded, write: Write) -> tuple[list[Block]
     write
         Encodes the instructions of a block for `Block.content`.
     """
-    table = code.co_exceptiontable
-    if not decoded.jumps and not table:
-        only = Block(decoded.instructions)
-        only.content = write(only.steps)
-        return [only], ()
-    blocks = _split(decoded, code.co_code, table)
+    blocks = _split(decoded, code.co_code, code.co_exceptiontable)
     _thread(blocks)
     for block in blocks:
         block.content = write(block.steps)
@@ -399,12 +396,12 @@ def _split(decoded: Decoded, raw: bytes, table: bytes) -> list[Block]:
     return blocks
 
 
-def _without_swaps(steps: list[Instruction]) -> list[Instruction]:
+def without_swaps(steps: list[Instruction]) -> list[Instruction]:
     """Return `steps` without those swaps of stack values that only reorder the assignments directly after them.
 
     The compiler removes such swaps only if the instructions are on one line.
     """
-    operations = [step[0] for step in steps]
+    operations = bytes([step[0] for step in steps])  # searched faster than a list
     if SWAP not in operations and operations.count(STORE_FAST) < 2:
         return steps
     settled: list[Instruction] = []

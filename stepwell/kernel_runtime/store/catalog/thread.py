@@ -564,9 +564,10 @@ class Catalog:
                 self._commit(group)
             else:
                 self._end(group, failure)
-        for question in questions:
-            # If the commit or the previous question has failed, the catalog may be detached.
-            failure = failure or self._attached(create=create)
+        for number, question in enumerate(questions):
+            if number or group is not None:
+                # If the commit or the previous question has failed, the catalog may be detached.
+                failure = failure or self._attached(create=create)
             if failure is not None:
                 question.fail(failure)
                 continue
