@@ -140,8 +140,11 @@ def _definition(
     where = source.text.where
     explicit_inputs = read_inputs(arguments.inputs, where)
     origin = cell_origin(face.running) if face.running is not None else ""
-    # The variables of assets may be unbound at this point. The engine computes them as inputs of the step.
-    known = {key.rpartition("/")[2] for key in face.session.registry.assets}
+    # The variables of assets may be unbound at this point. The engine computes them as inputs of the step, except under names that another cell
+    # has bound since.
+    unstored = face.timeline.unstored
+    by_name = [(key.rpartition("/")[2], key) for key in face.session.registry.assets]
+    known = {name for name, key in by_name if unstored.get(name, key) == key}
     compute_unstored(face, source.names.reads - known, source.names.assigned, source.names.reads)
     inputs, changed = inputs_of(face, source.names.reads, keys, explicit_inputs, where, origin=origin)
     check_self_reference(source.names, keys, variables, inputs, where)

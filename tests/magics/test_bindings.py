@@ -22,6 +22,19 @@ def test_a_name_follows_its_asset(notebook):
     assert notebook.ns["raw"] == [2]
 
 
+def test_all_names_of_an_asset_follow_it(notebook):
+    notebook("%%asset src\n[1]")
+    timeline, first = notebook.session.timeline, notebook.session.current("src")
+    notebook("%%asset src\n[2]")
+    second = notebook.session.current("src")
+    # The value of another run is there, and one name of the asset is bound to it before the other.
+    timeline.bind("v1", "src", first, [1])
+    timeline.materialized(second)
+    timeline.bind("v2", "src", second, [2])
+    notebook("seen = v1, v2")
+    assert notebook.ns["seen"] == ([2], [2])
+
+
 def test_a_name_follows_its_asset_when_python_materializes(notebook):
     notebook("import stepwell")
     notebook("%%asset raw\n[1]")

@@ -207,6 +207,25 @@ CASES = [
         * 2,
         ["c", "rows", "out"],
     ),
+    *[
+        Case(
+            f"dropped_variable_under_the_name_of_an_asset_{place}",
+            [
+                run_all(
+                    "%%asset raw\nraw = [3, 1, 2]",
+                    "%%asset c --drop raw\nraw = sorted(raw)\nc = raw[0]",
+                    *cells,
+                    f"d += [{k}]",
+                )
+                for k in (1, 1, 2)
+            ],
+            ["c", "d", "raw"],
+        )
+        for place, cells in {
+            "that_a_cell_reads": ["%%asset d\nd = list(raw)"],
+            "that_a_helper_reads": ["def h():\n    return list(raw)", "%%asset d\nd = h()"],
+        }.items()
+    ],
     Case(
         "iterator_made_again",
         [ITERATOR * 2, ITERATOR],

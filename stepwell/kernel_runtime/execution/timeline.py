@@ -280,7 +280,9 @@ class Timeline:
         self.namespace[name] = value
         self._bindings[name] = Bound(key, item.id, item.data_version, ref, strong, self._count)
         with self._lock:
-            self._waiting.pop(key, None)
+            if key in self._waiting:
+                # This is newer than what waits, and other variables of the asset have not been bound to it yet.
+                self._waiting[key] = item
 
     def settle(self, names: Iterable[str]) -> None:
         """Record that the variables `names` now have the unchanged values of their assets. Call this after `note` recorded the step that bound them."""
