@@ -142,12 +142,14 @@ def test_what_a_step_of_a_job_changed_counts_for_the_memoised_ones_after_it(stor
     assert both.execute(store=store_dir).value("read") == 3
 
 
-def test_a_global_that_takes_long_to_digest_is_told_once(notebook, store_dir, monkeypatch):
+@pytest.mark.parametrize(("name", "option"), [("TABLE_OF_IT_ALL", ""), ("TABLE_BESIDES", "(ignore='other')")])
+def test_a_global_that_takes_long_to_digest_is_told_once(notebook, store_dir, monkeypatch, name, option):
     from stepwell.kernel_runtime.versions import expand
 
     monkeypatch.setattr(expand, "SLOW", 0.0)
-    cells = notebook("TABLE_OF_IT_ALL = {'a': [1, 2]}\n@asset\ndef a():\n    return len(TABLE_OF_IT_ALL)\n")
+    text = f"{name}, other = {{'a': [1, 2]}}, 1\n@asset{option}\ndef a():\n    return len({name}) + other\n"
+    cells = notebook(text)
     (note,) = map(notice_text, stepwell.materialize([cells.a], store=store_dir).notices)
-    assert note.startswith("the global TABLE_OF_IT_ALL takes ")
+    assert note.startswith(f"the global {name} takes ")
     assert note.endswith("make it an asset")
     assert stepwell.materialize([cells.a], store=store_dir).notices == ()

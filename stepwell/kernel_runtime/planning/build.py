@@ -171,8 +171,8 @@ class _Parser:
             up = int(self._next_token()[1][:-1])
             if self._peek()[0] == "name":
                 raise self._error(
-                    f"{text!r} must be followed by an attribute",
-                    f"write {up}+key:{self._peek()[1]}, or one + for each level",
+                    f"{text!r} must be followed by a filter such as key:{self._peek()[1]}",
+                    f"write {up}+key:{self._peek()[1]}, or one + for each level: {'+' * up}{self._peek()[1]}",
                 )
         elif kind == "plus":
             if text[-1].isdigit():

@@ -289,6 +289,7 @@ class CodeWalk:
             walk = self._ignoring[ignored] = CodeWalk(
                 asset_names=self._assets, namespace=self._namespace, ignored=ignored, keyed=self._keyed
             )
+            walk.slow = self.slow
         return walk
 
     # -- known nodes
