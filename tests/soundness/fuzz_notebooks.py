@@ -346,7 +346,8 @@ class Writer:
                 f"{told}.pop('n0', None)",
             ),
             "set": (f"{told}.add('b{pick.randrange(4)}')",),
-            "array": (f"{told}[0] = {pick.randrange(4)}",),
+            # An edit of a value can make the array empty.
+            "array": (f"{told}[:1] = {pick.randrange(4)}",),
             "frame": (f"{told}.loc[0, 'a'] = {pick.randrange(4)}", f"{told}['c'] = {pick.randrange(4)}"),
             "instance": (f"{told}.v = {self.literal()}", f"{told}.items.append({self.literal()})"),
             "class": (f"{told}.K = {self.literal()}", f"{told}.h = staticmethod(lambda: {self.literal()})"),
