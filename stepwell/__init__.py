@@ -144,7 +144,7 @@ def unload_ipython_extension(ipython: Any) -> None:
 
 
 def _fill_slot() -> None:
-    """Give the modules in ``kernel_runtime/definitions`` a function that imports the session, because they must not import it themselves.
+    """Give the modules in ``kernel_runtime/definitions`` a function that imports the session, because these modules must not import it.
 
     The modules call the function when ``job.execute()`` or ``asset.load()`` needs the session.
     """

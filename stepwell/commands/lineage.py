@@ -1,8 +1,9 @@
 """The command ``lineage``, and functions that return the contents of the cards.
 
 The lineage is the graph of assets and steps with their states. The command line prints it as a tree; notebooks show it as a picture
-(`stepwell.widgets`). Both show the same cards: one for each step, source asset and job. A card shows a status with its symbol, the time and duration of the step's last execution, and the reason for the status.
-The status of a step is its state or, during a run, ``queued`` or ``running``. Source assets and jobs have no state: their status is their kind.
+(`stepwell.widgets`). Both show the same cards: one for each step, source asset and job. A card shows a status with its symbol, the time and
+duration of the step's last execution, and the reason for the status. The status of a step is its state or, during a run, ``queued`` or
+``running``. Source assets and jobs have no state: their status is their kind.
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ def _variadic(name: str, where: str) -> InvalidDefinitionError:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Definition:
-    """A statement of a cell that is executed again when the cell is reused.
+    """A statement that is executed again when its cell is reused.
 
     It is an import, the definition of a function or class, a magic that configures the kernel, an assignment of a lambda, or an assignment of the
     result of a call, if this result is a class.
@@ -287,8 +287,8 @@ class CellBody:
     always_assigned: frozenset[str] = frozenset()
     """The names that every path through the body assigns."""
     assigned_values: frozenset[str] = frozenset()
-    """The names that the body binds by statements that are not in `definitions`, and the names to which it assigns the result of a call, as in
-    ``P = namedtuple("P", "x y")``: such an assignment may also be in `definitions`."""
+    """The names that the body binds by statements outside of `definitions`. Names to which the body assigns the result of a call, as in
+    ``P = namedtuple("P", "x y")``, are always included, although the assignment may be in `definitions`."""
     changes: frozenset[str] | None = None
     """The names whose objects the statements of the body may change in place; None if these names are unknown."""
     changed_variables: tuple[tuple[str, str], ...] = ()
