@@ -99,14 +99,14 @@ _HOMES = {
     "secret": "versions.left_out",
     "sql_asset": "definitions.decorators",
 }
-"""For each public name that the kernel runtime defines, the module that defines the name, relative to ``stepwell.kernel_runtime``."""
+"""Maps each public name that the kernel runtime defines to the module that defines it, relative to ``stepwell.kernel_runtime``."""
 
 _OUTSIDE = {
     "Store": "stepwell.commands.store",
     "open_store": "stepwell.commands.store",
     "run": "stepwell.batch.run",
 }
-"""For each public name that is neither in `_HOMES` nor in `_VERBS`, the module that defines the name."""
+"""Maps each public name that is neither in `_HOMES` nor in `_VERBS` to the module that defines it."""
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_ipython_extension", "unload_ipython_extension", *sorted((*_HOMES, *_OUTSIDE, *_VERBS))]  # noqa: PLE0604 - names, all strings
@@ -144,9 +144,9 @@ def unload_ipython_extension(ipython: Any) -> None:
 
 
 def _fill_slot() -> None:
-    """Give the modules in ``kernel_runtime/definitions``, which must not import the session, a function that imports it.
+    """Give the modules in ``kernel_runtime/definitions`` a function that imports the session, because these modules must not import it.
 
-    They call the function when ``job.execute()`` or ``asset.load()`` needs the session.
+    The modules call the function when ``job.execute()`` or ``asset.load()`` needs the session.
     """
     from stepwell.kernel_runtime.definitions.graphs import load_runner
 

@@ -120,7 +120,7 @@ class BatchClient(NotebookClient):
         if self.timed_out:
             raise CellTimeoutError(self.timed_out)
         if self.signal is not None:
-            # The interrupt raised no exception here, because the cell caught it or is allowed to fail (raises-exception).
+            # No exception was raised here: the cell caught KeyboardInterrupt, or the cell is allowed to fail (raises-exception).
             raise InterruptedError
         return cell
 
@@ -155,8 +155,8 @@ class BatchClient(NotebookClient):
     def output(self, outs: list[Any], msg: dict[str, Any], display_id: str | None, cell_index: int) -> Any:
         """Add an output message to the outputs of a cell.
 
-        Like a front end, append text of a stream (``stdout`` or ``stderr``) to the last output if that is text of the same stream. If a step
-        waits for another process, its note about this is shown in the progress line, and is not added to the outputs.
+        Like a front end, append text of a stream (``stdout`` or ``stderr``) to the last output if the last output is text of the same stream. If
+        the message says that a step waits for another process, show it in the progress line, and do not add it to the outputs.
         """
         content = msg["content"]
         if msg["msg_type"] == "display_data" and content.get("metadata", {}).get("stepwell") == "waiting":
@@ -206,7 +206,7 @@ class BatchClient(NotebookClient):
                 await self.async_start_new_kernel_client()
             yield
         finally:
-            # The limit does not count the shutdown, which would hide how the last cell ended.
+            # Cancel the limit before the shutdown. Otherwise a slow shutdown would be reported instead of the end of the last cell.
             if limit is not None:
                 limit.cancel()
             if self.km is not None:

@@ -209,8 +209,8 @@ def _act(command: Command[Any, Any], options: argparse.Namespace) -> int:
 def call_with_trust(command: Command[Any, Any], options: argparse.Namespace, extra_arguments: dict[str, Any]) -> list[Any] | None:
     """Call a command and return its results.
 
-    If ``stepwell trust`` needs a confirmation, list the values. If standard input is a terminal and ``--json`` was not passed, also ask the user.
-    Return None if the user does not confirm.
+    If ``stepwell trust`` needs a confirmation, print the values that the user must confirm. If standard input is a terminal and ``--json`` was not
+    passed, also ask the user. Return None if the values are not confirmed.
     """
     try:
         return command.call(vars(options), **extra_arguments)
@@ -242,7 +242,7 @@ def _directory_to_make(options: argparse.Namespace) -> str:
     Raises
     ------
     UntrustedStoreError
-        If the directory is a link that the user did not name.
+        If the directory is a symbolic link, and the user did not name the directory.
     """
     directory, named = _directory(options)
     if directory.is_symlink() and not named:
@@ -366,15 +366,15 @@ def _answer_of(cell: Any) -> dict[str, Any]:
 
 
 def _unexpected_error(cells: list[Any], unbound: set[str]) -> str:
-    """Return a message about the first failed cell whose error was not caused by the missing value of an asset; empty if there is none.
+    """Return a message about the first cell that failed for another reason than the missing value of an asset; empty if there is no such cell.
 
     Parameters
     ----------
     cells
         The executed cells of the notebook.
     unbound
-        The names of the variables of assets: they are not bound, because the assets were not computed. This function adds the names that failed
-        cells would have bound.
+        The names of the variables of assets, which are not bound, because the assets were not computed. This function adds to the set the names
+        that failed cells would have bound.
     """
     for number, cell in enumerate(cells, 1):
         error = next((output for output in cell.outputs if output.output_type == "error"), None)

@@ -68,7 +68,7 @@ class CellFailure:
     cell: str | None
     """The id of the cell; None if the execution ended before the first cell."""
     number: int
-    """The execution number of the cell: 3 for ``In [3]``; 0 before the first cell."""
+    """The execution number of the cell: 3 for ``In [3]``; 0 if the execution ended before the first cell."""
     name: str
     """The name of the exception's class."""
     message: str
@@ -86,7 +86,7 @@ class BatchResult:
     """The path of the executed copy."""
     store: Path
     runs: tuple[tuple[RunRecord, tuple[StepRecord, ...]], ...]
-    """The runs that the kernel recorded during the execution, each with the records of its steps, oldest first."""
+    """The runs that the kernel recorded during the execution, oldest first. Each is a pair: the run, and the records of its steps."""
     failure: CellFailure | None
     """The cell in which the execution ended early; None if every cell was executed."""
     signal: signal.Signals | None
@@ -266,7 +266,7 @@ class Printer:
 
     @staticmethod
     def function_arguments(options: argparse.Namespace) -> dict[str, Any]:
-        """Return the arguments of `run` that no single option gives: the notebook's parameters, and the stream to which progress is written."""
+        """Return two further arguments of `run`: the notebook's parameters from ``-p`` and ``-f``, and the stream to which progress is written."""
         return {"parameters": read_pairs(options.pairs, options.files), "progress": sys.stderr}
 
     @staticmethod

@@ -36,16 +36,16 @@ Completes = Literal["", "assets", "steps"]
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """Facts about one argument of a command that the signature of the function cannot express.
+    """What the signature of a function cannot express about one argument of the command.
 
     Parameters
     ----------
     letter
-        A short flag, such as ``-n``, in addition to the long flag; empty for none.
+        A short flag, such as ``-n``, in addition to the long flag; empty if there is no short flag.
     parse
         Converts the typed text to the argument's value, and raises `ValueError` if the text is invalid. None keeps the text.
     completes
-        The kind of keys that tab completion offers for the argument: ``assets`` or ``steps``; empty for none.
+        The kind of keys that tab completion offers for the argument: ``assets`` or ``steps``; empty for no completion.
     metavar
         The placeholder of the value in the help, such as ``DIR``; if empty, the parameter's name in capitals.
     is_hidden
@@ -74,8 +74,8 @@ class Argument:
     is_switch: bool
     """True for a flag without a value (``--force``)."""
     takes_several: bool
-    """True if the parameter takes several values and each is typed separately: positional values one after another, or a flag again before each
-    value. False if the parameter takes one value, and also if `Option.parse` makes a sequence from one text.
+    """True if the parameter takes several values, and the user types each value separately: positional values one after another, values of a flag
+    with the flag before each of them. False if the parameter takes one value, and also if `Option.parse` makes a sequence from one text.
     """
     required: bool
     default: Any
@@ -180,7 +180,7 @@ class Command(Generic[P, R]):
     def call(self, line_values: Mapping[str, Any], **extra_arguments: Any) -> list[R]:
         """Call the function with the arguments that a user typed, and return the results.
 
-        If an argument has `Option.repeated`, the function is called once for each of its values. Otherwise it is called once.
+        If `Option.repeated` is True for an argument, the function is called once for each value of this argument. Otherwise it is called once.
 
         Parameters
         ----------
@@ -243,8 +243,8 @@ def command(
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Return a decorator that registers a function as a command and returns the function unchanged.
 
-    The name of the registered function is the verb. `options` maps names of its parameters to `Option` objects. Every other argument of this
-    decorator becomes the attribute of `Command` with the same name.
+    The name of the function is the verb. `options` maps names of the function's parameters to `Option` objects. Every other argument of
+    `command` becomes the attribute of `Command` with the same name.
     """
 
     def register(function: Callable[P, R]) -> Callable[P, R]:
@@ -367,7 +367,7 @@ def read_count(text: str) -> int:
 
 
 def read_names(text: str) -> list[str]:
-    """Split a text at its commas, and return the names; an empty text has none."""
+    """Return the names in a text that are separated by commas. Empty names are omitted."""
     return [name for name in text.split(",") if name]
 
 

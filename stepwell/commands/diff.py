@@ -104,9 +104,9 @@ def diff(
         The newer version, in the same notation; the default is -1, the newest version.
     on
         For frames, the columns or index levels that identify a row: each row of the older version is compared with the row of the newer version
-        that has the same values in them. If empty, rows at the same position are compared. By default, rows are identified by the index if it is
-        unique in both versions; else by the first column that is unique in both versions and is named id, key, uuid, index or name, or ends in
-        _id, _key or _uuid; else by position.
+        that has the same values in these columns. If empty, rows at the same position are compared. By default, rows are identified by the index if
+        it is unique in both versions; else by the first column that is unique in both versions and is named id, key, uuid, index or name, or ends
+        in _id, _key or _uuid; else by position.
     notebook
         The notebook whose versions are compared, named as in the output of stepwell versions; by default, the versions of all notebooks.
     memory_limit
@@ -201,7 +201,7 @@ def _array_summary(difference: ArrayDifference) -> str:
     return f"{dtype}{difference.differing:,} of {difference.total:,} elements differ ({shape}){greatest}"
 
 
-# -- the lines below it ------------------------------------------------------------------------------------------------
+# -- the lines below the summary ---------------------------------------------------------------------------------------
 
 
 def _lines(comparison: Comparison) -> list[str]:

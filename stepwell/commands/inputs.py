@@ -28,7 +28,7 @@ def _data(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 Inputs: TypeAlias = "dict[str, tuple[tuple[str, ...], Any]]"
-"""The inputs of a step by parameter name. Each is a pair: the keys of its stored values (empty for config and defaults), and the input itself."""
+"""Maps each parameter of a step to a pair: the keys of the input's stored values (empty for config and defaults), and the input itself."""
 _VERSIONS = 200
 """How many materializations of an upstream key are searched, newest first, for the value that a step received."""
 

@@ -1,8 +1,9 @@
-"""The command ``lineage``, which shows the graph of assets and steps with their states, and functions that return the contents of the cards.
+"""The command ``lineage``, and functions that return the contents of the cards.
 
-The command line prints the lineage as a tree; notebooks show it as a picture (`stepwell.widgets`). Both show the same cards: one for each step,
-source asset and job. A card shows a status with its symbol, the time and duration of the step's last execution, and the reason for the status.
-The status of a step is its state or, during a run, ``queued`` or ``running``. Source assets and jobs have no state: their status is their kind.
+The lineage is the graph of assets and steps with their states. The command line prints it as a tree; notebooks show it as a picture
+(`stepwell.widgets`). Both show the same cards: one for each step, source asset and job. A card shows a status with its symbol, the time and
+duration of the step's last execution, and the reason for the status. The status of a step is its state or, during a run, ``queued`` or
+``running``. Source assets and jobs have no state: their status is their kind.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def _depths(inputs: dict[str, list[str]]) -> dict[str, int]:
     Parameters
     ----------
     inputs
-        For each key, the keys directly upstream of it.
+        Maps each key to the keys directly upstream of it.
     """
     depth: dict[str, int] = {}
     for root in inputs:
@@ -191,7 +192,7 @@ def counts(statuses: Iterable[str]) -> dict[str, int]:
 
 
 def group_words(statuses: Sequence[str]) -> str:
-    """Return the headline of a graph-backed asset from the statuses of its steps: ``graph-backed asset · 2 steps · 1 failed``."""
+    """Return the headline of a graph-backed asset from the statuses of its steps, for example ``graph-backed asset · 2 steps · 1 failed``."""
     rest = [f"{number} {status}" for status, number in counts(statuses).items() if status in ATTENTION]
     return " · ".join(["graph-backed asset", f"{len(statuses)} step{'s' * (len(statuses) != 1)}", *rest])
 
@@ -284,7 +285,7 @@ def upstream_of(lineage: Lineage, keys: Sequence[str] | None) -> Lineage:
 
 
 def headline(lineage: Lineage) -> str:
-    """Return the number of steps, and the number of cards for each status that needs attention: ``11 steps · 3 stale · 1 failed``."""
+    """Return the number of steps and, for each status in `ATTENTION`, the number of cards, for example ``11 steps · 3 stale · 1 failed``."""
     steps = sum(node.state is not None for node in lineage.nodes)
     number_by_status = counts(status_of(node) for node in lineage.nodes)
     rest = [f"{number} {status}" for status, number in number_by_status.items() if status in ATTENTION]

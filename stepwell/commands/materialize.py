@@ -1,4 +1,4 @@
-"""The command ``materialize``, which brings assets up to date, and functions that return the result of a run as JSON values and as text."""
+"""The command ``materialize``, which brings assets up to date. Further functions return the result of a run as JSON values and as text."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def materialize(
     targets
         Assets, and selections such as +report, raw*, group:daily; by default all defined assets.
     store
-        A store directory or an open store; by default the session's store. This is the directory that the environment variable
-        STEPWELL_STORE names. If the variable is not set, it is ``.stepwell`` in the project's folder (in IPython) or a temporary store (in other
-        Python processes).
+        A store directory or an open store; by default the session's store. The session's store is the directory that the environment variable
+        STEPWELL_STORE names. If the variable is not set, the session's store is ``.stepwell`` in the project's folder (in IPython) or a temporary
+        store (in other Python processes).
     definitions
         Definitions to use in addition to the registered ones, or a module that contains them; by default none. They take precedence over registered
         definitions with the same keys.

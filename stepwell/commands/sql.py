@@ -70,7 +70,7 @@ class Printer:
 
     @staticmethod
     def function_arguments(options: argparse.Namespace) -> dict[str, Any]:
-        """Return the arguments of `sql` that no single option gives: the parameters of the SELECT, and the type of the result.
+        """Return two further arguments of `sql`: the parameters of the SELECT as a dict, and the type of the result, which is always ``reader``.
 
         If the SELECT is ``-``, replace it in `options` with the text from standard input.
         """
@@ -249,7 +249,7 @@ def _text(value: Any) -> str:
 
 
 def _json_value(value: Any) -> Any:
-    """Convert a value and all its members to values that JSON can represent: numbers that are not finite, dates and the like become strings."""
+    """Convert a value and all its members to values that JSON can represent. Dates and infinite numbers, for example, become strings."""
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if value is None or isinstance(value, str | bool | int):

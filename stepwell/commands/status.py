@@ -48,7 +48,7 @@ class Status:
         The listed assets, steps and jobs, which are defined in this process, with their states.
     stored
         The listed current materializations: those of the requested keys that are not defined in this process. If nothing is defined and no key was
-        requested, all current materializations.
+        requested, these are all current materializations.
     sizes
         The number of materializations, and other totals of the store.
     key_sizes

@@ -1,4 +1,4 @@
-"""The command ``store``, which shows the session's store, and the public class `Store`, an open store whose methods are the commands.
+"""The command ``store``, which shows the session's store; and the public class `Store`, an open store whose methods are the commands.
 
 A method of `Store` calls the command of the same name with the open store as its argument ``store``: ``my_store.versions("daily")`` is
 ``stepwell.versions("daily", store=my_store)``. `Store.__getattr__` derives the methods from the commands.

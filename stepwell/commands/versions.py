@@ -40,7 +40,8 @@ def versions(
     partition
         The partition whose versions are listed; by default, versions of all partitions.
     all
-        List every materialization. By default, if a notebook computed the same value several times in succession, this is listed as one version.
+        List every materialization. By default, if a notebook computed the same value several times in succession, these results are listed as one
+        version.
     store
         A store directory or an open store; by default the session's store.
 

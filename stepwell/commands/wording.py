@@ -165,7 +165,9 @@ def _path_only(notice: Notice) -> str:
 
 
 def later_changes(key: str, before: str, now: str) -> str:
-    """Return a text about names or files that other cells changed after a step had read them: both versions, and how to use the changes.
+    """Return a text about names or files that other cells changed after a step had read them.
+
+    The text names the versions that the step read and the present versions, and says how to use the changes.
 
     Parameters
     ----------
@@ -224,7 +226,7 @@ _NOTICES: dict[str, Callable[[Notice], str]] = {
         f"{n['reason']}: every step runs, and nothing is reused. Use another Python or a newer stepwell."
     ),
 }
-"""For each kind of notice, a function that returns the text for the user."""
+"""Maps each kind of notice to a function that returns the text for the user."""
 
 
 # -- notices in plain Python processes
@@ -236,7 +238,7 @@ _listening: weakref.WeakSet[Session] = weakref.WeakSet()
 def listen(session: Session) -> None:
     """In a plain Python process, show the notices of a session as warnings, and log a record when a step waits for another process.
 
-    Do nothing while the IPython extension is loaded, which shows these events itself.
+    Do nothing while the IPython extension is loaded, because the extension shows these events itself.
     """
     if session.face:
         return

@@ -81,9 +81,9 @@ class AssetsDefinition:
     node
         The op that computes the assets; for a graph-backed asset, the graph.
     keys_by_input
-        For each input of `node` that carries a value, the key of the upstream asset.
+        Maps the name of each input of `node` that carries a value to the key of the upstream asset.
     keys_by_output
-        For each output of `node`, the key of the asset.
+        Maps the name of each output of `node` to the key of the asset.
     deps
         Keys of upstream assets that must be computed first but whose values `node` does not get.
     reads

@@ -40,7 +40,7 @@ def set_cell_labels(
         is not in a cell.
     label_of_variable
         Gets the name of a variable, and returns the label (``cell 5``) of the cell that last bound or changed it. The result is an empty string if
-        the cell is unknown or is that of a step.
+        the cell is unknown or is the cell of a step.
     """
     global _label_of_file, _label_of_variable
     _label_of_file, _label_of_variable = label_of_file, label_of_variable
@@ -49,7 +49,7 @@ def set_cell_labels(
 def place_of_name(name: str) -> str:
     """Return the label (``cell 5``) of the cell that last bound or changed the notebook's variable `name`.
 
-    Return an empty string if the cell is unknown or is that of a step.
+    Return an empty string if the cell is unknown or is the cell of a step.
     """
     return _label_of_variable(name) if _label_of_variable is not None else ""
 
@@ -211,7 +211,7 @@ def _variadic(name: str, where: str) -> InvalidDefinitionError:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Definition:
-    """A statement of a cell that is executed again when the cell is reused.
+    """A statement that is executed again when its cell is reused.
 
     It is an import, the definition of a function or class, a magic that configures the kernel, an assignment of a lambda, or an assignment of the
     result of a call, if this result is a class.
@@ -229,9 +229,8 @@ class Definition:
     always: bool
     """True if the statement is not nested in another statement, such as ``if``, so that every complete run of the cell executes the statement."""
     sources: tuple[tuple[str, str], ...] = ()
-    """For each name that an import binds, the name of a module, and the name of the attribute of this module whose value the name gets. The
-    second is an empty string if the name is bound to the module itself. The tuple is empty for a relative import and for a statement that is no
-    import."""
+    """For each name that an import binds, a pair: a module, and the attribute of this module to which the name is bound. The attribute is an empty
+    string if the name is bound to the module itself. The tuple is empty for a relative import and for a statement that is no import."""
     is_call: bool = False
     """True for an assignment of the result of a call. The statement counts as a definition only if the result is a class, as in
     ``P = namedtuple("P", "x y")``."""
@@ -273,7 +272,7 @@ class CellBody:
     If `finish` is None, the value of the last expression is the value of the cell."""
     settle: Callable[[tuple[Any, ...]], None] | None = None
     """Called with the values of the variables in `outputs`. It shows and closes the figures that the body opened, and closes each value that is a
-    figure. None to leave figures alone."""
+    figure. If None, figures are left alone."""
     explain_name_error: Callable[[NameError], BaseException | None] | None = None
     """Called with a NameError that the cell of an op raised. If the missing name is a variable of the notebook that the op did not get, the
     function returns an error that says how to give the variable to the op; otherwise it returns None. For the cell of an asset, this attribute is
@@ -288,17 +287,17 @@ class CellBody:
     always_assigned: frozenset[str] = frozenset()
     """The names that every path through the body assigns."""
     assigned_values: frozenset[str] = frozenset()
-    """The names that the body binds by statements that are not in `definitions`, and the names to which it assigns the result of a call, as in
-    ``P = namedtuple("P", "x y")``: such an assignment may also be in `definitions`."""
+    """The names that the body binds by statements outside of `definitions`. Names to which the body assigns the result of a call, as in
+    ``P = namedtuple("P", "x y")``, are always included, although the assignment may be in `definitions`."""
     changes: frozenset[str] | None = None
     """The names whose objects the statements of the body may change in place; None if these names are unknown."""
     changed_variables: tuple[tuple[str, str], ...] = ()
-    """Pairs of a variable and a label. The variable was bound to the value of an asset until a cell changed this value in place, or a plain cell rebound
-    the variable. The label is that of the last of these cells (``[5] (df.x = 1)``) or the key of its step; it is empty if the cell is unknown."""
+    """Pairs of a variable that no longer has the value of its asset, and a label. A cell or step has changed the value in place, or a plain cell has
+    rebound the variable. The label names the cell or step that did so last, for example ``[5] (df.x = 1)``; it is empty if neither is known."""
     earlier: Callable[[], Mapping[str, Any]] = dict
-    """Returns, by name, the values that variables had before the last run of this cell in this kernel. A variable is included if the body both
-    reads and binds it, nothing has bound it since that run, and its earlier value was a number or string. If the variable did not exist before
-    that run, its value is `MISSING` (`versions/graph`)."""
+    """Returns, by name, the values that variables had before the last run of this cell in this kernel; `MISSING` (`versions/graph`) stands for a
+    variable that did not exist. Only those variables are included that the body both reads and binds, that nothing else has bound since, and that
+    did not exist or had a simple value, such as a number or a string."""
     result: str | None = None
     """The variable whose value the shell keeps in ``Out`` as the result of the cell. An empty string if the shell keeps the value of the last
     expression instead; None if it keeps nothing."""
@@ -313,7 +312,7 @@ class CellBody:
     value only in memory."""
 
     def defined_names(self, numbers: Iterable[int]) -> list[str]:
-        """Return the names that some statements of `definitions` bind. `numbers` are the indices of these statements; too large ones are ignored."""
+        """Return the names that some statements of `definitions` bind. `numbers` are the indices of the statements; too large indices are ignored."""
         return [name for number in numbers if number < len(self.definitions) for name in self.definitions[number].names]
 
     @property

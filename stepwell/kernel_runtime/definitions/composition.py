@@ -255,7 +255,7 @@ def compose(composition: Composition, body: Callable[[], Any]) -> Any:
 
 
 def output_mapping(composition: Composition, returned: Any, declared: tuple[str, ...] | None) -> dict[str, NodeOutput]:
-    """Return, for each output of the graph, the handle of the node output that supplies its value.
+    """Return a dict that maps the name of each output of the graph to the handle of the node output that supplies its value.
 
     Parameters
     ----------

@@ -83,7 +83,7 @@ def _isinstance(cls: type) -> Checker:
 PLAIN: dict[object, Checker] = {
     kind: _isinstance(kind) for kind in (bool, int, float, complex, str, bytes, list, dict, set, tuple)
 }
-"""For each of the most frequent types, its checker. All steps share these functions, to save time and memory."""
+"""Maps each of the most frequent types to its checker. All steps share these functions, to save time and memory."""
 
 
 def _any_of(checkers: list[Checker | None]) -> Checker | None:

@@ -175,7 +175,7 @@ def asset(
     key
         The whole key of the asset, in place of `name` and `key_prefix`.
     ins
-        The upstream asset (a key or an `AssetIn`) whose value each parameter receives, by the name of the parameter. A parameter that is not listed
+        Maps the name of a parameter to the upstream asset (a key or an `AssetIn`) whose value the parameter receives. A parameter that is not listed
         receives the value of the asset whose key is the parameter's name.
     deps
         Upstream assets, as keys or definitions, that must be computed first but whose values the function does not get.
@@ -186,7 +186,7 @@ def asset(
     dagster_type
         The type that the value of the asset must have; by default the return annotation of the function.
     output_required
-        False if the function may end without yielding a value. If it does so in a run, the downstream steps are skipped.
+        False if the function may end without yielding a value. In a run in which it yields no value, the downstream steps are skipped.
     isolate
         True if each downstream step gets a separate copy of the value; False if all downstream steps share one object.
     cache
@@ -262,7 +262,7 @@ def multi_asset(
     Parameters
     ----------
     outs
-        The declaration of each asset, by the name of the output. The name of the output is the key of the asset unless the `AssetOut` declares
+        Maps the name of each output to the declaration of its asset. The name of the output is the key of the asset unless the `AssetOut` declares
         another key.
     name
         The name of the step that computes the assets; by default the name of the function.
@@ -447,7 +447,7 @@ def sql_asset(
     text
         One SELECT in DuckDB's dialect. Edits of white space and comments do not make the asset stale.
     ins
-        The key of the upstream asset for each table in the SELECT, by the name of the table. If a table is not listed, its name is the key.
+        Maps the name of a table in the SELECT to the key of the upstream asset. If a table is not listed, its name is the key.
     deps
         Upstream assets, as keys or definitions, that must be computed first but that the SELECT does not read.
     parameters
@@ -520,7 +520,7 @@ def select_asset(
     Parameters
     ----------
     inputs
-        For each table that the SELECT reads, the key of the upstream asset.
+        Maps the name of each table that the SELECT reads to the key of the upstream asset.
 
     Raises
     ------

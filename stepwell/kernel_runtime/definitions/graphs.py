@@ -38,7 +38,7 @@ class GraphDefinition:
     ins
         The inputs of the graph by name, in order.
     outputs
-        For each output of the graph, by name: the node output that supplies the value.
+        Maps the name of each output of the graph to the node output that supplies its value.
     """
 
     config: Mapping[str, Any]
@@ -76,7 +76,7 @@ class GraphDefinition:
         return self.source
 
     def alias(self, name: str) -> Alias:
-        """Return an `Alias` of this graph: a call of the alias in the body of another graph adds a node with this name."""
+        """Return an `Alias` of this graph: a call of the alias in the body of another graph adds a node with the name `name`."""
         return Alias(self, name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -154,7 +154,7 @@ def build_graph(
     declared
         The names of the outputs of the graph. If None, the return value of `body` determines the names.
     source
-        The function or cell whose code is the code of the graph; by default `body`.
+        The function or cell whose source code is shown as the code of the graph; by default `body`.
 
     Raises
     ------
