@@ -3,7 +3,7 @@
 An address is a path that leads from a variable of the notebook to an object. A path can lead through items and attributes, through the
 defaults and the closure of a function, from a method to its object, and from a ``functools.partial`` to its arguments. If a stored value refers to
 an object of the notebook, the store keeps the address instead of the object. When the step is reused, the path is followed again in the present
-notebook, and the stored value refers to the object that is found there.
+notebook, and the loaded value refers to the object that is found there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from stepwell.kernel_runtime.versions.ownership import owner
 
 _MISSING: Any = object()
 _MOST_INSTANCES = 20_000
-"""The maximum number of instances of library classes that are digested inside the value of one variable. A value with more is treated as one leaf."""
+"""The maximum number of instances of library classes that are digested inside the value of one variable. A value that contains more is compared as a
+whole, by one digest."""
 
 
 @dataclass(slots=True)

@@ -27,9 +27,9 @@ from typing import Any, TypeAlias
 from stepwell.kernel_runtime.versions.encode import ATOMS, IMMUTABLE
 
 Access: TypeAlias = tuple[str, Any]
-"""The access that leads from an object to one inside it, for example ``("item", key)``, ``("index", 0)`` or ``("attr", "layers")``."""
+"""Leads from an object to another object directly inside it, for example ``("item", key)``, ``("index", 0)`` or ``("attr", "layers")``."""
 Address: TypeAlias = tuple[Access, ...]
-"""The accesses that lead from the value of a variable to an object inside the value, in order."""
+"""Leads from the value of a variable to an object inside the value, with one `Access` for each level, from the outside to the inside."""
 
 MOST_CONTAINERS = 50_000
 """The maximum number of containers inside the value of one variable. A value with more is treated as one leaf."""
@@ -98,7 +98,7 @@ def database_state(item: Any) -> str | None:
     """Return a string that describes the database of a sqlite3 or duckdb connection; None for a closed connection or any other object.
 
     After a change of the database, the function returns another string. There is one exception: if statements only updated rows of a duckdb
-    database, the string stays the same. To detect such updates, callers search the SQL statements for the words in `CHANGING`.
+    database, the string stays the same. To detect such updates, callers search the strings in the step's code for the words in `CHANGING`.
     """
     kind = type(item).__module__
     try:
