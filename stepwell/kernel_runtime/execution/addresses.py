@@ -221,7 +221,7 @@ def _held_by(function: Any) -> Iterable[tuple[tuple[str, Any], Any]]:
 def content_of(item: Any) -> tuple[Any, ...]:
     """Return the shallow content of an object (its members, not what is inside them), for `contents.same_content` and `replace_content`.
 
-    For a class or a local module, this is its data attributes; for a function, its attributes and closure cells; for a container, its members.
+    The members of a class or a local module are its data attributes; the members of a function are its attributes and closure cells.
     """
     if type(item) is FunctionType:
         return (
@@ -409,7 +409,7 @@ def reached_names(
     Parameters
     ----------
     ends_at
-        Takes a name; returns True if the object that is bound to this name must not be searched for further names. By default, all are searched.
+        Takes a name; returns True if the object that is bound to this name is not searched for further names. By default, all objects are searched.
     """
     reached: set[str] = set()
     pending = list(names)

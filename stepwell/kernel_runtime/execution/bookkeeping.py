@@ -14,8 +14,8 @@ No deadlock is possible:
 
 1. A run waits for at most one claim at a time, in `Claiming.claim_step`, on the thread that runs its steps.
 2. While a run waits, it holds no claim of a step whose body has not ended. Steps run one after the other, so there is at most one such
-   step, and its claim is taken at the end of `claim_step`, after the wait. There is one exception: if an input of a claimed step is lost,
-   `Engine._run_producer` runs the step that computes this input first. Before that, it releases the claim (`drop`). The claimed step later
+   step, and its claim is taken at the end of `claim_step`, after the wait. If an input of a claimed step is lost, `Engine._run_producer`
+   runs the step that computes this input before the body of the claimed step. To do so, it releases the claim (`drop`). The claimed step
    takes the claim again only if the claim is free (`computing` never waits).
 3. So a waiting run holds only claims of steps that have ended and whose records are not committed yet. The catalog thread releases these
    claims and waits only for the lease of the catalog. No process holds the lease while it waits for a claim.
@@ -265,7 +265,7 @@ class Bookkeeping:
         steps
             The steps of the plan, in order.
         waiting
-            Returns the context manager inside whose block this method waits for the commits.
+            Returns a context manager. This method waits for the commits inside its block.
 
         Returns
         -------

@@ -74,12 +74,12 @@ def can_change(item: Any) -> bool:
 
 
 def is_iterator(item: Any) -> bool:
-    """Return True for an object that changes even when code only reads it: a generator, an `itertools.count`, an open file."""
+    """Return True for an object that changes even when code only reads it, such as a generator, an `itertools.count` or an open file."""
     return hasattr(type(item), "__next__")
 
 
 def is_inert(item: Any) -> bool:
-    """Return True for an object that a reuse need not restore, because it has no content (a lock) or never changes (a lazy query)."""
+    """Return True for an object that a reuse need not restore, because it has no content (such as a lock) or never changes (such as a lazy query)."""
     kind = type(item)
     if kind.__module__.partition(".")[0] == "polars":
         return kind.__name__ in {"LazyFrame", "LazyGroupBy", "Expr"}

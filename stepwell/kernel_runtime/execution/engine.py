@@ -546,7 +546,7 @@ class Engine:
         return item is not None and self.cells.has_older(step_input.name, item)
 
     def _value(self, key: str, step: PlanStep) -> Any:
-        """Return a value for one step that reads it. If the value is lost, first run the step that produces it again.
+        """Return the value with the value key `key` for `step`, which reads the value. If the value is lost, it is computed again first.
 
         Raises
         ------

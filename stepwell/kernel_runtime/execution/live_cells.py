@@ -229,7 +229,7 @@ class LiveRun:
         changed = [seen for seen in self._inventory.changed_objects(self.suspects) if not self._is_users_handle(seen)]
         changed += self._updated(changed)
         self._changed_roots = {seen.root for seen in changed}
-        # A link uses the oldest name of an object: a newer name may be the variable of an asset, whose value is stored itself.
+        # A link uses the oldest name of an object: a newer name may be the variable of an asset, and values of assets are stored by value.
         names = [name for name in space if name not in values and not name.startswith("_")]
         self._links = {}
         for name in (*names, *outputs):

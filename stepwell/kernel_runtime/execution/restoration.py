@@ -276,8 +276,8 @@ class MemoryRange:
     holder: Any
     """The object that holds the array: the array itself, a buffer or a frame."""
     part: tuple[Any, ...]
-    """How the holder holds the array: empty if the holder is the array, ``("buffer",)`` if it is a bytearray or an `array.array`, and
-    ``("column", 2)`` if it is a frame and the array begins with the frame's column at position 2."""
+    """How the holder holds the array: empty if the holder is the array itself; ``("buffer",)`` if the holder is a bytearray or an
+    `array.array`; ``("column", 2)`` if the holder is a frame and the array begins with the frame's column at position 2."""
     root: Any
     """The last array in the chain of ``base`` attributes, which begins with the array; the array itself if its ``base`` is not an array."""
     start: int

@@ -62,7 +62,7 @@ class Bound:
 
 @dataclass(slots=True)
 class Memory:
-    """What is known about a step from the moment when it was last brought up to date in this kernel."""
+    """What was recorded about a step when it was last brought up to date in this kernel."""
 
     number: int
     """The number of the last event before the step was brought up to date."""
@@ -77,10 +77,10 @@ class Memory:
     settings: library_state.Snapshot
     """The settings of libraries and of the process when the step was brought up to date."""
     statements: int
-    """How often plain cells had changed something through DuckDB's default connection, up to the moment when the step was brought up to date."""
+    """The number of changes that plain cells had made through DuckDB's default connection before the step was brought up to date."""
     databases: dict[str, str | None] = field(default_factory=dict)
-    """The variables whose values are files or connections that the step created. Maps each variable to the result of `database_state` for its value. The
-    result is None if the value is not a database connection (for example, if it is a file), or if the state cannot be read."""
+    """The variables whose values are files or connections that the step created. Maps each variable to the result of `database_state` for its value.
+    The result is None if the value is not a database connection (for example, if it is a file), or if the state cannot be read."""
 
 
 class Unstored:
@@ -356,8 +356,8 @@ class Timeline:
     def changed_by(self, name: str) -> str:
         """Return the label of the cell or step that changed a variable which Stepwell had bound to the value of an asset.
 
-        A step has changed the value in place; a cell has done so, or has bound the variable to another object. If no change is known, return an
-        empty string.
+        A step counts only if it changed the value in place. A cell also counts if it bound the variable to another object. If no change is known,
+        return an empty string.
         """
         bound = self._bindings.get(name)
         if bound is None:
@@ -460,7 +460,7 @@ class Timeline:
         self._earlier[step_key] = earlier
 
     def earlier(self, step_key: str) -> dict[str, Any]:
-        """Return, by name, the values that `look_before` noted for a step. Only names that the step itself bound last are included."""
+        """Return, by name, the values that `look_before` noted for a step. Names that another cell or step has bound since are left out."""
         return {name: value for name, value in self._earlier.get(step_key, {}).items() if self.is_of(name, step_key)}
 
     def unpin(self, step_key: str) -> bool:
@@ -654,7 +654,7 @@ class Timeline:
         self.world.wrote(path, digest, step_key, self._count)
 
     def digest_of(self, name: str) -> str:
-        """Return the digest of a variable's value. For the unchanged value of an asset, this is the data version, which is not computed again."""
+        """Return the digest of a variable's value. The digest of an asset's unchanged value is its data version, which is not computed again."""
         bound = self.asset_of(name)
         return (bound.data_version if bound is not None else "") or value_digest(self.namespace[name])
 
