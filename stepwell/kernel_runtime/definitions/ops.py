@@ -54,11 +54,12 @@ class OpDefinition:
     Attributes
     ----------
     name
-        The name of the op. A node of the op has this name unless it has an alias.
+        The name of the op. A node that calls the op gets this name, unless an `Alias` of the op is called.
     ins, outs
         The inputs and the outputs by name, in order.
     config
-        The default of each config parameter by name; `UNSET` if it has no default. A call in a graph may set the parameter to a constant.
+        Maps the name of each config parameter to its default, or to `UNSET` if the parameter has no default. A call in a graph may set the
+        parameter to a constant.
     context
         The name of the parameter that receives the context of the step; None if the function gets no context.
     cache
@@ -108,7 +109,7 @@ class OpDefinition:
         check_reuse(cache=cache, volatile=volatile, max_age=self.max_age, name=name, where=where)
         self.where = where
         self.defaults = dict(defaults or {})
-        """For each input that has a default, the value that the input gets if it is not connected."""
+        """Maps the name of an input to its default: the value that the input gets if it is not connected. Inputs without a default are left out."""
         self.parameters = tuple([name for name, declared in self.ins.items() if not is_nothing(declared.dagster_type)])
         """The names of the inputs that carry a value."""
         self.input_checks: dict[str, Checker] = {}
@@ -295,8 +296,8 @@ def build_op(
     Raises
     ------
     InvalidDefinitionError
-        If a name or option is invalid, if `function` takes ``*args`` or ``**kwargs``, or if a name in `ins` is not a parameter of `function`. Only
-        inputs of type `Nothing` need no parameter; the error is also raised if they have one.
+        If a name or option is invalid, if `function` takes ``*args`` or ``**kwargs``, or if a name in `ins` is not a parameter of `function`.
+        Inputs of type `Nothing` are an exception: the error is raised if such an input is a parameter.
     """
     where = place_of_function(function) if where is None else where
     name = check_name("an op", name or str(getattr(function, "__name__", "")), where=where)
@@ -490,7 +491,7 @@ def op(
     ------
     InvalidDefinitionError
         If a name or option is invalid, if the function takes ``*args`` or ``**kwargs``, or if a name in `ins` is not a parameter of the function.
-        Only inputs of type `Nothing` need no parameter.
+        Inputs of type `Nothing` are an exception: they must not be parameters.
 
     Examples
     --------

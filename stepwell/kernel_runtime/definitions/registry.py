@@ -35,7 +35,7 @@ class Registry:
     Attributes
     ----------
     on_change
-        Called after definitions were registered or withdrawn, with their keys or job names; None to call nothing.
+        Called with the keys or job names of definitions after these were registered or withdrawn; None to call nothing.
     on_replacement
         Called before the definition of one cell replaces that of another cell, with three strings: the asset key or job name, the source location of
         the old definition, and that of the new one. None to call nothing.
@@ -82,13 +82,13 @@ class Registry:
         return tuple(withdrawn_keys)
 
     def register(self, definition: Definition) -> None:
-        """Add `definition` to the registry. It replaces each registered definition that has one of its keys or its job name.
+        """Add `definition` to the registry, and remove earlier definitions with the same job name or with one of the same keys.
 
         Raises
         ------
         InvalidDefinitionError
-            If `definition` is a job whose name is the key of a registered asset, or an asset with a key that is the name of a registered job. If
-            the same cell made the registered definition, no error is raised, and `definition` replaces it.
+            If `definition` is a job whose name is the key of a registered asset, or an asset with a key that is the name of a registered job. But
+            if the cell that makes `definition` also made the registered definition, the latter is removed, and no error is raised.
         """
         names = names_of(definition)
         table, other, kind = (

@@ -5,7 +5,7 @@
 ``bookkeeping``     makes the records of a run and commits them; claims steps that several processes may compute
 ``in_process``      the executor: calls a step's body, and records what the body prints and displays
 ``result``          checks the outputs of a step; the result of a run; tracebacks of user code without Stepwell's frames
-``interrupts``      Ctrl-C during a run: raises KeyboardInterrupt in user code and reads; elsewhere, sets a flag
+``interrupts``      Ctrl-C during a run: raises KeyboardInterrupt in code that may be ended at any point; elsewhere, sets a flag
 ``live_cells``      finds the changes that the body of an asset cell made in the notebook
 ``notebook``        the engine's interface to asset cells: runs them, stores their changes, and restores the changes on reuse
 ``restoration``     restores the files, definitions, variables and objects that a reused step had changed

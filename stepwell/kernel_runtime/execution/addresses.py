@@ -3,7 +3,7 @@
 An address is a path that leads from a variable of the notebook to an object. A path can lead through items and attributes, through the
 defaults and the closure of a function, from a method to its object, and from a ``functools.partial`` to its arguments. If a stored value refers to
 an object of the notebook, the store keeps the address instead of the object. When the step is reused, the path is followed again in the present
-notebook, and the stored value refers to the object that is found there.
+notebook, and the loaded value refers to the object that is found there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from stepwell.kernel_runtime.versions.ownership import owner
 
 _MISSING: Any = object()
 _MOST_INSTANCES = 20_000
-"""The maximum number of instances of library classes that are digested inside the value of one variable. A value with more is treated as one leaf."""
+"""The maximum number of instances of library classes that are digested inside the value of one variable. A value that contains more is compared as a
+whole, by one digest."""
 
 
 @dataclass(slots=True)
@@ -220,7 +221,7 @@ def _held_by(function: Any) -> Iterable[tuple[tuple[str, Any], Any]]:
 def content_of(item: Any) -> tuple[Any, ...]:
     """Return the shallow content of an object (its members, not what is inside them), for `contents.same_content` and `replace_content`.
 
-    For a class or a local module, this is its data attributes; for a function, its attributes and closure cells; for a container, its members.
+    The members of a class or a local module are its data attributes; the members of a function are its attributes and closure cells.
     """
     if type(item) is FunctionType:
         return (
@@ -408,7 +409,7 @@ def reached_names(
     Parameters
     ----------
     ends_at
-        Takes a name; returns True if the object that is bound to this name must not be searched for further names. By default, all are searched.
+        Takes a name; returns True if the object that is bound to this name is not searched for further names. By default, all objects are searched.
     """
     reached: set[str] = set()
     pending = list(names)

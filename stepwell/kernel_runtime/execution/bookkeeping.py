@@ -1,6 +1,6 @@
 """The records of one run, and the claims that keep two processes from computing the same step at the same time.
 
-`Bookkeeping` makes the records of each step when the step ends, gives them to the store, which commits them, and publishes the events.
+When a step ends, `Bookkeeping` makes its records and gives them to the store, which commits them. `Bookkeeping` also publishes the events of the run.
 
 `Claiming` takes the claims. If a step took long in an earlier run, its memo key is claimed before its body begins. Any other step is claimed by
 a separate thread once the body has run for `LONG` seconds. A claim is released when the records of the step are committed, so the next process
@@ -14,9 +14,9 @@ No deadlock is possible:
 
 1. A run waits for at most one claim at a time, in `Claiming.claim_step`, on the thread that runs its steps.
 2. While a run waits, it holds no claim of a step whose body has not ended. Steps run one after the other, so there is at most one such
-   step, and its claim is taken at the end of `claim_step`, after the wait. Only `Engine._run_producer` starts another step before the body of a
-   claimed step, to compute a lost input: it releases the claim first (`drop`), and the outer step takes the claim again only if the
-   claim is free (`computing` never waits).
+   step, and its claim is taken at the end of `claim_step`, after the wait. If an input of a claimed step is lost, `Engine._run_producer`
+   runs the step that computes this input before the body of the claimed step. To do so, it releases the claim (`drop`). The claimed step
+   takes the claim again only if the claim is free (`computing` never waits).
 3. So a waiting run holds only claims of steps that have ended and whose records are not committed yet. The catalog thread releases these
    claims and waits only for the lease of the catalog. No process holds the lease while it waits for a claim.
 
@@ -92,8 +92,8 @@ class Execution:
     memo: str = ""
     inputs: tuple[InputVersion, ...] = ()
     code: CodeVersion | None = None
-    """The code version of the step; None for a job's step that is not memoised. It includes its parts (the digest of each
-    function and global that it covers), unless an earlier run has stored them. From the parts, a later request can find out what changed."""
+    """The code version of the step; None for a job's step that is not memoised. The code version includes its parts (the digest of each function and
+    global that it covers), unless an earlier run has stored them. From the parts, a later request can find out what changed in the code."""
     started: float = field(default_factory=time.time)
     reason: str = ""
     """The reason why the step runs, for example that it was forced. Empty for a step of a job, and if the step runs only because its code, config or
@@ -101,7 +101,8 @@ class Execution:
     outcome: Outcome | None = None
     """The outcome of the body; None if the body did not begin."""
     stored_outputs: dict[str, tuple[StoredValue | None, str]] = field(default_factory=dict)
-    """By output name, the stored value and the data version. The stored value is None if the output has no value or could not be stored."""
+    """Maps the name of each output to its stored value and its data version. The stored value is None if the output has no value or could not be
+    stored."""
     not_kept: list[str] = field(default_factory=list)
     """The outputs that could not be stored, each as ``name: reason``."""
     effects: Effects = _NO_EFFECTS
@@ -171,7 +172,7 @@ class Bookkeeping:
         self.publish(StepLogged(record))
 
     def after_commit(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when the commits of all records so far have ended, even if a commit failed. It may be called on another thread."""
+        """Call `callback` when the commits of all records so far have ended, even if a commit failed. The callback may run on another thread."""
         self._commits[-1].then(lambda _: callback())
 
     def waiting(self, step: PlanStep, position: int, total: int, claimant: Claimant) -> None:
@@ -202,7 +203,8 @@ class Bookkeeping:
         if execution.effects:
             last = replace(materializations[-1], effects=execution.effects.as_text())
             last = replace(last, record_signature=sign_record(self.store.signer, last))
-            # The other records mark that effects exist. Without the record of the effects, as in a pack of the value alone, the step must not be reused.
+            # The other records only say that effects exist: if the record with the effects is missing, as in a pack with only the value, the step
+            # must not be reused.
             materializations = (*[replace(item, effects=ELSEWHERE) for item in materializations[:-1]], last)
         self._record_execution(execution, "executed", materializations)
         return materializations
@@ -263,7 +265,7 @@ class Bookkeeping:
         steps
             The steps of the plan, in order.
         waiting
-            Returns the context manager inside whose block this method waits for the commits.
+            Returns a context manager. This method waits for the commits inside its block.
 
         Returns
         -------
@@ -305,7 +307,7 @@ class Bookkeeping:
         version
             The data version of the value; empty if it has none.
         portable
-            True to refuse exceptions that plain pickle cannot transfer to another process.
+            True to refuse a value that contains an exception object which plain pickle cannot transfer to another process.
 
         Raises
         ------
@@ -405,7 +407,7 @@ _SHORTEST, _LONGEST = 0.02, 0.1
 
 @dataclass(slots=True, eq=False)
 class _Watched:
-    """A body that runs, and whose memo key was not claimed before the body began."""
+    """The running body of a step whose memo key was not claimed before the body began."""
 
     memo: str
     since: float
@@ -437,8 +439,8 @@ class Claiming:
         Returns
         -------
         bool
-            True if the catalog was read again, so that the caller must decide again whether to reuse the step. False if it was not
-            necessary to read the catalog again, and after an interrupt.
+            True if the catalog was read again, so that the caller must decide again whether to reuse the step. False if the catalog was not
+            read again, because this was not necessary or because of an interrupt.
         """
         if not _can_be_reused(step, memo) or not (self._takes_long(step) or self._claims.is_there(memo)):
             return False

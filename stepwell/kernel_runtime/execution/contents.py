@@ -27,9 +27,9 @@ from typing import Any, TypeAlias
 from stepwell.kernel_runtime.versions.encode import ATOMS, IMMUTABLE
 
 Access: TypeAlias = tuple[str, Any]
-"""The access that leads from an object to one inside it, for example ``("item", key)``, ``("index", 0)`` or ``("attr", "layers")``."""
+"""Leads from an object to another object directly inside it, for example ``("item", key)``, ``("index", 0)`` or ``("attr", "layers")``."""
 Address: TypeAlias = tuple[Access, ...]
-"""The accesses that lead from the value of a variable to an object inside the value, in order."""
+"""Leads from the value of a variable to an object inside the value, with one `Access` for each level, from the outside to the inside."""
 
 MOST_CONTAINERS = 50_000
 """The maximum number of containers inside the value of one variable. A value with more is treated as one leaf."""
@@ -74,12 +74,12 @@ def can_change(item: Any) -> bool:
 
 
 def is_iterator(item: Any) -> bool:
-    """Return True for an object that changes even when code only reads it: a generator, an `itertools.count`, an open file."""
+    """Return True for an object that changes even when code only reads it, such as a generator, an `itertools.count` or an open file."""
     return hasattr(type(item), "__next__")
 
 
 def is_inert(item: Any) -> bool:
-    """Return True for an object that a reuse need not restore, because it has no content (a lock) or never changes (a lazy query)."""
+    """Return True for an object that a reuse need not restore, because it has no content (such as a lock) or never changes (such as a lazy query)."""
     kind = type(item)
     if kind.__module__.partition(".")[0] == "polars":
         return kind.__name__ in {"LazyFrame", "LazyGroupBy", "Expr"}
@@ -98,7 +98,7 @@ def database_state(item: Any) -> str | None:
     """Return a string that describes the database of a sqlite3 or duckdb connection; None for a closed connection or any other object.
 
     After a change of the database, the function returns another string. There is one exception: if statements only updated rows of a duckdb
-    database, the string stays the same. To detect such updates, callers search the SQL statements for the words in `CHANGING`.
+    database, the string stays the same. To detect such updates, callers search the strings in the step's code for the words in `CHANGING`.
     """
     kind = type(item).__module__
     try:

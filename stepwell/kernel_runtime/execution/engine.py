@@ -80,8 +80,8 @@ class EngineOptions:
     run_notices: list[Notice] = field(default_factory=list)
     """The notices that the session receives during the run, for example from the store; the result of the run includes them."""
     strict: bool = False
-    """True if every live cell fails when its value cannot be stored; False if only those with the flag ``--stored`` do. Other steps do not depend
-    on `strict`: if their value cannot be stored, they fail, unless the run is a job and the step is not memoised."""
+    """True if every live cell fails when its value cannot be stored; False if only live cells with the flag ``--stored`` do. All other steps fail in
+    both cases, except the steps of a job that are not memoised."""
 
 
 class _ValueLostError(Exception):
@@ -346,7 +346,7 @@ class Engine:
         return run
 
     def _tell_unchecked(self, step: PlanStep, outcome: Outcome) -> None:
-        """Add notices about reads that no later run can check: later runs reuse the step even if the data that it read has changed."""
+        """Add notices about reads that no later run can check: later runs reuse the step even if the data behind these reads has changed."""
         if step.op.volatile or step.op.max_age is not None or not step.memoised:
             return
         if outcome.network:
@@ -546,7 +546,7 @@ class Engine:
         return item is not None and self.cells.has_older(step_input.name, item)
 
     def _value(self, key: str, step: PlanStep) -> Any:
-        """Return a value for one step that reads it. If the value is lost, first run the step that produces it again.
+        """Return the value with the value key `key` for `step`, which reads the value. If the value is lost, it is computed again first.
 
         Raises
         ------

@@ -71,8 +71,8 @@ class Outcome:
     children: tuple[str, ...] = ()
     """The names of the programs and processes that the body started, whose reads are not recorded."""
     last_value: Any = None
-    """The value of a cell's last expression, if the shell keeps this value in ``Out``; None if the shell keeps nothing there, or the value of a
-    variable."""
+    """The value of a cell's last expression, if the shell keeps this value in ``Out``. None if ``Out`` gets the value of a variable instead, or
+    nothing."""
     recorder: ReadRecorder | None = None
     """The recorder that noted the body's reads and writes."""
 
@@ -430,7 +430,7 @@ class AssetExecutionContext(OpExecutionContext):
         return {output.asset_key for output in self._step.outputs if output.asset_key is not None}
 
     def asset_key_for_output(self, output_name: str = "result") -> AssetKey | None:
-        """Return the key of the asset that an output of the step produces; None if there is no such output, or if it is not an asset."""
+        """Return the key of the asset that an output of the step produces; None if there is no such output, or if the output is not an asset."""
         return next((output.asset_key for output in self._step.outputs if output.name == output_name), None)
 
     add_asset_metadata = OpExecutionContext.add_output_metadata
@@ -479,8 +479,8 @@ def pictures(values: Iterable[Any]) -> Iterator[dict[str, str]]:
 
 
 LIMIT = 1_000_000
-"""The maximum number of characters of printed text and display data that are recorded for a step. Further characters are only counted. A larger
-display is recorded if nothing was recorded before it."""
+"""The maximum number of characters of printed text and display data that are recorded for a step. Further characters are only counted. A display that
+exceeds the maximum by itself is recorded if nothing was recorded before it."""
 
 _current: ContextVar[Capture | None] = ContextVar("stepwell_capture", default=None)
 
@@ -516,7 +516,7 @@ class Capture:
         self._parts.append(text)
 
     def display(self, data: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
-        """Record a display: `data` has its representations by MIME type, and `metadata` their metadata. All are JSON values."""
+        """Record a display. `data` maps each MIME type to a representation of the display, and `metadata` to the metadata of this representation."""
         size = sum(len(value) if isinstance(value, str | bytes) else 1000 for value in data.values())
         if size > self._characters_left and self._characters_left < LIMIT:
             self.dropped_characters += size
@@ -599,7 +599,7 @@ def proxied() -> Iterator[None]:
     try:
         yield
     finally:
-        # If a step has replaced a stream by another one, that one stays.
+        # If a step has replaced a proxy by another stream, the step's stream stays.
         if sys.stdout is streams[0]:
             sys.stdout = before[0]
         if sys.stderr is streams[1]:

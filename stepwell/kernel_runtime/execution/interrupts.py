@@ -1,8 +1,8 @@
-"""Handling of Ctrl-C during a run. It raises KeyboardInterrupt in functions that may be ended at any point; elsewhere, it sets a flag.
+"""Handling of Ctrl-C during a run. Ctrl-C raises KeyboardInterrupt in code that may be ended at any point; in other code, it only sets a flag.
 
-Such functions are the user's code, functions that examine or store objects of the user or load inputs, and reads of the catalog. While reads are
-checked or a reused step is restored, for example, only the flag is set, and the run ends before the next body or step. While a run waits for its
-commits, a second Ctrl-C also raises KeyboardInterrupt.
+The code that may be ended is the code of the user, code that examines or stores objects of the user or loads inputs, and code that reads the
+catalog. In other code, for example while recorded reads are checked or a reused step is restored, only the flag is set, and the run ends before the
+next body or step. While a run waits for its commits, a second Ctrl-C also raises KeyboardInterrupt.
 
 An interrupt must end user code at once, but it must not leave the records of the run incomplete. The signal handler runs on the main thread, so
 it never runs at the same time as the code that reads the flag.
@@ -177,8 +177,8 @@ class InterruptGuard:
     def look(self, function: Callable[[], T]) -> T:
         """Call a function that examines objects of the user, and return its result. An interrupt raises KeyboardInterrupt in the function.
 
-        If the interrupt only set a flag, a method that never returns would block the run for ever. The function is called even if the run was
-        interrupted before.
+        If the interrupt only set a flag, an object's method that never returns would block the run for ever. The function is called even if the
+        run was interrupted before.
         """
         if self._calling:
             return function()
@@ -191,8 +191,8 @@ class InterruptGuard:
         Parameters
         ----------
         has_begun
-            True if the function belongs to a step that has begun. The function is then called even if the run was interrupted before. If False,
-            an earlier interrupt of the run raises KeyboardInterrupt, and the function is not called.
+            True if the function belongs to a step that has begun. The function is then called even if the run was interrupted before. If False
+            and the run was interrupted before, the function is not called, and KeyboardInterrupt is raised.
 
         Returns
         -------
@@ -224,7 +224,7 @@ class InterruptGuard:
                 raise KeyboardInterrupt
 
     def _leave(self) -> bool:
-        """Record that user code has ended. Return True if `cancel` sent an exception that was not raised before the end of the code."""
+        """Record that user code has ended. Return True if `cancel` sent a KeyboardInterrupt that came too late to be raised in this code."""
         late = False
         while self._calling:
             # An exception that is raised inside this loop is late, too.
@@ -259,9 +259,9 @@ def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
 
 
 def _interrupt_children(began: float) -> None:
-    """Send SIGINT to the child processes, and their child processes, that started after the time `began`.
+    """Send SIGINT to the child processes of this process, and to their child processes, if they started after the time `began`.
 
-    Ctrl-C in a terminal sends the signal to all processes in the process group of this process. So only child processes in this group get it here.
+    Only processes in the process group of this process get the signal, as after Ctrl-C in a terminal.
     """
     if not hasattr(os, "getpgid"):
         return

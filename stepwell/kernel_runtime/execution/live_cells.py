@@ -60,10 +60,10 @@ class LiveRun:
     names
         The variables whose values the body may change in place.
     arguments
-        The values, by name, of those inputs whose variables in the notebook are unbound or changed. The names are bound to these values while
-        the body runs.
+        The loaded inputs: those whose variables in the notebook are unbound or changed. Maps the name of each input to its value. The variable
+        has this value while the body runs.
     own_inputs
-        By name, those of these inputs whose variables belong to their assets, so that the variables keep the values after the run.
+        The inputs in `arguments` whose variables keep the values after the run. Maps the name of each input to the materialization of its asset.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class LiveRun:
         self._links: dict[int, str] = {}
         self._unchanged: dict[int, ObjectState] = {}
         self._definition_objects: dict[int, ObjectState] = {}
-        """The objects that are reached through functions and classes that the body defined, by `id`."""
+        """The objects, by `id`, that can be reached through the functions and classes of the body."""
         self._changed_roots: set[str] = set()
         self._streams: dict[str, Any] = {}
         self._seedings = len(seedings)
@@ -96,15 +96,15 @@ class LiveRun:
         self._rebound: set[str] = set()
         self._views: dict[int, View] | None = None
         self._objects_before: dict[int, Any] = {}
-        """By `id`, the objects that existed in the notebook before the run. The stored objects may contain them or share memory with them."""
+        """The objects, by `id`, that existed in the notebook before the run. Stored objects may contain these objects or share memory with them."""
         self.reads: tuple[Read, ...] = ()
-        """A read for each variable that code in the values of inputs reads, with the digest of the variable before the run."""
+        """A read for each variable that is used by functions inside the values of inputs, with the digest of the variable's value before the run."""
         self.bundle = Bundle()
         """The values that a reuse needs to make the changes of the body again; empty until `finish` is called."""
         self.suspects: frozenset[str] | set[str] | None = None
         """The variables whose values the body, or a function that it uses, may change; None if the code does not show which these are."""
         self.reruns_for_unstored = False
-        """True if the step was reused before, and runs only to compute variables that are not stored. Its reads are the same as before."""
+        """True if the step was reused before, and now runs only to compute variables that are not stored. It reads the same state as before."""
         self.users_names: frozenset[str] = frozenset()
         """The names that the step must not rebind, because other cells or the user have bound them. `give_back` restores their bindings."""
 
@@ -117,10 +117,10 @@ class LiveRun:
                 self._space[name] = value
 
     def cover(self, read: Collection[str]) -> None:
-        """Unbind names that have numbers or strings as values and that the body binds only on some paths.
+        """Unbind the names that have numbers or strings as values and that the body binds only on some paths.
 
-        If such a name stayed bound and the body bound it to an equal value, this could not be detected. `bound_names` and `deleted_names` bind
-        the names again.
+        Whether the body has bound one of these names to an equal value can be detected only if the name was unbound before. `bound_names` and
+        `deleted_names` restore the names that the body has not bound.
 
         Parameters
         ----------
@@ -156,7 +156,7 @@ class LiveRun:
         return set(seedings[self._seedings :])
 
     def stream_reads(self) -> tuple[Read, ...]:
-        """Return a recorded read for each random stream that the body used, with the digest of the stream's state before the run."""
+        """Return a `Read` for each random stream that the body used, with the digest of the stream's state before the run."""
         return tuple(
             Read("stream", name, stream_digest(state)) for name, state in self._streams.items() if name in self.bundle.streams
         )
@@ -195,7 +195,7 @@ class LiveRun:
         return contents.is_handle(seen.item) and (writer is None or writer.kind != "step")
 
     def _updated(self, changed: list[ObjectState]) -> list[ObjectState]:
-        """Return the DuckDB connections that are not in `changed`, but that statements in strings of the body may have changed."""
+        """Return the DuckDB connections that are not in `changed`, but that may have been changed by SQL statements in strings of the body."""
         words = {word.lower() for word in _texts((self._body.code, self._body.tail))}
         if words.isdisjoint(contents.CHANGING):
             return []
@@ -219,8 +219,8 @@ class LiveRun:
         environment
             The names of the environment variables that the body set or removed.
         last
-            The value of the cell's last expression, if the shell keeps this value in ``Out``. None if the shell keeps nothing in ``Out``, or the
-            value of a variable instead.
+            The value of the cell's last expression, if the shell keeps this value in ``Out``. None if ``Out`` gets the value of a variable
+            instead, or nothing.
         """
         space, body, bundle = self._space, self._body, self.bundle
         bound = self.bound_names()
@@ -229,7 +229,7 @@ class LiveRun:
         changed = [seen for seen in self._inventory.changed_objects(self.suspects) if not self._is_users_handle(seen)]
         changed += self._updated(changed)
         self._changed_roots = {seen.root for seen in changed}
-        # A link uses the oldest name of an object: a newer name may be the variable of an asset, whose value is stored itself.
+        # A link uses the oldest name of an object: a newer name may be the variable of an asset, and values of assets are stored by value.
         names = [name for name in space if name not in values and not name.startswith("_")]
         self._links = {}
         for name in (*names, *outputs):
@@ -265,7 +265,7 @@ class LiveRun:
         given = {name: library_state.value_in(settings, name) for name, _ in entries if name.startswith(_FREE)}
         secret = [name for name, value in (setting_values | given).items() if is_kept_back(name, value)]
         if environment:
-            # A value is secret if it is also the value of another environment variable, so the variables that the body set are excluded.
+            # A value that another environment variable has, too, may be secret. Variables that the body set do not count as other variables.
             others = Environment(without=environment)
             secret += [
                 name
@@ -450,7 +450,7 @@ class LiveRun:
     def _note_there(self, names: Iterable[str]) -> dict[int, Any]:
         """Set the attribute `_objects_before`, and return it.
 
-        It contains, by `id`, the objects of the inventory from before the run, and the objects in the present values of the variables `names`.
+        The attribute then has the objects of the inventory from before the run, and the objects in the present values of the variables `names`.
         """
         changed = {id(item) for item, _, _ in self.bundle.contents}
         values = [self._space[name] for name in names if name in self._space]
@@ -461,7 +461,7 @@ class LiveRun:
     def _with_last(self, last: Any, separate_names: Sequence[str]) -> tuple[str, ...]:
         """Add the value of the cell's last expression to the bundle.
 
-        The value cannot be added if an object that it shares with the notebook is not in the bundle and has no address.
+        The value cannot be added if it shares an object with the notebook that neither is in the bundle nor has an address.
 
         Parameters
         ----------
@@ -548,7 +548,7 @@ class LiveRun:
         return seen.root if seen is not None else type(item).__name__
 
     def take_own_inputs(self, bound: Collection[str]) -> dict[str, Materialization]:
-        """Return those of the `own_inputs` whose variables still have the loaded values. `give_back` no longer restores these variables.
+        """Return the entries of `own_inputs` whose variables still have the loaded values. After that, `give_back` does not restore these variables.
 
         Parameters
         ----------
@@ -585,7 +585,7 @@ def coded_inputs(step: PlanStep, materializations: Mapping[str, Materialization]
 
 
 def _texts(codes: Iterable[CodeType | None]) -> set[str]:
-    """Return all words in the string constants of code. They include the names that the code may look up by a string."""
+    """Return all words in the string constants of code. If the code looks up a name by a string, the name may be among these words."""
     texts: set[str] = set()
     pending: list[Any] = list(codes)
     while pending:

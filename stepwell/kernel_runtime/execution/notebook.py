@@ -72,7 +72,7 @@ class _Reuse:
     is_repeated: bool
     """True if this execution last brought the step up to date in this kernel, so that the notebook already has its effects."""
     skips_objects: bool
-    """True if the contents of objects are not restored, because variables that the step reads have changed since it was brought up to date."""
+    """True if the contents of objects are not restored, because variables that the step reads have changed since the step was brought up to date."""
     unstored_names: list[str]
     """The variables of the step whose values are not stored."""
     files: FilesToRestore
@@ -109,7 +109,7 @@ class StoredCells:
     def obstacle(self, step: PlanStep, materializations: tuple[Materialization, ...], kind: Kind) -> str:
         """Return the reason why the effects of an execution cannot be restored; empty if they can, or if there is nothing to restore.
 
-        The attribute `hit` is set to the execution; it is set to None if the result is not empty, or if there is nothing to restore.
+        If there is something to restore and it can be restored, the attribute `hit` is set to the execution, otherwise to None.
 
         Parameters
         ----------
@@ -322,12 +322,15 @@ class NotebookCells:
         return bound.data_version == item.data_version if item.data_version else bound.materialization == item.id
 
     def has_older(self, name: str, item: Materialization) -> bool:
-        """Return True if the variable `name` of the notebook has the unchanged value of another materialization of the asset than `item`."""
+        """Return True if the variable `name` of the notebook has the unchanged value of another materialization of the asset of `item`."""
         bound = self._timeline.asset_of(name)
         return bound is not None and bound.key == item.key and not self.has_input(name, item)
 
     def has_value(self, key: str, item: Materialization) -> bool:
-        """Return True if the value of `item`, a materialization of the asset `key` whose value could not be stored, still exists in this kernel."""
+        """Return True if the value of `item` still exists in this kernel.
+
+        `item` is a materialization of the asset `key`, and its value could not be stored.
+        """
         return self._timeline.alive(key, item) is not None
 
     def value(self, key: str) -> Any:
@@ -370,7 +373,10 @@ class NotebookCells:
     def _own_inputs(
         self, step: PlanStep, arguments: Mapping[str, Any], materializations: Mapping[str, Materialization]
     ) -> dict[str, Materialization]:
-        """Return those loaded inputs whose variables belong to their assets: the variables are unbound, or have an older value of the same asset."""
+        """Return the loaded inputs whose variables keep the values after the run, because they are unbound or have an older value of the same asset.
+
+        The result maps the name of each of these inputs to the materialization of its asset.
+        """
         timeline = self._timeline
         own: dict[str, Materialization] = {}
         may_rebind = self.is_cell(step) and not timeline.binds_only_unbound
@@ -384,11 +390,11 @@ class NotebookCells:
         return own
 
     def _bind_inputs(self, run: LiveRun, bound: Collection[str]) -> None:
-        """After a body, bind the variables of inputs that belong to their assets for good, unless the body has bound them (`bound`)."""
+        """After a body has run, let the variables of `_own_inputs` keep their loaded values, except variables that the body has bound (`bound`)."""
         timeline, space = self._timeline, self._timeline.namespace
         for name, item in run.take_own_inputs(bound).items():
             if name in timeline.unstored:
-                # Under this name, plain cells expect the value from a reused cell, which is computed when a cell needs it.
+                # A reused cell left this variable unbound. Its value is computed when a plain cell needs the variable.
                 del space[name]
             else:
                 timeline.bind(name, item.key, item, space[name])
@@ -449,7 +455,7 @@ class NotebookCells:
         Returns
         -------
         effects, value
-            `effects` is the description of the effects. `value` is the stored `Bundle`, which has the values that the effects need; None if they
+            `effects` is the description of the effects. `value` is the stored `Bundle` with the values that the effects need; None if the effects
             need no values.
         """
         streams = run.seeded_streams()
@@ -499,9 +505,9 @@ class NotebookCells:
         return effects, value
 
     def lacking(self, step: PlanStep, effects: Effects, outputs: Collection[str]) -> Effects:
-        """Return `effects`, adapted to outputs of the step that could not be stored. `outputs` has the names of these outputs.
+        """Return `effects`, adapted to the outputs of the step that could not be stored. `outputs` has the names of these outputs.
 
-        The variables of these outputs are marked as lost if the step must not run again only to compute these variables.
+        Their variables are marked as lost under the condition that `_with_lost_variables` describes.
         """
         body = step.op.body
         assert isinstance(body, CellBody)
@@ -509,7 +515,7 @@ class NotebookCells:
         return self._with_lost_variables(body, effects, [names[name] for name in outputs if name in names])
 
     def _with_lost_variables(self, body: CellBody, effects: Effects, unstored: Collection[str]) -> Effects:
-        """Return `effects`, in which the `unstored` variables are marked as lost if the step does more than bind its names.
+        """Return `effects`. If the step does more than bind its names, the `unstored` variables are marked as lost in the result.
 
         A step that does more must not run later only because one of these variables is needed: it would make its other changes a second time,
         or to objects that have changed since. A step with lost variables runs once in every kernel instead.
@@ -580,7 +586,7 @@ class NotebookCells:
         return stored
 
     def _obstacle(self, run: LiveRun, value: Any, key: str) -> UnstorableValueError | None:
-        """Return the error that the store raises for `value`, a value of the bundle; None if it can be stored."""
+        """Return the error that the store raises for `value`, a part of the bundle; None if `value` can be stored."""
         try:
             self._put(run, (value,), key, "")
         except UnstorableValueError as error:
@@ -688,7 +694,7 @@ class NotebookCells:
         return ()
 
     def _note_reuse(self, hit: _Reuse, bound: Collection[str]) -> None:
-        """Record in the timeline what the reuse of a step bound and changed."""
+        """Record in the timeline what the reuse of a step bound and changed. `bound` has the names that were bound or deleted."""
         step, body, materializations, effects, timeline = (
             hit.step,
             hit.body,
@@ -711,7 +717,7 @@ class NotebookCells:
         timeline.settle(body.variables)
 
     def _restore(self, hit: _Reuse, restoration: Restoration, todo: FilesToRestore) -> list[str]:
-        """Restore the effects of an execution: definitions, values, objects, files, random streams and settings. Return the names that were bound."""
+        """Restore the effects of an execution: definitions, values, objects, files, random streams, settings. Return the bound and deleted names."""
         timeline, store, body, effects = self._timeline, self._store, hit.body, hit.effects
         items = {item.output: item for item in hit.materializations}
         outputs = [
@@ -777,7 +783,7 @@ class NotebookCells:
         Parameters
         ----------
         values
-            By name, the values of those settings that cannot be recorded as strings.
+            Maps the name of a setting to its value, for the settings whose values cannot be recorded as strings.
         """
         step_key, entries, world = hit.step.key, hit.effects.state, self._timeline.world
         if not hit.is_repeated:

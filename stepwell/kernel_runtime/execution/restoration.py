@@ -46,7 +46,7 @@ _CACHES = ("__pycache__", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache", 
 _JOURNALS = ("-wal", "-shm", "-journal", ".wal", ".lock")
 
 _FORM = 2
-"""The version of the format of stored bundles. It is the first item of the tuple that is stored."""
+"""The version of the format of stored bundles, stored as the first item of `Bundle.as_tuple`."""
 
 WasWritten = Callable[[str, str], bool]
 """Takes a path in the form of `FileEffect.path` and a digest; returns True if a step is known to have written this content into the file."""
@@ -208,9 +208,10 @@ def lost_file(path: str, project: Path, files: Mapping[str, tuple[str, str]], st
 
 
 def left_states(path: str, store: ValueStore) -> Iterator[tuple[str, str]]:
-    """Yield the digest of a file after each step that wrote it, and the key of the step; newest first.
+    """Yield a pair for each execution of a step that wrote a file, newest first: the digest of the file after the step, and the step's key.
 
-    The digests come from those records, of any run, that are signed with this user's key. `path` has the form of `FileEffect.path`.
+    The pairs come from the records of all runs. Records that are not signed with this user's key are left out. `path` has the form of
+    `FileEffect.path`.
     """
     for item in store.catalog.ask(read_writers, path):
         if vouches(store.signer, item):
@@ -275,10 +276,10 @@ class MemoryRange:
     holder: Any
     """The object that holds the array: the array itself, a buffer or a frame."""
     part: tuple[Any, ...]
-    """How the holder holds the array: empty if the holder is the array, ``("buffer",)`` if it is a bytearray or an `array.array`, and
-    ``("column", 2)`` if it is a frame and the array begins with the frame's column at position 2."""
+    """How the holder holds the array: empty if the holder is the array itself; ``("buffer",)`` if the holder is a bytearray or an
+    `array.array`; ``("column", 2)`` if the holder is a frame and the array begins with the frame's column at position 2."""
     root: Any
-    """The array whose memory the array uses: the end of the chain of ``base`` attributes."""
+    """The last array in the chain of ``base`` attributes, which begins with the array; the array itself if its ``base`` is not an array."""
     start: int
     """The memory address of the first byte of the array."""
     end: int
@@ -383,8 +384,8 @@ class View:
     """An array that is stored as a link to the memory of another object."""
 
     owner: Any
-    """The array itself, or the frame that contains the array; not the owner of the memory, which is `holder`. This reference keeps the object
-    alive, so that no other object gets the same `id`."""
+    """The array itself, or the frame that contains the array. (The owner of the memory is `holder`.) The reference keeps the object alive, so that no
+    other object gets the same `id`."""
     holder: Any
     """The object whose memory the array uses. A reference to this object is stored in place of the array."""
     link: tuple[Any, ...]
@@ -517,14 +518,14 @@ class Bundle:
     values: dict[str, Any] = field(default_factory=dict)
     """The values of variables, by name."""
     contents: list[tuple[Any, str, Any]] = field(default_factory=list)
-    """For each object that the body changed in place, three items: the object, which is stored as a link; the method for `replace_content`
-    (``content`` or ``leaf``); and the content to restore."""
+    """A tuple for each object that the body changed in place: the object, which is stored as a link; the method for `replace_content` (``content`` or
+    ``leaf``); and the content to restore."""
     streams: dict[str, Any] = field(default_factory=dict)
     """The states of random streams, by name."""
     files: dict[str, bytes] = field(default_factory=dict)
     """The contents of files, by path."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Values of settings of libraries, by the name of the setting. Only those values are here that cannot be recorded as strings, for example
+    """Maps the name of a setting of a library to its value, for the settings whose values cannot be recorded as strings, for example because they are
     functions of the notebook."""
 
     def as_tuple(self) -> tuple[Any, ...]:
@@ -566,12 +567,12 @@ class Restoration:
         Returns
         -------
         list
-            The definitions that ended with a NameError: they must be executed again when the variables are bound.
+            The definitions that ended with a NameError. They must be executed again after the variables are bound.
 
         Raises
         ------
         Exception
-            If an import, or a call such as that of a decorator, raises any other exception.
+            If a definition ends with any other exception, which an import or a decorator may raise.
         """
         waiting = []
         for number in self.effects.definitions:

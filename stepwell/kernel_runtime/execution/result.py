@@ -137,7 +137,7 @@ class Collector:
         self.declared_outputs = {output.name: output for output in step.outputs}
         self.produced: dict[str, Produced] = {}
         self.last_value: Any = None
-        """The value of a cell's last expression, if the shell keeps this value in ``Out``. None if the shell keeps the value of a variable, or
+        """The value of a cell's last expression, if the shell keeps this value in ``Out``. None if ``Out`` gets the value of a variable instead, or
         nothing."""
 
     def add(self, name: str, value: Any, metadata: dict[str, Any] | None = None) -> None:
@@ -146,7 +146,7 @@ class Collector:
         Raises
         ------
         InvariantViolationError
-            If the step does not declare an output of this name, or if the body has already produced it.
+            If the step does not declare an output of this name, or if the body has already produced this output.
         TypeCheckError
             If the value does not have the declared type of the output.
         UserObjectError

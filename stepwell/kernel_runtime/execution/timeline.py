@@ -62,7 +62,7 @@ class Bound:
 
 @dataclass(slots=True)
 class Memory:
-    """What is known about a step from the moment when it was last brought up to date in this kernel."""
+    """What was recorded about a step when it was last brought up to date in this kernel."""
 
     number: int
     """The number of the last event before the step was brought up to date."""
@@ -77,10 +77,10 @@ class Memory:
     settings: library_state.Snapshot
     """The settings of libraries and of the process when the step was brought up to date."""
     statements: int
-    """How often plain cells had changed something through DuckDB's default connection, up to the moment when the step was brought up to date."""
+    """The number of changes that plain cells had made through DuckDB's default connection before the step was brought up to date."""
     databases: dict[str, str | None] = field(default_factory=dict)
-    """For each variable whose value is a file or connection that the step created, the result of `database_state` for this value. The result is None
-    if the value is not a database connection (for example, if it is a file), or if the state cannot be read."""
+    """The variables whose values are files or connections that the step created. Maps each variable to the result of `database_state` for its value.
+    The result is None if the value is not a database connection (for example, if it is a file), or if the state cannot be read."""
 
 
 class Unstored:
@@ -117,7 +117,8 @@ class Timeline:
     world
         Records the changes of files, the environment and other external state that steps read.
     unstored
-        The variables that reused cells left unbound because the values are not stored. Each is mapped to the key of an asset that its cell defines.
+        The variables that reused cells left unbound because the values are not stored. Maps the name of each variable to the key of an asset that
+        its cell defines.
     handles
         The variables in `unstored` whose values were files or connections. The step that made such a value runs again only when code needs the
         variable.
@@ -146,9 +147,9 @@ class Timeline:
         self.cells: frozenset[str] = frozenset()
         self.binds_only_unbound = False
         self._reassigned: dict[str, dict[str, tuple[str, str]]] = {}
-        """By step key, the names that other cells have bound or changed since the step was brought up to date. Each name is mapped to two labels. The
-        first is the label of the cell or step that had bound the name before that time. The second is the label of the cell that last bound or
-        changed the name after that time. An unknown label is empty."""
+        """Maps the key of a step to the names that other cells have bound or changed since the step was brought up to date. Each name is mapped to
+        two labels. The first is the label of the cell or step that had bound the name before that time. The second is the label of the cell that last
+        bound or changed the name after that time. An unknown label is empty."""
         self.pinned: set[str] = set()
         self._count = 0
         """The number of events so far."""
@@ -157,10 +158,10 @@ class Timeline:
         self._group: dict[str, str] = {}
         """The alias group of each name. Names whose values may share objects have the same alias group."""
         self._sources: dict[str, frozenset[str]] = {}
-        """By variable, the keys of the steps and assets from which its value was computed."""
+        """Maps a variable to the keys of the steps and assets from which its value was computed."""
         self._bindings: dict[str, Bound] = {}
         self._waiting: dict[str, Materialization] = {}
-        """The new materializations, by value key, to which `refresh` must still rebind variables."""
+        """Maps the value key of an asset to a new materialization, to whose value `refresh` must still rebind the asset's variables."""
         self._memories: dict[str, Memory] = {}
         self._earlier: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
@@ -255,12 +256,12 @@ class Timeline:
         return events[-1][1] if events else None
 
     def place(self, name: str) -> str:
-        """Return the place of the cell that last bound or changed a variable (``cell 5``); empty if a step did so last, or if nothing is noted."""
+        """Return the place (``cell 5``) of the cell that last bound or changed a variable; empty if a step did so last, or if no cell did."""
         events = [*self._binds.get(name, ()), *self._changes.get(name, ())]
         return max(events, key=lambda event: event[0])[1].place if events else ""
 
     def _since(self, name: str, number: int) -> list[tuple[int, Writer]]:
-        """Of the events after event number `number`, return those that bound a name or may have changed its value, also through another name."""
+        """Return the events after event number `number` that bound a name, or that may have changed its value (also through another name)."""
         events = [event for event in self._binds.get(name, ()) if event[0] > number]
         group = self._group.get(name)
         names = [name] if group is None else [other for other, its_group in self._group.items() if its_group == group]
@@ -281,11 +282,11 @@ class Timeline:
         self._bindings[name] = Bound(key, item.id, item.data_version, ref, strong, self._count)
         with self._lock:
             if key in self._waiting:
-                # This is newer than what waits, and other variables of the asset have not been bound to it yet.
+                # `item` is newer than the materialization that waits, and other variables of the asset are not bound to the new value yet.
                 self._waiting[key] = item
 
     def settle(self, names: Iterable[str]) -> None:
-        """Record that the variables `names` now have the unchanged values of their assets. Call this after `note` recorded the step that bound them."""
+        """Record that the variables `names` now have the unchanged values of their assets. Call this after `note` for the step that bound them."""
         for name in names:
             bound = self._bindings.get(name)
             if bound is not None:
@@ -355,8 +356,8 @@ class Timeline:
     def changed_by(self, name: str) -> str:
         """Return the label of the cell or step that changed a variable which Stepwell had bound to the value of an asset.
 
-        A step has changed the value in place; a cell has done so, or has bound the variable to another object. If no change is known, return an
-        empty string.
+        A step counts only if it changed the value in place. A cell also counts if it bound the variable to another object. If no change is known,
+        return an empty string.
         """
         bound = self._bindings.get(name)
         if bound is None:
@@ -390,7 +391,7 @@ class Timeline:
         return keys
 
     def earlier_names(self) -> dict[str, str]:
-        """Return the keys of the assets to whose values Stepwell has bound variables, by variable, even if the variables have other values now."""
+        """Return the variables that Stepwell has bound to values of assets, even if they have other values now. Each is mapped to the asset's key."""
         return {name: bound.key for name, bound in self._bindings.items()}
 
     def materialized(self, item: Materialization) -> None:
@@ -459,7 +460,7 @@ class Timeline:
         self._earlier[step_key] = earlier
 
     def earlier(self, step_key: str) -> dict[str, Any]:
-        """Return, by name, the values that `look_before` noted for a step. Only names that the step itself bound last are included."""
+        """Return, by name, the values that `look_before` noted for a step. Names that another cell or step has bound since are left out."""
         return {name: value for name, value in self._earlier.get(step_key, {}).items() if self.is_of(name, step_key)}
 
     def unpin(self, step_key: str) -> bool:
@@ -499,8 +500,8 @@ class Timeline:
         items
             The materializations that the step made or reused.
         as_before
-            True if the step read the same state as when it was previously brought up to date. Then all changes since that earlier time count as
-            made after the step read its state.
+            True if the step read the same state as when it was previously brought up to date. Then changes after that earlier time count as changes
+            since the step was last brought up to date.
         """
         materialization_ids = frozenset(item.id for item in items)
         before = self._memories.get(step_key)
@@ -518,7 +519,7 @@ class Timeline:
         self._reassigned.pop(step_key, None)
 
     def has_brought(self, step_key: str, item: Materialization) -> bool:
-        """Return True if a materialization is one of those with which a step was last brought up to date in this kernel."""
+        """Return True if a step made or reused the materialization `item` when the step was last brought up to date in this kernel."""
         memory = self._memories.get(step_key)
         return memory is not None and item.id in memory.materializations
 
@@ -653,7 +654,7 @@ class Timeline:
         self.world.wrote(path, digest, step_key, self._count)
 
     def digest_of(self, name: str) -> str:
-        """Return the digest of a variable's value. For the unchanged value of an asset, this is the data version, which is not computed again."""
+        """Return the digest of a variable's value. The digest of an asset's unchanged value is its data version, which is not computed again."""
         bound = self.asset_of(name)
         return (bound.data_version if bound is not None else "") or value_digest(self.namespace[name])
 
@@ -713,7 +714,7 @@ class Timeline:
     def pin(self, step_key: str, body: CellBody, version: CodeVersion) -> CodeVersion:
         """Return the code version to use for a step: `version`, or the one from when the step was last brought up to date.
 
-        The earlier one is used if only variables or settings have changed since, in a way that does not make the step stale.
+        The earlier code version is used if only variables or settings have changed since that time, in a way that does not make the step stale.
 
         Parameters
         ----------

@@ -69,7 +69,7 @@ class _LastRead:
     number: int
     """The number of the last event of the timeline before the step was brought up to date."""
     glances: dict[Read, object]
-    """For each recorded read of the step, the result of `_glance` when the step was brought up to date."""
+    """Maps each recorded read of the step to the result of `_glance` when the step was brought up to date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,8 @@ class SettingsOfStep:
     after: library_state.Snapshot
     """All settings of libraries and of the process after the step."""
     environment: dict[str, tuple[str | None, str | None]]
-    """For each environment variable that the step changed: its value before the step, and its value after the step. None stands for a variable that
-    was not set."""
+    """The environment variables that the step changed. Maps the name of each to a pair: the value before the step, and the value after the step. None
+    means that the variable was not set."""
 
 
 class World:
@@ -96,28 +96,28 @@ class World:
     Attributes
     ----------
     files
-        For each file that steps wrote, by its path in the form of `FileEffect.path`: the digest of its content after the last of these steps, and the
-        key of this step.
+        The files that steps wrote. Maps the path of each file (in the form of `FileEffect.path`) to a pair: the digest of its content after the last
+        step that wrote it, and the key of this step.
     """
 
     def __init__(self, project: Path) -> None:
         self._project = os.path.realpath(project)
         self.files: dict[str, tuple[str, str]] = {}
         self._watched: dict[Read, object] = {}
-        """For each watched read, the last result of `_glance`."""
+        """Maps each watched read to the last result of `_glance`."""
         self._changes: dict[tuple[str, str], list[tuple[int, Writer]]] = {}
-        """For each state, by the kind and name of its reads: the changes of the state. A change consists of the number of the last event when the
+        """Maps the kind and name of a read to the changes of the state behind this read. Each change is a pair: the number of the last event when the
         change was noted, and the cause of the change."""
         self._first_run: dict[Writer, int] = {}
-        """For each cell and step, the number of the last event when its first run in this kernel was noted."""
+        """Maps each cell and step to the number of the last event at the time when its first run in this kernel was recorded."""
         self._last_read: dict[str, _LastRead] = {}
-        """The external state that each step read, by step key."""
+        """Maps the key of each step to the external state that the step read."""
         self._settings: dict[str, SettingsOfStep] = {}
-        """The settings that the last run of each step changed, by step key."""
+        """Maps the key of a step to the settings that the last run of the step changed."""
 
     @staticmethod
     def has(read: Read) -> bool:
-        """Return True if `World` can compare a recorded read: it is neither a read of the kernel's memory nor of an asset."""
+        """Return True if `World` can examine the state behind a recorded read: the read is neither of the kernel's memory nor of an asset."""
         return read.kind not in LOCAL and read.kind != "asset"
 
     def note_run(self, writer: Writer, number: int) -> None:
@@ -125,7 +125,7 @@ class World:
         self._first_run.setdefault(writer, number)
 
     def look(self, number: int, writer: Writer = OTHER) -> None:
-        """Examine the state behind all watched reads. Every change since the last call is noted as a change by `writer` after event number `number`."""
+        """Examine the state behind all watched reads. Each change since the last call is recorded as made by `writer` after event `number`."""
         self.note_run(writer, number)
         for read, before in self._watched.items():
             now = _glance(read)
@@ -163,7 +163,7 @@ class World:
         ----------
         same
             True if the step has the same materializations as when it was previously brought up to date. If the state behind a read has changed
-            since that time, the materializations were made from the earlier state. Then the earlier state stays noted, not the present one.
+            since that time, the materializations were made from the earlier state, so the record of the earlier state is kept.
         """
         glances = {read: _glance(read) for read in reads if _can_be_watched(read)}
         own = Writer("step", step_key)
@@ -178,15 +178,15 @@ class World:
         is_unchanged = before is None or all(
             now == before.glances.get(read) or _has_content(read) for read, now in glances.items()
         )
-        # If the state changed although the step has the same materializations, they were made from the earlier state, which is kept.
+        # If the state has changed but the materializations are the same, they were made from the earlier state, so its record is kept.
         if is_unchanged or not same:
             self._last_read[step_key] = _LastRead(number, glances)
 
     def is_later_change(self, read: Read, step_key: str, *, pulled: bool) -> bool:
         """Return True if only the step itself, or cells and steps that come after it, have changed the state behind a read of the step.
 
-        A cell or step comes after the step if it first ran in this kernel after the step first did, and if it had not made the state that the step
-        read.
+        A cell or other step comes after the step if its first run in this kernel was later than the first run of the step, and if it did not make
+        the state that the step read.
 
         Parameters
         ----------
@@ -272,9 +272,9 @@ class World:
                 set_variable(name, before)
 
     def changed_by_cells(self, step_key: str) -> dict[Read, str]:
-        """Return those recorded reads of a step whose state was changed by cells since the step was brought up to date.
+        """Return the recorded reads of a step for which cells have changed the state behind the read since the step was brought up to date.
 
-        Each read is mapped to the label of the last cell that changed its state.
+        Each read is mapped to the label of the last cell that changed this state.
         """
         seen = self._last_read.get(step_key)
         changed: dict[Read, str] = {}
@@ -352,7 +352,7 @@ class HiddenState:
         self.walk = self._new_walk()
 
     def watch(self, step: PlanStep) -> Watched | None:
-        """Return a record of the mutable objects that a step could change, for `changed_names`; None if its code reaches none or is not walked."""
+        """Return a record, for `changed_names`, of the mutable objects that a step could change; None if its code reaches none or is not walked."""
         if step.code is None:
             return None
         return self.walk.watched(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
@@ -400,8 +400,8 @@ class Seeds:
     def __init__(self, *, enabled: bool = True) -> None:
         self._enabled = enabled
         self._saved_states: dict[str, Any] = {}
-        """For each stream: the state of its generator before this object first seeded it. None for ``numpy`` if ``numpy.random`` was not imported at
-        that time."""
+        """Maps the name of each stream to the state of its generator before this object first seeded the generator. The state of ``numpy`` is None if
+        ``numpy.random`` was not imported at that time."""
         self._watch: _Watch | None = None
         """Seeds numpy's generator when a body imports numpy; None if this is not necessary."""
 
