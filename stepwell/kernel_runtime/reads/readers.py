@@ -42,7 +42,8 @@ _FIRST = {
     "lxml.etree": ("parse source", "iterparse source"),
     "pyarrow.parquet.core": ("ParquetFile.__init__ source", "ParquetDataset.__init__ path_or_paths"),
 }
-"""Maps a module to its functions that read files. Each string names a function and its first parameter, which is a path or a list of paths."""
+"""Maps the name of a module to its functions that read files. Each string names a function and its first parameter: a path
+or a list of paths."""
 _NOT_FILES = frozenset({"read_clipboard", "read_database", "scan_pyarrow_dataset", "scan_external_reader", "scan_arrow_c_stream"})
 _WRITES = {
     "pyarrow.parquet": ("write_table where", "write_metadata where"),
@@ -53,7 +54,7 @@ _WRITES = {
     "pyarrow.ipc": ("new_file sink", "new_stream sink"),
     "pyarrow": ("output_stream source",),
 }
-"""Maps a module to its functions that write a file. Each string names a function and its parameter for the path of the file."""
+"""Maps the name of a module to its functions that write a file. Each string names a function and its parameter for the path of the file."""
 _POLARS_WRITES = ("write_", "sink_")
 _RELATION_WRITES = ("write_parquet", "write_csv", "to_parquet", "to_csv")
 _LOOK_UPS = {
@@ -61,7 +62,7 @@ _LOOK_UPS = {
     "patsy.eval": ("VarLookupDict", "__getitem__"),
     "formulaic.utils.layered_mapping": ("LayeredMapping", "__getitem__"),
 }
-"""Maps a module to the name of its class that looks up the names of a formula or expression, and the name of the method that does so."""
+"""Maps the name of a module to the names of its class and method that look up the names of a formula or expression."""
 _DUCKDB_STATEMENTS = ("sql", "query", "from_query", "execute", "executemany", "query_df")
 _DUCKDB_READS = ("read_csv", "read_parquet", "read_json", "from_csv_auto", "from_parquet")
 _DUCKDB_NAMES = ("table", "view", "register", "unregister", "append")
@@ -522,6 +523,6 @@ _SPECIAL: Mapping[str, Callable[[Any], Iterable[Entry]]] = {
     **dict.fromkeys(("random", "numpy.random", "torch"), _seeded),
     **dict.fromkeys(_LOOK_UPS, _looks_up),
 }
-"""Maps a module to a function that returns those entries of the module which `_FIRST` and `_WRITES` cannot express."""
+"""Maps the name of a module to a function that returns those entries of the module which `_FIRST` and `_WRITES` cannot express."""
 MODULES = frozenset({*_FIRST, *_WRITES, *_SPECIAL, "pyarrow.fs"})
 """The names of all modules in the table."""
