@@ -1,6 +1,7 @@
 """One digest for the contents of a file or folder.
 
-If a step returns a path, the data version of this value is computed from the contents of the file or folder, not from the path.
+If a step returns a path, the data version of the returned value is computed from the contents of the file or folder at this path, not from the
+path itself.
 """
 
 from __future__ import annotations

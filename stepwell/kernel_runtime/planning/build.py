@@ -7,9 +7,10 @@ In a selection string, each of these forms selects assets:
 ``"a*"``, ``key:"a*"``            the assets whose keys match the pattern
 ``group:x``, ``kind:sql``         the assets of this group, the assets of this kind
 ``*``                             all assets
-``roots(...)``                    of the assets that the inner selection selects, those that have no other of
-                                  these assets directly upstream
-``sinks(...)``                    the same, but directly downstream
+``roots(...)``                    the assets of the inner selection that have no other asset of this selection
+                                  directly upstream
+``sinks(...)``                    the assets of the inner selection that have no other asset of this selection
+                                  directly downstream
 ``(...)``                         the assets that the inner selection selects
 ================================  ==========================================================================================
 
@@ -66,14 +67,14 @@ class SelectionGraph:
     """The assets from which a selection string selects, with the edges between them."""
 
     upstream: Mapping[str, Collection[str]]
-    """For each asset key, the keys of the assets directly upstream."""
+    """Maps each asset key to the keys of the assets directly upstream."""
     groups: Mapping[str, str]
-    """For each asset key, the name of the asset's group."""
+    """Maps each asset key to the name of the asset's group."""
     kinds: Mapping[str, str]
-    """For each asset key, the kind of the asset: ``asset``, ``multi``, ``graph``, ``sql`` or ``source``."""
+    """Maps each asset key to the kind of the asset: ``asset``, ``multi``, ``graph``, ``sql`` or ``source``."""
 
     def downstream(self) -> dict[str, list[str]]:
-        """Return, for each asset key, the keys of the assets directly downstream."""
+        """Return a dict that maps each asset key to the keys of the assets directly downstream."""
         consumers: dict[str, list[str]] = {key: [] for key in self.upstream}
         for key, needs in self.upstream.items():
             for need in needs:
@@ -82,7 +83,7 @@ class SelectionGraph:
 
 
 def select(expressions: str | Iterable[str], graph: SelectionGraph) -> list[str]:
-    """Return the asset keys that one or more selection strings select, in the order of `graph`.
+    """Return the asset keys that one or more selection strings select, in the order of ``graph.upstream``.
 
     Parameters
     ----------
@@ -254,7 +255,7 @@ class _Parser:
 
 @dataclass(slots=True)
 class Definitions:
-    """The definitions that a request uses: those that were passed, and the registered ones for all other keys."""
+    """The definitions that a request uses: the definitions that were passed and, for all other keys, the registered ones."""
 
     requested: Mapping[str, AssetsDefinition | SourceAsset] = field(default_factory=dict)
     """The definitions that were passed to the request, by asset key."""
@@ -283,9 +284,9 @@ class Definitions:
         }
 
     def names(self) -> dict[str, str]:
-        """Return the keys of assets, each by the name with which code can refer to the asset.
+        """Return a dict that maps the names by which code can refer to assets to the keys of these assets.
 
-        The name is the last component of the key: ``flights`` for ``raw/flights``. A last component that
+        The name of an asset is the last component of its key, for example ``flights`` for ``raw/flights``. A last component that
         several keys share is left out, because it does not say which asset is meant.
         """
         if self._names is not None:
@@ -352,7 +353,7 @@ def resolve_targets(targets: Sequence[str] | None, definitions: Definitions) -> 
 
 
 def step_owner(key: str, definitions: Definitions) -> AssetsDefinition | None:
-    """Return the definition of the asset or multi-asset that has the step `key`; None if there is none."""
+    """Return the definition of the asset or multi-asset that has the step `key`; None if no definition has this step."""
     parent = key.split(".", 1)[0]
     definition = definitions.asset(parent)
     if isinstance(definition, AssetsDefinition) and "." in key and isinstance(definition.node, GraphDefinition):
@@ -517,7 +518,7 @@ def _walk_step_code(step: PlanStep, code: CodeWalk, keys: Mapping[str, str]) -> 
     Parameters
     ----------
     keys
-        The keys of these assets by name. Names that it does not contain add no input.
+        Maps each name by which code can refer to an asset to the key of the asset. A name that is not in the mapping adds no input.
     """
     step.code = code.of(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
     if step.code.asset_names:
@@ -555,7 +556,8 @@ def unknown_step(key: str, definitions: Definitions, stored_keys: Callable[[], I
     Parameters
     ----------
     stored_keys
-        Returns further keys, usually those of the store, that the remedy may list besides the keys of defined steps. None if there are none.
+        Returns further keys, usually those of the store, that the remedy may list besides the keys of defined steps. None to list only keys of
+        defined steps.
     """
     keys = [step.key for definition in dict.fromkeys(definitions.computed_assets().values()) for step in asset_steps(definition)]
     keys += [f"{job.name}.{step.key}" for job in definitions.jobs.values() for step in job_steps(job)]

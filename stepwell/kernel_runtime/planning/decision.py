@@ -101,7 +101,7 @@ class DecisionFacts:
     vouches
         Returns True if the record of a materialization is signed with this user's key. Only then may the effects in the record be used.
     values
-        By value key, the materialization of each value that this run has computed, reused or read from the store.
+        Maps the value key of each value that this run has computed, reused or read from the store to the materialization of the value.
     obstacle
         Returns why the stored value of a materialization cannot be loaded; empty if no reason is known.
     snapshot_time
@@ -130,17 +130,19 @@ class DecisionFacts:
     result, or an empty string if it can. None outside notebooks.
     """
     made_from: Callable[[PlanStep], Mapping[str, str]] | None = None
-    """Takes a step; returns a dict about the variables that the step's code reads and that were computed from assets, for example by a plain
-    cell. It maps the key of each such asset, or of its step, to the name of one of the variables. None outside notebooks.
+    """Takes a step; returns the steps and assets from which variables that the step's code reads were computed, for example by a plain cell. The
+    result maps the key of each of these steps and assets to the name of one variable that was computed from it. None outside notebooks.
     """
     settle: Callable[[PlanStep], None] | None = None
     """Takes a step; computes its code version again if earlier steps of the run may have changed objects that the step's code reaches. None
     for a request that runs no steps.
     """
     steps_without_value: dict[str, Literal["wait", "untouched"]] = field(default_factory=dict)
-    """The keys of steps that have no value. ``wait``: the step must run first. ``untouched``: it failed, was cancelled or never started."""
+    """Maps the key of each step that has no value to the reason. ``wait``: the step must run first. ``untouched``: the step failed, was cancelled or
+    never started.
+    """
     _read_results: dict[Read, bool] = field(default_factory=dict)
-    """The results of `read_holds` in this run."""
+    """Maps each read that was checked to the result of `read_holds`. Emptied by `forget_checks` and `use_snapshot`."""
 
     def holds(
         self, read: Read, step: PlanStep | None = None, item: Materialization | None = None, kind: Kind | None = None
@@ -264,7 +266,7 @@ def decide(step: PlanStep, plan: Plan, facts: DecisionFacts, kind: Kind) -> Deci
 def decide_keyed(
     step: PlanStep, plan: Plan, facts: DecisionFacts, kind: Kind, *, memo: str, inputs: tuple[InputVersion, ...]
 ) -> Decision:
-    """Decide whether a step is reused or runs. The inputs of the step must be known, and no upstream step may hold it back.
+    """Decide whether a step is reused or runs. Call this function only if the inputs of the step are known and no upstream step holds it back.
 
     Parameters
     ----------
@@ -304,7 +306,7 @@ def lost_value(materializations: tuple[Materialization, ...], facts: DecisionFac
 
 
 def may_be_reused(step: PlanStep, executions: Iterable[tuple[Materialization, ...]], facts: DecisionFacts) -> bool:
-    """Return True if the step could reuse at least one of its stored results as soon as the step's inputs are those of this result again.
+    """Return True if the step could reuse at least one of its stored results if its inputs were those of that result again.
 
     Parameters
     ----------
@@ -361,8 +363,8 @@ def _cause(step: PlanStep, memo: str, facts: DecisionFacts) -> Cause:
 def _reusable(step: PlanStep, memo: str, facts: DecisionFacts, kind: Kind) -> tuple[Materialization, ...] | None:
     """Return the newest reusable result among a step's stored results with the memo key `memo`; None if there is none.
 
-    If several can be reused, the result with which this kernel last brought the step up to date is preferred. A result that another user's
-    key signed is returned only if there is no other: its value must not be loaded, but the user can be told who signed it.
+    If several can be reused, the result with which this kernel last brought the step up to date is preferred. A result in
+    `Snapshot.foreign` is returned only if no other result can be reused: its value must not be loaded, but the user can be told who signed it.
     """
     if not step.memoised or step.op.volatile or not memo:
         return None
@@ -454,7 +456,7 @@ _TEXTS: Mapping[str, Callable[[Any], str]] = {
 def refusal(step: PlanStep, memo: str, facts: DecisionFacts) -> str:
     """Return why the newest stored result with the step's memo key cannot be reused, or why no result of the step may be reused.
 
-    Return an empty string if no result with this memo key is stored, or if the newest one can be reused.
+    The text is empty if there is no such reason.
 
     Parameters
     ----------
@@ -508,7 +510,7 @@ def _recomputed_input(step: PlanStep, inputs: tuple[InputVersion, ...], facts: D
 
 
 def _accepts(item: Materialization, unseen: tuple[Unverifiable, ...]) -> bool:
-    """Return True if the user accepted `item` when the step's code reached exactly those objects without a digest that `unseen` lists."""
+    """Return True if `item` is an acceptance of exactly the objects without a digest that `unseen` lists."""
     note = acceptance(item)
     return note is not None and note.get("unverifiable") == [f"{each.path}: {each.reason}" for each in unseen]
 

@@ -33,7 +33,7 @@ class PlanInput:
     name: str
     """The name of the parameter; empty for an input that only determines the order of steps."""
     keys: tuple[str, ...]
-    """The value keys that the input reads: several only for a fan-in, none if the parameter's default is used."""
+    """The value keys that the input reads: several only if `fan_in` is True, none if the parameter's default is used."""
     fan_in: bool = False
     """True if the parameter receives a list of values."""
     carries_value: bool = True
@@ -125,7 +125,7 @@ class Plan:
     """The requested asset keys, or the name of the job."""
     steps: tuple[PlanStep, ...]
     producers: dict[str, PlanStep] = field(default_factory=dict)
-    """For each value key that the plan computes, the step that computes it."""
+    """Maps the key of each value that the plan computes to the step that computes the value."""
     read_keys: tuple[str, ...] = ()
     """The value keys that steps read and that no step of the plan computes: their values are read from the store."""
     absent: frozenset[str] = frozenset()

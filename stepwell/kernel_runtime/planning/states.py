@@ -36,10 +36,10 @@ class Reason:
     """One reason for the state of a step, or for the last run of a step."""
 
     text: str
-    """The reason in a few words: ``split() changed (cell 9)``."""
+    """The reason in a few words, for example ``split() changed (cell 9)``."""
     path: str = ""
-    """The path from the step to the changed object: ``model -> split``. If the reason is an input or an upstream step, the key of this input or
-    upstream step. May be empty.
+    """The path from the step to the changed object, for example ``model -> split``. If the reason is an input or an upstream step, the key of this
+    input or upstream step. May be empty.
     """
     detail: str = ""
     """Further lines: a diff of source code, or a remedy. May be empty."""
@@ -52,12 +52,12 @@ class Reason:
     versions: tuple[str, ...] = ()
     """For a changed input, two strings: its version before and its version after the change. Otherwise empty."""
     chain: tuple[str, ...] = ()
-    """Empty unless the reason is in `origins` of another reason. Then, the keys of the steps from the upstream step that has this reason to the
-    explained step, in the order of the run. The explained step itself is left out.
+    """If the reason is in `origins` of another reason: the keys of the steps from the upstream step that has this reason to the explained step,
+    in the order of the run, without the explained step itself. Otherwise empty.
     """
     origins: tuple[Reason, ...] = ()
-    """If the reason lies upstream (a changed input, or an upstream step that is not fresh), the causes there. Only `session.explanation` searches
-    for them, for ``%why``; otherwise this is empty.
+    """If the reason lies upstream (a changed input, or an upstream step that is not fresh): the reasons upstream that caused it. Only
+    `session.explanation` searches for these, for ``%why``. Otherwise empty.
     """
 
     def as_dict(self) -> dict[str, Any]:
@@ -93,8 +93,8 @@ class StepState:
     def must_run(self) -> bool:
         """True if a run will or may execute the step; False if the step is fresh.
 
-        False also if the state is ``may change`` only because the step reads variables that plain cells computed from assets that are not fresh.
-        A run does not execute plain cells.
+        Also False if the state is ``may change`` for one reason only: the step reads variables that plain cells computed from assets that are not
+        fresh. A run does not execute plain cells.
         """
         doubt = self.state == "may change" and all(reason.kind == "variable" for reason in self.reasons)
         return self.state != "fresh" and not doubt
@@ -146,7 +146,7 @@ class _States:
         self.explain = explain
         self.by_key: dict[str, StepState] = {}
         self.pending: dict[str, str] = {}
-        """For each variable or file that a run would change by reusing an earlier step, the key of that step."""
+        """Maps the name or path of each variable or file that a run would change by reusing an earlier step to the key of that step."""
         self._executions: dict[str, list[tuple[Materialization, ...]]] | None = None
 
     def add(self, step: PlanStep) -> None:
@@ -303,7 +303,7 @@ def _pending_change(reason: Reason, pending: dict[str, str]) -> Reason | None:
     Parameters
     ----------
     pending
-        For each variable or file that a run would change by reusing an earlier step, the key of that step.
+        Maps the name or path of each variable or file that a run would change by reusing an earlier step to the key of that step.
     """
     # The reason for a recorded read has no path: its text names the file or the variable.
     words = reason.path.split(" -> ") if reason.path else [word.strip("(),") for word in reason.text.split()]
@@ -472,7 +472,7 @@ def _leads(after: dict[str, list[str]], start: str, end: str) -> bool:
     Parameters
     ----------
     after
-        For each card, the cards to which its edges lead.
+        Maps the key of each card to the keys of the cards to which its edges lead.
     """
     pending, seen = [start], {start}
     while pending:

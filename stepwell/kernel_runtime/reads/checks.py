@@ -98,8 +98,8 @@ _MOST_ENTRIES = 20_000
 _MOST_DIGESTED = 2_000
 """The maximum number of files whose contents a `Tree` digests.
 
-A reuse overwrites a file only if it recognizes the present content: the content from before or after the step. If the step changes files
-through a child process, the digests of a `Tree` show the content from before the step.
+A reuse overwrites a file only if the file has its content from before or from after the step. For files that a child process of the step changed,
+the digest of the content from before the step comes from a `Tree`.
 """
 _LARGEST_DIGESTED = 1 << 20
 _MOST_BYTES = 1 << 26
@@ -124,10 +124,10 @@ class Tree:
     def __init__(self, roots: Iterable[str], *, digests: bool = False) -> None:
         self.roots = tuple(roots)
         self.files: dict[str, tuple[int, ...]] = {}
-        """The size, modification time and inode of each file, by path."""
+        """Maps the path of each file to its size, modification time in nanoseconds and inode."""
         self.folders: set[str] = set()
         self.digests: dict[str, str] = {}
-        """The digests of the contents of small files, by path."""
+        """Maps the path of each small file to the digest of its content; an empty string if the file cannot be read."""
         level = list(self.roots)
         while level and len(self.files) + len(self.folders) < _MOST_ENTRIES:
             level = [inner for folder in level for inner in self._entered(folder)]
@@ -246,8 +246,8 @@ def status(path: str, aspect: str) -> str:
     Parameters
     ----------
     aspect
-        An `Aspect`, or ``access`` and a mode, such as ``access 4``. For ``access 4``, the result is ``True`` or ``False``, as returned by
-        ``os.access`` for the mode 4.
+        An `Aspect`, or ``access`` and a mode, such as ``access 4``. For ``access 4``, the function returns the result of ``os.access`` for the
+        mode 4 as text: ``True`` or ``False``.
     """
     if aspect.startswith("access "):
         return str(_access(path, int(aspect.removeprefix("access "))))
@@ -275,7 +275,7 @@ def _attributes(stat: os.stat_result, aspect: str) -> str:
 
 
 def aspect_of(frame: FrameType | None) -> tuple[Aspect | None, FrameType | None]:
-    """Return which attributes the caller of ``os.stat`` needs, and the frame of this caller.
+    """Return which attributes a call of ``os.stat`` reads for the code that uses ``os.path``, ``pathlib`` or a similar module, and the code's frame.
 
     Parameters
     ----------
@@ -284,11 +284,12 @@ def aspect_of(frame: FrameType | None) -> tuple[Aspect | None, FrameType | None]
 
     Returns
     -------
-    aspect, reader
-        `aspect` names the attributes that reach the code which called ``os.path`` or ``pathlib``. It is None if none reach this code: for
-        example, ``os.makedirs`` tests parent folders but does not return what it found.
-        `reader` is the frame of that code: the nearest frame outside of modules such as ``os.path`` and ``pathlib``, or None if there is no
-        such frame. If `aspect` is None, `reader` is the frame of the function that does not return the attributes (``os.makedirs``).
+    aspect
+        The attributes that reach the code outside of these modules. None if no attributes reach this code, for example because ``os.makedirs``
+        tests parent folders and does not return the result.
+    reader
+        The nearest frame outside of these modules; None if there is no such frame. If `aspect` is None, the frame of the function that does not
+        return the attributes, for example ``os.makedirs``.
     """
     name = ""
     while frame is not None and frame.f_globals.get("__name__") in _THROUGH:

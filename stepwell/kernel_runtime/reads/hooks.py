@@ -180,7 +180,7 @@ def rebind(replaced: Mapping[int, tuple[Any, Any]]) -> None:
     Parameters
     ----------
     replaced
-        The keys are the `id` of each original; the values are pairs of the original and its wrapper.
+        Maps the `id` of each original function or class to the pair of the original and its wrapper.
     """
     for module in list(sys.modules.values()):
         space = getattr(module, "__dict__", None)
@@ -366,7 +366,7 @@ _EVENTS: dict[str, Callable[..., None]] = {
     "os.fork": forked,
     "os.forkpty": forked,
 }
-"""By audit event, the function that reports the event to a recorder. Its arguments are the recorder and the arguments of the event."""
+"""Maps each audit event to the function that reports it to a recorder. The arguments of the function are the recorder and those of the event."""
 
 
 def _watch_threads() -> None:

@@ -42,7 +42,8 @@ _FIRST = {
     "lxml.etree": ("parse source", "iterparse source"),
     "pyarrow.parquet.core": ("ParquetFile.__init__ source", "ParquetDataset.__init__ path_or_paths"),
 }
-"""By module, the functions that read files, each with the name of its first parameter. The argument is a path or a list of paths."""
+"""Maps the name of a module to its functions that read files. Each string names a function and its first parameter: a path
+or a list of paths."""
 _NOT_FILES = frozenset({"read_clipboard", "read_database", "scan_pyarrow_dataset", "scan_external_reader", "scan_arrow_c_stream"})
 _WRITES = {
     "pyarrow.parquet": ("write_table where", "write_metadata where"),
@@ -53,7 +54,7 @@ _WRITES = {
     "pyarrow.ipc": ("new_file sink", "new_stream sink"),
     "pyarrow": ("output_stream source",),
 }
-"""By module, the functions that write a file, each with the name of the parameter for the path of this file."""
+"""Maps the name of a module to its functions that write a file. Each string names a function and its parameter for the path of the file."""
 _POLARS_WRITES = ("write_", "sink_")
 _RELATION_WRITES = ("write_parquet", "write_csv", "to_parquet", "to_csv")
 _LOOK_UPS = {
@@ -61,7 +62,7 @@ _LOOK_UPS = {
     "patsy.eval": ("VarLookupDict", "__getitem__"),
     "formulaic.utils.layered_mapping": ("LayeredMapping", "__getitem__"),
 }
-"""By module, the class that looks up the names in a formula or expression, and its method for this."""
+"""Maps the name of a module to the names of its class and method that look up the names of a formula or expression."""
 _DUCKDB_STATEMENTS = ("sql", "query", "from_query", "execute", "executemany", "query_df")
 _DUCKDB_READS = ("read_csv", "read_parquet", "read_json", "from_csv_auto", "from_parquet")
 _DUCKDB_NAMES = ("table", "view", "register", "unregister", "append")
@@ -100,9 +101,9 @@ def _one_name(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str
 
 
 def _seeding(module: str) -> Note:
-    """Return a `Note` for the functions that seed the random stream of `module`. It adds the stream to `seedings` and `seeded`.
+    """Return a `Note` for the functions that seed the random stream of `module`. The `Note` adds the stream to `seedings` and `seeded`.
 
-    This `Note` is called outside of steps, too.
+    The `Note` is called outside of steps, too.
     """
 
     def note(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG001 - a `Note`
@@ -121,7 +122,7 @@ seeded: set[str] = set()
 
 
 def file_system_methods() -> Mapping[str, Note]:
-    """Return the methods of pyarrow's ``LocalFileSystem`` that read or write files, each with the `Note` for its calls."""
+    """Return a dict that maps the name of each method of pyarrow's ``LocalFileSystem`` that reads or writes files to the `Note` for its calls."""
     return {
         **{name: _single_file(f"pyarrow.fs.{name}", "path", position=1) for name in ("open_input_file", "open_input_stream")},
         **{name: _writer_note("path", position=1) for name in ("open_output_stream", "open_append_stream")},
@@ -220,8 +221,8 @@ def _tables_in_argument(position: int, parameter: str) -> Note:
 def tables_looked_up(recorder: ReadRecorder, text: str) -> None:
     """Report the variables of the notebook that a SQL statement may name as tables.
 
-    A variable is reported if SQL can read its value as a table, and if the function that executes the statement has no local variable of the
-    same name.
+    A variable is reported if SQL can read its value as a table, and if the user's function that executes the statement has no local variable of
+    the same name.
     """
     words = dict.fromkeys(table_names(text))
     frame = sys._getframe(1)
@@ -459,7 +460,7 @@ def _entries(place: Any, names: Iterable[str], note: Callable[[str, int], Note],
     note
         Takes the name of a function and `position`; returns the `Note` for calls of the function.
     position
-        The position of the first argument: 0 for functions of a module, 1 for methods.
+        The position of the first argument that is not ``self``: 0 for functions of a module, 1 for methods.
     """
     return ((place, name, note(name, position)) for name in names if hasattr(place, name))
 
@@ -522,6 +523,6 @@ _SPECIAL: Mapping[str, Callable[[Any], Iterable[Entry]]] = {
     **dict.fromkeys(("random", "numpy.random", "torch"), _seeded),
     **dict.fromkeys(_LOOK_UPS, _looks_up),
 }
-"""By module, a function that returns the entries which `_FIRST` and `_WRITES` cannot express."""
+"""Maps the name of a module to a function that returns those entries of the module which `_FIRST` and `_WRITES` cannot express."""
 MODULES = frozenset({*_FIRST, *_WRITES, *_SPECIAL, "pyarrow.fs"})
 """The names of all modules in the table."""

@@ -40,12 +40,12 @@ _UNBOUND: Any = object()
 
 _current: ContextVar[ReadRecorder | None] = ContextVar("stepwell_reads", default=None)
 threads: dict[int, ReadRecorder] = {}
-"""For each thread that a step started, the recorder of this step, by thread identifier."""
+"""Maps the identifier of each thread that a step started to the recorder of this step."""
 _WRITE_AHEAD = ("-wal", ".wal")
 _MOST_BEFORE = 1 << 26
 """The maximum size in bytes of a file whose content is digested before the step changes the file."""
 _CLOCK_TICK_NS = 20_000_000
-"""If a file was changed just now, its time can be earlier than `time.time_ns`, but at most by this number of nanoseconds."""
+"""The modification time of a file that is changed now can be earlier than `time.time_ns`, at most by this number of nanoseconds."""
 
 
 def value_digest(value: Any) -> str:
@@ -80,8 +80,8 @@ class ReadRecorder:
         Returns the names of variables that are never recorded as reads, because the memo key of the step covers them: they are inputs, or the
         code of the step refers to them.
     keep_digests
-        True if a file of up to 64 MiB that the step both reads and changes is recorded with its content before the change; if False, with the
-        content after.
+        True to record a file that the step both reads and changes with its content before the change, if the file is not larger than 64 MiB.
+        Otherwise, such a file is recorded with its content after the change.
     bound_names
         Names that the body binds. If a library looks up such a name after the body has bound it to another object, this is not a read.
     reads_filters
@@ -113,8 +113,8 @@ class ReadRecorder:
     _states: dict[str, str] | None = None
     _states_set: frozenset[str] = frozenset()
     _objects: dict[str, str] | None = None
-    """By name, the digests of the objects that were in DuckDB's default connection before the step first used the connection. None if the step has
-    not used the connection yet."""
+    """Maps the name of each object that was in DuckDB's default connection before the step first used the connection to the object's digest. None
+    if the step has not used the connection yet."""
     _leftovers: tuple[str, ...] = ()
     """Descriptions of the objects without a digest that the step left in DuckDB's default connection."""
     _databases: frozenset[str] = frozenset()
@@ -124,8 +124,8 @@ class ReadRecorder:
     _lost_files: frozenset[str] = frozenset()
     """The files that existed before the step and that the step removed."""
     _statuses: dict[tuple[str, str], str] | None = None
-    """The attributes of paths, such as kind or size, that the step read without opening a file. The key is a path and an *aspect*, which names the
-    attributes that were read. The item has their values, as `checks.status` returns them. None if no attributes were read yet."""
+    """The attributes of paths, such as kind or size, that the step read without opening a file. Maps a path and the
+    `aspect` (see `checks.status`) to the values of these attributes, as `checks.status` returns them. None if no attributes were read yet."""
     _tree: Tree | None = None
     """The project's files before the first child process started; None if no child process has started."""
     _last_host: str = ""
@@ -150,7 +150,7 @@ class ReadRecorder:
         self.appended: frozenset[str] = frozenset()
         """The files that the step opened for appending when it first wrote to them."""
         self.digests_before: dict[str, str] = {}
-        """The digests of the contents that files had before the step changed or removed the files, by path."""
+        """Maps the path of a file that the step changed or removed to the digest of its content before, if this content was digested."""
         self._namespace = namespace
         self._unrecorded_names = unrecorded_names
         self._looked_up: dict[str, str] = {}
@@ -223,9 +223,9 @@ class ReadRecorder:
             self._lost_files |= {file for file in inside if file not in self._written_files}
 
     def _note_before(self, path: str, size: int) -> None:
-        """Digest a file of `size` bytes that a live cell is about to change.
+        """Digest the content of a file that a live cell is about to change or remove, unless its `size` in bytes exceeds 64 MiB.
 
-        If a reuse of the cell later finds a file with this digest, it knows that the file has the content from before the change.
+        With the digest, a later reuse of the cell recognizes a file that has its content from before the change.
         """
         if self._keeps_before and size <= _MOST_BEFORE and is_input_path(path):
             with self.paused():
@@ -454,7 +454,7 @@ class ReadRecorder:
         self._last_host = host
 
     def connected(self, address: str) -> None:
-        """Record that the step opens a connection. The host whose address the step last asked for is recorded; if there is none, `address` is."""
+        """Record that the step connects to the host whose address the step last asked for; if it has asked for none, to `address`."""
         host = self._last_host or address
         if host not in self.network:
             self.network = (*self.network, host)

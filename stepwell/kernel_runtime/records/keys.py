@@ -79,7 +79,7 @@ class AssetKey:
             if "/" in part or "." in part:
                 raise InvalidDefinitionError(
                     f"the part {part!r} of an asset key contains '/' or '.'",
-                    remedy=f"for a key with a prefix, use AssetKey.from_user_string({part!r}) or AssetKey({part.replace('.', '/').split('/')!r})",
+                    remedy=f"for a key with a prefix, use AssetKey({part.replace('.', '/').split('/')!r})",
                 )
         object.__setattr__(self, "path", parts)
 

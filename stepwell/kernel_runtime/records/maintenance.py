@@ -20,7 +20,7 @@ class Rule:
     """The retention rule of a key or of the whole store. A limit that is None does not apply."""
 
     versions: int | None = None
-    """The number of newest versions to keep for each key, notebook and partition. Consecutive equal values count as one version."""
+    """The number of newest versions to keep for each combination of key, notebook and partition. Consecutive equal values count as one version."""
     age: float | None = None
     """The age in seconds above which a version is dropped."""
     bytes: int | None = None
@@ -182,7 +182,8 @@ class Offer:
     source: str
     """The path of the pack, or the store directory."""
     signer: str
-    """The fingerprint of the key with which the pack or, for a store, the first of the values was signed; empty if there is no such signature."""
+    """For a pack: the fingerprint of the key that signed the pack. For a store: the fingerprint of the key that signed the first of the values.
+    Empty if there is no such signature."""
     own: bool
     """True if the user need not confirm anything. For a pack: this user's key signed the pack and all its pickles. For a store: the offer contains
     no values."""

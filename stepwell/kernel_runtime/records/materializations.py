@@ -103,8 +103,8 @@ class Read:
     kind: ReadKind
     name: str
     """The name of the item. For files, folders and patterns: the absolute path. For the environment: the name of a variable, or ``*`` for all
-    variables. For state: what it belongs to (``pandas``, ``working directory``). For other kinds: the key of an asset, or the name of a
-    variable or random stream."""
+    variables. For state: what the state belongs to, for example ``pandas`` or ``working directory``. For other kinds: the key of an asset, or the
+    name of a variable or random stream."""
     digest: str = ""
     """What the step read. For the status of a path: the values of the attributes that ``names`` states, as text (``folder``). For an asset: its data
     version. For environment variables: a digest that is keyed with the user's key. Otherwise: the digest of the content or of the listed
@@ -214,8 +214,8 @@ class Materialization:
     inputs: tuple[InputVersion, ...] = ()
     reads: tuple[Read, ...] = ()
     unverifiable: tuple[str, ...] = ()
-    """The objects without a digest that the step's code could reach, each as a text ``path: reason``. If there are any, `Unverifiable` says when
-    the materialization is reused."""
+    """The objects without a digest that the step's code could reach, each as a text ``path: reason``. The documentation of `Unverifiable` says
+    when a materialization with such objects is reused."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """JSON values that the step added with ``Output(metadata=...)`` or ``context.add_output_metadata``."""
     effects: str = ""
@@ -240,10 +240,11 @@ class Current:
 
 
 ACCEPTED = "stepwell:accepted"
-"""The name in the metadata of an acceptance. Its value is ``{"on": time as a string, "of": id of the accepted materialization, "run_id": run id of
-the acceptance, "causes": [texts of the accepted differences], "unverifiable": [texts "path: reason" of the accepted objects without a digest]}``."""
+"""The name of an entry in the metadata of an acceptance. The value of the entry is ``{"on": time as a string, "of": id of the accepted
+materialization, "run_id": run id of the acceptance, "causes": [texts of the accepted differences], "unverifiable": [texts "path: reason" of the
+accepted objects without a digest]}``."""
 REVOKED = "stepwell:revoked"
-"""The name in the metadata of a row that revokes an acceptance. Its value is the run id of the acceptance."""
+"""The name of an entry in the metadata of a row that revokes an acceptance. The value of the entry is the run id of the acceptance."""
 
 
 def acceptance(item: Materialization) -> dict[str, Any] | None:

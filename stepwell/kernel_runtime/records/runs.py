@@ -154,9 +154,9 @@ class Snapshot:
     """The records that a run needs for its steps, as they were in the catalog at one moment."""
 
     by_memo_key: dict[str, list[tuple[Materialization, ...]]] = field(default_factory=dict)
-    """The stored executions of the steps by memo key, newest first. An execution is a tuple of materializations, one for each output."""
+    """Maps a memo key to the stored executions with this memo key, newest first. An execution is a tuple of materializations, one for each output."""
     current: dict[str, list[Current]] = field(default_factory=dict)
-    """The current materializations by key, newest first. A key has one for each combination of a notebook and a partition."""
+    """Maps a value key to its current materializations, newest first: one for each combination of a notebook and a partition."""
     failures: dict[str, FailedAttempt] = field(default_factory=dict)
     """Maps the key of each step whose newest attempt failed to this attempt."""
     seconds: dict[str, float] = field(default_factory=dict)

@@ -10,7 +10,7 @@
 ``history``      the versions of a key, and renaming
 ``differences``  comparison of two values or versions
 ``frame_differences``  comparison of two frames
-``sql``          the statements of SQL assets, and the frames made from their rows
+``sql``          the statements of SQL assets, and the frames made from the rows of their results
 ===============  ===========================================================================
 
 ``session`` uses ``requests``, ``inspection``, ``history`` and ``sql``; ``inspection`` uses ``reasons``. The functions of ``explanation`` and

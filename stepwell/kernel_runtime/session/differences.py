@@ -99,9 +99,9 @@ class TextDifference:
     """The difference between two strings, by lines."""
 
     added: int
-    """The number of added lines."""
+    """The number of added lines; an upper bound if too many lines differ for a diff to be computed."""
     removed: int
-    """The number of removed lines."""
+    """The number of removed lines; an upper bound if too many lines differ for a diff to be computed."""
     lines: tuple[str, ...]
     """The first lines of a unified diff. Empty if only line endings differ, or if too many lines differ for a diff to be computed."""
     more: int = 0
@@ -473,7 +473,8 @@ _LONGEST = 80
 _SCALARS = (int, float, complex, bool, str, bytes, type(None))
 _Members: TypeAlias = Mapping[Any, Any]
 _Path: TypeAlias = "tuple[tuple[Callable[[Any], str], Any], ...]"
-"""The path to a nested member: for each level, a function that formats a member's key, and the key. A path is formatted only if its member differs."""
+"""The path to a nested member: for each level, a function that formats the key of a member, and this key. Only paths of differing members are
+formatted."""
 
 
 def compare_objects(before: Any, after: Any) -> ObjectDifference:

@@ -88,7 +88,7 @@ class Explanation:
     steps: tuple[StepState, ...]
     """The states of the key's steps; empty if the key is stored but not defined in this process."""
     last_runs: Mapping[str, LastRun] = field(default_factory=dict)
-    """For each step key, the newest run in which the step did not reuse a stored result. Steps without such a run are not in the mapping."""
+    """Maps a step key to the newest run in which the step did not reuse a stored result. Steps without such a run are not in the mapping."""
     stored: Materialization | None = None
     """The current materialization of a key that is stored but not defined in this process; None for a defined key."""
 
@@ -178,7 +178,8 @@ def _reason_lines(reason: Reason, *, named: bool = False) -> list[str]:
     Parameters
     ----------
     named
-        True if the step has only one origin. The text of this origin is left out, because the line about the step already contains it.
+        True if all reasons for the step's state together have only one origin. The text of this origin is left out, because the line about the
+        step already contains it.
     """
     around = [part for part in (reason.path if reason.path not in reason.text else "", reason.place) if part]
     lines = [f"  {reason.text}" + (f"  ({', '.join(around)})" if around else "")]
@@ -211,7 +212,7 @@ _VERSIONS = 200
 
 
 class Origins:
-    """Finds the origins of the reasons for a step's state: if a reason lies upstream, the changes there that caused it.
+    """Finds the origins of the reasons for a step's state: for each reason that lies upstream, the changes that caused it.
 
     The origins are found in the present states of the steps, and in the records of the store.
 
