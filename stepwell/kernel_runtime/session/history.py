@@ -415,7 +415,7 @@ def rename_key(store: ValueStore, old: str, new: str, notebook: str) -> int:
     shared = next((item for item in rows if item.step_key != old and not item.step_key.startswith(f"{old}.")), None)
     if shared is not None:
         raise InvariantViolationError(
-            f"{old!r} cannot be renamed: it is one of several outputs of the step {shared.step_key!r}, whose key contains the name",
+            f"{old!r} is one of several outputs of the step {shared.step_key!r}, and only an asset with its own step can be renamed",
             remedy="rename the output in the definition, and run the step again",
         )
     copies = _copies(store, rows, old, new)

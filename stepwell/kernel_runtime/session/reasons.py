@@ -139,7 +139,7 @@ class ResultComparer:
         return self._codes.get(version)
 
     def _changed_versions(self) -> set[str]:
-        """Return the digests of the code versions that computed current values, without the present code versions of the plan's steps."""
+        """Return the digests of the code versions with which current values were computed, except the present code versions of steps."""
         snapshot = self.facts.snapshot
         current = {row.materialization.code_version for rows in snapshot.current.values() for row in rows}
         return current - {execution[0].code_version for executions in snapshot.by_memo_key.values() for execution in executions}
@@ -499,7 +499,7 @@ def _change(before: CodePart, after: CodePart, *, canonical: bool) -> Change:
     Parameters
     ----------
     canonical
-        True to exclude layout, comments, annotations and docstrings from the diff. This is for parts that were recorded for different steps.
+        True to exclude layout, comments, annotations and docstrings from the diff; used if the parts were recorded for different steps.
     """
     diff = ""
     if after.kind in {"function", "body", "sql"} and before.text is not None and after.text is not None:
@@ -513,7 +513,7 @@ def _change(before: CodePart, after: CodePart, *, canonical: bool) -> Change:
 
 
 def _canonical(source: str) -> str:
-    """Return Python code without its comments, docstrings, layout and annotations of functions. Return any text that is not Python code as it is."""
+    """Return Python code in a standard layout, without comments, docstrings and annotations of functions; other text unchanged."""
     try:
         tree = ast.parse(textwrap.dedent(source))
     except (SyntaxError, ValueError, RecursionError):

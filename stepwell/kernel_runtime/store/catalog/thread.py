@@ -90,7 +90,7 @@ class Commit:
         callback(self._error)
 
     def disown(self, error: BaseException) -> None:
-        """In a forked child, make `wait` raise ``error``. The callbacks are not called here, because the parent process calls them."""
+        """In a forked child, make `wait` raise ``error``. The callbacks are not called in the child, because the parent calls them."""
         self._error = error
         self._has_called = True
         self._end.happen()

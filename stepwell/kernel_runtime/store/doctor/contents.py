@@ -185,9 +185,9 @@ class CheckedCatalog:
     rows: dict[str, int] = field(default_factory=dict)
     """Maps the name of each table to the number of its rows."""
     values: dict[str, int] = field(default_factory=dict)
-    """Maps the name of each value file to which a row refers to the size in bytes of the value in the file."""
+    """Maps the names of the value files that have a catalog row to the sizes of their values in bytes."""
     keys: dict[str, str] = field(default_factory=dict)
-    """Maps the name of each of these files to the key of a materialization that refers to the file."""
+    """Maps the names of the value files that have a catalog row to their keys. If several materializations share a file, the key of one of them."""
     commits: int = 0
     """The number of commits that the catalog has recorded."""
 
