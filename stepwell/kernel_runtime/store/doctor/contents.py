@@ -187,7 +187,7 @@ class CheckedCatalog:
     values: dict[str, int] = field(default_factory=dict)
     """Maps the names of the value files that have a catalog row to the sizes of their values in bytes."""
     keys: dict[str, str] = field(default_factory=dict)
-    """Maps the names of the value files that have a catalog row to their keys. If several materializations share a file, the key of one of them."""
+    """Maps the name of each file in `values` to the key of its materialization; if there are several, to the key of one of them."""
     commits: int = 0
     """The number of commits that the catalog has recorded."""
 
