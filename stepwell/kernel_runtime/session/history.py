@@ -4,8 +4,8 @@ A version is one or more consecutive materializations of a key, by one notebook 
 several if the value was computed again and did not change. A version is selected by the beginning of its identifier, by a number (-1 is the newest
 version, -2 the second newest; 0, 1, ... count from the oldest version), or by a time, which selects the newest version at that time.
 
-Renaming an asset copies its materializations, and those of the steps inside a graph-backed asset, to the new key. It removes the old key from
-the current materializations. The old materializations are not deleted, so a renaming can be reversed.
+Renaming an asset copies its materializations, and those of the steps inside a graph-backed asset, to the new key. Afterwards, the notebook has
+no current materialization of the old key. The old materializations are not deleted, so a renaming can be reversed.
 
 A copy gets the memo key that the renamed definition will have. This works because the code version does not depend on the asset's name. If
 the user changes more than the name, the asset is stale, and ``%why`` names the change. The user may edit the name in the cell before or after
@@ -137,7 +137,7 @@ def read_versions(
     Raises
     ------
     UnknownKeyError
-        If nothing was ever stored for the key.
+        If the store contains no materialization of the key.
     """
     return _grouped(_items(store, key), store, key, notebook, partition=partition, collapse=collapse)
 
@@ -200,13 +200,13 @@ def find_version(store: ValueStore, key: str, version: WhichVersion, *, notebook
     Returns
     -------
     Materialization
-        For a number, the newest materialization of the version. For an identifier, the materialization with this identifier. For a time, the
-        newest materialization up to that time.
+        For a number, the newest materialization of the version. For the beginning of an identifier, the materialization whose identifier begins
+        with it. For a time, the newest materialization up to that time.
 
     Raises
     ------
     UnknownKeyError
-        If nothing was ever stored for the key.
+        If the store contains no materialization of the key.
     UnknownVersionError
         If no version matches `version`, or if several identifiers begin with it.
     InvalidInvocationError
@@ -299,7 +299,7 @@ def two_versions(
     Raises
     ------
     UnknownKeyError
-        If nothing was ever stored for the key.
+        If the store contains no materialization of the key.
     UnknownVersionError
         If a version does not exist, or if `before` is None and the key has only one version.
     """
@@ -319,7 +319,7 @@ def value_of(key: str, item: Materialization) -> StoredValue:
     Parameters
     ----------
     key
-        The key of the materialization, for the message.
+        The key of the materialization, which the error message contains.
     """
     if item.value is None:
         raise ValueUnavailableError(
@@ -343,7 +343,7 @@ def load_version(store: ValueStore, key: str, version: WhichVersion, notebook: s
         The version, selected as in `find_version`.
     verify
         ``full`` to check every byte of the stored value. ``signed`` to check the bytes that loading could execute. With ``signed``, a whole value
-        file is checked only when it is loaded for the first time after the machine has started or the file has changed.
+        file is checked only at its first load after the machine has started, and at the first load after a change of the file.
 
     Raises
     ------
@@ -415,7 +415,7 @@ def rename_key(store: ValueStore, old: str, new: str, notebook: str) -> int:
     shared = next((item for item in rows if item.step_key != old and not item.step_key.startswith(f"{old}.")), None)
     if shared is not None:
         raise InvariantViolationError(
-            f"{old!r} cannot be renamed: it is one of several outputs of the step {shared.step_key!r}, whose key contains the name",
+            f"{old!r} is one of several outputs of the step {shared.step_key!r}, and only an asset with its own step can be renamed",
             remedy="rename the output in the definition, and run the step again",
         )
     copies = _copies(store, rows, old, new)
@@ -442,7 +442,7 @@ def _owner(old: str, pointers: list[Current], notebook: str) -> str:
 
 
 def _copies(store: ValueStore, rows: list[Materialization], old: str, new: str) -> dict[str, Materialization]:
-    """Return copies of materializations with the key `new` in place of `old`, by the identifier of the original.
+    """Return copies of materializations, with the key `new` in place of `old`. The dict maps the identifier of each original to its copy.
 
     An input of kind ``order`` contains the identifier of a materialization. If that materialization is copied too, the input gets the
     identifier of its copy.
@@ -492,7 +492,7 @@ def _record(store: ValueStore, notebook: str, steps: dict[str, str], rows: list[
     Parameters
     ----------
     steps
-        The new step key of each old step key.
+        Maps each old step key to the new step key.
     rows
         The materializations that were copied.
     old

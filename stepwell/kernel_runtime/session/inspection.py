@@ -1,4 +1,6 @@
-"""`Inspection`: the definitions, code versions and store of one request, and the facts of the store on which the decisions for a plan are based.
+"""`Inspection`: the definitions, code versions and store of one request.
+
+An inspection also reads, from the store, the facts on which the decisions for a plan are based.
 
 Every request creates an `Inspection`, whether it runs steps or only asks for states. An inspection memoises the digests of objects, so an
 object that several steps use is digested once per request.
@@ -149,8 +151,8 @@ class Inspection:
         Parameters
         ----------
         produced
-            If the plan resumes a run, the materializations of that run by value key: the plan reads their values, not the current ones. None for
-            any other plan.
+            If the plan resumes a run, maps the value keys of that run to its materializations. The plan reads the values of these materializations,
+            not the current values. None for any other plan.
         """
         store = self.store
         keys = [output.key for step in plan.steps for output in step.outputs]
@@ -209,7 +211,7 @@ class Inspection:
 
 
 def _still_holds(store: ValueStore, find: Find) -> Callable[[Read], bool]:
-    """Return a function that returns True if repeating a recorded read would give the recorded result.
+    """Return a function that takes a recorded read, and returns True if repeating the read now would give the recorded result.
 
     Parameters
     ----------
@@ -238,8 +240,8 @@ def code_parts(source: CodeWalk | HiddenState) -> Callable[[PlanStep], CodeVersi
     Parameters
     ----------
     source
-        The code walk that finds the parts; or the `HiddenState` of a run. In the second case, each call uses the value that the attribute `walk` of
-        the `HiddenState` has at that moment.
+        The code walk that finds the parts; or the `HiddenState` of a run. The returned function then uses the code walk that the `HiddenState` has
+        when the function is called.
     """
 
     def parts_of(step: PlanStep) -> CodeVersion | None:

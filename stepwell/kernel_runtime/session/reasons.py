@@ -139,7 +139,7 @@ class ResultComparer:
         return self._codes.get(version)
 
     def _changed_versions(self) -> set[str]:
-        """Return the digests of the code versions of current values, except those that steps of the plan have now."""
+        """Return the digests of the code versions with which current values were computed, except the present code versions of steps."""
         snapshot = self.facts.snapshot
         current = {row.materialization.code_version for rows in snapshot.current.values() for row in rows}
         return current - {execution[0].code_version for executions in snapshot.by_memo_key.values() for execution in executions}
@@ -296,7 +296,7 @@ class Change:
 
     kind: CodeKind
     path: str
-    """The path from the step to the changed object: ``report.transform -> normalise``."""
+    """The path from the step to the changed object, for example ``report.transform -> normalise``."""
     where: str = ""
     """The cell or file that defines the object now; empty if unknown."""
     before: str | None = None
@@ -375,13 +375,14 @@ def _as_parts_of(key: str, parts: tuple[CodePart, ...]) -> tuple[CodePart, ...]:
 def _unmatched(
     before: Parts, after: Parts, changed: dict[tuple[str, str], Change], edited: set[str], *, canonical: bool
 ) -> tuple[Parts, Parts]:
-    """Return the parts that only `after` has (added) and those that only `before` has (removed), without consequences of other changes.
+    """Return two dicts: the added parts, which only `after` has, and the removed parts, which only `before` has.
 
-    A part that has the same name but different paths in `before` and `after` has moved: it is neither added nor removed. If its digest differs,
-    too, it counts as moved only if no other added or removed part has its name; it is then added to `changed`.
+    Consequences of other changes are left out. The following parts count neither as added nor as removed:
 
-    If the same path leads to parts of different kinds in `before` and `after` (a function became another kind of value), this is one change,
-    which is added to `changed`.
+    - A part with the same name and digest in `before` and `after`, but with another path. It has only moved.
+    - A part with the same name in `before` and `after`, but with another path and another digest, if no other added or removed part has this
+      name. It has moved and changed; the change is added to `changed`.
+    - Two parts of different kinds with the same path (a function became another kind of value). They are one change, which is added to `changed`.
 
     Parameters
     ----------
@@ -423,8 +424,8 @@ def _unmatched(
 def _drop_consequences(changed: dict[tuple[str, str], Change], before: Parts, after: Parts, key: str) -> None:
     """Remove from `changed` the changes that are consequences of another change in `changed`.
 
-    If the option ``ignore`` changed, the changes of the objects that it names are removed. If an attribute of an object changed, the change of
-    the object itself is removed.
+    If the option ``ignore`` changed, the changes of the objects that only the old or only the new option names are removed. If an attribute of
+    an object changed, the change of the object itself is removed.
     """
     ignore_key = (key + IGNORED, "global")
     ignored: set[str] = set()
@@ -498,7 +499,7 @@ def _change(before: CodePart, after: CodePart, *, canonical: bool) -> Change:
     Parameters
     ----------
     canonical
-        True to exclude layout, comments, annotations and docstrings from the diff. This is for parts that were recorded for different steps.
+        True to exclude layout, comments, annotations and docstrings from the diff; used if the parts were recorded for different steps.
     """
     diff = ""
     if after.kind in {"function", "body", "sql"} and before.text is not None and after.text is not None:
@@ -512,7 +513,7 @@ def _change(before: CodePart, after: CodePart, *, canonical: bool) -> Change:
 
 
 def _canonical(source: str) -> str:
-    """Return Python code without its comments, docstrings, layout and annotations of functions. Return any text that is not Python code as it is."""
+    """Return Python code in a standard layout, without comments, docstrings and annotations of functions; other text unchanged."""
     try:
         tree = ast.parse(textwrap.dedent(source))
     except (SyntaxError, ValueError, RecursionError):

@@ -177,7 +177,7 @@ def requesting(
 
 
 class HoldsValues(Protocol):
-    """An object with the internal store as its attribute `values`. The public `stepwell.Store` is such an object."""
+    """An object whose attribute `values` is the internal store. The public `stepwell.Store` is such an object."""
 
     values: ValueStore
 
@@ -335,7 +335,10 @@ def project_root(start: Path) -> Path:
 
 
 def store_directory(namespace: Mapping[str, Any] | None = None) -> tuple[Path, bool]:
-    """Return the default store directory of the notebook or script of this process; and True if ``STEPWELL_STORE`` names it, otherwise False.
+    """Return the store directory that the notebook or script of this process uses if the user names none in a call or option.
+
+    This is the directory that the environment variable ``STEPWELL_STORE`` names; if it is not set, ``.stepwell`` in the root of the project. The
+    second result is True if ``STEPWELL_STORE`` is set, otherwise False.
 
     Parameters
     ----------

@@ -164,9 +164,9 @@ class Session:
 
     @property
     def location(self) -> tuple[Path, bool]:
-        """The directory of the session's store; and True if the store is open already or the user named its directory, otherwise False.
+        """The directory of the session's store; and True if the store is open already or the user named the directory, otherwise False.
 
-        If the second value is False, the user has not named the directory, so it must not be a link.
+        If the second value is False, the directory must not be a link.
         """
         return (self._store.directory, True) if self._store is not None else store_directory(self.namespace)
 
@@ -179,8 +179,8 @@ class Session:
     def store(self) -> ValueStore:
         """The session's store, opened at first use.
 
-        In IPython, or if ``STEPWELL_STORE`` is set, this is the store at `location`; in any other process, a temporary store that is
-        deleted at exit.
+        If the process runs IPython, the session has a notebook, or ``STEPWELL_STORE`` is set, this is the store at `location`. Otherwise, it is a
+        temporary store that is deleted at exit.
         """
         if self._store is not None:
             return self._store
@@ -267,7 +267,8 @@ class Session:
     def close(self) -> None:
         """Commit all pending changes, and close all stores.
 
-        If there was a run in this session, the stores that are due for their hourly housekeeping get it first. A closed store opens again when it is used.
+        If there was a run in this session, the hourly housekeeping of each store is done first, if it is due. A closed store opens again when
+        it is used.
         """
         for store in self.stores.values():
             if self.last_run is not None and housekeeping.is_due(store):
@@ -568,7 +569,7 @@ class Session:
         )
 
     def resume(self, run_id: str, *, definitions: Given = None, store: AnyStore = None, raise_on_error: bool = True) -> RunResult:
-        """Carry out `stepwell.resume` for the run `run_id`; the command documents the other parameters, the result and the errors."""
+        """Carry out `stepwell.resume`, which documents the parameters, the result and the errors. `run_id` is its argument `run`."""
         used = self.open(store, create=False)
         parent = used.run(run_id)
         if parent is None:
@@ -633,7 +634,7 @@ class Session:
         parent
             The earlier run that this run resumes; None if it resumes none.
         produced
-            The materializations of the earlier run by value key. This run loads its inputs from them. None if there is no earlier run.
+            Maps the value keys of the earlier run to its materializations. This run loads its inputs from them. None if there is no earlier run.
         notices
             Notices to add to the result of the run.
         """
@@ -696,7 +697,10 @@ class Session:
         return result
 
     def forget_other_threads(self) -> None:
-        """In a forked child process, discard the active run unless the forking thread executes it: no other thread exists in the child."""
+        """In a forked child process, discard the active run if a thread other than the forking thread executes it.
+
+        Only the forking thread exists in the child.
+        """
         self._opening = threading.RLock()
         if self._running.locked() and (self._active_run is None or self._active_run.thread != threading.get_ident()):
             self._running = threading.Lock()

@@ -71,7 +71,7 @@ def surroundings(store: Path, namespace: Mapping[str, Any] | None = None) -> Sur
 
 
 def frame_type(setting: str, kinds: tuple[str, ...] = FRAMES) -> str:
-    """Return the type of a SELECT's result: `setting` itself, except that ``auto`` means ``pandas`` if it is installed, else ``pyarrow``.
+    """Return the type of a SELECT's result: `setting` or, if it is ``auto``, ``pandas`` if pandas is installed, else ``pyarrow``.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def run_sql_body(body: SqlBody, arguments: Mapping[str, Any], file_surroundings:
     Parameters
     ----------
     arguments
-        The values of the assets that the SELECT reads as tables, by the asset key as it is written in the SELECT.
+        Maps the key of each asset that the SELECT reads as a table, written as in the SELECT, to the value of the asset.
     file_surroundings
         The store and the project in which the SELECT runs.
 

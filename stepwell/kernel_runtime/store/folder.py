@@ -118,8 +118,8 @@ class Folder:
         Raises
         ------
         UntrustedStoreError
-            If the examination finds a link, a pipe, a device or a socket; an entry directly in the store directory that belongs to another
-            user and to another group than the store directory; or a hard link outside the store to a file that Stepwell changes in place. The
+            If the examination finds a link, a pipe, a device or a socket; an entry directly in the store directory whose owner and group both
+            differ from those of the store directory; or a file that Stepwell changes in place and that has a hard link outside the store. The
             message names the entry.
         FileNotFoundError
             If the store directory does not exist and ``create`` is false.
@@ -501,7 +501,7 @@ class Folder:
     def is_open(status: os.stat_result) -> bool:
         """Return True if the file that ``status`` describes is open in this process, or if the system does not list open files."""
         try:
-            descriptors = os.listdir(_PROC)  # noqa: PTH208 - with every attach
+            descriptors = os.listdir(_PROC)  # noqa: PTH208 - called at each attach
         except OSError:
             return True
         for descriptor in descriptors:
@@ -529,8 +529,7 @@ class Folder:
         name
             The file. In a shared store, it gets the group and mode that `open` gives to new files.
         like
-            The name of another file in the store. If it is given, ``name`` gets the owner, group and mode of this other file instead. Empty if
-            none is given.
+            The name of another file in the store, whose owner, group and mode the file gets instead; empty to use no other file.
         """
         if not (like or self._modes is not None or self._is_root()):
             return
@@ -687,7 +686,7 @@ def _shared_modes(directory: os.stat_result) -> tuple[int, int] | None:
 
 
 def _has_proc(descriptor: int | None) -> bool:
-    return descriptor is not None and os.path.isdir(f"{_PROC}/{descriptor}")  # noqa: PTH112 - on the way of every attach
+    return descriptor is not None and os.path.isdir(f"{_PROC}/{descriptor}")  # noqa: PTH112 - called at each attach
 
 
 def user_name(number: int) -> str:

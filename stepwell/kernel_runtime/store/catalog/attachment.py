@@ -114,7 +114,7 @@ class Attachment:
         self.last_fingerprint: Fingerprint | None = None
         """The token of the lease and the result of `stat` when this process last detached the catalog.
 
-        None if this process has not detached the catalog yet, or if the last attempt failed.
+        None if this process has not detached the catalog yet, or if its last attempt to detach the catalog failed.
         """
         self.epoch = 0
         """A number that is incremented when another process has changed the catalog, or this process has changed or deleted rows.
@@ -239,7 +239,9 @@ class Attachment:
             raise
 
     def _attach_copy(self, *, without_lease: bool) -> None:
-        """Copy the catalog, its log and its seal to a temporary folder, unless they are unchanged since the last copy; attach the copy.
+        """Attach a private copy of the catalog, its log and its seal, made in a temporary folder.
+
+        If the catalog and its log are unchanged since the last copy, that copy is attached again.
 
         Parameters
         ----------
@@ -293,11 +295,12 @@ class Attachment:
         self.detach()
 
     def replace(self, making: str) -> None:
-        """Detach the catalog, rename the file ``making`` to ``catalog.duckdb``, and attach it. The lease is held throughout.
+        """Detach the old catalog, rename the file ``making`` to ``catalog.duckdb``, and attach this new catalog. The lease is held throughout.
 
-        If the checkpoint of the old catalog fails or leaves a log, ``making`` is not renamed and the old catalog is attached again, because the log
-        belongs to the old catalog. If the checkpoint failed, its error is then raised. If no catalog can be attached, the lease is released and
-        the error is raised.
+        If the checkpoint of the old catalog fails or leaves a log, ``making`` is not renamed, because the log belongs to the old catalog. Then the
+        old catalog is attached again, and the error of the checkpoint, if there is one, is raised.
+
+        If no catalog can be attached, the lease is released and the error is raised.
         """
         failure = self._detach()
         try:
@@ -394,9 +397,9 @@ class Attachment:
         return seen is not None and seen == (self.lease.token(), *self.stat())
 
     def stat(self) -> Fingerprint:
-        """Return six numbers: the size, modification time and inode of the catalog, and then those of its log. A missing file has -1 three times.
+        """Return six numbers: the size, modification time and inode of the catalog, then the same three numbers of its log.
 
-        The files are not opened.
+        All three numbers of a missing file are -1. The files are not opened.
         """
         return (*self._stat(CATALOG), *self._stat(LOG))
 

@@ -2,9 +2,9 @@
 
 Starting an instance takes 20 to 80 ms; attaching a file to a running instance takes about 1 ms. So one instance lives as long as the process,
 and the catalog of every store is attached to it. `warm_up` starts the instance early, in a second thread. If the process forks while this
-thread is starting the instance, the fork waits until it is started. The end of the process waits until this thread no longer uses DuckDB. A
-forked child abandons the instance without destroying it, because the instance's threads do not exist in the child, and its destructor would
-write a checkpoint.
+thread is starting the instance, the fork waits until the instance is started. The end of the process waits until this thread no longer uses
+DuckDB. A forked child abandons the instance without destroying it, because the threads of the instance do not exist in the child, and the
+destructor of the instance would write a checkpoint.
 
 A query of a system table of DuckDB (``duckdb_views()``, for example) visits *every* attached file, including those of other stores. A DETACH
 that runs during such a query would return without a checkpoint and keep the file open. So every such query and every DETACH runs inside
@@ -160,8 +160,8 @@ def _start(started: Once) -> None:
 
 def _first_query() -> None:
     """Start the instance, and make DuckDB create its built-in views, which every examination of an attached catalog needs."""
-    # The end of the process during the destruction of a connection would abort the process, and `_wait_for_warm_up` waits only until `started`
-    # happens. So the connection is destroyed earlier: when this function returns.
+    # If the process ended while a connection is being destroyed, the process would abort. The end of the process waits only until `started` happens
+    # (`_wait_for_warm_up`). So the connection must be destroyed before that: it is destroyed when this function returns.
     connection = cursor()
     with exclusive_access():
         connection.execute("SELECT trigger_name FROM duckdb_triggers()")
@@ -280,7 +280,7 @@ def check_going_on() -> None:
     """Prevent the caller from beginning new work for the catalog while the process ends; otherwise do nothing.
 
     While the process ends, a call on the main thread raises an error, and a call on any other thread blocks until the process has ended.
-    Without this, Python would end a thread inside DuckDB's code, which would abort the process.
+    Otherwise, Python would end a thread that is inside DuckDB's code, and this would abort the process.
 
     Raises
     ------

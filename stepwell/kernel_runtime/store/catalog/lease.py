@@ -75,7 +75,7 @@ def write_seal(folder: Folder, commits: int, store_id: str) -> None:
     with contextlib.suppress(OSError):
         descriptor = folder.open(SEAL, os.O_WRONLY | os.O_CREAT)
         try:
-            # A single write in place needs no space on a full disk, and killing the process cannot interrupt it.
+            # A single write in place needs no space on a full disk, and is never half done if the process is killed.
             os.write(descriptor, data[:-16] + _check(data))
         finally:
             os.close(descriptor)
@@ -138,7 +138,7 @@ class Lease:
                 unlock(self._want_descriptor)
             if self._folder.is_file(_CATALOG, self._catalog_descriptor):
                 break
-            # The lock file was removed during the wait, so a lock on it would exclude nobody.
+            # The lock file was removed during the wait, so other processes lock a new file, and a lock on the old file would not exclude them.
             unlock(self._catalog_descriptor)
         self._is_marked = False
         self.since = time.monotonic()

@@ -4,7 +4,7 @@ Every function that reads uses a fixed number of SQL statements, however many ke
 
 A *pointer* says which materialization is current for a notebook, key and partition.
 
-`RowWriter` turns the records of one commit into a few lists of rows for DuckDB's appender, so that no step needs an SQL statement.
+`RowWriter` turns the records of one commit into a few lists of rows for DuckDB's appender, so that no step needs SQL statements of its own.
 
 A run with nothing to do needs the same rows as the run before it. If no other process has changed the catalog in the meantime (the caller
 checks this), `Remembered` returns the last snapshot, updated with the later commits of this process. This needs neither the lease nor a query.
@@ -59,7 +59,7 @@ from stepwell.kernel_runtime.store.catalog.schema import (
 # Selects the newest pointer of each (notebook, key, partition), newest first.
 _POINTERS = "SELECT notebook, key, partition, arg_max(materialization, rowid) FROM @current {} GROUP BY notebook, key, partition ORDER BY max(rowid) DESC"
 _MATERIALIZATIONS = f"SELECT {MATERIALIZATION_COLUMNS} FROM @materializations "  # noqa: S608 - constants of our own
-# Selects all current materializations. Inline values are omitted, because a listing of keys does not show them.
+# Selects all current materializations, without their inline values, because a listing of keys does not show values.
 _LISTED = (
     "SELECT p.notebook, p.key, p.partition, "  # noqa: S608 - constants of our own
     + ", ".join(f"m.{column}" for column in MATERIALIZATION_COLUMNS.split(", "))
@@ -87,7 +87,7 @@ _BETWEEN = "\x1f"
 
 
 def one_of(texts: Sequence[str]) -> tuple[str, Any]:
-    """Return two things: an SQL expression that matches any of ``texts`` if it follows ``IN``, and the value of its parameter ``?``.
+    """Return two things: an SQL expression for all of ``texts``, to be written after ``IN``, and the value of its parameter ``?``.
 
     The value is one joined string if possible, because DuckDB would convert the strings of a list one by one, which takes three times as long.
     """
@@ -193,7 +193,10 @@ def read_current(connection: Connection, name: str, key: str) -> list[Current]:
 
 
 def read_all_current(connection: Connection, name: str) -> list[Current]:
-    """Read the pointers to all current materializations, sorted by key, the newest of each key first. Inline values are omitted."""
+    """Read the pointers to all current materializations, sorted by key, the newest of each key first.
+
+    The materializations are read without their inline values.
+    """
     with no_collection():
         rows = rows_of(connection, name, _LISTED)
         return [current_record(row[0], row[1], row[2], materialization(row[3:])) for row in rows]

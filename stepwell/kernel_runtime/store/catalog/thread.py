@@ -90,7 +90,7 @@ class Commit:
         callback(self._error)
 
     def disown(self, error: BaseException) -> None:
-        """In a forked child, make `wait` raise ``error``. The callbacks are not called here, because the parent process calls them."""
+        """In a forked child, make `wait` raise ``error``. The callbacks are not called in the child, because the parent calls them."""
         self._error = error
         self._has_called = True
         self._end.happen()
@@ -166,7 +166,8 @@ class Catalog:
         Appends the rows of a commit. It is called inside a transaction. Its arguments are the connection, the name of the attached catalog, a
         string that changes when another process may have changed the catalog, and the records.
     after_commit
-        Called on the catalog thread after each commit. Its arguments are the records, and the error of the commit, or None if it succeeded.
+        Called on the catalog thread after each commit. Its first argument is the list of the records. The second one is the error of the
+        commit, or None if the commit succeeded.
     """
 
     def __init__(
@@ -199,8 +200,8 @@ class Catalog:
         self._thread: int | None = None
         """The identifier of the catalog thread; None if it is not running."""
         self._closers: list[tuple[Once, Commit | None]] = []
-        """For each thread that waits in `close`: the event for which it waits, and the newest commit that was pending when it called `close`, or None
-        if there was none."""
+        """One pair for each thread that waits in `close`: the event for which the thread waits, and the newest commit that was pending when the
+        thread called `close`. The second item is None if no commit was pending."""
         self._urgent = False
         """True if the records are to be committed without waiting for more."""
         self._closing = False
@@ -534,7 +535,7 @@ class Catalog:
         return self._urgent or self._closing or monotonic() - group.since >= GATHER
 
     def _patience(self, now: float) -> float:
-        """Return the number of seconds after which the catalog thread must look again whether there is something to do, even if nothing wakes it."""
+        """Return how many seconds the catalog thread may wait at most before it must look for work, even if no other thread wakes it."""
         if self._group is not None:
             return max(0.0, self._group.since + GATHER - now)
         if not self.attachment.is_open:
@@ -542,7 +543,10 @@ class Catalog:
         return max(QUIET, self.attachment.lease.since + HOLD - now)
 
     def _may_release(self, now: float, idle: float) -> bool:
-        """Return True if the lease may be released: there has been no work for long enough, or another process waits for the lease.
+        """Return True if the lease may be released.
+
+        This is the case if there has been no work for `IDLE` seconds. It is also the case if another process waits for the lease, and the lease
+        has been held long enough (`BUSY`; or `HOLD`, if there has been no work for `QUIET` seconds).
 
         ``idle`` is the number of seconds without work; ``now`` is the present time on the clock of `monotonic`.
         """

@@ -8,8 +8,8 @@ Rebuild: if the catalog cannot be read, or lacks commits that were acknowledged,
 
 - The tables of the old catalog. Each table that can be read completely is copied, so a damaged page in one table does not affect the others.
   The old catalog is attached read-only, so that it does not change, and with its log if DuckDB can replay the log. Inline values and the
-  history of runs exist only in these tables. If several materializations share a value file, all but one of them exist only in these tables,
-  too.
+  history of runs exist only in these tables. If several materializations share a value file, its header describes only one of them, so the
+  others exist only in these tables, too.
 - The headers of the value files. A header describes the step that wrote the file and the reads of this step (`header.about`), so a row that
   is restored from it is reused under the same conditions as the lost row. If a header contains no description, the value can be loaded but is
   never reused.
@@ -183,11 +183,11 @@ class CheckedCatalog:
     """The result of the check of a catalog that can be read completely."""
 
     rows: dict[str, int] = field(default_factory=dict)
-    """The number of rows of each table, by the name of the table."""
+    """Maps the name of each table to the number of its rows."""
     values: dict[str, int] = field(default_factory=dict)
-    """The size in bytes of the value in each value file to which a row refers, by the name of the file."""
+    """Maps the names of the value files that have a catalog row to the sizes of their values in bytes."""
     keys: dict[str, str] = field(default_factory=dict)
-    """The key of the materialization that refers to each of these files, by the name of the file. If there are several, the key of one of them."""
+    """Maps the name of each file in `values` to the key of its materialization; if there are several, to the key of one of them."""
     commits: int = 0
     """The number of commits that the catalog has recorded."""
 
@@ -231,7 +231,7 @@ def with_catalog(attachment: Attachment, query: Callable[[Connection, str], T]) 
     try:
         return query(attachment.connection, attachment.name)
     except Exception as error:
-        # The queries convert only stored times, to ``TIMESTAMP``, so a conversion error means that a row contains an invalid time.
+        # Only stored times are converted by the queries (to ``TIMESTAMP``), so a conversion error means that a row contains an invalid time.
         damage = attachment.damage(error, "Conversion Error")
         if damage is None:
             raise
@@ -343,7 +343,7 @@ class Salvaged:
     with_log: bool = False
     """True if DuckDB could open the old catalog and replay its log."""
     rows: dict[str, int] = field(default_factory=dict)
-    """The number of copied rows of each table, by the name of the table."""
+    """Maps the name of each copied table to the number of the copied rows."""
     unread: list[str] = field(default_factory=list)
     """Names of the tables that could not be read completely and were not copied."""
     commits: int = 0
