@@ -309,8 +309,9 @@ def _pickler(stream: io.BytesIO, code: CodeReader) -> Any:
 def rewrapped(value: Any) -> Any:
     """Return the pickle reduction of a ``cached_property``, or of a function of the notebook that is decorated with ``lru_cache``.
 
-    For other objects, return NotImplemented. When the reduction is loaded, the cache is empty. Without this reduction, pickle would fail for a
-    ``cached_property`` that contains a lock, and would store a function that is decorated with ``lru_cache`` by name only, without a copy.
+    For other objects, return NotImplemented. The object that a load makes from the reduction has an empty cache. Without this reduction, pickle
+    would fail for a ``cached_property`` that contains a lock, and would store a function that is decorated with ``lru_cache`` by name only,
+    without a copy.
     """
     kind = type(value)
     if kind is functools.cached_property:

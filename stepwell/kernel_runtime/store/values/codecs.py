@@ -332,7 +332,7 @@ def _arrow_value(codec: str, extensions: bytes, data: Any, *, check: bool) -> An
 
 
 _MAX_EXCESS = 1 << 16
-"""Maximum number of bytes by which polars' stream may exceed four times the frame's estimated size before `_polars` tries to shrink it."""
+"""`_polars` tries to shrink a stream that is longer than four times the frame's estimated size plus this number of bytes."""
 
 
 def _polars(value: Any, key: str) -> Encoded | None:
@@ -445,8 +445,8 @@ class Parts:
     stream: bytes | memoryview
     buffers: list[memoryview]
     unchecked: os.stat_result | None = None
-    """For a value file whose structure the load must validate: the status of the file, obtained before the file was read. None for any other
-    value file, and for every inline value. The structure of an inline value is always validated."""
+    """If the load must validate the structure of a value file: the status of the file, obtained before the file was read. Otherwise None. For an
+    inline value, this is None, too, although its structure is always validated."""
 
 
 def pack(encoded: Encoded) -> bytes:
