@@ -2,8 +2,9 @@
 
 A *pointer* is a catalog row that says which materialization is current for a notebook, key and partition. *Folding* deletes every pointer
 that a newer pointer has replaced. The catalog also has a row for each step of each run. If more than `REUSED` of these rows record reused
-steps, folding deletes the rows of reused steps of older successful runs. (For example, a check of ten thousand
-fresh steps every minute adds fourteen million rows of reused steps a day.) The rows of failed runs are kept, because a resumed run reads them. The rows of executed steps are always kept.
+steps, folding deletes the rows of reused steps of older successful runs. (For example, a check of ten thousand fresh steps every minute adds
+fourteen million rows of reused steps a day.) The rows of failed runs are kept, because a resumed run reads them. The rows of executed steps
+are always kept.
 
 The time of the last housekeeping, and the sizes that it measured, are stored in the store directory, in ``housekeeping.json``. Every process
 can read this small file without the lease.
@@ -292,8 +293,8 @@ def delete_rows(connection: Connection, name: str, ids: Collection[str]) -> None
         "AND (run_id, step_key) NOT IN (SELECT (run_id, step_key) FROM @materializations)",
         [[run_id for run_id, _ in steps], [step_key for _, step_key in steps]],
     )
-    # Other processes remember which code versions the catalog contains. They query the catalog again when they detect that
-    # this process has written.
+    # Other processes remember which code versions the catalog contains. They query the catalog again when they detect that this
+    # process has written.
     rows_of(
         connection,
         name,

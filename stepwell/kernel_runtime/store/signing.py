@@ -84,7 +84,7 @@ class Signer:
         self._keyed: Any = None
 
     def sign(self, parts: Iterable[bytes | memoryview]) -> bytes:
-        """Return the signature of ``parts``, made with this user's key. It covers the contents of the parts and their lengths."""
+        """Return the signature of ``parts``, made with this user's key. The signature covers the contents of the parts and their lengths."""
         self._load()
         return self._name + self._mac(parts)
 
@@ -241,7 +241,7 @@ def _signed_parts(outputs: Sequence[CapturedOutput]) -> list[bytes]:
 
 
 def _sanitized(output: CapturedOutput) -> CapturedOutput:
-    """Return a copy of an output that keeps only text and pixel images. Nothing in the copy can execute code or control the terminal."""
+    """Return a copy of an output with only its text and pixel images. Nothing in the copy can execute code or control the terminal."""
     data = {mime: value for mime, value in output.data.items() if mime in _PIXELS and isinstance(value, str)}
     plain = output.data.get("text/plain")
     if isinstance(plain, str):
@@ -259,7 +259,7 @@ def _sanitized(output: CapturedOutput) -> CapturedOutput:
 
 
 def sign_record(signer: Signer, item: Materialization) -> bytes:
-    """Return the signature of the record of a materialization. It covers every field except ``record_signature``."""
+    """Return the signature of the record of a materialization. The signature covers every field except ``record_signature``."""
     return signer.sign(_record_parts(item))
 
 

@@ -120,7 +120,7 @@ def open_store(
     Returns
     -------
     ValueStore
-        The open store. Its catalog has been attached once, so that an unusable catalog raises its error here.
+        The open store. Its catalog has been attached once, so that an unusable catalog is detected here.
 
     Raises
     ------
@@ -215,7 +215,7 @@ class ValueStore:
             A function that returns the materialization for the header of the value file, with None in the field ``value``. The function is called
             only if a value file is written. Pass None if the header needs no materialization.
         portable
-            True to refuse exceptions that plain pickle cannot transfer to another process, because the step may run in another process.
+            True to refuse exception objects that plain pickle cannot transfer to another process, because the step may run in another process.
 
         Raises
         ------

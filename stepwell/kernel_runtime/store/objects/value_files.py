@@ -249,7 +249,7 @@ class Objects:
             self.folder.mkdir("objects")
             self.folder.mkdir(f"objects/{name[:2]}")
             self.folder.rename(making, path)
-        except PermissionError:  # pragma: no cover - Windows: another process has it mapped, so it is there and readable
+        except PermissionError:  # pragma: no cover - Windows: another process has mapped the file, so it exists
             if os.name != "nt" or not self.folder.exists(path):
                 raise
 

@@ -81,7 +81,7 @@ def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE, portable: bool 
     code
         Functions that compute the code versions of the notebook's classes and functions in the value, and recognize secrets.
     portable
-        True to refuse exceptions that plain pickle cannot transfer to another process; False to store them, too.
+        True to refuse exception objects that plain pickle cannot transfer to another process; False to store them, too.
 
     Returns
     -------
@@ -332,7 +332,8 @@ def _arrow_value(codec: str, extensions: bytes, data: Any, *, check: bool) -> An
 
 
 _MAX_EXCESS = 1 << 16
-"""`_polars` tries to shrink a stream that is longer than four times the frame's estimated size plus this number of bytes."""
+"""If the stream of a frame with nested types is longer than four times the frame's estimated size plus this number of bytes, `_polars` tries to
+shrink the stream."""
 
 
 def _polars(value: Any, key: str) -> Encoded | None:
