@@ -2,8 +2,9 @@
 
 A *pointer* is a catalog row that says which materialization is current for a notebook, key and partition. *Folding* deletes every pointer
 that a newer pointer has replaced. The catalog also has a row for each step of each run. If more than `REUSED` of these rows record reused
-steps, folding deletes the rows of reused steps of older successful runs. (Checking ten thousand fresh steps every minute adds fourteen
-million such rows a day.) The rows of failed runs are kept, because a resumed run reads them. The rows of executed steps are always kept.
+steps, folding deletes the rows of reused steps of older successful runs. (For example, a check of ten thousand fresh steps every minute adds
+fourteen million rows of reused steps a day.) The rows of failed runs are kept, because a resumed run reads them. The rows of executed steps
+are always kept.
 
 The time of the last housekeeping, and the sizes that it measured, are stored in the store directory, in ``housekeeping.json``. Every process
 can read this small file without the lease.
@@ -27,9 +28,9 @@ A commit needs the lease, so no row can be committed between these steps. The le
 long. If a collector is killed, condemned files stay in ``tmp/``. The next collector moves such a file back if a row or a list refers to it,
 and deletes it otherwise.
 
-A run in another process may reuse a materialization whose row is deleted here after the run has read the row. When that run commits its
-pointer to the materialization, the row is appended again (see the module `tables`). If the value file has been deleted, the value counts as
-missing.
+A run in another process may read the row of a materialization just before the row is deleted here, and reuse the materialization. When that
+run commits its pointer to the materialization, the row is appended again (see the module `tables`). If the value file has been deleted, the
+value counts as missing.
 
 Forgetting a key deletes the rows of the key, and the value files to which no row of another key refers. This cannot be undone.
 `record_copies` adds copies of materializations under another key, with the captured outputs of their steps and the pointers to the copies.
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
 EVERY = 3600.0
 """Minimum number of seconds between two housekeepings of a store, even by different processes."""
 REUSED = 100_000
-"""Number of rows of reused steps in the catalog above which folding deletes some of these rows."""
+"""Number of rows of reused steps in the catalog above which `fold` deletes some of these rows."""
 _FILE = "housekeeping.json"
 _MOST = 4096
 """Maximum number of bytes that are read from ``housekeeping.json``."""
@@ -249,7 +250,7 @@ def drop(connection: Connection, name: str) -> tuple[dict[str, Rule], set[str]]:
 
 
 def would_drop(connection: Connection, name: str, rules: dict[str, Rule]) -> set[str]:
-    """Return the ids of the materializations that ``rules``, a dictionary by key, would drop if they replaced the rules in the catalog."""
+    """Return the ids of the materializations that would be dropped if ``rules`` were the rules in the catalog. ``rules`` maps keys to rules."""
     return _to_drop(connection, name, rules)[1]
 
 
@@ -292,7 +293,8 @@ def delete_rows(connection: Connection, name: str, ids: Collection[str]) -> None
         "AND (run_id, step_key) NOT IN (SELECT (run_id, step_key) FROM @materializations)",
         [[run_id for run_id, _ in steps], [step_key for _, step_key in steps]],
     )
-    # Other processes remember which code versions the catalog contains. They query it again when they detect that this process has written.
+    # Other processes remember which code versions the catalog contains. They query the catalog again when they detect that this
+    # process has written.
     rows_of(
         connection,
         name,
@@ -356,7 +358,7 @@ def _condemned(folder: Folder, before: float) -> list[str]:
 
 
 def delete_objects(catalog: Catalog, folder: Folder, names: Sequence[str]) -> tuple[int, int]:
-    """Delete each of the value files ``names`` unless a row refers to it or a live process is about to record it.
+    """Delete each of the value files ``names`` unless a row refers to it or a live process is about to commit such a row.
 
     The lease is released after each portion of `OBJECTS_AT_ONCE` files. Return the number of deleted files, and the sum of their sizes in bytes.
     """
@@ -370,7 +372,7 @@ def delete_objects(catalog: Catalog, folder: Folder, names: Sequence[str]) -> tu
 
 
 def delete_unneeded(connection: Connection, name: str, folder: Folder, names: list[str]) -> dict[str, int]:
-    """Delete each of the value files ``names`` unless a row refers to it or a live process is about to record it.
+    """Delete each of the value files ``names`` unless a row refers to it or a live process is about to commit such a row.
 
     Return a dictionary that maps the name of each deleted file to its size in bytes. The caller holds the lease.
     """
@@ -443,7 +445,7 @@ def _files_below(folder: Folder, name: str) -> list[os.stat_result]:
 
 
 def read_key_sizes(connection: Connection, name: str) -> list[KeySize]:
-    """Return, for each key, its number of materializations and the total size of its distinct values; the largest key comes first."""
+    """Return, for each key, its number of materializations and the total size of its distinct values, the largest total size first."""
     rows = rows_of(
         connection,
         name,
@@ -458,7 +460,7 @@ def read_key_sizes(connection: Connection, name: str) -> list[KeySize]:
 def housekeep(store: ValueStore) -> bool:
     """Run the hourly housekeeping of a store if it is due; return True if it was due.
 
-    If the store has retention rules, housekeeping is the same as ``gc``. If it has none, the catalog is only folded (see `fold`). In both
+    If the store has retention rules, housekeeping is the same as ``gc``. Otherwise, the catalog is only folded (see `fold`). In both
     cases, a catalog that is large and mostly free space is rewritten.
     """
     if not is_due(store):

@@ -69,8 +69,8 @@ if sys.platform == "win32":  # pragma: no cover - exercised on Windows only
     def lock(descriptor: int, *, block: bool) -> bool:
         """Take the exclusive lock on an open file; return True if this call took it.
 
-        If another open file has the lock: wait for its release if ``block`` is true; otherwise return False. Raise `OSError` if the file system
-        has no locks.
+        If the lock is held through another descriptor of the file: wait for its release if ``block`` is true; return False if ``block`` is false.
+        Raise `OSError` if the file system has no locks.
         """
         while True:
             try:
@@ -108,8 +108,8 @@ else:
     def lock(descriptor: int, *, block: bool) -> bool:
         """Take the exclusive lock on an open file; return True if this call took it.
 
-        If another open file has the lock: wait for its release if ``block`` is true; otherwise return False. Raise `OSError` if the file system
-        has no locks.
+        If the lock is held through another descriptor of the file: wait for its release if ``block`` is true; return False if ``block`` is false.
+        Raise `OSError` if the file system has no locks.
         """
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX if block else fcntl.LOCK_EX | fcntl.LOCK_NB)

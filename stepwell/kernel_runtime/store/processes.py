@@ -1,7 +1,7 @@
 """Coordination of the processes that use a store: identities, claims of long steps, and lists of unrecorded value files.
 
-The *identity* of a process is a string that no other process ever has, even after a restart of the machine. It is stored with each run: if
-the run has no recorded end and its process has ended, the run was interrupted.
+The *identity* of a process is a string that no other process ever has, even after a restart of the machine. It is stored with each run. If a
+run has no recorded end and its process has ended, the run was interrupted.
 
 A *claim* is an OS lock on ``claims/<memo key>`` that a process holds while it computes a long step. Another process that needs the same
 step detects the lock, waits, and reuses the result. The system releases the lock when the process ends for any reason, so a claim needs no
@@ -180,8 +180,8 @@ class Claims:
     def take(self, memo_key: str, claimant: Claimant) -> Claim | None:
         """Take the claim of a memo key without waiting; return None if another process or another thread holds the claim.
 
-        ``claimant`` describes this process, and is written to the lock file for display. If the lock file cannot be created or locked, the
-        result is a claim that does not exclude other processes.
+        ``claimant`` describes this process, and is written to the lock file for display. If the file system has no locks, or the lock file
+        cannot be created, the result is a claim that does not exclude other processes.
         """
         folder, name = self._folder, f"{CLAIMS}/{memo_key}"
         path = str(folder.path / name)
@@ -338,7 +338,7 @@ class Unrecorded:
             self._names[name] += 1
 
     def remove_recorded(self, names: Iterable[str]) -> None:
-        """Remove each of the names from the list once. Call this when the rows that refer to the files are committed, or if they never will be.
+        """Remove each of the names from the list once. Call this when the rows that refer to the files are committed or will never be written.
 
         If a name was added twice, it stays on the list until it is removed a second time.
         """

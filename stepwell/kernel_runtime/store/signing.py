@@ -54,7 +54,7 @@ def key_path(named: str = "") -> Path:
 def key_name(signature: bytes | None) -> bytes:
     """Return the name of the key with which a signature claims to be made; empty if there is no signature. The signature is not verified.
 
-    A file without a signature contains zeros in its place.
+    A file without a signature contains zeros in the place of the signature.
     """
     return signature[:_NAME] if signature and any(signature) else b""
 
@@ -84,7 +84,7 @@ class Signer:
         self._keyed: Any = None
 
     def sign(self, parts: Iterable[bytes | memoryview]) -> bytes:
-        """Return the signature of ``parts``, made with this user's key. It covers the contents of the parts and their lengths."""
+        """Return the signature of ``parts``, made with this user's key. The signature covers the contents of the parts and their lengths."""
         self._load()
         return self._name + self._mac(parts)
 
@@ -96,7 +96,7 @@ class Signer:
         return signature[:_NAME] == self._name and hmac.compare_digest(signature[_NAME:], self._mac(parts))
 
     def keyed(self, data: bytes) -> str:
-        """Return a digest of ``data`` that is keyed with this user's key, as 32 hexadecimal digits.
+        """Return the keyed digest of ``data``, computed with this user's key, as 32 hexadecimal digits.
 
         Without the key, nobody can guess the data from the digest.
         """
@@ -209,7 +209,7 @@ def sealed(outputs: Sequence[CapturedOutput], signer: Signer) -> Sequence[Captur
 def read_outputs(catalog: Catalog, signer: Signer, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
     """Read the captured outputs of a step of a run from the catalog, and return them for display.
 
-    Unless they are signed with this user's key, everything that could execute code or control the terminal is removed from them.
+    Outputs that are not signed with this user's key are returned without anything that could execute code or control the terminal.
     """
     return outputs_to_show(catalog.ask(tables.read_outputs, run_id, step_key), signer)
 
@@ -241,7 +241,7 @@ def _signed_parts(outputs: Sequence[CapturedOutput]) -> list[bytes]:
 
 
 def _sanitized(output: CapturedOutput) -> CapturedOutput:
-    """Return an output without anything that could execute code or control the terminal: its text, and its pixel images."""
+    """Return a copy of an output with only its text and pixel images. Nothing in the copy can execute code or control the terminal."""
     data = {mime: value for mime, value in output.data.items() if mime in _PIXELS and isinstance(value, str)}
     plain = output.data.get("text/plain")
     if isinstance(plain, str):
@@ -259,7 +259,7 @@ def _sanitized(output: CapturedOutput) -> CapturedOutput:
 
 
 def sign_record(signer: Signer, item: Materialization) -> bytes:
-    """Return the signature of the record of a materialization. It covers every field except ``record_signature``."""
+    """Return the signature of the record of a materialization. The signature covers every field except ``record_signature``."""
     return signer.sign(_record_parts(item))
 
 

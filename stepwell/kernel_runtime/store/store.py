@@ -65,7 +65,7 @@ class _Shared:
         it does not load, or to an empty string if it loads."""
 
     def _after_commit(self, records: list[Any], error: BaseException | None) -> None:
-        """Update the caches after a commit of ``records``. If it succeeded, ``error`` is None. Called on the catalog thread."""
+        """Update the caches after a commit of ``records``. ``error`` is None if the commit succeeded. Called on the catalog thread."""
         if error is None:
             recorded = [record for record in records if isinstance(record, Recorded)]
             self.remembered.add(recorded)
@@ -120,7 +120,7 @@ def open_store(
     Returns
     -------
     ValueStore
-        The open store. Its catalog has been attached once, so that an unusable catalog raises its error here.
+        The open store. Its catalog has been attached once, so that an unusable catalog is detected here.
 
     Raises
     ------
@@ -215,7 +215,7 @@ class ValueStore:
             A function that returns the materialization for the header of the value file, with None in the field ``value``. The function is called
             only if a value file is written. Pass None if the header needs no materialization.
         portable
-            True to refuse exceptions that plain pickle cannot transfer to another process, because the step may run in another process.
+            True to refuse exception objects that plain pickle cannot transfer to another process, because the step may run in another process.
 
         Raises
         ------
@@ -444,7 +444,7 @@ class ValueStore:
     def is_newest(self, snapshot: Snapshot) -> bool:
         """Return True if the catalog rows in ``snapshot`` cannot be out of date. This needs no query.
 
-        False if another process has changed the catalog since the snapshot was read, or this process has changed or deleted rows.
+        Return False if another process has changed the catalog since the snapshot was read, or this process has changed or deleted rows.
         """
         return self.catalog.unchanged() and snapshot.epoch == self.catalog.epoch
 
@@ -469,7 +469,7 @@ class ValueStore:
         return self.catalog.ask(tables.read_run, run_id)
 
     def runs(self, *, limit: int = 20, batch: str = "") -> list[RunRecord]:
-        """Return the records of runs, newest first, at most ``limit``; if ``batch`` is not empty, only those of this batch execution."""
+        """Return the records of at most ``limit`` runs, newest first. If ``batch`` is not empty, only runs of the batch execution with this id."""
         return self.catalog.ask(tables.read_runs, limit, batch)
 
     def flush(self) -> None:

@@ -96,7 +96,7 @@ def trouble(error: BaseException, what: str) -> StoreError | None:
 def unusable_directory(directory: Path, error: OSError | MemoryError, verb: str = "used") -> StoreError:
     """Return the `StoreError` for an error of the operating system, with the message ``the store DIRECTORY cannot be VERB: ...``.
 
-    ``verb`` is a participle: ``used``, ``written``.
+    ``verb`` is a participle, for example ``used`` or ``written``.
     """
     what = f"the store {directory} cannot be {verb}"
     return trouble(error, what) or StoreNotWritableError(what, where=one_line(error), remedy=_PLACE)

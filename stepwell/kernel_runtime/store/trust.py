@@ -38,13 +38,13 @@ class _Contents:
     signer: bytes = b""
     """The name of the key with which the pack claims to be signed."""
     is_own: bool = False
-    """True if the pack and all its pickles are signed with this user's key."""
+    """True if the pack is signed with this user's key, and the signatures of all its pickles name this key."""
     materializations: dict[str, Materialization] = field(default_factory=dict)
-    """The materializations by id."""
+    """Maps the id of each materialization to the materialization."""
     current: list[tuple[str, str, str, str]] = field(default_factory=list)
     """The pointers: tuples of notebook, key, partition and materialization id."""
     codes: dict[str, str] = field(default_factory=dict)
-    """The parts of each code version as JSON, by the digest of the code version."""
+    """Maps the digest of each code version to its parts as JSON."""
     signers: dict[str, bytes] = field(default_factory=dict)
     """Maps the name of each value file to the name of the key with which the file claims to be signed."""
 
@@ -297,7 +297,7 @@ def _sign_item(item: Materialization, signer: Signer) -> Materialization:
 
 @dataclass(frozen=True, slots=True)
 class _Foreign:
-    """A materialization in a store whose value is a pickle that this user's key has not signed."""
+    """A materialization whose value is a pickle that this user's key has not signed."""
 
     item: Materialization
     signer: bytes

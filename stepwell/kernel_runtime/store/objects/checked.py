@@ -169,8 +169,8 @@ def _read_at(descriptor: int, size: int, offset: int) -> bytes:
 def _open_list() -> int:
     """Open the file of witnesses of the current boot in the user's cache directory, and return its descriptor.
 
-    Return -1 if the directory or the file cannot be used, for example because other users can write to it. Files of other boots that are older than
-    `_OLD` are removed.
+    Return -1 if the directory or the file cannot be used, for example because other users can write to one of them. Files of other boots are
+    removed if they are older than `_OLD`.
     """
     import platformdirs
 

@@ -237,7 +237,7 @@ class Objects:
         Parameters
         ----------
         making
-            The path of the file in the store, such as ``tmp/0f3a``.
+            The path of the file relative to the store directory, such as ``tmp/0f3a``.
         name
             The name of the file below ``objects/``.
         """
@@ -249,7 +249,7 @@ class Objects:
             self.folder.mkdir("objects")
             self.folder.mkdir(f"objects/{name[:2]}")
             self.folder.rename(making, path)
-        except PermissionError:  # pragma: no cover - Windows: another process has it mapped, so it is there and readable
+        except PermissionError:  # pragma: no cover - Windows: another process has mapped the file, so it exists
             if os.name != "nt" or not self.folder.exists(path):
                 raise
 
@@ -387,7 +387,7 @@ class Objects:
         name
             The name of the file below ``objects/``.
         own_key
-            The name of this user's key. If this process has signed the file, or has found this key in the file's signature before, this name is
+            The name of this user's key. If this process has signed the file, or has found this key in the file's signature before, ``own_key`` is
             returned without reading the file.
         """
         if name in self._own_files:
@@ -654,10 +654,10 @@ def lacking(snapshot: Snapshot, objects: Objects, signer: Signer) -> tuple[froze
     Returns
     -------
     missing
-        Names of the value files that do not exist or are shorter than the value.
+        The names of the value files that do not exist or are shorter than the value.
     foreign
-        For each materialization with a pickle that this user's key did not sign, by id: the fingerprint of the key that the signature names. The
-        fingerprint is empty if there is no signature, or if the file cannot be read.
+        Maps the id of each materialization with a pickle that this user's key did not sign to the fingerprint of the key that the signature names.
+        The fingerprint is empty if there is no signature, or if the file cannot be read.
     """
     missing: dict[str, bool] = {}
     foreign: dict[str, str] = {}

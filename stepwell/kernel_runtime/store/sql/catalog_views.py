@@ -56,8 +56,8 @@ _SOURCES = {
     "code": "SELECT digest, parts FROM @code_versions",
     "logs": "SELECT run_id, step_key, time, level, message FROM @logs",
 }
-"""The queries that read the sources from the catalog, by the name of the source. ``@runs`` stands for the table ``runs`` of the catalog,
-and so on."""
+"""Maps the name of each source to the query that reads the source from the catalog. In a query, ``@runs`` stands for the table ``runs`` of the
+catalog, and so on."""
 
 _ERROR = "json_extract_string(error, '$[0]') AS error, json_extract_string(error, '$[1]') AS error_message"
 _IS_CURRENT = "id IN (SELECT materialization FROM @pointers) AS is_current"
@@ -142,7 +142,7 @@ def catalog_view(path: TablePath) -> str | None:
 
 
 def sources_of(views: Collection[str]) -> tuple[str, ...]:
-    """Return the names of the sources that the views named ``views`` need, each of them once."""
+    """Return the names of the sources that the views named ``views`` need, without repetitions."""
     return tuple(dict.fromkeys(source for view in views for source in VIEWS[view].sources))
 
 
@@ -178,7 +178,7 @@ def read_sources(connection: Connection, name: str, sources: Collection[str]) ->
     Returns
     -------
     dict
-        A ``pyarrow.Table`` for each source, by the name of the source.
+        Maps the name of each source to its ``pyarrow.Table``.
     """
     # A separate cursor is used, because an open result of another statement could disturb these queries. Closing the cursor ends its
     # relations, which would otherwise block DETACH.

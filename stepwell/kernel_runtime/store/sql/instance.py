@@ -26,7 +26,7 @@ from stepwell.kernel_runtime.store.trouble import one_line
 T = TypeVar("T")
 
 _MAX_INSTANCES = 2
-"""Maximum number of shared instances that stay open, one per store. A kernel rarely uses more stores at the same time."""
+"""Maximum number of shared instances that stay open. Each store has its own instance. A kernel rarely uses more stores at once."""
 _INTERRUPT_TRIES = 50
 """Maximum number of interrupts of a statement, one every 0.1 s. After them, `interruptible` stops waiting for the end of the statement."""
 

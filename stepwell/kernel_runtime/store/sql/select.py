@@ -211,8 +211,8 @@ class Scope:
     Attributes
     ----------
     tables
-        The values that the SELECT can read as tables. The key of each is the name of the table, or its path if the name has two parts: the path of
-        ``raw.flights`` is ``("raw", "flights")``.
+        Maps the name of each table that the SELECT can read to its value. If the name has two parts, like ``raw.flights``, the key is the path
+        ``("raw", "flights")``.
     parameters
         The values of the SELECT's parameters by name, without ``$``.
     files
@@ -220,8 +220,8 @@ class Scope:
     store
         The store directory, below which DuckDB writes temporary data; None if there is no store.
     shapes
-        The views of the catalog that the SELECT can read. The key of each is the path of the view, such as ``("stepwell", "runs")``; the item is
-        the text of the SELECT that defines the view.
+        The views of the catalog that the SELECT can read. Maps the path of each view, such as ``("stepwell", "runs")``, to the text of the SELECT
+        that defines the view.
     """
 
     tables: Mapping[Any, object]
@@ -474,7 +474,7 @@ def _make_schemas(connection: Connection, database: str, paths: list[TablePath],
     paths
         The table names with two parts.
     shapes
-        Views of the catalog: the key is the path of the view, the item is the SELECT that defines it. Paths that are not in ``shapes`` refer to
+        Maps the path of each view of the catalog to the SELECT that defines the view. The ``paths`` that are not in ``shapes`` refer to
         registered values.
     """
     connection.execute(f"ATTACH ':memory:' AS {database}")

@@ -365,8 +365,7 @@ class FileAccess:
     Attributes
     ----------
     allowed_files
-        What DuckDB may open: the paths and patterns in ``named_folders``, the files that match these patterns, and the real paths of these
-        files.
+        What DuckDB may open: the paths and patterns in ``named_folders``, the files to which they refer, and the real paths of these files.
     named_folders
         The paths and patterns that the SELECT or its parameters name, as absolute paths. A step that runs the SELECT records them as its reads.
     """

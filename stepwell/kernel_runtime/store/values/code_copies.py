@@ -50,8 +50,8 @@ from stepwell.kernel_runtime.store.values import structure
 from stepwell.kernel_runtime.store.values.loading import UNKNOWN, CodeReader
 
 MOST_OF_A_GLOBAL = 4 << 20
-"""Maximum size in bytes of the pickle of a notebook's variable that is stored with a copied function. Global variables of the function that are
-not variables of the notebook are stored in any size."""
+"""A variable of the notebook is stored with a copied function only if the pickle of the variable has at most this number of bytes. Global variables
+of the function that are not variables of the notebook are stored in any size."""
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _HEAP_TYPE = 1 << 9
 """The bit in ``__flags__`` of a type that CPython sets if the type was created at run time, for example by a class statement."""
@@ -309,8 +309,9 @@ def _pickler(stream: io.BytesIO, code: CodeReader) -> Any:
 def rewrapped(value: Any) -> Any:
     """Return the pickle reduction of a ``cached_property``, or of a function of the notebook that is decorated with ``lru_cache``.
 
-    For other objects, return NotImplemented. When the reduction is loaded, the cache is empty. Without this reduction, pickle would fail for a
-    ``cached_property`` that contains a lock, and would store a function that is decorated with ``lru_cache`` by name only, without a copy.
+    For other objects, return NotImplemented. The object that a load makes from the reduction has an empty cache. Without this reduction, pickle
+    would fail for a ``cached_property`` that contains a lock, and would store a function that is decorated with ``lru_cache`` by name only,
+    without a copy.
     """
     kind = type(value)
     if kind is functools.cached_property:

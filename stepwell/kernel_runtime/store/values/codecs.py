@@ -81,7 +81,7 @@ def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE, portable: bool 
     code
         Functions that compute the code versions of the notebook's classes and functions in the value, and recognize secrets.
     portable
-        True to refuse exceptions that plain pickle cannot transfer to another process; False to store them, too.
+        True to refuse exception objects that plain pickle cannot transfer to another process; False to store them, too.
 
     Returns
     -------
@@ -332,7 +332,8 @@ def _arrow_value(codec: str, extensions: bytes, data: Any, *, check: bool) -> An
 
 
 _MAX_EXCESS = 1 << 16
-"""Maximum number of bytes by which polars' stream may exceed four times the frame's estimated size before `_polars` tries to shrink it."""
+"""If the stream of a frame with nested types is longer than four times the frame's estimated size plus this number of bytes, `_polars` tries to
+shrink the stream."""
 
 
 def _polars(value: Any, key: str) -> Encoded | None:
@@ -445,8 +446,8 @@ class Parts:
     stream: bytes | memoryview
     buffers: list[memoryview]
     unchecked: os.stat_result | None = None
-    """For a value file whose structure the load must validate: the status of the file, obtained before the file was read. None for any other
-    value file, and for every inline value. The structure of an inline value is always validated."""
+    """If the load must validate the structure of a value file: the status of the file, obtained before the file was read. Otherwise None. For an
+    inline value, this is None, too, although its structure is always validated."""
 
 
 def pack(encoded: Encoded) -> bytes:
