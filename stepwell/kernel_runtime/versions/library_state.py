@@ -363,7 +363,7 @@ Snapshot: TypeAlias = Mapping[str, "_Options"]
 
 
 def snapshot() -> Snapshot:
-    """Return the present options of the process and of all imported libraries.
+    """Return the present options of the process, of all imported libraries, and of libraries with pending options.
 
     If the options of a library have not changed since the last snapshot, both snapshots contain the same object for this library, so that `changed`
     is fast.
