@@ -6,7 +6,7 @@ version. "The user's code" is the code of the notebook and of local modules.
 ``encode``           the typed encoding of values, its tags, and digests
 ``frames``           the encoding of arrays and frames
 ``graph``            the graph of the objects that code reaches, and its digests
-``references``       how the node of one object refers to another object: by its value, by its name and version, or by a node of its own
+``references``       how a node refers to another object: by the value of this object, by its name and version, or by a separate node
 ``loads``            the nodes of functions, cells and SELECTs
 ``expand``           the nodes of all other objects
 ``classes``          the parts of classes and instances that are digested

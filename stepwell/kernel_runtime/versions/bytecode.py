@@ -128,7 +128,7 @@ _NO_SHAPE = marshal.dumps((), 2)
 
 
 class CodeFacts(weakref.ref[CodeType]):
-    """The behaviour of one code object and the names that it loads; both include those of nested code objects.
+    """The behaviour of one code object and the names that it loads, including the behaviour and the names of nested code objects.
 
     An instance is also a weak reference to the code object. Attributes that are empty for most code objects have a default in the class.
     This saves memory, because a code walk reads thousands of code objects.
@@ -146,13 +146,13 @@ class CodeFacts(weakref.ref[CodeType]):
     """Names that the code loads as globals, in the order of first use, each with the chain of attributes that the code reads directly
     from the global."""
     imports: tuple[tuple[str, int, tuple[str, ...]], ...] = ()
-    """For each import statement: the module's name, the number of leading dots, and the names after ``import`` in
+    """One tuple for each import statement: the module's name, the number of leading dots, and the names after ``import`` in
     ``from ... import ...``."""
     attributes: frozenset[str] = _NONE
-    """Names of all attributes that the code reads, those of local variables included."""
+    """Names of all attributes that the code reads, from globals and from any other objects."""
     bare_vars: bool = False
-    """True if the code may read all its variables with ``vars``: it calls ``vars()`` without an argument, uses the function without
-    calling it, or assigns a variable with the name ``vars``."""
+    """True if the code may read all its variables with ``vars``: it calls ``vars()`` without an argument, uses ``vars`` without calling it, or
+    assigns a variable with the name ``vars``."""
     stores: frozenset[str] = _NONE
     """Globals that the code assigns or deletes after a ``global`` statement."""
     assigned: frozenset[str] = _NONE
@@ -342,13 +342,13 @@ _ROLES = (
     | dict.fromkeys(opcodes.GLOBAL_STORES, _STORES_GLOBAL)
     | {opcodes.STORE_NAME: _STORES_NAME, opcodes.IMPORT_NAME: _IMPORTS}
 )
-"""The role of each operation whose value is a name or constant, for `_note_names`."""
+"""Maps each operation whose value is a name or constant to its role in `_note_names`."""
 
 
 def _note_names(to: CodeFacts, names: tuple[str, ...], blocks: list[list[Instruction]]) -> None:
-    """Set those fields of `to` that contain names from the instructions of its code object and of nested code.
+    """Set the fields of `to` that contain names which its code object or nested code uses.
 
-    These are `loads`, `imports`, `stores`, `assigned` and the fields that `_note_attributes` sets.
+    These fields are `loads`, `imports`, `stores`, `assigned`, `bare_vars` and those that `_note_attributes` sets.
 
     Parameters
     ----------
@@ -431,7 +431,7 @@ def _note_attributes(
     nested
         The facts about the nested code objects.
     separate
-        How many of `attributes` are ``__doc__`` or ``__annotations__``, read from a global that the code names. Their values are digested
+        How many of `attributes` are ``__doc__`` or ``__annotations__``, read from a global that the code names. The values of these are digested
         separately, so they do not set `to.reads_docs`.
     texts
         The string constants of the code object.

@@ -322,7 +322,7 @@ _DECLARED: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
     # SQLAlchemy's state of an instance contains data of a session; only the primary key of the table row is digested.
     ("sqlalchemy.orm.state", "InstanceState"): lambda item: (item.key[1:] if item.key else None,),
 }
-"""For types of libraries, by module and name: functions that return the parts of an object that the user declared."""
+"""Maps the module and the name of a type of a library to a function that returns the declared parts of an object of this type."""
 
 
 def _context_value(get: Callable[[], Any]) -> tuple[bool, Any]:

@@ -160,8 +160,8 @@ def _digested(item: object, *, data: bool = True) -> tuple[str, bool]:
 def hides(name: str, value: Any) -> bool:
     """Return True if a value must not be stored with a copy of code, because it is or contains a secret.
 
-    A value is secret if its name or its text looks like a secret, or if it is or contains the value of an environment variable. A function or class
-    is secret if its source code contains a secret. A function is also secret if a value in its defaults or closure is secret.
+    A value is secret if its name or its text looks like a secret, or if it equals or contains the value of an environment variable. A function or
+    class is secret if its source code contains a secret. A function is also secret if a value in its defaults or closure is secret.
 
     Parameters
     ----------

@@ -109,7 +109,7 @@ def atom(value: Any) -> bytes:
 def atoms_only(values: Iterable[Any]) -> bool:
     """Return True if all `values` are atoms that marshal writes canonically.
 
-    The result is False for complex numbers and NaN. It is also False for positive and negative infinities together.
+    The result is False if `values` contain a complex number, a NaN, or both a positive and a negative infinity.
     """
     kinds = set(map(type, values))
     if kinds <= PLAIN:

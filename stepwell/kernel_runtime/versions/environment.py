@@ -4,8 +4,8 @@
 The class of ``os.environ`` is written in Python, so its methods can be wrapped; this is done once per process. Reads of environment variables
 by code of the user or of an installed package are recorded, except:
 
-- reads by modules of Python and Jupyter, for imports, temporary folders, the search path of commands, the width of a terminal, proxies or the
-  log of TLS keys;
+- reads by the packages of Python, Jupyter and Stepwell in `_MACHINERY`, for example for imports, temporary folders or proxies, and reads by
+  `shutil.get_terminal_size`;
 - reads by a library while IPython formats a value for display;
 - reads by an installed package while it is imported, because in another process, it may be imported before the step runs;
 - reads by a package that copies variables for a process that it starts.
@@ -189,7 +189,7 @@ _active: Callable[[], Reader | None] = _no_reader
 def note_name(name: str, value: str | None) -> None:
     """Record that the running step read the environment variable `name`; do nothing if no step runs.
 
-    `stepwell.secret` reads the variable with `value_of`, whose reads are not recorded, so it calls this function, too.
+    `stepwell.secret` calls this function if ``counts`` is True, because it reads the variable with `value_of`, which records nothing.
 
     Parameters
     ----------

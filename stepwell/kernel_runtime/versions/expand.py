@@ -1,4 +1,4 @@
-"""The creation of nodes: each gets the encoding of an object, and references to other objects.
+"""The creation of nodes. Each node gets the encoding of an object, and references to other objects.
 
 Objects of the user (notebook, local modules) get nodes; objects of the standard library and of installed distributions are identified by
 name and version. `loads` writes the nodes of functions, cells and SELECTs. This module writes the nodes of classes, modules, wrappers of

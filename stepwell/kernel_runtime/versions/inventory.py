@@ -286,10 +286,9 @@ def _underlying(item: Any) -> Any:
 
 
 def _class_source(cls: type) -> tuple[str | None, str]:
-    """Return a pair: None, and the location of a class.
+    """Return a pair: None in place of the source code, which explanations do not show for a class, and the location of the class.
 
-    The first item would be the source code, which explanations do not show for a class. The location is the file or cell in which the first
-    method of the class is defined; it is empty if the class has no method.
+    The location is the file or cell in which the first method of the class is defined; it is empty if the class has no method.
     """
     for value in vars(cls).values():
         function = _underlying(value)

@@ -301,7 +301,7 @@ def secret(name: str, *, counts: bool = False) -> Secret:
     name
         The name of the environment variable.
     counts
-        True to make the steps that reach the secret stale when its value changes. Stepwell stores a digest of the value, made with your key.
+        True to make the steps that reach the secret stale when its value changes. Stepwell then stores a digest of the value, made with your key.
 
     Returns
     -------

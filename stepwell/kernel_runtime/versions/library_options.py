@@ -1,4 +1,4 @@
-# ruff: noqa: SLF001 - some libraries have no public access to their options; that of others takes 30 times as long
+# ruff: noqa: SLF001 - some libraries offer no public access to their options; the public access of other libraries takes 30 times as long
 """The table of options (`LIBRARIES`), and the functions that read and set the options of libraries.
 
 Options for the place where a figure is shown are not in the table, and neither are most options for numbers of threads and for caches.

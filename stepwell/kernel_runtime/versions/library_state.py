@@ -9,9 +9,9 @@
   and `apply` sets them when the step is reused. If a library is not imported, its options are pending: they are set after its import. For code
   versions, a pending option counts as if it were set.
 
-`changed` returns options as entries, and `apply` takes them. An `Entry` is the full name of an option, for example ``"pandas:display.max_rows"``, and
-its value as JSON. The value is ``""`` for the default, and None if JSON
-cannot represent it.
+`changed` returns options as entries, and `apply` takes entries. An `Entry` is a pair: the full name of an option, for example
+``"pandas:display.max_rows"``, and its value as JSON. Instead of JSON, the second item is ``""`` if the option has its default, and None if JSON
+cannot represent the value.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ PLOTTING = frozenset((
 ))  # fmt: skip
 """Names of methods that may draw with matplotlib although the code does not name matplotlib."""
 Entry: TypeAlias = tuple[str, "str | None"]
-"""The full name of an option and its value as JSON: ``("numpy:errstate.divide", '"raise"')``. The value is ``""`` for the default, and None if
-JSON cannot represent it."""
+"""The full name of an option and its value as JSON: ``("numpy:errstate.divide", '"raise"')``. Instead of JSON, the second item is ``""`` if the
+option has its default, and None if JSON cannot represent the value."""
 
 _ROWS = {row.name: row for row in LIBRARIES}
 _BY_TOP: dict[str, tuple[str, ...]] = {}
@@ -103,7 +103,8 @@ class _Options:
 
 
 _last_options: dict[str, _Options] = {}
-"""The options of each library when they were last read, by the name of the row. The `_Options` of a row is replaced only if an option has changed."""
+"""Maps the name of a row to the options of its library as they were last read. While no option of a row changes, the `_Options` remains the same
+object."""
 _pending: dict[str, dict[str, str]] = {}
 """The options that will be set when their library is imported. Maps the name of a row to a dict from the name of each option to its value as JSON,
 which is ``""`` for the default."""
@@ -155,11 +156,11 @@ def _present_options(row: Library) -> _Options | None:
 # -- options in code versions
 
 state: dict[str, str] = {}
-"""For each library that code has used: the options that differed from their defaults when they were last read, as one string. The key is the name
-of the library's row in `LIBRARIES`. The options that only affect the formatting of text have another key, for example ``"pandas text"``. While the
+"""Maps the name of a row in `LIBRARIES` to one string with the options that differed from their defaults when they were last read. Options that
+only affect the formatting of text have another key, for example ``"pandas text"``. Only libraries that code has used are contained. While the
 options are unchanged, the string is the same object, so the guards of nodes compare identities only."""
 _objects: dict[str, tuple[tuple[str, Any], ...]] = {}
-"""For each key of `state`, the name and the value of each option that JSON cannot represent."""
+"""Maps each key of `state` to the options that JSON cannot represent, each as its name and its value."""
 
 
 def library_of(value: Any) -> tuple[str, ...]:
@@ -328,7 +329,7 @@ def warnings_watched(report: Callable[[str], None], data_version: Callable[[Any]
     Parameters
     ----------
     report
-        Called at every warning. Its argument is the digest of the warning filters at the time of the call of `warnings_watched`.
+        Called at every warning. Its argument is the digest that the warning filters had when `warnings_watched` was called.
     data_version
         As in `state_digest`.
     """
@@ -362,7 +363,7 @@ Snapshot: TypeAlias = Mapping[str, "_Options"]
 
 
 def snapshot() -> Snapshot:
-    """Return the present options of the process and of all imported libraries.
+    """Return the present options of the process, of all imported libraries, and of libraries with pending options.
 
     If the options of a library have not changed since the last snapshot, both snapshots contain the same object for this library, so that `changed`
     is fast.
@@ -431,7 +432,7 @@ def apply(entries: Sequence[Entry] | Sequence[Sequence[str | None]], values: Map
     entries
         The result of `changed`; each entry may also be a list, as in JSON.
     values
-        The values that JSON cannot represent, by the full names of their options. The function imports their libraries.
+        Maps the full name of each option whose value JSON cannot represent to this value. The libraries of these options are imported.
 
     Returns
     -------

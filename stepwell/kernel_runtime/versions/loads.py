@@ -372,7 +372,8 @@ def _patched(to: Writer, node: Node, codes: tuple[CodeType, ...], values: list[A
 def _calls(code_facts: CodeFacts, names: list[tuple[str, Any]]) -> bool:
     """Return True if code may call the user's functions or format text.
 
-    The result is False only if the code loads nothing except plain values and builtins that do neither.
+    The result is False if the code reads no attributes, imports nothing and formats no text, and all names that it loads are plain values
+    (`library_state.is_plain`) or builtins in `_PLAIN_BUILTINS`.
 
     Parameters
     ----------

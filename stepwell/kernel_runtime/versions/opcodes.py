@@ -15,8 +15,8 @@ without details of the compiler or the interpreter:
 
 The bytecode of a minor version that is not in `TESTED` is not read, because an instruction may have another meaning.
 
-The compiler's optimizations depend on line breaks: it shortens a jump to a jump, copies the end of a function, inverts a condition and
-swaps instructions only if the line numbers allow it. So `ordered` splits the instructions into a graph of blocks and simplifies this graph:
+The compiler's optimizations depend on line breaks: only if the line numbers allow it, the compiler shortens a jump to a jump, copies the end
+of a function, inverts a condition or swaps instructions. So `ordered` splits the instructions into a graph of blocks and simplifies this graph:
 empty blocks are skipped, a block is joined with the only block that follows it, and equal blocks are merged. Then the blocks are numbered in
 the order in which a breadth-first search from the entry block finds them. The result contains the operations, their order, and the handlers
 of exceptions.
@@ -43,7 +43,7 @@ class Packing:
     imported: int = 0
     """Number of low bits in the argument of IMPORT_NAME that do not belong to the index of the name; they select a lazy import."""
     common: Mapping[int, object] = field(default_factory=dict)
-    """For each argument of LOAD_COMMON_CONSTANT that loads a plain value, this value. All other arguments load builtins."""
+    """Maps each argument of LOAD_COMMON_CONSTANT that loads a plain value to this value. All other arguments load builtins."""
 
 
 _PACKING = {
@@ -72,8 +72,8 @@ _FUSED = {
     "STORE_FAST_LOAD_FAST": ("STORE_FAST", "LOAD_FAST"),
     "STORE_FAST_STORE_FAST": ("STORE_FAST", "STORE_FAST"),
 }
-"""For each instruction that combines two instructions on local variables, these two. Its argument contains the indices of both variables, four
-bits each."""
+"""Maps each instruction that combines two instructions on local variables to these two. The argument of the combined instruction contains the
+indices of both variables, four bits each."""
 _VARIANTS = {"LOAD_FAST_BORROW": "LOAD_FAST", "LOAD_FAST_CHECK": "LOAD_FAST", "LOAD_METHOD": "LOAD_ATTR"}
 _MEANINGLESS = ("CACHE", "NOP", "NOT_TAKEN")
 _GOTO = ("JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT")
@@ -82,8 +82,8 @@ _TESTS = {
     for way in ("", "FORWARD_", "BACKWARD_")
     for what, kind, outcome in (("TRUE", 0, True), ("FALSE", 0, False), ("NONE", 1, True), ("NOT_NONE", 1, False))
 } | {"JUMP_IF_TRUE_OR_POP": (0, True, True), "JUMP_IF_FALSE_OR_POP": (0, False, True)}
-"""Conditional jumps. Each has the kind of its test (0: is the value true, 1: is the value None), the outcome of the test that causes the
-jump, and True if the tested value stays on the stack after the jump."""
+"""Maps each conditional jump to three values: the kind of its test (0: is the value true, 1: is the value None), the outcome of the test that
+causes the jump, and True if the tested value stays on the stack after the jump."""
 _STOPS = ("RETURN_VALUE", "RAISE_VARARGS", "RERAISE", "INTERPRETER_EXIT")
 # The argument of END_ASYNC_FOR refers to the beginning of the loop, but the instruction does not jump.
 _NO_JUMPS = ("END_ASYNC_FOR",)
@@ -121,7 +121,7 @@ _BINARY_OP = _number("BINARY_OP")
 _REMAINDERS = frozenset((6, 19))
 """Arguments of BINARY_OP for the operators ``%`` and ``%=``, which may format text."""
 CLOSURE_LOADS = _numbers(("LOAD_FAST", "LOAD_CLOSURE"))
-"""Operations that load a local variable, or load the closure cell of a variable to pass it to a nested function."""
+"""Operations that load a local variable, or that load a closure cell to pass the cell to a nested function."""
 _CELL_LOADS = _numbers(("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"))
 LOADS = _numbers(("LOAD_GLOBAL",)) | NAME_LOADS | CLOSURE_LOADS | _CELL_LOADS
 """Operations that read a variable."""
@@ -170,10 +170,10 @@ _SHIFTS = dict.fromkeys(range(256), 0) | {
     _number("LOAD_SUPER_ATTR"): 2,
     IMPORT_NAME: _PACKED.imported,
 }
-"""For each operation, the number of low bits of its argument that do not belong to the index of the name."""
+"""Maps each operation to the number of low bits of its argument that do not belong to the index of the name."""
 _BITS = [(1 << _SHIFTS[op]) - 1 for op in range(256)]
-"""For each operation, the mask of those low bits of its argument that become part of the instruction. It is 0 for LOAD_GLOBAL and LOAD_ATTR, whose
-low bits only prepare a call (`decode` makes an exception for ``vars``)."""
+"""One mask for each operation: the low bits of its argument that become part of the instruction. The mask is 0 for LOAD_GLOBAL and LOAD_ATTR,
+whose low bits only prepare a call (`decode` makes an exception for ``vars``)."""
 _BITS[LOAD_GLOBAL] = _BITS[_number("LOAD_ATTR")] = 0
 _CALL_FUNCTION_EX = _number("CALL_FUNCTION_EX")
 _PAIRS = {_OP[name]: (_OP[first], _OP[second]) for name, (first, second) in _FUSED.items() if name in _OP}
@@ -293,7 +293,7 @@ _TRUTH = 0
 
 
 class Block:
-    """Instructions that run one after another: jumps lead only to the first of them and start only after the last."""
+    """A sequence of instructions that run one after another. Jumps lead only to its first instruction, and leave it only at its end."""
 
     __slots__ = ("code", "content", "covers", "end", "steps", "targets")
 

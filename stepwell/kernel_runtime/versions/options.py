@@ -23,13 +23,13 @@ text. ``"never"``: none. In each case, a reuse restores the option."""
 
 
 def values(option: str) -> Counts:
-    """Return ``"value"`` (see `Counts`) for every option. It is `Library.counts` of libraries whose options all influence results."""
+    """Return ``"value"`` (see `Counts`) for every option. Used as `Library.counts` for libraries whose options all influence results."""
     del option
     return "value"
 
 
 def never_counts(option: str) -> Counts:
-    """Return ``"never"`` (see `Counts`) for every option. It is `Library.counts` of libraries whose options are in no code version."""
+    """Return ``"never"`` (see `Counts`) for every option. Used as `Library.counts` for libraries whose options are in no code version."""
     del option
     return "never"
 

@@ -81,9 +81,9 @@ def other_libraries(stored_libraries: Sequence[Library], owner: Owner) -> list[t
 
 
 def library_difference(stored_libraries: Sequence[Library], owner: Owner) -> str:
-    """Return the last part of a message, which names the libraries whose installed version is not the version with which a value was written.
+    """Return the last part of an error message: the libraries of a value whose installed version differs from the version in ``stored_libraries``.
 
-    If there are no such libraries, return an empty string.
+    The result is empty if no version differs.
     """
     libraries = other_libraries(stored_libraries, owner)
     if not libraries:
@@ -111,15 +111,14 @@ class CodeReader:
     """Functions of the package `versions`, which the caller passes to the store because the store must not import that package."""
 
     version: Callable[[Any], str] | None = None
-    """Returns the code version of a class or function. None if no code versions are available; then a stored class or function is
-    identified by its name alone."""
+    """Returns the code version of a class or function. If this attribute is None, a stored class or function is identified by its name alone."""
     owner: Owner = declared_version
     """Returns the name and version of the distribution that contains a module. `Owner` describes this function."""
     is_secret: Callable[[str, Any], bool] | None = None
     """Called with a name and its value. Returns True if the value is a secret or, for a class or function, if its source contains one. If this
     attribute is None, nothing counts as secret."""
     on_copy: Callable[[type, str], None] | None = None
-    """Called with each class that a load creates from a stored copy, and with the code version of this class; None to call nothing."""
+    """Called with each class that a load creates from a stored copy, and with the code version of this class. May be None."""
     data_version: Callable[[Any], str | None] | None = None
     """Returns the data version of a value, or None if the value has no data version. If this attribute is None, test loads do not compare
     data versions."""

@@ -14,9 +14,9 @@ a folder                path and digest of all files below it  like a larger fil
 nothing that exists     path                                   the same path
 ======================  =====================================  ========================================================
 
-A load checks two paths: first the path that the step returned, then the absolute path that it had when it was stored. So if the
-step returned a relative path and the working directory has changed since, a load still finds the file. The user's file is never written. The data
-version is a digest of the file's name and contents, so a step that writes the same file again does not make downstream steps stale.
+The absolute path is stored, too. A load first checks the path that the step returned, then the absolute path. So a load still finds the file
+if the step returned a relative path and the working directory has changed since. The user's file is never written. The data version is a
+digest of the file's name and contents, so a step that writes the same file again does not make downstream steps stale.
 
 Files are restored below ``tmp/file-<digest>/`` in the store. ``gc`` deletes a restored file whose value has not been loaded for a day; the
 next load of the value restores the file again. The stored form is signed like a pickle. Without a signature, another user could change the
@@ -41,7 +41,7 @@ from stepwell.kernel_runtime.store.values.loading import Loading
 MOST_KEPT = 1 << 30
 """Maximum size in bytes of a file whose contents are stored."""
 _MIN_MAPPED = 1 << 26
-"""Size in bytes from which a file is mapped instead of read, to save memory."""
+"""Minimum size in bytes of a file that is mapped into memory instead of read, to save memory."""
 KIND = "path"
 
 
@@ -58,7 +58,8 @@ def dump(path: Path, *, key: str) -> tuple[dict[str, Any], list[memoryview], tup
     Returns
     -------
     head
-        A dict with the path, and with the kind (file, folder or nothing), the size and the digest of what the path refers to.
+        A dict with the path and with facts about the file or folder to which it refers: the kind (file, folder or nothing), the size and the
+        digest.
     buffers
         The contents of the file as the only item; empty if the contents are not stored.
     notices

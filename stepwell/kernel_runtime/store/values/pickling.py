@@ -16,12 +16,12 @@ Exceptions: pickle rebuilds an exception by calling its class with ``args``. Thi
 the original call, and loses the cause and the fields that the interpreter stores outside of ``args``. The reducer in this module creates the
 exception without calling ``__init__``, and then sets its fields.
 
-NumPy arrays: NumPy passes the memory of an array to pickle out of band only if the buffer protocol can describe this memory. It cannot
-describe dates and time spans, so these are stored as 64-bit integers. It cannot describe arrays that are not contiguous, such as slices and
-the columns of a pandas frame, so these are stored as contiguous copies, which pickle would make, too. Small buffers stay in the stream,
-because a separate buffer costs more than it saves. NumPy's pickle also loses some properties of arrays, which the reducers in this module
-preserve: the byte order of dates, long doubles and strided arrays, if it is not the byte order of the machine; the hard mask of a masked
-array; and the absence of a mask.
+NumPy arrays: NumPy passes the memory of an array to pickle out of band only if the buffer protocol can describe this memory. The protocol
+cannot describe dates and time spans, so these are stored as 64-bit integers. It also cannot describe arrays that are not contiguous, such as
+slices and the columns of a pandas frame, so these are stored as contiguous copies. (pickle would copy them, too.) Small buffers stay in the
+stream, because a separate buffer costs more than it saves. NumPy's pickle also loses some properties of arrays, which the reducers in this
+module preserve: the byte order of dates, long doubles and strided arrays, if it is not the byte order of the machine; whether the mask of a
+masked array is hard; and whether a masked array has a mask at all.
 
 Classes and functions of the notebook are stored by name, with a copy in the frame (`code_copies`). Values that pickle accepts but that would
 load as another object (such as a query that is not executed yet) are refused. A figure is stored without its connection to pyplot, so that
@@ -95,8 +95,8 @@ def unframed(stream: bytes | memoryview) -> Frame:
 
 _HOOKS = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
 _LEFT_OUT = frozenset({"__class__", "__dict__", "__weakref__", "__traceback__", "message", "exceptions"})
-"""Attributes of exceptions that `_reduced` does not store as fields. ``__dict__`` is stored separately; the message and the exceptions of
-an exception group are passed to its constructor, because they cannot be set later; the others are not stored."""
+"""Attributes of exceptions that `_reduced` does not store as fields. ``__dict__`` is stored separately. ``message`` and ``exceptions`` of an
+exception group are passed to its constructor, because they cannot be set later. The other attributes are not stored."""
 _WORD = 8
 _NAMESPACE: Any = vars(BaseException)["__dict__"]
 _PARTS: Any = (vars(BaseExceptionGroup)["message"], vars(BaseExceptionGroup)["exceptions"])
@@ -105,8 +105,8 @@ _PARTS: Any = (vars(BaseExceptionGroup)["message"], vars(BaseExceptionGroup)["ex
 def exception_reducer(kind: type) -> Callable[[Any], Any] | None:
     """Return the function that reduces exceptions of a type.
 
-    The result is None in two cases: the type or one of its base classes customizes its pickling; or one of them has a constructor or fields that
-    are not written in Python. Built-in classes do not count. If the result is None, pickle reduces the exceptions itself.
+    The result is None if the type or one of its base classes customizes pickling, or has a constructor or fields that are not written in Python.
+    Built-in base classes do not count. If the result is None, pickle reduces the exceptions itself.
     """
     mro = type.__dict__["__mro__"].__get__(kind)
     base = _builtin_base(kind)
@@ -256,7 +256,7 @@ def _array(value: Any) -> Any:
     if dtype.isnative or dtype.hasobject or not dtype.itemsize:
         return reduced(value)
     np = sys.modules["numpy"]
-    # The array is stored as raw bytes, for which NumPy does not change the byte order. A strided array must be copied before.
+    # The array is stored as raw bytes, for which NumPy does not change the byte order. A strided array must be copied first.
     plain = value if value.flags.forc else np.array(value, order="K")
     raw = plain.view(np.dtype((np.void, dtype.itemsize)))
     raw.flags.writeable = value.flags.writeable or plain is not value
@@ -264,7 +264,7 @@ def _array(value: Any) -> Any:
 
 
 def _mapped(value: Any) -> Any:
-    # A loaded array would not write to the file, unlike the original.
+    # Assignments to the original change the file. Assignments to a loaded array would not.
     if value.flags.writeable and getattr(value, "mode", "") in {"r+", "w+"}:
         raise TypeError("assignments to this array change the file to which it is mapped")
     return NotImplemented
@@ -363,8 +363,8 @@ class _Pickler(pickle.Pickler):
         super().__init__(stream, 5, buffer_callback=self._put_buffer)
         self._buffers = buffers
         self.numbered: list[Any] = []
-        """Classes and functions that the value contains and that are defined in the notebook, or that their module does not contain under their name. The
-        pickle contains their positions in this list instead of their names."""
+        """Classes and functions in the value that are stored with a copy: those of the notebook, and those that their module does not contain under
+        their name. The pickle contains their positions in this list instead of their names."""
         self.kinds: set[Any] = set()
         """Types of the objects in the value, and the library classes and functions to which the value refers."""
         self.last_reduced: Any = None
@@ -411,7 +411,7 @@ class _LinkingPickler(_Pickler):
         super().__init__(stream, buffers)
         self._link = link
         self._in_frames: dict[int, Any] = {}
-        """The arrays of the pandas objects that were pickled so far, by the ``id()`` of the array."""
+        """Maps the ``id()`` of each array in the pandas objects that were pickled so far to the array."""
 
     def persistent_id(self, item: Any) -> Any:
         return self._link(item)
@@ -454,7 +454,7 @@ _reducers: dict[type, Callable[[Any], Any] | None] = {}
 
 
 def _reducer(kind: type, value: Any) -> Callable[[Any], Any] | None:
-    """Return the function that reduces objects of type ``kind``; None if pickle reduces them itself. ``value`` is such an object."""
+    """Return the function that reduces objects of type ``kind``; None if pickle reduces them itself. ``value`` is an object of this type."""
     top = name_parts(kind)[0].partition(".")[0]
     if top == "numpy":
         return reducer(kind)

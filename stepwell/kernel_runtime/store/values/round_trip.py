@@ -1,26 +1,26 @@
 """A test load of a value before it is stored, unless all types in the value are known to survive the round trip through the stored form.
 
-Pickle can write many values that it cannot load: for example an exception whose ``__init__`` takes other arguments than its ``args``, or an
-instance of a class whose ``__setstate__`` raises an error. If such a value were stored, it would be reused, and every step that loads it
+Pickle can write many values that it cannot load: for example an exception whose ``args`` do not match the parameters of its ``__init__``, or
+an instance of a class whose ``__setstate__`` raises an error. If such a value were stored, it would be reused, and every step that loads it
 would fail.
 
-Three kinds of types are known to survive: the types of some modules of the standard library (`_PLAIN`), the types of libraries whose values the
-fidelity tests cover (`_TRIED`), and other classes written in Python without a method that takes part in pickling (`_HOOKS`). A value that
-contains an object of any other type is loaded from its stored form and compared with the original. Both must have the same type and, if both have
-a data version, equal data versions. Data versions are not compared if all types that are not known to survive are Python classes of libraries,
-because a library decides which attributes of its objects a load restores.
+Three kinds of types are known to survive: the types of some modules of the standard library (`_PLAIN`); the types of libraries whose values the
+fidelity tests cover (`_TRIED`); and classes that are written in Python, are not defined inside a function, and have no method that takes part
+in pickling (`_HOOKS`). Exceptions are never known to survive. A value that contains an object of any other type is loaded from its stored form
+and compared with the original. Both must have the same type and, if both have a data version, equal data versions. If each of these other types
+is a Python class of a library, the data versions are not compared, because a library decides which attributes of its objects a load restores.
 
 A successful test is recorded until the machine restarts (`objects/checked`), together with the types in the value, their code versions and
-the versions of their libraries. While the record is valid, values of the same types above `SMALL` bytes are stored without a test load. Values
-up to `SMALL` bytes are tested every time, because their load takes no longer than writing them.
+the versions of their libraries. While the record is valid, a value that has these types and more than `SMALL` bytes is stored without a test
+load. A value of at most `SMALL` bytes is tested every time, because it is loaded as quickly as it is written.
 
 A test load takes place in one of two processes:
 
-- In a separate process: values above `MOST_HERE` bytes, because the loaded copy needs as much memory as the original; and values with types
-  of extension modules for which no successful test is recorded, because such a load may crash the process. If the separate process cannot
-  import what the value needs, the test takes place in this process.
-- In this process, with a time limit: all other values. If no successful test is recorded for their types, a forked copy of this process
-  loads the value first, because a load in the copy can neither crash nor block this process.
+- In a separate process: values of more than `MOST_HERE` bytes, because the loaded copy needs as much memory as the original; and values with
+  types of extension modules, unless a successful test is recorded, because the load may crash the process. If the separate process
+  cannot import what the value needs, the test takes place in this process.
+- In this process, with a time limit: all other values. If no successful test is recorded for the types of a value, a forked copy of this
+  process loads the value first, because a load in the copy can neither crash nor block this process.
 """
 
 from __future__ import annotations
@@ -308,8 +308,8 @@ def column_types(value: Any) -> Any:
 def _limited(seconds: float) -> Iterator[None]:
     """Raise `_TooLongError` if the ``with`` block takes longer than ``seconds``.
 
-    The limit uses the alarm signal, so there is no limit on other threads than the main thread, and none on Windows. If the user has set a timer
-    with this signal, and it would expire earlier, no limit is set. If it would expire later, it continues after the block.
+    The limit uses the alarm signal, so there is no limit outside of the main thread, and none on Windows. If the user has set a timer that uses
+    this signal and expires before the limit, no limit is set. If the timer expires later, it continues after the block.
     """
     usable = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
     user_handler = signal.getsignal(signal.SIGALRM) if usable else None
