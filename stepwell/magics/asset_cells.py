@@ -315,7 +315,7 @@ class Header:
     name: str
     ins: dict[str, In]
     defaults: dict[str, Any]
-    """Maps the name of each input that has a default to this default."""
+    """The inputs that have a default: maps the name to the default."""
     config: dict[str, Any]
     """Maps the name of each keyword-only parameter to its default, or to `UNSET` if it has no default."""
     outputs: tuple[str, ...]

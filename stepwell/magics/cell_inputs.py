@@ -54,7 +54,7 @@ def key_from(text: str, prefix: str | None, where: str) -> AssetKey:
 
 
 def read_inputs(texts: Sequence[str], where: str) -> dict[str, AssetKey]:
-    """Return a dict from each name that the flag ``--in NAME=KEY`` declares to the asset key.
+    """Return the names that the flag ``--in NAME=KEY`` declares, each with its asset key.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def check_self_reference(
     own_keys, variables
         The keys of the assets that the cell defines, and the variable of each asset.
     inputs
-        Maps the names that refer to upstream assets to the keys of the assets. The body may read these names before it assigns them.
+        The names that refer to upstream assets, each with its asset key. The body may read these names before it assigns them.
     """
     for key, variable in zip(own_keys, variables, strict=True):
         if variable in names.read_first and variable == key.name and variable not in inputs:
@@ -155,7 +155,7 @@ def inputs_of(
     own_keys
         The keys of the assets that the cell defines. They cannot be its inputs.
     explicit
-        Maps the name of each input that the flag ``--in`` declares to the key of the asset.
+        The names that the flag ``--in`` declares, each with its asset key.
     where
         The label of the cell, for messages.
     origin
@@ -165,7 +165,7 @@ def inputs_of(
     Returns
     -------
     inputs
-        Maps the name of each input to the key of the asset.
+        The names that refer to assets, each with its asset key.
     changed
         The value of `CellBody.changed_variables`: pairs of a variable that no longer refers to an asset, because a cell has changed or rebound it,
         and the label of this cell. The body reads the variable like any other variable of the notebook.

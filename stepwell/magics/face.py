@@ -296,8 +296,8 @@ class Face:
     progress: Any = None
     """The `Progress` that shows the progress line of the current run; None if the run has no such line or does not update it."""
     composed: dict[int, Callable[..., Any]] = field(default_factory=dict)
-    """Maps the `id` of each `CellBody` that composes a graph to the function that runs the body to compose the graph. The function refers to the
-    body, so the `id` stays valid."""
+    """The functions that compose a graph by running a `CellBody`. The key of each is the `id` of its body. The function refers to the body, so the
+    `id` stays valid."""
 
     @property
     def namespace(self) -> dict[str, Any]:

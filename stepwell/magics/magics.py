@@ -403,7 +403,7 @@ def _inputs(face: Face, arguments: Mapping[str, Any]) -> None:
 
 
 _BINDING: dict[str, Callable[[Face, Mapping[str, Any]], None]] = {"load": _load, "inputs": _inputs}
-"""Maps the name of each command that binds values to variables of the notebook to the function that calls the command."""
+"""The commands that bind values to variables of the notebook: maps the name of a command to the function that calls it."""
 
 
 def _free_name(face: Face, name: str, key: str | None = None) -> tuple[str, str]:
@@ -474,7 +474,7 @@ def select_rows(face: Face, line: Sequence[str], cell: str | None) -> Any:
 
 
 _EXAMPLES = {"op": "transform(data) -> out", "graph": "tidy(data)", "job": "mail_worst"}
-"""Maps each magic that uses `Stepwell._bind_composable` to an example of the text after the magic."""
+"""Examples of the text after the magics that use `Stepwell._bind_composable`."""
 _verbs = "\n".join(f"{command.usage}\n    {command.summary}" for command in all_commands())
 Stepwell.stepwell.__doc__ = f"{Stepwell.stepwell.__doc__}\n\n{_verbs}"
 for _magic in (Stepwell.materialize, Stepwell.rerun, Stepwell.why, Stepwell.lineage):

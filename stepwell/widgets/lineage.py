@@ -131,8 +131,8 @@ class Overlay:
         self._requested_steps: set[str] = set()
         self._tracebacks: dict[str, str] = {}
         self._runs: dict[str, bool] = {}
-        """Maps the id of each active run to True if the steps of the run have cards, and to False for the run of a job. The steps of a job have no
-        cards, although their keys may be keys of assets."""
+        """The active runs. The key of each is its id. The item is True if the steps of the run have cards; False for the run of a job, whose steps have
+        no cards, although their keys may be keys of assets."""
         self.replace_lineage(lineage)
 
     def replace_lineage(self, lineage: Lineage) -> None:
@@ -580,7 +580,7 @@ def _route_requests(comm: Any, receive: Callable[[object, Any, object], None]) -
         if not isinstance(content, dict) or content.get("type") not in {"ask", "cancel"}:
             return None
         if default is None:
-            # The main thread gets the same message later, when it has no effect, because its id is known.
+            # The main thread gets the same message later. The message then has no effect, because its id is known.
             try:
                 receive(None, content, None)
             except Exception:

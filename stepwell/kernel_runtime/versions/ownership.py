@@ -120,7 +120,7 @@ def _normal(name: str) -> str:
 
 
 def _listing(folder: str) -> dict[str, tuple[str, str]]:
-    """Return a dict from the normalised name of each distribution whose metadata are in a folder to the distribution's name and version."""
+    """Return the distributions whose metadata are in a folder: a dict from the normalised name to the name and version."""
     distributions = _folders.get(folder)
     if distributions is None:
         distributions = {}

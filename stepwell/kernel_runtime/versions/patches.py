@@ -86,9 +86,9 @@ class Patch:
 
 
 table: dict[str, Patch] = {}
-"""Maps `Patch.option` of each attribute that the user has set to the `Patch`."""
+"""The attributes that the user has set. The key of each is its `Patch.option`."""
 _values: dict[str, Any] = {}
-"""Maps `Patch.option` of each attribute in `table` to the value of the attribute at the last scan."""
+"""The value of each attribute in `table` at the last scan. The keys are those of `table`."""
 _targets: list[Any] = []
 """The modules and classes of libraries that were scanned."""
 _spaces: list[Mapping[str, Any]] = []

@@ -70,7 +70,7 @@ class Writer:
         self.part_digest: Callable[[bytes], str] | None = None
         """Digests code parts. None until the first part is made."""
         self.slow: dict[int, float] = {}
-        """Maps the ``id`` of the node of each value whose digest took long to the time that the digest took, in seconds."""
+        """The digests that took long: maps the ``id`` of a value's node to the time in seconds."""
         self.assets = assets
         self.namespace = namespace
         self.trace: list[tuple[str, Any, bytes | None]] | None = None

@@ -138,8 +138,8 @@ def holds_secret(
     label
         The name of the variable or attribute that holds the value.
     environment
-        The values of environment variables, if these count as secrets, too; otherwise None. Inside a container, values with fewer
-        than 8 characters do not count, and the keys of dicts are not compared with the values: short texts and keys are often common words.
+        The values of environment variables, if these count as secrets, too; otherwise None. In a container, those with fewer than 8
+        characters do not count, and a key of a dict is not compared with any of them: short texts and keys are often common words.
     limit
         The maximum number of items to check, those of nested containers included.
     result_beyond_limit

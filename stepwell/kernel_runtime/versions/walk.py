@@ -168,11 +168,11 @@ class CodeWalk:
         self._stamp = object()
         self._is_refreshed = False
         self.slow: dict[str, float] = {}
-        """Maps the name of each global whose digest took more than `expand.SLOW` seconds to the time that the digest took, in seconds."""
+        """The globals whose digest took more than `expand.SLOW` seconds: maps the name of a global to the time in seconds."""
 
     @property
     def asset_keys(self) -> Mapping[str, str]:
-        """Maps each name that refers to an asset (`asset_names`) or did so earlier (`earlier_names`, for pinned versions) to the asset's key."""
+        """The names that refer to assets (`asset_names`) or did so earlier (`earlier_names`, for pinned versions), each with its asset key."""
         return {**self._earlier_names, **self._assets}
 
     def of(
