@@ -131,8 +131,8 @@ class Overlay:
         self._requested_steps: set[str] = set()
         self._tracebacks: dict[str, str] = {}
         self._runs: dict[str, bool] = {}
-        """The active runs. The key of each is its id. The item is True if the steps of the run have cards; False for the run of a job, whose steps have
-        no cards, although their keys may be keys of assets."""
+        """The active runs. The key of each is its id. The item is True if the steps of the run have cards; False for the run of a job, whose steps
+        have no cards, although their keys may be keys of assets."""
         self.replace_lineage(lineage)
 
     def replace_lineage(self, lineage: Lineage) -> None:
