@@ -46,7 +46,8 @@ def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[As
     CellError, InvalidDefinitionError, UnknownKeyError
         If the cell cannot become an asset, or ``-d`` names an unknown asset. Nothing is registered.
     UpstreamBudgetError
-        In interactive use, if a variable that the cell needs was not stored, and computing it took longer the last time than the budget.
+        In interactive use, if a variable that the cell needs was not stored, and the last run that computed the variable took longer than
+        ``Stepwell.upstream_budget``.
     """
     text = cell_text(face.shell, face.running, "asset", line, body)
     key = key_from(arguments.name, arguments.key_prefix, text.where)
@@ -140,8 +141,8 @@ def _definition(
     where = source.text.where
     explicit_inputs = read_inputs(arguments.inputs, where)
     origin = cell_origin(face.running) if face.running is not None else ""
-    # The variables of assets may be unbound at this point. The engine computes them as inputs of the step, except under names that another cell
-    # has bound since.
+    # An unbound variable of an asset is left out here, because the engine computes the asset as an input of the step. But if the unstored variable of
+    # another cell has the same name, it is computed here.
     unstored = face.timeline.unstored
     by_name = [(key.rpartition("/")[2], key) for key in face.session.registry.assets]
     known = {name for name, key in by_name if unstored.get(name, key) == key}
@@ -240,7 +241,7 @@ def cell_body(
     name
         The name of the asset or op that the cell defines. If the cell defines several assets, the name of the first one.
     parameters
-        The names in the body that stand for inputs or, in an op, also for config.
+        The names in the body that stand for inputs and, in an op, for config.
     outputs
         The variables that hold the results of the cell. Empty if the value of the last expression is the result.
     assets
@@ -314,9 +315,9 @@ class Header:
     name: str
     ins: dict[str, In]
     defaults: dict[str, Any]
-    """The default of each input that has one, by the name of the input."""
+    """The inputs that have a default: maps the name to the default."""
     config: dict[str, Any]
-    """The default of each keyword-only parameter by name; `UNSET` for a parameter without a default."""
+    """Maps the name of each keyword-only parameter to its default, or to `UNSET` if it has no default."""
     outputs: tuple[str, ...]
     """The names after ``->``; empty if there is no arrow."""
 
@@ -536,7 +537,7 @@ def _inputs(
 
 
 def _whole_key(face: Face, name: str, where: str) -> AssetKey | None:
-    """Return the key of the registered or stored asset to which `name`, the name of a table in a SELECT, refers; return None if there is none.
+    """Return the key of the registered or stored asset to which the table `name` in a SELECT refers; return None if there is no such asset.
 
     `name` is a key or the last part of a key. Differences between upper and lower case are ignored unless `name` is exactly the key of an asset.
 

@@ -213,7 +213,7 @@ def changed_names(tree: ast.AST) -> tuple[frozenset[str], frozenset[str], bool]:
     changed
         The names whose objects the code itself may change.
     called
-        The names of functions that the code may call. The caller must analyse these functions, too: `changed` lacks the changes that they make.
+        The names of functions that the code may call. `changed` lacks the changes that these functions make, so they must be analysed, too.
     everything
         True if the code uses a whole namespace, for example with ``globals()``, so that it may change the object of any name.
     """

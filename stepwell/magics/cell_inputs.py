@@ -54,7 +54,7 @@ def key_from(text: str, prefix: str | None, where: str) -> AssetKey:
 
 
 def read_inputs(texts: Sequence[str], where: str) -> dict[str, AssetKey]:
-    """Return the asset key of each name that the flag ``--in NAME=KEY`` declares.
+    """Return the names that the flag ``--in NAME=KEY`` declares, each with its asset key.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def check_self_reference(
     own_keys, variables
         The keys of the assets that the cell defines, and the variable of each asset.
     inputs
-        The names that refer to upstream assets. The body may read these before it assigns them.
+        The names that refer to upstream assets, each with its asset key. The body may read these names before it assigns them.
     """
     for key, variable in zip(own_keys, variables, strict=True):
         if variable in names.read_first and variable == key.name and variable not in inputs:
@@ -155,7 +155,7 @@ def inputs_of(
     own_keys
         The keys of the assets that the cell defines. They cannot be its inputs.
     explicit
-        The inputs that the flag ``--in`` declares: the key of the asset, by the name of the input.
+        The names that the flag ``--in`` declares, each with its asset key.
     where
         The label of the cell, for messages.
     origin
@@ -165,9 +165,10 @@ def inputs_of(
     Returns
     -------
     inputs
-        For each name that is an input, the key of the asset.
+        The names that refer to assets, each with its asset key.
     changed
-        See `CellBody.changed_variables`. The body reads such a variable like any other variable of the notebook.
+        The value of `CellBody.changed_variables`: pairs of a variable that no longer refers to an asset, because a cell has changed or rebound it,
+        and the label of this cell. The body reads the variable like any other variable of the notebook.
 
     Raises
     ------

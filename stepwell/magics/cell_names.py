@@ -181,7 +181,7 @@ class _Walker(ast.NodeVisitor):
         self.assigned: set[str] = set()
         self.imported: set[str] = set()
         self.pending: dict[str, set[str]] = {}
-        """For each function or class, by its name, the globals that a call may read. They are recorded as read where the function or class is used."""
+        """Maps the name of each function or class to the globals that a call may read. They are recorded as read where the name is used."""
         self._using: set[str] = set()
         """The functions in `pending` whose reads are being recorded. Prevents endless recursion if functions call each other."""
         self.paths = Paths()
@@ -245,7 +245,7 @@ class _Walker(ast.NodeVisitor):
     # -- functions and classes
 
     def deferred(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> set[str]:
-        """Return the globals that a call of the function `node` may read. Also record that some path assigns the globals that a call may assign."""
+        """Return the globals that a call of the function `node` may read. Record the globals that a call may assign as assigned on some path."""
         reads, assigns = function_globals(node)
         self.assigned |= assigns
         self.paths.on_some_path |= assigns
@@ -345,9 +345,9 @@ class _Walker(ast.NodeVisitor):
 
     @contextmanager
     def _branch(self) -> Iterator[None]:
-        """Return a context manager, within which the caller visits code that may be skipped.
+        """Return a context manager for the visit of code that may be skipped.
 
-        At its end, the assignments of this code count as made on some path, not on every path.
+        At the end of the ``with`` block, assignments that the code makes count as made on some path, not on every path.
         """
         before = self.paths.copy()
         try:

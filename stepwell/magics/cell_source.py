@@ -242,8 +242,8 @@ class CellSource:
     definitions: tuple[Definition, ...] = ()
     """The statements that are executed again when the cell is reused, such as imports and functions, in the order of the body."""
     assigned_values: frozenset[str] = frozenset()
-    """The names that the body binds by statements that are not in `definitions`, and the names to which it assigns the result of a call, as in
-    ``P = namedtuple("P", "x y")``: such an assignment may also be in `definitions`."""
+    """The names that the body binds by statements other than those in `definitions`. A name to which the body assigns the result of a call, as in
+    ``P = namedtuple("P", "x y")``, is included even if the assignment is in `definitions`."""
     last_name: str = ""
     """The variable that is the last expression; empty if the last expression is anything else, or if the body has none."""
     shell: tuple[str, ...] = ()
@@ -391,10 +391,9 @@ def _definitions(tree: ast.Module, flags: int, text: CellText, name: str) -> tup
 
 
 def _sources_of(node: ast.stmt) -> tuple[tuple[str, str], ...]:
-    """Return, for each name that the import `node` binds, the pair of a module and the attribute of this module to which the name is bound.
+    """Return a pair for each name that the import `node` binds: a module, and the attribute of the module to which the name is bound.
 
-    The attribute is an empty string if the name is bound to the module itself. Return an empty tuple for a relative import and for a statement that
-    is no import.
+    The attribute is an empty string if the name is bound to the module itself. Return an empty tuple if `node` is a relative import or no import.
     """
     if isinstance(node, ast.Import):
         return tuple((alias.name if alias.asname else alias.name.partition(".")[0], "") for alias in node.names)

@@ -227,8 +227,8 @@ class Extension:
 
 
 _SEEDS = {"random": r"\bseed\s*\(", "numpy": r"\bseed\s*\(", "torch": r"\bmanual_seed\s*\("}
-"""For each random stream, a pattern: a cell whose text contains a match seeds the stream. The patterns are used for cells that ran before the
-extension was loaded."""
+"""Maps the name of each random stream to a pattern: a cell whose text contains a match seeds the stream. The patterns are used for cells that ran
+before the extension was loaded."""
 
 
 _scanned: list[bool] = []
@@ -273,11 +273,11 @@ class Staleness:
     def __init__(self, face: Face) -> None:
         self._face = face
         self._computed_versions: dict[str, str] = {}
-        """By step key, the code version with which the step was last executed or reused in this kernel."""
+        """Maps the key of each step to the code version with which the step was last executed or reused in this kernel."""
         self._changed_versions: dict[str, str] = {}
-        """By step key, the code versions that differed from those in `_computed_versions` at the last check."""
+        """Maps the key of a step to its code version at the last check, if this version differed from the one in `_computed_versions`."""
         self._reported_keys: frozenset[str] = frozenset()
-        """The assets that were stale at the last check."""
+        """The keys of the assets that were stale at the last check."""
         self._rest_until = 0.0
         self._reported = False
         self._has_run = False
@@ -468,5 +468,5 @@ class CellWatch:
         number = max(face.shell.execution_count - 1, 1)
         label = f"[{number}] ({shown})" if shown else f"[{number}]"
         terminal = getattr(face.shell, "kernel", None) is None and not getattr(info, "cell_id", None)
-        # In a terminal no cell can be run again, so all input has one identifier: a new binding of a name is an edit of the same cell.
+        # In a terminal no cell can be run again, so all input has one identifier: a new binding of a name counts as an edit of the same cell.
         return Writer("cell", "terminal" if terminal else cell_origin(info), label, f"cell {number}")

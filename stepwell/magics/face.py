@@ -87,7 +87,7 @@ class DisplayHook:
 
 
 def _portable(data: dict[str, Any]) -> dict[str, Any]:
-    """Return a display, given by MIME type, in a form that JSON can represent and that can be shown without a running kernel.
+    """Return a MIME bundle in a form that JSON can represent and that can be shown without a running kernel.
 
     Bytes are encoded as base64, and widgets are left out.
     """
@@ -177,7 +177,7 @@ class Figures:
             module.show, self._show = self._show, None
 
     def show(self, value: Any) -> None:
-        """Display the value of the last expression of a body. If it is a figure, note this figure, so that `settle` does not show it again."""
+        """Display the value of the last expression of a body. If the value is a figure, note it, so that `settle` does not show it again."""
         self._shown_figure = figure_of(value)
         show(value)
 
@@ -281,8 +281,8 @@ class Face:
     settings
         The object with the magics, whose traits are the settings of ``%config Stepwell``.
     earlier_reads
-        A dict for each cell, by the identifier of the cell (`cell_origin`). It maps the name of each input to the key of the asset to which the name
-        referred when the cell last ran.
+        Maps the identifier of each cell (`cell_origin`) to a dict. This dict maps the name of each input of the cell to the key of the asset to which
+        the name referred when the cell last ran.
     """
 
     shell: Any
@@ -296,8 +296,8 @@ class Face:
     progress: Any = None
     """The `Progress` that shows the progress line of the current run; None if the run has no such line or does not update it."""
     composed: dict[int, Callable[..., Any]] = field(default_factory=dict)
-    """For each `CellBody` that composes a graph, by its `id`, the function that runs the body to compose the graph. The function refers to the body,
-    so the `id` stays valid."""
+    """The functions that compose a graph by running a `CellBody`. The key of each is the `id` of its body. The function refers to the body, so the
+    `id` stays valid."""
 
     @property
     def namespace(self) -> dict[str, Any]:
@@ -330,7 +330,7 @@ class Face:
     def code_kind(self, name: str) -> str:
         """Return the kind of code to which `name` refers, such as ``an op``, ``a function`` or ``a magic``.
 
-        Return an empty string if `name` is unbound or refers to data. A command may then bind `name` to another value.
+        Return an empty string if `name` refers to data, or is neither bound nor the name of a magic. A command may then bind `name` to another value.
         """
         if name not in self.namespace:
             return "a magic" if any(self.shell.find_magic(name, kind) for kind in ("line", "cell")) else ""

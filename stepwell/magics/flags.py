@@ -1,7 +1,7 @@
 """The first line of a magic: the flags that asset cells and ops share, the parsing of the line, and its completion.
 
-Flags are declared with IPython's decorators, so that the help of a magic (``?``) explains each flag. After ``%%op``, the line contains a signature
-(a name, inputs and config in parentheses, an arrow with the names of outputs), and flags before or after the signature.
+Flags are declared with IPython's decorators, so that the help of a magic (``?``) explains each flag. After ``%%op``, the line contains a signature:
+a name, the inputs and config in parentheses, and an arrow with the names of outputs. Flags may stand before or after the signature.
 Completion offers flags, asset keys and step keys.
 """
 

@@ -181,7 +181,7 @@ class _Composed:
     Parameters
     ----------
     inputs
-        For each name in the body that refers to an asset, the key of this asset. The graph reads the stored value of the asset.
+        The names in the body that refer to assets, each with its asset key. The graph reads the stored value of the asset.
     effects
         True for a job. A job needs no value, so a result that is neither a handle nor a dict is ignored.
     """
@@ -215,7 +215,8 @@ class Recomposition:
     def __init__(self, face: Face) -> None:
         self._face = face
         self._meanings_by_graph: dict[int, tuple[GraphDefinition, dict[str, Any]]] = {}
-        """By the `id` of a graph: the graph, and the objects to which the names in its body referred when it was composed."""
+        """The key of an item is the `id` of a graph. The item is the graph, and a dict from each name in the body of the graph to the object to which
+        the name referred at the last check."""
 
     def refresh(self) -> None:
         """Compose each graph again if a name in its body now refers to another object. Called after each cell.

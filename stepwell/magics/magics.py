@@ -323,7 +323,7 @@ def read_words(name: str, words: Sequence[str], prefix: str = "%stepwell ") -> t
     Raises
     ------
     UsageError
-        If there is no command `name`, or `words` are not valid arguments. Also if `words` ask for help: the message is then the help, as one line.
+        If there is no command `name`, or if `words` are not valid arguments or ask for help. In the last case, the message is the help, as one line.
     """
     command, parser = parser_of(name, prefix)
     if "-h" in words or "--help" in words:
@@ -403,7 +403,7 @@ def _inputs(face: Face, arguments: Mapping[str, Any]) -> None:
 
 
 _BINDING: dict[str, Callable[[Face, Mapping[str, Any]], None]] = {"load": _load, "inputs": _inputs}
-"""The commands that bind values to variables of the notebook, with the functions that call them."""
+"""The commands that bind values to variables of the notebook: maps the name of a command to the function that calls it."""
 
 
 def _free_name(face: Face, name: str, key: str | None = None) -> tuple[str, str]:
@@ -474,7 +474,7 @@ def select_rows(face: Face, line: Sequence[str], cell: str | None) -> Any:
 
 
 _EXAMPLES = {"op": "transform(data) -> out", "graph": "tidy(data)", "job": "mail_worst"}
-"""For each magic of `Stepwell._bind_composable`, an example of the rest of its line."""
+"""Examples of the text after the magics that use `Stepwell._bind_composable`."""
 _verbs = "\n".join(f"{command.usage}\n    {command.summary}" for command in all_commands())
 Stepwell.stepwell.__doc__ = f"{Stepwell.stepwell.__doc__}\n\n{_verbs}"
 for _magic in (Stepwell.materialize, Stepwell.rerun, Stepwell.why, Stepwell.lineage):

@@ -401,7 +401,7 @@ def outputs_of(face: Face, record: StepRecord) -> tuple[CapturedOutput, ...]:
 
 
 def finish_run(face: Face, result: Any) -> None:
-    """After a run, print its notices, such as ``clean <- store (prepare.ipynb, ...)``, and bind unbound variables of the assets that it targeted.
+    """After a run, print its notices, such as ``clean <- store (prepare.ipynb, ...)``, and bind unbound variables of the run's target assets.
 
     A variable is unbound, for example, if the cell of its asset failed and Python code has now materialized the asset. Variables that are bound to
     an earlier value of their asset are not rebound here, but by the timeline.

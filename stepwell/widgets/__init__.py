@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["forget", "lineage_text", "show", "static_bundle"]
 
 _shown_widgets: dict[tuple[int, tuple[str, ...] | None], LineageWidget] = {}
-"""The widgets that have been shown, by the `id` of the session and the keys. The `id` stays unique, because a widget keeps its session alive."""
+"""Maps the `id` of a session and the argument `keys` of `show` to the widget. The `id` stays unique, because a widget keeps its session alive."""
 
 
 def show(session: Session, keys: Sequence[str] | None = None) -> LineageWidget | None:

@@ -190,7 +190,7 @@ def _mean(values: list[float]) -> float:
 
 
 def _columns(lineage: Lineage) -> dict[str, int]:
-    """Return the column of each card by key: the number of edges on the longest path to the card. Edges that close a cycle are ignored."""
+    """Return a dict from the key of each card to its column: the number of edges on the longest path to it. Edges that close a cycle are ignored."""
     waiting = {node.key: 0 for node in lineage.nodes}
     downstream: dict[str, list[str]] = {}
     for edge in drawn_edges(lineage):
@@ -267,14 +267,14 @@ class Layout:
     height: float
     cards: dict[str, Box]
     groups: dict[str, Box] = field(default_factory=dict)
-    """The box around the cards of each graph-backed asset, by asset key."""
+    """Maps the key of each graph-backed asset to the box around its cards."""
     routes: tuple[Route, ...] = ()
     note: str = ""
     """The reason why Graphviz was not used; empty if Graphviz was used."""
 
 
 def members(nodes: Iterable[LineageNode]) -> dict[str, list[LineageNode]]:
-    """Return the cards of the steps of each graph-backed asset, by asset key. Other cards are left out."""
+    """Return a dict from the key of each graph-backed asset to the cards of its steps. Other cards are left out."""
     by_parent: dict[str, list[LineageNode]] = {}
     for node in nodes:
         if node.parent:

@@ -6,8 +6,8 @@ change, the kernel sends the picture (``svg``) and the contents of the side pane
 
 A button in the browser sends its request twice, in two messages. The message ``ask`` only shows the requested steps as queued; ipykernel may handle
 it on another thread while a cell runs. The message ``go`` runs the steps; it is handled on the main thread between cells. User code therefore runs
-only on the main thread. The message ``cancel`` takes effect immediately. It cancels the run that
-the browser shows, and all requests that were received before the message, but no later ones.
+only on the main thread. The message ``cancel`` takes effect immediately. It cancels the run that the browser shows, and all requests that were
+received before the message, but no later requests.
 
 During a run, `Overlay` combines the events of the run with the states that the session had before the run. A separate thread sends changed states to
 the browser, so that steps do not wait for the picture. The thread sends at most every 50 ms, and after each delivery sleeps five times as long as the
@@ -131,8 +131,8 @@ class Overlay:
         self._requested_steps: set[str] = set()
         self._tracebacks: dict[str, str] = {}
         self._runs: dict[str, bool] = {}
-        """For each active run, by its id: True if its steps have cards. False for the run of a job: its steps have no cards, although their keys may
-        be keys of assets."""
+        """The active runs. The key of each is its id. The item is True if the steps of the run have cards; False for the run of a job, whose steps
+        have no cards, although their keys may be keys of assets."""
         self.replace_lineage(lineage)
 
     def replace_lineage(self, lineage: Lineage) -> None:
@@ -202,7 +202,7 @@ class Overlay:
         return isinstance(event, DefinitionsChanged)
 
     def states(self) -> dict[str, dict[str, Any]]:
-        """Return the present state of every card by key, as JSON values for the browser."""
+        """Return a dict from the key of each card to its present state, as JSON values for the browser."""
         states = {}
         for key, node in self._nodes.items():
             state = node_state(node)
@@ -234,7 +234,10 @@ class Overlay:
         return {"steps": len(steps), "outdated": len(self.outdated()), "chips": chips}
 
     def group_words(self, states: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-        """For each graph-backed asset, by its key, return the text in the header of its box. `states` are the present states of the cards."""
+        """Return a dict from the key of each graph-backed asset to the text in the header of its box.
+
+        `states` are the present states of the cards.
+        """
         return {
             parent: group_words([states[node.key]["status"] for node in nodes])
             for parent, nodes in members(self.lineage.nodes).items()
@@ -508,7 +511,7 @@ def escaped_json(value: Any) -> Any:
 
 
 def _details(lineage: Lineage) -> dict[str, dict[str, str]]:
-    """For each card, by its key, return what the side panel shows, except the parts that depend on the card's state."""
+    """Return a dict from the key of each card to what the side panel shows, except the parts that depend on the card's state."""
     return {
         node.key: {
             "what": _kind_and_place(node),
@@ -577,7 +580,7 @@ def _route_requests(comm: Any, receive: Callable[[object, Any, object], None]) -
         if not isinstance(content, dict) or content.get("type") not in {"ask", "cancel"}:
             return None
         if default is None:
-            # The main thread gets the same message later, and ignores it because of its id.
+            # The main thread gets the same message later. The message then has no effect, because its id is known.
             try:
                 receive(None, content, None)
             except Exception:

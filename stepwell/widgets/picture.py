@@ -2,7 +2,7 @@
 
 The static picture and the live picture are drawn by the same functions. Colours are attributes of the SVG elements, so that the drawing has colours
 even where no CSS is applied. The image in the static picture also contains CSS for dark themes. In the live picture, the CSS of the widget overrides
-the colours with those of the notebook's theme; elements that change have CSS classes.
+the colours with those of the notebook's theme. For this, the elements have CSS classes.
 
 The smallest font size is 11 px. Text that does not fit into its card is cut, not scaled down.
 """
@@ -84,7 +84,7 @@ DARK: dict[str, Colours] = {
     "job": Colours("#a2abb5", "#1e2328", "#3d444d"),
 }
 DASHES = {"stale": "5 3", "may change": "2 3", "source": "1.5 2.5", "missing": "7 4"}
-"""For statuses whose cards have dashed borders, the dash pattern. The patterns distinguish statuses without colour."""
+"""Maps each status whose cards have dashed borders to the dash pattern. With the patterns, statuses can be told apart without colours."""
 
 
 def lineage_svg(lineage: Lineage, *, geometry: Layout | None = None, live: bool = False) -> str:

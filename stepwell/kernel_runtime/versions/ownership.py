@@ -3,7 +3,7 @@
 
 The content of the user's modules is digested; all other modules are identified by name and version. Reading the metadata of all distributions
 would take 100 ms or more. So only the folder that contains a module is listed, once: the name of an entry such as ``numpy-2.1.0.dist-info``
-contains the name and the version of a distribution. If no entry has the name of the module, the lists of modules in these entries are read.
+contains the name and the version of a distribution. If no distribution has the name of the module, the lists of modules in these entries are read.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def owner(module_name: str | None) -> str | None:
 def is_local(module_name: str) -> bool:
     """Return True for `__main__`, and for an imported module outside the folders of libraries and of the standard library.
 
-    Unlike `owner`, this function reads no metadata of distributions. If no module with this name is imported, the result is False: some
-    objects of libraries, defined in extension modules, name a module that does not exist.
+    Unlike `owner`, this function reads no metadata of distributions. If no module with this name is imported, the result is False: the
+    ``__module__`` of some objects from extension modules of libraries is the name of a module that does not exist.
     """
     top = module_name.partition(".")[0]
     result = _local.get(top)
@@ -120,7 +120,7 @@ def _normal(name: str) -> str:
 
 
 def _listing(folder: str) -> dict[str, tuple[str, str]]:
-    """Return the names and versions of the distributions whose metadata are in a folder, by normalised name."""
+    """Return the distributions whose metadata are in a folder: a dict from the normalised name to the name and version."""
     distributions = _folders.get(folder)
     if distributions is None:
         distributions = {}
@@ -140,7 +140,7 @@ def _listing(folder: str) -> dict[str, tuple[str, str]]:
 
 
 def _by_content(folder: str) -> dict[str, tuple[str, str]]:
-    """Return the names and versions of the distributions in a folder, by the top-level modules that their metadata list."""
+    """Read the lists of top-level modules in the metadata in a folder. Return a dict from each module to its distribution's name and version."""
     distributions = _provided.get(folder)
     if distributions is None:
         distributions = {}

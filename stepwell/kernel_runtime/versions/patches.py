@@ -1,10 +1,10 @@
 """Patches: attributes that the user has set on classes and modules of libraries, such as methods, accessors and replaced functions.
 
-A class of a library is identified by its name and version. But ``pd.DataFrame.total = total`` adds code of the user to such a class, so `table`
-lists the attributes that the user has set. Python has no event for setting an attribute of a class. Therefore `scan` is called after each cell.
-It compares the numbers of entries in the namespaces of all imported libraries with those of the last scan, and reads each namespace that has
-grown or is new. A replaced attribute does not change the number of entries. It is found because the code of the cell, or of a function that the
-cell calls, contains its name.
+A class of a library is identified by its name and the library's version. But ``pd.DataFrame.total = total`` adds code of the user to such a class, so
+`table` lists the attributes that the user has set. Python has no event for setting an attribute of a class. Therefore `scan` is called after each
+cell. It compares the numbers of entries in the namespaces of all imported libraries with those of the last scan, and reads each namespace that has
+grown or is new. An attribute that the user replaces does not change the number of entries. It is found because the code of the cell, or of a function
+that the cell calls, contains the name of the attribute.
 
 Code depends on a patch if the code, or a library that it reaches, contains the name of the attribute (`counts_for`).
 """
@@ -45,7 +45,7 @@ _LEFT_OUT = frozenset({
     "IPython", "ipykernel", "traitlets", "zmq", "tornado", "jupyter_client", "jupyter_core", "stepwell", "pytest", "_pytest", "pluggy", "py", "xdist",
     "execnet", "hypothesis", "debugpy", "pydevd", "comm", "prompt_toolkit", "jedi", "parso", "sys", "coverage", "__mp_main__", "site",
 })  # fmt: skip
-"""Modules that are not scanned: those of the kernel and of tests, and `sys`, whose streams are often replaced."""
+"""Modules that are not scanned, for example those of the kernel and of tests, and `sys`, whose streams are often replaced."""
 _SETS_BY_NAME = re.compile(r"setattr|delattr|patch|regist|overrid|curse|inject|accessor", re.IGNORECASE)
 """Matches the names of functions that may set an attribute whose name is passed as a string."""
 _SETS = re.compile(rf"\w\.\w+[^=\n]*=|{_SETS_BY_NAME.pattern}", re.IGNORECASE)
@@ -86,9 +86,9 @@ class Patch:
 
 
 table: dict[str, Patch] = {}
-"""The attributes that the user has set, by `Patch.option`."""
+"""The attributes that the user has set. The key of each is its `Patch.option`."""
 _values: dict[str, Any] = {}
-"""The values of the attributes in `table` at the last scan, by `Patch.option`."""
+"""The value of each attribute in `table` at the last scan. The keys are those of `table`."""
 _targets: list[Any] = []
 """The modules and classes of libraries that were scanned."""
 _spaces: list[Mapping[str, Any]] = []
@@ -107,7 +107,7 @@ def scan(codes: Iterable[CodeType] = (), namespace: Mapping[str, Any] | None = N
     Parameters
     ----------
     codes
-        The code of the notebook that has run since the last scan.
+        Code objects that have run in the notebook since the last scan.
     namespace
         The globals of this code; None if `codes` is empty.
     """
@@ -135,7 +135,7 @@ def may_count(codes: Iterable[CodeType], code_facts: CodeFacts) -> bool:
     """Return True if there are patches and code may depend on one of them.
 
     Code depends on no patch if it reads no attribute and no global, imports nothing, and contains no string, tuple or nested function. If there was
-    no scan in this process yet, return False for such code without a scan, and scan first for all other code.
+    no scan in this process yet, return False for such code; for all other code, scan first.
 
     Parameters
     ----------
@@ -248,7 +248,7 @@ def _is_original(patch: Patch, value: Any) -> bool:
 def _imported() -> tuple[list[Any], list[CodeType]]:
     """Return the modules of libraries, and the code of the user's modules, that were imported since the last scan.
 
-    The first scan leaves out the code of all modules of the user. Later scans leave it out if it certainly sets no attribute.
+    The first scan leaves out the code of all modules of the user. Later scans leave out only code that certainly sets no attribute.
     """
     global _last_modules  # noqa: PLW0603 - a fact about the process
     modules = sys.modules
@@ -449,9 +449,9 @@ def counts_for(code: CodeType, tops: Collection[str]) -> list[Patch]:
 
 
 def reached_in(tops: Iterable[str]) -> list[Patch]:
-    """Return those patches of some libraries that may have an effect although the user's code does not name the patched attribute (`is_used_by`).
+    """Return the patches of some libraries that may have an effect although the user's code does not name the patched attribute (`is_used_by`).
 
-    All code that receives an object of these libraries depends on these patches.
+    All code that receives an object of these libraries depends on the returned patches.
 
     Parameters
     ----------

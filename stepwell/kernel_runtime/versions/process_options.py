@@ -83,7 +83,7 @@ def _is_ours(entry: Any) -> bool:
 
 
 class Watcher:
-    """Takes the place of the message pattern in a warning filter. It matches no warning, but calls a function at each one.
+    """Takes the place of the message pattern in a warning filter. It matches no warning, but calls a function at each warning.
 
     Parameters
     ----------
@@ -259,7 +259,7 @@ def _set_process(_: Any, option: str, value: Any) -> None:
         sys.setswitchinterval(value)
 
 
-# The kernel handles SIGINT, and code that waits for child processes handles SIGCHLD.
+# The kernel handles SIGINT, and code that waits for child processes handles SIGCHLD, so these signals are not options.
 _SIGNALS = {each.name: each for each in sorted(signal.valid_signals()) if isinstance(each, signal.Signals)} if hasattr(signal, "valid_signals") else {}  # fmt: skip
 for _kept in ("SIGINT", "SIGCHLD", "SIGKILL", "SIGSTOP"):
     _SIGNALS.pop(_kept, None)
@@ -538,4 +538,4 @@ PROCESS: tuple[Library, ...] = (
     Library("multiprocessing", _start_method, _set_start_method, "multiprocessing", ("multiprocessing",),
             lambda _: {"start_method": None}, never_counts),
 )  # fmt: skip
-"""The first rows of the table of options (`library_options.LIBRARIES`). A reuse sets options in the order of the rows."""
+"""The first rows of the table of options (`library_options.LIBRARIES`). When a step is reused, options are set in the order of the rows."""

@@ -31,7 +31,7 @@ from stepwell.kernel_runtime.versions.encode import digest
 
 FRAME_TEXT = frozenset(("query", "eval"))
 SQL_TEXT = frozenset(("sql", "query", "execute", "sql_expr", "from_query", "read_sql", "sqldf"))
-"""Names of functions and methods that look up variables which a string argument names: `FRAME_TEXT` in expressions, `SQL_TEXT` in SQL."""
+"""Names of functions and methods that look up variables named in a string argument: an expression for `FRAME_TEXT`, SQL for `SQL_TEXT`."""
 _AT_NAME = re.compile(r"@([^\W\d]\w*)")
 _FROM_NAME = re.compile(r"\b(?:from|join)\s+((?:[^\W\d]\w*\s*,\s*)*[^\W\d]\w*)", re.IGNORECASE)
 _TOKEN = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\$\$.*?\$\$|\"(?:[^\"]|\"\")*\"|[^\W\d]\w*|\d[\w.]*|\S", re.DOTALL)
@@ -205,7 +205,7 @@ class NamedFiles:
     written_files: list[str] = field(default_factory=list)
     attached: list[str] = field(default_factory=list)
     has_computed_name: bool = False
-    """True if the statement calls a function that reads files, but `read_files` is empty: the name of the file is computed."""
+    """True if the statement calls a function that reads files, but `read_files` is empty: the name of the file is then computed."""
 
 
 def files_named(text: str, parameters: Any = None) -> NamedFiles:
@@ -355,7 +355,7 @@ def words(text: str) -> set[str]:
 
 
 def connection_objects() -> dict[str, str]:
-    """Return the digests of all objects in DuckDB's default connection, by their names in lower case.
+    """Return a dict from the name of each object in DuckDB's default connection, in lower case, to the digest of the object.
 
     The result is empty if no statement has used the connection, or if the objects cannot be read.
     """

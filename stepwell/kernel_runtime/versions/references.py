@@ -1,9 +1,9 @@
 """References: the bytes that stand for an object in the node of another object that refers to it.
 
-An atom is written inline, and an asset as its key. Builtins and the functions, classes and modules of libraries are written as their name and
-the library's version. Any other object gets a node, and the node that refers to it contains a placeholder. A function or class that a library
-*created* for the user (a wrapper with a closure, a class from a factory) is not an attribute of the library's module, so it gets a node like
-the user's functions.
+An atom (such as a number, a string or None) is written inline, and an asset as its key. Builtins and the functions, classes and modules of libraries
+are written as their name and the library's version. Any other object gets a node, and the node that refers to it contains a placeholder. A function
+or class that a library *created* for the user (a wrapper with a closure, a class from a factory) is not an attribute of the library's module, so it
+gets a node, as the user's functions do.
 
 Code that reads attributes of a module depends only on these attributes: code with ``lmod.sub.CONST`` depends only on this constant. If a
 function imports a local module, the code walk imports the module, too, because the function can reach everything in the module. An installed
@@ -70,7 +70,7 @@ class Writer:
         self.part_digest: Callable[[bytes], str] | None = None
         """Digests code parts. None until the first part is made."""
         self.slow: dict[int, float] = {}
-        """The seconds that the digest of a value took, by the ``id`` of the value's node. Only values whose digest took long are listed."""
+        """The digests that took long: maps the ``id`` of a value's node to the time in seconds."""
         self.assets = assets
         self.namespace = namespace
         self.trace: list[tuple[str, Any, bytes | None]] | None = None

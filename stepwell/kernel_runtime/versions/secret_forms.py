@@ -3,8 +3,8 @@
 *Names* are split into words (``apiToken`` and ``API_TOKEN`` are ``api token``). ``API_TOKEN``, ``db_password`` and ``client-secret`` are
 names of secrets, ``AUTHOR`` and ``tokenizer`` are not. The words ``key``, ``keys`` and ``tokens`` mean secrets only after a word such as ``api``.
 A name with a word for a count or measure is the name of a number: ``max_tokens``, ``password_length``. But in a name with ``key``, only the last
-word may be the word for the count: ``api_key_count``. In a name with ``keys`` or ``tokens``, it may also be the first word: ``max_api_keys``. So
-``EXCHANGE_RATE_API_KEY`` is the name of a secret.
+word may be the word for the count: ``api_key_count``. In a name with ``keys`` or ``tokens``, it may also be the first word: ``max_api_keys``.
+``EXCHANGE_RATE_API_KEY`` is the name of a secret, because ``RATE`` is not the last word.
 
 *Formats* are recognised with the patterns of detect-secrets, and with the prefixes of tokens of services that detect-secrets does not know. The
 import of detect-secrets takes a third of a second. So it is imported only for a text that contains a long run of mixed letters and digits, as

@@ -138,8 +138,8 @@ def holds_secret(
     label
         The name of the variable or attribute that holds the value.
     environment
-        The values of environment variables, if these count as secrets, too; otherwise None. In a container, only values of at least 8 characters
-        count, and the keys of dicts are not searched for values: shorter values and keys are often common words.
+        The values of environment variables, if these count as secrets, too; otherwise None. In a container, those with fewer than 8
+        characters do not count, and a key of a dict is not compared with any of them: short texts and keys are often common words.
     limit
         The maximum number of items to check, those of nested containers included.
     result_beyond_limit
@@ -224,7 +224,7 @@ def _words(text: str, like: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
 
 
 def _is_value(match: re.Match[str], text: str, *, code: bool) -> bool:
-    """Return True if the text after the name of a secret is its value, and not a variable, a type or a word of a sentence.
+    """Return True if the text after the name of a secret is the value of the secret, and not a variable, a type or a word of a sentence.
 
     Parameters
     ----------

@@ -61,7 +61,7 @@ class Watched:
                 self._assigned += [(extended_path(where, name), scope, name, scope.get(name, MISSING)) for name in node.rebinds]
 
     def changed_paths(self, roots: Roots) -> tuple[str, ...]:
-        """Return the paths of the values that have changed since this object was created.
+        """Return the paths of the values that have changed since this `Watched` was created.
 
         Parameters
         ----------
@@ -168,11 +168,11 @@ class CodeWalk:
         self._stamp = object()
         self._is_refreshed = False
         self.slow: dict[str, float] = {}
-        """The names of globals whose digest took more than `expand.SLOW` seconds, each with the time in seconds."""
+        """The globals whose digest took more than `expand.SLOW` seconds: maps the name of a global to the time in seconds."""
 
     @property
     def asset_keys(self) -> Mapping[str, str]:
-        """The keys of assets by the names that refer to them (`asset_names`) or did so earlier (`earlier_names`): a pinned version has earlier names."""
+        """The names that refer to assets (`asset_names`) or did so earlier (`earlier_names`, for pinned versions), each with its asset key."""
         return {**self._earlier_names, **self._assets}
 
     def of(
@@ -312,7 +312,7 @@ class CodeWalk:
         return node
 
     def _known_key(self, key: int) -> int:
-        """Return the key in `known_nodes` for the node of the object with identity `key`.
+        """Return the key in `known_nodes` for the node of an object. `key` is the identity of the object.
 
         An object can have two nodes in this dict: one for code and data, and one for code only.
         """
