@@ -209,9 +209,9 @@ def _flagged_variables(
     unknown = sorted(names - (source.assigned_values - set(variables)))
     if unknown:
         raise CellNameError(
-            f"invalid flag --{flag} {unknown[0]}: {f'{unknown[0]} is the value of the asset' if unknown[0] in variables else f'the cell of {name!r} assigns no variable {unknown[0]}'}",
+            f"invalid flag --{flag} {unknown[0]}: {f'{unknown[0]} holds the value of an asset' if unknown[0] in variables else f'the cell of {name!r} assigns no variable {unknown[0]}'}",
             where=source.text.where,
-            remedy=f"name another variable that the cell assigns; the values of the assets, which need no flag, are in: {keys_text(variables)}",
+            remedy=f"name another variable that the cell assigns; these variables hold the values of assets and need no flag: {keys_text(variables)}",
         )
     return names
 

@@ -186,7 +186,7 @@ def test_other_variables_are_kept_or_dropped(notebook):
     ("flag", "said"),
     [
         ("keep nothing", "assigns no variable"),
-        ("drop n", "n is the value of the asset"),
+        ("drop n", "n holds the value of an asset"),
         ("keep f", "assigns no variable"),
     ],
 )

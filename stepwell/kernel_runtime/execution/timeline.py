@@ -451,7 +451,10 @@ class Timeline:
     # -- steps
 
     def look_before(self, step_key: str, names: Iterable[str]) -> None:
-        """Record the values of `names`, which a step both reads and binds, before the step runs. Only numbers, strings and unbound names are noted."""
+        """Before a step runs, record the values of `names`, which it both reads and binds.
+
+        Only atoms (such as numbers and strings) are recorded, and which of the names are unbound.
+        """
         earlier = self.earlier(step_key)
         for name in names:
             value = self.namespace.get(name, MISSING)

@@ -370,7 +370,7 @@ class _Pickler(pickle.Pickler):
         self.last_reduced: Any = None
         """The object for which `reducer_override` was called last. If pickling fails, this object is regarded as the cause."""
         self.portable = False
-        """True to refuse exceptions that plain pickle cannot transfer to another process; False to store them, too."""
+        """True to refuse exception objects that plain pickle cannot transfer to another process; False to store them, too."""
 
     def _put_buffer(self, buffer: pickle.PickleBuffer) -> bool:
         """Return True if a buffer is stored in the stream; otherwise add it to the buffers that are stored out of band, and return False."""
@@ -519,7 +519,7 @@ def dump(value: Any, *, key: str, code: CodeReader = _NO_CODE, link: Link | None
         A function that is called with each object in the value. For an object of the notebook that must not be copied, it returns an identifier,
         which is stored instead of the object (a *link*). For any other object, it returns None. If ``link`` is None, no links are stored.
     portable
-        True to refuse exceptions that plain pickle cannot transfer to another process; False to store them, too.
+        True to refuse exception objects that plain pickle cannot transfer to another process; False to store them, too.
 
     Returns
     -------
