@@ -181,7 +181,7 @@ class _Walker(ast.NodeVisitor):
         self.assigned: set[str] = set()
         self.imported: set[str] = set()
         self.pending: dict[str, set[str]] = {}
-        """Maps the name of each function or class to the globals that a call may read. They are recorded as read where the name is used."""
+        """Maps the name of each function or class to the globals that a call of it may read. At each use of this name, these globals count as read."""
         self._using: set[str] = set()
         """The functions in `pending` whose reads are being recorded. Prevents endless recursion if functions call each other."""
         self.paths = Paths()

@@ -212,7 +212,7 @@ class LiveRun:
     def finish(self, environment: Collection[str] = (), last: Any = None) -> Effects:
         """Compare the notebook with its state before the run, and return a description of the changes.
 
-        The values that a reuse needs to make the changes again are put into the attribute `bundle`.
+        The attribute `bundle` receives the values with which a reuse makes these changes again.
 
         Parameters
         ----------

@@ -302,7 +302,7 @@ class NotebookCells:
                 # Other labels are the key of a step, or do not say which cell it is.
                 cell = f"cell {label}" if label.startswith("[") else f"the cell that changes {name}"
                 raise NamesReassignedError(
-                    f"{step.key!r} reads {name} as {cell} left it, but {name} has the value of its asset again, and {cell} has not run since",
+                    f"{step.key!r} needs the change that {cell} made to {name}, but {name} was set back to the value of its asset later, and {cell} has not run after that",
                     where=step.where,
                     remedy=f"run {cell}, and then the cell of {step.key}",
                 )
@@ -505,7 +505,7 @@ class NotebookCells:
         return effects, value
 
     def lacking(self, step: PlanStep, effects: Effects, outputs: Collection[str]) -> Effects:
-        """Return `effects`, adapted to the outputs of the step that could not be stored. `outputs` has the names of these outputs.
+        """Return `effects` with the changes that are necessary because some outputs of the step could not be stored: those with the names `outputs`.
 
         Their variables are marked as lost under the condition that `_with_lost_variables` describes.
         """

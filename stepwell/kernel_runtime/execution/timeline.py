@@ -437,7 +437,7 @@ class Timeline:
         self._bindings.clear()
 
     def may_bind(self, name: str, step_key: str) -> bool:
-        """Return True if a step whose cell does not run may bind a name.
+        """Return True if a step whose cell does not run has the right to bind a name.
 
         This is so if the name is unbound, if it still refers to the object that Stepwell bound to it as the value of an asset, or if the step itself
         made the last binding of the name.

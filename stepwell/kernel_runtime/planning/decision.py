@@ -306,7 +306,7 @@ def lost_value(materializations: tuple[Materialization, ...], facts: DecisionFac
 
 
 def may_be_reused(step: PlanStep, executions: Iterable[tuple[Materialization, ...]], facts: DecisionFacts) -> bool:
-    """Return True if the step could reuse at least one of its stored results if its inputs were those of that result again.
+    """Return True if the step has a stored result that it could reuse as soon as its inputs are those of that result again.
 
     Parameters
     ----------
@@ -531,7 +531,7 @@ def _version(name: str, item: Materialization, carries_value: bool) -> InputVers
 
 
 def _lacking(step: PlanStep, materializations: tuple[Materialization, ...]) -> list[str]:
-    """Return the keys of a step's required outputs for which a stored result has no materialization."""
+    """Return the keys of the step's required outputs that have no materialization in `materializations`, which is one stored result of the step."""
     if len(step.outputs) == 1 and materializations[0].key == step.outputs[0].key:
         return []
     made = {item.key for item in materializations}

@@ -333,7 +333,8 @@ def _other_result_reasons(
     inputs: tuple[InputVersion, ...] | None,
     explain: Explainer,
 ) -> tuple[Reason, ...]:
-    """Return the reasons to show for a fresh step: its result was accepted, or a run would reuse a result other than the current one.
+    """Return the reasons to show for a fresh step. There are two: the user accepted its result, or a run would reuse a stored result that is not the
+    current one.
 
     Parameters
     ----------

@@ -373,7 +373,7 @@ def _observed_folder(original: Callable[[], Any]) -> Observed:
 
 
 def watch_statuses(active: Callable[[], Watcher | None]) -> dict[int, tuple[Any, Any]]:
-    """Wrap the functions of ``os`` that read attributes of paths or the working directory, so that these reads are noted.
+    """Wrap the functions of ``os`` that return the working directory or read attributes of paths, so that these reads are noted.
 
     Parameters
     ----------

@@ -122,7 +122,9 @@ seeded: set[str] = set()
 
 
 def file_system_methods() -> Mapping[str, Note]:
-    """Return a dict that maps the name of each method of pyarrow's ``LocalFileSystem`` that reads or writes files to the `Note` for its calls."""
+    """Return a `Note` for the calls of each method of pyarrow's ``LocalFileSystem`` that reads or writes files. The keys of the dict are the names
+    of the methods.
+    """
     return {
         **{name: _single_file(f"pyarrow.fs.{name}", "path", position=1) for name in ("open_input_file", "open_input_stream")},
         **{name: _writer_note("path", position=1) for name in ("open_output_stream", "open_append_stream")},

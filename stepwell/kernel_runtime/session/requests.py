@@ -2,8 +2,8 @@
 
 Targets are definitions, keys or selection strings. If several notebooks define a key, `choose` selects the materialization that the request
 reads. The default store is the folder ``.stepwell`` in the root of the project. This root is the nearest folder, at or above the notebook's
-folder, that contains ``pyproject.toml`` or ``.git``. The search ends below the home folder and below the file system's root. If it finds no
-such folder, the root of the project is the notebook's folder.
+folder, that contains ``pyproject.toml`` or ``.git``. The home folder, the folders above it and the root of the file system
+are never examined. If no such folder is found, the root of the project is the notebook's folder.
 """
 
 from __future__ import annotations

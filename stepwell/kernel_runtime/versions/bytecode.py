@@ -160,7 +160,7 @@ class CodeFacts(weakref.ref[CodeType]):
     suspects: tuple[str, ...] = ()
     """Reasons why the code may read objects that it does not name; empty for most code."""
     reads_docs: bool = False
-    """True if the code reads annotations or documentation of objects that are known only at run time."""
+    """True if the code reads annotations or documentation, and only at run time it is known of which objects."""
     attribute_stores: tuple[tuple[str, tuple[str, ...], str], ...] = ()
     """Attributes that the code sets or deletes on any object except ``self``: ``pd.DataFrame.total = f`` gives
     ``("pd", ("DataFrame",), "total")``. The first item is empty if the object is read from a local variable."""

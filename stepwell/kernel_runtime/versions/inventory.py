@@ -162,7 +162,7 @@ def parts(
 
 
 def _node_of(expander: Expander, item: Any, known: Node | None, trace: list[tuple[str, Any, bytes | None]]) -> tuple[Node, bytes]:
-    """Return the node of an object, and the bytes from which the digest of the object's part is computed.
+    """Return the node of an object, and the bytes from which the digest of the object's code part is computed.
 
     Parameters
     ----------
@@ -302,7 +302,7 @@ def _class_source(cls: type) -> tuple[str | None, str]:
 
 
 def _text(label: str, value: Any, environment: Environment) -> str | None:
-    """Return the text of a small value for a code part; None if the value is large or has no short text, `HIDDEN` if it may be a secret."""
+    """Return the text that a code part shows for a small value; None if the value is large or has no short text, `HIDDEN` if it may be a secret."""
     if type(value) not in ATOMS and type(value) not in {list, tuple, dict, set, frozenset, range}:
         return None
     if issubclass(type(value), (str, bytes)) and len(value) > _LONG:

@@ -275,7 +275,7 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
 def chain(steps: list[Instruction], position: int) -> tuple[str, ...]:
     """Return the chain of attributes that `steps` read from the value that the instruction at `position` loads.
 
-    For ``np.linalg.norm``, these are ``("linalg", "norm")``; the chain is empty if no attribute is read directly.
+    For ``np.linalg.norm``, these are ``("linalg", "norm")``; the chain is empty if the next instruction reads no attribute.
     """
     stop = position + 1
     while stop < len(steps) and steps[stop][0] in ATTRIBUTE_LOADS:

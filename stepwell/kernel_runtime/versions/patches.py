@@ -90,7 +90,7 @@ table: dict[str, Patch] = {}
 _values: dict[str, Any] = {}
 """The value of each attribute in `table` at the last scan. The keys are those of `table`."""
 _targets: list[Any] = []
-"""The modules and classes of libraries that were scanned."""
+"""The scanned modules and classes; all belong to libraries."""
 _spaces: list[Mapping[str, Any]] = []
 """The namespaces of `_targets`."""
 _sizes: list[int] = []

@@ -51,8 +51,8 @@ class Writer:
     ignored
         Variables and attributes that are left out of code versions.
     keyed
-        Digests the values of secrets with the user's key. If None, a value whose name looks like that of a secret is written like any other
-        value, so that versions are the same for all users; `Secret` objects and code parts are then digested with a key of this process.
+        Digests the values of secrets with the user's key. If None, a value is not treated as a secret because of its name, so that versions are
+        the same for all users. `Secret` objects and code parts are then digested with a key that only this process has.
     """
 
     def __init__(

@@ -228,7 +228,7 @@ def read_run(connection: Connection, name: str, run_id: str) -> tuple[RunRecord,
 
 
 def read_runs(connection: Connection, name: str, limit: int, batch: str) -> list[RunRecord]:
-    """Read at most ``limit`` runs: those whose start or end was committed last, the last one first.
+    """Read at most ``limit`` runs: those whose start or end was committed most recently, newest first.
 
     If ``batch`` is not empty, only runs of this batch execution are read.
     """

@@ -656,8 +656,8 @@ def lacking(snapshot: Snapshot, objects: Objects, signer: Signer) -> tuple[froze
     missing
         The names of the value files that do not exist or are shorter than the value.
     foreign
-        Maps the id of each materialization with a pickle that this user's key did not sign to the fingerprint of the key that the signature names.
-        The fingerprint is empty if there is no signature, or if the file cannot be read.
+        The materializations with a pickle that this user's key did not sign. The keys of the dict are their ids; the value is the fingerprint of
+        the key that the signature names. It is empty if there is no signature, or if the file cannot be read.
     """
     missing: dict[str, bool] = {}
     foreign: dict[str, str] = {}
