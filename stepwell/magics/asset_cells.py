@@ -18,6 +18,7 @@ from stepwell.kernel_runtime.definitions.declarations import UNSET, In, Out
 from stepwell.kernel_runtime.definitions.decorators import select_asset
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.errors import CellError, CellNameError, CellSyntaxError, CellValueError
+from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.records.keys import AssetKey, as_asset_key, check_name, keys_text
 from stepwell.kernel_runtime.session.sql import read_select
 from stepwell.kernel_runtime.store.sql.statements import folded
@@ -26,7 +27,7 @@ from stepwell.magics.cell_names import Names
 from stepwell.magics.cell_source import CellSource, CellText, cell_text, read_cell
 from stepwell.magics.face import Face, say, value_or_figure
 from stepwell.magics.flags import outside_brackets
-from stepwell.magics.running import compute_unstored, leave_result
+from stepwell.magics.running import compute_unstored, leave_result, names_of_inputs
 
 
 def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
@@ -141,12 +142,8 @@ def _definition(
     where = source.text.where
     explicit_inputs = read_inputs(arguments.inputs, where)
     origin = cell_origin(face.running) if face.running is not None else ""
-    # An unbound variable of an asset is left out here, because the engine computes the asset as an input of the step. But if the unstored variable of
-    # another cell has the same name, it is computed here.
-    unstored = face.timeline.unstored
-    by_name = [(key.rpartition("/")[2], key) for key in face.session.registry.assets]
-    known = {name for name, key in by_name if unstored.get(name, key) == key}
-    compute_unstored(face, source.names.reads - known, source.names.assigned, source.names.reads)
+    needed = reached_names(face.namespace, source.names.reads).union(face.timeline.unstored if source.names.looks_up else ())
+    compute_unstored(face, needed - names_of_inputs(face) - set(explicit_inputs), source.names.assigned, source.names.reads)
     inputs, changed = inputs_of(face, source.names.reads, keys, explicit_inputs, where, origin=origin)
     check_self_reference(source.names, keys, variables, inputs, where)
     face.earlier_reads[origin] = dict(inputs)

@@ -338,6 +338,23 @@ def compute_unstored(face: Face, names: Iterable[str], assigned: Collection[str]
             _rerun_cell(face, key, entry.definition, name, f"{name} was not stored, and {before} is about to change")
 
 
+def names_of_inputs(face: Face) -> set[str]:
+    """Return the names that refer to assets where a cell reads them. If such a name is unbound, the engine computes the asset as an input of the step.
+
+    The name of an asset, the last part of its key, is left out if a reused cell left a variable of this name unbound that does not have the value
+    of the asset.
+    """
+    registered, unstored = face.session.registry.assets, face.timeline.unstored
+    names = set()
+    for key, entry in registered.items():
+        name = key.rpartition("/")[2]
+        left = registered.get(unstored.get(name, ""))
+        is_own = left is not None and left.definition is entry.definition and variable_of(entry.definition, key) == name
+        if name not in unstored or is_own:
+            names.add(name)
+    return names
+
+
 def _rerun_cell(face: Face, key: str, definition: AssetsDefinition, name: str, why: str = "") -> None:
     """Run a reused cell, because its variable `name`, which was not stored, is needed or could not be computed later.
 
@@ -356,7 +373,7 @@ def _rerun_cell(face: Face, key: str, definition: AssetsDefinition, name: str, w
     """
     with requesting(face.session.timeline, [definition], cell=True, only_unbound=True):
         states = face.session.states([definition])
-        seconds = sum(state.seconds or 0.0 for state in states.values() if state.key == key)
+        seconds = sum(state.seconds or 0.0 for state in states.values() if state.key == definition.step_key)
         late = seconds > face.settings.upstream_budget
         if late and why:
             # No code needs the variable yet.

@@ -35,6 +35,21 @@ def test_all_names_of_an_asset_follow_it(notebook):
     assert notebook.ns["seen"] == ([2], [2])
 
 
+def test_a_variable_is_bound_to_the_value_of_its_materialization(notebook):
+    items = []
+    for value in (1, 2, 3):
+        notebook(f"%%asset src\n[{value}]")
+        items.append(notebook.session.current("src"))
+    timeline = notebook.session.timeline
+    timeline.bind("v1", "src", items[0], [1])
+    timeline.materialized(items[2])
+    timeline.bind("v2", "src", items[1], [2])
+    timeline.refresh()
+    values = {item.id: value for item, value in zip(items, ([1], [2], [3]), strict=True)}
+    for name in ("v1", "v2", "src"):
+        assert notebook.ns[name] == values[timeline.asset_of(name).materialization]
+
+
 def test_a_name_follows_its_asset_when_python_materializes(notebook):
     notebook("import stepwell")
     notebook("%%asset raw\n[1]")

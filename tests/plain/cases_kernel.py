@@ -149,6 +149,10 @@ REDEFINED = run_all(
     "%%asset c\nc = a + b",
 )
 
+RAW = "%%asset raw\nraw = [3, 1, 2]"
+SORTED = "%%asset c --drop raw\nraw = sorted(raw)\nc = raw[0]"
+HELPER = "def helper():\n    return list(raw)"
+
 CASES = [
     Case("closure_counts_on", [CLOSURE, CLOSURE, CLOSURE * 2], ["a", "b"], reused=["a"]),
     Case("secondary_changed_through_an_alias", [SECONDARY * 2, SECONDARY], ["parts", "n", "other is parts"], reused=["a"]),
@@ -208,24 +212,69 @@ CASES = [
         ["c", "rows", "out"],
     ),
     *[
-        Case(
-            f"dropped_variable_under_the_name_of_an_asset_{place}",
-            [
-                run_all(
-                    "%%asset raw\nraw = [3, 1, 2]",
-                    "%%asset c --drop raw\nraw = sorted(raw)\nc = raw[0]",
-                    *cells,
-                    f"d += [{k}]",
-                )
-                for k in (1, 1, 2)
-            ],
-            ["c", "d", "raw"],
-        )
+        Case(f"dropped_variable_{place}", [run_all(*cells, f"d += [{k}]") for k in (1, 1, 2)], ["c", "d", "raw"], reused=["d"])
         for place, cells in {
-            "that_a_cell_reads": ["%%asset d\nd = list(raw)"],
-            "that_a_helper_reads": ["def h():\n    return list(raw)", "%%asset d\nd = h()"],
+            "of_an_asset_that_a_cell_reads": [RAW, SORTED, "%%asset d\nd = list(raw)"],
+            "of_an_asset_that_a_helper_reads": [RAW, HELPER, SORTED, "%%asset d\nd = helper()"],
+            "of_an_asset_that_a_method_reads": [
+                RAW,
+                "class Reader:\n    def read(self):\n        return list(raw)",
+                SORTED,
+                "%%asset d\nd = Reader().read()",
+            ],
+            "under_the_key_of_its_cell": [
+                "%%asset raw -> c --drop raw\nraw = [3, 1, 2]\nc = len(raw)",
+                "%%asset d\nd = list(raw)",
+            ],
+            "of_a_multi_asset": [
+                RAW,
+                "%%multi_asset b c --drop raw\nraw = sorted(raw)\nb = 1\nc = 2",
+                "%%asset d\nd = list(raw)",
+            ],
+            "that_another_cell_drops_again": [
+                RAW,
+                SORTED,
+                "%%asset e --drop raw\nraw = raw + [7]\ne = len(raw)",
+                "%%asset d\nd = list(raw)",
+            ],
+            "that_the_cell_reads_itself": ["raw = [3, 1, 2]", SORTED, "%%asset d\nd = list(raw)"],
         }.items()
     ],
+    *[
+        Case(
+            f"dropped_variable_of_an_asset_that_{kind}_looks_up",
+            [run_all(RAW, SORTED, f"{magic}d = list(globals()['raw'])")] * 2,
+            ["c", "d", "raw"],
+        )
+        for kind, magic in {"an_asset_cell": "%%asset d\n", "a_plain_cell": ""}.items()
+    ],
+    Case(
+        "second_output_without_a_stored_form",
+        [
+            run_all(
+                "class Unstorable:\n    v = 7\n    def __reduce__(self):\n        raise TypeError('no')",
+                "%%multi_asset a b\na = 1\nb = Unstorable()",
+                "%%asset d\nd = b.v + 1",
+            )
+        ]
+        * 2,
+        ["a", "d"],
+        reused=["a b", "d"],
+        never="runs again",
+    ),
+    Case(
+        "dropped_variable_that_an_edited_cell_no_longer_binds",
+        [
+            run_all(RAW, SORTED),
+            [
+                *run_all(RAW, SORTED),
+                ("c1", "%%asset c\nc = 5"),
+                *[(f"d{k}", f"%%asset d{k}\nd{k} = [*raw, {k}]") for k in (1, 2)],
+            ],
+        ],
+        ["c", "d1", "d2"],
+        never="runs again",
+    ),
     Case(
         "iterator_made_again",
         [ITERATOR * 2, ITERATOR],

@@ -620,8 +620,7 @@ class NotebookCells:
         if outcome.last_value is not None and cell_runs:
             timeline.results[step.key] = outcome.last_value
         bound_names = [name for name in (*bound, *variables, *deleted) if name not in users_names]
-        for name in bound_names:
-            timeline.unstored.pop(name, None)
+        timeline.leave_unbound([output.key for output in step.outputs])
         changed = (*effects.objects, *[name for name in effects.lost if name in timeline.namespace])
         timeline.note(Writer("step", step.key, step.key), bound=dict.fromkeys(bound_names), changed=changed, read=body.parameters)
         timeline.note_handles(step.key, effects.handles)
@@ -660,7 +659,7 @@ class NotebookCells:
             return ""
         body, todo = hit.body, hit.files
         by_text = [read.name for read in hit.materializations[0].reads if read.kind == "name"]
-        timeline.look_before(step.key, body.bound_names & body.reads.union(by_text))
+        timeline.look_before(step.key, body.bound_names & body.reads.union(by_text), hit.unstored_names)
         restoration = Restoration(timeline, body, hit.effects, self._names_to_bind(hit))
         try:
             bound = self._restore(hit, restoration, todo)
@@ -703,18 +702,23 @@ class NotebookCells:
             self._timeline,
         )
         timeline.brought(step.key, step.code, body.source, materializations)
+        unbound: list[str] = []
         if not hit.is_repeated:
-            for name in hit.unstored_names:
-                if name not in bound and (hit.cell_runs or timeline.may_bind(name, step.key)):
-                    # The name may be bound to a value from another cell, or from another run of this cell.
-                    timeline.namespace.pop(name, None)
-                    timeline.unstored[name] = materializations[0].key
-            timeline.handles.update(effects.handles)
+            unbound = [
+                name for name in hit.unstored_names if name not in bound and (hit.cell_runs or timeline.may_bind(name, step.key))
+            ]
+            for name in unbound:
+                # The name may be bound to a value from another cell, or from another run of this cell.
+                timeline.namespace.pop(name, None)
         if hit.cell_runs and RESULT in effects.unstored:
             timeline.results[step.key] = Unstored(materializations[0].key)
         changed = () if hit.skips_objects else effects.objects
-        timeline.note(Writer("step", step.key, step.key), bound=dict.fromkeys(bound), changed=changed, read=body.parameters)
+        names = dict.fromkeys((*bound, *unbound))
+        timeline.note(Writer("step", step.key, step.key), bound=names, changed=changed, read=body.parameters)
         timeline.settle(body.variables)
+        if not hit.is_repeated:
+            timeline.leave_unbound([output.key for output in step.outputs], unbound)
+            timeline.handles.update(effects.handles)
 
     def _restore(self, hit: _Reuse, restoration: Restoration, todo: FilesToRestore) -> list[str]:
         """Restore the effects of an execution: definitions, values, objects, files, random streams, settings. Return the bound and deleted names."""

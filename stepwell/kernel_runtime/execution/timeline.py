@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import StepwellError
 from stepwell.kernel_runtime.execution.addresses import reached_names
-from stepwell.kernel_runtime.execution.contents import database_state, has_content
+from stepwell.kernel_runtime.execution.contents import database_state, has_content, is_same
 from stepwell.kernel_runtime.execution.world import OTHER, World, Writer, stream_states
 from stepwell.kernel_runtime.planning.decision import PULLS, Kind
 from stepwell.kernel_runtime.reads.checks import UNSTABLE, what_changed
@@ -108,7 +108,7 @@ class Timeline:
     namespace
         The notebook's namespace itself, not a copy.
     load
-        Takes the key of an asset; returns a copy of its current value.
+        Takes the key of an asset and one of its materializations; returns a copy of the value.
     project
         The folder of the project. Files are restored only inside this folder.
 
@@ -135,7 +135,7 @@ class Timeline:
         The keys of the steps that keep their earlier code version, although variables that they read have changed.
     """
 
-    def __init__(self, namespace: dict[str, Any], load: Callable[[str], Any], project: Path) -> None:
+    def __init__(self, namespace: dict[str, Any], load: Callable[[str, Materialization], Any], project: Path) -> None:
         self.namespace = namespace
         self.project = project
         self.world = World(project)
@@ -413,7 +413,7 @@ class Timeline:
                 bound.materialization = new.id
                 continue
             try:
-                self.bind(name, bound.key, new, self._load(bound.key))
+                self.bind(name, bound.key, new, self._load(bound.key, new))
             except StepwellError:
                 # The variable keeps its value. Code that needs the new value gets the error that it cannot be loaded.
                 continue
@@ -450,15 +450,21 @@ class Timeline:
 
     # -- steps
 
-    def look_before(self, step_key: str, names: Iterable[str]) -> None:
-        """Before a step runs, record the values of `names`, which it both reads and binds.
+    def look_before(self, step_key: str, names: Iterable[str], unstored: Collection[str] = ()) -> None:
+        """Before a step runs or is reused, record the values of `names`, which it both reads and binds.
 
         Only atoms (such as numbers and strings) are recorded, and which of the names are unbound.
+
+        Parameters
+        ----------
+        unstored
+            The variables that a reuse leaves unbound. Their values are recorded, whatever they are, because the step needs them to compute the
+            variables later.
         """
         earlier = self.earlier(step_key)
         for name in names:
             value = self.namespace.get(name, MISSING)
-            if name not in earlier and (value is MISSING or type(value) in ATOMS):
+            if name not in earlier and (value is MISSING or type(value) in ATOMS or name in unstored):
                 earlier[name] = value
         self._earlier[step_key] = earlier
 
@@ -472,10 +478,7 @@ class Timeline:
         Return True if the code version of the step must be computed again, because it was computed from earlier values.
         """
         earlier = self.earlier(step_key)
-        differs = any(
-            self.namespace.get(name, MISSING) is not value and self.namespace.get(name, MISSING) != value
-            for name, value in earlier.items()
-        )
+        differs = any(not is_same(value, self.namespace.get(name, MISSING)) for name, value in earlier.items())
         if not differs and step_key not in self.pinned:
             return False
         self._earlier.pop(step_key, None)
@@ -538,6 +541,18 @@ class Timeline:
             and code is not None
             and (memory.code, memory.source) == (code.digest, source)
         )
+
+    def leave_unbound(self, keys: Sequence[str], names: Iterable[str] = ()) -> None:
+        """Record the variables that a cell has left unbound, because their values are not stored. Those of its earlier runs are forgotten.
+
+        Parameters
+        ----------
+        keys
+            The keys of the assets that the cell defines.
+        names
+            The variables.
+        """
+        self.unstored = {name: key for name, key in self.unstored.items() if key not in keys} | dict.fromkeys(names, keys[0])
 
     def note_handles(self, step_key: str, names: Iterable[str]) -> None:
         """Record the result of `database_state` for each of `names`, the variables whose values are files and connections that a step created."""

@@ -261,7 +261,11 @@ class Session:
             # Plain cells can seed random generators before the first step runs, and the hooks must record this.
             watch()
         if namespace is not self.namespace or self.timeline is None:
-            self.timeline = Timeline(namespace, self.load, project_directory(namespace)) if namespace is not None else None
+            self.timeline = None
+            if namespace is not None:
+                self.timeline = Timeline(
+                    namespace, lambda key, item: self.load(key, version=item.id), project_directory(namespace)
+                )
         self.namespace = namespace
 
     def close(self) -> None:
