@@ -10,6 +10,7 @@ from stepwell.kernel_runtime.errors import (
     InvalidDefinitionError,
     UnknownKeyError,
     UnstorableValueError,
+    UpstreamBudgetError,
 )
 
 
@@ -180,6 +181,18 @@ def test_other_variables_are_kept_or_dropped(notebook):
     restarted(notebook)
     assert "reused" in notebook(BIG.format("")).text
     assert "runs again" not in notebook("%%asset m\nm = len(big) + small").text
+
+
+def test_a_dropped_variable_of_a_slow_multi_asset_is_not_computed_above_the_budget(notebook):
+    cell = "%%multi_asset a b --drop big\nimport time\ntime.sleep(0.12)\na, b, big = 1, 2, [3]"
+    notebook(cell)
+    restarted(notebook)
+    notebook("%config Stepwell.upstream_budget = 0.1")
+    assert "reused" in notebook(cell).text
+    assert isinstance(notebook.run("%%asset m\nm = len(big)").error, UpstreamBudgetError)
+    notebook("%config Stepwell.upstream_budget = 60")
+    notebook("%%asset m\nm = len(big)")
+    assert notebook.ns["m"] == 1
 
 
 @pytest.mark.parametrize(
