@@ -249,6 +249,18 @@ CASES = [
         for kind, magic in {"an_asset_cell": "%%asset d\n", "a_plain_cell": ""}.items()
     ],
     Case(
+        "number_that_an_earlier_cell_binds_again_to_the_same_value",
+        [
+            run_all(
+                "%%asset a -> parts\nn = 3\nparts = [1, 2]",
+                "%%asset b\nb = [*parts, n]",
+                "%%asset c -> n\nrest = b[1:]\nn = 3",
+            )
+            * 2
+        ],
+        ["n", "b", "rest"],
+    ),
+    Case(
         "second_output_without_a_stored_form",
         [
             run_all(

@@ -116,6 +116,7 @@ class Author:
 
     def __init__(self, seed):
         self.pick = random.Random(seed)
+        self.drops = random.Random(f"{seed}: drops")
         self.known = {}
         self.made = 0
         self.keys = 0
@@ -381,6 +382,9 @@ class Author:
 
     def cell(self, head, lines):
         self.cells += 1
+        others = {line.partition(" = ")[0] for line in lines if re.match(r"\w+ = ", line)} - set(head.split())
+        if head and others and self.drops.random() < 0.2:
+            head += f" --drop {self.drops.choice(sorted(others))}"
         return Cell(f"c{self.cells}", head, tuple(lines))
 
     def plain(self):

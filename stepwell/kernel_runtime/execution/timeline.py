@@ -326,9 +326,9 @@ class Timeline:
         if value is _GONE or value is not bound.value() or (bound.ref is not None and value is None):
             return None
         if type(value) in ATOMS:
-            # A cell may have bound the variable to the same number or string.
-            number, writer = self._binds[name][-1] if name in self._binds else (0, None)
-            if writer is not None and writer.kind == "cell" and number > bound.unchanged_at:
+            # A cell or another step may have bound the variable to the same number or string.
+            number = self._binds[name][-1][0] if name in self._binds else 0
+            if number > bound.unchanged_at:
                 return None
         return bound
 
