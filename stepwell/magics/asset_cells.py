@@ -142,8 +142,10 @@ def _definition(
     where = source.text.where
     explicit_inputs = read_inputs(arguments.inputs, where)
     origin = cell_origin(face.running) if face.running is not None else ""
-    needed = reached_names(face.namespace, source.names.reads).union(face.timeline.unstored if source.names.looks_up else ())
-    compute_unstored(face, needed - names_of_inputs(face) - set(explicit_inputs), source.names.assigned, source.names.reads)
+    inputs_by_name = names_of_inputs(face).union(explicit_inputs)
+    needed = source.names.reads - inputs_by_name
+    through = reached_names(face.namespace, needed) - needed - inputs_by_name
+    compute_unstored(face, needed, source.names.assigned, source.names.reads, through=through)
     inputs, changed = inputs_of(face, source.names.reads, keys, explicit_inputs, where, origin=origin)
     check_self_reference(source.names, keys, variables, inputs, where)
     face.earlier_reads[origin] = dict(inputs)

@@ -390,8 +390,7 @@ class CellWatch:
             names, space = names_of(tree), self._face.namespace
             direct, called, everything = changed_names(tree)
             changed = set(space) if everything else {*direct, *reached_names(space, called)}
-            needed = reached_names(space, names.reads).union(self._face.timeline.unstored if names.looks_up else ())
-            compute_unstored(self._face, needed, names.assigned, changed)
+            compute_unstored(self._face, reached_names(space, names.reads), names.assigned, changed)
         self._seedings = len(seedings)
         # Keep only the `id` of each object: a reference would keep an object alive that the cell deletes.
         self._numbers_before = {name: id(value) for name, value in self._face.namespace.items()}

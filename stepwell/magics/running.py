@@ -295,7 +295,14 @@ def _compute_results(face: Face, names: Iterable[str]) -> None:
                     _replace_result(face, result, result_of(face, entry.definition))
 
 
-def compute_unstored(face: Face, names: Iterable[str], assigned: Collection[str] = (), changing: Iterable[str] = ()) -> None:
+def compute_unstored(
+    face: Face,
+    names: Iterable[str],
+    assigned: Collection[str] = (),
+    changing: Iterable[str] = (),
+    *,
+    through: Collection[str] = (),
+) -> None:
     """Before code runs, run the reused cells whose variables or results were not stored and are needed by the code.
 
     Parameters
@@ -305,6 +312,8 @@ def compute_unstored(face: Face, names: Iterable[str], assigned: Collection[str]
     assigned, changing
         The names that the code binds, and the names whose objects the code may change in place. If a reused cell reads one of these names, the
         variables of the cell that were not stored are also computed now: after the change, the cell could not compute the same values.
+    through
+        Further names that functions of the notebook read, if the code calls them. Variables above the budget are not computed for these names.
 
     Raises
     ------
@@ -314,6 +323,7 @@ def compute_unstored(face: Face, names: Iterable[str], assigned: Collection[str]
     timeline, registered = face.timeline, face.session.registry.assets
     names = set(names)
     _compute_results(face, names)
+    names.update(through)
     if not timeline.unstored:
         return
     pending = {name: key for name, key in timeline.unstored.items() if name not in face.namespace}
@@ -326,16 +336,19 @@ def compute_unstored(face: Face, names: Iterable[str], assigned: Collection[str]
         entry = registered.get(key)
         if entry is None:
             continue
-        name = next((variable for variable, of in needed.items() if of == key), "")
-        if name:
-            _rerun_cell(face, key, entry.definition, name)
+        wanted = sorted((variable in through, variable) for variable, of in needed.items() if of == key)
+        if wanted:
+            only_through, name = wanted[0]
+            _rerun_cell(face, key, entry.definition, name, is_needed=not only_through)
             continue
         name = next((variable for variable, of in pending.items() if of == key and variable not in timeline.handles), "")
         body = getattr(entry.definition.node, "body", None)
         reads = {*body.reads, *body.parameters} if isinstance(body, CellBody) else set()
         before = min(changed & reached_names(space, reads), default="")
         if name and before:
-            _rerun_cell(face, key, entry.definition, name, f"{name} was not stored, and {before} is about to change")
+            _rerun_cell(
+                face, key, entry.definition, name, f"{name} was not stored, and {before} is about to change", is_needed=False
+            )
 
 
 def names_of_inputs(face: Face) -> set[str]:
@@ -355,7 +368,7 @@ def names_of_inputs(face: Face) -> set[str]:
     return names
 
 
-def _rerun_cell(face: Face, key: str, definition: AssetsDefinition, name: str, why: str = "") -> None:
+def _rerun_cell(face: Face, key: str, definition: AssetsDefinition, name: str, why: str = "", *, is_needed: bool = True) -> None:
     """Run a reused cell, because its variable `name`, which was not stored, is needed or could not be computed later.
 
     Parameters
@@ -363,20 +376,21 @@ def _rerun_cell(face: Face, key: str, definition: AssetsDefinition, name: str, w
     key, definition
         The key of an asset of the cell, and the definition of the cell.
     why
-        Empty if code needs the variable. Otherwise, the reason to run the cell now: for example, a variable that the cell reads is about to
-        change. With such a reason, the cell is not run if it took longer the last time than ``Stepwell.upstream_budget``.
+        The reason to run the cell, for the line that is printed; empty if the reason is that code reads the variable.
+    is_needed
+        False if the code that is about to run may not need the variable. The cell is then not run if it took longer the last time than
+        ``Stepwell.upstream_budget``.
 
     Raises
     ------
     UpstreamBudgetError
-        If code needs the variable, but the cell took longer the last time than ``Stepwell.upstream_budget``. Batch runs have no such limit.
+        If `is_needed` is True, but the cell took longer the last time than ``Stepwell.upstream_budget``. Batch runs have no such limit.
     """
     with requesting(face.session.timeline, [definition], cell=True, only_unbound=True):
         states = face.session.states([definition])
         seconds = sum(state.seconds or 0.0 for state in states.values() if state.key == definition.step_key)
         late = seconds > face.settings.upstream_budget
-        if late and why:
-            # No code needs the variable yet.
+        if late and not is_needed:
             return
         if late and face.interactive:
             raise UpstreamBudgetError(

@@ -151,6 +151,7 @@ REDEFINED = run_all(
 
 RAW = "%%asset raw\nraw = [3, 1, 2]"
 SORTED = "%%asset c --drop raw\nraw = sorted(raw)\nc = raw[0]"
+TAKEN = "%%asset c --drop t\nt = sorted(t)\nc = t[0]"
 HELPER = "def helper():\n    return list(raw)"
 
 CASES = [
@@ -242,12 +243,28 @@ CASES = [
     ],
     *[
         Case(
-            f"dropped_variable_of_an_asset_that_{kind}_looks_up",
-            [run_all(RAW, SORTED, f"{magic}d = list(globals()['raw'])")] * 2,
-            ["c", "d", "raw"],
+            f"dropped_variable_that_its_cell_reads_{place}",
+            [run_all(*cells)] * 2,
+            ["c", "t"],
+            says=r"c: executed .* because the variable t is not stored, and the step needs",
         )
-        for kind, magic in {"an_asset_cell": "%%asset d\n", "a_plain_cell": ""}.items()
+        for place, cells in {
+            "and_that_an_alias_changes": ["t = [3, 1, 2]\nother = t", TAKEN, "other.append(0)", "d = list(t)"],
+            "and_that_a_view_changes": [
+                "import numpy as np\nt = np.arange(3)\nview = t[:]",
+                TAKEN,
+                "view[0] = 100",
+                "%%asset d\nd = t[0]",
+            ],
+            "and_that_is_a_number": ["t = 3", "%%asset c --drop t\nt = t + 1\nc = t * 2", "t = 0"],
+        }.items()
     ],
+    Case(
+        "dropped_variable_of_a_cell_that_runs_twice",
+        [run_all("%%asset c --drop big\nbig = [1] * 5\nc = 3") * 2] * 2,
+        ["c"],
+        reused=["c"],
+    ),
     Case(
         "number_that_an_earlier_cell_binds_again_to_the_same_value",
         [

@@ -297,7 +297,7 @@ class CellBody:
     earlier: Callable[[], Mapping[str, Any]] = dict
     """Returns, by name, the values that variables had before the last run of this cell in this kernel; `MISSING` (`versions/graph`) stands for a
     variable that did not exist. Only those variables are included that the body both reads and binds, that nothing else has bound since, and that
-    did not exist, had a simple value, such as a number or a string, or were left unbound by a reuse because they are not stored."""
+    did not exist or had a simple value, such as a number or a string."""
     result: str | None = None
     """The variable whose value the shell keeps in ``Out`` as the result of the cell. An empty string if the shell keeps the value of the last
     expression instead; None if it keeps nothing."""

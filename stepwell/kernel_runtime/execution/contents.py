@@ -209,20 +209,19 @@ def same_content(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
             plain = all(type(member) in ATOMS for member in (*old, *new))
             if {id(member) for member in old} != {id(member) for member in new} and not (plain and set(old) == set(new)):
                 return False
-        elif not all(is_same(one, two) for one, two in zip(old, new, strict=True)):
+        elif not all(_is_same(one, two) for one, two in zip(old, new, strict=True)):
             return False
     return True
 
 
-def is_same(one: Any, two: Any) -> bool:
-    """Return True if two values are the same object, equal atoms of one type, or tuples of such values."""
+def _is_same(one: Any, two: Any) -> bool:
     if one is two:
         return True
     kind = type(one)
     if kind is not type(two):
         return False
     if kind is tuple and len(one) == len(two):
-        return all(is_same(first, second) for first, second in zip(one, two, strict=True))
+        return all(_is_same(first, second) for first, second in zip(one, two, strict=True))
     return kind in ATOMS and bool(one == two)
 
 

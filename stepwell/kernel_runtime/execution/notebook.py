@@ -185,6 +185,10 @@ class StoredCells:
         ):
             return f"the changes to {', '.join(effects.lost)} cannot be restored: the step runs once in every kernel"
         assert isinstance(step.op.body, CellBody)
+        own = [name for name in values if name in step.op.body.reads]
+        if own and not is_repeated:
+            # The reuse would unbind the variable, and the step could not compute it later.
+            return f"the variable {own[0]} is not stored, and the step needs the value that it had before"
         if not is_repeated and not step.op.body.kept_variables.isdisjoint(effects.unstored):
             name = min(step.op.body.kept_variables.intersection(effects.unstored))
             return f"the variable {name}, which --keep names, is not stored"
@@ -659,7 +663,7 @@ class NotebookCells:
             return ""
         body, todo = hit.body, hit.files
         by_text = [read.name for read in hit.materializations[0].reads if read.kind == "name"]
-        timeline.look_before(step.key, body.bound_names & body.reads.union(by_text), hit.unstored_names)
+        timeline.look_before(step.key, body.bound_names & body.reads.union(by_text))
         restoration = Restoration(timeline, body, hit.effects, self._names_to_bind(hit))
         try:
             bound = self._restore(hit, restoration, todo)
@@ -713,8 +717,7 @@ class NotebookCells:
         if hit.cell_runs and RESULT in effects.unstored:
             timeline.results[step.key] = Unstored(materializations[0].key)
         changed = () if hit.skips_objects else effects.objects
-        names = dict.fromkeys((*bound, *unbound))
-        timeline.note(Writer("step", step.key, step.key), bound=names, changed=changed, read=body.parameters)
+        timeline.note(Writer("step", step.key, step.key), bound=dict.fromkeys(bound), changed=changed, read=body.parameters)
         timeline.settle(body.variables)
         if not hit.is_repeated:
             timeline.leave_unbound([output.key for output in step.outputs], unbound)

@@ -23,7 +23,7 @@ from typing import Any
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import StepwellError
 from stepwell.kernel_runtime.execution.addresses import reached_names
-from stepwell.kernel_runtime.execution.contents import database_state, has_content, is_same
+from stepwell.kernel_runtime.execution.contents import database_state, has_content
 from stepwell.kernel_runtime.execution.world import OTHER, World, Writer, stream_states
 from stepwell.kernel_runtime.planning.decision import PULLS, Kind
 from stepwell.kernel_runtime.reads.checks import UNSTABLE, what_changed
@@ -450,21 +450,15 @@ class Timeline:
 
     # -- steps
 
-    def look_before(self, step_key: str, names: Iterable[str], unstored: Collection[str] = ()) -> None:
+    def look_before(self, step_key: str, names: Iterable[str]) -> None:
         """Before a step runs or is reused, record the values of `names`, which it both reads and binds.
 
         Only atoms (such as numbers and strings) are recorded, and which of the names are unbound.
-
-        Parameters
-        ----------
-        unstored
-            The variables that a reuse leaves unbound. Their values are recorded, whatever they are, because the step needs them to compute the
-            variables later.
         """
         earlier = self.earlier(step_key)
         for name in names:
             value = self.namespace.get(name, MISSING)
-            if name not in earlier and (value is MISSING or type(value) in ATOMS or name in unstored):
+            if name not in earlier and (value is MISSING or type(value) in ATOMS):
                 earlier[name] = value
         self._earlier[step_key] = earlier
 
@@ -478,7 +472,10 @@ class Timeline:
         Return True if the code version of the step must be computed again, because it was computed from earlier values.
         """
         earlier = self.earlier(step_key)
-        differs = any(not is_same(value, self.namespace.get(name, MISSING)) for name, value in earlier.items())
+        differs = any(
+            self.namespace.get(name, MISSING) is not value and self.namespace.get(name, MISSING) != value
+            for name, value in earlier.items()
+        )
         if not differs and step_key not in self.pinned:
             return False
         self._earlier.pop(step_key, None)
