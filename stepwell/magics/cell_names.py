@@ -362,7 +362,7 @@ class _Walker(ast.NodeVisitor):
         self.visit(node.target)
 
     def visit_BoolOp(self, node: ast.BoolOp) -> None:
-        """Visit the operands. All operands after the first may be skipped."""
+        """Visit the operands. When the code runs, the operands after the first may remain unevaluated."""
         self.visit(node.values[0])
         with self._branch():
             for value in node.values[1:]:

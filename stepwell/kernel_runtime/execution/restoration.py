@@ -634,7 +634,7 @@ class Restoration:
         return bound
 
     def delete(self) -> list[str]:
-        """Delete the names that the step deleted, except those that must not be deleted (`may`). Return the deleted names."""
+        """Delete those names that the step deleted and that `may` allows to delete. Return them."""
         names = [name for name in self.effects.deleted if self.may(name)]
         for name in names:
             self._space.pop(name, None)

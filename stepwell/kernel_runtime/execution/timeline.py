@@ -503,8 +503,8 @@ class Timeline:
         items
             The materializations that the step made or reused.
         as_before
-            True if the step read the same state as when it was previously brought up to date. Then changes after that earlier time count as changes
-            since the step was last brought up to date.
+            True if the step read the same state as when it was previously brought up to date. In this case, that earlier time, not the present one,
+            is the time after which changes count for the step.
         """
         materialization_ids = frozenset(item.id for item in items)
         before = self._memories.get(step_key)

@@ -229,10 +229,10 @@ class Watcher(Protocol):
     """The methods of `ReadRecorder` that the wrapped functions of ``os`` call."""
 
     def status_read(self, path: str, aspect: str, state: str) -> None:
-        """Record that the step read the attributes `aspect` of a path; `state` has their values, as `status` returns them."""
+        """Record that the step read the attributes of a path that `aspect` names; `state` has their values, as `status` returns them."""
 
     def knows_status(self, path: str, aspect: str) -> bool:
-        """Return True if a read of the attributes `aspect` of this path has already been noted."""
+        """Return True if a read of the attributes of this path that `aspect` names has already been noted."""
 
     def state_read(self, name: str) -> None:
         """Record that the step read the state with this name, for example the working directory."""

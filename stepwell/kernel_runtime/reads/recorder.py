@@ -288,14 +288,14 @@ class ReadRecorder:
                 self._has_reads = True
 
     def status_read(self, path: str, aspect: str, state: str) -> None:
-        """Record that the step read the attributes `aspect` of a path; `state` has their values, as `checks.status` returns them."""
+        """Record that the step read the attributes of a path that `aspect` names; `state` has their values, as `checks.status` returns them."""
         self._has_reads = True
         if self._statuses is None:
             self._statuses = {}
         self._statuses.setdefault((path, aspect), state)
 
     def knows_status(self, path: str, aspect: str) -> bool:
-        """Return True if a read of the attributes `aspect` of this path has already been noted."""
+        """Return True if a read of the attributes of this path that `aspect` names has already been noted."""
         return self._statuses is not None and (path, aspect) in self._statuses
 
     def folder_listed(self, path: str) -> None:

@@ -42,7 +42,7 @@ class _Contents:
     materializations: dict[str, Materialization] = field(default_factory=dict)
     """Maps the id of each materialization to the materialization."""
     current: list[tuple[str, str, str, str]] = field(default_factory=list)
-    """The pointers: tuples of notebook, key, partition and materialization id."""
+    """The pointers to the current materializations: tuples of a notebook, a key, a partition and the id of the materialization."""
     codes: dict[str, str] = field(default_factory=dict)
     """Maps the digest of each code version to its parts as JSON."""
     signers: dict[str, bytes] = field(default_factory=dict)

@@ -141,7 +141,7 @@ class CodeFacts(weakref.ref[CodeType]):
     blob: bytes
     """The encoding of the behaviour. Code objects with equal blobs behave in the same way."""
     variable: str = ""
-    """For the code of an asset cell, the variable that has the asset's name; `blob` does not contain this name. Empty for other code."""
+    """For the code of an asset cell, the variable whose name is that of the asset; `blob` does not contain this name. Empty for other code."""
     loads: tuple[tuple[str, tuple[str, ...]], ...]
     """Names that the code loads as globals, in the order of first use, each with the chain of attributes that the code reads directly
     from the global."""
