@@ -166,7 +166,9 @@ def _parsed(text: str) -> dict[str, Any]:
     if len(statements) != 1:
         count = "no statement" if not statements else f"{len(statements)} statements"
         raise CellSyntaxError(
-            f"the SQL text must contain exactly one SELECT, but it contains {count}", where=_first_line(text), remedy="write one SELECT"
+            f"the SQL text must contain exactly one SELECT, but it contains {count}",
+            where=_first_line(text),
+            remedy="write one SELECT",
         )
     tree: dict[str, Any] = statements[0]
     return tree
