@@ -382,7 +382,8 @@ class Author:
 
     def cell(self, head, lines):
         self.cells += 1
-        others = {line.partition(" = ")[0] for line in lines if re.match(r"\w+ = ", line)} - set(head.split())
+        # A function is no variable that could be dropped.
+        others = {line.partition(" = ")[0] for line in lines if re.match(r"\w+ = (?!lambda)", line)} - set(head.split())
         if head and others and self.drops.random() < 0.2:
             head += f" --drop {self.drops.choice(sorted(others))}"
         return Cell(f"c{self.cells}", head, tuple(lines))
