@@ -266,6 +266,11 @@ CASES = [
         reused=["c"],
     ),
     Case(
+        "dropped_alias_in_a_second_run_all",
+        [run_all("first = [3]", "%%asset c --drop other\nother = first\nc = len(other)", "same = other is first") * 2] * 2,
+        ["c", "first", "same"],
+    ),
+    Case(
         "number_that_an_earlier_cell_binds_again_to_the_same_value",
         [
             run_all(

@@ -65,7 +65,8 @@ def test_lists_of_many_keys_cost_as_many_statements_as_those_of_few(tmp_path, st
 
     few = costs(3, 2)
     assert costs(12, 5) == few
-    assert few["status"] <= 5
+    # One of them reads the current materializations that were made by other code.
+    assert few["status"] <= 6
 
 
 def test_a_list_has_each_key_with_what_is_current_by_key_newest_first(tmp_path, python):

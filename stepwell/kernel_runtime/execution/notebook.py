@@ -665,6 +665,12 @@ class NotebookCells:
         by_text = [read.name for read in hit.materializations[0].reads if read.kind == "name"]
         timeline.look_before(step.key, body.bound_names & body.reads.union(by_text))
         restoration = Restoration(timeline, body, hit.effects, self._names_to_bind(hit))
+        # If a variable that the step reads was bound again, a variable that is not stored may share objects with the earlier value.
+        outdated = (
+            {name for name in hit.unstored_names if timeline.may_share(name)}
+            if hit.is_repeated and timeline.is_bound_since(step.key, {*body.reads, *body.parameters})
+            else set()
+        )
         try:
             bound = self._restore(hit, restoration, todo)
         except Exception as error:
@@ -673,7 +679,7 @@ class NotebookCells:
                 self._notify(notice("computed again", step.key, why=error.what))
                 return error.what
             return f"the step's changes cannot be restored ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
-        self._note_reuse(hit, bound)
+        self._note_reuse(hit, bound, outdated)
         return ""
 
     def _names_to_bind(self, hit: _Reuse) -> Collection[str] | None:
@@ -696,8 +702,16 @@ class NotebookCells:
             return None
         return ()
 
-    def _note_reuse(self, hit: _Reuse, bound: Collection[str]) -> None:
-        """Record in the timeline what the reuse of a step bound and changed. `bound` has the names that were bound or deleted."""
+    def _note_reuse(self, hit: _Reuse, bound: Collection[str], outdated: Collection[str]) -> None:
+        """Record in the timeline what the reuse of a step bound and changed.
+
+        Parameters
+        ----------
+        bound
+            The names that were bound or deleted.
+        outdated
+            The variables of a repeated execution that are not stored and whose present values must not be kept.
+        """
         step, body, materializations, effects, timeline = (
             hit.step,
             hit.body,
@@ -706,21 +720,20 @@ class NotebookCells:
             self._timeline,
         )
         timeline.brought(step.key, step.code, body.source, materializations)
-        unbound: list[str] = []
-        if not hit.is_repeated:
-            unbound = [
-                name for name in hit.unstored_names if name not in bound and (hit.cell_runs or timeline.may_bind(name, step.key))
-            ]
-            for name in unbound:
-                # The name may be bound to a value from another cell, or from another run of this cell.
-                timeline.namespace.pop(name, None)
+        lacking = outdated if hit.is_repeated else hit.unstored_names
+        unbound = [name for name in lacking if name not in bound and (hit.cell_runs or timeline.may_bind(name, step.key))]
+        for name in unbound:
+            # The name may be bound to a value from another cell, or from another run of this cell.
+            timeline.namespace.pop(name, None)
         if hit.cell_runs and RESULT in effects.unstored:
             timeline.results[step.key] = Unstored(materializations[0].key)
         changed = () if hit.skips_objects else effects.objects
         timeline.note(Writer("step", step.key, step.key), bound=dict.fromkeys(bound), changed=changed, read=body.parameters)
         timeline.settle(body.variables)
+        keys = [output.key for output in step.outputs]
+        pending = [name for name, key in timeline.unstored.items() if key in keys] if hit.is_repeated else []
+        timeline.leave_unbound(keys, [*pending, *unbound])
         if not hit.is_repeated:
-            timeline.leave_unbound([output.key for output in step.outputs], unbound)
             timeline.handles.update(effects.handles)
 
     def _restore(self, hit: _Reuse, restoration: Restoration, todo: FilesToRestore) -> list[str]:

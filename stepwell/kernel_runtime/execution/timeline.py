@@ -212,6 +212,10 @@ class Timeline:
         groups = {group for name in aliases if (group := self._group.get(name)) is not None}
         return aliases | {name for name, group in self._group.items() if group in groups}
 
+    def may_share(self, name: str) -> bool:
+        """Return True if the value of a variable may share objects with variables that its cell or step read."""
+        return name in self._group
+
     def _note_sources(self, writer: Writer, bound: Collection[str], changed: Collection[str], read: Collection[str]) -> None:
         if writer.kind == "step":
             sources = frozenset({writer.id} - {""})
