@@ -665,9 +665,10 @@ class NotebookCells:
         by_text = [read.name for read in hit.materializations[0].reads if read.kind == "name"]
         timeline.look_before(step.key, body.bound_names & body.reads.union(by_text))
         restoration = Restoration(timeline, body, hit.effects, self._names_to_bind(hit))
-        # If a variable that the step reads was bound again, a variable that is not stored may share objects with the earlier value.
+        # If a variable that the step reads was bound again, a variable that is not stored may share objects with the earlier value. A variable in
+        # `lost` cannot be computed alone.
         outdated = (
-            {name for name in hit.unstored_names if timeline.may_share(name)}
+            {name for name in hit.unstored_names if timeline.may_share(name) and name not in hit.effects.lost}
             if hit.is_repeated and timeline.is_bound_since(step.key, {*body.reads, *body.parameters})
             else set()
         )
