@@ -665,13 +665,7 @@ class NotebookCells:
         by_text = [read.name for read in hit.materializations[0].reads if read.kind == "name"]
         timeline.look_before(step.key, body.bound_names & body.reads.union(by_text))
         restoration = Restoration(timeline, body, hit.effects, self._names_to_bind(hit))
-        # If a variable that the step reads was bound again, a variable that is not stored may share objects with the earlier value. A variable in
-        # `lost` cannot be computed alone.
-        outdated = (
-            {name for name in hit.unstored_names if timeline.may_share(name) and name not in hit.effects.lost}
-            if hit.is_repeated and timeline.is_bound_since(step.key, {*body.reads, *body.parameters})
-            else set()
-        )
+        outdated = self._outdated(hit)
         try:
             bound = self._restore(hit, restoration, todo)
         except Exception as error:
@@ -703,6 +697,17 @@ class NotebookCells:
             return None
         return ()
 
+    def _outdated(self, hit: _Reuse) -> list[str]:
+        """Return the variables of a repeated execution that are not stored and whose present values must not be kept.
+
+        If a variable that the step reads was bound again, they may share objects with its earlier value. Lost variables are left out, because the
+        step cannot compute them alone.
+        """
+        body, timeline = hit.body, self._timeline
+        if not hit.is_repeated or not timeline.is_bound_since(hit.step.key, {*body.reads, *body.parameters}):
+            return []
+        return [name for name in hit.unstored_names if timeline.may_share(name) and name not in hit.effects.lost]
+
     def _note_reuse(self, hit: _Reuse, bound: Collection[str], outdated: Collection[str]) -> None:
         """Record in the timeline what the reuse of a step bound and changed.
 
@@ -711,7 +716,7 @@ class NotebookCells:
         bound
             The names that were bound or deleted.
         outdated
-            The variables of a repeated execution that are not stored and whose present values must not be kept.
+            The result of `_outdated`.
         """
         step, body, materializations, effects, timeline = (
             hit.step,
