@@ -147,6 +147,16 @@ def test_a_snapshot_follows_every_kind_of_record(store, remembered):
     assert store.keys() == ["a", "b"]
 
 
+def test_a_snapshot_of_keys_without_current_values_has_what_the_catalog_knows_of_their_steps(store):
+    store.record_step(rows.failed("a"))
+    assert set(store.snapshot(["a"], ["a"], ["c1"]).failures) == {"a"}
+    m = rows.made(store, "b")
+    store.record_step(rows.executed(m))
+    assert store.snapshot(["b"], ["b"], ["c1"]).by_memo_key == {"m1": [(m,)]}
+    store.catalog.change(lambda con, name: con.execute(f"DELETE FROM {name}.steps"))
+    assert store.snapshot(["b"], ["b"], ["c1"]).by_memo_key == {"m1": [(m,)]}
+
+
 def test_a_remembered_snapshot_equals_what_the_catalog_says(store):
     asked = (["a", "b"], ["a", "b"], ["c1"])
     store.snapshot(*asked)

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from operator import call
 from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
@@ -473,13 +472,17 @@ class Engine:
             execution.stored_outputs[name] = (None, "")
             return True
         is_job = self.plan.kind == "job" and not step.memoised
-        # Storing an immutable value runs no code of the user, so it cannot block the run for ever.
-        look = call if _is_immutable(value) else self.guard.look
-        version = "" if is_job else look(partial(data_version, value)) or ""
+        is_immutable = _is_immutable(value)
+
+        def put() -> tuple[StoredValue, str]:
+            version = "" if is_job else data_version(value) or ""
+            stored_value = self.books.put_output(execution, name, value, version=version, portable=run is None)
+            return stored_value, version or stored_value.digest
+
         is_stored = True
         try:
-            stored_value = look(partial(self.books.put_output, execution, name, value, version=version, portable=run is None))
-            execution.stored_outputs[name] = (stored_value, version or stored_value.digest)
+            # Storing an immutable value runs no code of the user, so it cannot block the run for ever.
+            execution.stored_outputs[name] = put() if is_immutable else self.guard.look(put)
         except UnstorableValueError as unstorable:
             if not is_job and (run is None or self.cells is None or self.cells.stored_cells.must_be_stored(step)):
                 raise
@@ -487,7 +490,7 @@ class Engine:
             execution.not_kept.append(f"{name}: {unstorable.reason if run is not None else name_parts(type(value))[1]}")
             execution.stored_outputs[name] = (None, "")
             is_stored = False
-        if is_job or _is_immutable(value) or not step.isolate:
+        if is_job or is_immutable or not step.isolate:
             self.memory[produced.output.key] = value
         return is_stored
 

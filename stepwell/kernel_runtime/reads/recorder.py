@@ -176,6 +176,8 @@ class ReadRecorder:
         if self._token is not None:
             if not self._reads_filters:
                 self._end_warnings()
+                # The function refers to the recorder. Without this statement, only the garbage collector could free the recorder of each step.
+                del self._end_warnings
             _current.reset(self._token)
             self._token = None
         self._note_children()

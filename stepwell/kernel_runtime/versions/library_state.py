@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, ModuleType
@@ -231,7 +231,7 @@ def refresh() -> None:
             state[name] = now
 
 
-def reached_by(values: Iterable[Any], codes: Iterable[CodeType | None] = ()) -> tuple[str, ...]:
+def reached_by(values: Collection[Any], codes: Iterable[CodeType | None] = ()) -> tuple[str, ...]:
     """Return the names of the groups of options that a step can read because the types of its inputs belong to libraries.
 
     A group contains the options of one row of `LIBRARIES`, except those that only affect the formatting of text, which are a group of their own
@@ -245,7 +245,8 @@ def reached_by(values: Iterable[Any], codes: Iterable[CodeType | None] = ()) -> 
         The code of the step. If it formats text, the groups of options that only affect the formatting of text are included.
     """
     names: dict[str, None] = {}
-    _reach(values, names, 2)
+    if not ATOMS.issuperset(map(type, values)):
+        _reach(values, names, 2)
     if names and any(renders(facts(code)) for code in codes if code is not None):
         return (*names, *[name + _TEXT_SUFFIX for name in names])
     return tuple(names)

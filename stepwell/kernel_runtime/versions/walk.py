@@ -249,14 +249,14 @@ class CodeWalk:
         """
         walk = self._without(body, ignore) if ignore else self
         extra = tuple(extra)
-        documented = any(walk.node(item).flags & READS_DOCS for item in (body, *(item for _, item in extra)))
+        documented = any([walk.node(item).flags & READS_DOCS for item in (body, *[item for _, item in extra])])  # noqa: C419 - a list is quicker for one or two
         expander, digested = walk._expander, walk._digested  # noqa: SLF001 - a walk of the same class
         return inventory.parts(expander, body, path, extra, digested=digested, documented=documented, ignore=ignore)
 
     def roots(self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()) -> Roots:
         """Return the nodes of the body of a step and of the objects in `extra`, each with its path. The parameters are those of `of`."""
         walk = self._without(body, ignore) if ignore else self
-        return [(walk.node(body), path), *((walk.node(item), f"{path}({name})") for name, item in extra)]
+        return [(walk.node(body), path), *[(walk.node(item), f"{path}({name})") for name, item in extra]]
 
     def watched(
         self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()

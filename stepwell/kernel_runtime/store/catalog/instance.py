@@ -153,19 +153,11 @@ def _start(started: Once) -> None:
     try:
         # If this fails, the next call of `cursor` fails with the same error, which can be reported then.
         with contextlib.suppress(Exception):
-            _first_query()
+            # If the process ended while a connection is being destroyed, the process would abort. The end of the process waits only until `started`
+            # happens (`_wait_for_warm_up`), so no variable may keep this connection longer.
+            cursor().close()
     finally:
         started.happen()
-
-
-def _first_query() -> None:
-    """Start the instance, and make DuckDB create its built-in views, which every examination of an attached catalog needs."""
-    # If the process ended while a connection is being destroyed, the process would abort. The end of the process waits only until `started` happens
-    # (`_wait_for_warm_up`). So the connection must be destroyed before that: it is destroyed when this function returns.
-    connection = cursor()
-    with exclusive_access():
-        connection.execute("SELECT trigger_name FROM duckdb_triggers()")
-    connection.close()
 
 
 def _before_fork_lock() -> None:

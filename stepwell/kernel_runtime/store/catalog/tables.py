@@ -69,6 +69,7 @@ _LISTED = (
 )
 # Selects, for each step, the duration of its newest execution, and the rowids of its newest failure and of its newest attempt.
 _ATTEMPTS = "SELECT key, arg_max(seconds, rowid) FILTER (WHERE status = 'executed'), max(rowid) FILTER (WHERE status = 'failed'), max(rowid) FROM @steps WHERE status IN ('executed', 'failed') AND key IN {} GROUP BY key"
+_ANY_RECORD = "SELECT 1 FROM (SELECT 1 FROM @steps UNION ALL SELECT 1 FROM @materializations) LIMIT 1"
 _RUNS = f"SELECT {RUN_COLUMNS} FROM @runs "  # noqa: S608 - constants of our own
 _STEPS = f"SELECT {STEP_COLUMNS} FROM @steps "  # noqa: S608 - constants of our own
 
@@ -119,6 +120,9 @@ def read_snapshot(
 def _snapshot(connection: Connection, name: str, keys: list[str], steps: list[str], versions: list[str]) -> Snapshot:
     asked, value = one_of(keys)
     pointers = rows_of(connection, name, _POINTERS.format(f"WHERE key IN {asked}"), [value])
+    if not pointers and not rows_of(connection, name, _ANY_RECORD):
+        # The first plan of a new store ends here: the other queries take some milliseconds even if the tables are empty.
+        return Snapshot()
     of_steps, of_versions = one_of(steps), one_of(versions)
     rows = rows_of(
         connection,
@@ -383,9 +387,9 @@ class RowWriter:
                 logs.extend([log_row(log) for log in record.logs])
         materializations.extend(_rows_of_dropped(connection, name, records))
         ended = [run.run_id for run in runs.values() if run.status != "running"]
-        begun = [run_id for run_id in ended if run_id in self._running]
-        if begun:
-            rows_of(connection, name, "DELETE FROM @runs WHERE run_id IN (SELECT unnest(?::VARCHAR[]))", [begun])
+        for run_id in ended:
+            if run_id in self._running:
+                rows_of(connection, name, "DELETE FROM @runs WHERE run_id = ?", [run_id])
         if runs:
             append(connection, f"{name}.runs", [run_row(run) for run in runs.values()])
         if codes:

@@ -58,7 +58,7 @@ class Commit:
         self._catalog = catalog
         self._end = Once()
         self._error: BaseException | None = None
-        self._callbacks: deque[Callable[[BaseException | None], None]] = deque()
+        self._callbacks: list[Callable[[BaseException | None], None]] = []
         self._has_called = False
         """True after the last callback has ended; a callback that is added later is called at once."""
         self.records: list[Any] = []
@@ -105,11 +105,12 @@ class Commit:
                 if not self._callbacks:
                     self._has_called = True
                     return
-                callback = self._callbacks.popleft()
-            try:
-                callback(error)
-            except Exception:
-                _log.exception("a callback after a commit failed")
+                callbacks, self._callbacks = self._callbacks, []
+            for callback in callbacks:
+                try:
+                    callback(error)
+                except Exception:
+                    _log.exception("a callback after a commit failed")
 
 
 class Question(Generic[T]):
