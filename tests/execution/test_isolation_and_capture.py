@@ -1,5 +1,6 @@
 """Consumers do not see each other's changes; what a step prints and logs is kept with it."""
 
+import gc
 import sys
 import threading
 
@@ -271,3 +272,24 @@ def test_a_stored_figure_opens_nothing_in_pyplot_when_it_is_loaded(store_dir):
     assert type(result.value("chart")).__name__ == "Figure"
     assert type(stepwell.load("chart", store=store_dir)).__name__ == "Figure"
     assert plt.get_fignums() == before
+
+
+def test_the_garbage_collector_examines_no_records_before_they_are_committed(store_dir):
+    def body():
+        return 1
+
+    definitions = [asset(name=f"a{number}")(body) for number in range(5_000)]
+    stepwell.materialize(definitions, store=store_dir)
+    threads = []
+
+    def note(phase, _):
+        if phase == "start":
+            threads.append(threading.get_ident())
+
+    gc.callbacks.append(note)
+    try:
+        stepwell.materialize(definitions, store=store_dir)
+    finally:
+        gc.callbacks.remove(note)
+    assert gc.isenabled()
+    assert set(threads) <= {threading.get_ident()}

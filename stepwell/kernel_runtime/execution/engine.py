@@ -39,7 +39,7 @@ from stepwell.kernel_runtime.records.materializations import (
     StoredValue,
     provenance,
 )
-from stepwell.kernel_runtime.records.runs import FORCED, Notice, notice
+from stepwell.kernel_runtime.records.runs import FORCED, Notice, RunRecord, StepRecord, notice
 from stepwell.kernel_runtime.store.values.structure import name_parts
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.encode import ATOMS
@@ -145,11 +145,27 @@ class Engine:
 
         Exceptions of user code are not raised: the result contains the first one.
         """
+        # The garbage collector is enabled again after the last commit. Before, it would examine all new records, and free none of them.
+        with self.collection:
+            run, records = self._run_steps()
+        return RunResult(
+            run,
+            records,
+            error=self.error,
+            interrupt=self.interrupt,
+            load=self._load_stored,
+            values=self.facts.values,
+            memory=self.memory,
+            notices=(*self.notices, *self.options.run_notices),
+        )
+
+    def _run_steps(self) -> tuple[RunRecord, tuple[StepRecord, ...]]:
+        """Carry out the steps, wait until all records are committed, and return the record of the run and those of its steps."""
         steps = self.plan.steps
         self.books.begin(steps)
         interrupted = False
         try:
-            with proxied(), self.collection:
+            with proxied():
                 for position, step in enumerate(steps, 1):
                     if self.guard.interrupted:
                         interrupted = True
@@ -166,21 +182,11 @@ class Engine:
             if step.key not in self.books.steps:
                 self.books.not_run(step, skipped=False)
         failed = any(record.status == "failed" for record in self.books.steps.values())
-        run, records = self.books.finish(
+        return self.books.finish(
             "cancelled" if interrupted else "failure" if failed else "success",
             self.error,
             steps,
             waiting=self.guard.committing,
-        )
-        return RunResult(
-            run,
-            records,
-            error=self.error,
-            interrupt=self.interrupt,
-            load=self._load_stored,
-            values=self.facts.values,
-            memory=self.memory,
-            notices=(*self.notices, *self.options.run_notices),
         )
 
     # -- one step

@@ -262,10 +262,11 @@ def materialization(row: Row) -> Materialization:
 def _materialization(row: Row) -> Materialization:
     codec = row[9]
     value = None
-    _check_texts(row[:9])
-    if codec is not None:
+    if codec is None:
+        _check_texts(row[:9])
+    else:
         classes = row[17]
-        _check_texts((codec, row[10], row[15], row[16]))
+        _check_texts((*row[:11], row[15], row[16]))
         if type(row[11]) is not int or row[11] < 0:
             raise TypeError("a size is not a whole number of at least 0")
         value = StoredValue(
