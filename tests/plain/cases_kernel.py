@@ -271,6 +271,19 @@ CASES = [
         ["c", "first", "same"],
     ),
     Case(
+        "file_of_a_cell_that_counts_in_a_second_run_all",
+        [
+            run_all(
+                "box = [0]",
+                "%%asset c\nwith open('out.txt', 'w') as file: file.write('x')\nbox[0] += 1\nc = box[0]",
+                "box.append(5)\nlength = len(box)",
+            )
+            * 2
+        ]
+        * 2,
+        ["c", "box", "length"],
+    ),
+    Case(
         "number_that_an_earlier_cell_binds_again_to_the_same_value",
         [
             run_all(

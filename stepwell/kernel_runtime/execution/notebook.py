@@ -701,12 +701,13 @@ class NotebookCells:
         """Return the variables of a repeated execution that are not stored and whose present values must not be kept.
 
         If a variable that the step reads was bound again, they may share objects with its earlier value. Lost variables are left out, because the
-        step cannot compute them alone.
+        step cannot compute them alone; and so are files and connections, which share no objects.
         """
         body, timeline = hit.body, self._timeline
         if not hit.is_repeated or not timeline.is_bound_since(hit.step.key, {*body.reads, *body.parameters}):
             return []
-        return [name for name in hit.unstored_names if timeline.may_share(name) and name not in hit.effects.lost]
+        kept = {*hit.effects.lost, *hit.effects.handles}
+        return [name for name in hit.unstored_names if timeline.may_share(name) and name not in kept]
 
     def _note_reuse(self, hit: _Reuse, bound: Collection[str], outdated: Collection[str]) -> None:
         """Record in the timeline what the reuse of a step bound and changed.
