@@ -597,6 +597,23 @@ CASES = [
         ],
         ["a", "b", "c"],
     ),
+    *[
+        Case(
+            f"connection_of_a_cell_that_{name}",
+            [
+                run_all(
+                    "import random, sqlite3\nrandom.seed(1)\nlog = []",
+                    f"%%asset c\ncon = sqlite3.connect(':memory:')\ncon.execute('create table t as select 5 a')\n{change}\nc = len(log)",
+                    "rows = con.execute('select * from t').fetchall()",
+                    "drawn = random.random()",
+                )
+            ]
+            * 2,
+            ["c", "log", "rows", "drawn"],
+            says="c: executed .* because the changes to con cannot be restored",
+        )
+        for name, change in {"changes_a_list": "log.append('made')", "draws": "x = random.random()"}.items()
+    ],
     Case(
         "file_handle_is_not_opened_again",
         [

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import NamesReassignedError, UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.execution.addresses import code_in, outdated_class, reached_names
-from stepwell.kernel_runtime.execution.contents import is_handle
+from stepwell.kernel_runtime.execution.contents import attribute, is_handle
 from stepwell.kernel_runtime.execution.in_process import Outcome
 from stepwell.kernel_runtime.execution.live_cells import ENVIRONMENT, LiveRun, coded_inputs
 from stepwell.kernel_runtime.execution.restoration import (
@@ -522,20 +522,23 @@ class NotebookCells:
         """Return `effects`. If the step does more than bind its names, the `unstored` variables are marked as lost in the result.
 
         A step that does more must not run later only because one of these variables is needed: it would make its other changes a second time,
-        or to objects that have changed since. A step with lost variables runs once in every kernel instead.
+        or to objects that have changed since. A step with lost variables runs once in every kernel instead. Files and connections are lost only if
+        they are open and the step does more than write files: code seldom needs a closed file, and opening files again changes nothing else.
         """
         space = self._timeline.namespace
-        handles = [name for name in unstored if name in space and is_handle(space[name])]
+        handles = {name: space[name] for name in unstored if name in space and is_handle(space[name])}
         effects = replace(effects, handles=(*effects.handles, *handles))
         # For numbers and strings that the step reads and binds again, the earlier values are known (`Timeline.earlier`).
         again = {name for name in body.bound_names & body.reads if type(space.get(name)) not in ATOMS}
-        if (
-            not effects.acts
-            and again.isdisjoint((*effects.values, *body.variables))
-            and body.bound_names.issuperset(effects.values)
-        ):
+        only_binds = again.isdisjoint((*effects.values, *body.variables)) and body.bound_names.issuperset(effects.values)
+        if only_binds and not effects.acts:
             return effects
-        lost = [name for name in unstored if name in space and name not in handles]
+        kept = {
+            name
+            for name, handle in handles.items()
+            if (only_binds and not effects.changes_process) or attribute(handle, "closed") is True
+        }
+        lost = [name for name in unstored if name in space and name not in kept]
         return replace(effects, lost=tuple(dict.fromkeys((*effects.lost, *lost))))
 
     def _without_unstorable(self, run: LiveRun, key: str, kept_names: frozenset[str]) -> tuple[list[str], list[str]]:
@@ -739,7 +742,9 @@ class NotebookCells:
         timeline.settle(body.variables)
         keys = [output.key for output in step.outputs]
         pending = [name for name, key in timeline.unstored.items() if key in keys] if hit.is_repeated else []
-        timeline.leave_unbound(keys, [*pending, *unbound])
+        # If code needed a closed file, a second run of the step would make the other changes again.
+        closed = effects.handles if effects.changes_process else ()
+        timeline.leave_unbound(keys, [*pending, *[name for name in unbound if name not in closed]])
         if not hit.is_repeated:
             timeline.handles.update(effects.handles)
 

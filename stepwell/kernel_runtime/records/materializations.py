@@ -331,7 +331,12 @@ class Effects:
     @property
     def acts(self) -> bool:
         """True if the step did more than assign variables: it changed objects, random streams, files or settings, or deleted variables."""
-        return bool(self.objects or self.streams or self.files or self.state or self.deleted)
+        return bool(self.files) or self.changes_process
+
+    @property
+    def changes_process(self) -> bool:
+        """True if the step changed objects, random streams or settings, or deleted variables, so that a second run would change them again."""
+        return bool(self.objects or self.streams or self.state or self.deleted)
 
     def as_json(self) -> dict[str, Any]:
         """Return the effects as a dictionary of JSON values, without fields that are empty."""
