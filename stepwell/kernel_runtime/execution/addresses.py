@@ -57,17 +57,21 @@ class Inventory:
         The notebook's namespace.
     names
         The names of the variables. Names that are not bound are ignored.
+    first
+        Those of `names` that the code itself reads. If an object can be reached from several variables, its address begins with one of these.
     digests
         True if objects that are not containers, such as arrays, are digested, so that `changed_objects` can compare them; False if only the
         addresses are needed.
     """
 
-    def __init__(self, namespace: dict[str, Any], names: Iterable[str], *, digests: bool = True) -> None:
+    def __init__(
+        self, namespace: dict[str, Any], names: Iterable[str], first: Collection[str] = (), *, digests: bool = True
+    ) -> None:
         self._namespace = namespace
         self._digests = digests
         self.objects: dict[int, ObjectState] = {}
         """The objects by `id`. Each entry keeps its object alive, so that no other object gets the same `id`."""
-        for name in sorted(names):
+        for name in sorted(names, key=lambda name: (name not in first, name)):
             value = namespace.get(name, _MISSING)
             if value is not _MISSING:
                 self._enter(name, value)
@@ -178,16 +182,33 @@ class Inventory:
 
 
 def class_data(cls: type) -> dict[str, Any]:
-    """Return the attributes of a class that hold data, without methods."""
-    return {name: value for name, value in vars(cls).items() if is_data(cls, name, value)}
+    """Return the attributes of a class that hold data, and the functions and classes that code outside of the class has set as attributes."""
+    return {name: value for name, value in vars(cls).items() if is_data(cls, name, value) or _is_set(cls, name, value)}
+
+
+def _is_set(owner: type | ModuleType, name: str, value: Any) -> bool:
+    """Return True for a function or class of the notebook that was defined outside of the class or module `owner` and set as its attribute `name`.
+
+    The result is also True for a property, static method or class method that was made from such a function.
+    """
+    if name.startswith("__"):
+        return False
+    inner: Any = (
+        value.fget if type(value) is property else value.__func__ if type(value) in {staticmethod, classmethod} else value
+    )
+    if type(inner) is not FunctionType and not issubclass(type(inner), type):
+        return False
+    is_part = not issubclass(type(owner), ModuleType) and inner.__qualname__ == f"{owner.__qualname__}.{name}"
+    return inner.__module__ == "__main__" and not is_part
 
 
 def module_data(module: ModuleType) -> dict[str, Any]:
-    """Return the attributes of a local module (a module of the user) that hold data, without functions, classes and modules."""
+    """Return the attributes of a local module (a module of the user) that hold data, and the functions and classes that the notebook has set."""
     return {
         name: value
         for name, value in vars(module).items()
-        if not name.startswith("__") and not issubclass(type(value), (type, ModuleType)) and not callable(value)
+        if (not name.startswith("__") and not issubclass(type(value), (type, ModuleType)) and not callable(value))
+        or _is_set(module, name, value)
     }
 
 
@@ -221,7 +242,7 @@ def _held_by(function: Any) -> Iterable[tuple[tuple[str, Any], Any]]:
 def content_of(item: Any) -> tuple[Any, ...]:
     """Return the shallow content of an object (its members, not what is inside them), for `contents.same_content` and `replace_content`.
 
-    The members of a class or a local module are its data attributes; the members of a function are its attributes and closure cells.
+    The members of a class or a local module are those that `class_data` and `module_data` return; the members of a function are its attributes and closure cells.
     """
     if type(item) is FunctionType:
         return (
@@ -306,7 +327,9 @@ def replace_content(item: Any, method: str, value: Any) -> None:
             if now.get(name, _MISSING) is not each:
                 setattr(item, name, each)
         for name in now.keys() - entries.keys():
-            delattr(item, name)
+            # A method that the notebook has replaced since is not data that the step removed.
+            if not _is_set(item, name, now[name]):
+                delattr(item, name)
     else:
         contents.put_content(item, value)
 

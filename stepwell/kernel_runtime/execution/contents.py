@@ -25,6 +25,7 @@ from types import (
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.versions.encode import ATOMS, IMMUTABLE
+from stepwell.kernel_runtime.versions.ownership import is_local
 
 Access: TypeAlias = tuple[str, Any]
 """Leads from an object to another object directly inside it, for example ``("item", key)``, ``("index", 0)`` or ``("attr", "layers")``."""
@@ -87,9 +88,12 @@ def is_inert(item: Any) -> bool:
 
 
 def is_handle(item: Any) -> bool:
-    """Return True for an object that stands for a resource outside the process, such as a file (open or closed) or a connection."""
+    """Return True for an object that stands for a resource outside the process, such as a file (open or closed) or a connection.
+
+    The result is False for an instance of a class of the user: if it holds such a resource, the resource is a member of its content.
+    """
     kind = type(item)
-    if _leaf(item) is not None:
+    if _leaf(item) is not None or is_local(str(kind.__module__)):
         return False
     return hasattr(kind, "__exit__") or kind.__module__.partition(".")[0] in {"_csv", "sqlite3", "_duckdb"}
 

@@ -82,7 +82,7 @@ class LiveRun:
         self._placed_inputs = dict(arguments)
         space.update(arguments)
         self._own_inputs = own_inputs
-        self._inventory = Inventory(space, names)
+        self._inventory = Inventory(space, names, body.reads)
         self._links: dict[int, str] = {}
         self._unchanged: dict[int, ObjectState] = {}
         self._definition_objects: dict[int, ObjectState] = {}
@@ -528,7 +528,8 @@ class LiveRun:
                 return ("at", name, ())
             return self._link_to(seen) if seen is not None else None
         linked = self._links.get(id(item))
-        if seen is not None and (linked is None or linked in self._body.outputs):
+        # In a later kernel, the other names of an object that the body reads may be bound to other objects.
+        if seen is not None and (linked is None or linked in self._body.outputs or seen.root in self._body.reads):
             return self._link_to(seen)
         return ("at", linked, ()) if linked is not None else None
 

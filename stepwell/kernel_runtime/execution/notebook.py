@@ -6,6 +6,7 @@ effects of the run, and restores the effects when the step is reused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -211,6 +212,23 @@ class StoredCells:
         """Return True if a step, in this kernel or in an earlier run, left the file at `path` with a content of this digest."""
         here = self._timeline.world.files.get(path)
         return (here is not None and here[0] == digest) or any(digest == state for state, _ in left_states(path, self._store))
+
+
+_ENDED = re.compile(r"\bas\s+(\w+)\s*[:,)]")
+"""Matches the variable of a ``with`` statement."""
+
+
+def _is_closed(handle: Any, *, ended: bool) -> bool:
+    """Return True if code can use a file, connection or similar object no more, so that no cell needs to open it again.
+
+    Parameters
+    ----------
+    ended
+        True if the object was the variable of a ``with`` statement. This does not close connections of sqlite3.
+    """
+    module = type(handle).__module__
+    # A writer of csv can be used as long as its file is open, and the file is a variable, too.
+    return attribute(handle, "closed") is True or module == "_csv" or (ended and module != "sqlite3")
 
 
 def _unstored(step: PlanStep, materializations: tuple[Materialization, ...], effects: Effects) -> list[str]:
@@ -533,11 +551,9 @@ class NotebookCells:
         only_binds = again.isdisjoint((*effects.values, *body.variables)) and body.bound_names.issuperset(effects.values)
         if only_binds and not effects.acts:
             return effects
-        kept = {
-            name
-            for name, handle in handles.items()
-            if (only_binds and not effects.changes_process) or attribute(handle, "closed") is True
-        }
+        harmless = only_binds and not effects.changes_process
+        ended = set(_ENDED.findall(body.source))
+        kept = {name for name, handle in handles.items() if harmless or _is_closed(handle, ended=name in ended)}
         lost = [name for name in unstored if name in space and name not in kept]
         return replace(effects, lost=tuple(dict.fromkeys((*effects.lost, *lost))))
 
@@ -760,10 +776,12 @@ class NotebookCells:
         waiting = restoration.define()
         # `effects.definitions` contains only definitions that the body executed and whose names had no other value at the end.
         bound = [name for name in body.defined_names(effects.definitions) if restoration.may(name)]
-        for name, item in outputs:
-            if item.value is not None and restoration.may(name):
-                timeline.bind(name, item.key, item, store.get(item.value, key=item.key))
-                bound.append(name)
+        stored = [(name, item, item.value) for name, item in outputs if item.value is not None and restoration.may(name)]
+        if any(value.classes for _, _, value in stored):
+            self._bind_first(hit, restoration, [name for name, _, _ in stored])
+        for name, item, value in stored:
+            timeline.bind(name, item.key, item, store.get(value, key=item.key))
+            bound.append(name)
         settings: dict[str, Any] = {}
         if hit.effects_record is not None and hit.effects_record.value is not None:
             plain = store.get(hit.effects_record.value, key=hit.effects_record.key, link=restoration.link)
@@ -787,6 +805,25 @@ class NotebookCells:
         for path in todo.left_paths:
             self._notify(notice("file left", hit.step.key, path=path))
         return bound
+
+    def _bind_first(self, hit: _Reuse, restoration: Restoration, outputs: Collection[str]) -> None:
+        """Bind the variables of the step that are not outputs, because the code of classes and functions in the values of the outputs may read them.
+
+        Nothing is bound if the stored variables link to objects in the outputs, which are not loaded yet.
+        """
+        record = hit.effects_record
+        if record is None or record.value is None:
+            return
+        links_to_outputs = False
+
+        def link(found: Any) -> Any:
+            nonlocal links_to_outputs
+            links_to_outputs = links_to_outputs or (found[0] == "at" and found[1] in outputs)
+            return None if links_to_outputs else restoration.link(found)
+
+        plain = self._store.get(record.value, key=record.key, link=link)
+        if not links_to_outputs:
+            restoration.bind(plain)
 
     def _restore_streams(self, hit: _Reuse, states: Mapping[str, Any]) -> None:
         step_key, effects, timeline = hit.step.key, hit.effects, self._timeline

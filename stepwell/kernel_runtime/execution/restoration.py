@@ -623,15 +623,16 @@ class Restoration:
         NotRestorableError
             If an object does not accept the stored content.
         """
-        values, changes = plain[1:3]
-        bound = []
-        for name, value in values.items():
-            if name != RESULT and self.may(name):
-                self._space[name] = value
-                bound.append(name)
-        for item, how, value in () if skip_objects else changes:
+        bound = self.bind(plain)
+        for item, how, value in () if skip_objects else plain[2]:
             replace_content(item, how, value)
         return bound
+
+    def bind(self, plain: tuple[Any, ...]) -> list[str]:
+        """Bind the variables of a stored `Bundle`, and return their names. The parameter is that of `apply`."""
+        values = {name: value for name, value in plain[1].items() if name != RESULT and self.may(name)}
+        self._space.update(values)
+        return [*values]
 
     def delete(self) -> list[str]:
         """Delete those names that the step deleted and that `may` allows to delete. Return them."""

@@ -344,6 +344,12 @@ def _database(recorder: ReadRecorder, database: Any) -> None:
         recorder.database_opened(name, "-wal")
 
 
+def _class_found(recorder: ReadRecorder, module: Any, name: Any) -> None:
+    """Report that pickle looks up a class or function by its name."""
+    if module == "__main__":
+        recorder.looked_up((str(name).partition(".")[0],))
+
+
 _EVENTS: dict[str, Callable[..., None]] = {
     "open": _file_opened,
     "os.listdir": _folder_listed,
@@ -360,6 +366,7 @@ _EVENTS: dict[str, Callable[..., None]] = {
     "socket.getaddrinfo": _host_looked_up,
     "socket.gethostbyname": _host_looked_up,
     "sqlite3.connect": _database,
+    "pickle.find_class": _class_found,
     "subprocess.Popen": program_started,
     "os.posix_spawn": program_started,
     "os.system": command_run,

@@ -367,7 +367,7 @@ def _note_names(to: CodeFacts, names: tuple[str, ...], blocks: list[list[Instruc
     bare_vars = False
     separate = 0
     for steps in blocks:
-        for position, (op, argument, value) in enumerate(steps):
+        for position, (op, _, value) in enumerate(steps):
             if value is NO_VALUE:
                 continue
             role = _ROLES.get(op)
@@ -378,10 +378,7 @@ def _note_names(to: CodeFacts, names: tuple[str, ...], blocks: list[list[Instruc
                     read = chain(steps, position)
                     loads[(value, read)] = None
                     separate += bool(read) and read[-1] in DOC_ATTRIBUTES
-                # Bit 0 of the argument is set if the loaded object is called.
-                bare_vars = bare_vars or (
-                    value == "vars" and op == opcodes.LOAD_GLOBAL and (not argument or _no_arguments(steps, position))
-                )
+                bare_vars = bare_vars or (value == "vars" and _is_bare(steps, position))
             elif role == _ATTRIBUTE:
                 attributes.append(value)
             elif role == _STORES_GLOBAL:
@@ -457,10 +454,15 @@ def _note_attributes(
 _WATCHED = FRAME_TEXT | SQL_TEXT | frozenset(_FRAME_WALKERS)
 
 
-def _no_arguments(steps: list[Instruction], position: int) -> bool:
-    """Return True if the object that the instruction at `position` loads is called at once, without arguments."""
-    op, argument, _ = steps[position + 1] if position + 1 < len(steps) else (-1, 0, None)
-    return op in opcodes.CALLS and argument == 0
+def _is_bare(steps: list[Instruction], position: int) -> bool:
+    """Return True if the instruction at `position` loads ``vars`` and the code then calls it without arguments, or does not call it at once."""
+    op, argument, _ = steps[position]
+    following, arguments, _ = steps[position + 1] if position + 1 < len(steps) else (-1, 0, None)
+    if following in opcodes.CALLS:
+        return arguments == 0
+    # For a global, bit 0 of the argument is set if the object is called. For a name in the code of a cell, the next instruction tells: if the object
+    # is called, this instruction loads the first argument.
+    return not argument if op == opcodes.LOAD_GLOBAL else following not in opcodes.LOADS and following != opcodes.LOAD_CONST
 
 
 # -- names that import statements bind

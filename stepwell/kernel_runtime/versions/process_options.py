@@ -23,6 +23,7 @@ from stepwell.kernel_runtime.versions.options import UNSET, Counts, Library, Uns
 
 _START = os.getcwd() if os.path.isdir(".") else ""  # noqa: PTH109, PTH112 - plain strings: compared at every step
 _START_PATH = tuple(sys.path)
+_START_ARGUMENTS = list(sys.argv)
 _START_ZONE = (os.environ.get("TZ"), time.tzname, time.timezone, time.altzone)
 _START_CTYPE = locale.setlocale(locale.LC_CTYPE, None)
 _CATEGORIES = tuple(
@@ -48,6 +49,15 @@ def _set_search_path(_: Any, __: str, change: Mapping[str, list[Any]]) -> None:
     now = with_change(_search_path(None)["entries"], change)
     wanted = [_START_PATH[entry] if type(entry) is int and entry < len(_START_PATH) else entry for entry in now]
     sys.path[:] = [entry for entry in wanted if type(entry) is str]
+
+
+def _arguments(_: Any) -> dict[str, Any]:
+    # The arguments with which the process started name a file of the kernel, and are not an option of the notebook.
+    return {"argv": None if sys.argv == _START_ARGUMENTS else list(sys.argv)}
+
+
+def _set_arguments(_: Any, __: str, value: list[str] | None) -> None:
+    sys.argv = list(_START_ARGUMENTS if value is None else value)
 
 
 def _zone(_: Any) -> dict[str, Any]:
@@ -516,6 +526,8 @@ PROCESS: tuple[Library, ...] = (
     Library("working directory", _folder, _set_folder, defaults=lambda _: {"folder": ""}, counts=never_counts),
     Library("sys.path", _search_path, _set_search_path, defaults=lambda _: {"entries": list(range(len(_START_PATH)))}, counts=never_counts,
             glance=lambda _: list(sys.path), lists=frozenset({"entries"})),
+    Library("arguments", _arguments, _set_arguments, reach=("sys", "argparse", "optparse", "getopt", "absl", "click", "typer", "fire", "docopt"),
+            defaults=lambda _: {"argv": None}),
     Library("time zone", _zone, _set_zone, reach=("time", "datetime", "calendar", "dateutil", "email", "pandas", "polars", "pyarrow"),
             defaults=lambda _: {"TZ": []}),
     Library("locale", _locale, _set_locale, reach=("locale", "_locale", "time", "datetime", "calendar", "pandas"),
