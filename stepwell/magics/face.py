@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, TracebackType
 from typing import Any
 
@@ -158,17 +159,33 @@ class Figures:
         self._shown_figure: Any = None
         self._show: Any = None
         """The original ``plt.show`` while a step runs, else None."""
+        self._closed_figures: list[Any] = []
+        """The figures that the step opened, and that ``plt.show`` has shown and closed."""
 
     def begin(self) -> None:
-        """Before a step runs, note which figures are open, and replace ``plt.show`` by a function that does nothing.
-
-        The figures that the step opens are shown at the end of the step (`settle`), because one of them may be the value of the step.
-        """
+        """Before a step runs, note which figures are open, and replace ``plt.show`` by `_show_open_figures`."""
         self._figures_before = _open_numbers()
+        self._closed_figures = []
         module = pyplot()
         if module is not None and self._show is None:
             self._show = module.show
-            module.show = _shown_at_the_end
+            # pyplot sets attributes of this function, which a method does not accept.
+            module.show = partial(self._show_open_figures)
+
+    def _show_open_figures(self, *_: Any, **__: Any) -> None:
+        """Show and close all open figures, as ``plt.show`` does with the backend of notebooks. With any other backend, do nothing.
+
+        The figures that are not shown here are shown at the end of the step (`settle`).
+        """
+        module = pyplot()
+        if "inline" not in module.get_backend():
+            return
+        for number in module.get_fignums():
+            figure = module.figure(number)
+            show_figure(figure)
+            module.close(figure)
+            if number not in self._figures_before:
+                self._closed_figures.append(figure)
 
     def end(self) -> None:
         """Restore ``plt.show``."""
@@ -182,9 +199,10 @@ class Figures:
         show(value)
 
     def opened_figures(self) -> list[Any]:
-        """Return the open figures that were not open when the step began."""
+        """Return the figures that the step opened, except those that its code has closed."""
         module = pyplot()
-        return [module.figure(number) for number in sorted(_open_numbers() - self._figures_before)] if module is not None else []
+        still_open = sorted(_open_numbers() - self._figures_before)
+        return [*self._closed_figures, *[module.figure(number) for number in still_open]]
 
     def settle(self, values: tuple[Any, ...]) -> None:
         """Show and close the figures that the body of a step opened. Also close the figures in `values`, even if they were open before the step.
@@ -201,18 +219,13 @@ class Figures:
             return
         opened = self.opened_figures()
         for figure in opened:
-            if figure is not shown:
+            if figure is not shown and figure not in self._closed_figures:
                 show_figure(figure)
             module.close(figure)
         for value in values:
             # Loading a stored figure would open a window if pyplot still managed the figure when it was stored.
             if figure_of(value) is not None and value not in opened:
                 module.close(value)
-
-
-def _shown_at_the_end(*args: Any, **kwargs: Any) -> None:
-    """Do nothing. Replaces ``plt.show`` while a step runs, because the figures of the step are shown at its end."""
-    del args, kwargs
 
 
 def _open_numbers() -> frozenset[int]:
