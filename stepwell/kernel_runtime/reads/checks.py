@@ -454,7 +454,7 @@ def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
 def _file_holds(read: Read) -> bool:
     now = file_stat(read.name)
     if now is None:
-        return False
+        return bool(read.own_names)
     if read.stat:
         if tuple(read.stat) == now:
             return True

@@ -578,7 +578,7 @@ class ReadRecorder:
 
     def _status(self, path: str, aspect: str, before: str) -> Read | None:
         if self._written_files.get(path) is False or path in self._created:
-            return None
+            return self._created_file(path) if before == ABSENT else None
         now = status(path, aspect)
         if now != before:
             if path not in self._written_files and not self._has_removed(path):
@@ -593,7 +593,7 @@ class ReadRecorder:
     def _file(self, path: str, before: tuple[int, ...] | None) -> Read | None:
         existed = self._written_files.get(path)
         if existed is False or path in self._created:
-            return None
+            return self._created_file(path)
         if path in self.digests_before:
             return Read("file", path, self.digests_before[path])
         now = file_stat(path)
@@ -611,6 +611,18 @@ class ReadRecorder:
             return Read("file", path, UNSTABLE)
         digest = file_digest(path)
         return None if digest is None else Read("file", path, digest, () if too_recent(now) else now)
+
+    def _created_file(self, path: str) -> Read | None:
+        """Return the read of a file that the step created because it was missing; None for a folder.
+
+        The read holds if the file has the content that the step gave it, or is missing again: a reuse then restores the file. If it has another
+        content, the step would find the file and use this content.
+        """
+        stat = file_stat(path)
+        digest = file_digest(path) if stat is not None else None
+        if stat is None or digest is None or path in self._databases:
+            return None
+        return Read("file", path, digest, () if too_recent(stat) else stat, (), (os.path.basename(path),))
 
     def _has_removed(self, path: str) -> bool:
         return any(path == removed or path.startswith(os.path.join(removed, "")) for removed in self._removed_paths)

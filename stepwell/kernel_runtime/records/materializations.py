@@ -116,7 +116,8 @@ class Read:
     from which the step loaded it. For the status of a path: one word that states which attributes the step read (``kind``, ``size``,
     ``mtime``, ...), or ``access`` and a mode (``access 4``)."""
     own_names: tuple[str, ...] = ()
-    """For a listing, a pattern or all environment variables: names that a check ignores, because the step itself created or set them."""
+    """For a listing, a pattern or all environment variables: names that a check ignores, because the step itself created or set them. For a file:
+    its name if the step created the file because it was missing; otherwise empty."""
 
 
 @quick_init
