@@ -649,4 +649,22 @@ CASES = [
         * 2,
         ["a", "b"],
     ),
+    # Files that a cell creates only if they are missing.
+    *[
+        Case(
+            f"file_made_if_missing_{name}",
+            [["import json, os, pathlib", f"%%asset a\n{body}", "%%asset b\nb = pathlib.Path('made.json').read_text()"]] * 3,
+            ["a", "b"],
+            files=files,
+            reused=reused,
+        )
+        for way, body in {
+            "asked": "if not os.path.exists('made.json'):\n    pathlib.Path('made.json').write_text('[1]')\na = json.loads(pathlib.Path('made.json').read_text())",
+            "tried": "try:\n    a = json.load(open('made.json'))\nexcept FileNotFoundError:\n    a = [1]\n    pathlib.Path('made.json').write_text('[1]')",
+        }.items()
+        for name, files, reused in (
+            (f"{way}_and_edited", [{}, {}, {"made.json": "[100]"}], ()),
+            (f"{way}_and_unedited", {}, ("a", "b")),
+        )
+    ],
 ]

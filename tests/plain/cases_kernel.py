@@ -794,4 +794,24 @@ CASES = [
         ["n", "a", "b"],
     ),
     Case("function_that_a_later_step_defines_again", [REDEFINED * 2] * 2, ["n", "a", "b", "c"], reused=["a", "b", "c"]),
+    *[
+        Case(
+            f"closed_{name}_of_a_cell_that_changes_a_list",
+            [
+                [
+                    "import csv, zipfile\nfrom concurrent.futures import ThreadPoolExecutor\nlog = []",
+                    f"%%asset n\n{body}\nlog.append('x')",
+                    "length = len(log)",
+                ]
+            ]
+            * 3,
+            ["n", "length"],
+            reused=["n"],
+        )
+        for name, body in {
+            "archive": "with zipfile.ZipFile('a.zip', 'w') as archive:\n    archive.writestr('a', 'b')\nn = 1",
+            "writer": "with open('a.csv', 'w') as file:\n    writer = csv.writer(file)\n    writer.writerow([1])\nn = 1",
+            "pool": "with ThreadPoolExecutor(2) as pool:\n    n = sum(pool.map(abs, [1, -2]))",
+        }.items()
+    ],
 ]

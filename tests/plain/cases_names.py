@@ -1051,4 +1051,52 @@ CASES = [
         * 3,
         ["n", "b"],
     ),
+    # Code in the value of a cell that reads variables of the same cell.
+    after(
+        "class_that_reads_a_constant_of_its_cell",
+        "ALPHA = 0.1\nclass Ridge:\n    def rate(self):\n        return ALPHA\nstart = Ridge()",
+        "same = isinstance(start, Ridge), start.rate()\nALPHA = 0.5\nlater = start.rate()",
+        ["same", "later"],
+        runs=3,
+    ),
+    after(
+        "functions_that_read_variables_of_their_cell",
+        "seen = []\nfactor = 2\ndef scaled(x):\n    seen.append(x)\n    return x * factor\nstart = {'f': scaled, 'g': lambda x: x + factor}",
+        "factor = 10\nvalues = start['f'](1), start['g'](1), start['f'] is scaled\nlength = len(seen)",
+        ["values", "length"],
+        runs=3,
+    ),
+    Case(
+        "object_in_a_list_whose_class_reads_a_constant_of_its_cell",
+        [
+            [
+                "made = []",
+                "%%asset model\nALPHA = [1]\nclass Net:\n    def size(self):\n        return len(ALPHA)\nmodel = Net()\nmade.append(model)",
+                "same = isinstance(model, Net), made[0] is model",
+                "ALPHA.append(2)\nsize = model.size()",
+            ]
+        ]
+        * 3,
+        ["same", "size"],
+    ),
+    after(
+        "handlers_of_a_single_dispatch_function",
+        "from functools import singledispatch\n@singledispatch\ndef kind(x):\n    return 'any'\n@kind.register\ndef _(x: int):\n    return 'int'\n"
+        "@kind.register\ndef _(x: list):\n    return 'list'\nstart = 1",
+        "kinds = kind(1), kind([]), kind('')",
+        ["kinds"],
+    ),
+    # Pictures.
+    Case(
+        "figures_shown_one_after_the_other",
+        [
+            [
+                f"import matplotlib\nmatplotlib.use('module://matplotlib_inline.backend_inline')\n{PLOT}",
+                "%%asset counts\ncounts = []\nfor n in range(3):\n    plt.hist([1, 2, n])\n    counts.append((len(plt.gca().patches), plt.get_fignums()))\n    plt.show()",
+            ]
+        ]
+        * 2,
+        ["counts", "plt.get_fignums()"],
+        reused=["counts"],
+    ),
 ]

@@ -848,4 +848,81 @@ CASES = [
         [["%%multi_asset a b\na = [1]\nb = a", "a.append(2)", "c = list(b)"]] * 2,
         ["b", "c", "a is b"],
     ),
+    # Several names of an object: the change is made to the object that the cell reads, whatever the other names are bound to now.
+    Case(
+        "copy_instead_of_another_name",
+        [
+            [
+                "import pandas as pd\ndf = pd.DataFrame({'price': [1, None, 3]})",
+                f"work = df{copied}",
+                "%%asset total\nwork['price'] = work['price'].fillna(0)\ntotal = float(work.price.sum())",
+                "missing = int(df.price.isna().sum())",
+            ]
+            for copied in ("", ".copy()", "")
+        ],
+        ["missing", "total", "work is df"],
+    ),
+    Case(
+        "list_of_another_name",
+        [[f"p = [1]\nq = {value}", "%%asset n\nq.append(2)\nn = len(q)", "length = len(p)"] for value in ("p", "list(p)", "p")],
+        ["p", "q", "n", "length"],
+    ),
+    # Functions and classes that are set as attributes of the notebook's classes and modules.
+    *[
+        changed(name, setup, change, ["seen"], f"seen = {value}")
+        for name, setup, change, value in (
+            (
+                "method_added_to_a_class",
+                "class Net:\n    n = 3\nnet = Net()",
+                "def train(self):\n    return self.n * 2\nNet.train = train",
+                "net.train(), Net.n",
+            ),
+            (
+                "method_of_a_class_replaced",
+                "class Net:\n    def go(self):\n        return 1\n    def stay(self):\n        return 5\nnet = Net()",
+                "def faster(self):\n    return 10\nNet.go = faster",
+                "net.go(), net.stay()",
+            ),
+            (
+                "lambda_set_on_a_class",
+                "class Net:\n    pass\nnet = Net()",
+                "setattr(Net, 'go', lambda self: 7)",
+                "net.go()",
+            ),
+            (
+                "class_set_on_a_class",
+                "class Layer:\n    pass\nclass Net:\n    kind = None",
+                "Net.kind = Layer",
+                "Net.kind is Layer",
+            ),
+            (
+                "counter_of_a_class_with_a_decorated_method",
+                "def more(f):\n    def wrapper(*given):\n        return f(*given) + 1\n    return wrapper\nclass Net:\n    runs = 0\n    @more\n    def go(self):\n        return 1\nnet = Net()",
+                "Net.runs += net.go()",
+                "net.go(), Net.runs",
+            ),
+        )
+    ],
+    changed(
+        "property_and_static_method_set_on_a_class",
+        "class Net:\n    pass\nnet = Net()",
+        "Net.size = property(lambda self: 8)\nNet.make = staticmethod(lambda: 9)",
+        ["seen"],
+        "seen = net.size, Net.make()",
+        reused=False,
+    ),
+    Case(
+        "function_of_a_local_module_replaced",
+        [["import tools", "%%asset step\ntools.f = lambda: 10\nstep = 1", "n = tools.f()"]] * 2,
+        ["n"],
+        files={"tools.py": "def f():\n    return 1\n"},
+    ),
+    changed(
+        "state_of_a_context_manager",
+        "class Timer:\n    def __init__(self):\n        self.n = 0\n    def __enter__(self):\n        self.n += 1\n        return self\n"
+        "    def __exit__(self, *given):\n        pass\ntimer = Timer()",
+        "with timer:\n    pass",
+        ["timer.n", "n"],
+        "n = timer.n",
+    ),
 ]

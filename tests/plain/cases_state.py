@@ -683,4 +683,11 @@ CASES = [
         * 2,
         ["n", "b"],
     ),
+    read(
+        "arguments_of_the_process",
+        "import argparse, sys\nparser = argparse.ArgumentParser()\n_ = parser.add_argument('--rate', type=float)",
+        ["sys.argv = ['train.py', '--rate', '1']", "sys.argv = ['train.py', '--rate', '2']"],
+        "parser.parse_args().rate",
+    ),
+    kept("arguments_of_the_process_set", "import sys", "sys.argv = ['train.py', '--rate', '1']", "sys.argv[1:]"),
 ]

@@ -296,4 +296,29 @@ CASES = [
         ["a", "list(f.columns)"],
         reused=["a"],
     ),
+    # All variables at once.
+    *[
+        Case(f"all_variables_{name}", [[f"K = {k}", f"%%asset a\na = {text}"] for k in (1, 2)], ["a"])
+        for name, text in {"formatted": "'%(K)s' % vars()", "read": "vars()['K']"}.items()
+    ],
+    Case(
+        "variables_of_an_object",
+        [["class Box:\n    x = 1\nbox = Box()\nbox.y = 2", "%%asset a\na = vars(box)['y']"]] * 2,
+        ["a"],
+        reused=["a"],
+    ),
+    # Names in a pickle.
+    Case(
+        "class_in_a_pickle",
+        [
+            [
+                f"import pickle\nclass Price:\n    def __init__(self, x):\n        self.x = x\n    def total(self):\n        return self.x * {k}",
+                "with open('price.pkl', 'wb') as f:\n    pickle.dump(Price(5), f)",
+                "%%asset a\nwith open('price.pkl', 'rb') as f:\n    a = pickle.load(f).total()",
+            ]
+            for k in (2, 3, 3)
+        ],
+        ["a"],
+        reused=["a"],
+    ),
 ]
