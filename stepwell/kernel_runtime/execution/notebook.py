@@ -822,6 +822,7 @@ class NotebookCells:
             return None if links_to_outputs else restoration.link(found)
 
         plain = self._store.get(record.value, key=record.key, link=link)
+        restoration.forget_views()
         if not links_to_outputs:
             restoration.bind(plain)
 

@@ -608,6 +608,10 @@ class Restoration:
             return sys.modules.get(name) or import_module(name)
         return resolve(self._space_before if kind == "was" else self._space, name, address)
 
+    def forget_views(self) -> None:
+        """Discard the arrays that were made for links, because the value with these links will be loaded again."""
+        self._views.clear()
+
     def apply(self, plain: tuple[Any, ...], *, skip_objects: bool) -> list[str]:
         """Bind the variables of a stored `Bundle`, and replace the contents of objects in place. Return the names that were bound.
 
