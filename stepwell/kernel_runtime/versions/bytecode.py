@@ -456,13 +456,9 @@ _WATCHED = FRAME_TEXT | SQL_TEXT | frozenset(_FRAME_WALKERS)
 
 def _is_bare(steps: list[Instruction], position: int) -> bool:
     """Return True if the instruction at `position` loads ``vars`` and the code then calls it without arguments, or does not call it at once."""
-    op, argument, _ = steps[position]
+    is_called = steps[position][1]
     following, arguments, _ = steps[position + 1] if position + 1 < len(steps) else (-1, 0, None)
-    if following in opcodes.CALLS:
-        return arguments == 0
-    # For a global, bit 0 of the argument is set if the object is called. For a name in the code of a cell, the next instruction tells: if the object
-    # is called, this instruction loads the first argument.
-    return not argument if op == opcodes.LOAD_GLOBAL else following not in opcodes.LOADS and following != opcodes.LOAD_CONST
+    return not is_called or (following in opcodes.CALLS and arguments == 0)
 
 
 # -- names that import statements bind

@@ -179,6 +179,9 @@ _CALL_FUNCTION_EX = _number("CALL_FUNCTION_EX")
 _PAIRS = {_OP[name]: (_OP[first], _OP[second]) for name, (first, second) in _FUSED.items() if name in _OP}
 _SAME = bytes(_OP.get(_VARIANTS.get(dis.opname[op], ""), op) for op in range(256))
 _RETURN_VALUE = _number("RETURN_VALUE")
+_PUSH_NULL = _number("PUSH_NULL")
+_CALL_PREPARED = 1 if THIS >= (3, 13) else -1
+_VARIABLE_LOADS = frozenset((LOAD_GLOBAL, *NAME_LOADS))
 QUIET = (_numbers(("LOAD_FAST",)) if "LOAD_FAST_CHECK" in _OP else frozenset()) | _numbers(
     ("LOAD_FAST_BORROW", "STORE_FAST", "POP_TOP", "SWAP", *_FUSED, *_GOTO)
 )
@@ -241,8 +244,12 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
             formats = formats or (kind == _FORMAT and (op != _BINARY_OP or argument in _REMAINDERS))
         elif kind == _NAME:
             name = names[argument >> _SHIFTS[op]]
-            # The bit that prepares a call is kept only for `vars`, because `vars()` reads all variables.
-            add((_SAME[op], argument & (1 if name == "vars" and op == LOAD_GLOBAL else _BITS[op]), name))
+            bits = argument & _BITS[op]
+            if name == "vars" and op in _VARIABLE_LOADS:
+                # The bit that prepares a call is kept only for `vars`, because `vars()` reads all variables. For a name in the code of a cell, another
+                # instruction prepares the call: the next one, or the previous one before Python 3.13.
+                bits = argument & 1 if op == LOAD_GLOBAL else int(operations[index + _CALL_PREPARED] == _PUSH_NULL)
+            add((_SAME[op], bits, name))
         elif kind == _CONSTANT:
             add((op, 0, constants[argument]))
         elif kind == _NUMBER:
