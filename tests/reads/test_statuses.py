@@ -135,7 +135,20 @@ def test_what_the_step_makes_or_removes_is_no_input(folder):
 
     first = recorded(work)
     assert all(read_holds(read) for read in first), first
-    assert {read.name for read in first} <= {str(folder / name) for name in ("gone", "old/file")}
+    assert {read.name for read in first} <= {str(folder / name) for name in ("gone", "old/file", "cache", "fetched")}
+
+
+def test_a_file_that_the_step_makes_because_it_is_missing_may_be_missing_again_but_not_different(folder):
+    def work():
+        if not Path("cache").exists():
+            Path("cache").write_text("1")
+
+    (read,) = recorded(work)
+    assert (read.name, read_holds(read)) == (str(folder / "cache"), True)
+    Path("cache").unlink()
+    assert read_holds(read)
+    Path("cache").write_text("2")
+    assert not read_holds(read)
 
 
 def test_what_somebody_else_makes_while_the_step_runs_does_not_hold(folder):
