@@ -222,6 +222,7 @@ class Figures:
             if figure is not shown and figure not in self._closed_figures:
                 show_figure(figure)
             module.close(figure)
+        self._closed_figures = []
         for value in values:
             # Loading a stored figure would open a window if pyplot still managed the figure when it was stored.
             if figure_of(value) is not None and value not in opened:

@@ -615,6 +615,18 @@ CASES = [
         for name, change in {"changes_a_list": "log.append('made')", "draws": "x = random.random()"}.items()
     ],
     Case(
+        "connection_that_a_with_statement_leaves_open",
+        [
+            run_all(
+                "import sqlite3\nlog = []",
+                "%%asset c\nwith sqlite3.connect(':memory:') as con:\n    con.execute('create table t as select 5 a')\nlog.append('made')\nc = 1",
+                "rows = con.execute('select * from t').fetchall()",
+            )
+        ]
+        * 2,
+        ["c", "log", "rows"],
+    ),
+    Case(
         "file_handle_is_not_opened_again",
         [
             [

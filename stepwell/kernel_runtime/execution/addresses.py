@@ -242,7 +242,8 @@ def _held_by(function: Any) -> Iterable[tuple[tuple[str, Any], Any]]:
 def content_of(item: Any) -> tuple[Any, ...]:
     """Return the shallow content of an object (its members, not what is inside them), for `contents.same_content` and `replace_content`.
 
-    The members of a class or a local module are those that `class_data` and `module_data` return; the members of a function are its attributes and closure cells.
+    The members of a class or a local module are those that `class_data` and `module_data` return. The members of a function are its attributes and
+    closure cells.
     """
     if type(item) is FunctionType:
         return (

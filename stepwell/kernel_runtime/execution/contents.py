@@ -98,6 +98,19 @@ def is_handle(item: Any) -> bool:
     return hasattr(kind, "__exit__") or kind.__module__.partition(".")[0] in {"_csv", "sqlite3", "_duckdb"}
 
 
+def is_closed(handle: Any, *, ended: bool) -> bool:
+    """Return True if code can use a file, connection or similar object no more, so that no cell needs to open it again.
+
+    Parameters
+    ----------
+    ended
+        True if the object was the variable of a ``with`` statement. This does not close connections of sqlite3.
+    """
+    module = type(handle).__module__
+    # A writer of csv can be used as long as its file is open, and the file is a variable, too.
+    return attribute(handle, "closed") is True or module == "_csv" or (ended and module != "sqlite3")
+
+
 def database_state(item: Any) -> str | None:
     """Return a string that describes the database of a sqlite3 or duckdb connection; None for a closed connection or any other object.
 

@@ -384,15 +384,8 @@ class LiveRun:
             else:
                 executed.add(number)
                 # Earlier definitions of the name may have had decorators with effects, as the handlers ``def _(...)`` of a `singledispatch` function.
-                executed.update(
-                    [
-                        place
-                        for place in places
-                        if place < number
-                        and definitions[place].always
-                        and not (definitions[place].is_import or definitions[place].is_call)
-                    ]
-                )
+                earlier = [(place, definitions[place]) for place in places if place < number]
+                executed.update([place for place, other in earlier if other.always and not (other.is_import or other.is_call)])
         for place, definition in enumerate(definitions):
             # An import of an object that is already bound changes nothing here, but binds the name in a new kernel.
             if definition.is_import and all(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import NamesReassignedError, UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.execution.addresses import code_in, outdated_class, reached_names
-from stepwell.kernel_runtime.execution.contents import attribute, is_handle
+from stepwell.kernel_runtime.execution.contents import is_closed, is_handle
 from stepwell.kernel_runtime.execution.in_process import Outcome
 from stepwell.kernel_runtime.execution.live_cells import ENVIRONMENT, LiveRun, coded_inputs
 from stepwell.kernel_runtime.execution.restoration import (
@@ -214,21 +214,8 @@ class StoredCells:
         return (here is not None and here[0] == digest) or any(digest == state for state, _ in left_states(path, self._store))
 
 
-_ENDED = re.compile(r"\bas\s+(\w+)\s*[:,)]")
+_WITH_VARIABLE = re.compile(r"\bas\s+(\w+)\s*[:,)]")
 """Matches the variable of a ``with`` statement."""
-
-
-def _is_closed(handle: Any, *, ended: bool) -> bool:
-    """Return True if code can use a file, connection or similar object no more, so that no cell needs to open it again.
-
-    Parameters
-    ----------
-    ended
-        True if the object was the variable of a ``with`` statement. This does not close connections of sqlite3.
-    """
-    module = type(handle).__module__
-    # A writer of csv can be used as long as its file is open, and the file is a variable, too.
-    return attribute(handle, "closed") is True or module == "_csv" or (ended and module != "sqlite3")
 
 
 def _unstored(step: PlanStep, materializations: tuple[Materialization, ...], effects: Effects) -> list[str]:
@@ -552,8 +539,8 @@ class NotebookCells:
         if only_binds and not effects.acts:
             return effects
         harmless = only_binds and not effects.changes_process
-        ended = set(_ENDED.findall(body.source))
-        kept = {name for name, handle in handles.items() if harmless or _is_closed(handle, ended=name in ended)}
+        ended = set(_WITH_VARIABLE.findall(body.source))
+        kept = {name for name, handle in handles.items() if harmless or is_closed(handle, ended=name in ended)}
         lost = [name for name in unstored if name in space and name not in kept]
         return replace(effects, lost=tuple(dict.fromkeys((*effects.lost, *lost))))
 
@@ -777,7 +764,7 @@ class NotebookCells:
         # `effects.definitions` contains only definitions that the body executed and whose names had no other value at the end.
         bound = [name for name in body.defined_names(effects.definitions) if restoration.may(name)]
         stored = [(name, item, item.value) for name, item in outputs if item.value is not None and restoration.may(name)]
-        if any(value.classes for _, _, value in stored):
+        if any(of.startswith("__main__.") for _, _, value in stored for of, _ in value.classes):
             self._bind_first(hit, restoration, [name for name, _, _ in stored])
         for name, item, value in stored:
             timeline.bind(name, item.key, item, store.get(value, key=item.key))
@@ -809,7 +796,8 @@ class NotebookCells:
     def _bind_first(self, hit: _Reuse, restoration: Restoration, outputs: Collection[str]) -> None:
         """Bind the variables of the step that are not outputs, because the code of classes and functions in the values of the outputs may read them.
 
-        Nothing is bound if the stored variables link to objects in the outputs, which are not loaded yet.
+        Nothing is bound if the stored variables link to objects in the outputs, which are not loaded yet. After the outputs, the caller loads the
+        variables again, because their code may in turn read the outputs.
         """
         record = hit.effects_record
         if record is None or record.value is None:
