@@ -10,6 +10,7 @@ import pytest
 from edited_cells import digest, run_cells, version
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
+from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 EDITS = {
@@ -451,3 +452,22 @@ def test_a_definition_object_counts_by_its_body():
     second = version(prelude, "def f(): return 2\nop = Op(f)\ndef target(): return op\n")
     assert first.digest != second.digest
     assert first.unverifiable == ()
+
+
+@pytest.mark.parametrize(
+    ("source", "reads_all"),
+    [
+        ("a = '%(K)s' % vars()", True),
+        ("a = '{K}'.format(**vars())", True),
+        ("f = vars", True),
+        ("a = list(map(vars, items))", True),
+        ("def f():\n    return vars()", True),
+        ("def f(items):\n    return map(vars, items)", True),
+        ("a = vars(box)['x']", False),
+        ("a = vars(made(1))", False),
+        ("a = [vars(box) for box in boxes]", False),
+        ("def f(box):\n    return vars(box)", False),
+    ],
+)
+def test_vars_without_an_argument_reads_all_variables(source, reads_all):
+    assert facts(compile(source, "<cell>", "exec")).bare_vars is reads_all
