@@ -1099,4 +1099,236 @@ CASES = [
         ["counts", "plt.get_fignums()"],
         reused=["counts"],
     ),
+    # Local modules whose import depends on earlier statements of the cell.
+    Case(
+        "environment_then_import",
+        [
+            [
+                "import os",
+                "%%asset s\nos.environ['MODE'] = 'a'\nfrom mymod import f\ns = f()",
+            ],
+            [
+                "import os",
+                "%%asset s\nos.environ['MODE'] = 'a'\nfrom mymod import f\ns = f()",
+            ],
+            [
+                "import os",
+                "%%asset s\nos.environ['MODE'] = 'b'\nfrom mymod import f\ns = f()",
+            ],
+            [
+                "import os",
+                "%%asset s\nos.environ['MODE'] = 'b'\nfrom mymod import f\ns = f()",
+            ],
+        ],
+        ["s"],
+        files={
+            "mymod.py": "import os, random\nMODE = os.environ.get('MODE', 'none')\nR = random.random()\ndef f():\n    return MODE\n"
+        },
+    ),
+    Case(
+        "seed_then_import",
+        [
+            [
+                "import random",
+                "%%asset s\nrandom.seed(1)\nimport mymod\ns = mymod.R, random.random()",
+                "n=random.random()",
+            ],
+            [
+                "import random",
+                "%%asset s\nrandom.seed(1)\nimport mymod\ns = mymod.R, random.random()",
+                "n=random.random()",
+            ],
+            [
+                "import random",
+                "%%asset s\nrandom.seed(2)\nimport mymod\ns = mymod.R, random.random()",
+                "n=random.random()",
+            ],
+            [
+                "import random",
+                "%%asset s\nrandom.seed(2)\nimport mymod\ns = mymod.R, random.random()",
+                "n=random.random()",
+            ],
+        ],
+        ["s", "n"],
+        files={
+            "mymod.py": "import os, random\nMODE = os.environ.get('MODE', 'none')\nR = random.random()\ndef f():\n    return MODE\n"
+        },
+    ),
+    Case(
+        "search_path_then_import",
+        [
+            [
+                "%%asset s\nimport sys\nsys.path.insert(0, 'lib')\nimport own\ns = own.f() + 1",
+                "n = own.f()\nimport own2\nm=own2.X",
+            ],
+            [
+                "%%asset s\nimport sys\nsys.path.insert(0, 'lib')\nimport own\ns = own.f() + 1",
+                "n = own.f()\nimport own2\nm=own2.X",
+            ],
+            [
+                "%%asset s\nimport sys\nsys.path.insert(0, 'lib')\nimport own\ns = own.f() + 2",
+                "n = own.f()\nimport own2\nm=own2.X",
+            ],
+            [
+                "%%asset s\nimport sys\nsys.path.insert(0, 'lib')\nimport own\ns = own.f() + 2",
+                "n = own.f()\nimport own2\nm=own2.X",
+            ],
+        ],
+        ["s", "n", "m"],
+        files={"lib/own.py": "def f():\n    return 5\n", "lib/own2.py": "X=3\n"},
+    ),
+    Case(
+        "search_path_and_import_with_edits",
+        [
+            [
+                "%%asset s\nimport sys\nsys.path.insert(0, 'lib')\nimport own\ns = own.f()",
+                "n = own.f()",
+                "%%asset t\nt = own.f()",
+            ]
+        ]
+        * 5,
+        ["s", "n", "t"],
+        reused=("s", "t"),
+        files=[
+            {"lib/own.py": "import other\ndef f():\n    return 1, other.X\n", "lib/other.py": "X = 1\n"},
+            {"lib/own.py": "import other\ndef f():\n    return 1, other.X\n", "lib/other.py": "X = 1\n"},
+            {"lib/own.py": "import other\ndef f():\n    return 2, other.X\n", "lib/other.py": "X = 1\n"},
+            {"lib/own.py": "import other\ndef f():\n    return 2, other.X\n", "lib/other.py": "X = 3\n"},
+            {"lib/own.py": "import other\ndef f():\n    return 2, other.X\n", "lib/other.py": "X = 3\n"},
+        ],
+    ),
+    Case(
+        "environment_then_import_with_edits",
+        [
+            [
+                "%%asset s\nimport os\nos.environ['MODE'] = 'a'\nimport mymod\ns = mymod.f()",
+                "n = mymod.f()",
+                "%%asset t\nt = mymod.f()",
+            ]
+        ]
+        * 4,
+        ["s", "n", "t"],
+        reused=("s", "t"),
+        files=[
+            {"mymod.py": "import os\nMODE = os.environ.get('MODE', 'none')\ndef f():\n    return MODE, 1\n"},
+            {"mymod.py": "import os\nMODE = os.environ.get('MODE', 'none')\ndef f():\n    return MODE, 1\n"},
+            {"mymod.py": "import os\nMODE = os.environ.get('MODE', 'none')\ndef f():\n    return MODE, 2\n"},
+            {"mymod.py": "import os\nMODE = os.environ.get('MODE', 'none')\ndef f():\n    return MODE, 2\n"},
+        ],
+    ),
+    Case(
+        "environment_of_an_import_that_is_made_again",
+        [
+            [
+                "%%asset s\nimport os\nos.environ['MODE'] = 'a'\nimport mymod\ns = 1",
+                "n = mymod.f()",
+            ]
+        ]
+        * 3,
+        ["n"],
+        reused=("s",),
+        files={"mymod.py": "import os\nMODE = os.environ.get('MODE', 'none')\ndef f():\n    return MODE, 1\n"},
+    ),
+    Case(
+        "environment_then_import_in_one_kernel",
+        [
+            [
+                "%%asset s\nimport os\nos.environ['MODE'] = 'a'\nimport mymod\ns = mymod.f()",
+                "n = mymod.f()",
+                "%%asset t\nt = mymod.f()",
+                "%%asset s\nimport os\nos.environ['MODE'] = 'a'\nimport mymod\ns = mymod.f()",
+                "n = mymod.f()",
+                "%%asset t\nt = mymod.f()",
+                "%%asset s\nimport os\nos.environ['MODE'] = 'a'\nimport mymod\ns = mymod.f()",
+                "n = mymod.f()",
+                "%%asset t\nt = mymod.f()",
+            ]
+        ]
+        * 3,
+        ["s", "n", "t"],
+        reused=("s", "t"),
+        files={"mymod.py": "import os\nMODE = os.environ.get('MODE', 'none')\ndef f():\n    return MODE, 1\n"},
+    ),
+    Case(
+        "folder_then_import",
+        [
+            [
+                "%%asset s\nimport os\nos.chdir('lib')\nimport own\ns = own.f()",
+                "n = own.f(), os.path.basename(os.getcwd())",
+            ]
+        ]
+        * 3,
+        ["s", "n"],
+        reused=("s",),
+        files={"lib/own.py": "import other\ndef f():\n    return 1, other.X\n", "lib/other.py": "X = 1\n"},
+    ),
+    Case(
+        "import_after_other_statements",
+        [
+            [
+                "%%asset s\nx = list(range(3))\nfrom own import f\ns = f(), x",
+            ]
+        ]
+        * 4,
+        ["s"],
+        reused=("s",),
+        files=[
+            {"own.py": "def f():\n    return 1\n\ndef g(): return 1"},
+            {"own.py": "def f():\n    return 1\n\ndef g(): return 2"},
+            {"own.py": "def f():\n    return 2\n\ndef g(): return 2"},
+            {"own.py": "def f():\n    return 2\n\ndef g(): return 2"},
+        ],
+    ),
+    Case(
+        "missing_import_after_other_statements",
+        [
+            [
+                "%%asset s\nx = 1\ntry:\n    import not_there as xp\nexcept ImportError:\n    import math as xp\ns = xp.sqrt(4)",
+            ]
+        ]
+        * 2,
+        ["s"],
+        reused=("s",),
+    ),
+    Case(
+        "environment_then_import_of_a_package",
+        [
+            [
+                "%%asset s\nimport os\nos.environ['MODE'] = 'a'\nfrom pkg import sub\ns = sub.f()",
+                "n = sub.f()",
+            ]
+        ]
+        * 3,
+        ["s", "n"],
+        reused=("s",),
+        files={
+            "pkg/__init__.py": "",
+            "pkg/sub.py": "import os\nMODE = os.environ.get('MODE', 'none')\ndef f():\n    return MODE, 1\n",
+        },
+    ),
+    Case(
+        "module_that_the_cell_writes",
+        [
+            [
+                "%%asset s\nopen('gen.py','w').write('def f():\\n    return 3\\n')\nimport gen\ns = gen.f()",
+                "n = gen.f()",
+            ]
+        ]
+        * 3,
+        ["s", "n"],
+        reused=("s",),
+    ),
+    Case(
+        "environment_then_import_in_a_function",
+        [
+            [
+                "%%asset s\nimport os\nos.environ['MODE'] = 'a'\ndef g():\n    import mymod\n    return mymod.f()\ns = g()",
+                "n = g()",
+            ]
+        ]
+        * 3,
+        ["s", "n"],
+        reused=("s",),
+        files={"mymod.py": "import os\nMODE = os.environ.get('MODE', 'none')\ndef f():\n    return MODE, 1\n"},
+    ),
 ]

@@ -925,4 +925,156 @@ CASES = [
         ["timer.n", "n"],
         "n = timer.n",
     ),
+    # Objects that a value contains several times.
+    Case(
+        "rows_that_are_one_row",
+        [
+            [
+                "board = [['.'] * 3] * 3",
+                "%%asset s\nboard[0][0] = 'X'\ns = sum(r.count('X') for r in board)",
+                "n = board",
+            ],
+            [
+                "board = [['.'] * 3 for _ in range(3)]",
+                "%%asset s\nboard[0][0] = 'X'\ns = sum(r.count('X') for r in board)",
+                "n = board",
+            ],
+        ],
+        ["s", "n"],
+    ),
+    Case(
+        "rows_that_are_one_row_reused",
+        [
+            [
+                "board = [['.'] * 3] * 3",
+                "%%asset s\nboard[0][0] = 'X'\ns = sum(r.count('X') for r in board)",
+                "n = board",
+            ]
+        ]
+        * 2,
+        ["s", "n"],
+        reused=("s",),
+    ),
+    Case(
+        "lists_of_fromkeys",
+        [
+            [
+                "groups = dict.fromkeys('ab', [])",
+                "%%asset s\ngroups['a'].append(1)\ns = dict(groups)",
+            ],
+            [
+                "groups = {k: [] for k in 'ab'}",
+                "%%asset s\ngroups['a'].append(1)\ns = dict(groups)",
+            ],
+        ],
+        ["s"],
+    ),
+    Case(
+        "dicts_that_are_one_dict",
+        [
+            [
+                "base = {'lr': 1}\nruns = [base for _ in range(2)]",
+                "%%asset s\nfor i, r in enumerate(runs):\n    r['lr'] += i + 1\ns = [r['lr'] for r in runs]",
+            ],
+            [
+                "base = {'lr': 1}\nruns = [dict(base) for _ in range(2)]",
+                "%%asset s\nfor i, r in enumerate(runs):\n    r['lr'] += i + 1\ns = [r['lr'] for r in runs]",
+            ],
+        ],
+        ["s"],
+    ),
+    Case(
+        "frame_and_its_second_name",
+        [
+            [
+                "import pandas as pd\ndf = pd.DataFrame({'price': [1, None, 3]})",
+                "work = df",
+                "%%asset s\nwork['price'] = work['price'].fillna(0)\ns = df.price.sum()",
+                "missing = int(df.price.isna().sum())",
+            ],
+            [
+                "import pandas as pd\ndf = pd.DataFrame({'price': [1, None, 3]})",
+                "work = df.copy()",
+                "%%asset s\nwork['price'] = work['price'].fillna(0)\ns = df.price.sum()",
+                "missing = int(df.price.isna().sum())",
+            ],
+        ],
+        ["missing", "float(s)"],
+    ),
+    Case(
+        "instances_that_are_one",
+        [
+            [
+                "class P:\n    def __init__(self):\n        self.x = 0",
+                "ps = [P()] * 3",
+                "%%asset s\nps[0].x += 1\ns = [p.x for p in ps]",
+            ],
+            [
+                "class P:\n    def __init__(self):\n        self.x = 0",
+                "ps = [P() for _ in range(3)]",
+                "%%asset s\nps[0].x += 1\ns = [p.x for p in ps]",
+            ],
+        ],
+        ["s"],
+    ),
+    Case(
+        "rows_of_an_asset_that_are_one_row",
+        [
+            [
+                "%%asset rows\nrows = [[0] * 3] * 100",
+                "%%asset s\nrows[0][1] = 5\ns = [list(p) for p in rows]",
+            ],
+            [
+                "%%asset rows\nrows = [[0] * 3 for _ in range(100)]",
+                "%%asset s\nrows[0][1] = 5\ns = [list(p) for p in rows]",
+            ],
+        ],
+        ["s", "rows"],
+    ),
+    Case(
+        "attributes_that_are_one_list",
+        [
+            [
+                "from dataclasses import dataclass\n@dataclass\nclass C:\n    a: list\n    b: list",
+                "z = [0]\nc = C(z, z)",
+                "%%asset s\nc.a.append(1)\ns = len(c.b)",
+            ],
+            [
+                "from dataclasses import dataclass\n@dataclass\nclass C:\n    a: list\n    b: list",
+                "z = [0]\nc = C(z, [0])",
+                "%%asset s\nc.a.append(1)\ns = len(c.b)",
+            ],
+        ],
+        ["s"],
+    ),
+    Case(
+        "arrays_that_are_one_array",
+        [
+            [
+                "import numpy as np\nz = np.zeros(3)",
+                "l = [z for _ in range(3)]",
+                "%%asset s\nl[0][0] = 1\ns = float(sum(a.sum() for a in l))",
+            ],
+            [
+                "import numpy as np\nz = np.zeros(3)",
+                "l = [z.copy() for _ in range(3)]",
+                "%%asset s\nl[0][0] = 1\ns = float(sum(a.sum() for a in l))",
+            ],
+        ],
+        ["s"],
+    ),
+    Case(
+        "second_name_in_a_helper",
+        [
+            [
+                "p = [1]\nq = p\ndef add(v):\n    q.append(v)\n    return len(p)",
+                "%%asset s\ns = add(2)",
+            ],
+            [
+                "p = [1]\nq = list(p)\ndef add(v):\n    q.append(v)\n    return len(p)",
+                "%%asset s\ns = add(2)",
+            ],
+        ],
+        ["s", "p"],
+    ),
 ]

@@ -214,6 +214,10 @@ class StoredCells:
         return (here is not None and here[0] == digest) or any(digest == state for state, _ in left_states(path, self._store))
 
 
+_FOR_IMPORTS = ("sys.path:", "working directory:", "arguments:")
+"""The names of the settings on which an import may depend, besides environment variables, begin with one of these."""
+_Before = tuple[library_state.Snapshot, dict[str, str]]
+"""The settings of libraries and of the process, and the environment variables, before a step was reused."""
 _WITH_VARIABLE = re.compile(r"\bas\s+(\w+)\s*[:,)]")
 """Matches the variable of a ``with`` statement."""
 
@@ -760,6 +764,8 @@ class NotebookCells:
             for name, output in zip(body.variables, hit.step.outputs, strict=False)
             if (item := items.get(output.name)) is not None
         ]
+        # A definition may be an import that reads this state.
+        before = self._set_for_imports(hit)
         waiting = restoration.define()
         # `effects.definitions` contains only definitions that the body executed and whose names had no other value at the end.
         bound = [name for name in body.defined_names(effects.definitions) if restoration.may(name)]
@@ -788,7 +794,8 @@ class NotebookCells:
             exec(definition.code, timeline.namespace)  # noqa: S102 - the user's own cell
         bound += restoration.delete()
         self._note_files(hit, todo)
-        self._restore_settings(hit, settings)
+        if before is not None:
+            self._restore_settings(hit, before, settings)
         for path in todo.left_paths:
             self._notify(notice("file left", hit.step.key, path=path))
         return bound
@@ -835,24 +842,35 @@ class NotebookCells:
             else:
                 self._timeline.wrote(file.path, file.digest, hit.step.key)
 
-    def _restore_settings(self, hit: _Reuse, values: Mapping[str, Any]) -> None:
-        """Set the settings of libraries and the environment variables that the step changed.
+    def _set_for_imports(self, hit: _Reuse) -> _Before | None:
+        """Set the settings that a step changed and on which imports may depend (`_FOR_IMPORTS`).
 
-        Parameters
-        ----------
-        values
-            Maps the name of a setting to its value, for the settings whose values cannot be recorded as strings.
+        Return the settings before, for `_restore_settings`; None if the step changed no settings, or if those that it changed stay as they are.
         """
         step_key, entries, world = hit.step.key, hit.effects.state, self._timeline.world
         if not hit.is_repeated:
             world.undo_settings(step_key)
         if not entries or (hit.skips_objects and world.has_settings(step_key)):
-            return
-        before, environment = library_state.snapshot(), environment_copy()
-        failed = library_state.apply([entry for entry in entries if not entry[0].startswith(ENVIRONMENT)], values)
-        if failed:
-            self._notify(notice("not set", step_key, names=tuple(failed[:3])))
+            return None
+        before = library_state.snapshot(), environment_copy()
+        library_state.apply([entry for entry in entries if entry[0].startswith(_FOR_IMPORTS)])
         for name, value in entries:
             if name.startswith(ENVIRONMENT):
                 set_variable(name.removeprefix(ENVIRONMENT), value)
-        world.note_settings(step_key, before, environment)
+        return before
+
+    def _restore_settings(self, hit: _Reuse, before: _Before, values: Mapping[str, Any]) -> None:
+        """Set the other settings that a step changed.
+
+        Parameters
+        ----------
+        before
+            The result of `_set_for_imports`.
+        values
+            Maps the name of a setting to its value, for the settings whose values cannot be recorded as strings.
+        """
+        entries = [entry for entry in hit.effects.state if not entry[0].startswith((ENVIRONMENT, *_FOR_IMPORTS))]
+        failed = library_state.apply(entries, values)
+        if failed:
+            self._notify(notice("not set", hit.step.key, names=tuple(failed[:3])))
+        self._timeline.world.note_settings(hit.step.key, *before)

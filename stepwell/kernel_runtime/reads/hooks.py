@@ -34,7 +34,8 @@ from stepwell.kernel_runtime.reads.readers import (
     program_started,
     readers_of,
 )
-from stepwell.kernel_runtime.reads.recorder import ReadRecorder, active, threads
+from stepwell.kernel_runtime.reads.recorder import ReadRecorder, active, threads, watched_import
+from stepwell.kernel_runtime.versions import references
 from stepwell.kernel_runtime.versions.environment import counts_here, watch_environment
 from stepwell.kernel_runtime.versions.library_state import FOLDER
 from stepwell.kernel_runtime.versions.ownership import OURS, is_input_path
@@ -253,6 +254,7 @@ def watch() -> None:
 def _watch_process() -> None:
     sys.addaudithook(_hook)
     watch_environment(active)
+    references.watched_import = watched_import
     watch_readers(active)
     rebind(watch_statuses(active))
     _watch_threads()

@@ -9,10 +9,13 @@ up to 64 MiB is recorded with its content before the step, because a reuse of th
 from __future__ import annotations
 
 import os
+import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextvars import ContextVar, Token
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,7 +37,8 @@ from stepwell.kernel_runtime.versions import queries
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.environment import ALL, Keyed, all_digest, name_digest, process_keyed
 from stepwell.kernel_runtime.versions.library_state import FOLDER, WARNINGS, state_digest, warnings_watched
-from stepwell.kernel_runtime.versions.ownership import is_input_path
+from stepwell.kernel_runtime.versions.ownership import OURS, is_input_path
+from stepwell.kernel_runtime.versions.references import ImportReads
 
 _UNBOUND: Any = object()
 
@@ -160,6 +164,7 @@ class ReadRecorder:
         self._written_files: dict[str, bool] = {}
 
     def __enter__(self) -> Self:
+        self._modules = len(sys.modules)
         if self._declared_paths:
             for path in self._declared_paths:
                 self.path_read(path)
@@ -181,6 +186,8 @@ class ReadRecorder:
             _current.reset(self._token)
             self._token = None
         self._note_children()
+        if len(sys.modules) > self._modules:
+            self._note_modules()
         if self._has_reads:
             self._result = tuple(self._digested())
 
@@ -536,6 +543,20 @@ class ReadRecorder:
                 if path in before.digests:
                     self.digests_before[path] = before.digests[path]
 
+    def _note_modules(self) -> None:
+        """Record the files of the local modules if the step has imported one.
+
+        The code version does not cover such a module. It may use local modules that were imported before, so their files are recorded, too.
+        """
+        if any(map(_local_file, [*sys.modules][self._modules :])):
+            for file in filter(None, map(_local_file, [*sys.modules])):
+                self.path_read(file)
+
+    @property
+    def reads_state(self) -> bool:
+        """True if environment variables, options of libraries or other state of the process were read."""
+        return bool(self._names or self._environment or self._states)
+
     def paused(self) -> _Pause:
         """Return a context manager: while its block runs, the recorder notes nothing."""
         return _Pause(self)
@@ -679,3 +700,21 @@ class _Pause:
 
     def __exit__(self, *_: object) -> None:
         self._recorder.is_paused = False
+
+
+def _local_file(name: str) -> str:
+    """Return the path of the file of an imported module; empty if the module belongs to a library or has no file."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    is_local = type(file) is str and is_input_path(file) and not name.startswith(f"{OURS}.")
+    return str(file) if is_local else ""
+
+
+def watched_import(name: str) -> ImportReads:
+    """Import a module, and return what the import read of the state of the process."""
+    numpy = sys.modules.get("numpy.random")
+    before = random.getstate(), repr(numpy.get_state()) if numpy is not None else None
+    with ReadRecorder() as recorder:
+        import_module(name)
+        reads_state = recorder.reads_state
+    after = random.getstate(), repr(numpy.get_state()) if numpy is not None else None
+    return ImportReads(reads_state, draws=before != after)

@@ -504,6 +504,27 @@ def imported(*codes: CodeType) -> tuple[Imported, ...]:
 
 
 @lru_cache(maxsize=1024)
+def late_imports(*codes: CodeType) -> frozenset[str]:
+    """Return the modules that the code of a cell imports after other statements than imports, or in functions. Empty for the code of a function.
+
+    Parameters
+    ----------
+    codes
+        The code objects of a cell.
+    """
+    if codes[0].co_flags & _OPTIMIZED:
+        return frozenset()
+    late = set()
+    for code in _nested(codes):
+        is_late = code is not codes[0]
+        for op, _, value in _instructions(code):
+            if op == opcodes.IMPORT_NAME and is_late:
+                late.add(str(value))
+            is_late = is_late or op not in opcodes.IMPORTING
+    return frozenset(late)
+
+
+@lru_cache(maxsize=1024)
 def chains_read(code: CodeType, name: str) -> Chains:
     """Return the chains of attributes that a function reads from the module in its closure variable `name`; None if it may read any attribute."""
     return _chains([(nested, _instructions(nested)) for nested in _nested((code,))], name)

@@ -9,7 +9,8 @@ object is an atom type, because marshal also accepts any object with a buffer, a
 encoding, whatever its bits are.
 
 *Containers* are written by `encode` in the format of marshal. In a container that contains itself, the inner occurrence is written as the
-number of levels up to the container. *Foreign objects* (functions, classes, instances) are passed to a function of the caller: the code walk
+number of levels up to the container. If a value contains one mutable object several times (``[[0] * 3] * 3``), the later occurrences are written
+as the number of that object, because a change of one of them is a change of all. *Foreign objects* (functions, classes, instances) are passed to a function of the caller: the code walk
 makes a node for each, and a data version contains the state that pickle would store. `encode` has an explicit stack, so only memory limits
 the depth of values.
 """
@@ -29,6 +30,7 @@ from typing import Any
 from blake3 import blake3
 
 from stepwell.kernel_runtime.versions.frames import LEAF, structure
+from stepwell.kernel_runtime.versions.ownership import owner
 
 identity: Callable[[object], int] = object.__hash__
 """Returns a number that identifies an object while the object lives. The number differs from the object's ``id``. ``id`` takes three times as
@@ -46,6 +48,8 @@ class Tag:
     SET, FROZENSET, SLICE = b"\x81<", b"\x81>", b"\x82"
     ENCLOSING = b"\x83"
     """A reference to an enclosing container, given as the number of levels up."""
+    SHARED = b"\x86"
+    """A mutable object that the value already contains, given by its number in the order of the first occurrences."""
     FORM, LEAF = b"\x84", LEAF
     NAN, COMPLEX_WITH_NAN = b"\xc2", b"\xc3"
     FOREIGN = b"\xff"
@@ -217,11 +221,13 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, separate_i
     # Keep temporary objects alive, so that no later object has the same identity.
     alive: dict[int, Any] = {}
     encodings: dict[int, bytes] = {}
+    # The mutable objects that were already written, in this order.
+    numbers: dict[int, int] = {}
     count = instances = refusals = 0
     counts = [0]
     path = partial(_path, stack, counts)
     while stack:
-        items, end, identity, _ = stack[-1]
+        items, end, opened, _ = stack[-1]
         for item in items:
             counts[-1] += 1
             kind = type(item)
@@ -231,18 +237,25 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, separate_i
             if kind in ATOMS:
                 out.append(atom(item))
                 continue
-            key = id(item)
-            if separate_ids and key in separate_ids:
+            if separate_ids and id(item) in separate_ids:
                 marked = foreign(item, path)
                 assert isinstance(marked, bytes)
                 out.append(marked)
                 continue
-            # `ancestors` contains the open containers, `encodings` the leaves that were already written.
-            if key in ancestors or key in encodings:
-                out.append(
-                    encodings[key] if key in encodings else Tag.ENCLOSING + (len(stack) - ancestors[key]).to_bytes(4, "little")
-                )
+            # `ancestors` contains the open containers, `encodings` the immutable leaves that were already written.
+            key = identity(item)
+            if key in ancestors:
+                out.append(Tag.ENCLOSING + (len(stack) - ancestors[key]).to_bytes(4, "little"))
                 continue
+            if key in numbers:
+                out.append(Tag.SHARED + numbers[key].to_bytes(4, "little"))
+                continue
+            if key in encodings:
+                out.append(encodings[key])
+                continue
+            if kind in _MUTABLE:
+                numbers[key] = len(numbers)
+                alive[key] = item
             count += 1
             if instances > _MOST_INSTANCES or (count > _LIMIT and len(alive) < count // 8):
                 excess = (
@@ -255,8 +268,13 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, separate_i
             container = item
             if kind in _TREES:
                 large = len(item) >= _LARGE and not separate_ids and refusals < _MOST_REFUSALS
-                if is_plain_tree(item) if large else atoms_only(item) and (kind is not dict or atoms_only(item.values())):
+                if (
+                    is_plain_tree(item, numbers if len(stack) > 1 else None)
+                    if large
+                    else atoms_only(item) and (kind is not dict or atoms_only(item.values()))
+                ):
                     # `marshal` writes the same bytes as this loop in a tenth of the time.
+                    alive[key] = item
                     out.append(marshal.dumps(item, 2))
                     continue
                 refusals += 1 if large else 0
@@ -273,12 +291,18 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, separate_i
             else:
                 form = builtin_form(item) or structure(item)
                 if form is None:
+                    if _is_of_user(kind):
+                        numbers[key] = len(numbers)
+                        alive[key] = item
                     form = foreign(item, path)
                     instances += type(form) is Form
                 elif type(form) is bytes:
                     # A leaf with a buffer may be large and may occur more than once in the value.
-                    encodings[key] = form
                     alive[key] = item
+                    if hasattr(kind, "__setitem__"):
+                        numbers[key] = len(numbers)
+                    else:
+                        encodings[key] = form
                 if isinstance(form, bytes):
                     out.append(form)
                     continue
@@ -294,8 +318,13 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, separate_i
             out.append(end)
             stack.pop()
             counts.pop()
-            ancestors.pop(identity, None)
+            ancestors.pop(opened, None)
     return b"".join(out)
+
+
+def _is_of_user(kind: type) -> bool:
+    module = kind.__module__
+    return type(module) is str and owner(module) is None
 
 
 def _encoded_set(item: Any, foreign: Foreign, path: Callable[[], str], sets_apart: bool, separate_ids: Container[int]) -> bytes:
@@ -335,6 +364,7 @@ def _path(stack: list[tuple[Iterator[Any], bytes, int, Any]], counts: list[int])
 
 
 _TREES = frozenset((list, tuple, dict))
+_MUTABLE = frozenset((list, dict, set, bytearray))
 _LARGE = 64
 """A container with at least this number of members is first passed to `is_plain_tree`; if the result is True, marshal writes it as a whole."""
 _MOST_REFUSALS = 6
@@ -345,14 +375,25 @@ _MANY = 1_000_000
 _SAMPLE = 5_000
 
 
-def is_plain_tree(value: Any) -> bool:
+def is_plain_tree(value: Any, numbers: dict[int, int] | None) -> bool:
     """Return True if marshal writes a container and everything in it canonically, and without much repetition.
 
-    The result is False for a value with sets, NaN or instances, and for containers that contain themselves or are nested too deeply. It is also
-    False if a large value contains the same containers many times, because marshal writes every occurrence again. Functions written in C check all
-    values of one level of nesting at once, which is faster than a check of each value.
+    The result is False for a value with sets, NaN or instances, for containers that contain themselves or are nested too deeply, and if a list or
+    dict occurs several times. It is also False if a large value contains the same tuples many times, because marshal writes every occurrence
+    again. Functions written in C check all values of one level of nesting at once, which is faster than a check of each value.
+
+    Parameters
+    ----------
+    value
+        A list, tuple or dict.
+    numbers
+        The identities of the mutable objects that were written before this value, with their numbers. If the result is True, the lists and dicts
+        inside the value are added. None if no other value is written.
     """
     level: Collection[Any] = (value,)
+    seen = set[int]()
+    order: list[int] = []
+    count = 0
     for _ in range(_DEEPEST):
         kinds = set(map(type, level))
         inner = kinds & _TREES
@@ -363,9 +404,22 @@ def is_plain_tree(value: Any) -> bool:
             if total != total:  # noqa: PLR0124 - a NaN among them makes the sum NaN
                 return False
         if not inner:
+            if numbers is not None:
+                inside = order if type(value) is tuple else order[1:]
+                if not numbers.keys().isdisjoint(inside):
+                    return False
+                numbers.update(zip(inside, range(len(numbers), len(numbers) + len(inside)), strict=True))
             return True
         containers = level if kinds == inner else [member for member in level if type(member) in _TREES]
-        if sum(map(len, containers)) > _MANY:
+        mutable = containers if tuple not in inner else [member for member in containers if type(member) is not tuple]
+        identities = [*map(identity, mutable)]
+        seen.update(identities)
+        count += len(identities)
+        if len(seen) < count:
+            return False
+        if numbers is not None:
+            order += identities
+        if tuple in inner and sum(map(len, containers)) > _MANY:
             # Marshal would write each occurrence of an object again.
             sample = [*containers][:: 1 + len(containers) // _SAMPLE]
             if len(set(map(identity, sample))) * 10 < len(sample) * 9:

@@ -15,7 +15,15 @@ from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
 from stepwell.kernel_runtime.versions import library_state, patches
-from stepwell.kernel_runtime.versions.bytecode import DOC_ATTRIBUTES, CodeFacts, chains_read, facts, imported, is_reader
+from stepwell.kernel_runtime.versions.bytecode import (
+    DOC_ATTRIBUTES,
+    CodeFacts,
+    chains_read,
+    facts,
+    imported,
+    is_reader,
+    late_imports,
+)
 from stepwell.kernel_runtime.versions.encode import ATOMS, Tag, atom, identity
 from stepwell.kernel_runtime.versions.graph import MISSING, MUTABLE, READS_DOCS, Node
 from stepwell.kernel_runtime.versions.ownership import STANDARD, owner
@@ -298,7 +306,7 @@ def _beyond_names(
         The globals that the code loads, with their values. The variables that query strings name are added to the list.
     """
     if code_facts.imports:
-        imports(to, node, imported(*codes), scope)
+        imports(to, node, imported(*codes), scope, late_imports(*codes))
         for name, _, _ in code_facts.imports:
             module = sys.modules.get(name)
             if module is not None:
@@ -320,9 +328,27 @@ def _beyond_names(
         _texts(to, node, code_facts, scope, names=names, skip=skip)
     if names:
         node.names = tuple(names)
+        _aliases(node, names)
     if code_facts.stores:
         node.rebinds = tuple(sorted(code_facts.stores))
         node.flags |= MUTABLE
+
+
+def _aliases(node: Node, names: list[tuple[str, Any]]) -> None:
+    """Write the groups of names that are bound to the same value into `node`: code that changes one of them changes all.
+
+    Parameters
+    ----------
+    names
+        The globals that the code loads, with their values.
+    """
+    by_identity: dict[int, list[str]] = {}
+    for name, value in dict(names).items():
+        if type(value) not in ATOMS and value is not MISSING and not callable(value) and not issubclass(type(value), ModuleType):
+            by_identity.setdefault(identity(value), []).append(name)
+    for group in by_identity.values():
+        if len(group) > 1:
+            node.content.append(Tag.SHARED + atom(tuple(sorted(group))))
 
 
 def _texts(

@@ -106,6 +106,10 @@ LOAD_FAST, STORE_FAST = _number("LOAD_FAST"), _number("STORE_FAST")
 LOAD_GLOBAL, STORE_NAME = _number("LOAD_GLOBAL"), _number("STORE_NAME")
 POP_TOP, SWAP = _number("POP_TOP"), _number("SWAP")
 IMPORT_NAME, IMPORT_FROM = _number("IMPORT_NAME"), _number("IMPORT_FROM")
+IMPORTING = CONSTANTS | _numbers((
+    "RESUME", "IMPORT_NAME", "IMPORT_FROM", "IMPORT_STAR", "STORE_NAME", "POP_TOP", "SWAP", "LOAD_SMALL_INT", "RETURN_VALUE",
+))  # fmt: skip
+"""The instructions of import statements, and of statements that bind a name to a constant."""
 GLOBAL_STORES = _numbers(("STORE_GLOBAL", "DELETE_GLOBAL"))
 GLOBAL_NAMES = _numbers(("LOAD_GLOBAL",)) | GLOBAL_STORES
 """Operations that read, assign or delete a global."""

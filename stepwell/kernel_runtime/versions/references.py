@@ -7,15 +7,17 @@ gets a node, as the user's functions do.
 
 Code that reads attributes of a module depends only on these attributes: code with ``lmod.sub.CONST`` depends only on this constant. If a
 function imports a local module, the code walk imports the module, too, because the function can reach everything in the module. An installed
-module is not imported, because its version is enough.
+module is not imported, because its version is enough. Nor is a local module that a cell imports after other statements, if its import reads state
+that these statements may set (``os.environ``).
 """
 
 from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
+from importlib import import_module
 from types import (
     BuiltinFunctionType,
     ClassMethodDescriptorType,
@@ -26,7 +28,7 @@ from types import (
     ModuleType,
     WrapperDescriptorType,
 )
-from typing import Any
+from typing import Any, NamedTuple
 
 from stepwell.kernel_runtime.versions.bytecode import Chains, Imported
 from stepwell.kernel_runtime.versions.encode import ATOMS, Tag, atom, atoms_only
@@ -360,7 +362,9 @@ def _blind(node: Node, label: str, module: ModuleType, name: str) -> None:
         node.unverifiable(label, f"sys.{name} gives access to objects that the code does not name")
 
 
-def imports(to: Writer, node: Node, statements: Iterable[Imported], scope: Mapping[str, Any]) -> None:
+def imports(
+    to: Writer, node: Node, statements: Iterable[Imported], scope: Mapping[str, Any], late: Collection[str] = frozenset()
+) -> None:
     """Write references to the modules, or to the attributes of modules, that code reaches through its import statements.
 
     Parameters
@@ -371,6 +375,8 @@ def imports(to: Writer, node: Node, statements: Iterable[Imported], scope: Mappi
         The names that the import statements bind.
     scope
         The globals of the code, for relative imports.
+    late
+        The modules that the code imports after statements that may change the state that an import reads.
     """
     for statement in statements:
         name = _absolute(statement.module, statement.level, scope) if statement.level else statement.module
@@ -378,16 +384,19 @@ def imports(to: Writer, node: Node, statements: Iterable[Imported], scope: Mappi
         if library is not None:
             _from_library(to, node, name, statement.item, library)
             continue
-        module = _imported(name)
+        is_late = bool(late) and statement.module in late
+        module = _imported(name, is_late)
         node.mappings += ((sys.modules, name, module if module is not None else MISSING),)
         if module is None:
-            # The module may exist later, which no guard detects.
+            # The module may exist later, which no guard detects. If the step imports it, the module's file is a read of the step.
             node.stable = False
+            if postponed.get(name):
+                node.unverifiable(name, "an import of the module draws random numbers")
             node.content.append(Tag.NO_MODULE)
         elif statement.item == "*":
             to.refer(node, name, module)
         elif statement.item:
-            _item(to, node, name, module, statement)
+            _item(to, node, name, module, statement, is_late=is_late)
         elif statement.outermost:
             top = name.partition(".")[0]
             of_module(to, node, top, sys.modules[top], statement.chains)
@@ -404,7 +413,7 @@ def _from_library(to: Writer, node: Node, name: str, item: str, library: str) ->
         _replaced_value(to, node, f"{name}.{item}", held)
 
 
-def _item(to: Writer, node: Node, label: str, module: ModuleType, statement: Imported) -> None:
+def _item(to: Writer, node: Node, label: str, module: ModuleType, statement: Imported, *, is_late: bool) -> None:
     """Write a reference to the object that ``from module import item`` binds."""
     namespace = vars(module)
     if (id(namespace), statement.item) in to.ignored.globals:
@@ -413,7 +422,7 @@ def _item(to: Writer, node: Node, label: str, module: ModuleType, statement: Imp
     value = bound_value(namespace, statement.item)
     node.content.append(atom(statement.item))
     if value is MISSING:
-        value = _imported(f"{label}.{statement.item}") or MISSING
+        value = _imported(f"{label}.{statement.item}", is_late) or MISSING
     if issubclass(type(value), ModuleType):
         node.mappings += ((namespace, statement.item, namespace.get(statement.item, MISSING)),)
         of_module(to, node, f"{label}.{statement.item}", value, statement.chains)
@@ -445,11 +454,51 @@ def _absolute(name: str, level: int, scope: Mapping[str, Any]) -> str:
     return ".".join([*parts[: len(parts) - level + 1], *([name] if name else [])])
 
 
-def _imported(name: str) -> ModuleType | None:
-    """Import a local module, so that its content can be digested, and return the module; None if the import fails."""
-    from importlib import import_module
+class ImportReads(NamedTuple):
+    """What the import of a module reads of the state of the process."""
 
+    state: bool
+    """True if it reads environment variables, options of libraries, or other state that a statement before the import can set."""
+    draws: bool
+    """True if it draws random numbers."""
+
+
+def _unwatched(name: str) -> ImportReads:
+    import_module(name)
+    return ImportReads(state=False, draws=False)
+
+
+watched_import: Callable[[str], ImportReads] = _unwatched
+"""Imports a module and returns what the import read. The package `reads` replaces this function."""
+postponed: dict[str, bool] = {}
+"""The local modules that a step must import itself, because the import reads state that the step may set before. True for a module whose import
+draws random numbers."""
+
+
+def _imported(name: str, is_late: bool) -> ModuleType | None:
+    """Import a local module, so that its content can be digested, and return the module.
+
+    The result is None if the import fails. It is also None if the code imports the module after other statements and the import reads state that
+    these statements may set: then the modules that were imported are removed again, so that the step imports them itself.
+    """
+    module = sys.modules.get(name)
+    if module is not None:
+        return module
+    if is_late and name in postponed:
+        return None
+    known = len(sys.modules)
     try:
-        return import_module(name)
+        if not is_late:
+            return import_module(name)
+        reads = watched_import(name)
     except Exception:
         return None
+    if not any(reads):
+        return sys.modules[name]
+    postponed[name] = reads.draws
+    for new in [*sys.modules][known:]:
+        if owner(new) is None:
+            package, _, child = new.rpartition(".")
+            vars(sys.modules.get(package, sys)).pop(child, None) if package else None
+            del sys.modules[new]
+    return None
