@@ -667,4 +667,78 @@ CASES = [
             (f"{way}_and_unedited", {}, ("a", "b")),
         )
     ],
+    # Data appended to a file that a plain cell writes.
+    Case(
+        "append_to_an_edited_file",
+        [
+            [
+                "open('r.csv', 'w').write('h1\\n')",
+                "%%asset two\nwith open('r.csv', 'a') as f:\n    f.write('two\\n')\ntwo = 1",
+                "text = open('r.csv').read()",
+            ],
+            [
+                "open('r.csv', 'w').write('h1\\n')",
+                "%%asset two\nwith open('r.csv', 'a') as f:\n    f.write('two\\n')\ntwo = 1",
+                "text = open('r.csv').read()",
+            ],
+            [
+                "open('r.csv', 'w').write('h2\\n')",
+                "%%asset two\nwith open('r.csv', 'a') as f:\n    f.write('two\\n')\ntwo = 1",
+                "text = open('r.csv').read()",
+            ],
+            [
+                "open('r.csv', 'w').write('h2\\n')",
+                "%%asset two\nwith open('r.csv', 'a') as f:\n    f.write('two\\n')\ntwo = 1",
+                "text = open('r.csv').read()",
+            ],
+        ],
+        ["text"],
+        reused=("two",),
+    ),
+    Case(
+        "append_to_a_file_edited_in_the_kernel",
+        [
+            [
+                "open('r.csv', 'w').write('h1\\n')",
+                "%%asset two\nwith open('r.csv', 'a') as f:\n    f.write('two\\n')\ntwo = 1",
+                "text = open('r.csv').read()",
+                "open('r.csv', 'w').write('h2\\n')",
+                "%%asset two\nwith open('r.csv', 'a') as f:\n    f.write('two\\n')\ntwo = 1",
+                "text = open('r.csv').read()",
+            ]
+        ]
+        * 3,
+        ["text"],
+    ),
+    Case(
+        "append_before_a_plain_append",
+        [
+            [
+                "open('r.csv', 'w').write('h1\\n')",
+                "%%asset two\nwith open('r.csv', 'a') as f:\n    f.write('two\\n')\ntwo = 1",
+                "with open('r.csv', 'a') as f:\n    f.write('p\\n')",
+                "text = open('r.csv').read()",
+            ],
+            [
+                "open('r.csv', 'w').write('h1\\n')",
+                "%%asset two\nwith open('r.csv', 'a') as f:\n    f.write('two\\n')\ntwo = 1",
+                "with open('r.csv', 'a') as f:\n    f.write('p\\n')",
+                "text = open('r.csv').read()",
+            ],
+            [
+                "open('r.csv', 'w').write('h2\\n')",
+                "%%asset two\nwith open('r.csv', 'a') as f:\n    f.write('two\\n')\ntwo = 1",
+                "with open('r.csv', 'a') as f:\n    f.write('p\\n')",
+                "text = open('r.csv').read()",
+            ],
+            [
+                "open('r.csv', 'w').write('h2\\n')",
+                "%%asset two\nwith open('r.csv', 'a') as f:\n    f.write('two\\n')\ntwo = 1",
+                "with open('r.csv', 'a') as f:\n    f.write('p\\n')",
+                "text = open('r.csv').read()",
+            ],
+        ],
+        ["text"],
+        reused=("two",),
+    ),
 ]

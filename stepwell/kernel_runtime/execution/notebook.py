@@ -148,7 +148,6 @@ class StoredCells:
             timeline.project,
             self._was_written,
             cell_runs=cell_runs,
-            has_appended=lambda path: is_repeated and not timeline.world.was_written_before(path, step.key),
         )
         if not files.obstacle:
             self.hit = _Reuse(

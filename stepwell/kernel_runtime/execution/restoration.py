@@ -1,4 +1,4 @@
-# ruff: noqa: PTH101, PTH103, PTH105, PTH108, PTH117, PTH118, PTH120, PTH123, PTH202, PTH206 - paths are strings, as in the recorder
+# ruff: noqa: PTH101, PTH103, PTH105, PTH108, PTH117, PTH118, PTH120, PTH123, PTH202, PTH204, PTH206 - paths are strings, as in the recorder
 """Restores the effects of a reused step: files, definitions, variables, the contents of objects, and arrays that share memory.
 
 Only files inside the project's folder are restored. A file that was changed by anything except a step is overwritten only if it has the
@@ -16,6 +16,7 @@ import os
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -139,7 +140,6 @@ def compare_files(
     was_written: WasWritten,
     *,
     cell_runs: bool,
-    has_appended: Callable[[str], bool],
 ) -> FilesToRestore:
     """Return the changes that bring the project's files into the states in which a step left them.
 
@@ -152,9 +152,6 @@ def compare_files(
         from before the step.
     cell_runs
         True if the cell of the step runs. Otherwise files that exist are left as they are.
-    has_appended
-        Takes a path in the form of `FileEffect.path`; returns True if the file still contains the data that the step appended to it in this kernel.
-        Such a file is left as it is, because later steps may have appended more data, which must stay.
     """
     todo = FilesToRestore([], [], [], [])
     for effect in effects:
@@ -172,9 +169,15 @@ def compare_files(
                 todo.folders.append(effect.path)
             continue
         lost = not os.path.lexists(path)
-        if cell_runs and effect.appended and now != effect.digest_before and (lost or was_written(effect.path, now or "")):
-            # The step appends to a file that was removed, or that a step has written since.
-            if lost or not has_appended(effect.path):
+        if (
+            cell_runs
+            and effect.appended
+            and now != effect.digest_before
+            and (lost or os.path.getmtime(path) >= _STARTED or was_written(effect.path, now or ""))
+        ):
+            # The step appends to a file that was removed, or that a step or something in the time of this kernel has written since. If the data are
+            # still there, only more data were appended, which must stay.
+            if lost or file_digest(path, effect.size) != effect.digest:
                 todo.obstacle = f"the step appends to {effect.path}, which has changed since"
             continue
         if not lost:
@@ -264,6 +267,8 @@ def _is_inside(path: str, project: Path) -> bool:
     return os.path.normpath(path).startswith(os.path.join(root, "")) and os.path.realpath(folder) == os.path.normpath(folder)
 
 
+_STARTED = time.time()
+"""The time at which this kernel imported Stepwell."""
 _MOST_COMPARED = 200
 """The maximum number of arrays in the same memory with which one array is compared."""
 

@@ -207,15 +207,6 @@ class World:
             return False
         return self._come_after(name, step_key, seen.number, pulled=pulled)
 
-    def was_written_before(self, path: str, step_key: str) -> bool:
-        """Return True if a file was changed since the step `step_key` was brought up to date.
-
-        Changes by the step itself, and by cells and steps that come after this step, do not count (see `is_later_change`). `path` has the form of
-        `FileEffect.path`.
-        """
-        name = ("file", os.path.normpath(Path(self._project, path)))
-        return not self._come_after(name, step_key, self._last_read[step_key].number, pulled=True)
-
     def _come_after(self, name: tuple[str, str], step_key: str, number: int, *, pulled: bool) -> bool:
         """Return True if each change after event number `number` was made by the step itself, or by a cell or step that comes after it.
 

@@ -55,18 +55,27 @@ _TICK_NS = 50_000_000
 _COARSE_TICK_NS = 2_000_000_000
 
 
-def file_digest(path: str) -> str | None:
-    """Return the digest of a file's content as 32 hexadecimal digits; None if the file cannot be read."""
+def file_digest(path: str, size: int | None = None) -> str | None:
+    """Return the digest of a file's content as 32 hexadecimal digits; None if the file cannot be read.
+
+    Parameters
+    ----------
+    size
+        The number of bytes at the beginning of the file that are digested; None for the whole file.
+    """
     from blake3 import blake3
 
+    left = sys.maxsize if size is None else size
     try:
         with open(path, "rb") as file:
-            data = file.read(1 << 20)
+            data = file.read(min(left, 1 << 20))
             if len(data) < 1 << 20:
                 return blake3(data).hexdigest(16)
             hasher = blake3(data, max_threads=blake3.AUTO)
-            while data := file.read(1 << 23):
+            left -= len(data)
+            while data := file.read(min(left, 1 << 23)):
                 hasher.update(data)
+                left -= len(data)
             return hasher.hexdigest(16)
     except OSError:
         return None
