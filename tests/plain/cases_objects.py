@@ -1077,4 +1077,111 @@ CASES = [
         ],
         ["s", "p"],
     ),
+    # Objects of libraries that are used in `with` statements.
+    Case(
+        "session_options",
+        [
+            [
+                "import requests\nsession = requests.Session()",
+                "%%asset s\nsession.verify = False\nsession.params = {'a': 1}\ns = 1",
+                "n = session.verify, session.params",
+            ]
+        ]
+        * 2,
+        ["n"],
+        reused=("s",),
+    ),
+    Case(
+        "session_credentials",
+        [
+            [
+                "import requests\nsession = requests.Session()",
+                "%%asset s\nsession.auth = ('us', 'vvv')\ns = 1",
+                "n = session.auth",
+            ]
+        ]
+        * 2,
+        ["n"],
+    ),
+    Case(
+        "session_adapter",
+        [
+            [
+                "import requests\nsession = requests.Session()\nfrom requests.adapters import HTTPAdapter",
+                "%%asset s\nsession.mount('http://x', HTTPAdapter(max_retries=3))\ns = 1",
+                "n = list(session.adapters), session.adapters['http://x'].max_retries.total",
+            ]
+        ]
+        * 2,
+        ["n"],
+    ),
+    Case(
+        "session_of_an_asset_cell",
+        [
+            [
+                "import requests",
+                "%%asset s\nsession = requests.Session()\nsession.headers['A'] = 'b'\ns = 1",
+                "%%asset t\nsession.headers['C'] = 'd'\nt = 1",
+                "n = session.headers['A'], session.headers['C']",
+            ]
+        ]
+        * 2,
+        ["n"],
+    ),
+    Case(
+        "archive_of_the_notebook",
+        [
+            [
+                "import zipfile\nz = zipfile.ZipFile('a.zip', 'w')",
+                "%%asset s\nz.writestr('x', 'y')\ns = 1",
+                "n = z.namelist()\nz.close()",
+            ]
+        ]
+        * 2,
+        ["n"],
+    ),
+    # Values that properties of libraries keep.
+    Case(
+        "groups_that_are_read",
+        [
+            [
+                "import pandas as pd, numpy as np\ndf=pd.DataFrame({'k':list('aabb'),'v':[1.,2,3,4],'s':[1,2,3,4]})\ng=df.groupby('k')",
+                "%%asset a\na = g[['v', 's']].agg('mean')",
+                "x = g.ngroups",
+                "%%asset b\nb = g.v.sum()",
+                "%%asset a\na = g[['v', 's']].agg('mean')",
+            ]
+        ]
+        * 2,
+        ["a", "x", "b"],
+        reused=("a", "b"),
+    ),
+    Case(
+        "property_kept_by_the_users_class",
+        [
+            [
+                "from functools import cached_property\nK = 2\nclass C:\n    @cached_property\n    def x(self):\n        return K\nc = C()",
+                "%%asset a\na = c.x",
+                "K = 5",
+                "n = c.x",
+            ]
+        ]
+        * 2,
+        ["a", "n"],
+        reused=("a",),
+    ),
+    Case(
+        "index_that_is_read",
+        [
+            [
+                "import pandas as pd\ndf = pd.DataFrame({'a': [1, 2]})\nidx = df.index",
+                "%%asset a\na = idx.is_unique, df.a.is_monotonic_increasing",
+                "n = 1",
+                "%%asset b\nb = df.a.sum(), len(idx)",
+            ]
+        ]
+        * 2,
+        ["a", "b"],
+        reused=("a", "b"),
+    ),
 ]

@@ -690,4 +690,103 @@ CASES = [
         "parser.parse_args().rate",
     ),
     kept("arguments_of_the_process_set", "import sys", "sys.argv = ['train.py', '--rate', '1']", "sys.argv[1:]"),
+    # Log handlers.
+    Case(
+        "handler_of_a_logger",
+        [
+            [
+                "import logging",
+                "%%asset s\nlogger = logging.getLogger('app')\nlogger.addHandler(logging.StreamHandler())\nlogger.setLevel('INFO')\ns = 1",
+                "n = len(logging.getLogger('app').handlers), type(logger.handlers[0]).__name__",
+            ]
+        ]
+        * 2,
+        ["n"],
+        reused=("s",),
+    ),
+    Case(
+        "log_file_of_a_logger",
+        [
+            [
+                "import logging",
+                "%%asset s\nlogger = logging.getLogger('app.run')\nif not logger.handlers:\n    h = logging.FileHandler('run.log')\n    h.setFormatter(logging.Formatter('%(levelname)s %(message)s'))\n    logger.addHandler(h)\nlogger.setLevel('INFO')\ns = 1",
+                "logger.info('x')\nn = open('run.log').read().splitlines()[-1], len(logger.handlers)",
+            ]
+        ]
+        * 2,
+        ["n"],
+    ),
+    Case(
+        "handler_on_a_stream_of_the_notebook",
+        [
+            [
+                "import logging, io\nbuf = io.StringIO()",
+                "%%asset s\nlogger = logging.getLogger('app2')\nh = logging.StreamHandler(buf)\nh.setFormatter(logging.Formatter('%(message)s!'))\nlogger.addHandler(h)\nlogger.setLevel('INFO')\ns = 1",
+                "logger.info('hey')\nn = buf.getvalue()",
+            ]
+        ]
+        * 2,
+        ["n"],
+    ),
+    Case(
+        "root_handler_on_a_stream_of_the_notebook",
+        [
+            [
+                "import logging, io\nbuf = io.StringIO()",
+                "%%asset s\nlogging.basicConfig(stream=buf, level='INFO', format='%(message)s', force=True)\ns = 1",
+                "logging.info('hey')\nn = buf.getvalue()",
+            ]
+        ]
+        * 2,
+        ["n"],
+    ),
+    Case(
+        "handler_of_the_users_class",
+        [
+            [
+                "import logging\nLINES = []\nclass Mine(logging.Handler):\n    def emit(self, record):\n        LINES.append(record.getMessage())",
+                "%%asset s\nlogging.getLogger('m').addHandler(Mine())\ns = 1",
+                "logging.getLogger('m').warning('hey')\nn = LINES",
+            ]
+        ]
+        * 2,
+        ["n"],
+    ),
+    Case(
+        "handlers_removed",
+        [
+            [
+                "import logging\nL = logging.getLogger('z')\nL.addHandler(logging.StreamHandler())",
+                "%%asset s\nL.handlers.clear()\ns = 1",
+                "n = len(L.handlers)",
+            ]
+        ]
+        * 2,
+        ["n"],
+        reused=("s",),
+    ),
+    Case(
+        "handlers_of_a_library",
+        [
+            [
+                "%%asset s\nimport requests\ns = 1",
+                "import logging\nn = [type(h).__name__ for h in logging.getLogger('urllib3').handlers]",
+            ]
+        ]
+        * 2,
+        ["n"],
+        reused=("s",),
+    ),
+    Case(
+        "class_of_a_library_under_another_name",
+        [
+            [
+                "import collections, collections.abc",
+                "%%asset s\ncollections.Iterable = collections.abc.Iterable\ns = 1",
+                "n = isinstance([], collections.Iterable)",
+            ]
+        ]
+        * 2,
+        ["n"],
+    ),
 ]

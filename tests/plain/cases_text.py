@@ -321,4 +321,47 @@ CASES = [
         ["a"],
         reused=["a"],
     ),
+    # Tests that find the notebook's functions and classes.
+    Case(
+        "doctests",
+        [
+            [
+                "import doctest\ndef g(x):\n    '''\n    >>> g(2)\n    4\n    '''\n    return x * 2",
+                "%%asset a\na = doctest.testmod().failed",
+            ],
+            [
+                "import doctest\ndef g(x):\n    '''\n    >>> g(2)\n    4\n    '''\n    return x * 3",
+                "%%asset a\na = doctest.testmod().failed",
+            ],
+        ],
+        ["a"],
+    ),
+    Case(
+        "unit_tests",
+        [
+            [
+                "import unittest\ndef g(x):\n    return x * 2",
+                "class T(unittest.TestCase):\n    def test_g(self):\n        self.assertEqual(g(2), 4)",
+                "%%asset a\na = len(unittest.main(argv=[''], exit=False, verbosity=0).result.failures)",
+            ],
+            [
+                "import unittest\ndef g(x):\n    return x * 3",
+                "class T(unittest.TestCase):\n    def test_g(self):\n        self.assertEqual(g(2), 4)",
+                "%%asset a\na = len(unittest.main(argv=[''], exit=False, verbosity=0).result.failures)",
+            ],
+        ],
+        ["a"],
+    ),
+    Case(
+        "attribute_named_main",
+        [
+            [
+                "class R:\n    main = 2\nr = R()",
+                "%%asset a\na = r.main",
+            ]
+        ]
+        * 2,
+        ["a"],
+        reused=("a",),
+    ),
 ]

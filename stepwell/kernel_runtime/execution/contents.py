@@ -24,6 +24,7 @@ from types import (
 )
 from typing import Any, TypeAlias
 
+from stepwell.kernel_runtime.versions.classes import cached_names
 from stepwell.kernel_runtime.versions.encode import ATOMS, IMMUTABLE
 from stepwell.kernel_runtime.versions.ownership import is_local
 
@@ -299,9 +300,10 @@ def _state_of(item: Any) -> dict[str, Any] | None:
     """Return the attributes of an instance by name, including slots; None if the type keeps its state in native code."""
     kind = type(item)
     namespace = _namespace_of(item)
-    state = (
-        {name: value for name, value in namespace.items() if name not in _KEPT_BY_LIBRARY} if type(namespace) is dict else None
-    )
+    state = None
+    if type(namespace) is dict:
+        cached = cached_names(kind)
+        state = {name: value for name, value in namespace.items() if name not in _KEPT_BY_LIBRARY and name not in cached}
     for base in kind.__mro__:
         slots = base.__dict__.get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:

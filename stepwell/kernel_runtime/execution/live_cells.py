@@ -187,12 +187,13 @@ class LiveRun:
         return tuple(name for name in {**self.space_before, **self._placed_inputs} if name not in self._space)
 
     def _is_users_handle(self, seen: ObjectState) -> bool:
-        """Return True for a file or connection that no step created.
+        """Return True for a file or connection without a digest that no step created.
 
-        Its changes need not be restored: it has no digest, so a step that reads it runs in every kernel anyway.
+        Its changes need not be restored, because a step that reads it runs in every kernel anyway.
         """
         writer = self._timeline.binder(seen.root)
-        return contents.is_handle(seen.item) and (writer is None or writer.kind != "step")
+        is_users = contents.is_handle(seen.item) and (writer is None or writer.kind != "step")
+        return is_users and (seen.content is None or data_version(seen.item) is None)
 
     def _updated(self, changed: list[ObjectState]) -> list[ObjectState]:
         """Return the DuckDB connections that are not in `changed`, but that may have been changed by SQL statements in strings of the body."""

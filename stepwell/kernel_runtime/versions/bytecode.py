@@ -116,6 +116,9 @@ _FRAME_WALKERS = {
     "currentframe": "inspect.currentframe() reads the frames of callers",
     "import_module": "import_module() imports a module that the code does not name",
     "getsource": "getsource() reads comments and line numbers, which are not digested",
+    "testmod": "doctest.testmod() tests the whole notebook",
+    "main": "unittest.main() runs all tests of the notebook",
+    "loadTestsFromModule": "loadTestsFromModule() finds classes that the code does not name",
 }
 
 DOC_ATTRIBUTES = frozenset(("__doc__", "__annotations__"))
@@ -444,6 +447,8 @@ def _note_attributes(
     if "modules" in read and "sys" not in names:
         # In code without the name ``sys``, ``modules`` is an attribute of another object, such as a torch model.
         read = [name for name in read if name != "modules"]
+    if "main" in read and "unittest" not in names:
+        read = [name for name in read if name != "main"]
     if read or nested:
         seen = [_FRAME_WALKERS[name] for name in read if name in _FRAME_WALKERS]
         to.suspects = tuple(dict.fromkeys(seen + [text for inner in nested for text in inner.suspects]))

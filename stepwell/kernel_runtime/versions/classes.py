@@ -12,12 +12,14 @@ import sys
 import weakref
 from collections.abc import Callable, Mapping
 from contextvars import Context, ContextVar
+from functools import cached_property
 from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from types import FunctionType, GetSetDescriptorType
 from typing import Any, ForwardRef
 
 from stepwell.kernel_runtime.definitions.bodies import annotations_of
 from stepwell.kernel_runtime.versions.encode import Form, Undigestible
+from stepwell.kernel_runtime.versions.ownership import is_local
 
 _SKIPPED = frozenset((
     "__doc__", "__module__", "__dict__", "__weakref__", "__qualname__", "__firstlineno__", "__static_attributes__",
@@ -247,14 +249,38 @@ def reduced(item: Any) -> Form:
     if not issubclass(type(result), tuple) or len(result) < 2:
         raise Undigestible(f"{kind.__module__}.{kind.__qualname__} cannot be digested: its __reduce__ does not return a tuple")
     parts: list[Any] = [kind, result[0], tuple(result[1])]
-    # An empty `__dict__` is not digested, because an access to an attribute may create it.
-    state = result[2] if len(result) > 2 and not (type(result[2]) is dict and not result[2]) else None
+    state = result[2] if len(result) > 2 else None
+    if type(state) is dict:
+        if cached := cached_names(kind):
+            state = {name: value for name, value in state.items() if name not in cached}
+        # An empty `__dict__` is not digested, because an access to an attribute may create it.
+        state = state or None
     parts.append(None if state is not None and _forgets(kind) else state)
     parts.append(list(result[3]) if len(result) > 3 and result[3] is not None else None)
     parts.append([pair for item in result[4] for pair in item] if len(result) > 4 and result[4] is not None else None)
     if len(result) > 5:
         parts.append(result[5])
     return Form("instance", tuple(parts))
+
+
+_cached_names: dict[type, frozenset[str]] = {}
+
+
+def cached_names(kind: type) -> frozenset[str]:
+    """Return the attributes in which an instance of a library's class keeps values that a property has computed.
+
+    They depend on the other attributes, and an access to the property creates them. For a class of the user, the result is empty.
+    """
+    module = kind.__module__
+    if type(module) is not str or is_local(module):
+        return frozenset()
+    names = _cached_names.get(kind)
+    if names is None:
+        found = {name for base in kind.__mro__ for name, value in vars(base).items() if type(value) is cached_property}
+        # The properties of pandas keep their values in this dict.
+        names = frozenset(found | {"_cache"} if module.partition(".")[0] == "pandas" else found)
+        _cached_names[kind] = names
+    return names
 
 
 def _forgets(kind: type) -> bool:

@@ -239,8 +239,12 @@ def _update_values() -> None:
 def _is_original(patch: Patch, value: Any) -> bool:
     """Return True if the present value of a patched attribute is the library's original function or class."""
     qualname = getattr(value, "__qualname__", None)
-    if qualname is None or of_user(value) or str(getattr(value, "__module__", "")).partition(".")[0] != patch.top:
+    home = str(getattr(value, "__module__", ""))
+    if qualname is None or of_user(value) or home.partition(".")[0] != patch.top:
         return False
+    if isinstance(patch.target, ModuleType) and home != patch.target.__name__:
+        # The module may have imported the object from another module of the library, but then it exports the object.
+        return bool(qualname == patch.name) and patch.name in getattr(patch.target, "__all__", (patch.name,))
     wanted = patch.name if isinstance(patch.target, ModuleType) else f"{patch.target.__qualname__}.{patch.name}"
     return bool(qualname == wanted)
 

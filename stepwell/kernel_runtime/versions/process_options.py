@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copyreg
 import gc
+import io
 import locale
 import os
 import re
@@ -18,6 +19,7 @@ from typing import Any
 
 from stepwell.kernel_runtime.records import bulk
 from stepwell.kernel_runtime.versions.options import UNSET, Counts, Library, Unset, never_counts, of_user, with_change
+from stepwell.kernel_runtime.versions.ownership import owner
 
 # -- the process
 
@@ -428,10 +430,21 @@ _STREAMS = ("stdout", "stderr")
 def _logging(module: Any) -> dict[str, Any]:
     root = module.root
     options: dict[str, Any] = {"disable": root.manager.disable, "root": root.level}
+    handlers = [(handler, "root") for handler in root.handlers]
     for name, logger in list(root.manager.loggerDict.items()):
-        if type(logger) is not module.PlaceHolder and (logger.level or not logger.propagate or logger.disabled):
+        if type(logger) is module.PlaceHolder:
+            continue
+        if logger.level or not logger.propagate or logger.disabled:
             options[f"logger {name}"] = [logger.level, logger.propagate, logger.disabled]
+        # The handlers of a library's logger are added when the library is imported.
+        if logger.handlers and owner(name) is None:
+            options[f"handlers of {name}"] = [entry for handler in logger.handlers if (entry := _handler(module, handler))]
+            handlers += [(handler, name) for handler in logger.handlers]
     options["handlers"] = [entry for handler in root.handlers if (entry := _handler(module, handler))]
+    # A handler that `_new_handler` cannot create has an option of its own, whose value cannot be stored.
+    for handler, name in handlers:
+        if _handler(module, handler) is None and type(handler) is not module.NullHandler:
+            options[f"{type(handler).__name__} of {name}"] = handler
     return options
 
 
@@ -439,15 +452,15 @@ def _logging_glance(module: Any) -> Any:
     root = module.root
     return (
         root.manager.disable, root.level, list(root.handlers),
-        [(name, logger.level, logger.propagate, logger.disabled) for name, logger in list(root.manager.loggerDict.items()) if type(logger) is not module.PlaceHolder],
+        [(name, logger.level, logger.propagate, logger.disabled, *logger.handlers) for name, logger in list(root.manager.loggerDict.items()) if type(logger) is not module.PlaceHolder],
     )  # fmt: skip
 
 
 def _handler(module: Any, handler: Any) -> tuple[Any, ...] | None:
     """Return the arguments with which `_new_handler` creates an equal log handler.
 
-    Return None if the class of the handler is neither ``FileHandler`` nor ``StreamHandler``, or if its formatter has another class than
-    ``Formatter``. Subclasses count as other classes.
+    Return None if the class of the handler is neither ``FileHandler`` nor ``StreamHandler``, if its formatter has another class than ``Formatter``, or
+    if it writes to a stream that the user has made. Subclasses count as other classes.
     """
     form = handler.formatter
     if form is not None and type(form) is not module.Formatter:
@@ -456,8 +469,10 @@ def _handler(module: Any, handler: Any) -> tuple[Any, ...] | None:
     if type(handler) is module.FileHandler:
         return ("file", handler.baseFilename, handler.encoding, *settings)
     if type(handler) is module.StreamHandler:
-        name = next((stream for stream in _STREAMS if handler.stream in {getattr(sys, stream), getattr(sys, f"__{stream}__")}), "stderr")  # fmt: skip
-        return ("stream", name, "", *settings)
+        name = next((stream for stream in _STREAMS if handler.stream in {getattr(sys, stream), getattr(sys, f"__{stream}__")}), "")  # fmt: skip
+        if name or type(handler.stream) not in {io.StringIO, io.TextIOWrapper}:
+            # Another stream may have been the standard stream before the front end replaced it.
+            return ("stream", name or "stderr", "", *settings)
     return None
 
 
@@ -477,7 +492,16 @@ def _set_logging(module: Any, option: str, value: Any) -> None:
         for entry in (*[entry for _, entry in value["inserted"]], *value["added"]):
             if entry not in present:
                 root.addHandler(_new_handler(module, *entry))
-    else:
+    elif option.startswith("handlers of "):
+        logger = module.getLogger(option.removeprefix("handlers of "))
+        wanted = [] if value is UNSET else value
+        for handler in [handler for handler in logger.handlers if _handler(module, handler) not in (None, *wanted)]:
+            logger.removeHandler(handler)
+        present = [_handler(module, handler) for handler in logger.handlers]
+        for entry in wanted:
+            if entry not in present:
+                logger.addHandler(_new_handler(module, *entry))
+    elif option.startswith("logger "):
         logger = module.getLogger(option.removeprefix("logger "))
         level, logger.propagate, logger.disabled = value if value is not UNSET else (0, True, False)
         logger.setLevel(level)
