@@ -741,4 +741,192 @@ CASES = [
         ["text"],
         reused=("two",),
     ),
+    # Databases that several cells write.
+    Case(
+        "database_created_and_filled",
+        [
+            [
+                "import sqlite3",
+                "%%asset s\nc = sqlite3.connect('a.db')\nc.execute('create table if not exists t (v)'); c.execute('delete from t'); c.commit(); c.close()\ns = 1",
+                "%%asset l\nc = sqlite3.connect('a.db')\nc.execute('insert into t values (1)'); c.commit(); c.close()\nl = 1",
+                "%%asset r\nc = sqlite3.connect('a.db')\nr = c.execute('select * from t').fetchall(); c.close()",
+                "q = sqlite3.connect('a.db').execute('select * from t order by v').fetchall()",
+            ]
+        ]
+        * 3,
+        ["q", "r"],
+        reused=("s", "l", "r"),
+    ),
+    Case(
+        "database_filled_by_an_edited_cell",
+        [
+            [
+                "import sqlite3",
+                "%%asset s\nc = sqlite3.connect('a.db')\nc.execute('create table if not exists t (v)'); c.execute('delete from t'); c.commit(); c.close()\ns = 1",
+                "%%asset l\nc = sqlite3.connect('a.db')\nc.execute('insert into t values (1)'); c.commit(); c.close()\nl = 1",
+                "%%asset r\nc = sqlite3.connect('a.db')\nr = c.execute('select * from t').fetchall(); c.close()",
+                "q = sqlite3.connect('a.db').execute('select * from t order by v').fetchall()",
+            ],
+            [
+                "import sqlite3",
+                "%%asset s\nc = sqlite3.connect('a.db')\nc.execute('create table if not exists t (v)'); c.execute('delete from t'); c.commit(); c.close()\ns = 1",
+                "%%asset l\nc = sqlite3.connect('a.db')\nc.execute('insert into t values (1)'); c.commit(); c.close()\nl = 1",
+                "%%asset r\nc = sqlite3.connect('a.db')\nr = c.execute('select * from t').fetchall(); c.close()",
+                "q = sqlite3.connect('a.db').execute('select * from t order by v').fetchall()",
+            ],
+            [
+                "import sqlite3",
+                "%%asset s\nc = sqlite3.connect('a.db')\nc.execute('create table if not exists t (v)'); c.execute('delete from t'); c.commit(); c.close()\ns = 1",
+                "%%asset l\nc = sqlite3.connect('a.db')\nc.execute('insert into t values (2)'); c.commit(); c.close()\nl = 1",
+                "%%asset r\nc = sqlite3.connect('a.db')\nr = c.execute('select * from t').fetchall(); c.close()",
+                "q = sqlite3.connect('a.db').execute('select * from t order by v').fetchall()",
+            ],
+            [
+                "import sqlite3",
+                "%%asset s\nc = sqlite3.connect('a.db')\nc.execute('create table if not exists t (v)'); c.execute('delete from t'); c.commit(); c.close()\ns = 1",
+                "%%asset l\nc = sqlite3.connect('a.db')\nc.execute('insert into t values (2)'); c.commit(); c.close()\nl = 1",
+                "%%asset r\nc = sqlite3.connect('a.db')\nr = c.execute('select * from t').fetchall(); c.close()",
+                "q = sqlite3.connect('a.db').execute('select * from t order by v').fetchall()",
+            ],
+        ],
+        ["q", "r"],
+        reused=("s", "l", "r"),
+    ),
+    Case(
+        "database_of_a_plain_cell",
+        [
+            [
+                "import sqlite3, os",
+                "if os.path.exists('a.db'): os.remove('a.db')\nc = sqlite3.connect('a.db')\nc.execute('create table t (v)'); c.commit(); c.close()",
+                "%%asset l\nc = sqlite3.connect('a.db')\nc.execute('insert into t values (1)'); c.commit(); c.close()\nl = 1",
+                "%%asset r\nc = sqlite3.connect('a.db')\nr = c.execute('select * from t').fetchall(); c.close()",
+                "q = sqlite3.connect('a.db').execute('select * from t order by v').fetchall()",
+            ],
+            [
+                "import sqlite3, os",
+                "if os.path.exists('a.db'): os.remove('a.db')\nc = sqlite3.connect('a.db')\nc.execute('create table t (v)'); c.commit(); c.close()",
+                "%%asset l\nc = sqlite3.connect('a.db')\nc.execute('insert into t values (1)'); c.commit(); c.close()\nl = 1",
+                "%%asset r\nc = sqlite3.connect('a.db')\nr = c.execute('select * from t').fetchall(); c.close()",
+                "q = sqlite3.connect('a.db').execute('select * from t order by v').fetchall()",
+            ],
+            [
+                "import sqlite3, os",
+                "if os.path.exists('a.db'): os.remove('a.db')\nc = sqlite3.connect('a.db')\nc.execute('create table t (v)'); c.commit(); c.close()",
+                "%%asset l\nc = sqlite3.connect('a.db')\nc.execute('insert into t values (2)'); c.commit(); c.close()\nl = 1",
+                "%%asset r\nc = sqlite3.connect('a.db')\nr = c.execute('select * from t').fetchall(); c.close()",
+                "q = sqlite3.connect('a.db').execute('select * from t order by v').fetchall()",
+            ],
+            [
+                "import sqlite3, os",
+                "if os.path.exists('a.db'): os.remove('a.db')\nc = sqlite3.connect('a.db')\nc.execute('create table t (v)'); c.commit(); c.close()",
+                "%%asset l\nc = sqlite3.connect('a.db')\nc.execute('insert into t values (2)'); c.commit(); c.close()\nl = 1",
+                "%%asset r\nc = sqlite3.connect('a.db')\nr = c.execute('select * from t').fetchall(); c.close()",
+                "q = sqlite3.connect('a.db').execute('select * from t order by v').fetchall()",
+            ],
+        ],
+        ["q", "r"],
+        reused=("l",),
+    ),
+    Case(
+        "database_that_is_only_read",
+        [
+            [
+                "import sqlite3, os",
+                "if not os.path.exists('a.db'):\n    c = sqlite3.connect('a.db')\n    c.execute('create table t (v)'); c.commit(); c.close()",
+                "%%asset r\nc = sqlite3.connect('a.db')\nr = c.execute('select * from t').fetchall(); c.close()",
+                "q = sqlite3.connect('a.db').execute('select * from t order by v').fetchall()",
+            ]
+        ]
+        * 3,
+        ["q", "r"],
+        reused=("r",),
+    ),
+    Case(
+        "database_with_frames",
+        [
+            [
+                "import sqlite3, pandas as pd",
+                "%%asset s\nc = sqlite3.connect('a.db')\npd.DataFrame({'v': [1, 2]}).to_sql('t', c, if_exists='replace', index=False)\nc.close()\ns = 1",
+                "%%asset l\nc = sqlite3.connect('a.db')\npd.DataFrame({'v': [3]}).to_sql('t', c, if_exists='append', index=False)\nc.close()\nl = 1",
+                "%%asset r\nc = sqlite3.connect('a.db')\nr = pd.read_sql('select * from t', c)\nc.close()",
+                "n = r.v.tolist()",
+            ]
+        ]
+        * 3,
+        ["n"],
+        reused=("s", "l", "r"),
+    ),
+    # Files that a cell removes if they exist.
+    Case(
+        "file_removed_if_it_exists",
+        [
+            [
+                "import pathlib, os",
+                "%%asset dl\npathlib.Path('d.txt').write_text('x')\ndl = 1",
+                "%%asset gone\nif os.path.exists('d.txt'):\n    os.remove('d.txt')\ngone = 1",
+                "e = os.path.exists('d.txt')",
+            ]
+        ]
+        * 3,
+        ["e"],
+        reused=("dl", "gone"),
+    ),
+    Case(
+        "path_removed_if_it_exists",
+        [
+            [
+                "import pathlib, os",
+                "%%asset dl\npathlib.Path('d.txt').write_text('x')\ndl = 1",
+                "%%asset gone\np = pathlib.Path('d.txt')\nif p.is_file():\n    p.unlink()\ngone = 1",
+                "e = os.path.exists('d.txt')",
+            ]
+        ]
+        * 3,
+        ["e"],
+        reused=("dl", "gone"),
+    ),
+    Case(
+        "folder_made_anew_if_it_exists",
+        [
+            [
+                "import pathlib, os, shutil",
+                "%%asset mk\nos.makedirs('out', exist_ok=True)\npathlib.Path('out/a').write_text('x')\nmk = 1",
+                "%%asset gone\nif os.path.isdir('out'):\n    shutil.rmtree('out')\nos.mkdir('out')\ngone = 1",
+                "e = os.listdir('out')",
+            ]
+        ]
+        * 3,
+        ["e"],
+        reused=("mk", "gone"),
+    ),
+    Case(
+        "removed_file_as_a_value",
+        [
+            [
+                "import pathlib, os",
+                "%%asset dl\npathlib.Path('d.txt').write_text('x')\ndl = 1",
+                "%%asset had\nhad = os.path.exists('d.txt')\nif had:\n    os.remove('d.txt')",
+                "e = os.path.exists('d.txt')",
+                "%%asset had2\nhad2 = os.path.exists('d.txt')",
+            ]
+        ]
+        * 3,
+        ["e", "had", "had2"],
+        reused=("dl", "had", "had2"),
+    ),
+    Case(
+        "removed_file_that_is_back",
+        [
+            [
+                "import pathlib, os",
+                "%%asset dl\npathlib.Path('d.txt').write_text('x')\ndl = 1",
+                "%%asset had\nhad = os.path.exists('d.txt')\nif had:\n    os.remove('d.txt')",
+                "pathlib.Path('d.txt').write_text('y')\nNone",
+                "e = os.path.exists('d.txt')",
+            ]
+        ]
+        * 3,
+        ["e", "had"],
+        reused=("dl", "had"),
+    ),
 ]

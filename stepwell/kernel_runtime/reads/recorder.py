@@ -352,6 +352,8 @@ class ReadRecorder:
         self.file_opened(path, reads=exists, writes=not exists)
         if exists:
             self.file_opened(path + log, reads=True, writes=False)
+            if path not in self._databases and path not in self._written_files:
+                self._note_before(path, os.path.getsize(path))
             self._databases |= {path, path + log}
 
     def name_read(self, name: str, value: str | None) -> None:
@@ -609,15 +611,22 @@ class ReadRecorder:
                 return Read("status", path, UNSTABLE, (), (aspect,))
             if before == ABSENT:
                 return None
+            if now == ABSENT and aspect == "kind" and self._keeps_before:
+                # A reuse of the cell removes the path again.
+                return Read("status", path, before, (), (aspect,))
         return Read("absent", path) if now == ABSENT and aspect != "link" else Read("status", path, now, (), (aspect,))
 
     def _file(self, path: str, before: tuple[int, ...] | None) -> Read | None:
         existed = self._written_files.get(path)
         if existed is False or path in self._created:
             return self._created_file(path)
-        if path in self.digests_before:
-            return Read("file", path, self.digests_before[path])
         now = file_stat(path)
+        if path in self.digests_before:
+            if path not in self._databases or before != now:
+                return Read("file", path, self.digests_before[path])
+            # The step only read the database.
+            same = self.digests_before.pop(path)
+            return Read("file", path, same, () if now is None or too_recent(now) else now)
         if before is None and now is None:
             return Read("absent", path)
         if path in self._databases and path.endswith(_WRITE_AHEAD) and now is None:
