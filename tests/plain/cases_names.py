@@ -1331,4 +1331,163 @@ CASES = [
         reused=("s",),
         files={"mymod.py": "import os\nMODE = os.environ.get('MODE', 'none')\ndef f():\n    return MODE, 1\n"},
     ),
+    # Functions of a cell that a registry of the same cell holds.
+    Case(
+        "registry_and_functions_in_one_cell",
+        [
+            [
+                "%%asset setup\nR = {}\ndef reg(f):\n    R[f.__name__] = f\n    return f\n@reg\ndef one(x):\n    return 'int'\n@reg\ndef two(x):\n    return 'list'\nsetup = 1",
+                "r = [f(1) for f in R.values()]",
+            ]
+        ]
+        * 2,
+        ["r"],
+        reused=("setup",),
+    ),
+    Case(
+        "registry_with_one_name_twice",
+        [
+            [
+                "%%asset setup\nR = {}\ndef reg(f):\n    R[len(R)] = f\n    return f\n@reg\ndef impl(x):\n    return 'int'\n@reg\ndef impl(x):\n    return 'list'\nsetup = 1",
+                "r = [f(1) for f in R.values()]",
+            ]
+        ]
+        * 2,
+        ["r"],
+        reused=("setup",),
+    ),
+    Case(
+        "list_of_functions_named_underscore",
+        [
+            [
+                "%%asset setup\nR = []\ndef _(x):\n    return 'int'\nR.append(_)\ndef _(x):\n    return 'list'\nR.append(_)\nsetup = 1",
+                "r = [f(1) for f in R]",
+            ]
+        ]
+        * 2,
+        ["r"],
+    ),
+    Case(
+        "functions_defined_in_a_loop",
+        [
+            [
+                "%%asset setup\nR = []\nfor i in range(3):\n    def f(x, i=i):\n        return x * i\n    R.append(f)\nsetup = 1",
+                "r = [f(2) for f in R], f(3)",
+            ]
+        ]
+        * 2,
+        ["r"],
+        reused=("setup",),
+    ),
+    # Functions that are stored with a registry use the notebook's variables.
+    Case(
+        "registered_functions_that_read_the_registry",
+        [
+            [
+                "%%asset setup\nR = {}\ndef reg(f):\n    R[f.__name__] = f\n    return f\n@reg\ndef one(x):\n    return len(R), x\n@reg\ndef two(x):\n    return R['one'](x)\nsetup = 1",
+                "R['three'] = len",
+                "r = one(1), two(2), R['one'] is one, list(R)",
+            ]
+        ]
+        * 2,
+        ["r"],
+        reused=("setup",),
+    ),
+    Case(
+        "registered_function_and_a_later_variable",
+        [
+            [
+                "%%asset setup\nR = {}\ndef reg(f):\n    R[f.__name__] = f\n    return f\nSCALE = 2\n@reg\ndef one(x):\n    return x * SCALE\nsetup = 1",
+                "SCALE = 5\nr = one(1), R['one'](1)",
+            ]
+        ]
+        * 2,
+        ["r"],
+        reused=("setup",),
+    ),
+    Case(
+        "registered_function_with_edits",
+        [
+            [
+                "%%asset setup\nR = {}\ndef reg(f):\n    R[f.__name__] = f\n    return f\n@reg\ndef one(x):\n    return x * 2\nsetup = 1",
+                "%%asset t\nt = R['one'](1), one(1)",
+            ],
+            [
+                "%%asset setup\nR = {}\ndef reg(f):\n    R[f.__name__] = f\n    return f\n@reg\ndef one(x):\n    return x * 2\nsetup = 1",
+                "%%asset t\nt = R['one'](1), one(1)",
+            ],
+            [
+                "%%asset setup\nR = {}\ndef reg(f):\n    R[f.__name__] = f\n    return f\n@reg\ndef one(x):\n    return x * 3\nsetup = 1",
+                "%%asset t\nt = R['one'](1), one(1)",
+            ],
+            [
+                "%%asset setup\nR = {}\ndef reg(f):\n    R[f.__name__] = f\n    return f\n@reg\ndef one(x):\n    return x * 3\nsetup = 1",
+                "%%asset t\nt = R['one'](1), one(1)",
+            ],
+        ],
+        ["t"],
+        reused=("setup", "t"),
+    ),
+    Case(
+        "registered_function_that_calls_a_later_helper",
+        [
+            [
+                "%%asset setup\nR = {}\ndef reg(f):\n    R[f.__name__] = f\n    return f\n@reg\ndef one(x):\n    return x * 2\n@reg\ndef two(x):\n    return helper(x)\nsetup = 1",
+                "def helper(x):\n    return x + 2",
+                "%%asset t\nt = R['two'](1), two(1)",
+            ],
+            [
+                "%%asset setup\nR = {}\ndef reg(f):\n    R[f.__name__] = f\n    return f\n@reg\ndef one(x):\n    return x * 2\n@reg\ndef two(x):\n    return helper(x)\nsetup = 1",
+                "def helper(x):\n    return x + 2",
+                "%%asset t\nt = R['two'](1), two(1)",
+            ],
+            [
+                "%%asset setup\nR = {}\ndef reg(f):\n    R[f.__name__] = f\n    return f\n@reg\ndef one(x):\n    return x * 2\n@reg\ndef two(x):\n    return helper(x)\nsetup = 1",
+                "def helper(x):\n    return x + 3",
+                "%%asset t\nt = R['two'](1), two(1)",
+            ],
+            [
+                "%%asset setup\nR = {}\ndef reg(f):\n    R[f.__name__] = f\n    return f\n@reg\ndef one(x):\n    return x * 2\n@reg\ndef two(x):\n    return helper(x)\nsetup = 1",
+                "def helper(x):\n    return x + 3",
+                "%%asset t\nt = R['two'](1), two(1)",
+            ],
+        ],
+        ["t"],
+        reused=("setup", "t"),
+    ),
+    Case(
+        "classes_in_a_registry",
+        [
+            [
+                "%%asset setup\nR = []\ndef reg(c):\n    R.append(c)\n    return c\n@reg\nclass A:\n    v = 1\n@reg\nclass B(A):\n    v = 2\nsetup = 1",
+                "r = [c().v for c in R], R[0] is A, issubclass(B, A), len(R)",
+            ]
+        ]
+        * 2,
+        ["r"],
+    ),
+    Case(
+        "handlers_by_event",
+        [
+            [
+                "%%asset setup\nhandlers = {}\ndef on(event):\n    def deco(f):\n        handlers.setdefault(event, []).append(f)\n        return f\n    return deco\n@on('a')\ndef f1(x):\n    return x + 1\n@on('a')\ndef f2(x):\n    return x + 2\nsetup = 1",
+                "r = [f(1) for f in handlers['a']], handlers['a'][0] is f1",
+            ]
+        ]
+        * 2,
+        ["r"],
+        reused=("setup",),
+    ),
+    Case(
+        "decorator_that_counts_calls",
+        [
+            [
+                "%%asset setup\nCALLS = []\ndef log(f):\n    def inner(*a):\n        CALLS.append(f.__name__)\n        return f(*a)\n    return inner\n@log\ndef one(x):\n    return x\nsetup = one(1)",
+                "r = one(2), CALLS",
+            ]
+        ]
+        * 2,
+        ["r"],
+        reused=("setup",),
+    ),
 ]

@@ -1184,4 +1184,41 @@ CASES = [
         ["a", "b"],
         reused=("a", "b"),
     ),
+    # Arrays in the same memory.
+    Case(
+        "view_of_another_row",
+        [
+            [
+                "import numpy as np",
+                "m = np.zeros((2, 2))\nrow = m[0]",
+                "%%asset s\nm[0, 0] = 5\ns = float(row.sum())",
+                "n = m.tolist(), row.tolist()",
+            ],
+            [
+                "import numpy as np",
+                "m = np.zeros((2, 2))\nrow = m[1]",
+                "%%asset s\nm[0, 0] = 5\ns = float(row.sum())",
+                "n = m.tolist(), row.tolist()",
+            ],
+        ],
+        ["n", "s"],
+    ),
+    Case(
+        "view_that_becomes_a_copy",
+        [
+            [
+                "import numpy as np",
+                "m = np.zeros((2, 2))\nrow = m[0]",
+                "%%asset s\nrow += 5\ns = float(m.sum())",
+                "n = m.tolist(), row.tolist()",
+            ],
+            [
+                "import numpy as np",
+                "m = np.zeros((2, 2))\nrow = m[0].copy()",
+                "%%asset s\nrow += 5\ns = float(m.sum())",
+                "n = m.tolist(), row.tolist()",
+            ],
+        ],
+        ["n", "s"],
+    ),
 ]

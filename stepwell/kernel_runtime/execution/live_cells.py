@@ -393,7 +393,48 @@ class LiveRun:
                 name in self._space and _imports(definition, name, self._space[name]) for name in definition.names
             ):
                 executed.add(place)
+        for name in self._held_functions(executed, values):
+            executed.difference_update(by_name[name])
+            values.append(name)
         return tuple(sorted(executed)), values
+
+    def _held_functions(self, executed: Collection[int], values: list[str]) -> list[str]:
+        """Return the names of functions that a reuse cannot define again, because the definition needs a variable that holds the function.
+
+        An example is a function that a decorator adds to a list of the same cell. Such a function is stored with the list.
+
+        Parameters
+        ----------
+        executed, values
+            The results of `_split`.
+        """
+        space = self._space
+        waiting = [
+            name
+            for number in executed
+            for name in self._body.definitions[number].names
+            if type(space[name]) is FunctionType and not self._needed(self._body.definitions[number]).isdisjoint(values)
+        ]
+        if not waiting:
+            return []
+        held = Inventory(space, values, digests=False).objects
+        return [name for name in dict.fromkeys(waiting) if id(space[name]) in held]
+
+    def _needed(self, definition: Definition) -> set[str]:
+        """Return the names that the execution of a definition reads, also inside the notebook's functions that it names, such as decorators."""
+        needed = set(definition.code.co_names)
+        stack = [*needed]
+        while stack:
+            function = self._space.get(stack.pop())
+            if (
+                type(function) is FunctionType
+                and function.__globals__ is self._space
+                and function.__name__ not in definition.names
+            ):
+                new = {name for name, _ in facts(function.__code__).loads} - needed
+                needed |= new
+                stack += new
+        return needed
 
     def _shared(self, outputs: Sequence[str], rebound: Sequence[str]) -> list[str]:
         """Return the outputs that share objects or memory with each other, with `rebound` variables, or with the rest of the notebook.

@@ -335,20 +335,34 @@ def _beyond_names(
 
 
 def _aliases(node: Node, names: list[tuple[str, Any]]) -> None:
-    """Write the groups of names that are bound to the same value into `node`: code that changes one of them changes all.
+    """Write the groups of names that are bound to the same value, or to arrays in the same memory, into `node`.
+
+    Code that changes one value of a group changes the others.
 
     Parameters
     ----------
     names
         The globals that the code loads, with their values.
     """
-    by_identity: dict[int, list[str]] = {}
+    groups: dict[int, list[tuple[Any, ...]]] = {}
     for name, value in dict(names).items():
         if type(value) not in ATOMS and value is not MISSING and not callable(value) and not issubclass(type(value), ModuleType):
-            by_identity.setdefault(identity(value), []).append(name)
-    for group in by_identity.values():
+            memory, *place = _memory(value)
+            groups.setdefault(identity(memory), []).append((name, *place))
+    for group in groups.values():
         if len(group) > 1:
             node.content.append(Tag.SHARED + atom(tuple(sorted(group))))
+
+
+def _memory(value: Any) -> tuple[Any, ...]:
+    """Return the object that holds the memory of an array, and where the array begins there; for any other object, the object itself."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or type(value) is not numpy.ndarray:
+        return (value,)
+    root = value
+    while type(root.base) is numpy.ndarray:
+        root = root.base
+    return root, value.__array_interface__["data"][0] - root.__array_interface__["data"][0], value.strides
 
 
 def _texts(

@@ -431,6 +431,9 @@ class Resolver:
         Functions that compute code versions.
     notify
         Receives a notice if a copy is used for a name that is not in ``inside``.
+    defines
+        True if the value binds variables of the notebook. Then its functions always use the notebook's variables, as they did when the value was
+        stored, and there is no notice for a name that the notebook lacks.
     """
 
     def __init__(
@@ -444,7 +447,9 @@ class Resolver:
         key: str,
         code: CodeReader,
         notify: Notify,
+        defines: bool = False,
     ) -> None:
+        self._defines = defines
         self._names = [(name, version) for name, version in names]
         self._copies = copies
         self._python = python
@@ -484,7 +489,7 @@ class Resolver:
                 present,
                 f"the stored copy of {short} needs Python {self._python}, but this process runs Python {PYTHON}",
             )
-        if name not in self._inner_names:
+        if name not in self._inner_names and (present is not None or not self._defines):
             self._notify(notice("copy used", self._key, name=short, module=module, exists=present is not None))
         if self._loaded_copies is None:
             self._loaded_copies = self._load_copies()
@@ -534,7 +539,7 @@ class Resolver:
         if item is None and version and version != UNKNOWN:
             item = _classes.get((name, version))
         if item is None:
-            notebook = _notebook() if reads is not None and self._has_all(reads) else None
+            notebook = _notebook() if reads is not None and (self._defines or self._has_all(reads)) else None
             if notebook is not None:
                 code, _, *rest = arguments
                 item = FunctionType(code, notebook, *rest)

@@ -611,6 +611,7 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
             key=key,
             code=loading.code,
             notify=loading.notify,
+            defines=loading.link is not None,
         )
         return code_copies.load_with(resolver, frame.pickle, buffers, check=loading.check, link=loading.link)
     except (ValueUnavailableError, KeyboardInterrupt, MemoryError):
