@@ -1490,4 +1490,86 @@ CASES = [
         ["r"],
         reused=("setup",),
     ),
+    # Variables that are not stored and share objects with others.
+    Case(
+        "dropped_alias_beside_random_numbers",
+        [
+            [
+                "import random\nrandom.seed(5)",
+                "d = {'a': 1, 'sub': [2]}",
+                "%%asset a2 -> n --drop e\ne = d\nn = random.sample(range(99), 2)[0]",
+                "r = d['sub'] is e['sub'], n, random.random()",
+                "import random\nrandom.seed(5)",
+                "d = {'a': 1, 'sub': [2]}",
+                "%%asset a2 -> n --drop e\ne = d\nn = random.sample(range(99), 2)[0]",
+                "r = d['sub'] is e['sub'], n, random.random()",
+            ]
+        ]
+        * 1,
+        ["r"],
+    ),
+    Case(
+        "dropped_part_of_the_value",
+        [
+            [
+                "%%asset a1 --drop l_2\nl_2 = [x + 3 for x in range(1)]\na1 = {'a': 7, 'sub': l_2}",
+                "r = l_2 is a1['sub'], l_2",
+            ]
+        ]
+        * 2,
+        ["r"],
+    ),
+    Case(
+        "dropped_part_of_a_changed_value",
+        [
+            [
+                "%%asset a1 --drop l_2\nl_2 = [x + 3 for x in range(1)]\na1 = {'a': 7, 'sub': l_2}",
+                "a1['sub'].append(9)\nb = a1",
+                "r = l_2 is a1['sub'], l_2, b is a1",
+            ]
+        ]
+        * 2,
+        ["r"],
+    ),
+    Case(
+        "dropped_variable_that_text_reads",
+        [
+            [
+                "import pandas as pd\nn = 3\nf = pd.DataFrame({'v': [1, 5, 9]})",
+                "%%asset a2 --drop n\na2 = int(pd.eval('n + 1'))\nn = len(f.query('v > @n'))",
+                "r = n, a2",
+            ]
+        ]
+        * 3,
+        ["r"],
+    ),
+    Case(
+        "dropped_alias_of_a_variable_bound_again",
+        [
+            [
+                "d = {'a': 1, 'sub': [2]}",
+                "%%asset a2 -> n --drop e\ne = d\nn = 2",
+                "d = {'a': 1, 'sub': [2]}",
+                "%%asset a2 -> n --drop e\ne = d\nn = 2",
+                "r = d['sub'] is e['sub'], n",
+            ]
+        ]
+        * 1,
+        ["r"],
+    ),
+    Case(
+        "dropped_alias_in_an_edited_cell",
+        [
+            [
+                "d = {'a': 1, 'sub': [2]}",
+                "%%asset a2 -> n --drop e\ne = d\nn = 5",
+                "%%asset a2 -> n --drop e\ne = d\nn = 2",
+                "d = {'a': 1, 'sub': [2]}",
+                "%%asset a2 -> n --drop e\ne = d\nn = 2",
+                "r = d['sub'] is e['sub'], n",
+            ]
+        ]
+        * 1,
+        ["r"],
+    ),
 ]

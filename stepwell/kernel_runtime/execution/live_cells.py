@@ -15,6 +15,7 @@ import re
 import sys
 from abc import ABCMeta
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -28,6 +29,7 @@ from stepwell.kernel_runtime.execution.addresses import (
     objects_in,
     places,
     reached_names,
+    resolve,
 )
 from stepwell.kernel_runtime.execution.restoration import Bundle, View, blocks_of, has_arrays, views
 from stepwell.kernel_runtime.execution.timeline import Timeline
@@ -612,12 +614,26 @@ class LiveRun:
         return own
 
     def give_back(self) -> None:
-        """Restore the bindings of the names in `users_names`, and of names that were bound to inputs only for this run."""
+        """Restore the bindings of the names in `users_names`, and of names that were bound to inputs only for this run.
+
+        If the step ran only to compute variables that are not stored, a variable whose value is inside the value of another variable of the step is
+        bound to the object at the same place in the notebook's value of that variable.
+        """
+        places = self._places() if self.reruns_for_unstored else {}
         for name, value in self._placed_inputs.items():
             if self._space.get(name, MISSING) is value and name in self.space_before:
                 self._space[name] = self.space_before[name]
         for name in self.users_names:
             self._space[name] = self.space_before[name]
+        for name, (root, address) in places.items():
+            with suppress(LookupError, AttributeError, TypeError, ValueError):
+                self._space[name] = resolve(self._space, root, address)
+
+    def _places(self) -> dict[str, tuple[str, contents.Address]]:
+        bound = self.bound_names()
+        objects = Inventory(self._space, self.users_names.intersection(bound), digests=False).objects
+        found = {name: objects.get(id(self._space[name])) for name in bound if name not in self.users_names}
+        return {name: (seen.root, seen.address) for name, seen in found.items() if seen is not None}
 
 
 def coded_inputs(step: PlanStep, materializations: Mapping[str, Materialization]) -> set[str]:

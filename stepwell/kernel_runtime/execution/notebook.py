@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import NamesReassignedError, UnstorableValueError, ValueUnavailableError
-from stepwell.kernel_runtime.execution.addresses import code_in, outdated_class, reached_names
+from stepwell.kernel_runtime.execution.addresses import code_in, objects_in, outdated_class, reached_names
 from stepwell.kernel_runtime.execution.contents import is_closed, is_handle
 from stepwell.kernel_runtime.execution.in_process import Outcome
 from stepwell.kernel_runtime.execution.live_cells import ENVIRONMENT, LiveRun, coded_inputs
@@ -184,13 +184,18 @@ class StoredCells:
             is_repeated and timeline.is_left(step.key) and (skips_objects or not timeline.is_touched(step.key, effects.lost))
         ):
             return f"the changes to {', '.join(effects.lost)} cannot be restored: the step runs once in every kernel"
-        assert isinstance(step.op.body, CellBody)
-        own = [name for name in values if name in step.op.body.reads]
+        body = step.op.body
+        assert isinstance(body, CellBody)
+        shared = [name for name in effects.lost if name in effects.unstored and timeline.may_share(name)]
+        if shared and not skips_objects and timeline.is_bound_since(step.key, {*body.reads, *body.parameters}):
+            return f"the variable {shared[0]} is not stored, and a variable that it may share objects with was bound again"
+        by_text = {read.name for read in materializations[0].reads if read.kind == "name"}
+        own = [name for name in values if name in body.reads or name in by_text]
         if own and not is_repeated:
             # The reuse would unbind the variable, and the step could not compute it later.
             return f"the variable {own[0]} is not stored, and the step needs the value that it had before"
-        if not is_repeated and not step.op.body.kept_variables.isdisjoint(effects.unstored):
-            name = min(step.op.body.kept_variables.intersection(effects.unstored))
+        if not is_repeated and not body.kept_variables.isdisjoint(effects.unstored):
+            name = min(body.kept_variables.intersection(effects.unstored))
             return f"the variable {name}, which --keep names, is not stored"
         if self.must_be_stored(step) and any(item.value is None for item in materializations if item.output != NOTEBOOK):
             return "the value of the step is not stored"
@@ -635,9 +640,18 @@ class NotebookCells:
         bound_names = [name for name in (*bound, *variables, *deleted) if name not in users_names]
         timeline.leave_unbound([output.key for output in step.outputs])
         changed = (*effects.objects, *[name for name in effects.lost if name in timeline.namespace])
-        timeline.note(Writer("step", step.key, step.key), bound=dict.fromkeys(bound_names), changed=changed, read=body.parameters)
+        read = (*body.parameters, *self._shared_reads(body, effects.unstored))
+        timeline.note(Writer("step", step.key, step.key), bound=dict.fromkeys(bound_names), changed=changed, read=read)
         timeline.note_handles(step.key, effects.handles)
         timeline.settle(variables)
+
+    def _shared_reads(self, body: CellBody, unstored: Collection[str]) -> list[str]:
+        """Return the variables that the body reads and that share objects with a variable in `unstored`."""
+        space = self._timeline.namespace
+        inside = objects_in([space[name] for name in unstored if name in space])
+        return [
+            name for name in body.reads if inside and name in space and not inside.keys().isdisjoint(objects_in([space[name]]))
+        ]
 
     def name_writers(self, outcome: Outcome) -> None:
         """Add a note to the exception of a body for each missing file that a step once wrote; the note names this step."""
