@@ -218,8 +218,6 @@ class StoredCells:
         return (here is not None and here[0] == digest) or any(digest == state for state, _ in left_states(path, self._store))
 
 
-_FOR_IMPORTS = ("sys.path:", "working directory:", "arguments:")
-"""The names of the settings on which an import may depend, besides environment variables, begin with one of these."""
 _Before = tuple[library_state.Snapshot, dict[str, str]]
 """The settings of libraries and of the process, and the environment variables, before a step was reused."""
 _WITH_VARIABLE = re.compile(r"\bas\s+(\w+)\s*[:,)]")
@@ -856,7 +854,7 @@ class NotebookCells:
                 self._timeline.wrote(file.path, file.digest, hit.step.key)
 
     def _set_for_imports(self, hit: _Reuse) -> _Before | None:
-        """Set the settings that a step changed and on which imports may depend (`_FOR_IMPORTS`).
+        """Set the settings that a step changed, as far as they are recorded as text, because the imports of its cell may read them.
 
         Return the settings before, for `_restore_settings`; None if the step changed no settings, or if those that it changed stay as they are.
         """
@@ -866,14 +864,14 @@ class NotebookCells:
         if not entries or (hit.skips_objects and world.has_settings(step_key)):
             return None
         before = library_state.snapshot(), environment_copy()
-        library_state.apply([entry for entry in entries if entry[0].startswith(_FOR_IMPORTS)])
+        library_state.apply([entry for entry in entries if entry[1] is not None and not entry[0].startswith(ENVIRONMENT)])
         for name, value in entries:
             if name.startswith(ENVIRONMENT):
                 set_variable(name.removeprefix(ENVIRONMENT), value)
         return before
 
     def _restore_settings(self, hit: _Reuse, before: _Before, values: Mapping[str, Any]) -> None:
-        """Set the other settings that a step changed.
+        """Set the settings that a step changed again, because imports may change them, and set those that are not recorded as text.
 
         Parameters
         ----------
@@ -882,7 +880,7 @@ class NotebookCells:
         values
             Maps the name of a setting to its value, for the settings whose values cannot be recorded as strings.
         """
-        entries = [entry for entry in hit.effects.state if not entry[0].startswith((ENVIRONMENT, *_FOR_IMPORTS))]
+        entries = [entry for entry in hit.effects.state if not entry[0].startswith(ENVIRONMENT)]
         failed = library_state.apply(entries, values)
         if failed:
             self._notify(notice("not set", hit.step.key, names=tuple(failed[:3])))

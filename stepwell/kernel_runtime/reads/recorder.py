@@ -8,12 +8,14 @@ up to 64 MiB is recorded with its content before the step, because a reuse of th
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
+from contextlib import redirect_stdout
 from contextvars import ContextVar, Token
 from importlib import import_module
 from pathlib import Path
@@ -718,12 +720,34 @@ def _local_file(name: str) -> str:
     return str(file) if is_local else ""
 
 
+_OPTIONS = frozenset(("argv", "get_option", "rcParams", "options"))
+"""Names of options and arguments. The recorder does not note a read of one of them by a module that is imported."""
+
+
+def _names_options(name: str) -> bool:
+    """Return True if the code of a local module, outside of its functions and classes, contains one of `_OPTIONS`."""
+    code = getattr(sys.modules[name].__spec__, "loader", None)
+    try:
+        return not _OPTIONS.isdisjoint(code.get_code(name).co_names)  # type: ignore[union-attr]  # any exception means that there is no code
+    except Exception:
+        return False
+
+
 def watched_import(name: str) -> ImportReads:
-    """Import a module, and return what the import read of the state of the process."""
+    """Import a module, and return what the import read of the state of the process. Output is discarded, and counts as reading state.
+
+    Random numbers that the import draws are given back, because the step will draw them.
+    """
     numpy = sys.modules.get("numpy.random")
-    before = random.getstate(), repr(numpy.get_state()) if numpy is not None else None
-    with ReadRecorder() as recorder:
+    state, numpy_state = random.getstate(), numpy.get_state() if numpy is not None else None
+    known = len(sys.modules)
+    with ReadRecorder() as recorder, redirect_stdout(io.StringIO()) as output:
         import_module(name)
         reads_state = recorder.reads_state
-    after = random.getstate(), repr(numpy.get_state()) if numpy is not None else None
-    return ImportReads(reads_state, draws=before != after)
+    draws = random.getstate() != state
+    random.setstate(state)
+    if numpy is not None:
+        draws = draws or repr(numpy.get_state()) != repr(numpy_state)
+        numpy.set_state(numpy_state)
+    reads_state = reads_state or bool(output.getvalue()) or any(map(_names_options, filter(_local_file, [*sys.modules][known:])))
+    return ImportReads(reads_state, draws)

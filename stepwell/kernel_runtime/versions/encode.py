@@ -24,13 +24,12 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
 from itertools import chain
-from types import CodeType, EllipsisType, MappingProxyType, NoneType
+from types import BuiltinFunctionType, CodeType, EllipsisType, FunctionType, MappingProxyType, ModuleType, NoneType
 from typing import Any
 
 from blake3 import blake3
 
 from stepwell.kernel_runtime.versions.frames import LEAF, structure
-from stepwell.kernel_runtime.versions.ownership import owner
 
 identity: Callable[[object], int] = object.__hash__
 """Returns a number that identifies an object while the object lives. The number differs from the object's ``id``. ``id`` takes three times as
@@ -291,7 +290,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, separate_i
             else:
                 form = builtin_form(item) or structure(item)
                 if form is None:
-                    if _is_of_user(kind):
+                    if _has_identity(kind):
                         numbers[key] = len(numbers)
                         alive[key] = item
                     form = foreign(item, path)
@@ -299,7 +298,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, separate_i
                 elif type(form) is bytes:
                     # A leaf with a buffer may be large and may occur more than once in the value.
                     alive[key] = item
-                    if hasattr(kind, "__setitem__"):
+                    if kind.__name__ in _MUTABLE_LEAVES:
                         numbers[key] = len(numbers)
                     else:
                         encodings[key] = form
@@ -322,9 +321,10 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, separate_i
     return b"".join(out)
 
 
-def _is_of_user(kind: type) -> bool:
-    module = kind.__module__
-    return type(module) is str and owner(module) is None
+def _has_identity(kind: type) -> bool:
+    """Return True for the type of an instance that may change in place: an instance that is hashed by its value should not."""
+    hashed: Any = kind.__hash__
+    return (hashed is None or hashed is object.__hash__) and not issubclass(kind, _NAMED)
 
 
 def _encoded_set(item: Any, foreign: Foreign, path: Callable[[], str], sets_apart: bool, separate_ids: Container[int]) -> bytes:
@@ -365,6 +365,9 @@ def _path(stack: list[tuple[Iterator[Any], bytes, int, Any]], counts: list[int])
 
 _TREES = frozenset((list, tuple, dict))
 _MUTABLE = frozenset((list, dict, set, bytearray))
+_MUTABLE_LEAVES = frozenset(("ndarray", "DataFrame", "Series"))
+_NAMED = (type, FunctionType, BuiltinFunctionType, ModuleType)
+"""Types of objects that are usually identified by a name. Two occurrences of one of these are not distinguished from two equal ones."""
 _LARGE = 64
 """A container with at least this number of members is first passed to `is_plain_tree`; if the result is True, marshal writes it as a whole."""
 _MOST_REFUSALS = 6
