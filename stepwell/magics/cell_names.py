@@ -396,19 +396,32 @@ class _Walker(ast.NodeVisitor):
     def visit_Assign(self, node: ast.Assign) -> None:
         target = node.targets[0]
         if (
-            isinstance(node.value, ast.Lambda)
+            isinstance(node.value, (ast.Lambda, ast.Dict, ast.List, ast.Tuple))
             and len(node.targets) == 1
             and isinstance(target, ast.Name)
             and not self.class_names
         ):
-            for default in (*node.value.args.defaults, *node.value.args.kw_defaults):
-                if default is not None:
-                    self.visit(default)
-            self.bind_function(target.id, self.deferred(node.value), at_once=False)
+            self.bind_function(target.id, self._held(node.value), at_once=False)
             return
         self.visit(node.value)
         for assignment_target in node.targets:
             self.visit(assignment_target)
+
+    def _held(self, node: ast.expr) -> set[str]:
+        """Visit an expression, and return the globals that the lambdas in it may read. Lambdas outside of lists, tuples and dicts are visited."""
+        if isinstance(node, ast.Lambda):
+            for default in (*node.args.defaults, *node.args.kw_defaults):
+                if default is not None:
+                    self.visit(default)
+            return self.deferred(node)
+        if isinstance(node, ast.Dict):
+            parts = [part for pair in zip(node.keys, node.values, strict=True) for part in pair if part is not None]
+        elif isinstance(node, (ast.List, ast.Tuple)):
+            parts = node.elts
+        else:
+            self.visit(node)
+            return set()
+        return set().union(*map(self._held, parts))
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
         if isinstance(node.target, ast.Name):

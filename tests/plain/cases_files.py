@@ -929,4 +929,161 @@ CASES = [
         ["e", "had"],
         reused=("dl", "had"),
     ),
+    # Files and folders that are renamed or removed.
+    Case(
+        "file_renamed_twice",
+        [
+            [
+                "%%asset i\nimport os\nopen('a.txt','w').write('1')\ni=1",
+                "%%asset s\nos.rename('a.txt','b.txt')\ns=1",
+                "n=os.path.exists('a.txt'), open('b.txt').read()",
+                "%%asset t\nos.replace('b.txt','c.txt')\nt=1",
+                "m=sorted(x for x in os.listdir() if x.endswith('.txt')), open('c.txt').read()",
+            ],
+            [
+                "%%asset i\nimport os\nopen('a.txt','w').write('1')\ni=1",
+                "%%asset s\nos.rename('a.txt','b.txt')\ns=1",
+                "n=os.path.exists('a.txt'), open('b.txt').read()",
+                "%%asset t\nos.replace('b.txt','c.txt')\nt=1",
+                "m=sorted(x for x in os.listdir() if x.endswith('.txt')), open('c.txt').read()",
+                "%%asset i\nimport os\nopen('a.txt','w').write('1')\ni=1",
+                "%%asset s\nos.rename('a.txt','b.txt')\ns=1",
+                "n=os.path.exists('a.txt'), open('b.txt').read()",
+                "%%asset t\nos.replace('b.txt','c.txt')\nt=1",
+                "m=sorted(x for x in os.listdir() if x.endswith('.txt')), open('c.txt').read()",
+            ],
+            [
+                "%%asset i\nimport os\nopen('a.txt','w').write('2')\ni=1",
+                "%%asset s\nos.rename('a.txt','b.txt')\ns=1",
+                "n=os.path.exists('a.txt'), open('b.txt').read()",
+                "%%asset t\nos.replace('b.txt','c.txt')\nt=1",
+                "m=sorted(x for x in os.listdir() if x.endswith('.txt')), open('c.txt').read()",
+            ],
+            [
+                "%%asset i\nimport os\nopen('a.txt','w').write('2')\ni=1",
+                "%%asset s\nos.rename('a.txt','b.txt')\ns=1",
+                "n=os.path.exists('a.txt'), open('b.txt').read()",
+                "%%asset t\nos.replace('b.txt','c.txt')\nt=1",
+                "m=sorted(x for x in os.listdir() if x.endswith('.txt')), open('c.txt').read()",
+            ],
+        ],
+        ["n", "m"],
+        reused=("i", "s", "t"),
+    ),
+    Case(
+        "folder_renamed",
+        [
+            [
+                "import os,shutil\nfor d in 'ab':\n    if os.path.exists(d): shutil.rmtree(d)\nos.mkdir('a')\nwith open('a/x','w') as f: w=f.write('1')",
+                "%%asset s\nos.rename('a','b')\ns=1",
+                "n=open('b/x').read()",
+            ],
+            [
+                "import os,shutil\nfor d in 'ab':\n    if os.path.exists(d): shutil.rmtree(d)\nos.mkdir('a')\nwith open('a/x','w') as f: w=f.write('2')",
+                "%%asset s\nos.rename('a','b')\ns=1",
+                "n=open('b/x').read()",
+            ],
+            [
+                "import os,shutil\nfor d in 'ab':\n    if os.path.exists(d): shutil.rmtree(d)\nos.mkdir('a')\nwith open('a/x','w') as f: w=f.write('2')",
+                "%%asset s\nos.rename('a','b')\ns=1",
+                "n=open('b/x').read()",
+            ],
+        ],
+        ["n"],
+    ),
+    Case(
+        "folder_moved",
+        [
+            [
+                "import os, shutil\nshutil.rmtree('out',ignore_errors=True)\nos.makedirs('tmpd',exist_ok=True)\nwith open('tmpd/x','w') as f: w=f.write('1')",
+                "%%asset s\nif os.path.exists('tmpd'): shutil.move('tmpd','out')\ns=1",
+                "n=open('out/x').read()",
+            ],
+            [
+                "import os, shutil\nshutil.rmtree('out',ignore_errors=True)\nos.makedirs('tmpd',exist_ok=True)\nwith open('tmpd/x','w') as f: w=f.write('1')",
+                "%%asset s\nif os.path.exists('tmpd'): shutil.move('tmpd','out')\ns=1",
+                "n=open('out/x').read()",
+            ],
+            [
+                "import os, shutil\nshutil.rmtree('out',ignore_errors=True)\nos.makedirs('tmpd',exist_ok=True)\nwith open('tmpd/x','w') as f: w=f.write('2')",
+                "%%asset s\nif os.path.exists('tmpd'): shutil.move('tmpd','out')\ns=1",
+                "n=open('out/x').read()",
+            ],
+            [
+                "import os, shutil\nshutil.rmtree('out',ignore_errors=True)\nos.makedirs('tmpd',exist_ok=True)\nwith open('tmpd/x','w') as f: w=f.write('2')",
+                "%%asset s\nif os.path.exists('tmpd'): shutil.move('tmpd','out')\ns=1",
+                "n=open('out/x').read()",
+            ],
+        ],
+        ["n"],
+    ),
+    Case(
+        "edited_file_removed_if_it_exists",
+        [
+            [
+                "import os\nwith open('a.txt','w') as f: w=f.write('1')",
+                "%%asset s\nif os.path.exists('a.txt'): os.remove('a.txt')\ns=1",
+                "n=os.path.exists('a.txt')",
+            ],
+            [
+                "import os\nwith open('a.txt','w') as f: w=f.write('2')",
+                "%%asset s\nif os.path.exists('a.txt'): os.remove('a.txt')\ns=1",
+                "n=os.path.exists('a.txt')",
+            ],
+            [
+                "import os\nwith open('a.txt','w') as f: w=f.write('2')",
+                "%%asset s\nif os.path.exists('a.txt'): os.remove('a.txt')\ns=1",
+                "n=os.path.exists('a.txt')",
+            ],
+        ],
+        ["n"],
+    ),
+    Case(
+        "edited_file_removed",
+        [
+            [
+                "import os\nwith open('a.txt','w') as f: w=f.write('1')",
+                "%%asset s\nos.remove('a.txt')\ns=1",
+                "n=os.path.exists('a.txt')",
+            ],
+            [
+                "import os\nwith open('a.txt','w') as f: w=f.write('2')",
+                "%%asset s\nos.remove('a.txt')\ns=1",
+                "n=os.path.exists('a.txt')",
+            ],
+            [
+                "import os\nwith open('a.txt','w') as f: w=f.write('2')",
+                "%%asset s\nos.remove('a.txt')\ns=1",
+                "n=os.path.exists('a.txt')",
+            ],
+        ],
+        ["n"],
+    ),
+    Case(
+        "size_of_a_removed_file",
+        [
+            [
+                "import os\nwith open('a.txt','w') as f: w=f.write('1')",
+                "%%asset s\ns=0\nif os.path.exists('a.txt'):\n    s=os.path.getsize('a.txt')\n    os.remove('a.txt')",
+                "n=s",
+            ],
+            [
+                "import os\nwith open('a.txt','w') as f: w=f.write('11')",
+                "%%asset s\ns=0\nif os.path.exists('a.txt'):\n    s=os.path.getsize('a.txt')\n    os.remove('a.txt')",
+                "n=s",
+            ],
+            [
+                "import os\nwith open('a.txt','w') as f: w=f.write('11')",
+                "%%asset s\ns=0\nif os.path.exists('a.txt'):\n    s=os.path.getsize('a.txt')\n    os.remove('a.txt')",
+                "n=s",
+            ],
+            [
+                "import os\nwith open('a.txt','w') as f: w=f.write('1')",
+                "%%asset s\ns=0\nif os.path.exists('a.txt'):\n    s=os.path.getsize('a.txt')\n    os.remove('a.txt')",
+                "n=s",
+            ],
+        ],
+        ["n"],
+        reused=("s",),
+    ),
 ]

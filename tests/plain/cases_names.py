@@ -1572,4 +1572,79 @@ CASES = [
         * 1,
         ["r"],
     ),
+    # Values that contain functions.
+    Case(
+        "dict_of_functions_that_use_it",
+        [
+            [
+                "R=0.1",
+                "%%asset ops\nops={'add':lambda a,b:a+b+R,'sub':lambda a,b: ops['add'](a,-b)-1}\ndef run(o,*a): return ops[o](*a)",
+                "R=1\nn=run('add',1,2), run('sub',1,2)",
+                "%%asset t\nt=run('sub',5,1)",
+                "ops['mul']=lambda a,b:a*b\n",
+                "%%asset u\nu=run('mul',2,3), sorted(ops)",
+            ],
+            [
+                "R=0.1",
+                "%%asset ops\nops={'add':lambda a,b:a+b+R,'sub':lambda a,b: ops['add'](a,-b)-1}\ndef run(o,*a): return ops[o](*a)",
+                "R=1\nn=run('add',1,2), run('sub',1,2)",
+                "%%asset t\nt=run('sub',5,1)",
+                "ops['mul']=lambda a,b:a*b\n",
+                "%%asset u\nu=run('mul',2,3), sorted(ops)",
+            ],
+            [
+                "R=0.1",
+                "%%asset ops\nops={'add':lambda a,b:a+b+R,'sub':lambda a,b: ops['add'](a,-b)-2}\ndef run(o,*a): return ops[o](*a)",
+                "R=1\nn=run('add',1,2), run('sub',1,2)",
+                "%%asset t\nt=run('sub',5,1)",
+                "ops['mul']=lambda a,b:a*b\n",
+                "%%asset u\nu=run('mul',2,3), sorted(ops)",
+            ],
+            [
+                "R=0.1",
+                "%%asset ops\nops={'add':lambda a,b:a+b+R,'sub':lambda a,b: ops['add'](a,-b)-2}\ndef run(o,*a): return ops[o](*a)",
+                "R=5\nn=run('add',1,2), run('sub',1,2)",
+                "%%asset t\nt=run('sub',5,1)",
+                "ops['mul']=lambda a,b:a*b\n",
+                "%%asset u\nu=run('mul',2,3), sorted(ops)",
+            ],
+            [
+                "R=0.1",
+                "%%asset ops\nops={'add':lambda a,b:a+b+R,'sub':lambda a,b: ops['add'](a,-b)-2}\ndef run(o,*a): return ops[o](*a)",
+                "R=5\nn=run('add',1,2), run('sub',1,2)",
+                "%%asset t\nt=run('sub',5,1)",
+                "ops['mul']=lambda a,b:a*b\n",
+                "%%asset u\nu=run('mul',2,3), sorted(ops)",
+            ],
+        ],
+        ["n", "t", "u"],
+        reused=("ops", "t", "u"),
+    ),
+    Case(
+        "registered_functions_with_defaults",
+        [
+            [
+                "K=[1]",
+                "%%asset s\nREG=[]\ndef reg(f): REG.append(f); return f\n@reg\ndef f(x=K): return x\n@reg\ndef g(x=len(K)): return x\ns=1",
+                "K.append(1); n=[h() for h in REG], REG[0]() is K, f() is K",
+            ],
+            [
+                "K=[1]",
+                "%%asset s\nREG=[]\ndef reg(f): REG.append(f); return f\n@reg\ndef f(x=K): return x\n@reg\ndef g(x=len(K)): return x\ns=1",
+                "K.append(1); n=[h() for h in REG], REG[0]() is K, f() is K",
+            ],
+            [
+                "K=[1]",
+                "%%asset s\nREG=[]\ndef reg(f): REG.append(f); return f\n@reg\ndef f(x=K): return x\n@reg\ndef g(x=len(K)): return x\ns=1",
+                "K.append(2); n=[h() for h in REG], REG[0]() is K, f() is K",
+            ],
+            [
+                "K=[1]",
+                "%%asset s\nREG=[]\ndef reg(f): REG.append(f); return f\n@reg\ndef f(x=K): return x\n@reg\ndef g(x=len(K)): return x\ns=1",
+                "K.append(2); n=[h() for h in REG], REG[0]() is K, f() is K",
+            ],
+        ],
+        ["n"],
+        reused=("s",),
+    ),
 ]

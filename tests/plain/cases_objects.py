@@ -1221,4 +1221,77 @@ CASES = [
         ],
         ["n", "s"],
     ),
+    # Objects in the cells of frames and arrays.
+    Case(
+        "named_list_in_a_frame",
+        [
+            [
+                "import pandas as pd\nl = ['a']\ndf = pd.DataFrame(dict(tags=[l, ['b']]))",
+                "%%asset s\ndf.tags[0].append('x')\ns = 1",
+                "q = df.tags.tolist()",
+            ]
+        ]
+        * 2,
+        ["q", "l"],
+    ),
+    Case(
+        "lists_in_two_frames",
+        [
+            [
+                "import pandas as pd\ndf = pd.DataFrame(dict(tags=[['a'], ['b']]))\ndf2 = df.head(1)",
+                "%%asset s\nfor t in df.tags: t.append('x')\ns = 1",
+                "q = df.tags.tolist(), df2.tags.tolist()",
+            ]
+        ]
+        * 2,
+        ["q"],
+    ),
+    Case(
+        "lists_in_a_copied_frame",
+        [
+            [
+                "import pandas as pd\ndf = pd.DataFrame(dict(tags=[['a'], ['b']]))\nraw = df.copy()",
+                "%%asset s\nfor t in df.tags: t.append('x')\ns = 1",
+                "q = df.tags.tolist(), raw.tags.tolist()",
+            ]
+        ]
+        * 2,
+        ["q"],
+    ),
+    Case(
+        "lists_in_records_and_a_frame",
+        [
+            [
+                "import pandas as pd\nrecs = [{'id':1,'tags':['a']},{'id':2,'tags':['b']}]\ndf = pd.DataFrame(recs)",
+                "%%asset s\nfor t in df.tags: t.append('x')\ns = 1",
+                "q = df.tags.tolist(), recs",
+            ]
+        ]
+        * 2,
+        ["q"],
+    ),
+    Case(
+        "list_in_an_array",
+        [
+            [
+                "import numpy as np\nl=[1]\na = np.empty(1,object); a[0]=l",
+                "%%asset s\na[0].append(2)\ns = 1",
+                "q = a.tolist(), l",
+            ]
+        ]
+        * 2,
+        ["q"],
+    ),
+    Case(
+        "list_in_a_series",
+        [
+            [
+                "import numpy as np, pandas as pd\nl=[]\na = pd.Series([l, []])",
+                "%%asset s\na[0].append(1)\ns = len(a[0]) if 0 in a else 0",
+                "q = a.tolist()",
+            ]
+        ]
+        * 3,
+        ["s", "q"],
+    ),
 ]

@@ -789,4 +789,29 @@ CASES = [
         * 2,
         ["n"],
     ),
+    # Filters and children of loggers.
+    Case(
+        "filter_of_a_logger",
+        [
+            [
+                "import logging\nclass F(logging.Filter):\n    def filter(self, r): r.msg='F'+r.msg; return True",
+                "%%asset s\nlg=logging.getLogger('app')\nlg.addFilter(F())\ns=1",
+                "import io; b=io.StringIO(); lg.addHandler(logging.StreamHandler(b)); lg.warning('n'); n=b.getvalue()",
+            ]
+        ]
+        * 3,
+        ["n"],
+    ),
+    Case(
+        "handler_of_a_child_logger",
+        [
+            [
+                "import logging",
+                "%%asset s\nlg=logging.getLogger('app').getChild('x')\nlg.setLevel(10)\nlg.addHandler(logging.NullHandler())\ns=1",
+                "n=len(logging.getLogger('app.x').handlers), logging.getLogger('app.x').level",
+            ]
+        ]
+        * 2,
+        ["n"],
+    ),
 ]

@@ -364,4 +364,67 @@ CASES = [
         ["a"],
         reused=("a",),
     ),
+    # Unit tests that are found by names.
+    Case(
+        "unit_tests_by_name",
+        [
+            [
+                "def f(x): return x+1",
+                "import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertEqual(f(1), 2)",
+                "%%asset s\nimport io\nr=unittest.TextTestRunner(stream=io.StringIO()).run(unittest.defaultTestLoader.loadTestsFromNames(['__main__.T']))\ns=r.testsRun, len(r.failures), len(r.errors)",
+            ],
+            [
+                "def f(x): return x+1",
+                "import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertEqual(f(1), 2)",
+                "%%asset s\nimport io\nr=unittest.TextTestRunner(stream=io.StringIO()).run(unittest.defaultTestLoader.loadTestsFromNames(['__main__.T']))\ns=r.testsRun, len(r.failures), len(r.errors)",
+            ],
+            [
+                "def f(x): return x+2",
+                "import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertEqual(f(1), 2)",
+                "%%asset s\nimport io\nr=unittest.TextTestRunner(stream=io.StringIO()).run(unittest.defaultTestLoader.loadTestsFromNames(['__main__.T']))\ns=r.testsRun, len(r.failures), len(r.errors)",
+            ],
+            [
+                "def f(x): return x+2",
+                "import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertEqual(f(1), 2)",
+                "%%asset s\nimport io\nr=unittest.TextTestRunner(stream=io.StringIO()).run(unittest.defaultTestLoader.loadTestsFromNames(['__main__.T']))\ns=r.testsRun, len(r.failures), len(r.errors)",
+            ],
+            [
+                "def f(x): return x+1",
+                "import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertEqual(f(1), 2)",
+                "%%asset s\nimport io\nr=unittest.TextTestRunner(stream=io.StringIO()).run(unittest.defaultTestLoader.loadTestsFromNames(['__main__.T']))\ns=r.testsRun, len(r.failures), len(r.errors)",
+            ],
+        ],
+        ["s"],
+    ),
+    Case(
+        "unit_tests_by_an_imported_main",
+        [
+            [
+                "def f(x): return x+1",
+                "import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertEqual(f(1), 2)",
+                "%%asset s\nfrom unittest import main, TextTestRunner\nimport io\nt=main(argv=['x'], exit=False, testRunner=TextTestRunner(stream=io.StringIO()))\ns=t.result.testsRun, len(t.result.failures)",
+            ],
+            [
+                "def f(x): return x+1",
+                "import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertEqual(f(1), 2)",
+                "%%asset s\nfrom unittest import main, TextTestRunner\nimport io\nt=main(argv=['x'], exit=False, testRunner=TextTestRunner(stream=io.StringIO()))\ns=t.result.testsRun, len(t.result.failures)",
+            ],
+            [
+                "def f(x): return x+2",
+                "import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertEqual(f(1), 2)",
+                "%%asset s\nfrom unittest import main, TextTestRunner\nimport io\nt=main(argv=['x'], exit=False, testRunner=TextTestRunner(stream=io.StringIO()))\ns=t.result.testsRun, len(t.result.failures)",
+            ],
+            [
+                "def f(x): return x+2",
+                "import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertEqual(f(1), 2)",
+                "%%asset s\nfrom unittest import main, TextTestRunner\nimport io\nt=main(argv=['x'], exit=False, testRunner=TextTestRunner(stream=io.StringIO()))\ns=t.result.testsRun, len(t.result.failures)",
+            ],
+            [
+                "def f(x): return x+1",
+                "import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertEqual(f(1), 2)",
+                "%%asset s\nfrom unittest import main, TextTestRunner\nimport io\nt=main(argv=['x'], exit=False, testRunner=TextTestRunner(stream=io.StringIO()))\ns=t.result.testsRun, len(t.result.failures)",
+            ],
+        ],
+        ["s"],
+    ),
 ]

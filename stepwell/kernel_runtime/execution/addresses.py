@@ -114,6 +114,7 @@ class Inventory:
                 self._note(root, address, item, (), None)
             elif contents.is_entangled(item) or contents.is_leaf(item):
                 self._note(root, address, item, None, self._digest(item, budget))
+                stack += [((*address, access), member) for access, member in contents.cells(item)]
                 continue
             else:
                 self._note(root, address, item, contents.content(item), None)
@@ -383,8 +384,8 @@ def _walked(values: Iterable[Any], stop: Collection[int]) -> dict[int, Any]:
             stack += item
         elif kind is FunctionType:
             continue
-        elif not contents.is_leaf(item):
-            stack += [member for _, member in contents.members(item)]
+        else:
+            stack += [member for _, member in (contents.cells if contents.is_leaf(item) else contents.members)(item)]
     return objects
 
 

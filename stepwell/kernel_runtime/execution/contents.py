@@ -174,6 +174,23 @@ def members(item: Any) -> Iterator[tuple[Access, Any]]:
             yield ("attr", name), value
 
 
+def cells(item: Any) -> list[tuple[Access, Any]]:
+    """Return a pair for each mutable object in a cell of an array, series or frame of pandas: the `Access` that leads to the object, and the object."""
+    np, pd = sys.modules.get("numpy"), sys.modules.get("pandas")
+    columns: list[Any] = []
+    if np is not None and issubclass(type(item), np.ndarray):
+        columns = [item.ravel()] if item.dtype == object else []
+    elif pd is not None and issubclass(type(item), pd.Series):
+        columns = [item.to_numpy()] if item.dtype == object else []
+    elif pd is not None and issubclass(type(item), pd.DataFrame):
+        columns = [item.iloc[:, place].to_numpy() if str(dtype) == "object" else () for place, dtype in enumerate(item.dtypes)]
+    found: list[tuple[Access, Any]] = []
+    for place, column in enumerate(columns):
+        if any(map(has_content, {type(value): value for value in column}.values())):
+            found += [(("cell", (row, place)), value) for row, value in enumerate(column) if has_content(value)]
+    return found
+
+
 def member(item: Any, access: Access) -> Any:
     """Return one member of the container `item`: the member to which `access` leads.
 
@@ -187,6 +204,9 @@ def member(item: Any, access: Access) -> Any:
         return dict.__getitem__(item, name)
     if kind == "index":
         return item[name]
+    if kind == "cell":
+        row, place = name
+        return item.iat[row, place] if hasattr(item, "columns") else item.iat[row] if hasattr(item, "iat") else item.flat[row]
     value = (_state_of(item) or {}).get(name, _ABSENT)
     if value is _ABSENT:
         raise AttributeError(name)

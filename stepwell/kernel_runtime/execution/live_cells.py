@@ -415,7 +415,7 @@ class LiveRun:
             name
             for number in executed
             for name in self._body.definitions[number].names
-            if type(space[name]) is FunctionType and not self._needed(self._body.definitions[number]).isdisjoint(values)
+            if _is_alone(space[name]) and not self._needed(self._body.definitions[number]).isdisjoint(values)
         ]
         if not waiting:
             return []
@@ -634,6 +634,14 @@ class LiveRun:
         objects = Inventory(self._space, self.users_names.intersection(bound), digests=False).objects
         found = {name: objects.get(id(self._space[name])) for name in bound if name not in self.users_names}
         return {name: (seen.root, seen.address) for name, seen in found.items() if seen is not None}
+
+
+def _is_alone(value: Any) -> bool:
+    """Return True for a function that holds no other objects than numbers and strings, so that a copy of it is the same function."""
+    if type(value) is not FunctionType or value.__closure__ or vars(value):
+        return False
+    held = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
+    return ATOMS.issuperset(map(type, held))
 
 
 def coded_inputs(step: PlanStep, materializations: Mapping[str, Materialization]) -> set[str]:

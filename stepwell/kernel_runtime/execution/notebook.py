@@ -784,7 +784,7 @@ class NotebookCells:
         if any(of.startswith("__main__.") for _, _, value in stored for of, _ in value.classes):
             self._bind_first(hit, restoration, [name for name, _, _ in stored])
         for name, item, value in stored:
-            timeline.bind(name, item.key, item, store.get(value, key=item.key))
+            timeline.bind(name, item.key, item, store.get(value, key=item.key, link=restoration.link))
             bound.append(name)
         settings: dict[str, Any] = {}
         if hit.effects_record is not None and hit.effects_record.value is not None:

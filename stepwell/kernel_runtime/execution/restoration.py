@@ -1,4 +1,4 @@
-# ruff: noqa: PTH101, PTH103, PTH105, PTH108, PTH117, PTH118, PTH120, PTH123, PTH202, PTH204, PTH206 - paths are strings, as in the recorder
+# ruff: noqa: PTH101, PTH103, PTH105, PTH106, PTH108, PTH112, PTH114, PTH117, PTH118, PTH120, PTH123, PTH202, PTH204, PTH206 - paths are strings, as in the recorder
 """Restores the effects of a reused step: files, definitions, variables, the contents of objects, and arrays that share memory.
 
 Only files inside the project's folder are restored. A file that was changed by anything except a step is overwritten only if it has the
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -118,7 +119,7 @@ class FilesToRestore:
     write
         The files that are written with their stored content.
     remove
-        The files that are removed.
+        The files and folders that are removed.
     folders
         The folders that are created.
     left_paths
@@ -168,6 +169,10 @@ def compare_files(
             if now is None and not os.path.lexists(path):
                 todo.folders.append(effect.path)
             continue
+        if effect.digest == "" and now == FOLDER:
+            if cell_runs:
+                todo.remove.append(effect.path)
+            continue
         lost = not os.path.lexists(path)
         if (
             cell_runs
@@ -184,7 +189,10 @@ def compare_files(
             if not cell_runs:
                 continue
             if now is None or now == FOLDER or not (now == effect.digest_before or was_written(effect.path, now)):
-                todo.left_paths.append(effect.path)
+                if effect.digest == "" and os.path.getmtime(path) >= _STARTED:
+                    todo.obstacle = f"the step removes {effect.path}, which has changed since"
+                else:
+                    todo.left_paths.append(effect.path)
                 continue
         if effect.digest == "":
             todo.remove.append(effect.path)
@@ -241,8 +249,15 @@ def restore_files(todo: FilesToRestore, contents: Mapping[str, bytes], project: 
     root = os.path.realpath(project)
     for name in todo.folders:
         os.makedirs(os.path.join(root, name), exist_ok=True)
-    for name in todo.remove:
-        os.unlink(os.path.join(root, name))
+    # The path of a folder sorts before the paths in it.
+    for name in sorted(todo.remove, reverse=True):
+        path = os.path.join(root, name)
+        if os.path.isdir(path) and not os.path.islink(path):
+            # A folder with other files stays.
+            with suppress(OSError):
+                os.rmdir(path)
+        else:
+            os.unlink(path)
     for name in todo.write:
         path = os.path.join(root, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)

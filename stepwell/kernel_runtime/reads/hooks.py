@@ -1,4 +1,4 @@
-# ruff: noqa: PTH100 - strings are quicker than paths, and an audit hook runs inside every open()
+# ruff: noqa: PTH100, PTH112, PTH113, PTH118 - strings are quicker than paths, and an audit hook runs inside every open()
 """Hooks that report reads to the recorder of a step: audit events, the wrapped environment, wrapped native readers, and threads.
 
 Python raises an audit event before it opens a file, lists a folder or connects to an address. One audit hook per process reports each event
@@ -311,12 +311,21 @@ def _folder_created(recorder: ReadRecorder, path: Any, *_: Any) -> None:
         recorder.folder_created(os.fsdecode(path))
 
 
-def _path_renamed(recorder: ReadRecorder, source: Any, target: Any, *_: Any) -> None:
+def _path_renamed(recorder: ReadRecorder, source: Any, target: Any, *__: Any) -> None:
+    """Report that a file or folder gets another path: its files are read at the old path and written at the new one."""
+    source, target = os.fsdecode(source), os.fsdecode(target)
+    moved = [(source, target)] if os.path.isfile(source) else []
+    if os.path.isdir(target):
+        # An empty folder is replaced.
+        _path_removed(recorder, target)
+    for folder, _, names in os.walk(source):
+        new = os.path.normpath(os.path.join(target, os.path.relpath(folder, source)))
+        recorder.folder_created(new)
+        moved += [(os.path.join(folder, name), os.path.join(new, name)) for name in names]
+    for before, after in moved:
+        _file_opened(recorder, before, "r", 0)
+        recorder.file_opened(os.path.abspath(after), reads=False, writes=True)
     _path_removed(recorder, source)
-    if os.path.isdir(source):  # noqa: PTH112 - as above
-        recorder.folder_created(os.fsdecode(target))
-    else:
-        recorder.file_opened(os.path.abspath(os.fsdecode(target)), reads=False, writes=True)
 
 
 def _path_removed(recorder: ReadRecorder, path: Any, *_: Any) -> None:

@@ -128,7 +128,7 @@ class ReadRecorder:
     _created: frozenset[str] = frozenset()
     _removed_paths: frozenset[str] = frozenset()
     _lost_files: frozenset[str] = frozenset()
-    """The files that existed before the step and that the step removed."""
+    """The files and folders that existed before the step and that the step removed."""
     _statuses: dict[tuple[str, str], str] | None = None
     """The attributes of paths, such as kind or size, that the step read without opening a file. Maps a path and the
     `aspect` (see `checks.status`) to the values of these attributes, as `checks.status` returns them. None if no attributes were read yet."""
@@ -230,8 +230,10 @@ class ReadRecorder:
             self._lost_files |= {path}
             self._note_before(path, os.path.getsize(path))
         elif os.path.isdir(path) and path not in self._created:
-            inside = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
+            tree = [*os.walk(path)]
+            inside = [os.path.join(folder, name) for folder, _, names in tree for name in names]
             self._lost_files |= {file for file in inside if file not in self._written_files}
+            self._lost_files |= {folder for folder, _, _ in tree if folder not in self._created}
 
     def _note_before(self, path: str, size: int) -> None:
         """Digest the content of a file that a live cell is about to change or remove, unless its `size` in bytes exceeds 64 MiB.
@@ -613,7 +615,7 @@ class ReadRecorder:
                 return Read("status", path, UNSTABLE, (), (aspect,))
             if before == ABSENT:
                 return None
-            if now == ABSENT and aspect == "kind" and self._keeps_before:
+            if now == ABSENT and aspect in {"kind", "link", "size"} and self._keeps_before:
                 # A reuse of the cell removes the path again.
                 return Read("status", path, before, (), (aspect,))
         return Read("absent", path) if now == ABSENT and aspect != "link" else Read("status", path, now, (), (aspect,))

@@ -43,9 +43,10 @@ from stepwell.kernel_runtime.versions.queries import FRAME_TEXT, SQL_TEXT, names
 
 READERS = frozenset((
     "signature", "getfullargspec", "get_type_hints", "get_annotations", "getdoc", "__doc__", "__annotations__", "__annotate__", "__signature__",
+    "run_docstring_examples", "DocTestFinder",
 ))  # fmt: skip
 """Names of functions and attributes that give access to annotations or documentation."""
-_HOMES = frozenset(("inspect", "typing", "typing_extensions", "annotationlib", "pydoc"))
+_HOMES = frozenset(("inspect", "typing", "typing_extensions", "annotationlib", "pydoc", "doctest"))
 
 
 def is_reader(value: Any) -> bool:
@@ -118,7 +119,10 @@ _FRAME_WALKERS = {
     "getsource": "getsource() reads comments and line numbers, which are not digested",
     "testmod": "doctest.testmod() tests the whole notebook",
     "main": "unittest.main() runs all tests of the notebook",
-    "loadTestsFromModule": "loadTestsFromModule() finds classes that the code does not name",
+    **dict.fromkeys(
+        ("loadTestsFromModule", "loadTestsFromName", "loadTestsFromNames"),
+        "the loader of unittest finds classes that the code does not name",
+    ),
 }
 
 DOC_ATTRIBUTES = frozenset(("__doc__", "__annotations__"))
@@ -449,6 +453,12 @@ def _note_attributes(
         read = [name for name in read if name != "modules"]
     if "main" in read and "unittest" not in names:
         read = [name for name in read if name != "main"]
+    read += [
+        name
+        for module, _, wanted in to.imports
+        for name in wanted
+        if name in _FRAME_WALKERS and (name != "main" or module == "unittest")
+    ]
     if read or nested:
         seen = [_FRAME_WALKERS[name] for name in read if name in _FRAME_WALKERS]
         to.suspects = tuple(dict.fromkeys(seen + [text for inner in nested for text in inner.suspects]))

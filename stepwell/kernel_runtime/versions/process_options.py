@@ -430,42 +430,44 @@ _STREAMS = ("stdout", "stderr")
 def _logging(module: Any) -> dict[str, Any]:
     root = module.root
     options: dict[str, Any] = {"disable": root.manager.disable, "root": root.level}
-    handlers = [(handler, "root") for handler in root.handlers]
+    parts = [(part, "root") for part in (*root.handlers, *root.filters)]
     for name, logger in list(root.manager.loggerDict.items()):
         if type(logger) is module.PlaceHolder:
             continue
         if logger.level or not logger.propagate or logger.disabled:
             options[f"logger {name}"] = [logger.level, logger.propagate, logger.disabled]
         # The handlers of a library's logger are added when the library is imported.
-        if logger.handlers and owner(name) is None:
+        if (logger.handlers or logger.filters) and owner(name) is None:
             options[f"handlers of {name}"] = [entry for handler in logger.handlers if (entry := _handler(module, handler))]
-            handlers += [(handler, name) for handler in logger.handlers]
+            parts += [(part, name) for part in (*logger.handlers, *logger.filters)]
     options["handlers"] = [entry for handler in root.handlers if (entry := _handler(module, handler))]
-    # A handler that `_new_handler` cannot create has an option of its own, whose value cannot be stored.
-    for handler, name in handlers:
-        if _handler(module, handler) is None and type(handler) is not module.NullHandler:
-            options[f"{type(handler).__name__} of {name}"] = handler
+    # A filter, or a handler that `_new_handler` cannot create, has an option of its own. The value of most such options cannot be stored.
+    for part, name in parts:
+        if not isinstance(part, module.Handler) or _handler(module, part) is None:
+            options[f"{type(part).__name__} of {name}"] = part
     return options
 
 
 def _logging_glance(module: Any) -> Any:
     root = module.root
     return (
-        root.manager.disable, root.level, list(root.handlers),
-        [(name, logger.level, logger.propagate, logger.disabled, *logger.handlers) for name, logger in list(root.manager.loggerDict.items()) if type(logger) is not module.PlaceHolder],
+        root.manager.disable, root.level, [*root.handlers, *root.filters],
+        [(name, logger.level, logger.propagate, logger.disabled, *logger.handlers, *logger.filters) for name, logger in list(root.manager.loggerDict.items()) if type(logger) is not module.PlaceHolder],
     )  # fmt: skip
 
 
 def _handler(module: Any, handler: Any) -> tuple[Any, ...] | None:
     """Return the arguments with which `_new_handler` creates an equal log handler.
 
-    Return None if the class of the handler is neither ``FileHandler`` nor ``StreamHandler``, if its formatter has another class than ``Formatter``, or
-    if it writes to a stream that the user has made. Subclasses count as other classes.
+    Return None if the class of the handler is none of ``FileHandler``, ``StreamHandler`` and ``NullHandler``, if its formatter has another class than
+    ``Formatter``, if it has filters, or if it writes to a stream that the user has made. Subclasses count as other classes.
     """
     form = handler.formatter
-    if form is not None and type(form) is not module.Formatter:
+    if handler.filters or (form is not None and type(form) is not module.Formatter):
         return None
     settings = (handler.level, *((form._fmt, form.datefmt, type(form._style).__name__) if form is not None else ()))
+    if type(handler) is module.NullHandler:
+        return ("null", "", "", *settings)
     if type(handler) is module.FileHandler:
         return ("file", handler.baseFilename, handler.encoding, *settings)
     if type(handler) is module.StreamHandler:
@@ -501,14 +503,22 @@ def _set_logging(module: Any, option: str, value: Any) -> None:
         for entry in wanted:
             if entry not in present:
                 logger.addHandler(_new_handler(module, *entry))
-    elif option.startswith("logger "):
+    elif not option.startswith("logger "):
+        name = option.rpartition(" of ")[2]
+        logger = root if name == "root" else module.getLogger(name)
+        if value is not UNSET:
+            (logger.addHandler if isinstance(value, module.Handler) else logger.addFilter)(value)
+    else:
         logger = module.getLogger(option.removeprefix("logger "))
         level, logger.propagate, logger.disabled = value if value is not UNSET else (0, True, False)
         logger.setLevel(level)
 
 
 def _new_handler(module: Any, kind: str, where: str, encoding: str | None, level: int, *form: Any) -> Any:
-    handler = module.FileHandler(where, encoding=encoding) if kind == "file" else module.StreamHandler(getattr(sys, where))
+    if kind == "null":
+        handler = module.NullHandler()
+    else:
+        handler = module.FileHandler(where, encoding=encoding) if kind == "file" else module.StreamHandler(getattr(sys, where))
     handler.setLevel(level)
     if form:
         handler.setFormatter(module.Formatter(form[0], form[1], _STYLES.get(form[2], "%")))
