@@ -1086,4 +1086,29 @@ CASES = [
         ["n"],
         reused=("s",),
     ),
+    # Log files.
+    Case(
+        "log_file_that_is_emptied",
+        [
+            [
+                "import logging",
+                "%%asset s\nlogging.getLogger('app').addHandler(logging.FileHandler('q.log',mode='w'))\nlogging.getLogger('app').warning('a')\ns=1",
+                "logging.getLogger('app').warning('b'); n=open('q.log').read()",
+            ]
+        ]
+        * 3,
+        ["n"],
+    ),
+    Case(
+        "log_file_that_another_cell_empties",
+        [
+            [
+                "import logging\nopen('q.log','w').close()",
+                "%%asset s\nlogging.getLogger('app').addHandler(logging.FileHandler('q.log'))\nlogging.getLogger('app').warning('a')\ns=1",
+                "logging.getLogger('app').warning('b'); n=open('q.log').read()",
+            ]
+        ]
+        * 3,
+        ["n"],
+    ),
 ]

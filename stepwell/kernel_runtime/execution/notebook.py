@@ -864,7 +864,9 @@ class NotebookCells:
         if not entries or (hit.skips_objects and world.has_settings(step_key)):
             return None
         before = library_state.snapshot(), environment_copy()
-        library_state.apply([entry for entry in entries if entry[1] is not None and not entry[0].startswith(ENVIRONMENT)])
+        # A log file must not be opened before it is restored.
+        later = (ENVIRONMENT, "logging:")
+        library_state.apply([entry for entry in entries if entry[1] is not None and not entry[0].startswith(later)])
         for name, value in entries:
             if name.startswith(ENVIRONMENT):
                 set_variable(name.removeprefix(ENVIRONMENT), value)

@@ -460,7 +460,7 @@ def _handler(module: Any, handler: Any) -> tuple[Any, ...] | None:
     """Return the arguments with which `_new_handler` creates an equal log handler.
 
     Return None if the class of the handler is none of ``FileHandler``, ``StreamHandler`` and ``NullHandler``, if its formatter has another class than
-    ``Formatter``, if it has filters, or if it writes to a stream that the user has made. Subclasses count as other classes.
+    ``Formatter``, if it has filters, if it empties its file, or if it writes to a stream that the user has made. Subclasses count as other classes.
     """
     form = handler.formatter
     if handler.filters or (form is not None and type(form) is not module.Formatter):
@@ -468,7 +468,7 @@ def _handler(module: Any, handler: Any) -> tuple[Any, ...] | None:
     settings = (handler.level, *((form._fmt, form.datefmt, type(form._style).__name__) if form is not None else ()))
     if type(handler) is module.NullHandler:
         return ("null", "", "", *settings)
-    if type(handler) is module.FileHandler:
+    if type(handler) is module.FileHandler and handler.mode == "a":
         return ("file", handler.baseFilename, handler.encoding, *settings)
     if type(handler) is module.StreamHandler:
         name = next((stream for stream in _STREAMS if handler.stream in {getattr(sys, stream), getattr(sys, f"__{stream}__")}), "")  # fmt: skip
