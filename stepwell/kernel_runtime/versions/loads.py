@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins
 import sys
 from collections.abc import Mapping
-from types import CellType, CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
@@ -334,6 +334,10 @@ def _beyond_names(
         node.flags |= MUTABLE
 
 
+_NO_ALIASES = ATOMS | {FunctionType, BuiltinFunctionType, ModuleType, type}
+"""Types of values that code does not change in place, or whose nodes show the change; a quick test for the most frequent values."""
+
+
 def _aliases(node: Node, names: list[tuple[str, Any]]) -> None:
     """Write the groups of names that are bound to the same value, or to arrays in the same memory, into `node`.
 
@@ -344,9 +348,12 @@ def _aliases(node: Node, names: list[tuple[str, Any]]) -> None:
     names
         The globals that the code loads, with their values.
     """
+    values = [(name, value) for name, value in names if type(value) not in _NO_ALIASES and value is not MISSING]
+    if len(values) < 2:
+        return
     groups: dict[int, list[tuple[Any, ...]]] = {}
-    for name, value in dict(names).items():
-        if type(value) not in ATOMS and value is not MISSING and not callable(value) and not issubclass(type(value), ModuleType):
+    for name, value in dict(values).items():
+        if not callable(value) and not issubclass(type(value), ModuleType):
             memory, *place = _memory(value)
             groups.setdefault(identity(memory), []).append((name, *place))
     for group in groups.values():
