@@ -616,8 +616,8 @@ class LiveRun:
     def give_back(self) -> None:
         """Restore the bindings of the names in `users_names`, and of names that were bound to inputs only for this run.
 
-        If the step ran only to compute variables that are not stored, a variable whose value is inside the value of another variable of the step is
-        bound to the object at the same place in the notebook's value of that variable.
+        A step may have run only to compute variables that are not stored. If the value of such a variable is also inside the value of another
+        variable of the step, it is bound to the object at the same place in the notebook's value of that other variable.
         """
         places = self._places() if self.reruns_for_unstored else {}
         for name, value in self._placed_inputs.items():

@@ -728,9 +728,9 @@ _OPTIONS = frozenset(("argv", "get_option", "rcParams", "options"))
 
 def _names_options(name: str) -> bool:
     """Return True if the code of a local module, outside of its functions and classes, contains one of `_OPTIONS`."""
-    code = getattr(sys.modules[name].__spec__, "loader", None)
+    loader = getattr(sys.modules[name].__spec__, "loader", None)
     try:
-        return not _OPTIONS.isdisjoint(code.get_code(name).co_names)  # type: ignore[union-attr]  # any exception means that there is no code
+        return not _OPTIONS.isdisjoint(loader.get_code(name).co_names)  # type: ignore[union-attr]  # any exception means that there is no code
     except Exception:
         return False
 

@@ -441,7 +441,7 @@ def _logging(module: Any) -> dict[str, Any]:
             options[f"handlers of {name}"] = [entry for handler in logger.handlers if (entry := _handler(module, handler))]
             parts += [(part, name) for part in (*logger.handlers, *logger.filters)]
     options["handlers"] = [entry for handler in root.handlers if (entry := _handler(module, handler))]
-    # A filter, or a handler that `_new_handler` cannot create, has an option of its own. The value of most such options cannot be stored.
+    # Each filter, and each handler that `_new_handler` cannot create, is a separate option. Most of these values cannot be stored.
     for part, name in parts:
         if not isinstance(part, module.Handler) or _handler(module, part) is None:
             options[f"{type(part).__name__} of {name}"] = part

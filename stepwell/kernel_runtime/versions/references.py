@@ -455,7 +455,7 @@ def _absolute(name: str, level: int, scope: Mapping[str, Any]) -> str:
 
 
 class ImportReads(NamedTuple):
-    """What the import of a module reads of the state of the process."""
+    """The kinds of state that the import of a module reads."""
 
     state: bool
     """True if it reads environment variables, options of libraries, or other state that a statement before the import can set."""
