@@ -263,6 +263,8 @@ BUDGET = 0.1
 """The processor time, in seconds, that the check for stale assets may use after a cell without being paused."""
 _REST = 20
 """The pause after a check that exceeded `BUDGET`, as a multiple of the processor time of the check."""
+_NOTICED = 10.0
+"""The first pause of at least this many seconds is reported; a user can run a cell, wait for its line and miss it."""
 _OURS = ("%%asset", "%%multi_asset", "%%sql_asset", "%%graph_asset", "%%op", "%%graph", "%%job")
 """After a cell that begins with one of these magics, no stale assets are printed."""
 
@@ -319,9 +321,9 @@ class Staleness:
             face.say(f"stale now: {', '.join(new)}")
 
     def _pause(self, seconds: float) -> None:
-        """Pause the checks after a check that used `seconds` of processor time. Print a line about the first pause."""
+        """Pause the checks after a check that used `seconds` of processor time. Print a line about the first pause that a user would notice."""
         self._rest_until = time.monotonic() + _REST * seconds
-        if not self._reported:
+        if not self._reported and _REST * seconds >= _NOTICED:
             self._reported = True
             self._face.say(
                 f"The check for stale assets used {duration(seconds)} of processor time; the next check runs in {duration(_REST * seconds)} at the earliest. "
