@@ -154,6 +154,38 @@ SORTED = "%%asset c --drop raw\nraw = sorted(raw)\nc = raw[0]"
 TAKEN = "%%asset c --drop t\nt = sorted(t)\nc = t[0]"
 HELPER = "def helper():\n    return list(raw)"
 
+HANDLES = {
+    "files_of_with_statements": ("with open('log', 'a') as f:\n    f.write('{}')", "n = open('log').read()"),
+    "closed_files": ("f = open('log', 'a')\nf.write('{}')\nf.close()", "n = open('log').read()"),
+    "zip_files": (
+        "import zipfile\nwith zipfile.ZipFile('log', 'a') as f:\n    f.writestr('{}', '')",
+        "import zipfile\nn = zipfile.ZipFile('log').namelist()",
+    ),
+    "closed_sqlite_connections": (
+        "import sqlite3\nf = sqlite3.connect('log')\nf.execute('create table if not exists t(x)')\n"
+        "f.execute(\"insert into t values ('{}')\")\nf.commit()\nf.close()",
+        "import sqlite3\nn = sqlite3.connect('log').execute('select * from t').fetchall()",
+    ),
+    "closed_duckdb_connections": (
+        "import duckdb\nf = duckdb.connect('log')\nf.execute('create table if not exists t(x varchar)')\n"
+        "f.execute(\"insert into t values ('{}')\")\nf.close()",
+        "import duckdb\nd = duckdb.connect('log')\nn = d.execute('select * from t').fetchall()\nd.close()",
+    ),
+}
+"""Code that opens a file or database, adds something to it and closes it; and code that reads everything that was added."""
+
+
+def closed_handles(name, first, second):
+    """Return the cells of a notebook in which two asset cells bind one variable to a file or connection that they close."""
+    add, read = HANDLES[name]
+    return run_all(
+        "import os\nif os.path.exists('log'): os.remove('log')",
+        f"%%asset first\n{add.format(first)}\nfirst = 1",
+        f"%%asset second\n{add.format(second)}\nsecond = 1",
+        read,
+    )
+
+
 CASES = [
     Case("closure_counts_on", [CLOSURE, CLOSURE, CLOSURE * 2], ["a", "b"], reused=["a"]),
     Case("secondary_changed_through_an_alias", [SECONDARY * 2, SECONDARY], ["parts", "n", "other is parts"], reused=["a"]),
@@ -682,6 +714,16 @@ CASES = [
     Case("run_all_twice_with_a_chain", [CHAIN * 2, CHAIN * 2], ["y"], reused=["numbers", "ordered", "top"]),
     Case("run_all_twice_with_names_assigned_again", [AGAIN * 2, AGAIN * 2], ["a", "b", "n"], reused=["a", "b"]),
     Case("run_all_twice_with_files", [FILES * 2, FILES * 2], ["back", "there"], reused=["saved", "back"]),
+    *[
+        Case(
+            f"run_all_twice_with_one_variable_for_{name}",
+            [closed_handles(name, "p", "q") * 2, *[closed_handles(name, "r", "q") * 3] * 2],
+            ["n"],
+            reused=("first", "second"),
+            never="may have changed",
+        )
+        for name in HANDLES
+    ],
     Case("asset_cell_run_again_after_its_change", [[*EFFECT, EFFECT[1], EFFECT[2]]], ["a", "b", "log", "seen"]),
     Case("asset_cell_run_again_after_its_draw", [[*SEEDED, SEEDED[1]]], ["x", "y", "z"]),
     Case("asset_cell_run_again_after_a_hit", [EFFECT, [*EFFECT, EFFECT[1]]], ["a", "b", "log", "seen"], reused=["a", "b"]),

@@ -108,8 +108,14 @@ def is_closed(handle: Any, *, ended: bool) -> bool:
         True if the object was the variable of a ``with`` statement. This does not close connections of sqlite3.
     """
     module = type(handle).__module__
+    if module in ("sqlite3", "_duckdb"):
+        # A cursor is closed with its connection. Relations of duckdb have no attribute that tells.
+        connection = attribute(handle, "connection") or handle
+        if type(connection).__name__ == "Connection":
+            return attribute(connection, "total_changes") is None
+        return type(connection).__name__ == "DuckDBPyConnection" and database_state(connection) is None
     # A writer of csv can be used as long as its file is open, and the file is a variable, too.
-    return attribute(handle, "closed") is True or module == "_csv" or (ended and module != "sqlite3")
+    return attribute(handle, "closed") is True or module == "_csv" or ended
 
 
 def database_state(item: Any) -> str | None:

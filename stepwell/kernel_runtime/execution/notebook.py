@@ -177,7 +177,8 @@ class StoredCells:
         """Return the reason why the values and effects of an execution, apart from files, cannot be restored; empty if they can."""
         timeline = self._timeline
         values = [name for name in unstored if name not in effects.handles]
-        used = [name for name in effects.handles if is_repeated and timeline.is_handle_used(step.key, name)]
+        opened = [name for name in effects.handles if name not in effects.closed]
+        used = [name for name in opened if is_repeated and timeline.is_handle_used(step.key, name)]
         if used or (values and is_repeated and timeline.is_touched(step.key, values)):
             return f"the variable {[*used, *values][0]} is not stored and may have changed since the step ran"
         if effects.lost and not (
@@ -538,15 +539,16 @@ class NotebookCells:
         """
         space = self._timeline.namespace
         handles = {name: space[name] for name in unstored if name in space and is_handle(space[name])}
-        effects = replace(effects, handles=(*effects.handles, *handles))
+        ended = set(_WITH_VARIABLE.findall(body.source))
+        closed = [name for name, handle in handles.items() if is_closed(handle, ended=name in ended)]
+        effects = replace(effects, handles=(*effects.handles, *handles), closed=(*effects.closed, *closed))
         # For numbers and strings that the step reads and binds again, the earlier values are known (`Timeline.earlier`).
         again = {name for name in body.bound_names & body.reads if type(space.get(name)) not in ATOMS}
         only_binds = again.isdisjoint((*effects.values, *body.variables)) and body.bound_names.issuperset(effects.values)
         if only_binds and not effects.acts:
             return effects
         harmless = only_binds and not effects.changes_process
-        ended = set(_WITH_VARIABLE.findall(body.source))
-        kept = {name for name, handle in handles.items() if harmless or is_closed(handle, ended=name in ended)}
+        kept = handles if harmless else closed
         lost = [name for name in unstored if name in space and name not in kept]
         return replace(effects, lost=tuple(dict.fromkeys((*effects.lost, *lost))))
 
@@ -640,7 +642,7 @@ class NotebookCells:
         changed = (*effects.objects, *[name for name in effects.lost if name in timeline.namespace])
         read = (*body.parameters, *self._shared_reads(body, effects.unstored))
         timeline.note(Writer("step", step.key, step.key), bound=dict.fromkeys(bound_names), changed=changed, read=read)
-        timeline.note_handles(step.key, effects.handles)
+        timeline.note_handles(step.key, effects.handles, effects.closed)
         timeline.settle(variables)
 
     def _shared_reads(self, body: CellBody, unstored: Collection[str]) -> list[str]:
@@ -747,8 +749,13 @@ class NotebookCells:
             hit.effects,
             self._timeline,
         )
+        # Other cells may have bound the variables of closed files and connections since.
+        again = [name for name in effects.closed if hit.is_repeated and hit.cell_runs and timeline.is_touched(step.key, [name])]
         timeline.brought(step.key, step.code, body.source, materializations)
-        lacking = outdated if hit.is_repeated else hit.unstored_names
+        kept = {name: handle for name, handle in timeline.closed_by(step.key).items() if name in again}
+        timeline.namespace.update(kept)
+        bound = [*bound, *kept]
+        lacking = [*outdated, *again] if hit.is_repeated else hit.unstored_names
         unbound = [name for name in lacking if name not in bound and (hit.cell_runs or timeline.may_bind(name, step.key))]
         for name in unbound:
             # The name may be bound to a value from another cell, or from another run of this cell.

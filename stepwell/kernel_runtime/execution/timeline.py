@@ -81,6 +81,8 @@ class Memory:
     databases: dict[str, str | None] = field(default_factory=dict)
     """The variables whose values are files or connections that the step created. Maps each variable to the result of `database_state` for its value.
     The result is None if the value is not a database connection (for example, if it is a file), or if the state cannot be read."""
+    closed: dict[str, Any] = field(default_factory=dict)
+    """The values of those of these variables whose files or connections the step closed."""
 
 
 class Unstored:
@@ -522,6 +524,7 @@ class Timeline:
             materialization_ids,
             library_state.snapshot(),
             queries.connection.outside,
+            *((before.databases, before.closed) if same and before is not None else ()),
         )
         self._reassigned.pop(step_key, None)
 
@@ -555,11 +558,20 @@ class Timeline:
         """
         self.unstored = {name: key for name, key in self.unstored.items() if key not in keys} | dict.fromkeys(names, keys[0])
 
-    def note_handles(self, step_key: str, names: Iterable[str]) -> None:
-        """Record the result of `database_state` for each of `names`, the variables whose values are files and connections that a step created."""
+    def note_handles(self, step_key: str, names: Iterable[str], closed: Iterable[str]) -> None:
+        """Record the result of `database_state` for each of `names`, the variables whose values are files and connections that a step created.
+
+        The values of those that it `closed` are kept.
+        """
         memory = self._memories.get(step_key)
         if memory is not None:
             memory.databases.update({name: database_state(self.namespace.get(name)) for name in names})
+            memory.closed.update({name: self.namespace[name] for name in closed if name in self.namespace})
+
+    def closed_by(self, step_key: str) -> dict[str, Any]:
+        """Return the closed files and connections that a step left in its variables when it last ran in this kernel, by variable."""
+        memory = self._memories.get(step_key)
+        return memory.closed if memory is not None else {}
 
     def is_handle_used(self, step_key: str, name: str) -> bool:
         """Return True if another cell or step may have used the file or connection in a variable since the step `step_key` created it."""

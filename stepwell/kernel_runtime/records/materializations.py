@@ -312,7 +312,9 @@ class Effects:
     seeded: tuple[str, ...] = ()
     """Names of the random streams that the step seeded."""
     handles: tuple[str, ...] = ()
-    """Names of the variables whose values are not stored because they are open files, connections or similar objects."""
+    """Names of the variables whose values are not stored because they are files, connections or similar objects."""
+    closed: tuple[str, ...] = ()
+    """Those of `handles` whose files or connections the step closed."""
 
     def __bool__(self) -> bool:
         """Return True if the step had effects."""
@@ -342,7 +344,7 @@ class Effects:
     def as_json(self) -> dict[str, Any]:
         """Return the effects as a dictionary of JSON values, without fields that are empty."""
         values: dict[str, Any] = {}
-        for name in ("values", "unstored", "definitions", "deleted", "objects", "lost", "streams", "seeded", "handles"):
+        for name in ("values", "unstored", "definitions", "deleted", "objects", "lost", "streams", "seeded", "handles", "closed"):
             value = getattr(self, name)
             if value:
                 values[name] = value
@@ -384,6 +386,7 @@ class Effects:
             tuple((name, value) for name, value in values.get("state", ())),
             tuple(values.get("seeded", ())),
             tuple(values.get("handles", ())),
+            tuple(values.get("closed", ())),
         )
 
 
