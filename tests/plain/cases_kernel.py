@@ -162,13 +162,17 @@ HANDLES = {
         "import zipfile\nn = zipfile.ZipFile('log').namelist()",
     ),
     "closed_sqlite_connections": (
-        "import sqlite3\nf = sqlite3.connect('log')\nf.execute('create table if not exists t(x)')\n"
-        "f.execute(\"insert into t values ('{}')\")\nf.commit()\nf.close()",
+        (
+            "import sqlite3\nf = sqlite3.connect('log')\nf.execute('create table if not exists t(x)')\n"
+            "f.execute(\"insert into t values ('{}')\")\nf.commit()\nf.close()"
+        ),
         "import sqlite3\nn = sqlite3.connect('log').execute('select * from t').fetchall()",
     ),
     "closed_duckdb_connections": (
-        "import duckdb\nf = duckdb.connect('log')\nf.execute('create table if not exists t(x varchar)')\n"
-        "f.execute(\"insert into t values ('{}')\")\nf.close()",
+        (
+            "import duckdb\nf = duckdb.connect('log')\nf.execute('create table if not exists t(x varchar)')\n"
+            "f.execute(\"insert into t values ('{}')\")\nf.close()"
+        ),
         "import duckdb\nd = duckdb.connect('log')\nn = d.execute('select * from t').fetchall()\nd.close()",
     ),
 }
@@ -724,6 +728,35 @@ CASES = [
         )
         for name in HANDLES
     ],
+    Case(
+        "run_all_twice_with_a_generic_model",
+        [
+            run_all(
+                "from typing import Generic, TypeVar\nfrom pydantic import BaseModel\nT = TypeVar('T')",
+                "class Box(BaseModel, Generic[T]):\n    v: T",
+                "%%asset box\nbox = Box[int](v=1)",
+            )
+            * 2
+        ]
+        * 2,
+        ["isinstance(box, Box)", "type(box) is Box[int]"],
+        reused=["box"],
+    ),
+    Case(
+        "run_all_twice_with_functions_in_a_dict",
+        [
+            run_all(
+                "def base(x):\n    return x + 1",
+                "%%asset steps\nsteps = {'a': base, 'b': lambda x: base(x) * 2}",
+                "%%asset used\nused = [f(1) for f in steps.values()]",
+                "here = steps['a'] is base",
+            )
+            * 2
+        ]
+        * 2,
+        ["used", "here"],
+        reused=["steps", "used"],
+    ),
     Case("asset_cell_run_again_after_its_change", [[*EFFECT, EFFECT[1], EFFECT[2]]], ["a", "b", "log", "seen"]),
     Case("asset_cell_run_again_after_its_draw", [[*SEEDED, SEEDED[1]]], ["x", "y", "z"]),
     Case("asset_cell_run_again_after_a_hit", [EFFECT, [*EFFECT, EFFECT[1]]], ["a", "b", "log", "seen"], reused=["a", "b"]),

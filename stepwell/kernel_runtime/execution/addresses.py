@@ -355,16 +355,22 @@ def code_in(values: Iterable[Any]) -> list[Any]:
     return [item for item in _walked(values, ()).values() if type(item) in CALLS or type(item).__module__ == "__main__"]
 
 
-def outdated_class(values: Iterable[Any], namespace: Mapping[str, Any]) -> bool:
-    """Return True if `values` contain an instance of an outdated class of the notebook.
+def outdated_code(values: Iterable[Any], namespace: Mapping[str, Any]) -> bool:
+    """Return True if `values` contain an outdated function of the notebook, or an instance of an outdated class.
 
-    A class is outdated if its name in the notebook is now bound to another class.
+    A function or class is outdated if its name in the notebook is now bound to another one. If the name of a class cannot be assigned, as that of
+    the pydantic model ``Box[int]``, the first of its base classes counts whose name can be.
     """
-    kinds = {item if isinstance(item, type) else type(item) for item in code_in(values)}
-    return any(
-        kind.__module__ == "__main__" and isinstance(now := namespace.get(kind.__qualname__), type) and now is not kind
-        for kind in kinds
-    )
+    for item in code_in(values):
+        code = item if isinstance(item, (type, FunctionType)) else type(item)
+        if code.__module__ != "__main__":
+            continue
+        if isinstance(code, type):
+            code = next(base for base in code.__mro__ if base.__qualname__.isidentifier())
+        now = namespace.get(code.__qualname__, code)
+        if now is not code and isinstance(now, type if isinstance(code, type) else FunctionType):
+            return True
+    return False
 
 
 def _walked(values: Iterable[Any], stop: Collection[int]) -> dict[int, Any]:

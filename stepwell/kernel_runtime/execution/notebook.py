@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import NamesReassignedError, UnstorableValueError, ValueUnavailableError
-from stepwell.kernel_runtime.execution.addresses import code_in, objects_in, outdated_class, reached_names
+from stepwell.kernel_runtime.execution.addresses import code_in, objects_in, outdated_code, reached_names
 from stepwell.kernel_runtime.execution.contents import is_closed, is_handle
 from stepwell.kernel_runtime.execution.in_process import Outcome
 from stepwell.kernel_runtime.execution.live_cells import ENVIRONMENT, LiveRun, coded_inputs
@@ -232,6 +232,11 @@ def _unstored(step: PlanStep, materializations: tuple[Materialization, ...], eff
     lacking = {item.output for item in materializations if item.value is None and item.output != NOTEBOOK}
     mine = [name for name, output in zip(body.variables, step.outputs, strict=False) if output.name in lacking]
     return [*mine, *[name for name in effects.unstored if name != RESULT]]
+
+
+def _has_code(value: StoredValue | None) -> bool:
+    """Return True if a stored value contains functions of the notebook or instances of its classes."""
+    return value is not None and any(name.startswith("__main__.") for name, _ in value.classes)
 
 
 def effects_output(step: PlanStep) -> PlanOutput:
@@ -713,9 +718,11 @@ class NotebookCells:
         read = reached_names(space, {*body.reads, *body.parameters}) if hit.effects_record and hit.effects_record.value else ()
         if timeline.is_bound_since(step.key, read):
             return None
-        classes = [name for name, value in space.items() if isinstance(value, type)]
-        if timeline.is_bound_since(step.key, classes) and outdated_class(
-            [space[name] for name in names_left if name in space], space
+        code = [name for name, value in space.items() if isinstance(value, (type, FunctionType))]
+        if (
+            any(_has_code(item.value) for item in hit.materializations)
+            and timeline.is_touched(step.key, code)
+            and outdated_code([space[name] for name in names_left if name in space], space)
         ):
             return None
         return ()
@@ -788,7 +795,7 @@ class NotebookCells:
         # `effects.definitions` contains only definitions that the body executed and whose names had no other value at the end.
         bound = [name for name in body.defined_names(effects.definitions) if restoration.may(name)]
         stored = [(name, item, item.value) for name, item in outputs if item.value is not None and restoration.may(name)]
-        if any(of.startswith("__main__.") for _, _, value in stored for of, _ in value.classes):
+        if any(_has_code(value) for _, _, value in stored):
             self._bind_first(hit, restoration, [name for name, _, _ in stored])
         for name, item, value in stored:
             timeline.bind(name, item.key, item, store.get(value, key=item.key, link=restoration.link))
