@@ -1111,4 +1111,26 @@ CASES = [
         * 3,
         ["n"],
     ),
+    # Files and connections that a cell closed, and that a later cell closes again.
+    *[
+        Case(
+            f"closed_again_{name}",
+            [
+                [
+                    "import sqlite3\nseen = {}\nopen('x', 'w').write('q')",
+                    f"%%asset a\n{opened}\na = 1",
+                    f"{'f.close(); ' * (name != 'after_with')}n = {'f.closed' if name != 'connection' else 'seen'}, seen",
+                ]
+                * 2
+            ]
+            * 2,
+            ["n"],
+            reused=["a"],
+        )
+        for name, opened in {
+            "file": "f = open('x')\nseen['n'] = f.read()\nf.close()",
+            "after_with": "with open('x') as f:\n    seen['n'] = f.read()",
+            "connection": "f = sqlite3.connect(':memory:')\nseen['n'] = f.execute('select 1').fetchall()\nf.close()",
+        }.items()
+    ],
 ]

@@ -27,7 +27,7 @@ from stepwell.kernel_runtime.execution.restoration import (
     restore_files,
     taken_files,
 )
-from stepwell.kernel_runtime.execution.timeline import Timeline, Unstored
+from stepwell.kernel_runtime.execution.timeline import Closed, Timeline, Unstored
 from stepwell.kernel_runtime.execution.world import Seeds, Writer, set_stream
 from stepwell.kernel_runtime.planning.decision import Kind
 from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
@@ -759,11 +759,15 @@ class NotebookCells:
         # Other cells may have bound the variables of closed files and connections since.
         again = [name for name in effects.closed if hit.is_repeated and hit.cell_runs and timeline.is_touched(step.key, [name])]
         timeline.brought(step.key, step.code, body.source, materializations)
-        kept = {name: handle for name, handle in timeline.closed_by(step.key).items() if name in again}
-        timeline.namespace.update(kept)
-        bound = [*bound, *kept]
         lacking = [*outdated, *again] if hit.is_repeated else hit.unstored_names
         unbound = [name for name in lacking if name not in bound and (hit.cell_runs or timeline.may_bind(name, step.key))]
+        closed = {name: handle for name, handle in timeline.closed_by(step.key).items() if name in unbound}
+        if effects.changes_process:
+            # If code needed one of these files, a second run of the step would make the other changes again.
+            closed = {name: Closed(step.key) for name in unbound if name in effects.closed} | closed
+        timeline.namespace.update(closed)
+        bound = [*bound, *closed]
+        unbound = [name for name in unbound if name not in closed]
         for name in unbound:
             # The name may be bound to a value from another cell, or from another run of this cell.
             timeline.namespace.pop(name, None)
@@ -774,11 +778,9 @@ class NotebookCells:
         timeline.settle(body.variables)
         keys = [output.key for output in step.outputs]
         pending = [name for name, key in timeline.unstored.items() if key in keys] if hit.is_repeated else []
-        # If code needed a closed file, a second run of the step would make the other changes again.
-        closed = effects.handles if effects.changes_process else ()
-        timeline.leave_unbound(keys, [*pending, *[name for name in unbound if name not in closed]])
+        timeline.leave_unbound(keys, [*pending, *unbound])
         if not hit.is_repeated:
-            timeline.handles.update(effects.handles)
+            timeline.handles.update(name for name in effects.handles if name not in closed)
 
     def _restore(self, hit: _Reuse, restoration: Restoration, todo: FilesToRestore) -> list[str]:
         """Restore the effects of an execution: definitions, values, objects, files, random streams, settings. Return the bound and deleted names."""

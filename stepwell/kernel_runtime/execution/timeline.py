@@ -102,6 +102,30 @@ class Unstored:
         return f"<not stored: run the cell of {self.key} with -f>"
 
 
+class Closed:
+    """Stands for a file or connection that a step closed, if the step was reused and cannot run again only to compute the variable.
+
+    Code can close it once more. Other uses fail, as they do with a closed file.
+
+    Parameters
+    ----------
+    key
+        The key of an asset that the cell defines.
+    """
+
+    closed = True
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def __repr__(self) -> str:
+        """Return a text that names the cell."""
+        return f"<closed in the cell of {self.key}>"
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 class Timeline:
     """Records which cells and steps bound and changed the variables of one notebook.
 
