@@ -1294,4 +1294,54 @@ CASES = [
         * 3,
         ["s", "q"],
     ),
+    # Mocks make their attributes when they are read.
+    Case(
+        "mock_of_the_notebook",
+        [
+            [
+                "from unittest.mock import MagicMock\napi = MagicMock()\napi.get.return_value = {'v': 2}",
+                "%%asset b\nb = api.get('u')['v']",
+                "n = b, api.get.call_count",
+            ]
+        ]
+        * 2,
+        ["n"],
+        ran=["b"],
+    ),
+    Case(
+        "mock_of_an_asset_cell",
+        [
+            [
+                "from unittest import mock",
+                "%%asset a\nm = mock.MagicMock()\nm.f.return_value = 3\na = m.f(2)",
+                "n = m.f(1), m.f.call_count",
+            ]
+        ]
+        * 2,
+        ["n", "a"],
+    ),
+    Case(
+        "mock_of_a_with_statement",
+        [
+            [
+                "from unittest import mock\nimport os\nseen = {}",
+                "%%asset a\nwith mock.patch('os.getcwd') as m:\n    seen['n'] = len(str(os.getcwd())) > 0\na = 1",
+                "n = m.call_count, seen",
+            ]
+        ]
+        * 2,
+        ["n"],
+    ),
+    Case(
+        "profile_of_a_with_statement",
+        [
+            [
+                "import cProfile, pstats\nseen = {}",
+                "%%asset a\nwith cProfile.Profile() as profile:\n    seen['n'] = sum(range(10))\na = 1",
+                "n = seen, pstats.Stats(profile).total_calls > 0",
+            ]
+        ]
+        * 2,
+        ["n"],
+    ),
 ]

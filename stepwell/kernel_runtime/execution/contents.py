@@ -105,7 +105,7 @@ def is_closed(handle: Any, *, ended: bool) -> bool:
     Parameters
     ----------
     ended
-        True if the object was the variable of a ``with`` statement. This does not close connections of sqlite3.
+        True if the object was the variable of a ``with`` statement.
     """
     module = type(handle).__module__
     if module in ("sqlite3", "_duckdb"):
@@ -115,7 +115,11 @@ def is_closed(handle: Any, *, ended: bool) -> bool:
             return attribute(connection, "total_changes") is None
         return type(connection).__name__ == "DuckDBPyConnection" and database_state(connection) is None
     # A writer of csv can be used as long as its file is open, and the file is a variable, too.
-    return attribute(handle, "closed") is True or module == "_csv" or ended
+    return attribute(handle, "closed") is True or module == "_csv" or (ended and module.partition(".")[0] in _ENDED)
+
+
+_ENDED = frozenset("concurrent contextlib h5py httpx multiprocessing pandas socket tables tempfile tqdm zipfile".split())
+"""Packages whose context managers cannot be used after their ``with`` statement, although most of them have no attribute that tells."""
 
 
 def database_state(item: Any) -> str | None:

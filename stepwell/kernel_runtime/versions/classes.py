@@ -205,6 +205,15 @@ def version_of_copy(cls: type) -> str | None:
     return _copies.get(cls) if _copies else None
 
 
+MOCK = "{} cannot be digested: it makes its attributes when they are read"
+"""The reason why a mock and its class have no digest. Each read of an attribute may add another mock, without end."""
+
+
+def is_of_a_mock(cls: type) -> bool:
+    """Return True for the class that `unittest.mock` makes for each mock, because mocks may have different methods."""
+    return vars(cls).get("__module__") == "unittest.mock" and getattr(sys.modules["unittest.mock"], cls.__name__, None) is not cls
+
+
 # -- instances
 
 _NOTHING = frozenset(compile(f"def f(self, state): {body}", "", "exec").co_consts[0].co_code for body in ("pass", "'documented'"))
@@ -223,6 +232,8 @@ def reduced(item: Any) -> Form:
         If pickle cannot store the instance. Examples are connections, locks and generators.
     """
     kind = type(item)
+    if is_of_a_mock(kind):
+        raise Undigestible(MOCK.format(kind.__name__))
     if issubclass(kind, enum.Enum):
         return Form("enum", (kind, item.name))
     held = _readable_form(item, kind)

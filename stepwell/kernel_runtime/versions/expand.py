@@ -15,7 +15,15 @@ from types import BuiltinFunctionType, CellType, FunctionType, MethodType, Metho
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
-from stepwell.kernel_runtime.versions.classes import class_parts, first_line, is_data, reduced, version_of_copy
+from stepwell.kernel_runtime.versions.classes import (
+    MOCK,
+    class_parts,
+    first_line,
+    is_data,
+    is_of_a_mock,
+    reduced,
+    version_of_copy,
+)
 from stepwell.kernel_runtime.versions.encode import (
     ATOMS,
     Form,
@@ -95,6 +103,10 @@ class Expander(Writer):
             return
         content = node.content
         namespace = vars(cls)
+        if is_of_a_mock(cls):
+            node.unverifiable("", MOCK.format(cls.__name__))
+            content.append(Tag.UNDIGESTIBLE + cls.__qualname__.encode())
+            return
         content.append(Tag.CLASS + atom(cls.__name__))
         self.refer(node, "(metaclass)", type(cls))
         content.append(len(cls.__bases__).to_bytes(2, "little"))
