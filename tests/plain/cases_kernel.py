@@ -729,6 +729,23 @@ CASES = [
         for name in HANDLES
     ],
     Case(
+        "run_all_twice_with_a_plain_cell_that_binds_the_file",
+        [
+            run_all(
+                "import pathlib, math",
+                "with open('log', 'w') as f: f.write('-')",
+                "seen = [1]",
+                "%%asset a\nwith open('log', 'a') as f: f.write('+')\na = [seen, math.pi]",
+                "n = pathlib.Path('log').read_text()",
+            )
+            * times
+            for times in (1, 2, 3)
+        ],
+        ["n"],
+        reused=["a"],
+        never="runs again",
+    ),
+    Case(
         "run_all_twice_with_a_generic_model",
         [
             run_all(

@@ -779,8 +779,7 @@ class NotebookCells:
         keys = [output.key for output in step.outputs]
         pending = [name for name, key in timeline.unstored.items() if key in keys] if hit.is_repeated else []
         timeline.leave_unbound(keys, [*pending, *unbound])
-        if not hit.is_repeated:
-            timeline.handles.update(name for name in effects.handles if name not in closed)
+        timeline.handles.update(name for name in effects.handles if name in unbound)
 
     def _restore(self, hit: _Reuse, restoration: Restoration, todo: FilesToRestore) -> list[str]:
         """Restore the effects of an execution: definitions, values, objects, files, random streams, settings. Return the bound and deleted names."""
