@@ -8,7 +8,7 @@ to the session's events, and labels of cells for messages. Loading the extension
 `Staleness` keeps the code version of every step that was executed or reused in this kernel. After a cell, it computes the code versions
 again, which is fast if nothing changed. If a code version differs, it computes the states of all steps and prints the assets that have become
 stale: ``stale now: clean, model``. After a check that used more than 0.1 s of processor time (`BUDGET`), the checks pause for a while. A line is
-printed about the first pause. Processor time is measured, not elapsed time, because on a busy machine every check takes long.
+printed about the first long pause. Processor time is measured, not elapsed time, because on a busy machine every check takes long.
 """
 
 from __future__ import annotations
@@ -264,7 +264,7 @@ BUDGET = 0.1
 _REST = 20
 """The pause after a check that exceeded `BUDGET`, as a multiple of the processor time of the check."""
 _NOTICED = 10.0
-"""The first pause of at least this many seconds is reported; a user can run a cell, wait for its line and miss it."""
+"""The first pause of at least this many seconds is reported. During a shorter one, a user hardly misses a line about stale assets."""
 _OURS = ("%%asset", "%%multi_asset", "%%sql_asset", "%%graph_asset", "%%op", "%%graph", "%%job")
 """After a cell that begins with one of these magics, no stale assets are printed."""
 

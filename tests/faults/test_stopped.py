@@ -1,7 +1,7 @@
 """A process that was stopped while it has the catalog (Ctrl-Z, a laptop's sleep): the others wait, and waiting can be left."""
 
 import json
-import select
+import selectors
 import signal
 import subprocess
 import sys
@@ -81,10 +81,12 @@ def test_waiting_for_a_stopped_process_is_left_by_an_interrupt_and_loses_nothing
         if when == "start":
             assert runner.stdout.readline() == "waits\n"
         sent = 0
-        while not select.select([runner.stdout], [], [], 0.2)[0]:
-            assert sent < 300
-            runner.send_signal(signal.SIGINT)
-            sent += 1
+        with selectors.DefaultSelector() as answers:
+            answers.register(runner.stdout, selectors.EVENT_READ)
+            while not answers.select(0.2):
+                assert sent < 300
+                runner.send_signal(signal.SIGINT)
+                sent += 1
         assert sent >= interrupts
         assert runner.stdout.readline() == "left\n"
         holder.send_signal(signal.SIGCONT)

@@ -109,7 +109,7 @@ def is_closed(handle: Any, *, ended: bool) -> bool:
     """
     module = type(handle).__module__
     if module in ("sqlite3", "_duckdb"):
-        # A cursor is closed with its connection. Relations of duckdb have no attribute that tells.
+        # A cursor is closed with its connection. Whether a relation of duckdb can still be used is unknown.
         connection = attribute(handle, "connection") or handle
         if type(connection).__name__ == "Connection":
             return attribute(connection, "total_changes") is None
@@ -119,7 +119,7 @@ def is_closed(handle: Any, *, ended: bool) -> bool:
 
 
 _ENDED = frozenset("concurrent contextlib h5py httpx multiprocessing pandas socket tables tempfile tqdm zipfile".split())
-"""Packages whose context managers cannot be used after their ``with`` statement, although most of them have no attribute that tells."""
+"""Packages whose context managers cannot be used after their ``with`` statement. Most of these objects have no attribute ``closed``."""
 
 
 def database_state(item: Any) -> str | None:

@@ -177,8 +177,8 @@ class StoredCells:
         """Return the reason why the values and effects of an execution, apart from files, cannot be restored; empty if they can."""
         timeline = self._timeline
         values = [name for name in unstored if name not in effects.handles]
-        opened = [name for name in effects.handles if name not in effects.closed]
-        used = [name for name in opened if is_repeated and timeline.is_handle_used(step.key, name)]
+        opened = [name for name in effects.handles if name not in effects.closed] if is_repeated else []
+        used = [name for name in opened if timeline.is_handle_used(step.key, name)]
         if used or (values and is_repeated and timeline.is_touched(step.key, values)):
             return f"the variable {[*used, *values][0]} is not stored and may have changed since the step ran"
         if effects.lost and not (
@@ -761,10 +761,7 @@ class NotebookCells:
         timeline.brought(step.key, step.code, body.source, materializations)
         lacking = [*outdated, *again] if hit.is_repeated else hit.unstored_names
         unbound = [name for name in lacking if name not in bound and (hit.cell_runs or timeline.may_bind(name, step.key))]
-        closed = {name: handle for name, handle in timeline.closed_by(step.key).items() if name in unbound}
-        if effects.changes_process:
-            # If code needed one of these files, a second run of the step would make the other changes again.
-            closed = {name: Closed(step.key) for name in unbound if name in effects.closed} | closed
+        closed = self._closed(hit, unbound)
         timeline.namespace.update(closed)
         bound = [*bound, *closed]
         unbound = [name for name in unbound if name not in closed]
@@ -780,6 +777,17 @@ class NotebookCells:
         pending = [name for name, key in timeline.unstored.items() if key in keys] if hit.is_repeated else []
         timeline.leave_unbound(keys, [*pending, *unbound])
         timeline.handles.update(name for name in effects.handles if name in unbound)
+
+    def _closed(self, hit: _Reuse, names: Collection[str]) -> dict[str, Any]:
+        """Return the values of those of the unbound variables `names` that the step left bound to closed files and connections, by variable.
+
+        They are the objects that the step closed in this kernel. If there are none, code that needs such a variable makes the step run again, so a
+        variable is left out here; but a `Closed` stands for it if a second run of the step would make other changes again.
+        """
+        closed = {name: handle for name, handle in self._timeline.closed_by(hit.step.key).items() if name in names}
+        if hit.effects.changes_process:
+            return {name: Closed(hit.step.key) for name in names if name in hit.effects.closed} | closed
+        return closed
 
     def _restore(self, hit: _Reuse, restoration: Restoration, todo: FilesToRestore) -> list[str]:
         """Restore the effects of an execution: definitions, values, objects, files, random streams, settings. Return the bound and deleted names."""
